@@ -1,0 +1,255 @@
+"""Settings: every key once, with its type, default and help; read from config.ini and FLANSIBLE_* variables.
+
+Called by each command as it starts, once per process. An unknown key or a bad value stops the start; all faults are
+reported together, each with its file or variable. A test holds README's table to the fields below.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import ipaddress
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from flansible.errors import ConfigurationError, Fault
+
+EMBEDDED = "embedded"
+SECTION = "Default"
+VARIABLE_PREFIX = "FLANSIBLE_"
+# Variables that start with the prefix and are not settings of the service.
+OTHER_VARIABLES = frozenset({"FLANSIBLE_CONFIG", "FLANSIBLE_URL", "FLANSIBLE_USER", "FLANSIBLE_PASSWORD"})
+_MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108
+
+
+def _store_url(value: str) -> str:
+    if value == EMBEDDED or value.startswith(("redis://", "rediss://", "redis+socket://")):
+        return value
+    raise ValueError("must be 'embedded' or a redis://, rediss:// or redis+socket:// URL")
+
+
+def _broker_url(value: str) -> str:
+    if value.startswith(("amqp://", "amqps://")):
+        return value
+    try:
+        return _store_url(value)
+    except ValueError:
+        raise ValueError("must be 'embedded' or a redis://, rediss://, redis+socket:// or amqp:// URL") from None
+
+
+def _regular_expression(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
+def _address(value: str) -> str:
+    if not value or re.search(r"[\s/]", value):
+        raise ValueError("must be an IP address or a host name to listen on")
+    return value
+
+
+ListenAddress = Annotated[str, AfterValidator(_address)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseModel):
+    """The configuration of one process. Paths are absolute; `base_dir` is the folder relative ones counted from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    CELERY_BROKER_URL: Annotated[str, AfterValidator(_broker_url)] = Field(
+        EMBEDDED, description="Broker: `embedded`, `redis://`, `rediss://`, `redis+socket://` or `amqp://`."
+    )
+    CELERY_RESULT_BACKEND: Annotated[str, AfterValidator(_store_url)] = Field(
+        EMBEDDED, description="Records (always Redis): `embedded`, `redis://`, `rediss://` or `redis+socket://`."
+    )
+    CELERY_TASK_TIMEOUT: int = Field(
+        86400, ge=1, description="Seconds a run may take; after that it is ended as `timed_out`."
+    )
+    Flask_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address the web server listens on.")
+    Flask_tcp_port: Port = Field(3000, description="Port the web server listens on.")
+    playbook_root: Path = Field(
+        Path("playbooks"),
+        description="Folder of playbooks. Users other than admin can run playbooks only from here; "
+        "a relative `playbook_dir` and ad-hoc commands count from it.",
+    )
+    playbook_filter: Annotated[str, AfterValidator(_regular_expression)] = Field(
+        r"\.ya?ml$", description="Regular expression searched in a playbook's path below `playbook_root` for listing."
+    )
+    rbac_file: Path = Field(Path("rbac.json"), description="Users and their rights.")
+    data_dir: Path = Field(Path(".flansible"), description="Folder for the embedded Redis and for sockets, mode 0700.")
+    default_inventory: str | None = Field(
+        None, description="Inventory of requests that name none. Unset: what Ansible would use."
+    )
+    worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs one worker carries side by side.")
+    web_workers: int = Field(2, ge=1, le=64, description="Processes of the web server.")
+    web_threads: int = Field(16, ge=1, le=256, description="Threads of each web process.")
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Largest request body; above it 413.")
+    grace_seconds: float = Field(
+        5.0, ge=0, le=300, description="Seconds between TERM and KILL when a run is ended before its time."
+    )
+    drain_seconds: float = Field(
+        2.0, ge=0, description="Seconds a worker that is being stopped lets its runs go on before it ends them."
+    )
+    fork_servers: int = Field(
+        4, ge=1, le=64, description="Warm Ansible processes kept per worker, one for each distinct configuration."
+    )
+    retention_days: int = Field(30, ge=1, description="Days the record and output of a finished task are kept.")
+    flower_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address Flower listens on.")
+    flower_tcp_port: Port = Field(5555, description="Port Flower listens on.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "warning", description="What the processes write to standard error."
+    )
+
+    base_dir: Path = Field(default_factory=Path.cwd, exclude=True)
+    config_file: Path | None = Field(None, exclude=True)
+
+    @property
+    def redis_socket(self) -> Path:
+        """The embedded Redis' socket. A socket path is limited to 108 bytes, so a deep data_dir gets a short alias."""
+        path = self.data_dir / "redis.sock"
+        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
+            return path
+        digest = sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"flansible-{os.getuid()}-{digest}" / "redis.sock"
+
+    @property
+    def store_url(self) -> str:
+        return self._redis_url(self.CELERY_RESULT_BACKEND)
+
+    @property
+    def broker_url(self) -> str:
+        return self._redis_url(self.CELERY_BROKER_URL)
+
+    @property
+    def embeds_redis(self) -> bool:
+        return EMBEDDED in (self.CELERY_BROKER_URL, self.CELERY_RESULT_BACKEND)
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """True when only this machine can reach the web server."""
+        return is_loopback(self.Flask_tcp_ip)
+
+    def _redis_url(self, value: str) -> str:
+        return f"redis+socket://{self.redis_socket}" if value == EMBEDDED else value
+
+
+# What an operator can set: the fields above less the two that say where they came from.
+KEYS = tuple(name for name, field in Settings.model_fields.items() if not field.exclude)
+_PATH_KEYS = ("playbook_root", "rbac_file", "data_dir")
+
+
+def is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def find_config(explicit: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The config.ini to read: the one asked for, $FLANSIBLE_CONFIG, ./config.ini when it exists, or none."""
+    named = explicit or environ.get("FLANSIBLE_CONFIG")
+    if named:
+        return Path(named).absolute()
+    beside = Path.cwd() / "config.ini"
+    return beside if beside.is_file() else None
+
+
+def load(explicit: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from config.ini and the environment (which wins). Raises ConfigurationError with every fault."""
+    path = find_config(explicit, environ)
+    faults: list[Fault] = []
+    values: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    if path is not None:
+        for key, value in _read_ini(path, faults).items():
+            values[key], sources[key] = value, str(path)
+    for key, value in _read_environment(environ, faults).items():
+        values[key], sources[key] = value, VARIABLE_PREFIX + key.upper()
+    base_dir = path.parent if path else Path.cwd()
+    try:
+        settings = Settings(**_resolve_paths(values, base_dir), base_dir=base_dir, config_file=path)
+    except ValidationError as error:
+        faults += [_fault(item, sources) for item in error.errors(include_url=False)]
+    if faults:
+        raise ConfigurationError(faults)
+    return settings
+
+
+def _fault(item: Any, sources: Mapping[str, str]) -> Fault:
+    key = str(item["loc"][0]) if item["loc"] else ""
+    message = item["msg"].removeprefix("Value error, ")
+    # A URL may carry a password: name the key, never the value.
+    shown = "" if key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND" else repr(item["input"])
+    return Fault(sources.get(key, "config.ini"), key, f"{shown} {message}".strip())
+
+
+def _read_ini(path: Path, faults: list[Fault]) -> dict[str, str]:
+    parser = configparser.ConfigParser(interpolation=None, default_section="\0none")
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+    except FileNotFoundError:
+        faults.append(Fault(str(path), "", "does not exist; name another file with --config, or leave it out"))
+        return {}
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        faults.append(Fault(str(path), "", f"cannot be read: {_one_line(error)}"))
+        return {}
+    for section in parser.sections():
+        if section.lower() != SECTION.lower():
+            faults.append(Fault(str(path), f"[{section}]", f"unknown section; the only one is [{SECTION}]"))
+    names = [section for section in parser.sections() if section.lower() == SECTION.lower()]
+    pairs = [pair for name in names for pair in parser.items(name)]
+    return _known(pairs, str(path), faults)
+
+
+def _read_environment(environ: Mapping[str, str], faults: list[Fault]) -> dict[str, str]:
+    pairs = [
+        (name.removeprefix(VARIABLE_PREFIX), value)
+        for name, value in environ.items()
+        if name.startswith(VARIABLE_PREFIX) and name not in OTHER_VARIABLES
+    ]
+    return _known(pairs, "environment", faults, prefix=VARIABLE_PREFIX)
+
+
+def _known(pairs: list[tuple[str, str]], source: str, faults: list[Fault], prefix: str = "") -> dict[str, str]:
+    by_lower = {key.lower(): key for key in KEYS}
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        key = by_lower.get(name.lower())
+        if key is None:
+            near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+            hint = f"; did you mean {prefix}{by_lower[near[0]]}?" if near else ""
+            faults.append(Fault(source, prefix + name, f"unknown key{hint}"))
+        else:
+            values[key] = value.strip()
+    return values
+
+
+def _resolve_paths(values: Mapping[str, str], base_dir: Path) -> dict[str, Any]:
+    resolved: dict[str, Any] = {key: value for key, value in values.items() if value != "" or key not in _PATH_KEYS}
+    for key in _PATH_KEYS:
+        given = resolved.get(key) or Settings.model_fields[key].default
+        resolved[key] = (base_dir / Path(given).expanduser()).absolute()
+    inventory = resolved.get("default_inventory")
+    if inventory == "":
+        resolved["default_inventory"] = None
+    elif inventory and "," not in inventory:
+        resolved["default_inventory"] = str((base_dir / Path(inventory).expanduser()).absolute())
+    return resolved
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

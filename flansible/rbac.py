@@ -1,0 +1,329 @@
+"""Who may do what: rbac.json to users, passwords to users, requests to authorized runs.
+
+No Flask, no Redis: the web process asks, and the answer is an AuthorizedRun with its paths resolved or the rule that
+refused. Reading again when the file changes is in `RbacFile`; the rules are in `authorize_*`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from flansible import command
+from flansible.config import Settings
+from flansible.errors import ConfigurationError, Fault, FieldError, Forbidden, InvalidRequest, NotFound
+from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, RunOptions, Step
+
+log = logging.getLogger(__name__)
+
+ADMIN = "admin"
+_HASH = re.compile(r"(scrypt|pbkdf2):[^$]+\$[^$]+\$[0-9a-f]+")
+_TEMPLATE = re.compile(r"\{[{%#]")
+# Ansible expands ~ and $NAME in inventory paths after our check, and splits at commas: such a path is not what it says.
+_EXPANDED = re.compile(r"[~$,\r\n]")
+_GIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
+_COLLECTION_PLAYBOOK = re.compile(r"\w+\.\w+\.\w+(\.\w+)*")
+_CACHED_PASSWORDS = 1000
+
+
+class _UserEntry(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    user: str = Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")
+    password: str = Field(min_length=1)
+    inventories: list[str] = []
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    rbac: list[_UserEntry] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class User:
+    """One user of rbac.json; `inventories` are resolved paths."""
+
+    name: str
+    password: str
+    inventories: tuple[Path, ...]
+
+    @property
+    def is_admin(self) -> bool:
+        return self.name == ADMIN
+
+
+def parse(text: str, source: Path) -> dict[str, User]:
+    """Users by name. Raises ConfigurationError with every fault of the text, each with its key."""
+    try:
+        document = _Document.model_validate(json.loads(text))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ConfigurationError([Fault(str(source), "", f"is not JSON: {error}")]) from error
+    except ValidationError as error:
+        raise ConfigurationError([_fault(source, item["loc"], item["msg"]) for item in error.errors()]) from error
+    users: dict[str, User] = {}
+    faults: list[Fault] = []
+    for index, entry in enumerate(document.rbac):
+        if entry.user in users:
+            faults.append(_fault(source, ("rbac", index, "user"), f"{entry.user!r} stands here twice"))
+        if any(not path.strip() or "," in path or "\0" in path for path in entry.inventories):
+            faults.append(_fault(source, ("rbac", index, "inventories"), "must be paths, without commas"))
+            continue
+        paths = tuple(resolve(path, source.parent) for path in entry.inventories)
+        users[entry.user] = User(entry.user, entry.password, paths)
+    if faults:
+        raise ConfigurationError(faults)
+    return users
+
+
+def _fault(source: Path, loc: Iterable[int | str], message: str) -> Fault:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    return Fault(str(source), key, message)
+
+
+def resolve(path: str, base: Path | str) -> Path:
+    """The real path, symlinks and `..` resolved; a relative one counts from `base`. It need not exist."""
+    return Path(os.path.realpath(os.path.join(base, os.path.expanduser(path))))
+
+
+def is_hash(password: str) -> bool:
+    return _HASH.fullmatch(password) is not None
+
+
+def password_matches(stored: str, given: str) -> bool:
+    """Whether `given` is the password that `stored` (plain or werkzeug's hash format) stands for."""
+    if is_hash(stored):
+        return check_password_hash(stored, given)
+    return hmac.compare_digest(stored.encode(), given.encode())
+
+
+class RbacFile:
+    """rbac.json, read again when it changes; a broken edit keeps the last good users and is told in `fault`.
+
+    Verifying a hash costs tens of milliseconds on purpose. A password that was right is remembered in memory, under a
+    key only this process knows, until the file changes: polling stays cheap and a removed user is out at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigurationError when the file is missing or wrong: there is no last good one yet."""
+        self.path = path
+        self.fault: str | None = None
+        self._lock = threading.Lock()
+        self._secret = os.urandom(32)
+        self._verified: set[tuple[str, bytes]] = set()
+        self._no_such_user = generate_password_hash(os.urandom(16).hex())
+        self._stamp, self._users = self._read()
+
+    def authenticate(self, name: str, password: str) -> User | None:
+        """The user whose password this is, or None. An unknown name costs as much as a wrong password."""
+        user = self.users().get(name)
+        if user is None:
+            check_password_hash(self._no_such_user, password)
+            return None
+        key = (name, hmac.digest(self._secret, f"{user.password}\0{password}".encode(errors="surrogatepass"), sha256))
+        if key in self._verified:
+            return user
+        if "\0" in password or not password_matches(user.password, password):
+            return None
+        with self._lock:
+            if len(self._verified) >= _CACHED_PASSWORDS:
+                self._verified.clear()
+            self._verified.add(key)
+        return user
+
+    def users(self) -> dict[str, User]:
+        """The users in force now."""
+        try:
+            stamp = _stamp(self.path)
+        except OSError:
+            stamp = None
+        if stamp != self._stamp:
+            with self._lock:
+                if stamp != self._stamp:
+                    self._reload(stamp)
+        return self._users
+
+    def _reload(self, stamp: tuple[int, ...] | None) -> None:
+        try:
+            self._stamp, self._users = self._read()
+            self._verified = set()
+            self.fault = None
+            log.info("%s changed and was read again: %d users", self.path, len(self._users))
+        except ConfigurationError as error:
+            # Remember the broken version's stamp, so that it is logged once and read again only when edited.
+            self._stamp, self.fault = stamp, str(error)
+            log.error("%s; the last good version stays in force", error)
+
+    def _read(self) -> tuple[tuple[int, ...] | None, dict[str, User]]:
+        try:
+            stamp = _stamp(self.path)
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            hint = "run `flansible up` once to have one made, or `flansible passwd admin`"
+            raise ConfigurationError([Fault(str(self.path), "", f"cannot be read ({error}); {hint}")]) from error
+        return stamp, parse(text, self.path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings) -> AuthorizedRun:
+    """Raises Forbidden with the rule that refused."""
+    _check_strings(user, request, ("host_pattern", "host_filter", "module", *command.SHARED_OPTIONS))
+    cwd = settings.playbook_root if settings.playbook_root.is_dir() else settings.base_dir
+    inventories = _inventories(user, request, cwd, settings)
+    vault = _vault_password_path(user, request, cwd, settings)
+    argv = command.adhoc(request, inventories, vault)
+    summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
+    step = _ansible_step("ansible", user, request, argv, cwd)
+    return AuthorizedRun(kind="adhoc", user=user.name, summary=_line(summary), steps=(step,))
+
+
+def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings) -> AuthorizedRun:
+    """Raises Forbidden with the rule that refused, NotFound when a permitted directory or file does not exist."""
+    checked = ("tags", "skip_tags", "start_at_task", *command.SHARED_OPTIONS)
+    _check_strings(user, request, checked)
+    cwd = _directory(user, request.playbook_dir, settings)
+    files = [_playbook(user, name, cwd, settings) for name in request.playbooks]
+    inventories = _inventories(user, request, cwd, settings)
+    vault = _vault_password_path(user, request, cwd, settings)
+    if not cwd.is_dir():
+        raise NotFound(f"playbook_dir {cwd} does not exist", errors=[FieldError("playbook_dir", "does not exist")])
+    for name in files:
+        # What a pull is about to bring need not be there yet; a collection's playbook is found by Ansible.
+        if not (cwd / name).is_file() and not request.update_git_repo and not _COLLECTION_PLAYBOOK.fullmatch(name):
+            raise NotFound(f"playbook {cwd / name} does not exist", errors=[FieldError("playbook", "does not exist")])
+    argv = command.playbook(request, inventories, vault, files)
+    summary = f"{user.name}: playbook {' '.join(request.playbooks)} in {cwd}"
+    if request.limit:
+        summary += f" on {request.limit}"
+    pull = _git_steps(command.git_pull(), cwd) if request.update_git_repo else ()
+    step = _ansible_step("ansible-playbook", user, request, argv, cwd)
+    return AuthorizedRun(kind="playbook", user=user.name, summary=_line(summary), steps=(*pull, step))
+
+
+def authorize_git(user: User, request: GitRequest, settings: Settings) -> AuthorizedRun:
+    """Raises InvalidRequest for names git could take for options or URLs, Forbidden, NotFound."""
+    for field, value in (("remote_name", request.remote_name), ("branch_name", request.branch_name)):
+        if value is not None and (not _GIT_NAME.fullmatch(value) or ".." in value):
+            message = "must be a plain name: letters, digits, . _ / + -, not beginning with a dash or a dot"
+            raise InvalidRequest(f"{field} {message}", errors=[FieldError(field, message)])
+    cwd = _directory(user, request.playbook_dir, settings)
+    if not cwd.is_dir():
+        raise NotFound(f"playbook_dir {cwd} does not exist", errors=[FieldError("playbook_dir", "does not exist")])
+    verb = "reset" if request.reset else "update"
+    target = " ".join(filter(None, (request.remote_name, request.branch_name)))
+    summary = f"{user.name}: git {verb} {cwd} from {target}"
+    steps = _git_steps(command.git_update(request), cwd)
+    return AuthorizedRun(kind="git", user=user.name, summary=_line(summary), steps=steps)
+
+
+def _ansible_step(program: str, user: User, request: RunOptions, argv: tuple[str, ...], cwd: Path) -> Step:
+    variables = request.variables
+    name = "ansible" if program == "ansible" else "ansible-playbook"
+    if user.is_admin:
+        return Step(program=name, argv=command.extra_vars(variables) + argv, cwd=str(cwd))
+    return Step(program=name, argv=argv, cwd=str(cwd), extra_vars=variables, data_only=True)
+
+
+def _git_steps(lines: Iterable[tuple[str, ...]], cwd: Path) -> tuple[Step, ...]:
+    return tuple(Step(program="git", argv=line, cwd=str(cwd)) for line in lines)
+
+
+def _check_strings(user: User, request: RunOptions, fields: Iterable[str]) -> None:
+    """The rules on strings that Ansible would give a meaning of its own."""
+    if user.is_admin:
+        return
+    for field in fields:
+        value = getattr(request, field)
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and _TEMPLATE.search(text):
+                raise _forbidden(field, "template_forbidden", "templates in request fields are for admin only")
+    if request.limit and "@" in request.limit:
+        raise _forbidden("limit", "limit_file_forbidden", "a limit read from a file (@) is for admin only")
+    for name in request.variables:
+        if name.startswith("ansible_"):
+            field = "extra_vars" if request.extra_vars is not None else "extra_args"
+            message = (
+                f"{name}: variables named ansible_* decide where and how Ansible connects; they are for admin only"
+            )
+            raise _forbidden(f"{field}.{name}", "connection_variable_forbidden", message)
+
+
+def _inventories(user: User, request: RunOptions, cwd: Path, settings: Settings) -> list[str]:
+    """The inventories the run will use, named or not. Admin's go as given; others' are resolved and must be listed."""
+    named = request.inventories or ([settings.default_inventory] if settings.default_inventory else [])
+    if user.is_admin:
+        return named
+    listed = ", ".join(str(path) for path in user.inventories) or "none"
+    if not named:
+        message = f"name an inventory: the default one is not yours. Yours: {listed}"
+        raise _forbidden("inventory", "inventory_forbidden", message)
+    resolved = []
+    for text in named:
+        if "," in text:
+            raise _forbidden("inventory", "host_list_forbidden", "comma lists of hosts are for admin only")
+        if not text.isprintable() or _EXPANDED.search(text):
+            raise _forbidden("inventory", "inventory_forbidden", "must be a plain path, without ~ or $")
+        path = resolve(text, cwd)
+        if not any(path.is_relative_to(allowed) for allowed in user.inventories):
+            raise _forbidden(
+                "inventory", "inventory_forbidden", f"{text} is not one of your inventories. Yours: {listed}"
+            )
+        resolved.append(str(path))
+    return resolved
+
+
+def _vault_password_path(user: User, request: RunOptions, cwd: Path, settings: Settings) -> str | None:
+    given = request.vault_password_path
+    if given is None or user.is_admin:
+        return given
+    # An executable vault password file is run, any other is read: both only from where playbooks come from.
+    path = resolve(given, cwd)
+    if _EXPANDED.search(given) or not path.is_relative_to(_root(settings)):
+        field = "vault_file" if request.vault_file else "vault_password_file"
+        raise _forbidden(field, "vault_file_forbidden", "must lie under playbook_root")
+    return str(path)
+
+
+def _directory(user: User, given: str, settings: Settings) -> Path:
+    path = resolve(given, settings.playbook_root)
+    if not user.is_admin and (_EXPANDED.search(given) or not path.is_relative_to(_root(settings))):
+        raise _forbidden("playbook_dir", "playbook_forbidden", "playbooks outside playbook_root are for admin only")
+    return path
+
+
+def _playbook(user: User, given: str, cwd: Path, settings: Settings) -> str:
+    """The playbook as Ansible shall be told: as given, so that its text is the command line's, unless that could mislead."""
+    if user.is_admin:
+        return given
+    path = resolve(given, cwd)
+    if _EXPANDED.search(given) or not path.is_relative_to(_root(settings)):
+        raise _forbidden("playbook", "playbook_forbidden", "playbooks outside playbook_root are for admin only")
+    plain = path == Path(os.path.normpath(cwd / given)) and not _COLLECTION_PLAYBOOK.fullmatch(given)
+    return given if plain else str(path)
+
+
+def _root(settings: Settings) -> Path:
+    return Path(os.path.realpath(settings.playbook_root))
+
+
+def _forbidden(field: str, code: str, message: str) -> Forbidden:
+    return Forbidden(f"{field}: {message}", code=code, errors=[FieldError(field, message)])
+
+
+def _line(text: str) -> str:
+    """One printable line for Flower, logs and lists, cut where a hostile value would flood them."""
+    clean = "".join(char if char.isprintable() else "?" for char in text)
+    return clean if len(clean) <= 300 else clean[:297] + "..."

@@ -1,0 +1,89 @@
+"""The fork server: a process with Ansible preloaded that forks one keeper, and that one run, per request.
+
+Started by exec from the worker (flansible.worker.forkservers) as `python -m flansible.runner.forkserver FD`, in the
+directory and environment whose Ansible configuration its runs obey. FD is a Unix socket: each message on it is one
+byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread, no state between runs.
+When the worker goes away the socket ends and so does this process; each keeper sees its own channel end.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+
+from flansible import wire
+from flansible.runner import keeper, preload
+
+DESCRIPTORS_PER_RUN = 3
+
+
+def main(argv: list[str]) -> int:
+    control = socket.socket(fileno=int(argv[1]))
+    control.set_inheritable(False)
+    loaded = preload.load()
+    gc.collect()
+    gc.freeze()  # what is loaded now is shared by every run; a collection must not touch, and so copy, its pages
+    control.sendall(wire.encode({"type": "ready", **loaded}))
+    serve(control)
+    return 0
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a keeper for each request until the worker's end of `control` is gone."""
+    wakeup, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wakeup, select.POLLIN)
+    while True:
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        if wakeup in ready:
+            os.read(wakeup, 4096)
+            _reap()
+        if control.fileno() in ready:
+            message, descriptors, _, _ = socket.recv_fds(control, 1, DESCRIPTORS_PER_RUN)
+            if not message:
+                return
+            try:
+                if len(descriptors) == DESCRIPTORS_PER_RUN:
+                    _fork_keeper(control, (wakeup, woken), descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+
+def _fork_keeper(control: socket.socket, own_descriptors: tuple[int, int], descriptors: list[int]) -> None:
+    if os.fork() != 0:
+        return
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control.close()
+        for descriptor in own_descriptors:
+            os.close(descriptor)
+        channel, output, events = descriptors
+        keeper.keep(socket.socket(fileno=channel), output, events)
+        status = 0
+    finally:
+        # Whatever happens, a forked copy must never return into the fork server's loop.
+        os._exit(status)
+
+
+def _reap() -> None:
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

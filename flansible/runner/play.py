@@ -1,0 +1,156 @@
+"""One run: a request frame to Ansible's own command-line classes, which drive the TaskQueueManager.
+
+Called once in a freshly forked process whose standard output and error are the run's pipe. Using the classes behind
+`ansible` and `ansible-playbook` means that options, messages and exit codes are theirs; what is ours is the event
+callback, a temp directory of the run's own, and for users other than admin strings that are data, never templates.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing.util
+import os
+import shutil
+import signal
+import sys
+import threading
+from typing import Any
+
+import ansible.cli.adhoc
+import ansible.executor.playbook_executor
+from ansible import constants
+from ansible._internal._datatag._tags import TrustedAsTemplate
+from ansible.cli import CLI
+from ansible.cli.adhoc import AdHocCLI
+from ansible.cli.playbook import PlaybookCLI
+
+from flansible import wire
+from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager, WorkerStarts
+
+NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
+_EXIT_CANNOT_EXECUTE = 126
+_EXIT_NOT_FOUND = 127
+
+
+def local_tmp_base() -> str:
+    """The directory Ansible makes its local temp directories in; it exists afterwards."""
+    base = os.path.dirname(constants.DEFAULT_LOCAL_TMP)
+    os.makedirs(base, mode=0o700, exist_ok=True)
+    return base
+
+
+def run(request: wire.Frame, event_descriptor: int, temp_dir: str | None) -> int:
+    """Execute the step that `request` describes; returns its exit code (git replaces this process instead)."""
+    try:
+        os.chdir(request["cwd"])
+    except OSError as error:
+        print(f"ERROR: cannot work in {request['cwd']}: {error.strerror}", file=sys.stderr)
+        return _EXIT_CANNOT_EXECUTE
+    os.environ["PWD"] = request["cwd"]
+    if request["program"] == "git":
+        return _git(request["argv"])
+    if temp_dir is not None:
+        constants.DEFAULT_LOCAL_TMP = temp_dir
+    return _ansible(request, EventPipe(event_descriptor))
+
+
+def _git(argv: list[str]) -> int:
+    # Never wait for an answer nobody will give.
+    environ = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes", **os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": ""}
+    # Python ignores SIGPIPE; a program started from it should not.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execvpe("git", ["git", *argv], environ)
+    except OSError as error:
+        print(f"ERROR: cannot run git: {error.strerror}", file=sys.stderr)
+        return _EXIT_NOT_FOUND
+
+
+def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        # Line by line, as on a terminal: live, and output and errors in the order they were printed.
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    events = EventCallback(pipe)
+    starts = WorkerStarts()
+    starts.watch()
+    ObservedTaskQueueManager.event_callback = events
+    ansible.cli.adhoc.TaskQueueManager = ObservedTaskQueueManager  # type: ignore[misc]
+    ansible.executor.playbook_executor.TaskQueueManager = ObservedTaskQueueManager  # type: ignore[misc]
+    _forget_parent()
+    returncode = _call(request)
+    _finish_as_an_interpreter()
+    silent = returncode == 0 and events.starts > 0 and events.results == 0
+    broken = starts.failure or (NOTHING_EXECUTED if silent else None)
+    pipe.send(
+        {
+            "type": "end",
+            "returncode": returncode,
+            "broken": broken,
+            "stats": events.stats,
+            "custom_stats": events.custom_stats,
+        }
+    )
+    return returncode
+
+
+def _call(request: wire.Frame) -> int:
+    program = request["program"]
+    command: type[CLI] = AdHocCLI if program == "ansible" else PlaybookCLI
+    if request["data_only"]:
+        command = _data_only(command, request["extra_vars"] or {})
+    # What Ansible calls its own location: beside the interpreter, where pip put it.
+    beside = os.path.join(os.path.dirname(sys.executable), program)
+    sys.argv = [beside if os.path.exists(beside) else shutil.which(program) or program]
+    try:
+        command.cli_executor([program, *request["argv"]])
+    except SystemExit as end:
+        return _exit_code(end.code)
+    return 0
+
+
+def _exit_code(code: Any) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return int(code) & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _data_only(command: type[CLI], extra_vars: dict[str, Any]) -> type[CLI]:
+    """`command` for a user whose strings must stay data: 2.19 templates only what is tagged as trusted."""
+
+    class DataOnly(command):  # type: ignore[misc,valid-type]
+        def _play_prereqs(self) -> tuple[Any, Any, Any]:
+            loader, inventory, variable_manager = super()._play_prereqs()
+            # Plain values, not parsed by Ansible: without the tag that says "trusted as a template".
+            variable_manager._extra_vars.update(extra_vars)
+            return loader, inventory, variable_manager
+
+        def _play_ds(self, pattern: str, async_val: int, poll: int) -> Any:
+            return _untrusted(super()._play_ds(pattern, async_val, poll))
+
+    DataOnly.__name__ = command.__name__
+    return DataOnly
+
+
+def _untrusted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_untrusted(key): _untrusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_untrusted(item) for item in value]
+    return TrustedAsTemplate.untag(value)
+
+
+def _forget_parent() -> None:
+    """Drop what the fork server would do at its own exit, and keep what an interpreter of our own would do."""
+    atexit._clear()
+    atexit.register(multiprocessing.util._exit_function)
+
+
+def _finish_as_an_interpreter() -> None:
+    """What the end of `ansible` would do and os._exit leaves out: threads and exit handlers of plugins, then flush."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()

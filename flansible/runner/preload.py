@@ -1,0 +1,81 @@
+"""Load Ansible and every plugin class it ships, once, so that each forked run finds them in memory.
+
+Called by the fork server before its first fork. Only what is part of the installation is loaded: plugins of the user's
+directories and collections are looked up by each run anew, so that an edited file is noticed and none is shared.
+Loading the classes, rather than making one run in this process, leaves no run's state behind to be inherited.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+# ansible.cli comes first: it sets controller-wide state that later imports rely on.
+import ansible.cli.adhoc
+import ansible.cli.playbook
+from ansible import _internal, constants
+from ansible.cli import __version__ as ansible_version
+from ansible.plugins import loader
+from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+
+# Imported here for their weight alone: a run would import them lazily, one by one.
+_LAZY_MODULES = (
+    "ansible.executor.module_common",
+    "ansible.executor.process.worker",
+    "ansible.executor.task_executor",
+    "ansible.module_utils.basic",
+    "ansible.plugins.callback.default",
+    "ansible.plugins.inventory.yaml",
+    "ansible.template",
+)
+_LOADERS = (
+    loader.action_loader,
+    loader.become_loader,
+    loader.cache_loader,
+    loader.callback_loader,
+    loader.connection_loader,
+    loader.filter_loader,
+    loader.inventory_loader,
+    loader.lookup_loader,
+    loader.shell_loader,
+    loader.strategy_loader,
+    loader.test_loader,
+)
+
+
+def load() -> dict[str, Any]:
+    """Import it all. Returns what the worker wants to know: ansible_version, config_file."""
+    for name in _LAZY_MODULES:
+        importlib.import_module(name)
+    loader._load_plugin_filter()
+    # A finder that knows the installation alone; each run makes the real one, which looks for collections then.
+    _AnsibleCollectionFinder([os.path.dirname(_internal.__file__)], False)._install()
+    try:
+        for plugin_loader in _LOADERS:
+            _load_classes(plugin_loader)
+    finally:
+        _AnsibleCollectionFinder._remove()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "ansible_collections"]:
+            del sys.modules[name]
+    _drop_own_temp_dir()
+    return {"ansible_version": ansible_version, "config_file": constants.CONFIG_FILE}
+
+
+def _load_classes(plugin_loader: loader.PluginLoader) -> None:
+    # Narrow the search to the installation for once; None makes the loader work out its real paths when next asked.
+    plugin_loader._paths = [loader.PluginPathContext(path, True) for path in plugin_loader._get_package_paths()]
+    try:
+        for _ in plugin_loader.all(class_only=True):
+            pass
+    finally:
+        plugin_loader._paths = None
+
+
+def _drop_own_temp_dir() -> None:
+    # Ansible made it while its configuration loaded; each run gets one of its own beside it.
+    try:
+        os.rmdir(constants.DEFAULT_LOCAL_TMP)
+    except OSError:
+        pass

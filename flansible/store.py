@@ -1,0 +1,345 @@
+"""The only module that speaks Redis: task records, their output and events, and the indexes that list them.
+
+| key                                  | type   | written by        | holds | expiry |
+|--------------------------------------|--------|-------------------|-------|--------|
+| flansible:task:<id>                  | hash   | web, worker       | the record: state, times, exit code | retention once final |
+| flansible:task:<id>:run              | string | web               | the AuthorizedRun as JSON | retention once final |
+| flansible:task:<id>:output           | string | worker            | output bytes, appended at an offset | retention once final |
+| flansible:task:<id>:events           | stream | worker            | events; the entry id is `<seq>-0` | retention once final |
+| flansible:sequence                   | string | web               | counter of tasks; orders the indexes | none |
+| flansible:tasks                      | zset   | web               | every task id by sequence | pruned |
+| flansible:tasks:user:<user>          | zset   | web               | a user's task ids | pruned |
+| flansible:tasks:state:<state>        | zset   | every move        | task ids in a state | pruned |
+| flansible:tasks:user:<user>:<state>  | zset   | every move        | a user's task ids in a state | pruned |
+| flansible:expiring                   | zset   | the final move    | final task ids by the second they expire | pruned |
+
+Every step that decides something is one Lua script, so two processes can never both win. Redis' errors become
+StoreUnavailable here and nowhere else. Called by web (any thread) and by supervisors in the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from flansible.errors import IllegalMove, StoreUnavailable
+from flansible.models import STATUS_WORDS, AuthorizedRun, State, TaskStatus
+
+PREFIX = "flansible:"
+CONNECT_TIMEOUT_SECONDS = 2.0
+REPLY_TIMEOUT_SECONDS = 10.0
+_EVENT_PAGE = 500
+
+# The legal moves; the scripts below enforce them.
+MOVES: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELED, State.TIMED_OUT, State.LOST, State.ERROR}),
+    State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED, State.TIMED_OUT, State.LOST, State.ERROR}),
+}
+
+_SUBMIT = """
+local id, user, run, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local p = 'flansible:'
+local task = p .. 'task:' .. id
+if redis.call('EXISTS', task) == 1 then return 0 end
+local seq = redis.call('INCR', p .. 'sequence')
+redis.call('HSET', task, 'seq', seq, 'user', user, 'kind', ARGV[5], 'summary', ARGV[6], 'state', 'queued',
+           'description', ARGV[7], 'submitted_at', now, 'output_bytes', 0, 'events', 0)
+redis.call('SET', task .. ':run', run)
+for _, index in ipairs({'tasks', 'tasks:user:' .. user, 'tasks:state:queued', 'tasks:user:' .. user .. ':queued'}) do
+  redis.call('ZADD', p .. index, seq, id)
+end
+return seq
+"""
+
+# ARGV: id, new state, legal old states (comma-separated), expiry (unix seconds, '' when not final), field, value, ...
+_MOVE = """
+local id, to, p = ARGV[1], ARGV[2], 'flansible:'
+local task = p .. 'task:' .. id
+local now = redis.call('HMGET', task, 'state', 'user', 'seq')
+local from, user, seq = now[1], now[2], now[3]
+if not from then return 'missing' end
+if not string.find(',' .. ARGV[3] .. ',', ',' .. from .. ',', 1, true) then return from end
+redis.call('HSET', task, 'state', to)
+for i = 5, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
+redis.call('ZREM', p .. 'tasks:state:' .. from, id)
+redis.call('ZREM', p .. 'tasks:user:' .. user .. ':' .. from, id)
+redis.call('ZADD', p .. 'tasks:state:' .. to, seq, id)
+redis.call('ZADD', p .. 'tasks:user:' .. user .. ':' .. to, seq, id)
+if ARGV[4] ~= '' then
+  for _, part in ipairs({'', ':run', ':output', ':events'}) do redis.call('EXPIREAT', task .. part, ARGV[4]) end
+  redis.call('HSET', task, 'expires', ARGV[4])
+  redis.call('ZADD', p .. 'expiring', ARGV[4], id .. ' ' .. user .. ' ' .. to)
+end
+return 'moved'
+"""
+
+# ARGV: id, offset, bytes, first seq, event, event, ... What was stored before is skipped, so a retry stores nothing twice.
+_APPEND = """
+local task = 'flansible:task:' .. ARGV[1]
+local known = redis.call('HMGET', task, 'output_bytes', 'events', 'state')
+if not known[1] then return false end
+if known[3] ~= 'running' then return known[3] end
+local stored, count = tonumber(known[1]), tonumber(known[2])
+local offset, data = tonumber(ARGV[2]), ARGV[3]
+if #data > 0 and offset + #data > stored then
+  redis.call('SETRANGE', task .. ':output', offset, data)
+  redis.call('HSET', task, 'output_bytes', offset + #data)
+end
+local seq = tonumber(ARGV[4])
+for i = 5, #ARGV do
+  if seq > count then
+    redis.call('XADD', task .. ':events', seq .. '-0', 'event', ARGV[i])
+    count = seq
+  end
+  seq = seq + 1
+end
+redis.call('HSET', task, 'events', count)
+return known[3]
+"""
+
+_DISCARD = """
+local id, p = ARGV[1], 'flansible:'
+local task = p .. 'task:' .. id
+local known = redis.call('HMGET', task, 'state', 'user')
+if known[1] ~= 'queued' then return 0 end
+redis.call('DEL', task, task .. ':run')
+for _, index in ipairs({'tasks', 'tasks:user:' .. known[2], 'tasks:state:queued',
+                        'tasks:user:' .. known[2] .. ':queued'}) do
+  redis.call('ZREM', p .. index, id)
+end
+return 1
+"""
+
+_PRUNE = """
+local p = 'flansible:'
+local due = redis.call('ZRANGEBYSCORE', p .. 'expiring', '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+for _, member in ipairs(due) do
+  local id, user, state = string.match(member, '^(%S+) (.+) (%S+)$')
+  for _, index in ipairs({'tasks', 'tasks:user:' .. user, 'tasks:state:' .. state,
+                          'tasks:user:' .. user .. ':' .. state}) do
+    redis.call('ZREM', p .. index, id)
+  end
+  redis.call('ZREM', p .. 'expiring', member)
+end
+return #due
+"""
+
+_STATUS_FIELDS = (
+    "state",
+    "description",
+    "returncode",
+    "user",
+    "kind",
+    "summary",
+    "submitted_at",
+    "started_at",
+    "finished_at",
+    "seq",
+)
+
+
+@dataclass(frozen=True)
+class StoredTask:
+    """A task's status and its place in the list."""
+
+    status: TaskStatus
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """New output and events of a run: where they begin, so that storing them twice changes nothing.
+
+    output_offset: bytes before `output`; first_seq: number of the first event, counting from 1; events: JSON texts.
+    """
+
+    output_offset: int
+    output: bytes
+    first_seq: int
+    events: tuple[str, ...]
+
+
+def now() -> str:
+    """This moment as RFC 3339 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        raise StoreUnavailable(f"Redis does not answer: {error}") from error
+
+
+class Store:
+    """Records in one Redis. Opens no connection until first used; safe to share between threads, not across a fork."""
+
+    def __init__(self, url: str, retention_days: int = 30) -> None:
+        """url: redis://, rediss:// or redis+socket:// (Celery's spelling of a Unix socket)."""
+        self._retention_seconds = retention_days * 86400
+        # No silent retries: each caller knows better whether to answer 503 or to keep its data and try again.
+        self._redis: redis.Redis = redis.Redis.from_url(
+            url.replace("redis+socket://", "unix://", 1),
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_timeout=REPLY_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 1),
+            health_check_interval=0,
+        )
+        self._submit = self._redis.register_script(_SUBMIT)
+        self._move = self._redis.register_script(_MOVE)
+        self._append = self._redis.register_script(_APPEND)
+        self._discard = self._redis.register_script(_DISCARD)
+        self._prune = self._redis.register_script(_PRUNE)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._redis.close()
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable when Redis does not answer."""
+        with _translated():
+            self._redis.ping()
+
+    def server_settings(self) -> dict[str, str]:
+        """What decides whether records survive: appendonly, save, maxmemory, maxmemory-policy, redis_version."""
+        with _translated():
+            found = {"redis_version": str(self._redis.info("server").get("redis_version", ""))}
+            for name in ("appendonly", "save", "maxmemory", "maxmemory-policy"):
+                found.update({key: str(value) for key, value in self._redis.config_get(name).items()})
+            return found
+
+    def submit(self, task_id: str, run: AuthorizedRun) -> None:
+        """Record a task as queued. Recording it twice changes nothing."""
+        text = run.model_dump_json()
+        args = [task_id, run.user, text, now(), run.kind, run.summary, "waiting for a worker"]
+        with _translated():
+            self._submit(args=args)
+
+    def discard(self, task_id: str) -> None:
+        """Forget a task that could not be enqueued; one that a worker has claimed meanwhile stays."""
+        with _translated():
+            self._discard(args=[task_id])
+
+    def claim(self, task_id: str, worker: str) -> AuthorizedRun | None:
+        """Move a queued task to running and give its run; None when it is not queued: another has it, or it is over."""
+        fields = {"started_at": now(), "worker": worker, "description": f"running on {worker}"}
+        try:
+            self._go(task_id, State.RUNNING, fields)
+        except IllegalMove:
+            return None
+        with _translated():
+            text = self._redis.get(_key(task_id, "run"))
+        return AuthorizedRun.model_validate_json(_text(text))
+
+    def settle(self, task_id: str, state: State, description: str, returncode: int | None) -> None:
+        """Make the task final. Everything stored of it expires after the retention. Raises IllegalMove."""
+        fields: dict[str, str | int] = {"finished_at": now(), "description": description}
+        if returncode is not None:
+            fields["returncode"] = returncode
+        self._go(task_id, state, fields)
+        with _translated():
+            self._prune(args=[int(time.time()), 100])
+
+    def append(self, task_id: str, batch: Batch) -> State | None:
+        """Store new output and events in one round trip, while the task is running.
+
+        Returns the task's state: another than running means that nothing was stored; None, that the record is gone.
+        """
+        args = [task_id, batch.output_offset, batch.output, batch.first_seq, *batch.events]
+        with _translated():
+            state = self._append(args=args)
+        return State(_text(state)) if state else None
+
+    def task(self, task_id: str) -> StoredTask | None:
+        """One task, in one round trip."""
+        with _translated():
+            values = self._redis.hmget(_key(task_id), list(_STATUS_FIELDS))
+        return _stored(task_id, values)
+
+    def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> list[StoredTask]:
+        """Tasks newest first; user None means everybody's; `before` is a sequence number to continue below."""
+        highest = f"({before}" if before is not None else "+inf"
+        with _translated():
+            ids = self._redis.zrevrangebyscore(_index(user, state), highest, "-inf", 0, limit)
+            pipeline = self._redis.pipeline(transaction=False)
+            for task_id in ids:
+                pipeline.hmget(_key(_text(task_id)), list(_STATUS_FIELDS))
+            rows = pipeline.execute()
+        found = (_stored(_text(task_id), values) for task_id, values in zip(ids, rows, strict=True))
+        return [task for task in found if task is not None]
+
+    def count(self, state: State) -> int:
+        """How many tasks are in a state."""
+        with _translated():
+            return int(self._redis.zcard(_index(None, state)))
+
+    def output(self, task_id: str, offset: int, max_bytes: int) -> bytes:
+        """Output from a byte offset on, at most so many bytes."""
+        with _translated():
+            return bytes(self._redis.getrange(_key(task_id, "output"), offset, offset + max_bytes - 1))
+
+    def events(self, task_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Events with a seq above `after`, in order, each with its `seq`; read page by page."""
+        while True:
+            with _translated():
+                page = self._redis.xrange(_key(task_id, "events"), f"{after + 1}-0", "+", _EVENT_PAGE)
+            for entry_id, fields in page:
+                after = int(_text(entry_id).partition("-")[0])
+                yield {"seq": after, **json.loads(fields[b"event"])}
+            if len(page) < _EVENT_PAGE:
+                return
+
+    def _go(self, task_id: str, to: State, fields: dict[str, Any]) -> None:
+        legal = ",".join(state for state, targets in MOVES.items() if to in targets)
+        expires = "" if to in MOVES else int(time.time()) + self._retention_seconds
+        pairs = [part for pair in fields.items() for part in pair]
+        with _translated():
+            answer = _text(self._move(args=[task_id, to, legal, expires, *pairs]))
+        if answer != "moved":
+            raise IllegalMove(f"task {task_id} is {answer} and cannot become {to}")
+
+
+def _key(task_id: str, part: str = "") -> str:
+    return f"{PREFIX}task:{task_id}:{part}" if part else f"{PREFIX}task:{task_id}"
+
+
+def _index(user: str | None, state: State | None) -> str:
+    if user is None:
+        return f"{PREFIX}tasks:state:{state}" if state else f"{PREFIX}tasks"
+    return f"{PREFIX}tasks:user:{user}:{state}" if state else f"{PREFIX}tasks:user:{user}"
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _stored(task_id: str, values: list[Any]) -> StoredTask | None:
+    found = {name: _text(value) for name, value in zip(_STATUS_FIELDS, values, strict=True) if value is not None}
+    if "state" not in found:
+        return None
+    state = State(found["state"])
+    word = STATUS_WORDS[state]
+    status = TaskStatus(
+        task_id=task_id,
+        Status=f"{word}: {found['description']}" if state is State.ERROR else word,
+        state=state,
+        description=found["description"],
+        returncode=int(found["returncode"]) if "returncode" in found else None,
+        user=found["user"],
+        kind=found["kind"],  # type: ignore[arg-type]  # validated by the model
+        summary=found["summary"],
+        submitted_at=found["submitted_at"],
+        started_at=found.get("started_at"),
+        finished_at=found.get("finished_at"),
+    )
+    return StoredTask(status, int(found["seq"]))

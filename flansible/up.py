@@ -1,0 +1,260 @@
+"""`flansible up`: a private Redis, a worker, the web server and perhaps Flower, as children of one process.
+
+Starts them in order, prints one line when /api/health says all is well, starts again what dies, and stops them in the
+reverse order within ten seconds. Children get TERM should this process be killed (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import http.client
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flansible import passwords, rbac, redis_server
+from flansible.config import Settings
+from flansible.errors import ConfigurationError, Fault
+
+log = logging.getLogger(__name__)
+
+READY_TIMEOUT_SECONDS = 60.0
+_TICK_SECONDS = 0.05
+_RESTARTS_PER_MINUTE = 10
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class _Child:
+    """One role: how to start it and how long it may take to stop."""
+
+    name: str
+    command: list[str]
+    stop_seconds: float
+    process: subprocess.Popen[bytes] | None = None
+    starts: list[float] = field(default_factory=list)
+
+
+class Service:
+    """Everything `up` starts. Raises ConfigurationError from `run` before anything is started."""
+
+    def __init__(self, settings: Settings, with_flower: bool = False) -> None:
+        self._settings = settings
+        self._with_flower = with_flower
+        self._children: list[_Child] = []
+        self._stopping = False
+        self._lock_file: int | None = None
+
+    def run(self) -> int:
+        """Start, serve until SIGINT or SIGTERM, stop. Returns the exit code."""
+        settings = self._settings
+        _make_private(settings.data_dir)
+        self._lock_file = _lock(settings.data_dir)
+        _prepare_rbac(settings)
+        _check_port(settings.Flask_tcp_ip, settings.Flask_tcp_port, "Flask_tcp_port")
+        self._children = self._plan()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        try:
+            if not self._start_all():
+                return 0 if self._stopping else 1
+            print(f"Flansible is ready at {url(settings)}", flush=True)
+            return self._watch()
+        finally:
+            self._stop_all()
+
+    def _plan(self) -> list[_Child]:
+        plan = []
+        if self._settings.embeds_redis:
+            _make_private(self._settings.redis_socket.parent)
+            plan.append(_Child("redis", redis_server.command_line(self._settings), 1.5))
+        plan.append(_Child("worker", self._role("worker"), 5.5))
+        plan.append(_Child("web", self._role("web"), 2.0))
+        if self._with_flower:
+            _check_port(self._settings.flower_tcp_ip, self._settings.flower_tcp_port, "flower_tcp_port")
+            plan.append(_Child("flower", self._role("flower"), 1.0))
+        return plan
+
+    def _role(self, name: str) -> list[str]:
+        # -P: what lies in the working directory must not be imported in place of our modules.
+        command = [sys.executable, "-P", "-m", "flansible", name]
+        if self._settings.config_file:
+            command += ["--config", str(self._settings.config_file)]
+        return command
+
+    def _start_all(self) -> bool:
+        """True when the service is ready; False when a signal or a failure came first."""
+        for child in self._children:
+            _start(child)
+            if child.name == "redis" and not self._wait_for(lambda: _answers(self._settings.redis_socket)):
+                return False
+        return self._wait_for(lambda: _healthy(self._settings))
+
+    def _wait_for(self, condition: Callable[[], bool]) -> bool:
+        give_up_at = time.monotonic() + READY_TIMEOUT_SECONDS
+        while not self._stopping:
+            if condition():
+                return True
+            dead = next((child for child in self._children if child.process and child.process.poll() is not None), None)
+            if dead is not None and dead.process is not None:
+                print(f"{dead.name} ended with exit code {dead.process.returncode} while starting", file=sys.stderr)
+                return False
+            if time.monotonic() > give_up_at:
+                print(
+                    f"not ready after {READY_TIMEOUT_SECONDS:g} s; see {url(self._settings)}/api/health",
+                    file=sys.stderr,
+                )
+                return False
+            time.sleep(_TICK_SECONDS)
+        return False
+
+    def _watch(self) -> int:
+        """Until asked to stop; start again what has died, but not for ever."""
+        while not self._stopping:
+            for child in self._children:
+                if child.process is None or child.process.poll() is None or self._stopping:
+                    continue
+                recent = [moment for moment in child.starts if moment > time.monotonic() - 60]
+                if len(recent) >= _RESTARTS_PER_MINUTE:
+                    print(f"{child.name} died {len(recent)} times within a minute; giving up", file=sys.stderr)
+                    return 1
+                log.error("%s ended with exit code %s; starting it again", child.name, child.process.returncode)
+                time.sleep(min(2.0, 0.2 * len(recent)))
+                _start(child)
+            time.sleep(_TICK_SECONDS)
+        return 0
+
+    def _stop_all(self) -> None:
+        """In the reverse order: no new requests, then no new runs, then the store."""
+        self._stopping = True
+        for child in reversed(self._children):
+            if child.process is not None:
+                _stop(child.process, child.stop_seconds)
+        if self._settings.embeds_redis:
+            self._settings.redis_socket.unlink(missing_ok=True)
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+
+
+def url(settings: Settings) -> str:
+    """Where a browser on this machine finds the service."""
+    host = settings.Flask_tcp_ip
+    return f"http://[{host}]:{settings.Flask_tcp_port}" if ":" in host else f"http://{host}:{settings.Flask_tcp_port}"
+
+
+def _prepare_rbac(settings: Settings) -> None:
+    """Make an rbac.json when there is none; refuse the password everybody knows where others could use it."""
+    path = settings.rbac_file
+    advice = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_tcp_ip)"
+    if not path.exists():
+        if not settings.listens_on_loopback:
+            message = f"does not exist, and {settings.Flask_tcp_ip} is not a loopback address: admin needs a password; {advice}"
+            raise ConfigurationError([Fault(str(path), "", message)])
+        passwords.create_default(path)
+        print(
+            f"Made {path} with the user admin, password admin; change it with `flansible passwd admin`", file=sys.stderr
+        )
+    users = rbac.RbacFile(path).users()
+    if not settings.listens_on_loopback and passwords.has_default_admin(users):
+        message = (
+            f"admin's password is still the default, and {settings.Flask_tcp_ip} is not a loopback address; {advice}"
+        )
+        raise ConfigurationError([Fault(str(path), "admin", message)])
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_uid != os.getuid():
+            raise ConfigurationError([Fault(str(path), "data_dir", "belongs to another user")])
+        path.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError([Fault(str(path), "data_dir", f"cannot be made: {error}")]) from error
+
+
+def _lock(data_dir: Path) -> int:
+    descriptor = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up_at = time.monotonic() + 3.0  # one that is just being stopped may have it a moment longer
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > give_up_at:
+                os.close(descriptor)
+                message = "another `flansible up` uses this data_dir; stop it, or give this one a data_dir of its own"
+                raise ConfigurationError([Fault(str(data_dir), "data_dir", message)]) from None
+            time.sleep(_TICK_SECONDS)
+
+
+def _check_port(address: str, port: int, key: str) -> None:
+    host = address.strip("[]")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        message = f"cannot listen on {address} port {port}: {error.strerror or error}; choose another"
+        raise ConfigurationError([Fault("config", key, message)]) from error
+
+
+def _start(child: _Child) -> None:
+    child.starts.append(time.monotonic())
+    child.process = subprocess.Popen(
+        child.command,
+        stdin=subprocess.DEVNULL,
+        # Standard output is ours alone: one line when ready. What children have to say goes to standard error.
+        stdout=sys.stderr,
+        start_new_session=True,  # Ctrl-C reaches us alone, and we stop them in order
+        preexec_fn=_die_with_parent,
+    )
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+            probe.sendall(b"PING\r\n")
+            return probe.recv(64).startswith(b"+PONG")  # -LOADING while it reads its file
+        except OSError:
+            return False
+
+
+def _healthy(settings: Settings) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.Flask_tcp_ip, settings.Flask_tcp_ip)
+    connection = http.client.HTTPConnection(host, settings.Flask_tcp_port, timeout=5)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

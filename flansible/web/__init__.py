@@ -1,0 +1,33 @@
+"""The HTTP side: checks a request against rbac.json, records and enqueues it, and reads records back.
+
+`create_app` is the factory; `ROUTES` (flansible.web.routes) is the one list of URLs, read by flask-restful and by both
+kinds of API documentation. Runs in gunicorn's processes; never imports the worker or Ansible.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from flansible import celery_app
+from flansible.config import Settings
+from flansible.rbac import RbacFile
+from flansible.store import Store
+from flansible.web import docs, problems, routes
+from flansible.web.services import Services
+
+
+def create_app(settings: Settings) -> Flask:
+    """The WSGI app. Raises ConfigurationError when rbac.json is missing or wrong. Opens no connection."""
+    app = Flask("flansible", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    # Errors of our own making are answered by one handler; let none be swallowed or re-raised on the way.
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.json.ensure_ascii = True  # type: ignore[attr-defined]  # what is not UTF-8 travels as an escape
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # hosts with failures come first: order says something
+    celery_app.configure(settings)
+    services = Services(settings, RbacFile(settings.rbac_file), Store(settings.store_url, settings.retention_days))
+    app.extensions["flansible"] = services
+    problems.register(app)
+    routes.register(app)
+    docs.register(app)
+    return app

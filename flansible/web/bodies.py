@@ -1,0 +1,145 @@
+"""Request bodies and query strings to models; whatever is wrong becomes an error that names the field."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any, NoReturn, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from flansible.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedMediaType
+from flansible.web.services import services
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_MAX_DEPTH = 64
+
+
+def body(model: type[Model]) -> Model:
+    """The JSON body as a model. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge."""
+    document = _document()
+    errors = list(_bad_text(document, ""))
+    if errors:
+        _refuse(errors)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        _refuse(_field_errors(error, document, list(model.model_fields)))
+
+
+def query(model: type[Model]) -> Model:
+    """The query string as a model (lax types: everything in it is text). Raises InvalidRequest."""
+    twice = [name for name in request.args if len(request.args.getlist(name)) > 1]
+    if twice:
+        _refuse([FieldError(name, "is given more than once") for name in twice])
+    values = request.args.to_dict()
+    try:
+        return model.model_validate(values, strict=False)
+    except ValidationError as error:
+        _refuse(_field_errors(error, values, list(model.model_fields)))
+
+
+def _document() -> dict[str, Any]:
+    if request.mimetype != "application/json":
+        got = request.mimetype or "none"
+        raise UnsupportedMediaType(f"Send JSON with the header Content-Type: application/json (it was {got}).")
+    try:
+        data = request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        limit = services().settings.max_body_bytes
+        raise BodyTooLarge(f"The body is over the limit of {limit} bytes (max_body_bytes).") from None
+    try:
+        document = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not JSON: {error}", code="invalid_json") from None
+    if not isinstance(document, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+    return document
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"an object has the key {twice[0]!r} twice")
+    return result
+
+
+def _bad_text(value: Any, path: str, depth: int = 0) -> Iterable[FieldError]:
+    """Strings that no command line, path or database could hold."""
+    if depth > _MAX_DEPTH:
+        yield FieldError(path, f"is nested deeper than {_MAX_DEPTH} levels")
+    elif isinstance(value, str):
+        if "\0" in value:
+            yield FieldError(path, "must not contain null bytes")
+        elif not _encodable(value):
+            yield FieldError(path, "contains half of a surrogate pair, which is not text")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if "\0" in key or not _encodable(key):
+                yield FieldError(path, "has a key that is not text")
+            else:
+                yield from _bad_text(item, f"{path}.{key}" if path else key, depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _bad_text(item, f"{path}[{index}]", depth + 1)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _field_errors(error: ValidationError, document: Any, known: list[str]) -> list[FieldError]:
+    """Pydantic's list by field: the branches of a union become one message."""
+    messages: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False, include_context=False):
+        path = _path(item["loc"], document, item["type"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1) if len(item["loc"]) == 1 else []
+            message = "unknown field" + (f"; did you mean {near[0]}?" if near else "")
+        elif item["type"] == "missing":
+            message = "is required"
+        found = messages.setdefault(path, [])
+        if message not in found:
+            found.append(message)
+    return [FieldError(path, "; or: ".join(found)) for path, found in messages.items()]
+
+
+def _path(loc: tuple[int | str, ...], document: Any, kind: str) -> str:
+    """Where in the body: pydantic's location less the names of union branches, which are not in the body."""
+    path = ""
+    here = document
+    for index, part in enumerate(loc):
+        if isinstance(here, dict) and part in here:
+            path, here = (f"{path}.{part}" if path else str(part)), here[part]
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            path, here = f"{path}[{part}]", here[part]
+        elif kind == "missing" and index == len(loc) - 1:
+            path = f"{path}.{part}" if path else str(part)
+    return path or "body"
+
+
+def _refuse(errors: list[FieldError]) -> NoReturn:
+    first = errors[0]
+    message = (
+        f"{first.field}: {first.message}"
+        if len(errors) == 1
+        else "; ".join(f"{item.field}: {item.message}" for item in errors[:5])
+    )
+    raise InvalidRequest(message, code="invalid_field", errors=errors)

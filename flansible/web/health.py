@@ -1,0 +1,94 @@
+"""Whether the service can do its work, part by part. Public; details only for admin."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from flask import Response, jsonify
+from flask_restful import Resource
+
+from flansible import __version__, celery_app
+from flansible.errors import BrokerUnavailable, StoreUnavailable
+from flansible.models import Health, PartHealth
+from flansible.web.auth import asking_user
+from flansible.web.bodies import query
+from flansible.web.services import Services, services
+from flansible.web.tasks import NoQuery
+
+# A worker's answer is good for this long: a load balancer that asks often must not load the broker.
+_REMEMBER_SECONDS = 1.0
+
+
+_lock = threading.Lock()
+_remembered: dict[str, tuple[float, PartHealth]] = {}
+
+
+class HealthResource(Resource):  # type: ignore[misc]
+    """The state of the service, for people, load balancers and `flansible up`."""
+
+    def get(self) -> Response:
+        """Ask whether the service can do its work"""
+        query(NoQuery)
+        parts = _parts(services())
+        if not all(parts[name].ok for name in ("store", "broker", "workers")):
+            status = "unavailable"
+        else:
+            status = "ok" if parts["rbac"].ok else "degraded"
+        user = asking_user() if parts["rbac"].ok or parts["store"].ok else None
+        if user is None or not user.is_admin:
+            parts = {name: PartHealth(ok=part.ok, detail=_PUBLIC[part.ok]) for name, part in parts.items()}
+        health = Health(status=status, version=__version__, parts=parts)  # type: ignore[arg-type]
+        response = jsonify(health.model_dump())
+        response.status_code = 503 if status == "unavailable" else 200
+        if status == "unavailable":
+            response.headers["Retry-After"] = "5"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+_PUBLIC = {True: "answers", False: "wants attention; admin sees the details"}
+
+
+def _parts(found: Services) -> dict[str, PartHealth]:
+    broker = _remember("broker", _broker)
+    workers = _remember("workers", _workers) if broker.ok else PartHealth(ok=False, detail="the broker is away")
+    fault = found.rbac.users() and found.rbac.fault
+    rbac = PartHealth(ok=not fault, detail=f"the last good version is in force: {fault}" if fault else "is in force")
+    return {"store": _store(found), "broker": broker, "workers": workers, "rbac": rbac}
+
+
+def _store(found: Services) -> PartHealth:
+    try:
+        found.store.ping()
+    except StoreUnavailable as error:
+        return PartHealth(ok=False, detail=str(error))
+    return PartHealth(ok=True, detail="Redis answers")
+
+
+def _broker() -> PartHealth:
+    try:
+        celery_app.ping_broker()
+    except BrokerUnavailable as error:
+        return PartHealth(ok=False, detail=str(error))
+    return PartHealth(ok=True, detail="takes connections")
+
+
+def _workers() -> PartHealth:
+    try:
+        name = celery_app.ping_worker()
+    except BrokerUnavailable as error:
+        return PartHealth(ok=False, detail=str(error))
+    if name is None:
+        return PartHealth(ok=False, detail="no worker answers; start one with `flansible worker`")
+    return PartHealth(ok=True, detail=f"{name} answers")
+
+
+def _remember(name: str, ask: Callable[[], PartHealth]) -> PartHealth:
+    with _lock:
+        asked_at, part = _remembered.get(name, (0.0, None))
+        if part is None or not part.ok or time.monotonic() - asked_at > _REMEMBER_SECONDS:
+            part = ask()
+            _remembered[name] = (time.monotonic(), part)
+        return part

@@ -1,0 +1,59 @@
+"""The list of playbooks under playbook_root."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from flask import Response, jsonify
+
+from flansible.models import ListedPlaybook, PlaybookList
+from flansible.web.auth import PrivateResource
+from flansible.web.bodies import query
+from flansible.web.services import services
+from flansible.web.tasks import NoQuery
+
+# Folders in which YAML files are not playbooks.
+_SKIPPED = frozenset(
+    {"roles", "group_vars", "host_vars", "collections", "inventories", "inventory", "templates", "files", "vars"}
+)
+_MAX_BYTES = 1024 * 1024
+_PLAY_KEYS = ("hosts", "import_playbook", "ansible.builtin.import_playbook")
+
+
+class ListPlaybooks(PrivateResource):
+    """Playbooks that everyone may run, if their inventory allows."""
+
+    def get(self) -> Response:
+        """List the playbooks under playbook_root"""
+        query(NoQuery)
+        settings = services().settings
+        found = sorted(_playbooks(Path(os.path.realpath(settings.playbook_root)), re.compile(settings.playbook_filter)))
+        listed = [ListedPlaybook(playbook=path.name, playbook_dir=str(path.parent)) for path in found]
+        return jsonify(PlaybookList(playbooks=listed).model_dump())
+
+
+def _playbooks(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in _SKIPPED and not name.startswith(".")]
+        for name in files:
+            path = Path(folder, name)
+            if name_filter.search(str(path.relative_to(root))) and _is_playbook(path):
+                yield path
+
+
+def _is_playbook(path: Path) -> bool:
+    """A YAML list whose first item is a play. Read for its outline only: tags such as !vault construct nothing."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            return False
+        document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return False
+    if not isinstance(document, yaml.SequenceNode) or not document.value:
+        return False
+    first = document.value[0]
+    return isinstance(first, yaml.MappingNode) and any(key.value in _PLAY_KEYS for key, _ in first.value)

