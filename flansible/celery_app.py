@@ -17,7 +17,7 @@ from flansible.errors import BrokerUnavailable
 
 RUN_TASK = "flansible.run"
 QUEUE = "flansible"
-CONNECT_TIMEOUT_SECONDS = 3.0
+CONNECT_TIMEOUT_SECONDS = 3
 PING_SECONDS = 1.5
 # An unacknowledged message is delivered again after this long. The claim makes that harmless; a day keeps it rare.
 _VISIBILITY_TIMEOUT_SECONDS = 24 * 3600

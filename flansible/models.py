@@ -222,7 +222,7 @@ class Step(Record):
 
 
 class AuthorizedRun(Record):
-    """What rbac.authorize let through, paths resolved. Nothing else can be submitted, so the check cannot be skipped."""
+    """What rbac.authorize let through, paths resolved. Only this can be submitted: the check cannot be skipped."""
 
     kind: Kind
     user: str

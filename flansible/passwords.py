@@ -18,7 +18,7 @@ _MODE = 0o600
 
 
 def set_password(path: Path, user: str, password: str, inventories: tuple[str, ...] = ()) -> bool:
-    """Store a scrypt hash for `user`; True when the user is new. Raises ConfigurationError, and then changes nothing."""
+    """Store a scrypt hash for `user`; True when the user is new. Changes nothing when it raises ConfigurationError."""
     document = _read(path)
     entry = next((item for item in document["rbac"] if item["user"] == user), None)
     added = entry is None

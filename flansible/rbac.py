@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -229,12 +230,13 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
     return AuthorizedRun(kind="git", user=user.name, summary=_line(summary), steps=steps)
 
 
-def _ansible_step(program: str, user: User, request: RunOptions, argv: tuple[str, ...], cwd: Path) -> Step:
+def _ansible_step(
+    program: Literal["ansible", "ansible-playbook"], user: User, request: RunOptions, argv: tuple[str, ...], cwd: Path
+) -> Step:
     variables = request.variables
-    name = "ansible" if program == "ansible" else "ansible-playbook"
     if user.is_admin:
-        return Step(program=name, argv=command.extra_vars(variables) + argv, cwd=str(cwd))
-    return Step(program=name, argv=argv, cwd=str(cwd), extra_vars=variables, data_only=True)
+        return Step(program=program, argv=command.extra_vars(variables) + argv, cwd=str(cwd))
+    return Step(program=program, argv=argv, cwd=str(cwd), extra_vars=variables, data_only=True)
 
 
 def _git_steps(lines: Iterable[tuple[str, ...]], cwd: Path) -> tuple[Step, ...]:
@@ -305,7 +307,7 @@ def _directory(user: User, given: str, settings: Settings) -> Path:
 
 
 def _playbook(user: User, given: str, cwd: Path, settings: Settings) -> str:
-    """The playbook as Ansible shall be told: as given, so that its text is the command line's, unless that could mislead."""
+    """The playbook as Ansible is told it: as given, so that its text is the command line's, unless that misleads."""
     if user.is_admin:
         return given
     path = resolve(given, cwd)

@@ -1,4 +1,4 @@
-"""The embedded Redis: finding a redis-server and the command line of a private one. Used by `flansible up` and doctor."""
+"""The embedded Redis: finds a redis-server and makes the command line of a private one. For `flansible up`, doctor."""
 
 from __future__ import annotations
 

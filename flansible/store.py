@@ -1,17 +1,19 @@
 """The only module that speaks Redis: task records, their output and events, and the indexes that list them.
 
-| key                                  | type   | written by        | holds | expiry |
-|--------------------------------------|--------|-------------------|-------|--------|
-| flansible:task:<id>                  | hash   | web, worker       | the record: state, times, exit code | retention once final |
-| flansible:task:<id>:run              | string | web               | the AuthorizedRun as JSON | retention once final |
-| flansible:task:<id>:output           | string | worker            | output bytes, appended at an offset | retention once final |
-| flansible:task:<id>:events           | stream | worker            | events; the entry id is `<seq>-0` | retention once final |
-| flansible:sequence                   | string | web               | counter of tasks; orders the indexes | none |
-| flansible:tasks                      | zset   | web               | every task id by sequence | pruned |
-| flansible:tasks:user:<user>          | zset   | web               | a user's task ids | pruned |
-| flansible:tasks:state:<state>        | zset   | every move        | task ids in a state | pruned |
-| flansible:tasks:user:<user>:<state>  | zset   | every move        | a user's task ids in a state | pruned |
-| flansible:expiring                   | zset   | the final move    | final task ids by the second they expire | pruned |
+| key                                 | type   | written by     | holds                                | expiry    |
+|-------------------------------------|--------|----------------|--------------------------------------|-----------|
+| flansible:task:<id>                 | hash   | web, worker    | the record: state, times, exit code  | retention |
+| flansible:task:<id>:run             | string | web            | the AuthorizedRun as JSON            | retention |
+| flansible:task:<id>:output          | string | worker         | output bytes, written at an offset   | retention |
+| flansible:task:<id>:events          | stream | worker         | events; the entry id is `<seq>-0`    | retention |
+| flansible:sequence                  | string | web            | counter of tasks; orders the indexes | none      |
+| flansible:tasks                     | zset   | web            | every task id by sequence            | pruned    |
+| flansible:tasks:user:<user>         | zset   | web            | a user's task ids                    | pruned    |
+| flansible:tasks:state:<state>       | zset   | every move     | task ids in a state                  | pruned    |
+| flansible:tasks:user:<user>:<state> | zset   | every move     | a user's task ids in a state         | pruned    |
+| flansible:expiring                  | zset   | the final move | final task ids by when they expire   | pruned    |
+
+retention: set when the task becomes final. pruned: entries go when their task has expired.
 
 Every step that decides something is one Lua script, so two processes can never both win. Redis' errors become
 StoreUnavailable here and nowhere else. Called by web (any thread) and by supervisors in the worker.
@@ -82,7 +84,7 @@ end
 return 'moved'
 """
 
-# ARGV: id, offset, bytes, first seq, event, event, ... What was stored before is skipped, so a retry stores nothing twice.
+# ARGV: id, offset, bytes, first seq, event, event, ... What was stored before is skipped: a retry stores nothing twice.
 _APPEND = """
 local task = 'flansible:task:' .. ARGV[1]
 local known = redis.call('HMGET', task, 'output_bytes', 'events', 'state')
@@ -143,16 +145,15 @@ _STATUS_FIELDS = (
     "submitted_at",
     "started_at",
     "finished_at",
-    "seq",
 )
 
 
 @dataclass(frozen=True)
-class StoredTask:
-    """A task's status and its place in the list."""
+class TaskPage:
+    """One page of the list; next_before continues it, None when this is the last."""
 
-    status: TaskStatus
-    sequence: int
+    tasks: tuple[TaskStatus, ...]
+    next_before: int | None
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ class Store:
         with _translated():
             found = {"redis_version": str(self._redis.info("server").get("redis_version", ""))}
             for name in ("appendonly", "save", "maxmemory", "maxmemory-policy"):
-                found.update({key: str(value) for key, value in self._redis.config_get(name).items()})
+                found.update({str(key): str(value) for key, value in self._redis.config_get(name).items()})
             return found
 
     def submit(self, task_id: str, run: AuthorizedRun) -> None:
@@ -255,28 +256,31 @@ class Store:
 
         Returns the task's state: another than running means that nothing was stored; None, that the record is gone.
         """
-        args = [task_id, batch.output_offset, batch.output, batch.first_seq, *batch.events]
+        args: list[str | int | bytes] = [task_id, batch.output_offset, batch.output, batch.first_seq, *batch.events]
         with _translated():
             state = self._append(args=args)
         return State(_text(state)) if state else None
 
-    def task(self, task_id: str) -> StoredTask | None:
+    def task(self, task_id: str) -> TaskStatus | None:
         """One task, in one round trip."""
         with _translated():
             values = self._redis.hmget(_key(task_id), list(_STATUS_FIELDS))
         return _stored(task_id, values)
 
-    def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> list[StoredTask]:
-        """Tasks newest first; user None means everybody's; `before` is a sequence number to continue below."""
+    def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> TaskPage:
+        """Tasks newest first; user None means everybody's; `before` is the `next_before` of the page above."""
         highest = f"({before}" if before is not None else "+inf"
         with _translated():
-            ids = self._redis.zrevrangebyscore(_index(user, state), highest, "-inf", 0, limit)
+            index: Any = self._redis.zrevrangebyscore(_index(user, state), highest, "-inf", 0, limit, withscores=True)
             pipeline = self._redis.pipeline(transaction=False)
+            ids = [_text(task_id) for task_id, _ in index]
             for task_id in ids:
-                pipeline.hmget(_key(_text(task_id)), list(_STATUS_FIELDS))
+                pipeline.hmget(_key(task_id), list(_STATUS_FIELDS))
             rows = pipeline.execute()
-        found = (_stored(_text(task_id), values) for task_id, values in zip(ids, rows, strict=True))
-        return [task for task in found if task is not None]
+        # One that has just expired is in the index until the next pruning.
+        found = [_stored(task_id, values) for task_id, values in zip(ids, rows, strict=True)]
+        more = int(index[-1][1]) if len(index) == limit else None
+        return TaskPage(tuple(task for task in found if task is not None), more)
 
     def count(self, state: State) -> int:
         """How many tasks are in a state."""
@@ -286,13 +290,14 @@ class Store:
     def output(self, task_id: str, offset: int, max_bytes: int) -> bytes:
         """Output from a byte offset on, at most so many bytes."""
         with _translated():
-            return bytes(self._redis.getrange(_key(task_id, "output"), offset, offset + max_bytes - 1))
+            data: Any = self._redis.getrange(_key(task_id, "output"), offset, offset + max_bytes - 1)
+        return bytes(data)
 
     def events(self, task_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
         """Events with a seq above `after`, in order, each with its `seq`; read page by page."""
         while True:
             with _translated():
-                page = self._redis.xrange(_key(task_id, "events"), f"{after + 1}-0", "+", _EVENT_PAGE)
+                page: Any = self._redis.xrange(_key(task_id, "events"), f"{after + 1}-0", "+", _EVENT_PAGE)
             for entry_id, fields in page:
                 after = int(_text(entry_id).partition("-")[0])
                 yield {"seq": after, **json.loads(fields[b"event"])}
@@ -323,13 +328,13 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _stored(task_id: str, values: list[Any]) -> StoredTask | None:
+def _stored(task_id: str, values: list[Any]) -> TaskStatus | None:
     found = {name: _text(value) for name, value in zip(_STATUS_FIELDS, values, strict=True) if value is not None}
     if "state" not in found:
         return None
     state = State(found["state"])
     word = STATUS_WORDS[state]
-    status = TaskStatus(
+    return TaskStatus(
         task_id=task_id,
         Status=f"{word}: {found['description']}" if state is State.ERROR else word,
         state=state,
@@ -342,4 +347,3 @@ def _stored(task_id: str, values: list[Any]) -> StoredTask | None:
         started_at=found.get("started_at"),
         finished_at=found.get("finished_at"),
     )
-    return StoredTask(status, int(found["seq"]))

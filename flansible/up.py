@@ -159,7 +159,8 @@ def _prepare_rbac(settings: Settings) -> None:
     advice = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_tcp_ip)"
     if not path.exists():
         if not settings.listens_on_loopback:
-            message = f"does not exist, and {settings.Flask_tcp_ip} is not a loopback address: admin needs a password; {advice}"
+            where = f"{settings.Flask_tcp_ip} is not a loopback address"
+            message = f"does not exist, and {where}: admin needs a password; {advice}"
             raise ConfigurationError([Fault(str(path), "", message)])
         passwords.create_default(path)
         print(

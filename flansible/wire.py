@@ -10,7 +10,7 @@ Standard library only (import law).
 | run     | supervisor | program, argv, cwd, extra_vars, data_only, grace_seconds |
 | stop    | supervisor | grace_seconds: between TERM and KILL |
 | started | keeper     | pid |
-| exited  | keeper     | returncode (int, or null when signalled), signal (int or null), stopped (int: processes ended) |
+| exited  | keeper     | returncode (int, null when signalled), signal (int or null), stopped (processes ended) |
 | event   | run        | event (str), offset (int: output bytes written so far), and what the event carries |
 | end     | run        | returncode (int), broken (str or null), stats, custom_stats, offset |
 """

@@ -1,1 +1,1 @@
-"""The processes that hold Ansible: started by exec, never part of the Celery worker. Flask, Celery and Redis stay out."""
+"""The processes that hold Ansible: started by exec, never part of the Celery worker. No Flask, Celery, Redis."""

@@ -159,7 +159,7 @@ class WorkerStarts:
                 self.failure = f"Ansible could not start a worker process: {error}"
                 raise
 
-        WorkerProcess.start = watched_start  # type: ignore[method-assign]
+        WorkerProcess.start = watched_start
 
 
 def plain(value: Any) -> Any:

@@ -34,7 +34,7 @@ _EXIT_NOT_FOUND = 127
 
 def local_tmp_base() -> str:
     """The directory Ansible makes its local temp directories in; it exists afterwards."""
-    base = os.path.dirname(constants.DEFAULT_LOCAL_TMP)
+    base: str = os.path.dirname(constants.DEFAULT_LOCAL_TMP)
     os.makedirs(base, mode=0o700, exist_ok=True)
     return base
 
@@ -74,8 +74,8 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     starts = WorkerStarts()
     starts.watch()
     ObservedTaskQueueManager.event_callback = events
-    ansible.cli.adhoc.TaskQueueManager = ObservedTaskQueueManager  # type: ignore[misc]
-    ansible.executor.playbook_executor.TaskQueueManager = ObservedTaskQueueManager  # type: ignore[misc]
+    ansible.cli.adhoc.TaskQueueManager = ObservedTaskQueueManager
+    ansible.executor.playbook_executor.TaskQueueManager = ObservedTaskQueueManager
     _forget_parent()
     returncode = _call(request)
     _finish_as_an_interpreter()
@@ -120,7 +120,7 @@ def _exit_code(code: Any) -> int:
 def _data_only(command: type[CLI], extra_vars: dict[str, Any]) -> type[CLI]:
     """`command` for a user whose strings must stay data: 2.19 templates only what is tagged as trusted."""
 
-    class DataOnly(command):  # type: ignore[misc,valid-type]
+    class DataOnly(command):
         def _play_prereqs(self) -> tuple[Any, Any, Any]:
             loader, inventory, variable_manager = super()._play_prereqs()
             # Plain values, not parsed by Ansible: without the tag that says "trusted as a template".
@@ -145,7 +145,7 @@ def _untrusted(value: Any) -> Any:
 def _forget_parent() -> None:
     """Drop what the fork server would do at its own exit, and keep what an interpreter of our own would do."""
     atexit._clear()
-    atexit.register(multiprocessing.util._exit_function)
+    atexit.register(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
 
 
 def _finish_as_an_interpreter() -> None:

@@ -7,6 +7,7 @@ Loading the classes, rather than making one run in this process, leaves no run's
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -18,6 +19,7 @@ import ansible.cli.playbook
 from ansible import _internal, constants
 from ansible.cli import __version__ as ansible_version
 from ansible.plugins import loader
+from ansible.utils.collection_loader import _collection_finder
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
 # Imported here for their weight alone: a run would import them lazily, one by one.
@@ -27,7 +29,6 @@ _LAZY_MODULES = (
     "ansible.executor.task_executor",
     "ansible.module_utils.basic",
     "ansible.plugins.callback.default",
-    "ansible.plugins.inventory.yaml",
     "ansible.template",
 )
 _LOADERS = (
@@ -37,7 +38,6 @@ _LOADERS = (
     loader.callback_loader,
     loader.connection_loader,
     loader.filter_loader,
-    loader.inventory_loader,
     loader.lookup_loader,
     loader.shell_loader,
     loader.strategy_loader,
@@ -49,6 +49,7 @@ def load() -> dict[str, Any]:
     """Import it all. Returns what the worker wants to know: ansible_version, config_file."""
     for name in _LAZY_MODULES:
         importlib.import_module(name)
+    _remember_parsed_metadata()
     loader._load_plugin_filter()
     # A finder that knows the installation alone; each run makes the real one, which looks for collections then.
     _AnsibleCollectionFinder([os.path.dirname(_internal.__file__)], False)._install()
@@ -61,6 +62,12 @@ def load() -> dict[str, Any]:
             del sys.modules[name]
     _drop_own_temp_dir()
     return {"ansible_version": ansible_version, "config_file": constants.CONFIG_FILE}
+
+
+def _remember_parsed_metadata() -> None:
+    # Parsing the routing table of ansible.builtin, 10,000 lines of YAML, is half of what a short run has left to do.
+    # Remembered by content, so an edited file is parsed again; the dict is given out once per process.
+    _collection_finder._meta_yml_to_dict = functools.cache(_collection_finder._meta_yml_to_dict)
 
 
 def _load_classes(plugin_loader: loader.PluginLoader) -> None:

@@ -39,7 +39,7 @@ def asking_user() -> User | None:
     return services().rbac.authenticate(credentials.username, credentials.password or "")
 
 
-class PrivateResource(Resource):  # type: ignore[misc]
+class PrivateResource(Resource):
     """A resource that only a user of rbac.json may touch."""
 
     method_decorators = [_basic.login_required]

@@ -9,8 +9,8 @@ from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.errors import NotFound
-from flansible.models import PlayTaskResult, State, TaskList, TaskResult
-from flansible.store import Store, StoredTask
+from flansible.models import PlayTaskResult, State, TaskList, TaskResult, TaskStatus
+from flansible.store import Store
 from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import query
 from flansible.web.services import services
@@ -41,7 +41,7 @@ class AnsibleTaskStatus(PrivateResource):
     def get(self, task_id: str) -> Response:
         """Ask for a task's status"""
         query(NoQuery)
-        return jsonify(_own_task(task_id).status.model_dump(mode="json"))
+        return jsonify(_own_task(task_id).model_dump(mode="json"))
 
 
 class AnsibleTaskOutput(PrivateResource):
@@ -72,16 +72,15 @@ class AnsibleTasks(PrivateResource):
         asked = query(ListQuery)
         user = current_user()
         found = services().store.tasks(None if user.is_admin else user.name, asked.state, asked.before, asked.limit)
-        more = found[-1].sequence if len(found) == asked.limit else None
-        page = TaskList(tasks=[task.status for task in found], next_before=more)
+        page = TaskList(tasks=list(found.tasks), next_before=found.next_before)
         return jsonify(page.model_dump(mode="json"))
 
 
-def _own_task(task_id: str) -> StoredTask:
+def _own_task(task_id: str) -> TaskStatus:
     """The task, when it exists and the caller may see it; to anyone else it does not exist."""
     task = services().store.task(task_id)
     user = current_user()
-    if task is None or not (user.is_admin or task.status.user == user.name):
+    if task is None or not (user.is_admin or task.user == user.name):
         raise NotFound("Task not found", code="task_not_found")
     return task
 
@@ -93,7 +92,7 @@ def _chunks(store: Store, task_id: str) -> Iterator[bytes]:
         offset += len(chunk)
 
 
-def _result(task: StoredTask, events: Iterator[dict[str, Any]]) -> TaskResult:
+def _result(task: TaskStatus, events: Iterator[dict[str, Any]]) -> TaskResult:
     contacted: dict[str, list[PlayTaskResult]] = {}
     dark: dict[str, PlayTaskResult] = {}
     stats: dict[str, dict[str, int]] = {}
@@ -110,9 +109,9 @@ def _result(task: StoredTask, events: Iterator[dict[str, Any]]) -> TaskResult:
     failed = {host for host, results in contacted.items() if any(item.verdict in _FAILURES for item in results)}
     first = sorted(contacted, key=lambda host: (host not in failed, host))
     return TaskResult(
-        task_id=task.status.task_id,
-        state=task.status.state,
-        returncode=task.status.returncode,
+        task_id=task.task_id,
+        state=task.state,
+        returncode=task.returncode,
         contacted={host: contacted[host] for host in first},
         dark=dict(sorted(dark.items())),
         stats=stats,

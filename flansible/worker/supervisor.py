@@ -1,4 +1,4 @@
-"""One run from start to end: starts it in a fork server, reads its output and events, ends it in time, says how it ended.
+"""One run from start to end: starts it in a fork server, reads its output and events, ends it in time.
 
 Runs in a thread of the Celery worker, one per task. All it knows of Ansible comes as bytes on two pipes and frames on
 a channel; `verdict` is the table that turns those into a final state.

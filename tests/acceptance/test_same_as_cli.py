@@ -1,0 +1,147 @@
+"""The text and the exit code of a run are the command line's, for the same job in the same directory.
+
+Masked are only times, temporary names and addresses. The command line runs unbuffered into one pipe, so that its
+standard output and error stand in the order in which they were printed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import Service, write
+
+MASKS = (
+    (r"ansible-tmp-[\d.]+-\d+-\d+", "ansible-tmp-T"),
+    (r"ansible-local-\w+", "ansible-local-T"),
+    (r"/tmp[\w.-]{8}\b|\btmp\w{8}\b", "tmpT"),
+    (r"/ansible\.\w{8}\b", "/ansible.T"),
+    (r"\.ansible/cp/\w+", ".ansible/cp/S"),
+    (r"AnsiballZ_(\w+)\.py", r"AnsiballZ_\1.py"),
+    (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?", "TIME"),
+    (r"\b\d:\d\d:\d\d\.\d+", "DELTA"),
+    (r'"(atime|ctime|mtime|start|end|delta|inode|ino|nlink|size|uuid)": ("[^"]*"|[\d.]+)', r'"\1": M'),
+    (r"0x[0-9a-f]{6,}", "0xA"),
+    (r"j\d{6,}\.\d+", "jJOB"),
+    (r"\bpid(['\"]?[:=] ?)\d+", r"pid\1P"),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work, as the API is asked for it and as a shell is."""
+
+    name: str
+    body: dict[str, Any]
+    argv: list[str]
+    returncode: int = 0
+    environ: dict[str, str] = field(default_factory=dict)
+
+
+def adhoc(name: str, argv: str | list[str], returncode: int = 0, **body: Any) -> Job:
+    return Job(name, body, ["ansible", *(argv.split() if isinstance(argv, str) else argv)], returncode)
+
+
+def playbook(name: str, argv: str | list[str], returncode: int = 0, **body: Any) -> Job:
+    return Job(name, body, ["ansible-playbook", *(argv.split() if isinstance(argv, str) else argv)], returncode)
+
+
+DEV = "../inventories/dev"
+DARK = "../inventories/dark"
+JOBS = [
+    adhoc("ping", "localhost -m ping", module="ping"),
+    adhoc("ping hosts", f"all -i {DEV} -m ping -f 1", module="ping", host_pattern="all", inventory=DEV, forks=1),
+    adhoc("verbose", "localhost -m ping -vvv", module="ping", verbose_level=3),
+    adhoc("most verbose", "localhost -m debug -vvvv", module="debug", verbose_level=4),
+    adhoc("command", ["localhost", "-m", "command", "-a", "echo 'a b' $HOME"], module="command",
+          module_args="echo 'a b' $HOME"),
+    adhoc("chdir", ["localhost", "-m", "command", "-a", "chdir=/tmp pwd"], module="command",
+          module_args="chdir=/tmp pwd"),
+    adhoc("json", ["localhost", "-m", "debug", "-a", '{"msg": "a=1 \'q\' \\"d\\""}'], module="debug",
+          module_args={"msg": "a=1 'q' \"d\""}),
+    adhoc("failing", ["localhost", "-m", "command", "-a", "ls /nowhere"], 2, module="command",
+          module_args="ls /nowhere"),
+    adhoc("fail module", ["localhost", "-m", "fail", "-a", "msg=no"], 2, module="fail", module_args="msg=no"),
+    adhoc("unknown module", "localhost -m no_such_module", 2, module="no_such_module"),
+    adhoc("missing argument", "localhost -m command", 5, module="command"),
+    adhoc("one line", "localhost -m ping --one-line", module="ping", one_line=True),
+    adhoc("unreachable", f"dark1 -i {DARK} -m ping", 4, module="ping", host_pattern="dark1", inventory=DARK),
+    adhoc("no match", f"nobody -i {DEV} -m ping", module="ping", host_pattern="nobody", inventory=DEV),
+    adhoc("missing inventory", "localhost -i /no/inventory -m ping", module="ping", inventory="/no/inventory"),
+    adhoc("host list", "a -i a, -c local -m debug".split()[:3] + ["-m", "debug"], module="debug", host_pattern="a",
+          inventory="a,"),
+    adhoc("template", ["localhost", "-m", "debug", "-a", "msg={{ 1 + 1 }}"], module="debug",
+          module_args="msg={{ 1 + 1 }}"),
+    adhoc("extra vars", ["localhost", "-m", "debug", "-a", "var=x", "-e", '{"x": {"é": ["\\"", "\'"]}}'],
+          module="debug", module_args="var=x", extra_vars={"x": {"é": ['"', "'"]}}),
+    adhoc("check", ["localhost", "-m", "file", "-a", "path=/tmp/never state=touch", "-C"], module="file",
+          module_args="path=/tmp/never state=touch", check=True),
+    adhoc("bad json", ["localhost", "-m", "debug", "-a", "{not json}"], 250, module="debug", module_args="{not json}"),
+    adhoc("stdout and stderr", ["localhost", "-m", "shell", "-a", "echo out; echo err >&2"], module="shell",
+          module_args="echo out; echo err >&2"),
+    playbook("site", f"-i {DEV} site.yml -f 1", playbook="site.yml", inventory=DEV, forks=1),
+    playbook("site verbose", f"-i {DEV} site.yml -v -l dev1", playbook="site.yml", inventory=DEV, limit="dev1",
+             verbose_level=1),
+    playbook("fail", f"-i {DEV} fail.yml -f 1", 2, playbook="fail.yml", inventory=DEV, forks=1),
+    playbook("vars", ["-i", DEV, "vars.yml", "-l", "dev2", "-e", '{"given": "ž"}'], playbook="vars.yml",
+             inventory=DEV, limit="dev2", extra_vars={"given": "ž"}),
+    playbook("several", f"-i {DEV} vars.yml site.yml -l dev1", playbook=["vars.yml", "site.yml"], inventory=DEV,
+             limit="dev1"),
+    playbook("syntax check", "site.yml --syntax-check", playbook="site.yml", syntax_check=True),
+    playbook("broken yaml", "broken.yml", 4, playbook="broken.yml"),
+    playbook("list tasks", f"-i {DEV} site.yml --list-tasks", playbook="site.yml", inventory=DEV, list_tasks=True),
+    playbook("no hosts", "site.yml", playbook="site.yml"),
+    playbook("dark", f"-i {DARK} ping.yml", 4, playbook="ping.yml", inventory=DARK),
+    playbook("limit nobody", f"-i {DEV} site.yml -l nobody", 1, playbook="site.yml", inventory=DEV, limit="nobody"),
+    playbook("missing role", f"-i {DEV} norole.yml", 1, playbook="norole.yml", inventory=DEV),
+    playbook("undefined", f"-i {DEV} undefined.yml -l dev1", 2, playbook="undefined.yml", inventory=DEV, limit="dev1"),
+    playbook("prompt", f"-i {DEV} prompt.yml -l dev1", playbook="prompt.yml", inventory=DEV, limit="dev1"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def more_playbooks(root: Path) -> None:
+    playbooks = root / "playbooks"
+    write(playbooks / "broken.yml", "- hosts: all\n  tasks: [\n")
+    write(playbooks / "ping.yml", "- hosts: all\n  gather_facts: no\n  tasks:\n    - ping:\n")
+    write(playbooks / "norole.yml", "- hosts: all\n  roles: [absent]\n")
+    write(playbooks / "undefined.yml", "- hosts: all\n  gather_facts: no\n  tasks:\n    - debug: msg={{ absent }}\n")
+    write(
+        playbooks / "prompt.yml",
+        "- hosts: all\n  gather_facts: no\n  vars_prompt: [{name: who, default: me}]\n"
+        "  tasks:\n    - debug: var=who\n    - pause: seconds=1\n",
+    )
+
+
+def masked(text: str) -> str:
+    for pattern, replacement in MASKS:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name.replace(" ", "-"))
+def test_text_and_exit_code_are_the_command_lines(service: Service, root: Path, job: Job) -> None:
+    directory = root / "playbooks"
+    cli = subprocess.run(
+        job.argv,
+        cwd=directory,
+        env={**service.environ, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if job.argv[0] == "ansible":
+        status, output = service.run("ansiblecommand", job.body)
+    else:
+        status, output = service.run("ansibleplaybook", {"playbook_dir": str(directory), **job.body})
+    assert masked(output) == masked(cli.stdout)
+    assert status["returncode"] == cli.returncode == job.returncode
+    assert status["state"] == ("succeeded" if job.returncode == 0 else "failed")
