@@ -1,0 +1,90 @@
+"""Private servers for the tests: a Redis on TCP with a password, and a RabbitMQ node of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import free_port
+
+RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+START_SECONDS = 60
+
+
+def require(program: str) -> str:
+    """The path of a program; without it the test is skipped on a laptop and fails in CI."""
+    found = shutil.which(program)
+    if found is None:
+        message = f"{program} is not installed; .ci/run installs it from Debian's packages"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+class Server:
+    """A process that listens on a port of 127.0.0.1 and can be stopped and started again with its data."""
+
+    def __init__(self, command: list[str], port: int, directory: Path, environ: dict[str, str] | None = None) -> None:
+        self.port = port
+        self._command = command
+        self._directory = directory
+        self._environ = {**os.environ, **(environ or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        log = (self._directory / "server.log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._directory, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        give_up_at = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                ended = self._process.poll() is not None
+                if ended or time.monotonic() > give_up_at:
+                    pytest.fail((self._directory / "server.log").read_text(errors="replace")[-4000:])
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+
+def redis(directory: Path, password: str) -> Server:
+    port = free_port()
+    config = directory / "redis.conf"  # the password must not be on the command line
+    config.write_text(f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nappendonly yes\ndir {directory}\n")
+    return Server([require("redis-server"), str(config)], port, directory)
+
+
+def rabbitmq(directory: Path) -> tuple[Server, Server]:
+    """The node and the port mapper it needs, which would outlive it if it started one itself."""
+    require(RABBITMQ)
+    mapper_port, port = free_port(), free_port()
+    environ = {
+        "HOME": str(directory),
+        "ERL_EPMD_PORT": str(mapper_port),
+        "RABBITMQ_NODENAME": f"flansible{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(directory / "log"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+        "RABBITMQ_CONFIG_FILE": str(directory / "none"),
+        "RABBITMQ_PID_FILE": str(directory / "pid"),
+    }
+    mapper = Server([require("epmd"), "-port", str(mapper_port), "-address", "127.0.0.1"], mapper_port, directory)
+    return Server([RABBITMQ], port, directory, environ), mapper

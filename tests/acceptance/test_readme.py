@@ -1,0 +1,260 @@
+"""Every command of README.md, run for real: each ```console block, in order, against the service its commands start.
+
+The README's folder (/srv/flansible), port (3000) and Flower's port stand for a temp copy of the samples and free ports.
+`TASK=...` takes the id of the last reply that had one. What a block shows must be what comes: JSON replies must have
+the keys and values shown, texts the lines shown, where `...` stands for any lines. A command that only reads is asked
+again until it says what is shown, as a reader would do who is told to wait.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+README = TOP / "README.md"
+SAMPLES = ("config.ini", "rbac.json", "inventories", "playbooks")
+README_ROOT, README_URL, README_FLOWER = "/srv/flansible", "127.0.0.1:3000", "127.0.0.1:5555"
+# Commands that go on until they are ended: each stands for a terminal of its own.
+BACKGROUND = ("flansible up", "flansible worker", "flansible flower")
+SHOWN_SECONDS = 60
+STOP_SECONDS = 15
+
+_BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ASSIGNMENT = re.compile(r"TASK=[0-9a-f-]{36}")
+# What no two runs share, and what stands for it in a comparison.
+_VOLATILE = (
+    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?"), "<time>"),
+    (re.compile(r"\bflansible@[\w.-]+"), "flansible@<host>"),
+)
+
+
+@dataclass
+class Command:
+    """One command of the README: where it stands, what is typed, what is shown below it."""
+
+    line: int
+    text: str
+    shown: str
+
+    @property
+    def is_background(self) -> bool:
+        return self.text.startswith(BACKGROUND)
+
+    @property
+    def only_reads(self) -> bool:
+        return "curl" in self.text and " -d " not in self.text
+
+
+def commands(document: str) -> Iterator[Command]:
+    """The commands of all console blocks, in order; a line that ends with a backslash goes on in the next."""
+    for block in _BLOCK.finditer(document):
+        first = document.count("\n", 0, block.start(2)) + 1
+        found: Command | None = None
+        continues = False
+        for number, line in enumerate(block[2].splitlines(), first):
+            if continues and found is not None:
+                found.text += "\n" + line
+            elif line.startswith("$ "):
+                if found is not None:
+                    yield found
+                found = Command(number, line[2:], "")
+            elif found is not None:
+                found.shown += line + "\n"
+            continues = found is not None and not found.shown and line.endswith("\\")
+        if found is not None:
+            yield found
+
+
+def differences(shown: Any, got: Any, where: str = "reply") -> Iterator[str]:
+    """What the README shows and the reply has not: a missing key, another value. More in the reply is no difference."""
+    if isinstance(shown, dict) and isinstance(got, dict):
+        for key, value in shown.items():
+            if key in got:
+                yield from differences(value, got[key], f"{where}.{key}")
+            else:
+                yield f"{where} has no {key}"
+    elif isinstance(shown, list) and isinstance(got, list):
+        if len(shown) != len(got):
+            yield f"{where} has {len(got)} items, not {len(shown)}"
+        for index, (one, other) in enumerate(zip(shown, got, strict=False)):
+            yield from differences(one, other, f"{where}[{index}]")
+    elif isinstance(shown, float) and isinstance(got, float):
+        return
+    elif shown != got:
+        yield f"{where} is {got!r}, not {shown!r}"
+
+
+def same_text(shown: str, got: str) -> bool:
+    parts = [re.escape(part) for part in re.split(r"^\.\.\.\n", shown.strip("\n") + "\n", flags=re.MULTILINE)]
+    return re.fullmatch(r"(?:.*\n)*?".join(parts), got.strip("\n") + "\n") is not None
+
+
+@dataclass
+class Reader:
+    """Somebody who types the README's commands into terminals in one folder."""
+
+    root: Path
+    environ: dict[str, str]
+    ports: dict[str, str]
+    task_id: str = ""
+    running: list[tuple[Command, subprocess.Popen[str]]] = field(default_factory=list)
+
+    def follow(self, command: Command) -> str | None:
+        """Do what the README says; gives what is wrong with the outcome, None when it is as shown."""
+        if _ASSIGNMENT.fullmatch(command.text):
+            self.environ["TASK"] = self.task_id
+            return None if self.task_id else "no reply before had a task_id"
+        if command.is_background:
+            return self._start(command)
+        give_up_at = time.monotonic() + (SHOWN_SECONDS if command.only_reads else 0)
+        while True:
+            fault = self._run(command)
+            if fault is None or time.monotonic() > give_up_at:
+                return fault
+            time.sleep(0.05)
+
+    def stop(self) -> list[str]:
+        """End what was started, the last first; gives what did not end well."""
+        faults = []
+        while self.running:
+            command, process = self.running.pop()
+            process.send_signal(signal.SIGTERM)
+            try:
+                code = process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+            if code not in (0, -signal.SIGTERM):
+                faults.append(f"README.md:{command.line}: {command.text!r} ended with exit code {code}")
+        return faults
+
+    def _start(self, command: Command) -> str | None:
+        log = self.root / f"{len(self.running)}.log"
+        with log.open("w") as stderr:
+            process = subprocess.Popen(
+                self._here(command.text).split(),
+                cwd=self.root,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        self.running.append((command, process))
+        if not command.shown:
+            return None
+        assert process.stdout is not None
+        said = self._there(process.stdout.readline())
+        return None if same_text(command.shown, said) else f"said {said!r}, and in its log:\n{log.read_text()}"
+
+    def _run(self, command: Command) -> str | None:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", self._here(command.text)],
+            cwd=self.root,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SHOWN_SECONDS,
+        )
+        if done.returncode != 0:
+            return f"exit code {done.returncode}: {done.stdout}{done.stderr}"
+        found = re.search(r'"task_id":\s*"([^"]+)","status_url"', done.stdout)
+        self.task_id = found[1] if found else self.task_id
+        return self._compare(command.shown, self._there(done.stdout))
+
+    def _compare(self, shown: str, got: str) -> str | None:
+        for pattern, word in _VOLATILE:
+            shown, got = pattern.sub(word, shown), pattern.sub(word, got)
+        try:
+            expected = json.loads(shown)
+        except json.JSONDecodeError:
+            return None if same_text(shown, got) else f"shown:\n{shown}\ngot:\n{got}"
+        try:
+            reply = json.loads(got)
+        except json.JSONDecodeError:
+            return f"is not JSON: {got}"
+        return "; ".join(differences(expected, reply)) or None
+
+    def _here(self, text: str) -> str:
+        for there, here in self.ports.items():
+            text = text.replace(there, here)
+        return text.replace(README_ROOT, str(self.root))
+
+    def _there(self, text: str) -> str:
+        for there, here in self.ports.items():
+            text = text.replace(here, there)
+        return text.replace(str(self.root), README_ROOT)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    # Not tmp_path: a socket's path is limited to 108 bytes.
+    root = Path(os.path.realpath(tempfile.mkdtemp(prefix="fl-readme-")))
+    for name in SAMPLES:
+        source = TOP / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
+    web, flower = _free_port(), _free_port()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLANSIBLE_", "ANSIBLE_", "GIT_"))}
+    environ = {
+        **kept,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
+        "HOME": str(root),
+        "TMPDIR": str(root),
+        "FLANSIBLE_FLASK_TCP_PORT": str(web),
+        "FLANSIBLE_FLOWER_TCP_PORT": str(flower),
+        "no_proxy": "127.0.0.1",
+    }
+    found = Reader(root, environ, {README_URL: f"127.0.0.1:{web}", README_FLOWER: f"127.0.0.1:{flower}"})
+    yield found
+    faults = found.stop()
+    shutil.rmtree(root)
+    assert not faults, faults
+
+
+def test_every_command_of_the_readme_gives_what_is_shown(reader: Reader) -> None:
+    found = list(commands(README.read_text(encoding="utf-8")))
+    assert len(found) > 20, "the README's console blocks were not found"
+    faults = []
+    for command in found:
+        fault = reader.follow(command)
+        if fault is not None:
+            faults.append(f"README.md:{command.line}: $ {command.text}\n{fault}")
+    assert not faults, "\n\n".join(faults)
+
+
+def test_a_block_is_read_as_a_shell_reads_it() -> None:
+    document = "x\n```console\n$ one \\\n    two\nshown\n\n$ three\n```\n\n```text\n$ not this\n```\n"
+    assert list(commands(document)) == [Command(3, "one \\\n    two", "shown\n\n"), Command(7, "three", "")]
+
+
+def test_what_a_reply_lacks_is_a_difference_and_what_it_has_besides_is_none() -> None:
+    assert list(differences({"a": [{"b": 1}]}, {"a": [{"b": 1, "c": 2}], "d": 3})) == []
+    assert list(differences({"a": {"b": 1}}, {"a": {}})) == ["reply.a has no b"]
+    assert list(differences({"a": [1]}, {"a": []})) == ["reply.a has 0 items, not 1"]
+    assert same_text("one\n...\nfour\n", "one\ntwo\nthree\nfour\n")
+    assert not same_text("one\nfour\n", "one\ntwo\nfour\n")

@@ -1,0 +1,250 @@
+"""`flansible up` from start to stop: what it refuses, what it makes, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.acceptance.conftest import (
+    Service,
+    eventually,
+    flansible_environ,
+    free_port,
+    lay_out,
+    start_service,
+    write,
+)
+
+FLANSIBLE = str(Path(sys.executable).parent / "flansible")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    yield path
+    shutil.rmtree(path)
+
+
+def refused(place: Path, environ: dict[str, str] | None = None) -> str:
+    """What `flansible up` says when it will not start."""
+    done = subprocess.run(
+        [FLANSIBLE, "up"],
+        cwd=place,
+        env={**flansible_environ(), **(environ or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def sleepers(mark: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if mark in " ".join(process.info["cmdline"] or []):
+            found.append(process.pid)
+    return found
+
+
+def test_without_any_file_it_works_and_makes_a_private_rbac_json(place: Path) -> None:
+    environ = {**flansible_environ(), "FLANSIBLE_FLASK_TCP_PORT": str(free_port())}
+    process = subprocess.Popen(
+        [FLANSIBLE, "up"], cwd=place, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    line = process.stdout.readline()
+    assert line == f"Flansible is ready at http://127.0.0.1:{environ['FLANSIBLE_FLASK_TCP_PORT']}\n"
+    reply = httpx.get(line.split()[-1] + "/api/ansibletasks", auth=("admin", "admin"))
+    assert reply.json() == {"tasks": [], "next_before": None}
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "password admin; change it with `flansible passwd admin`" in errors
+    assert (place / "rbac.json").stat().st_mode & 0o777 == 0o600
+    assert (place / ".flansible").stat().st_mode & 0o777 == 0o700
+
+
+def test_on_another_address_it_wants_a_password_for_admin_first(place: Path) -> None:
+    environ = {"FLANSIBLE_FLASK_TCP_IP": "0.0.0.0", "FLANSIBLE_FLASK_TCP_PORT": str(free_port())}
+    assert "flansible passwd admin" in refused(place, environ)
+    assert not (place / "rbac.json").exists()
+    users = {"rbac": [{"user": "admin", "password": "admin", "inventories": []}]}
+    write(place / "rbac.json", json.dumps(users))
+    assert "still the default" in refused(place, environ)
+    subprocess.run([FLANSIBLE, "passwd", "admin"], cwd=place, input="admin\n", text=True, check=True)
+    assert "still the default" in refused(place, environ)  # hashed is no better
+
+
+def test_faults_of_config_ini_are_told_all_at_once_with_their_keys(place: Path) -> None:
+    write(place / "config.ini", "[Default]\nFlask_tcp_port = 99999\nCELERY_TASK_TIMEOUT = soon\nplaybok_root = x\n")
+    said = refused(place, {"FLANSIBLE_CELERY_BROKER_URL": "http://user:hidden@nowhere"})
+    for word in ("Flask_tcp_port", "CELERY_TASK_TIMEOUT", "did you mean playbook_root", "FLANSIBLE_CELERY_BROKER_URL"):
+        assert word in said
+    assert "hidden" not in said
+
+
+def test_faults_of_rbac_json_are_told_all_at_once_with_their_keys(place: Path) -> None:
+    users = [{"user": "admin"}, {"user": "dev", "password": 5, "inventories": "dev"}, {"usr": "x", "password": "y"}]
+    write(place / "rbac.json", json.dumps({"rbac": users}))
+    said = refused(place, {"FLANSIBLE_FLASK_TCP_PORT": str(free_port())})
+    for word in ("rbac[0].password", "rbac[1].password", "rbac[1].inventories", "rbac[2].user", "rbac[2].usr"):
+        assert word in said
+
+
+def test_a_port_in_use_is_told_before_anything_starts(place: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        assert "Flask_tcp_port" in refused(place, {"FLANSIBLE_FLASK_TCP_PORT": str(other.getsockname()[1])})
+
+
+@pytest.fixture
+def impatient(place: Path) -> Iterator[Service]:
+    """A service whose runs may take three seconds."""
+    lay_out(place)
+    running = start_service(place, "CELERY_TASK_TIMEOUT = 3\ngrace_seconds = 1\n")
+    yield running
+    assert running.stop() < 10
+
+
+def detached(mark: str) -> dict[str, Any]:
+    """A command that starts sleepers in every way a process can try to get away."""
+    script = f"setsid sleep {mark} & nohup sleep {mark} & (trap '' TERM; sh -c 'sleep {mark}; true') & sleep {mark}"
+    return {"module": "shell", "module_args": script}
+
+
+def test_a_run_over_its_time_is_ended_with_everything_it_started(impatient: Service) -> None:
+    mark = f"98{os.getpid()}.25"
+    task_id = impatient.submit("ansiblecommand", detached(mark))
+    eventually(lambda: len(sleepers(mark)) >= 4)
+    status = impatient.wait(task_id)
+    assert (status["Status"], status["state"]) == ("TIMEOUT", "timed_out")
+    assert "CELERY_TASK_TIMEOUT" in status["description"]
+    assert sleepers(mark) == []
+
+
+def test_a_second_service_on_the_same_data_is_refused(impatient: Service) -> None:
+    environ = {"FLANSIBLE_FLASK_TCP_PORT": str(free_port())}
+    assert "another `flansible up`" in refused(impatient.root, environ)
+
+
+def test_what_dies_is_started_again(impatient: Service) -> None:
+    for role in ("web", "worker"):
+        children = psutil.Process(impatient.process.pid).children()
+        victim = next(child for child in children if role in child.cmdline())
+        for process in [*victim.children(recursive=True), victim]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        eventually(lambda: healthy_again(impatient), 60)
+        status, _ = impatient.run("ansiblecommand", {"module": "debug"})
+        assert status["Status"] == "SUCCESS"
+
+
+def healthy_again(service: Service) -> bool:
+    try:
+        return httpx.get(f"{service.url}/api/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_stop_during_a_run_ends_the_run_and_says_so(place: Path) -> None:
+    lay_out(place)
+    service = start_service(place)
+    mark = f"97{os.getpid()}.25"
+    task_id = service.submit("ansiblecommand", detached(mark))
+    eventually(lambda: len(sleepers(mark)) >= 4)
+    assert service.stop() < 10
+    assert sleepers(mark) == []
+    again = start_service(place)
+    try:
+        status = again.status(task_id)
+        assert (status["Status"], status["state"]) == ("LOST", "lost")
+        assert "worker was stopped" in status["description"]
+    finally:
+        assert again.stop() < 10
+
+
+def test_when_up_itself_is_killed_everything_it_started_ends(place: Path) -> None:
+    lay_out(place)
+    service = start_service(place)
+    mark = f"96{os.getpid()}.25"
+    service.submit("ansiblecommand", detached(mark))
+    eventually(lambda: len(sleepers(mark)) >= 4)
+    tree = psutil.Process(service.process.pid).children(recursive=True)
+    service.process.kill()
+    service.process.wait()
+    _, alive = psutil.wait_procs(tree, timeout=20)
+    assert alive == []
+    assert sleepers(mark) == []
+    service.stop()
+
+
+def test_two_workers_share_twenty_tasks(place: Path) -> None:
+    lay_out(place)
+    service = start_service(place, "worker_concurrency = 2\n")
+    second = subprocess.Popen(
+        [FLANSIBLE, "worker", "--name", "second"],
+        cwd=place,
+        env=service.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        admin = service.client()
+        body = {"module": "command", "module_args": "sleep 0.3"}
+        began = time.monotonic()
+        ids = [service.submit("ansiblecommand", body) for _ in range(20)]
+        for task_id in ids:
+            assert service.wait(task_id)["Status"] == "SUCCESS"
+        assert time.monotonic() - began < 60
+        listed = admin.get("/api/ansibletasks?state=succeeded").json()["tasks"]
+        assert {task["task_id"] for task in listed} == set(ids)
+    finally:
+        second.terminate()
+        second.wait(15)
+        assert service.stop() < 10
+
+
+def test_celery_by_hand_works_as_a_worker_too(place: Path) -> None:
+    """`celery -A flansible.celery_app worker` beside a service whose own worker is busy."""
+    lay_out(place)
+    service = start_service(place, "worker_concurrency = 1\n")
+    blocker = service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 30"})
+    eventually(lambda: service.status(blocker)["state"] == "running")
+    by_hand = subprocess.Popen(
+        [str(Path(sys.executable).parent / "celery"), "-A", "flansible.celery_app", "worker", "-n", "hand@%h"],
+        cwd=place,
+        env=service.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        status, _ = service.run("ansiblecommand", {"module": "debug"})
+        assert status["Status"] == "SUCCESS"
+        assert service.status(blocker)["state"] == "running"
+    finally:
+        by_hand.terminate()
+        by_hand.wait(15)
+        assert service.stop() < 10
