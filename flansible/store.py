@@ -135,6 +135,14 @@ end
 return #due
 """
 
+# ARGV: id, user. Asks the worker that runs the task to end it; who asked first is kept.
+_ASK_TO_CANCEL = """
+local task = 'flansible:task:' .. ARGV[1]
+local state = redis.call('HGET', task, 'state')
+if state == 'running' then redis.call('HSETNX', task, 'cancel_by', ARGV[2]) end
+return state
+"""
+
 _STATUS_FIELDS = (
     "state",
     "description",
@@ -201,6 +209,7 @@ class Store:
         self._append = self._redis.register_script(_APPEND)
         self._discard = self._redis.register_script(_DISCARD)
         self._prune = self._redis.register_script(_PRUNE)
+        self._ask_to_cancel = self._redis.register_script(_ASK_TO_CANCEL)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -212,11 +221,22 @@ class Store:
             self._redis.ping()
 
     def server_settings(self) -> dict[str, str]:
-        """What decides whether records survive: appendonly, save, maxmemory, maxmemory-policy, redis_version."""
+        """What decides whether records survive: redis_version, appendonly, maxmemory, maxmemory-policy, save.
+
+        A managed Redis may forbid CONFIG; then `save` is missing, which INFO does not tell.
+        """
         with _translated():
-            found = {"redis_version": str(self._redis.info("server").get("redis_version", ""))}
-            for name in ("appendonly", "save", "maxmemory", "maxmemory-policy"):
-                found.update({str(key): str(value) for key, value in self._redis.config_get(name).items()})
+            info = self._redis.info()
+            found = {
+                "redis_version": str(info.get("redis_version", "")),
+                "appendonly": "yes" if info.get("aof_enabled") else "no",
+                "maxmemory": str(info.get("maxmemory", 0)),
+                "maxmemory-policy": str(info.get("maxmemory_policy", "")),
+            }
+            try:
+                found["save"] = str(self._redis.config_get("save").get("save", ""))
+            except redis.ResponseError:
+                return found
             return found
 
     def submit(self, task_id: str, run: AuthorizedRun) -> None:
@@ -250,6 +270,29 @@ class Store:
         self._go(task_id, state, fields)
         with _translated():
             self._prune(args=[int(time.time()), 100])
+
+    def cancel(self, task_id: str, user: str) -> State | None:
+        """Cancel a queued task at once, or ask the worker to end a running one; the state it is in now, None if unknown.
+
+        RUNNING means that the worker will see the request within `Cancellations`' interval. Asking twice is harmless.
+        """
+        fields = {"finished_at": now(), "description": f"canceled by {user} before it started"}
+        try:
+            self._go(task_id, State.CANCELED, fields, only_from=State.QUEUED)
+            return State.CANCELED
+        except IllegalMove:
+            with _translated():
+                state = self._ask_to_cancel(args=[task_id, user])
+            return State(_text(state)) if state else None
+
+    def cancel_requests(self, task_ids: list[str]) -> dict[str, str]:
+        """Of these tasks, those that someone wants ended: id to who. One round trip."""
+        with _translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            for task_id in task_ids:
+                pipeline.hget(_key(task_id), "cancel_by")
+            found = pipeline.execute()
+        return {task_id: _text(user) for task_id, user in zip(task_ids, found, strict=True) if user}
 
     def append(self, task_id: str, batch: Batch) -> State | None:
         """Store new output and events in one round trip, while the task is running.
@@ -304,8 +347,8 @@ class Store:
             if len(page) < _EVENT_PAGE:
                 return
 
-    def _go(self, task_id: str, to: State, fields: dict[str, Any]) -> None:
-        legal = ",".join(state for state, targets in MOVES.items() if to in targets)
+    def _go(self, task_id: str, to: State, fields: dict[str, Any], only_from: State | None = None) -> None:
+        legal = only_from or ",".join(state for state, targets in MOVES.items() if to in targets)
         expires = "" if to in MOVES else int(time.time()) + self._retention_seconds
         pairs = [part for pair in fields.items() for part in pair]
         with _translated():

@@ -55,12 +55,16 @@ def _document() -> dict[str, Any]:
     try:
         document = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
     except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+        raise _not_json("is nested too deeply") from None
     except ValueError as error:
-        raise InvalidRequest(f"The body is not JSON: {error}", code="invalid_json") from None
+        raise _not_json(f"is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+        raise _not_json("must be a JSON object")
     return document
+
+
+def _not_json(message: str) -> InvalidRequest:
+    return InvalidRequest(f"The body {message}", code="invalid_json", errors=[FieldError("body", message)])
 
 
 def _no_constant(name: str) -> NoReturn:

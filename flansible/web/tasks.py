@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
-from flansible.errors import NotFound
-from flansible.models import PlayTaskResult, State, TaskList, TaskResult, TaskStatus
+from flansible.errors import Conflict, NotFound
+from flansible.models import FINAL_STATES, PlayTaskResult, State, TaskList, TaskResult, TaskStatus
 from flansible.store import Store
 from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import query
 from flansible.web.services import services
 
+_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CHUNK_BYTES = 256 * 1024
 _FAILURES = frozenset({"failed", "unreachable"})
 
@@ -76,9 +78,27 @@ class AnsibleTasks(PrivateResource):
         return jsonify(page.model_dump(mode="json"))
 
 
+class AnsibleTaskCancel(PrivateResource):
+    """End a task: at once when it is queued, else with every process it started."""
+
+    def post(self, task_id: str) -> Response:
+        """Cancel a task"""
+        query(NoQuery)
+        task = _own_task(task_id)
+        state = services().store.cancel(task.task_id, current_user().name)
+        if state is None:
+            raise NotFound("Task not found", code="task_not_found")
+        if state in FINAL_STATES and state is not State.CANCELED:
+            raise Conflict(f"The task is final already: {state.value}.", code="task_final")
+        response = jsonify(_own_task(task_id).model_dump(mode="json"))
+        response.status_code = 200 if state is State.CANCELED else 202
+        return response
+
+
 def _own_task(task_id: str) -> TaskStatus:
     """The task, when it exists and the caller may see it; to anyone else it does not exist."""
-    task = services().store.task(task_id)
+    # Only what can be an id becomes part of a key: `<id>:output` would name another kind of record.
+    task = services().store.task(task_id) if _TASK_ID.fullmatch(task_id) else None
     user = current_user()
     if task is None or not (user.is_admin or task.user == user.name):
         raise NotFound("Task not found", code="task_not_found")

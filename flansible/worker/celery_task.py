@@ -19,6 +19,7 @@ from flansible.celery_app import RUN_TASK, app, settings
 from flansible.errors import IllegalMove, RunnerError, StoreUnavailable
 from flansible.models import AuthorizedRun, State
 from flansible.store import Store
+from flansible.worker.cancellations import Cancellation, Cancellations
 from flansible.worker.forkservers import ForkServers
 from flansible.worker.recorder import Recorder
 from flansible.worker.shutdown import Shutdown
@@ -36,6 +37,7 @@ _STOPPING_STORE_AWAY_SECONDS = 2.0
 class _Parts:
     store: Store
     fork_servers: ForkServers
+    cancellations: Cancellations
     shutdown: Shutdown
 
 
@@ -49,9 +51,11 @@ def _worker() -> _Parts:
     with _lock:
         if _parts is None:
             found = settings()
+            store = Store(found.store_url, found.retention_days)
             _parts = _Parts(
-                store=Store(found.store_url, found.retention_days),
+                store=store,
                 fork_servers=ForkServers(found.fork_servers),
+                cancellations=Cancellations(store),
                 shutdown=Shutdown(),
             )
         return _parts
@@ -65,7 +69,8 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
     if run is None:
         return "not queued"
     recorder = Recorder(parts.store, task_id)
-    outcome = _supervise(parts, recorder, run)
+    with parts.cancellations.follow(task_id) as cancellation:
+        outcome = _supervise(parts, recorder, run, cancellation)
     _settle(parts, task_id, recorder, outcome)
     return outcome.state.value
 
@@ -81,10 +86,15 @@ def _claim(parts: _Parts, task_id: str, hostname: str) -> AuthorizedRun | None:
             time.sleep(_SETTLE_RETRY_SECONDS)
 
 
-def _supervise(parts: _Parts, recorder: Recorder, run: AuthorizedRun) -> Outcome:
+def _supervise(parts: _Parts, recorder: Recorder, run: AuthorizedRun, cancellation: Cancellation) -> Outcome:
     found = settings()
     supervisor = Supervisor(
-        parts.fork_servers, recorder, parts.shutdown, float(found.CELERY_TASK_TIMEOUT), found.grace_seconds
+        parts.fork_servers,
+        recorder,
+        parts.shutdown,
+        timeout_seconds=float(found.CELERY_TASK_TIMEOUT),
+        grace_seconds=found.grace_seconds,
+        cancellation=cancellation,
     )
     try:
         return supervisor.carry_out(run)

@@ -7,6 +7,7 @@ each run's keeper talks to its own supervisor, not to the fork server.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_SECONDS = 60.0
 _MODULE = "flansible.runner.forkserver"
 _COMPLAINT_BYTES = 16 * 1024
+_OWN_VARIABLES = ("FLANSIBLE_", "CELERY_", "_MP_FORK_", "FORKED_BY_MULTIPROCESSING")
 
 
 class ForkServer:
@@ -43,6 +45,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._complaints,
+                env=_environment(),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -89,6 +92,11 @@ class ForkServer:
             self._complaints.close()
             raise StartFailure(text, returncode)
         log.info("fork server %d: ansible-core %s, %s", self.pid, frame.get("ansible_version"), self.configuration)
+
+
+def _environment() -> dict[str, str]:
+    """What a shell would give Ansible: without our settings, which may hold passwords, and without Celery's marks."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
 
 
 class ForkServers:

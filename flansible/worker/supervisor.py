@@ -18,6 +18,7 @@ from typing import Any
 from flansible import wire
 from flansible.errors import StartFailure, WireError
 from flansible.models import AuthorizedRun, State, Step
+from flansible.worker.cancellations import Cancellation
 from flansible.worker.forkservers import ForkServers
 from flansible.worker.recorder import Recorder
 from flansible.worker.shutdown import Shutdown
@@ -54,6 +55,7 @@ class _Observed:
     """What was seen of one step."""
 
     stop_reason: State | None = None
+    canceled_by: str = "another process"
     exited: wire.Frame | None = None
     channel_ended: bool = False
     end: wire.Frame | None = None
@@ -91,7 +93,7 @@ def _stopped(seen: _Observed, timeout_seconds: float) -> str:
         return f"ended after {timeout_seconds:g} seconds (CELERY_TASK_TIMEOUT); {ended}"
     if seen.stop_reason is State.LOST:
         return f"the worker was stopped while it ran; {ended}"
-    return f"ended on request; {ended}"
+    return f"canceled by {seen.canceled_by}; {ended}"
 
 
 def _said_no(step: Step, code: int | None) -> str:
@@ -109,6 +111,7 @@ class Supervisor:
         shutdown: Shutdown,
         timeout_seconds: float,
         grace_seconds: float,
+        cancellation: Cancellation | None = None,
     ) -> None:
         self._fork_servers = fork_servers
         self._recorder = recorder
@@ -116,6 +119,7 @@ class Supervisor:
         self._timeout_seconds = timeout_seconds
         self._deadline = time.monotonic() + timeout_seconds
         self._grace_seconds = grace_seconds
+        self._cancellation = cancellation
 
     def carry_out(self, run: AuthorizedRun) -> Outcome:
         """Raises RunnerError when a step cannot be started at all."""
@@ -165,7 +169,10 @@ class Supervisor:
         """Until the keeper has said how the run ended, or is gone."""
         reader = wire.FrameReader()
         poll = select.poll()
-        for descriptor in (channel.fileno(), self._shutdown.descriptor):
+        signals = {self._shutdown.descriptor}
+        if self._cancellation is not None:
+            signals.add(self._cancellation.descriptor)
+        for descriptor in (channel.fileno(), *signals):
             poll.register(descriptor, select.POLLIN)
         open_pipes = {output, events}
         reading: set[int] = set()
@@ -182,7 +189,11 @@ class Supervisor:
                     open_pipes.discard(descriptor)
             if channel.fileno() in ready:
                 self._read_channel(channel, reader, seen)
-            self._act(channel, poll, ready, seen)
+            for descriptor in signals & ready:
+                # It stays readable; having woken us once is enough.
+                poll.unregister(descriptor)
+                signals.discard(descriptor)
+            self._act(channel, seen)
             if self._recorder.seconds_until_due() == 0.0:
                 self._recorder.flush()
         self._drain(output, events, open_pipes, seen)
@@ -196,13 +207,13 @@ class Supervisor:
         waits = [moment for moment in moments if moment is not None]
         return min(waits) * 1000 + 0.5 if waits else None
 
-    def _act(self, channel: socket.socket, poll: select.poll, ready: set[int], seen: _Observed) -> None:
-        """End the run when its time is up, the worker must stop, or the record says it is no longer ours."""
-        if self._shutdown.descriptor in ready:
-            poll.unregister(self._shutdown.descriptor)
+    def _act(self, channel: socket.socket, seen: _Observed) -> None:
+        """End the run when someone wants that, its time is up, the worker must stop, or the record is not ours."""
         if seen.stop_reason is not None:
             return
-        if time.monotonic() >= self._deadline:
+        if self._cancellation is not None and self._cancellation.by:
+            seen.stop_reason, seen.canceled_by = State.CANCELED, self._cancellation.by
+        elif time.monotonic() >= self._deadline:
             seen.stop_reason = State.TIMED_OUT
         elif self._shutdown.seconds_left() == 0.0:
             seen.stop_reason = State.LOST
