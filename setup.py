@@ -28,6 +28,7 @@ setup(
         "redis[hiredis]>=5.2,<9",
         "ansible-core>=2.19,<2.20",
         "flower>=2.0,<3",
+        "ansi2html>=1.9,<2",
         "gunicorn>=23,<28",
         "httpx>=0.27,<1",
         "pydantic>=2.10,<3",

@@ -25,6 +25,7 @@ SHARED_OPTIONS = {
     "diff": "--diff",
     "timeout": "--timeout",
     "task_timeout": "--task-timeout",
+    "flush_cache": "--flush-cache",
 }
 ADHOC_OPTIONS = {"background": "--background", "poll": "--poll", "one_line": "--one-line"}
 PLAYBOOK_OPTIONS = {
@@ -32,7 +33,6 @@ PLAYBOOK_OPTIONS = {
     "skip_tags": "--skip-tags",
     "start_at_task": "--start-at-task",
     "force_handlers": "--force-handlers",
-    "flush_cache": "--flush-cache",
     "syntax_check": "--syntax-check",
     "list_hosts": "--list-hosts",
     "list_tasks": "--list-tasks",

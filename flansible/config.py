@@ -99,7 +99,10 @@ class Settings(BaseModel):
         5.0, ge=0, le=300, description="Seconds between TERM and KILL when a run is ended before its time."
     )
     drain_seconds: float = Field(
-        2.0, ge=0, description="Seconds a worker that is being stopped lets its runs go on before it ends them."
+        2.0,
+        ge=0,
+        le=86400,
+        description="Seconds a worker that is being stopped lets its runs go on before it ends them.",
     )
     fork_servers: int = Field(
         4, ge=1, le=64, description="Warm Ansible processes kept per worker, one for each distinct configuration."
@@ -203,6 +206,14 @@ def _read_ini(path: Path, faults: list[Fault]) -> dict[str, str]:
         parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
     except FileNotFoundError:
         faults.append(Fault(str(path), "", "does not exist; name another file with --config, or leave it out"))
+        return {}
+    except configparser.MissingSectionHeaderError as error:
+        faults.append(Fault(str(path), f"line {error.lineno}", f"stands before any section; begin with [{SECTION}]"))
+        return {}
+    except configparser.ParsingError as error:
+        # A line may carry a password, and configparser's message shows it: give its number.
+        numbers = ", ".join(str(number) for number, _ in error.errors)
+        faults.append(Fault(str(path), f"line {numbers}", "is not of the form key = value"))
         return {}
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         faults.append(Fault(str(path), "", f"cannot be read: {_one_line(error)}"))

@@ -6,6 +6,7 @@ refused. Reading again when the file changes is in `RbacFile`; the rules are in 
 
 from __future__ import annotations
 
+import dataclasses
 import hmac
 import json
 import logging
@@ -13,7 +14,6 @@ import os
 import re
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -33,6 +33,8 @@ _HASH = re.compile(r"(scrypt|pbkdf2):[^$]+\$[^$]+\$[0-9a-f]+")
 _TEMPLATE = re.compile(r"\{[{%#]")
 # Ansible expands ~ and $NAME in inventory paths after our check, and splits at commas: such a path is not what it says.
 _EXPANDED = re.compile(r"[~$,\r\n]")
+# Variables by which Ansible is told where and how to connect; ssh takes its host from the last two, if nothing else.
+_CONNECTION_VARIABLE = re.compile(r"_?ansible_|inventory_hostname$|delegated_vars")
 _GIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
 _COLLECTION_PLAYBOOK = re.compile(r"\w+\.\w+\.\w+(\.\w+)*")
 _CACHED_PASSWORDS = 1000
@@ -50,12 +52,12 @@ class _Document(BaseModel):
     rbac: list[_UserEntry] = Field(min_length=1)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class User:
     """One user of rbac.json; `inventories` are resolved paths."""
 
     name: str
-    password: str
+    password: str = dataclasses.field(repr=False)
     inventories: tuple[Path, ...]
 
     @property
@@ -67,10 +69,10 @@ def parse(text: str, source: Path) -> dict[str, User]:
     """Users by name. Raises ConfigurationError with every fault of the text, each with its key."""
     try:
         document = _Document.model_validate(json.loads(text))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ConfigurationError([Fault(str(source), "", f"is not JSON: {error}")]) from error
     except ValidationError as error:
         raise ConfigurationError([_fault(source, item["loc"], item["msg"]) for item in error.errors()]) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError([Fault(str(source), "", f"is not JSON: {error}")]) from error
     users: dict[str, User] = {}
     faults: list[Fault] = []
     for index, entry in enumerate(document.rbac):
@@ -182,7 +184,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings) -> AuthorizedRun:
     """Raises Forbidden with the rule that refused."""
     _check_strings(user, request, ("host_pattern", "host_filter", "module", *command.SHARED_OPTIONS))
-    cwd = settings.playbook_root if settings.playbook_root.is_dir() else settings.base_dir
+    cwd = settings.playbook_root if os.path.isdir(settings.playbook_root) else settings.base_dir
     inventories = _inventories(user, request, cwd, settings)
     vault = _vault_password_path(user, request, cwd, settings)
     argv = command.adhoc(request, inventories, vault)
@@ -199,11 +201,11 @@ def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings)
     files = [_playbook(user, name, cwd, settings) for name in request.playbooks]
     inventories = _inventories(user, request, cwd, settings)
     vault = _vault_password_path(user, request, cwd, settings)
-    if not cwd.is_dir():
+    if not os.path.isdir(cwd):
         raise NotFound(f"playbook_dir {cwd} does not exist", errors=[FieldError("playbook_dir", "does not exist")])
     for name in files:
         # What a pull is about to bring need not be there yet; a collection's playbook is found by Ansible.
-        if not (cwd / name).is_file() and not request.update_git_repo and not _COLLECTION_PLAYBOOK.fullmatch(name):
+        if not os.path.isfile(cwd / name) and not request.update_git_repo and not _COLLECTION_PLAYBOOK.fullmatch(name):
             raise NotFound(f"playbook {cwd / name} does not exist", errors=[FieldError("playbook", "does not exist")])
     argv = command.playbook(request, inventories, vault, files)
     summary = f"{user.name}: playbook {' '.join(request.playbooks)} in {cwd}"
@@ -221,7 +223,7 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
             message = "must be a plain name: letters, digits, . _ / + -, not beginning with a dash or a dot"
             raise InvalidRequest(f"{field} {message}", errors=[FieldError(field, message)])
     cwd = _directory(user, request.playbook_dir, settings)
-    if not cwd.is_dir():
+    if not os.path.isdir(cwd):
         raise NotFound(f"playbook_dir {cwd} does not exist", errors=[FieldError("playbook_dir", "does not exist")])
     verb = "reset" if request.reset else "update"
     target = " ".join(filter(None, (request.remote_name, request.branch_name)))
@@ -255,11 +257,9 @@ def _check_strings(user: User, request: RunOptions, fields: Iterable[str]) -> No
     if request.limit and "@" in request.limit:
         raise _forbidden("limit", "limit_file_forbidden", "a limit read from a file (@) is for admin only")
     for name in request.variables:
-        if name.startswith("ansible_"):
+        if _CONNECTION_VARIABLE.match(name):
             field = "extra_vars" if request.extra_vars is not None else "extra_args"
-            message = (
-                f"{name}: variables named ansible_* decide where and how Ansible connects; they are for admin only"
-            )
+            message = f"{name} is one of the variables that decide where and how Ansible connects; for admin only"
             raise _forbidden(f"{field}.{name}", "connection_variable_forbidden", message)
 
 

@@ -5,6 +5,7 @@
 | flansible:task:<id>                 | hash   | web, worker    | the record: state, times, exit code  | retention |
 | flansible:task:<id>:run             | string | web            | the AuthorizedRun as JSON            | retention |
 | flansible:task:<id>:output          | string | worker         | output bytes, written at an offset   | retention |
+| flansible:task:<id>:colours         | string | worker         | 16 bytes a colour: offset, SGR code  | retention |
 | flansible:task:<id>:events          | stream | worker         | events; the entry id is `<seq>-0`    | retention |
 | flansible:sequence                  | string | web            | counter of tasks; orders the indexes | none      |
 | flansible:tasks                     | zset   | web            | every task id by sequence            | pruned    |
@@ -22,6 +23,7 @@ StoreUnavailable here and nowhere else. Called by web (any thread) and by superv
 from __future__ import annotations
 
 import json
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ PREFIX = "flansible:"
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 10.0
 _EVENT_PAGE = 500
+_COLOUR = struct.Struct(">Q8s")  # the longest code Ansible makes is 38;5;255
 
 # The legal moves; the scripts below enforce them.
 MOVES: dict[State, frozenset[State]] = {
@@ -77,14 +80,14 @@ redis.call('ZREM', p .. 'tasks:user:' .. user .. ':' .. from, id)
 redis.call('ZADD', p .. 'tasks:state:' .. to, seq, id)
 redis.call('ZADD', p .. 'tasks:user:' .. user .. ':' .. to, seq, id)
 if ARGV[4] ~= '' then
-  for _, part in ipairs({'', ':run', ':output', ':events'}) do redis.call('EXPIREAT', task .. part, ARGV[4]) end
+  for _, part in ipairs({'', ':run', ':output', ':colours', ':events'}) do redis.call('EXPIREAT', task .. part, ARGV[4]) end
   redis.call('HSET', task, 'expires', ARGV[4])
   redis.call('ZADD', p .. 'expiring', ARGV[4], id .. ' ' .. user .. ' ' .. to)
 end
 return 'moved'
 """
 
-# ARGV: id, offset, bytes, first seq, event, event, ... What was stored before is skipped: a retry stores nothing twice.
+# ARGV: id, offset, bytes, colour offset, colours, first seq, event, event, ... What was stored before is skipped: a retry stores nothing twice.
 _APPEND = """
 local task = 'flansible:task:' .. ARGV[1]
 local known = redis.call('HMGET', task, 'output_bytes', 'events', 'state')
@@ -96,8 +99,9 @@ if #data > 0 and offset + #data > stored then
   redis.call('SETRANGE', task .. ':output', offset, data)
   redis.call('HSET', task, 'output_bytes', offset + #data)
 end
-local seq = tonumber(ARGV[4])
-for i = 5, #ARGV do
+if #ARGV[5] > 0 then redis.call('SETRANGE', task .. ':colours', tonumber(ARGV[4]), ARGV[5]) end
+local seq = tonumber(ARGV[6])
+for i = 7, #ARGV do
   if seq > count then
     redis.call('XADD', task .. ':events', seq .. '-0', 'event', ARGV[i])
     count = seq
@@ -106,6 +110,26 @@ for i = 5, #ARGV do
 end
 redis.call('HSET', task, 'events', count)
 return known[3]
+"""
+
+# ARGV: id, first and last output offset. The records between them, found by bisection: they stand in order.
+_COLOURS = """
+local key, size = 'flansible:task:' .. ARGV[1] .. ':colours', 16
+local count = redis.call('STRLEN', key) / size
+local function offset_of(index)
+  return struct.unpack('>I8', redis.call('GETRANGE', key, index * size, index * size + 7))
+end
+local function first_from(wanted)
+  local low, high = 0, count
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if offset_of(middle) < wanted then low = middle + 1 else high = middle end
+  end
+  return low
+end
+local first, after = first_from(tonumber(ARGV[2])), first_from(tonumber(ARGV[3]) + 1)
+if first == after then return '' end
+return redis.call('GETRANGE', key, first * size, after * size - 1)
 """
 
 _DISCARD = """
@@ -165,16 +189,27 @@ class TaskPage:
 
 
 @dataclass(frozen=True)
+class ColourMark:
+    """From `offset` (plain bytes of output) on, text has the colour of this SGR code; "0" ends a colour."""
+
+    offset: int
+    code: str
+
+
+@dataclass(frozen=True)
 class Batch:
     """New output and events of a run: where they begin, so that storing them twice changes nothing.
 
-    output_offset: bytes before `output`; first_seq: number of the first event, counting from 1; events: JSON texts.
+    output_offset: bytes before `output`; first_seq: number of the first event, counting from 1; events: JSON texts;
+    first_colour: colour marks before `colours`.
     """
 
     output_offset: int
     output: bytes
     first_seq: int
     events: tuple[str, ...]
+    first_colour: int = 0
+    colours: tuple[ColourMark, ...] = ()
 
 
 def now() -> str:
@@ -209,6 +244,7 @@ class Store:
         self._append = self._redis.register_script(_APPEND)
         self._discard = self._redis.register_script(_DISCARD)
         self._prune = self._redis.register_script(_PRUNE)
+        self._colours = self._redis.register_script(_COLOURS)
         self._ask_to_cancel = self._redis.register_script(_ASK_TO_CANCEL)
 
     def close(self) -> None:
@@ -299,7 +335,9 @@ class Store:
 
         Returns the task's state: another than running means that nothing was stored; None, that the record is gone.
         """
-        args: list[str | int | bytes] = [task_id, batch.output_offset, batch.output, batch.first_seq, *batch.events]
+        colours = b"".join(_COLOUR.pack(mark.offset, mark.code.encode()) for mark in batch.colours)
+        args: list[str | int | bytes] = [task_id, batch.output_offset, batch.output]
+        args += [batch.first_colour * _COLOUR.size, colours, batch.first_seq, *batch.events]
         with _translated():
             state = self._append(args=args)
         return State(_text(state)) if state else None
@@ -330,11 +368,22 @@ class Store:
         with _translated():
             return int(self._redis.zcard(_index(None, state)))
 
+    def output_size(self, task_id: str) -> int:
+        """Bytes of output stored so far."""
+        with _translated():
+            return int(self._redis.strlen(_key(task_id, "output")))
+
     def output(self, task_id: str, offset: int, max_bytes: int) -> bytes:
         """Output from a byte offset on, at most so many bytes."""
         with _translated():
             data: Any = self._redis.getrange(_key(task_id, "output"), offset, offset + max_bytes - 1)
         return bytes(data)
+
+    def colours(self, task_id: str, first: int, last: int) -> list[ColourMark]:
+        """The colour marks from output offset `first` to `last`, both included, in order."""
+        with _translated():
+            data: Any = self._colours(args=[task_id, first, last])
+        return [ColourMark(offset, code.rstrip(b"\0").decode()) for offset, code in _COLOUR.iter_unpack(data)]
 
     def events(self, task_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
         """Events with a seq above `after`, in order, each with its `seq`; read page by page."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -27,8 +28,10 @@ from flansible import wire
 class EventPipe:
     """The writing end of the run's events, and the count of the output bytes that go before each."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, colour_mark: str) -> None:
         self._descriptor = descriptor
+        self._mark = colour_mark.encode()
+        self._marks = re.compile(re.escape(self._mark) + rb"\[[0-9;]*m")
         self._written = 0
         for stream in (sys.stdout, sys.stderr):
             # Ansible has put its own wrapper there already, and Python calls whatever the attribute holds.
@@ -45,7 +48,9 @@ class EventPipe:
     def _counting(self, write: Callable[[Any], int]) -> Callable[[Any], int]:
         def counting_write(data: Any) -> int:
             count = write(data)
-            self._written += count
+            # The marks are no output: the supervisor takes them out.
+            text = bytes(data)
+            self._written += len(self._marks.sub(b"", text)) if self._mark in text else count
             return count
 
         return counting_write

@@ -26,6 +26,7 @@ from ansible.cli.playbook import PlaybookCLI
 
 from flansible import wire
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager, WorkerStarts
+from flansible.runner.colours import mark_colours
 
 NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
 _EXIT_CANNOT_EXECUTE = 126
@@ -51,7 +52,8 @@ def run(request: wire.Frame, event_descriptor: int, temp_dir: str | None) -> int
         return _git(request["argv"])
     if temp_dir is not None:
         constants.DEFAULT_LOCAL_TMP = temp_dir
-    return _ansible(request, EventPipe(event_descriptor))
+    mark_colours(request["colour_mark"])
+    return _ansible(request, EventPipe(event_descriptor, request["colour_mark"]))
 
 
 def _git(argv: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
@@ -53,7 +54,12 @@ def _document() -> dict[str, Any]:
         limit = services().settings.max_body_bytes
         raise BodyTooLarge(f"The body is over the limit of {limit} bytes (max_body_bytes).") from None
     try:
-        document = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        document = json.loads(
+            data.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_no_duplicates,
+        )
     except RecursionError:
         raise _not_json("is nested too deeply") from None
     except ValueError as error:
@@ -69,6 +75,14 @@ def _not_json(message: str) -> InvalidRequest:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    # Python makes 1e999 infinite; JSON has no word for that, so it could not be kept.
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -92,7 +106,7 @@ def _bad_text(value: Any, path: str, depth: int = 0) -> Iterable[FieldError]:
     elif isinstance(value, dict):
         for key, item in value.items():
             if "\0" in key or not _encodable(key):
-                yield FieldError(path, "has a key that is not text")
+                yield FieldError(path or "body", "has a key that is not text")
             else:
                 yield from _bad_text(item, f"{path}.{key}" if path else key, depth + 1)
     elif isinstance(value, list):

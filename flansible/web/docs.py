@@ -1,9 +1,132 @@
-"""API documentation (made from ROUTES and the models)."""
+"""The addresses of the API's documentation: Swagger 1.2 with its page, and OpenAPI 3.1 with Swagger UI.
+
+`register` is called by create_app after the routes stand; the documents are made then, once in each web process. All
+of it is public and read only, and no page loads anything from outside: the browser is told to refuse it.
+"""
 
 from __future__ import annotations
 
-from flask import Flask
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, json, jsonify, redirect, request, send_from_directory
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response as AnyResponse
+
+from flansible.web import openapi, swagger
+
+_SPEC = "/api/spec"
+_OPENAPI = "/api/openapi.json"
+_PAGE = "/api/docs"
+
+_UI_ASSETS = Path(str(resources.files("flask_swagger_ui"))) / "dist"
+_ASSET_TYPES = frozenset({".css", ".gif", ".js", ".png"})
+
+# All addresses in the pages count from the page's own, so that they hold behind a proxy's path prefix.
+_UI_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Flansible</title>
+<link rel="icon" type="image/png" href="docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/index.css">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_UI_START = """\
+SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  validatorUrl: null,
+});
+"""
+
+_INSIDE_ONLY = (
+    "default-src 'none'; connect-src 'self'; font-src 'self' data:; img-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'; script-src 'self'{scripts}; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_UI_POLICY = _INSIDE_ONLY.format(scripts="")
+# The old page has its start and its click handlers in the HTML.
+_SPEC_POLICY = _INSIDE_ONLY.format(scripts=" 'unsafe-inline'")
 
 
 def register(app: Flask) -> None:
-    """Placeholder until the documentation routes stand."""
+    _register_swagger(app)
+    _register_openapi(app)
+
+
+def _register_swagger(app: Flask) -> None:
+    declaration = swagger.declaration()
+    page = swagger.page("spec/_/static/", "spec/_/resource_list.json")
+    script = swagger.script("spec/_/static/")
+    names = _asset_names(swagger.ASSETS)
+
+    def spec() -> Response:
+        return _of_this_request({**declaration, "basePath": request.url_root.rstrip("/")})
+
+    def listing() -> Response:
+        return _of_this_request(swagger.listing(request.url_root.rstrip("/") + _SPEC))
+
+    def asset(name: str) -> Response:
+        if name == "swagger-ui.js":
+            return Response(script, mimetype="text/javascript")
+        return _asset(swagger.ASSETS, names, name)
+
+    _get(app, _SPEC, "api_spec", spec)
+    _get(app, f"{_SPEC}.json", "api_spec", spec)
+    _get(app, f"{_SPEC}.html", "api_spec_page", lambda: _page(page, _SPEC_POLICY))
+    _get(app, f"{_SPEC}/_/resource_list.json", "api_spec_listing", listing)
+    _get(app, f"{_SPEC}/_/static/<path:name>", "api_spec_asset", asset)
+
+
+def _register_openapi(app: Flask) -> None:
+    document = json.dumps(openapi.document(), sort_keys=False)
+    names = _asset_names(_UI_ASSETS)
+    _get(app, _OPENAPI, "api_openapi", lambda: Response(document, mimetype="application/json"))
+    _get(app, _PAGE, "api_docs", lambda: _page(_UI_PAGE, _UI_POLICY))
+    _get(app, f"{_PAGE}/", "api_docs_slash", lambda: redirect("../docs", 308))
+    _get(app, f"{_PAGE}/start.js", "api_docs_start", lambda: Response(_UI_START, mimetype="text/javascript"))
+    _get(app, f"{_PAGE}/<path:name>", "api_docs_asset", lambda name: _asset(_UI_ASSETS, names, name))
+
+
+def _get(app: Flask, address: str, endpoint: str, view: Callable[..., AnyResponse]) -> None:
+    app.add_url_rule(address, endpoint, view, methods=["GET"])
+
+
+def _of_this_request(document: dict[str, Any]) -> Response:
+    """JSON that names the address it was asked under, so nobody else may be given it."""
+    response = jsonify(document)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _page(text: str, policy: str) -> Response:
+    response = Response(text, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = policy
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _asset_names(folder: Path) -> frozenset[str]:
+    files = (path for path in folder.rglob("*") if path.suffix in _ASSET_TYPES and path.is_file())
+    return frozenset(path.relative_to(folder).as_posix() for path in files)
+
+
+def _asset(folder: Path, names: frozenset[str], name: str) -> Response:
+    """A file of a package, by exact name from the list made at start: a path of the client's making is no path."""
+    if name not in names:
+        raise NotFound
+    response = send_from_directory(folder, name, max_age=3600)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

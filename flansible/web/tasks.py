@@ -1,4 +1,4 @@
-"""The resources that read records: status, output, results and the list. A user sees their own tasks, admin all."""
+"""The resources of a task's record: status, results, cancel, and the list. A user sees their own tasks, admin all."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.errors import Conflict, NotFound
 from flansible.models import FINAL_STATES, PlayTaskResult, State, TaskList, TaskResult, TaskStatus
-from flansible.store import Store
 from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import query
 from flansible.web.services import services
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_CHUNK_BYTES = 256 * 1024
 _FAILURES = frozenset({"failed", "unreachable"})
 
 
@@ -43,17 +41,7 @@ class AnsibleTaskStatus(PrivateResource):
     def get(self, task_id: str) -> Response:
         """Ask for a task's status"""
         query(NoQuery)
-        return jsonify(_own_task(task_id).model_dump(mode="json"))
-
-
-class AnsibleTaskOutput(PrivateResource):
-    """What a task has printed so far, as it would look on a terminal."""
-
-    def get(self, task_id: str) -> Response:
-        """Read a task's output"""
-        query(NoQuery)
-        _own_task(task_id)
-        return Response(_chunks(services().store, task_id), mimetype="text/plain")
+        return jsonify(own_task(task_id).model_dump(mode="json"))
 
 
 class AnsibleTaskResult(PrivateResource):
@@ -62,7 +50,7 @@ class AnsibleTaskResult(PrivateResource):
     def get(self, task_id: str) -> Response:
         """Read a task's results by host"""
         query(NoQuery)
-        task = _own_task(task_id)
+        task = own_task(task_id)
         return jsonify(_result(task, services().store.events(task_id)).model_dump(mode="json"))
 
 
@@ -84,18 +72,18 @@ class AnsibleTaskCancel(PrivateResource):
     def post(self, task_id: str) -> Response:
         """Cancel a task"""
         query(NoQuery)
-        task = _own_task(task_id)
+        task = own_task(task_id)
         state = services().store.cancel(task.task_id, current_user().name)
         if state is None:
             raise NotFound("Task not found", code="task_not_found")
         if state in FINAL_STATES and state is not State.CANCELED:
             raise Conflict(f"The task is final already: {state.value}.", code="task_final")
-        response = jsonify(_own_task(task_id).model_dump(mode="json"))
+        response = jsonify(own_task(task_id).model_dump(mode="json"))
         response.status_code = 200 if state is State.CANCELED else 202
         return response
 
 
-def _own_task(task_id: str) -> TaskStatus:
+def own_task(task_id: str) -> TaskStatus:
     """The task, when it exists and the caller may see it; to anyone else it does not exist."""
     # Only what can be an id becomes part of a key: `<id>:output` would name another kind of record.
     task = services().store.task(task_id) if _TASK_ID.fullmatch(task_id) else None
@@ -103,13 +91,6 @@ def _own_task(task_id: str) -> TaskStatus:
     if task is None or not (user.is_admin or task.user == user.name):
         raise NotFound("Task not found", code="task_not_found")
     return task
-
-
-def _chunks(store: Store, task_id: str) -> Iterator[bytes]:
-    offset = 0
-    while chunk := store.output(task_id, offset, _CHUNK_BYTES):
-        yield chunk
-        offset += len(chunk)
 
 
 def _result(task: TaskStatus, events: Iterator[dict[str, Any]]) -> TaskResult:

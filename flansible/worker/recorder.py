@@ -13,7 +13,7 @@ from typing import Any
 
 from flansible.errors import StoreUnavailable
 from flansible.models import State
-from flansible.store import Batch, Store
+from flansible.store import Batch, ColourMark, Store
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class Recorder:
         self._max_pending_bytes = max_pending_bytes
         self._output = bytearray()
         self._output_offset = 0
+        self._colours: list[ColourMark] = []
+        self._first_colour = 0
         self._events: list[str] = []
         self._event_bytes = 0
         self._seq = 1
@@ -44,12 +46,20 @@ class Recorder:
         return self._output_offset + len(self._output)
 
     @property
+    def _waiting(self) -> bool:
+        return bool(self._output or self._events or self._colours)
+
+    @property
     def full(self) -> bool:
         """Whether to stop reading until the store has taken something."""
         return len(self._output) + self._event_bytes >= self._max_pending_bytes
 
     def add_output(self, data: bytes) -> None:
         self._output += data
+
+    def add_colours(self, marks: list[ColourMark]) -> None:
+        """Marks of output that was or is about to be added."""
+        self._colours += marks
 
     def add_event(self, event: dict[str, Any]) -> None:
         text = json.dumps(event, separators=(",", ":"))
@@ -58,15 +68,22 @@ class Recorder:
 
     def seconds_until_due(self) -> float | None:
         """When to call `flush`; None when nothing waits."""
-        if not self._output and not self._events:
+        if not self._waiting:
             return None
         return max(0.0, self._next_try - time.monotonic())
 
     def flush(self) -> bool:
         """Store what waits; False when the store is away (it is kept, and `seconds_until_due` tells when to retry)."""
-        if not self._output and not self._events:
+        if not self._waiting:
             return True
-        batch = Batch(self._output_offset, bytes(self._output), self._seq, tuple(self._events))
+        batch = Batch(
+            self._output_offset,
+            bytes(self._output),
+            self._seq,
+            tuple(self._events),
+            self._first_colour,
+            tuple(self._colours),
+        )
         try:
             self.state = self._store.append(self._task_id, batch)
         except StoreUnavailable as error:
@@ -79,6 +96,8 @@ class Recorder:
         self._failures = 0
         self._output_offset += len(batch.output)
         self._output.clear()
+        self._first_colour += len(batch.colours)
+        self._colours.clear()
         self._seq += len(batch.events)
         self._events.clear()
         self._event_bytes = 0

@@ -18,7 +18,9 @@ from typing import Any
 from flansible import wire
 from flansible.errors import StartFailure, WireError
 from flansible.models import AuthorizedRun, State, Step
+from flansible.store import ColourMark
 from flansible.worker.cancellations import Cancellation
+from flansible.worker.colours import ColourSplitter, choose_mark
 from flansible.worker.forkservers import ForkServers
 from flansible.worker.recorder import Recorder
 from flansible.worker.shutdown import Shutdown
@@ -61,6 +63,7 @@ class _Observed:
     end: wire.Frame | None = None
     fault: str | None = None
     base_offset: int = 0
+    colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
     reader: wire.FrameReader = field(default_factory=wire.FrameReader)
 
 
@@ -149,8 +152,9 @@ class Supervisor:
                 theirs.close()
                 os.close(output_end)
                 os.close(events_end)
-            seen = _Observed(base_offset=self._recorder.offset)
-            self._begin(channel, step, seen)
+            mark, offset = choose_mark(), self._recorder.offset
+            seen = _Observed(base_offset=offset, colours=ColourSplitter(mark, offset))
+            self._begin(channel, step, mark, seen)
             self._watch(channel, output, events, seen)
             return verdict(step, seen, self._timeout_seconds)
         finally:
@@ -158,8 +162,13 @@ class Supervisor:
             os.close(output)
             os.close(events)
 
-    def _begin(self, channel: socket.socket, step: Step, seen: _Observed) -> None:
-        request = {"type": "run", "grace_seconds": self._grace_seconds, **step.model_dump(mode="json")}
+    def _begin(self, channel: socket.socket, step: Step, colour_mark: str, seen: _Observed) -> None:
+        request = {
+            "type": "run",
+            "grace_seconds": self._grace_seconds,
+            "colour_mark": colour_mark,
+            **step.model_dump(mode="json"),
+        }
         try:
             channel.sendall(wire.encode(request))
         except OSError:
@@ -240,7 +249,7 @@ class Supervisor:
         if not data:
             return False
         if not is_events:
-            self._recorder.add_output(data)
+            self._record(*seen.colours.feed(data))
             return True
         try:
             for frame in seen.reader.feed(data):
@@ -249,6 +258,10 @@ class Supervisor:
             seen.fault = f"the run's events cannot be read: {error}"
             return False
         return True
+
+    def _record(self, plain: bytes, colours: list[ColourMark]) -> None:
+        self._recorder.add_output(plain)
+        self._recorder.add_colours(colours)
 
     def _note(self, frame: wire.Frame, seen: _Observed) -> None:
         kind = frame.pop("type", None)
@@ -285,3 +298,4 @@ class Supervisor:
         for descriptor in (output, events):
             if descriptor in open_pipes:
                 self._read(descriptor, descriptor == events, seen)
+        self._record(*seen.colours.finish())

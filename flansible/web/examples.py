@@ -1,0 +1,157 @@
+"""Example replies for the documentation, and what each status means.
+
+Replies are made by the models themselves, so that an example cannot say what a reply could not; examples of requests
+are in the models (`json_schema_extra`). Read by flansible.web.operations when the app is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from flansible import __version__
+from flansible.models import (
+    Accepted,
+    ErrorBody,
+    ErrorItem,
+    Health,
+    ListedPlaybook,
+    PartHealth,
+    PlaybookList,
+    PlayTaskResult,
+    State,
+    TaskList,
+    TaskResult,
+    TaskStatus,
+)
+
+_TASK_ID = "7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52"
+
+OUTPUT = 'localhost | SUCCESS => {\n    "changed": false,\n    "ping": "pong"\n}\n'
+
+
+def _task(**changes: Any) -> TaskStatus:
+    values: dict[str, Any] = {
+        "task_id": _TASK_ID,
+        "Status": "SUCCESS",
+        "state": State.SUCCEEDED,
+        "description": "ended with exit code 0",
+        "returncode": 0,
+        "user": "dev",
+        "kind": "adhoc",
+        "summary": "dev: adhoc ping on localhost",
+        "submitted_at": "2026-01-31T12:00:00.000Z",
+        "started_at": "2026-01-31T12:00:00.020Z",
+        "finished_at": "2026-01-31T12:00:00.350Z",
+    }
+    return TaskStatus(**values | changes)
+
+
+_PING = PlayTaskResult(
+    play="Ansible Ad-Hoc",
+    task="ping",
+    module="ping",
+    verdict="ok",
+    duration_seconds=0.21,
+    result={"changed": False, "ping": "pong"},
+)
+
+
+def _parts(**away: str) -> dict[str, PartHealth]:
+    names = ("store", "broker", "workers", "rbac")
+    return {name: PartHealth(ok=name not in away, detail=away.get(name, "answers")) for name in names}
+
+
+_COUNTS = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ignored")
+
+_REPLIES = (
+    Accepted(
+        task_id=_TASK_ID,
+        status_url=f"/api/ansibletaskstatus/{_TASK_ID}",
+        output_url=f"/api/ansibletaskoutput/{_TASK_ID}",
+    ),
+    _task(),
+    TaskList(tasks=[_task()], next_before=None),
+    TaskResult(
+        task_id=_TASK_ID,
+        state=State.SUCCEEDED,
+        returncode=0,
+        contacted={"localhost": [_PING]},
+        dark={},
+        stats={"localhost": {name: int(name == "ok") for name in _COUNTS}},
+        custom_stats={},
+    ),
+    PlaybookList(playbooks=[ListedPlaybook(playbook="site.yml", playbook_dir="/srv/flansible/playbooks/demo")]),
+    Health(status="ok", version=__version__, parts=_parts()),
+)
+
+REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in _REPLIES}
+
+_CANCELING = {"Status": "PROGRESS", "state": State.RUNNING, "returncode": None, "finished_at": None}
+_CANCELED = {"Status": "CANCELED", "state": State.CANCELED, "returncode": None, "started_at": None}
+
+# Where a route's reply looks otherwise: endpoint and status to it.
+ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
+    ("health", 503): Health(status="unavailable", version=__version__, parts=_parts(workers="no worker answers")),
+    ("ansibletaskcancel", 202): _task(**_CANCELING, description="running on celery@host"),
+    ("ansibletaskcancel", 200): _task(**_CANCELED, description="canceled by dev before it started"),
+}
+
+MEANINGS = {
+    200: "The answer.",
+    202: "Taken; it goes on after this reply. Ask for the task's status to see how.",
+    400: "The body or the query string is wrong; `errors` names each faulty field.",
+    401: "No user and password, or not those of rbac.json.",
+    403: "rbac.json does not give this user the right; `code` names the rule that refused.",
+    404: "There is no such thing, or it is another user's.",
+    409: "It is no longer in a state that allows this.",
+    413: "The body is over `max_body_bytes`.",
+    415: "The body is not `application/json`.",
+    429: "Too many requests; ask again after the seconds in `Retry-After`.",
+    500: "Something failed on our side; the web server's log has the details.",
+    503: "A part of the service is away; ask again after the seconds in `Retry-After`.",
+}
+
+
+def _failure(code: str, message: str, *fields: tuple[str, str]) -> ErrorBody:
+    return ErrorBody(message=message, code=code, errors=[ErrorItem(field=name, message=text) for name, text in fields])
+
+
+_STORE_AWAY = _failure("store_unavailable", "The record store (Redis) does not answer; nothing was queued. Try again.")
+
+FAILURES: dict[int, tuple[ErrorBody, ...]] = {
+    400: (_failure("invalid_field", "colour: unknown field", ("colour", "unknown field")),),
+    401: (_failure("not_authenticated", "Give a user and password of rbac.json by HTTP Basic, as curl -u does."),),
+    404: (_failure("task_not_found", "Task not found"),),
+    409: (_failure("task_final", "The task is final already: succeeded."),),
+    500: (_failure("internal_error", "Something failed on our side; the web server's log has the details."),),
+    503: (_STORE_AWAY,),
+}
+
+# What differs, or only happens, where there is a body.
+BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
+    400: (
+        *FAILURES[400],
+        _failure("invalid_json", "The body is not JSON: Expecting value: line 1 column 1 (char 0)"),
+    ),
+    403: (
+        _failure(
+            "inventory_forbidden",
+            "inventory: production is not one of your inventories. Yours: /srv/flansible/inventories/dev",
+            ("inventory", "production is not one of your inventories. Yours: /srv/flansible/inventories/dev"),
+        ),
+        _failure(
+            "playbook_forbidden",
+            "playbook_dir: playbooks outside playbook_root are for admin only",
+            ("playbook_dir", "playbooks outside playbook_root are for admin only"),
+        ),
+    ),
+    404: (_failure("not_found", "playbook_dir /srv/x does not exist", ("playbook_dir", "does not exist")),),
+    413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
+    415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
+    503: (
+        _STORE_AWAY,
+        _failure("broker_unavailable", "The message broker does not answer; nothing was queued. Try again."),
+    ),
+}

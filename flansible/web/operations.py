@@ -1,0 +1,159 @@
+"""What is to be said about each route, before it takes one documentation format or another.
+
+Everything comes from ROUTES, the resources' docstrings and the pydantic models; `openapi` and `swagger` only put it in
+their words. Runs once in each web process, when the app is made.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from flansible import models
+from flansible.web import examples
+from flansible.web.routes import ROUTES, Route
+
+Schema = dict[str, Any]
+
+_CONVERTER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_REFERENCE = "#/components/schemas/{model}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One status a route can answer with. `model` None means text; `examples` are JSON-ready bodies by name."""
+
+    status: int
+    meaning: str
+    model: type[BaseModel] | None
+    examples: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A route in words: `about` from its resource, `summary` and `details` from its method.
+
+    `path` has its parameters in braces; `parameters` are their names and meanings.
+    """
+
+    route: Route
+    path: str
+    parameters: dict[str, str]
+    about: str
+    summary: str
+    details: str
+    tag: str
+    answers: tuple[Answer, ...]
+
+    @property
+    def notes(self) -> str:
+        return "\n\n".join(filter(None, (self.about, self.details)))
+
+
+def operations() -> list[Operation]:
+    """One for each of ROUTES, in their order."""
+    return [_operation(route) for route in ROUTES]
+
+
+def tags() -> dict[str, str]:
+    """Groups of operations: the module that holds the resource, and the first paragraph of its docstring."""
+    found: dict[str, str] = {}
+    for route in ROUTES:
+        paragraph = _doc(sys.modules[route.resource.__module__]).partition("\n\n")[0]
+        found.setdefault(_tag(route), paragraph.replace("\n", " "))
+    return found
+
+
+def schemas() -> dict[str, Schema]:
+    """The JSON schema of each model that ROUTES name and of those within them; references are OpenAPI's."""
+    sides: dict[tuple[type[BaseModel], Any], None] = {(models.ErrorBody, "serialization"): None}
+    for route in ROUTES:
+        sides |= {(model, "validation"): None for model in (route.body, route.query) if model}
+        sides |= {(model, "serialization"): None for model in (route.reply,) if model}
+    _, found = models_json_schema(list(sides), ref_template=_REFERENCE, schema_generator=_Schemas)
+    defined: dict[str, Schema] = found["$defs"]
+    return defined
+
+
+def referred(schema: Schema) -> str | None:
+    """The model a schema is a reference to."""
+    reference = schema.get("$ref")
+    return reference.rpartition("/")[2] if isinstance(reference, str) else None
+
+
+def branches(schema: Schema) -> list[Schema]:
+    """What a field may be, null left out: each carries the keywords that belong to the field as a whole."""
+    whole = {key: value for key, value in schema.items() if key != "anyOf" and not (key == "default" and value is None)}
+    return [{**whole, **branch} for branch in schema.get("anyOf", [{}]) if branch.get("type") != "null"]
+
+
+class _Schemas(GenerateJsonSchema):
+    """Without a title for each field, and with every field of a reply required: replies leave none out."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        return self.mode == "serialization" or super().field_is_required(field, total)
+
+
+def _operation(route: Route) -> Operation:
+    summary, _, details = _doc(getattr(route.resource, route.method)).partition("\n")
+    fields = models.Accepted.model_fields  # what a path names is what a submission replied
+    names = _CONVERTER.findall(route.path)
+    return Operation(
+        route=route,
+        path=_CONVERTER.sub(r"{\1}", route.path),
+        parameters={name: fields[name].description or "" if name in fields else "" for name in names},
+        about=_doc(route.resource),
+        summary=summary,
+        details=details.strip(),
+        tag=_tag(route),
+        answers=_answers(route),
+    )
+
+
+def _answers(route: Route) -> tuple[Answer, ...]:
+    replies = [_reply(status, route) for status in (route.status, *route.also)]
+    statuses = {400, 500, *route.errors} | (set() if route.public else {401})
+    failures = [_failure(status, route) for status in statuses]
+    return tuple(sorted((*replies, *failures), key=lambda answer: answer.status))
+
+
+def _reply(status: int, route: Route) -> Answer:
+    if route.reply is None:
+        return Answer(status, _meaning(status), None, {"reply": examples.OUTPUT})
+    example = examples.ROUTE_REPLIES.get((route.endpoint, status)) or examples.REPLIES.get(route.reply)
+    shown = {"reply": example.model_dump(mode="json")} if example else {}
+    return Answer(status, _meaning(status), route.reply, shown)
+
+
+def _failure(status: int, route: Route) -> Answer:
+    known = examples.FAILURES | (examples.BODY_FAILURES if route.body else {})
+    fields = route.body.model_fields if route.body else {}
+    shown = {
+        body.code: body.model_dump(mode="json")
+        for body in known.get(status, ())
+        # A refused field is an example only where there is such a field; an unknown one is an example anywhere.
+        if status == 400 or all(item.field in fields for item in body.errors)
+    }
+    return Answer(status, _meaning(status), models.ErrorBody, shown)
+
+
+def _meaning(status: int) -> str:
+    return examples.MEANINGS.get(status) or HTTPStatus(status).phrase
+
+
+def _tag(route: Route) -> str:
+    return str(route.resource.__module__.rpartition(".")[2])
+
+
+def _doc(thing: object) -> str:
+    return inspect.getdoc(thing) or ""

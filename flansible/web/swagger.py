@@ -1,0 +1,163 @@
+"""The API as Swagger 1.2, made with flask-restful-swagger from ROUTES and the pydantic models, and that library's page.
+
+The library describes; flansible.web.docs serves. Its own views are not used: they keep each request's Host and
+X-Forwarded-Proto in a module-global, hand out files from outside their folder (`..` below /api/spec/_/static/), and
+load scripts from other machines.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import threading
+import warnings
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from flansible import __version__
+from flansible.web.operations import Answer, Operation, Schema, operations, schemas
+from flansible.web.swagger_models import as_class, as_property
+
+with warnings.catch_warnings():
+    # Compiled for the first time, its source warns of `is not` with a literal and of escapes.
+    warnings.simplefilter("ignore")
+    from flask_restful_swagger import swagger
+
+ASSETS = Path(str(resources.files("flask_restful_swagger"))) / "static"
+
+_BASIC = "basicAuth"
+_DESCRIPTION = "Run Ansible ad-hoc commands and playbooks"
+# The page's own header can load any other address, and two of its buttons do.
+_OUTSIDE = re.compile(r"<link href='https?:[^>]*>|<div id='header'>.*?</form>\s*</div>\s*</div>", re.DOTALL)
+
+_registry_lock = threading.Lock()
+
+
+class _DescribeOnly:
+    """What the library takes for flask-restful's Api; whatever it wants to serve is not served."""
+
+    blueprint = None
+
+    def add_resource(self, resource: type, *urls: str, **options: Any) -> None:
+        pass
+
+
+def declaration() -> dict[str, Any]:
+    """The API declaration; `basePath` is left to whoever knows the address it is asked under."""
+    defined = schemas()
+    described = operations()
+    queries = {item.route.query.__name__ for item in described if item.route.query}
+    with _registry_lock:
+        # One registry for the process: empty before, or a second app would describe each route twice.
+        swagger.registry.clear()
+        swagger.registry["models"] = {}
+        for name, schema in defined.items():
+            if "properties" in schema and name not in queries:
+                swagger.model(as_class(name, schema, defined))
+        api = swagger.docs(_DescribeOnly(), apiVersion=__version__, resourcePath="/api", description=_DESCRIPTION)
+        for item in described:
+            swagger.operation(**_attributes(item, defined))(getattr(item.route.resource, item.route.method))
+            api.add_resource(item.route.resource, item.route.path)
+        found = copy.deepcopy(swagger.registry["app"])
+        models = copy.deepcopy(swagger.registry["models"])
+        swagger.registry.clear()
+    return {
+        **{key: found[key] for key in ("apiVersion", "swaggerVersion", "resourcePath", "produces")},
+        "authorizations": {_BASIC: {"type": _BASIC}},
+        "apis": [_finished(api, item) for api, item in zip(found["apis"], described, strict=True)],
+        "models": {name: _without_nulls(model) for name, model in models.items()},
+    }
+
+
+def listing(declaration_url: str) -> dict[str, Any]:
+    """The resource listing that the page starts from."""
+    return {
+        "apiVersion": __version__,
+        "swaggerVersion": "1.2",
+        "info": {"title": "Flansible", "description": _DESCRIPTION},
+        "authorizations": {_BASIC: {"type": _BASIC}},
+        "apis": [{"path": declaration_url, "description": _DESCRIPTION}],
+    }
+
+
+def page(assets_url: str, listing_url: str) -> str:
+    """The library's page, without what it loads from outside. Both addresses count from the page's own."""
+    text = (ASSETS / "index.html").read_text(encoding="utf-8")
+    text = _OUTSIDE.sub("", text)
+    # The script completes a relative address wrongly; let the browser do it.
+    text = text.replace('"{{resource_list_url}}"', f'new URL("{listing_url}", window.location.href).href')
+    text = text.replace('docExpansion: "none"', 'docExpansion: "list"')
+    return text.replace("<title>Swagger UI", "<title>Flansible").replace("{{base_url}}", assets_url)
+
+
+def script(assets_url: str) -> str:
+    """`swagger-ui.js`, which the library keeps as a template."""
+    return (ASSETS / "swagger-ui.js").read_text(encoding="utf-8").replace("{{base_url}}", assets_url)
+
+
+def _finished(api: dict[str, Any], item: Operation) -> dict[str, Any]:
+    """What the library cannot be told: methods in capitals, who may call, and to leave out what is null."""
+    method = item.route.method
+    access: dict[str, Any] = {} if item.route.public else {_BASIC: []}
+    # A class keeps what it was told of its other methods, which may be another route's.
+    own = [operation for operation in api["operations"] if operation["method"] == method]
+    api["operations"] = [{**operation, "method": method.upper(), "authorizations": access} for operation in own]
+    return _without_nulls(api)
+
+
+def _without_nulls(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _attributes(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
+    """What the library does not find in docstrings and the URL; it appends the method's own notes to these."""
+    route = item.route
+    found = {
+        "nickname": route.endpoint,
+        "notes": item.about + ("" if route.public else " Needs a login of rbac.json."),
+        "type": route.reply.__name__ if route.reply else "string",
+        "parameters": _parameters(item, defined),
+        "responseMessages": [_message(answer) for answer in item.answers],
+        "produces": ["application/json" if route.reply else "text/plain"],
+    }
+    return found | ({"consumes": ["application/json"]} if route.body else {})
+
+
+def _parameters(item: Operation, defined: dict[str, Schema]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "paramType": "path", "type": "string", "required": True, "description": meaning}
+        for name, meaning in item.parameters.items()
+    ]
+    if item.route.query:
+        model = defined[item.route.query.__name__]
+        for name, schema in model["properties"].items():
+            required = name in model.get("required", ())
+            found.append({"name": name, "paramType": "query", "required": required, **as_property(schema, defined)})
+    if item.route.body:
+        found.append(_body(item.route.body, defined))
+    return found
+
+
+def _body(model: type[BaseModel], defined: dict[str, Schema]) -> dict[str, Any]:
+    schema = defined[model.__name__]
+    found = {
+        "name": "body",
+        "paramType": "body",
+        "type": model.__name__,
+        "required": True,
+        "description": schema.get("description", "") + " An unknown field is an error.",
+    }
+    if "example" in schema:
+        found["defaultValue"] = json.dumps(schema["example"], indent=2)
+    return found
+
+
+def _message(answer: Answer) -> dict[str, Any]:
+    found: dict[str, Any] = {"code": answer.status, "message": answer.meaning}
+    if answer.model:
+        found["responseModel"] = answer.model.__name__
+    return found
