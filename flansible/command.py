@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from pydantic import JsonValue
-
-from flansible.models import AdhocRequest, GitRequest, PlaybookRequest, RunOptions
+from flansible.models import AdhocRequest, GitRequest, PlaybookRequest, RunOptions, VariablesPart
 
 # Request field -> long option. A boolean adds the option, a list repeats it, anything else is its value.
 SHARED_OPTIONS = {
@@ -26,23 +25,44 @@ SHARED_OPTIONS = {
     "timeout": "--timeout",
     "task_timeout": "--task-timeout",
     "flush_cache": "--flush-cache",
+    "list_hosts": "--list-hosts",
+    "connection": "--connection",
+    "private_key_file": "--private-key",
+    "ssh_common_args": "--ssh-common-args",
+    "ssh_extra_args": "--ssh-extra-args",
+    "sftp_extra_args": "--sftp-extra-args",
+    "scp_extra_args": "--scp-extra-args",
+    "connection_password_file": "--connection-password-file",
+    "become_password_file": "--become-password-file",
+    "module_path": "--module-path",
 }
-ADHOC_OPTIONS = {"background": "--background", "poll": "--poll", "one_line": "--one-line"}
+ADHOC_OPTIONS = {"background": "--background", "poll": "--poll", "one_line": "--one-line", "tree": "--tree"}
 PLAYBOOK_OPTIONS = {
     "tags": "--tags",
     "skip_tags": "--skip-tags",
     "start_at_task": "--start-at-task",
     "force_handlers": "--force-handlers",
     "syntax_check": "--syntax-check",
-    "list_hosts": "--list-hosts",
     "list_tasks": "--list-tasks",
     "list_tags": "--list-tags",
 }
 
 
-def adhoc(request: AdhocRequest, inventories: Iterable[str], vault_password_path: str | None) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Paths:
+    """The paths of a request as rbac let them through."""
+
+    inventories: tuple[str, ...] = ()
+    vault_ids: tuple[str, ...] = ()
+    vault_password_files: tuple[str, ...] = ()
+    playbook_dir: str | None = None
+
+
+def adhoc(request: AdhocRequest, paths: Paths) -> tuple[str, ...]:
     """`ansible`'s arguments, without extra variables."""
-    argv = _shared(request, inventories, vault_password_path) + _options(request, ADHOC_OPTIONS)
+    argv = _shared(request, paths) + _options(request, ADHOC_OPTIONS)
+    if paths.playbook_dir:
+        argv.append(f"--playbook-dir={paths.playbook_dir}")
     argv.append(f"--module-name={request.module}")
     arguments = request.arguments
     if arguments is not None:
@@ -50,17 +70,15 @@ def adhoc(request: AdhocRequest, inventories: Iterable[str], vault_password_path
     return (*argv, "--", request.pattern)
 
 
-def playbook(
-    request: PlaybookRequest, inventories: Iterable[str], vault_password_path: str | None, playbooks: Iterable[str]
-) -> tuple[str, ...]:
+def playbook(request: PlaybookRequest, paths: Paths, playbooks: Iterable[str]) -> tuple[str, ...]:
     """`ansible-playbook`'s arguments, without extra variables."""
-    argv = _shared(request, inventories, vault_password_path) + _options(request, PLAYBOOK_OPTIONS)
+    argv = _shared(request, paths) + _options(request, PLAYBOOK_OPTIONS)
     return (*argv, "--", *playbooks)
 
 
-def extra_vars(variables: dict[str, JsonValue]) -> tuple[str, ...]:
-    """The option that sets `variables` as the command line would; JSON is YAML to Ansible, so any value survives."""
-    return (f"--extra-vars={json.dumps(variables)}",) if variables else ()
+def extra_vars(parts: Iterable[VariablesPart]) -> tuple[str, ...]:
+    """The options that set variables as the command line would; JSON is YAML to Ansible, so any value survives."""
+    return tuple(f"--extra-vars={part if isinstance(part, str) else json.dumps(part)}" for part in parts)
 
 
 def git_update(request: GitRequest) -> tuple[tuple[str, ...], ...]:
@@ -80,13 +98,28 @@ def _branch(request: GitRequest) -> tuple[str, ...]:
     return (request.branch_name,) if request.branch_name else ()
 
 
-def _shared(request: RunOptions, inventories: Iterable[str], vault_password_path: str | None) -> list[str]:
-    argv = [f"--inventory={path}" for path in inventories]
+def _shared(request: RunOptions, paths: Paths) -> list[str]:
+    argv = [f"--inventory={path}" for path in paths.inventories]
     if request.verbose_level:
         argv.append("-" + "v" * request.verbose_level)
-    if vault_password_path:
-        argv.append(f"--vault-password-file={vault_password_path}")
-    return argv + _options(request, SHARED_OPTIONS)
+    argv += [f"--vault-id={item}" for item in paths.vault_ids]
+    argv += [f"--vault-password-file={path}" for path in paths.vault_password_files]
+    return argv + _prompts(request, paths) + _options(request, SHARED_OPTIONS)
+
+
+def _prompts(request: RunOptions, paths: Paths) -> list[str]:
+    """Options that make Ansible ask for a secret; the run answers with what came in the request's field."""
+    argv = []
+    if request.connection_password is not None:
+        argv.append("--ask-pass")
+    if request.become_password is not None:
+        argv.append("--ask-become-pass")
+    if isinstance(request.vault_password, str):
+        argv.append("--ask-vault-password")
+    elif request.vault_password:
+        named = {item.partition("@")[0] for item in paths.vault_ids if "@" in item}
+        argv += [f"--vault-id={label}@prompt" for label in request.vault_password if label not in named]
+    return argv
 
 
 def _options(request: RunOptions, table: dict[str, str]) -> list[str]:

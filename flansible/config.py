@@ -91,6 +91,14 @@ class Settings(BaseModel):
     default_inventory: str | None = Field(
         None, description="Inventory of requests that name none. Unset: what Ansible would use."
     )
+    environment_names: str = Field(
+        "", description="Environment variables that users other than admin may set for a run, separated by commas."
+    )
+    secret_key_file: Path = Field(
+        Path(".flansible/secret.key"),
+        description="Key that seals passwords while they wait for their run; made at the first start. "
+        "Web servers and workers on several machines need the same one.",
+    )
     worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs one worker carries side by side.")
     web_workers: int = Field(2, ge=1, le=64, description="Processes of the web server.")
     web_threads: int = Field(16, ge=1, le=256, description="Threads of each web process.")
@@ -150,7 +158,7 @@ class Settings(BaseModel):
 
 # What an operator can set: the fields above less the two that say where they came from.
 KEYS = tuple(name for name, field in Settings.model_fields.items() if not field.exclude)
-_PATH_KEYS = ("playbook_root", "rbac_file", "data_dir")
+_PATH_KEYS = ("playbook_root", "rbac_file", "data_dir", "secret_key_file")
 
 
 def is_loopback(address: str) -> bool:

@@ -39,6 +39,8 @@ STATUS_WORDS = {
     State.ERROR: "CELERY_FAILURE",
 }
 
+DEFAULT_VAULT_ID = "default"  # Ansible's own name for a vault password without one
+
 Kind = Literal["adhoc", "playbook", "git"]
 
 
@@ -49,7 +51,17 @@ def _not_blank(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_not_blank), Field(min_length=1)]
-ExtraVars = dict[str, JsonValue] | list[dict[str, JsonValue]]
+Texts = Text | Annotated[list[Text], Field(min_length=1)]
+Secret = Annotated[str, Field(min_length=1, json_schema_extra={"format": "password"})]
+VariablesPart = dict[str, JsonValue] | str
+ExtraVars = dict[str, JsonValue] | str | list[VariablesPart]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _texts(value: str | list[str] | None) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
 
 
 class Request(BaseModel):
@@ -68,12 +80,14 @@ class ModuleArgument(Request):
 class RunOptions(Request):
     """The options `ansible` and `ansible-playbook` share; each is named as the long option with underscores."""
 
-    inventory: Text | Annotated[list[Text], Field(min_length=1)] | None = Field(
+    inventory: Texts | None = Field(
         None, description="Inventory path, or a list of them; admin may give a host list such as `web1,web2,`."
     )
     limit: Text | None = Field(None, description="Further limit the hosts to this pattern.")
     extra_vars: ExtraVars | None = Field(
-        None, description="Variables: an object, or a list of objects merged in order."
+        None,
+        description="Variables: an object, a string as `-e` takes it (`key=value`, or `@file` for admin), "
+        "or a list of these, the later ones winning.",
     )
     extra_args: ExtraVars | None = Field(None, description="Another name of `extra_vars`; give one of the two.")
     forks: int | None = Field(None, ge=1, le=10000, description="Hosts worked on side by side.")
@@ -87,39 +101,82 @@ class RunOptions(Request):
     timeout: int | None = Field(None, ge=1, description="Connection timeout in seconds.")
     task_timeout: int | None = Field(None, ge=0, description="Limit of each play task in seconds; 0 is none.")
     flush_cache: bool = Field(False, description="Clear the fact cache of every host in the inventory first.")
-    vault_file: Text | None = Field(
-        None, description="Path of a vault password file; another name: `vault_password_file`."
+    list_hosts: bool = Field(False, description="List matching hosts, execute nothing.")
+    connection: Text | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
+    private_key_file: Text | None = Field(None, description="Path of the key to connect with (admin).")
+    private_key: Secret | None = Field(
+        None, repr=False, description="The key itself; sealed, used once and removed with the run."
     )
-    vault_password_file: Text | None = Field(None, description="Another name of `vault_file`; give one of the two.")
+    ssh_common_args: str | None = Field(None, description="Arguments for ssh, sftp and scp (admin).")
+    ssh_extra_args: str | None = Field(None, description="Arguments for ssh only (admin).")
+    sftp_extra_args: str | None = Field(None, description="Arguments for sftp only (admin).")
+    scp_extra_args: str | None = Field(None, description="Arguments for scp only (admin).")
+    connection_password: Secret | None = Field(
+        None, repr=False, description="Password to connect with; sealed, used once."
+    )
+    connection_password_file: Text | None = Field(None, description="Path of a file with that password (admin).")
+    become_password: Secret | None = Field(None, repr=False, description="Password for become; sealed, used once.")
+    become_password_file: Text | None = Field(None, description="Path of a file with that password (admin).")
+    vault_id: Texts | None = Field(
+        None, description="Vault identities as `label@file`; `label@prompt` takes its password from `vault_password`."
+    )
+    vault_file: Text | None = Field(None, description="Another name of `vault_password_file`; give one of the two.")
+    vault_password_file: Texts | None = Field(None, description="Path of a vault password file, or a list of them.")
+    vault_password: Secret | dict[str, Secret] | None = Field(
+        None, repr=False, description="The vault password, or an object of passwords by vault id; sealed, used once."
+    )
+    module_path: Texts | None = Field(None, description="Folders to look for modules in before all others (admin).")
+    environment: dict[EnvironmentName, str] | None = Field(
+        None, description="Environment variables of the run (admin; others: names of `environment_names`)."
+    )
 
     @model_validator(mode="after")
     def _one_spelling(self) -> Self:
         for name, other in self.spellings():
             if getattr(self, name) is not None and getattr(self, other) is not None:
-                raise ValueError(f"{name} and {other} are two names of one field: give one of them")
+                raise ValueError(f"{name} and {other} exclude each other: give one of them")
         return self
 
     @classmethod
     def spellings(cls) -> tuple[tuple[str, str], ...]:
-        """Pairs (name, other name) of which a request may use one."""
-        return (("extra_vars", "extra_args"), ("vault_file", "vault_password_file"))
+        """Pairs of names of one thing, of which a request may use one."""
+        return (
+            ("extra_vars", "extra_args"),
+            ("vault_file", "vault_password_file"),
+            ("connection_password", "connection_password_file"),
+            ("become_password", "become_password_file"),
+            ("private_key", "private_key_file"),
+        )
 
     @property
-    def variables(self) -> dict[str, JsonValue]:
-        """The extra variables under either name; of a list, later objects win."""
+    def variables(self) -> list[VariablesPart]:
+        """The extra variables under either name, in order; later ones win."""
         given = self.extra_vars if self.extra_vars is not None else self.extra_args
-        parts = given if isinstance(given, list) else [given or {}]
-        return {key: value for part in parts for key, value in part.items()}
+        return [part for part in (given if isinstance(given, list) else [given]) if part]
 
     @property
     def inventories(self) -> list[str]:
-        if self.inventory is None:
-            return []
-        return [self.inventory] if isinstance(self.inventory, str) else self.inventory
+        return _texts(self.inventory)
 
     @property
-    def vault_password_path(self) -> str | None:
-        return self.vault_file or self.vault_password_file
+    def vault_password_files(self) -> list[str]:
+        return _texts(self.vault_password_file or self.vault_file)
+
+    @property
+    def vault_ids(self) -> list[str]:
+        return _texts(self.vault_id)
+
+    @property
+    def secrets(self) -> Secrets | None:
+        """What is sealed and handed to the run alone; None when there is nothing of the kind."""
+        vault = self.vault_password
+        given = Secrets(
+            connection_password=self.connection_password,
+            become_password=self.become_password,
+            vault_passwords={DEFAULT_VAULT_ID: vault} if isinstance(vault, str) else vault or {},
+            private_key=self.private_key,
+        )
+        return None if given == Secrets() else given
 
 
 class AdhocRequest(RunOptions):
@@ -139,6 +196,10 @@ class AdhocRequest(RunOptions):
     background: int | None = Field(None, ge=0, description="Run asynchronously, failing after so many seconds.")
     poll: int | None = Field(None, ge=0, description="Seconds between polls of a background run.")
     one_line: bool = Field(False, description="One line of output per host.")
+    tree: Text | None = Field(None, description="Folder to write each host's result to, on the worker (admin).")
+    playbook_dir: Text | None = Field(
+        None, description="Take this folder for the playbook's: its roles, plugins and group_vars count."
+    )
 
     @classmethod
     def spellings(cls) -> tuple[tuple[str, str], ...]:
@@ -171,15 +232,12 @@ class PlaybookRequest(RunOptions):
     )
 
     playbook_dir: Text = Field(description="Directory to run in; a relative one counts from `playbook_root`.")
-    playbook: Text | Annotated[list[Text], Field(min_length=1)] = Field(
-        description="Playbook, or a list of them, relative to `playbook_dir`."
-    )
-    tags: Text | list[Text] | None = Field(None, description="Only play tasks with these tags.")
-    skip_tags: Text | list[Text] | None = Field(None, description="Only play tasks without these tags.")
+    playbook: Texts = Field(description="Playbook, or a list of them, relative to `playbook_dir`.")
+    tags: Texts | None = Field(None, description="Only play tasks with these tags.")
+    skip_tags: Texts | None = Field(None, description="Only play tasks without these tags.")
     start_at_task: Text | None = Field(None, description="Start at the play task of this name.")
     force_handlers: bool = Field(False, description="Run handlers even when a play task fails.")
     syntax_check: bool = Field(False, description="Check the syntax, execute nothing.")
-    list_hosts: bool = Field(False, description="List matching hosts, execute nothing.")
     list_tasks: bool = Field(False, description="List play tasks, execute nothing.")
     list_tags: bool = Field(False, description="List tags, execute nothing.")
     update_git_repo: bool = Field(
@@ -188,7 +246,7 @@ class PlaybookRequest(RunOptions):
 
     @property
     def playbooks(self) -> list[str]:
-        return [self.playbook] if isinstance(self.playbook, str) else self.playbook
+        return _texts(self.playbook)
 
 
 class GitRequest(Request):
@@ -208,6 +266,15 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Secrets(Record):
+    """What only the run may read: sealed while it waits, given out once. Never in a record, a message or a log."""
+
+    connection_password: str | None = Field(default=None, repr=False)
+    become_password: str | None = Field(default=None, repr=False)
+    vault_passwords: dict[str, str] = Field(default_factory=dict, repr=False)
+    private_key: str | None = Field(default=None, repr=False)
+
+
 class Step(Record):
     """One program of a run, as a command line that is never put on a command line.
 
@@ -217,8 +284,9 @@ class Step(Record):
     program: Literal["ansible", "ansible-playbook", "git"]
     argv: tuple[str, ...]
     cwd: str
-    extra_vars: dict[str, JsonValue] | None = None
+    extra_vars: tuple[VariablesPart, ...] = ()
     data_only: bool = False
+    environment: dict[str, str] = {}
 
 
 class AuthorizedRun(Record):
@@ -228,6 +296,7 @@ class AuthorizedRun(Record):
     user: str
     summary: str = Field(description="One line for people, without secrets: user, kind, what, on which hosts.")
     steps: tuple[Step, ...] = Field(min_length=1)
+    secrets: Secrets | None = Field(default=None, exclude=True, repr=False)
 
 
 class Accepted(Record):

@@ -25,6 +25,7 @@ from flansible import command
 from flansible.config import Settings
 from flansible.errors import ConfigurationError, Fault, FieldError, Forbidden, InvalidRequest, NotFound
 from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, RunOptions, Step
+from flansible.variables import CONNECTION_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,35 @@ _HASH = re.compile(r"(scrypt|pbkdf2):[^$]+\$[^$]+\$[0-9a-f]+")
 _TEMPLATE = re.compile(r"\{[{%#]")
 # Ansible expands ~ and $NAME in inventory paths after our check, and splits at commas: such a path is not what it says.
 _EXPANDED = re.compile(r"[~$,\r\n]")
-# Variables by which Ansible is told where and how to connect; ssh takes its host from the last two, if nothing else.
-_CONNECTION_VARIABLE = re.compile(r"_?ansible_|inventory_hostname$|delegated_vars")
 _GIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
 _COLLECTION_PLAYBOOK = re.compile(r"\w+\.\w+\.\w+(\.\w+)*")
+_PROMPT = "prompt"
+# Text that the run is told to take as data, whatever it says (the variables and arguments), or that Ansible never
+# looks into (secrets). In every other field a user's template is refused.
+_DATA_FIELDS = frozenset(
+    {
+        "module_args",
+        "extra_vars",
+        "extra_args",
+        "environment",
+        "private_key",
+        "connection_password",
+        "become_password",
+        "vault_password",
+    }
+)
+_ADMIN_FIELDS = (
+    "connection",
+    "private_key_file",
+    "ssh_common_args",
+    "ssh_extra_args",
+    "sftp_extra_args",
+    "scp_extra_args",
+    "connection_password_file",
+    "become_password_file",
+    "module_path",
+    "tree",
+)
 _CACHED_PASSWORDS = 1000
 
 
@@ -183,37 +209,35 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings) -> AuthorizedRun:
     """Raises Forbidden with the rule that refused."""
-    _check_strings(user, request, ("host_pattern", "host_filter", "module", *command.SHARED_OPTIONS))
+    _check_strings(user, request)
     cwd = settings.playbook_root if os.path.isdir(settings.playbook_root) else settings.base_dir
-    inventories = _inventories(user, request, cwd, settings)
-    vault = _vault_password_path(user, request, cwd, settings)
-    argv = command.adhoc(request, inventories, vault)
+    argv = command.adhoc(request, _paths(user, request, cwd, settings, request.playbook_dir))
     summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
     step = _ansible_step("ansible", user, request, argv, cwd)
-    return AuthorizedRun(kind="adhoc", user=user.name, summary=_line(summary), steps=(step,))
+    return AuthorizedRun(kind="adhoc", user=user.name, summary=_line(summary), steps=(step,), secrets=request.secrets)
 
 
 def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings) -> AuthorizedRun:
     """Raises Forbidden with the rule that refused, NotFound when a permitted directory or file does not exist."""
-    checked = ("tags", "skip_tags", "start_at_task", *command.SHARED_OPTIONS)
-    _check_strings(user, request, checked)
+    _check_strings(user, request)
     cwd = _directory(user, request.playbook_dir, settings)
     files = [_playbook(user, name, cwd, settings) for name in request.playbooks]
-    inventories = _inventories(user, request, cwd, settings)
-    vault = _vault_password_path(user, request, cwd, settings)
+    paths = _paths(user, request, cwd, settings)
     if not os.path.isdir(cwd):
         raise NotFound(f"playbook_dir {cwd} does not exist", errors=[FieldError("playbook_dir", "does not exist")])
     for name in files:
         # What a pull is about to bring need not be there yet; a collection's playbook is found by Ansible.
         if not os.path.isfile(cwd / name) and not request.update_git_repo and not _COLLECTION_PLAYBOOK.fullmatch(name):
             raise NotFound(f"playbook {cwd / name} does not exist", errors=[FieldError("playbook", "does not exist")])
-    argv = command.playbook(request, inventories, vault, files)
+    argv = command.playbook(request, paths, files)
     summary = f"{user.name}: playbook {' '.join(request.playbooks)} in {cwd}"
     if request.limit:
         summary += f" on {request.limit}"
     pull = _git_steps(command.git_pull(), cwd) if request.update_git_repo else ()
     step = _ansible_step("ansible-playbook", user, request, argv, cwd)
-    return AuthorizedRun(kind="playbook", user=user.name, summary=_line(summary), steps=(*pull, step))
+    return AuthorizedRun(
+        kind="playbook", user=user.name, summary=_line(summary), steps=(*pull, step), secrets=request.secrets
+    )
 
 
 def authorize_git(user: User, request: GitRequest, settings: Settings) -> AuthorizedRun:
@@ -236,31 +260,56 @@ def _ansible_step(
     program: Literal["ansible", "ansible-playbook"], user: User, request: RunOptions, argv: tuple[str, ...], cwd: Path
 ) -> Step:
     variables = request.variables
+    environment = request.environment or {}
     if user.is_admin:
-        return Step(program=program, argv=command.extra_vars(variables) + argv, cwd=str(cwd))
-    return Step(program=program, argv=argv, cwd=str(cwd), extra_vars=variables, data_only=True)
+        argv = command.extra_vars(variables) + argv
+        return Step(program=program, argv=argv, cwd=str(cwd), environment=environment)
+    return Step(
+        program=program,
+        argv=argv,
+        cwd=str(cwd),
+        extra_vars=tuple(variables),
+        data_only=True,
+        environment=environment,
+    )
 
 
 def _git_steps(lines: Iterable[tuple[str, ...]], cwd: Path) -> tuple[Step, ...]:
     return tuple(Step(program="git", argv=line, cwd=str(cwd)) for line in lines)
 
 
-def _check_strings(user: User, request: RunOptions, fields: Iterable[str]) -> None:
+def _check_strings(user: User, request: RunOptions) -> None:
     """The rules on strings that Ansible would give a meaning of its own."""
     if user.is_admin:
         return
-    for field in fields:
+    for field in sorted(set(type(request).model_fields) - _DATA_FIELDS):
         value = getattr(request, field)
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and _TEMPLATE.search(text):
                 raise _forbidden(field, "template_forbidden", "templates in request fields are for admin only")
     if request.limit and "@" in request.limit:
         raise _forbidden("limit", "limit_file_forbidden", "a limit read from a file (@) is for admin only")
-    for name in request.variables:
-        if _CONNECTION_VARIABLE.match(name):
-            field = "extra_vars" if request.extra_vars is not None else "extra_args"
+    variables = "extra_vars" if request.extra_vars is not None else "extra_args"
+    for part in request.variables:
+        if isinstance(part, str) and part.lstrip().startswith(("@", "/", ".")):
+            raise _forbidden(variables, "variables_file_forbidden", "variables read from a file (@) are for admin only")
+    for name in (name for part in request.variables if isinstance(part, dict) for name in part):
+        if CONNECTION_VARIABLE.match(name):
             message = f"{name} is one of the variables that decide where and how Ansible connects; for admin only"
-            raise _forbidden(f"{field}.{name}", "connection_variable_forbidden", message)
+            raise _forbidden(f"{variables}.{name}", "connection_variable_forbidden", message)
+
+
+def _check_fields(user: User, request: RunOptions, settings: Settings) -> None:
+    """Fields that reach beyond the inventory: files of the worker, programs it starts, what it connects with."""
+    if user.is_admin:
+        return
+    for field in _ADMIN_FIELDS:
+        if getattr(request, field, None) is not None:
+            raise _forbidden(field, "field_forbidden", "is for admin only")
+    permitted = {name.strip() for name in settings.environment_names.split(",")}
+    for name in request.environment or {}:
+        if name not in permitted:
+            raise _forbidden(f"environment.{name}", "environment_forbidden", "is not among environment_names")
 
 
 def _inventories(user: User, request: RunOptions, cwd: Path, settings: Settings) -> list[str]:
@@ -287,14 +336,33 @@ def _inventories(user: User, request: RunOptions, cwd: Path, settings: Settings)
     return resolved
 
 
-def _vault_password_path(user: User, request: RunOptions, cwd: Path, settings: Settings) -> str | None:
-    given = request.vault_password_path
-    if given is None or user.is_admin:
+def _paths(
+    user: User, request: RunOptions, cwd: Path, settings: Settings, playbook_dir: str | None = None
+) -> command.Paths:
+    """Every path of the request, for Ansible: admin's as given, others' resolved and within their rights."""
+    _check_fields(user, request, settings)
+    field = "vault_file" if request.vault_file else "vault_password_file"
+    return command.Paths(
+        inventories=tuple(_inventories(user, request, cwd, settings)),
+        vault_ids=tuple(_vault_id(user, text, cwd, settings) for text in request.vault_ids),
+        vault_password_files=tuple(
+            _vault_file(user, text, field, cwd, settings) for text in request.vault_password_files
+        ),
+        playbook_dir=str(_directory(user, playbook_dir, settings)) if playbook_dir else None,
+    )
+
+
+def _vault_id(user: User, given: str, cwd: Path, settings: Settings) -> str:
+    label, at, source = given.rpartition("@")
+    return given if source == _PROMPT else label + at + _vault_file(user, source, "vault_id", cwd, settings)
+
+
+def _vault_file(user: User, given: str, field: str, cwd: Path, settings: Settings) -> str:
+    if user.is_admin:
         return given
     # An executable vault password file is run, any other is read: both only from where playbooks come from.
     path = resolve(given, cwd)
     if _EXPANDED.search(given) or not path.is_relative_to(_root(settings)):
-        field = "vault_file" if request.vault_file else "vault_password_file"
         raise _forbidden(field, "vault_file_forbidden", "must lie under playbook_root")
     return str(path)
 

@@ -4,6 +4,7 @@
 |-------------------------------------|--------|----------------|--------------------------------------|-----------|
 | flansible:task:<id>                 | hash   | web, worker    | the record: state, times, exit code  | retention |
 | flansible:task:<id>:run             | string | web            | the AuthorizedRun as JSON            | retention |
+| flansible:task:<id>:secrets         | string | web            | sealed secrets; gone once read       | read once |
 | flansible:task:<id>:output          | string | worker         | output bytes, written at an offset   | retention |
 | flansible:task:<id>:colours         | string | worker         | 16 bytes a colour: offset, SGR code  | retention |
 | flansible:task:<id>:events          | stream | worker         | events; the entry id is `<seq>-0`    | retention |
@@ -59,6 +60,7 @@ local seq = redis.call('INCR', p .. 'sequence')
 redis.call('HSET', task, 'seq', seq, 'user', user, 'kind', ARGV[5], 'summary', ARGV[6], 'state', 'queued',
            'description', ARGV[7], 'submitted_at', now, 'output_bytes', 0, 'events', 0)
 redis.call('SET', task .. ':run', run)
+if #ARGV[8] > 0 then redis.call('SET', task .. ':secrets', ARGV[8]) end
 for _, index in ipairs({'tasks', 'tasks:user:' .. user, 'tasks:state:queued', 'tasks:user:' .. user .. ':queued'}) do
   redis.call('ZADD', p .. index, seq, id)
 end
@@ -80,6 +82,7 @@ redis.call('ZREM', p .. 'tasks:user:' .. user .. ':' .. from, id)
 redis.call('ZADD', p .. 'tasks:state:' .. to, seq, id)
 redis.call('ZADD', p .. 'tasks:user:' .. user .. ':' .. to, seq, id)
 if ARGV[4] ~= '' then
+  redis.call('DEL', task .. ':secrets')
   for _, part in ipairs({'', ':run', ':output', ':colours', ':events'}) do redis.call('EXPIREAT', task .. part, ARGV[4]) end
   redis.call('HSET', task, 'expires', ARGV[4])
   redis.call('ZADD', p .. 'expiring', ARGV[4], id .. ' ' .. user .. ' ' .. to)
@@ -137,7 +140,7 @@ local id, p = ARGV[1], 'flansible:'
 local task = p .. 'task:' .. id
 local known = redis.call('HMGET', task, 'state', 'user')
 if known[1] ~= 'queued' then return 0 end
-redis.call('DEL', task, task .. ':run')
+redis.call('DEL', task, task .. ':run', task .. ':secrets')
 for _, index in ipairs({'tasks', 'tasks:user:' .. known[2], 'tasks:state:queued',
                         'tasks:user:' .. known[2] .. ':queued'}) do
   redis.call('ZREM', p .. index, id)
@@ -275,10 +278,11 @@ class Store:
                 return found
             return found
 
-    def submit(self, task_id: str, run: AuthorizedRun) -> None:
+    def submit(self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes = b"") -> None:
         """Record a task as queued. Recording it twice changes nothing."""
         text = run.model_dump_json()
-        args = [task_id, run.user, text, now(), run.kind, run.summary, "waiting for a worker"]
+        args: list[str | bytes] = [task_id, run.user, text, now(), run.kind, run.summary, "waiting for a worker"]
+        args.append(sealed_secrets)
         with _translated():
             self._submit(args=args)
 
@@ -297,6 +301,12 @@ class Store:
         with _translated():
             text = self._redis.get(_key(task_id, "run"))
         return AuthorizedRun.model_validate_json(_text(text))
+
+    def take_secrets(self, task_id: str) -> bytes | None:
+        """The sealed secrets of a task, once: afterwards they are gone."""
+        with _translated():
+            sealed: Any = self._redis.getdel(_key(task_id, "secrets"))
+        return bytes(sealed) if sealed else None
 
     def settle(self, task_id: str, state: State, description: str, returncode: int | None) -> None:
         """Make the task final. Everything stored of it expires after the retention. Raises IllegalMove."""

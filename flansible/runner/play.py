@@ -23,10 +23,14 @@ from ansible._internal._datatag._tags import TrustedAsTemplate
 from ansible.cli import CLI
 from ansible.cli.adhoc import AdHocCLI
 from ansible.cli.playbook import PlaybookCLI
+from ansible.errors import AnsibleOptionsError
+from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
+from flansible.runner.answers import answer_prompts
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager, WorkerStarts
 from flansible.runner.colours import mark_colours
+from flansible.variables import CONNECTION_VARIABLE
 
 NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
 _EXIT_CANNOT_EXECUTE = 126
@@ -47,6 +51,7 @@ def run(request: wire.Frame, event_descriptor: int, temp_dir: str | None) -> int
     except OSError as error:
         print(f"ERROR: cannot work in {request['cwd']}: {error.strerror}", file=sys.stderr)
         return _EXIT_CANNOT_EXECUTE
+    os.environ.update(request["environment"])
     os.environ["PWD"] = request["cwd"]
     if request["program"] == "git":
         return _git(request["argv"])
@@ -97,14 +102,17 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
 
 def _call(request: wire.Frame) -> int:
     program = request["program"]
+    argv = request["argv"]
+    if request["secrets"]:
+        argv = answer_prompts(request["secrets"], constants.DEFAULT_LOCAL_TMP) + argv
     command: type[CLI] = AdHocCLI if program == "ansible" else PlaybookCLI
     if request["data_only"]:
-        command = _data_only(command, request["extra_vars"] or {})
+        command = _data_only(command, request["extra_vars"])
     # What Ansible calls its own location: beside the interpreter, where pip put it.
     beside = os.path.join(os.path.dirname(sys.executable), program)
     sys.argv = [beside if os.path.exists(beside) else shutil.which(program) or program]
     try:
-        command.cli_executor([program, *request["argv"]])
+        command.cli_executor([program, *argv])
     except SystemExit as end:
         return _exit_code(end.code)
     return 0
@@ -119,14 +127,14 @@ def _exit_code(code: Any) -> int:
     return 1
 
 
-def _data_only(command: type[CLI], extra_vars: dict[str, Any]) -> type[CLI]:
+def _data_only(command: type[CLI], extra_vars: list[dict[str, Any] | str]) -> type[CLI]:
     """`command` for a user whose strings must stay data: 2.19 templates only what is tagged as trusted."""
 
     class DataOnly(command):
         def _play_prereqs(self) -> tuple[Any, Any, Any]:
             loader, inventory, variable_manager = super()._play_prereqs()
-            # Plain values, not parsed by Ansible: without the tag that says "trusted as a template".
-            variable_manager._extra_vars.update(extra_vars)
+            for part in extra_vars:
+                variable_manager._extra_vars.update(_untrusted(_variables(part, loader)))
             return loader, inventory, variable_manager
 
         def _play_ds(self, pattern: str, async_val: int, poll: int) -> Any:
@@ -134,6 +142,20 @@ def _data_only(command: type[CLI], extra_vars: dict[str, Any]) -> type[CLI]:
 
     DataOnly.__name__ = command.__name__
     return DataOnly
+
+
+def _variables(part: dict[str, Any] | str, loader: Any) -> dict[str, Any]:
+    """One part of the extra variables of a user other than admin; a string is parsed as `-e` would parse it."""
+    if isinstance(part, dict):
+        return part
+    parsed = loader.load(part) if part[0] in "[{" else parse_kv(part)
+    if not isinstance(parsed, dict):
+        raise AnsibleOptionsError(f"Invalid extra vars data supplied. '{part}' could not be made into a dictionary")
+    # Objects were checked before they were queued; a string has names only now.
+    for name in parsed:
+        if CONNECTION_VARIABLE.match(name):
+            raise AnsibleOptionsError(f"{name} decides where or how Ansible connects; it is for admin only")
+    return dict(parsed)
 
 
 def _untrusted(value: Any) -> Any:

@@ -11,6 +11,7 @@ from flask import Flask
 from flansible import celery_app
 from flansible.config import Settings
 from flansible.rbac import RbacFile
+from flansible.sealing import Sealer
 from flansible.store import Store
 from flansible.web import docs, problems, routes
 from flansible.web.services import Services
@@ -25,7 +26,12 @@ def create_app(settings: Settings) -> Flask:
     app.json.ensure_ascii = True  # type: ignore[attr-defined]  # what is not UTF-8 travels as an escape
     app.json.sort_keys = False  # type: ignore[attr-defined]  # hosts with failures come first: order says something
     celery_app.configure(settings)
-    services = Services(settings, RbacFile(settings.rbac_file), Store(settings.store_url, settings.retention_days))
+    services = Services(
+        settings,
+        RbacFile(settings.rbac_file),
+        Store(settings.store_url, settings.retention_days),
+        Sealer(settings.secret_key_file),
+    )
     app.extensions["flansible"] = services
     problems.register(app)
     routes.register(app)

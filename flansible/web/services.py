@@ -9,6 +9,7 @@ from flask import current_app
 
 from flansible.config import Settings
 from flansible.rbac import RbacFile
+from flansible.sealing import Sealer
 from flansible.store import Store
 
 
@@ -17,6 +18,7 @@ class Services:
     settings: Settings
     rbac: RbacFile
     store: Store
+    sealer: Sealer
 
 
 def services() -> Services:

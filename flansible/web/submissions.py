@@ -45,7 +45,7 @@ def _submit(run: AuthorizedRun) -> Response:
     task_id = str(uuid.uuid4())
     store = services().store
     # The record first: a worker that gets the message at once must find it.
-    store.submit(task_id, run)
+    store.submit(task_id, run, services().sealer.seal(run.secrets) if run.secrets else b"")
     try:
         celery_app.enqueue(task_id, run.summary)
     except BrokerUnavailable:

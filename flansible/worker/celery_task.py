@@ -16,8 +16,9 @@ from celery import Task
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from flansible.celery_app import RUN_TASK, app, settings
-from flansible.errors import IllegalMove, RunnerError, StoreUnavailable
+from flansible.errors import IllegalMove, RunnerError, SealError, StoreUnavailable
 from flansible.models import AuthorizedRun, State
+from flansible.sealing import Sealer
 from flansible.store import Store
 from flansible.worker.cancellations import Cancellation, Cancellations
 from flansible.worker.forkservers import ForkServers
@@ -70,7 +71,7 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
         return "not queued"
     recorder = Recorder(parts.store, task_id)
     with parts.cancellations.follow(task_id) as cancellation:
-        outcome = _supervise(parts, recorder, run, cancellation)
+        outcome = _supervise(parts, recorder, task_id, run, cancellation)
     _settle(parts, task_id, recorder, outcome)
     return outcome.state.value
 
@@ -86,7 +87,9 @@ def _claim(parts: _Parts, task_id: str, hostname: str) -> AuthorizedRun | None:
             time.sleep(_SETTLE_RETRY_SECONDS)
 
 
-def _supervise(parts: _Parts, recorder: Recorder, run: AuthorizedRun, cancellation: Cancellation) -> Outcome:
+def _supervise(
+    parts: _Parts, recorder: Recorder, task_id: str, run: AuthorizedRun, cancellation: Cancellation
+) -> Outcome:
     found = settings()
     supervisor = Supervisor(
         parts.fork_servers,
@@ -97,8 +100,9 @@ def _supervise(parts: _Parts, recorder: Recorder, run: AuthorizedRun, cancellati
         cancellation=cancellation,
     )
     try:
-        return supervisor.carry_out(run)
-    except RunnerError as error:
+        sealed = parts.store.take_secrets(task_id)
+        return supervisor.carry_out(run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
+    except (RunnerError, SealError, StoreUnavailable) as error:
         return Outcome(State.ERROR, str(error))
     except Exception as error:
         # The border: whatever else went wrong, the task must end, and say that the fault is ours.

@@ -7,13 +7,15 @@ Ansible's own (ansible.config.manager.find_ini_config_file); Ansible itself is n
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _PLAIN_DIRECTORY = "/"
 _USER_CONFIG = "~/.ansible.cfg"
 _SYSTEM_CONFIG = "/etc/ansible/ansible.cfg"
+_READ_ON_LOADING = re.compile(r"ANSIBLE_|PYTHON|LC_|LANG|HOME$|TZ$")
 _CWD_MACRO = b"{{CWD}}"
 
 
@@ -22,32 +24,47 @@ class Configuration:
     """What a fork server was, or must be, started with.
 
     directory: where to start it; config_file: the ansible.cfg it will find there, if any;
-    stamp: that file's version, so that an edit makes another configuration.
+    stamp: that file's version, so that an edit makes another configuration;
+    environment: variables it needs beside the worker's own.
     """
 
     directory: str
     config_file: str | None
     stamp: tuple[int, ...]
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
-def configuration_of(directory: str, environ: Mapping[str, str] = os.environ) -> Configuration:
-    """The configuration of a run in `directory`; runs with equal ones can share a fork server."""
-    config_file = _find(directory, environ)
-    stamp = _stamp(config_file)
-    if _depends_on_directory(directory, config_file, environ):
-        return Configuration(directory, config_file, stamp)
-    return Configuration(_PLAIN_DIRECTORY, config_file, stamp)
+def configuration_of(
+    directory: str, environment: Mapping[str, str] | None = None, environ: Mapping[str, str] = os.environ
+) -> Configuration:
+    """The configuration of a run in `directory`; runs with equal ones can share a fork server.
+
+    environment: variables of the run's own. Those that Ansible or Python reads while it loads are part of the answer;
+    the others are left to the run.
+    """
+    own = {name: value for name, value in (environment or {}).items() if _READ_ON_LOADING.match(name)}
+    effective = {**environ, **own}
+    config_file = _find(directory, effective)
+    place = directory if _depends_on_directory(directory, config_file, effective) else _PLAIN_DIRECTORY
+    return Configuration(place, config_file, _stamp(config_file), tuple(sorted(own.items())))
 
 
 def _find(directory: str, environ: Mapping[str, str]) -> str | None:
     candidates = []
     if "ANSIBLE_CONFIG" in environ:
-        path = os.path.join(directory, os.path.expanduser(os.path.expandvars(environ["ANSIBLE_CONFIG"])))
+        path = os.path.join(directory, _expand_home(os.path.expandvars(environ["ANSIBLE_CONFIG"]), environ))
         candidates.append(os.path.join(path, "ansible.cfg") if os.path.isdir(path) else path)
     if not _world_writable(directory):
         candidates.append(os.path.join(directory, "ansible.cfg"))
-    candidates += [os.path.expanduser(_USER_CONFIG), _SYSTEM_CONFIG]
+    candidates += [_expand_home(_USER_CONFIG, environ), _SYSTEM_CONFIG]
     return next((path for path in candidates if os.access(path, os.R_OK)), None)
+
+
+def _expand_home(path: str, environ: Mapping[str, str]) -> str:
+    """`~` as the run's own HOME has it."""
+    if path.startswith("~/") and environ.get("HOME"):
+        return environ["HOME"] + path[1:]
+    return os.path.expanduser(path)
 
 
 def _depends_on_directory(directory: str, config_file: str | None, environ: Mapping[str, str]) -> bool:

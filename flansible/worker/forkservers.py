@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import IO
 
 from flansible import wire
@@ -45,7 +46,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._complaints,
-                env=_environment(),
+                env={**_environment(), **dict(configuration.environment)},
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -108,10 +109,15 @@ class ForkServers:
         self._lock = threading.Lock()
         self._servers: OrderedDict[Configuration, ForkServer] = OrderedDict()
 
-    def launch(self, directory: str, channel: socket.socket, output: int, events: int) -> None:
-        """Start a run under the configuration of `directory`. Raises RunnerError, StartFailure among them."""
+    def launch(
+        self, directory: str, environment: Mapping[str, str], channel: socket.socket, output: int, events: int
+    ) -> None:
+        """Start a run under the configuration of `directory`. Raises RunnerError, StartFailure among them.
+
+        environment: what the run sets beside the worker's own; Ansible's variables among it make a configuration.
+        """
         for _ in range(2):
-            server = self._server(configuration_of(directory))
+            server = self._server(configuration_of(directory, environment))
             try:
                 return server.launch(channel, output, events)
             except OSError as error:

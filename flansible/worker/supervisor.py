@@ -17,7 +17,7 @@ from typing import Any
 
 from flansible import wire
 from flansible.errors import StartFailure, WireError
-from flansible.models import AuthorizedRun, State, Step
+from flansible.models import AuthorizedRun, Secrets, State, Step
 from flansible.store import ColourMark
 from flansible.worker.cancellations import Cancellation
 from flansible.worker.colours import ColourSplitter, choose_mark
@@ -123,9 +123,11 @@ class Supervisor:
         self._deadline = time.monotonic() + timeout_seconds
         self._grace_seconds = grace_seconds
         self._cancellation = cancellation
+        self._secrets: Secrets | None = None
 
-    def carry_out(self, run: AuthorizedRun) -> Outcome:
+    def carry_out(self, run: AuthorizedRun, secrets: Secrets | None = None) -> Outcome:
         """Raises RunnerError when a step cannot be started at all."""
+        self._secrets = secrets
         outcome = Outcome(State.ERROR, "the run has no steps")
         for step in run.steps:
             try:
@@ -147,7 +149,7 @@ class Supervisor:
                 for descriptor in (output, events):
                     # Our ends only: Ansible refuses a standard output that does not block.
                     os.set_blocking(descriptor, False)
-                self._fork_servers.launch(step.cwd, theirs, output_end, events_end)
+                self._fork_servers.launch(step.cwd, step.environment, theirs, output_end, events_end)
             finally:
                 theirs.close()
                 os.close(output_end)
@@ -167,6 +169,7 @@ class Supervisor:
             "type": "run",
             "grace_seconds": self._grace_seconds,
             "colour_mark": colour_mark,
+            "secrets": self._secrets.model_dump() if self._secrets and step.program != "git" else None,
             **step.model_dump(mode="json"),
         }
         try:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,53 @@ def rabbitmq(directory: Path) -> tuple[Server, Server]:
     }
     mapper = Server([require("epmd"), "-port", str(mapper_port), "-address", "127.0.0.1"], mapper_port, directory)
     return Server([RABBITMQ], port, directory, environ), mapper
+
+
+@dataclass(frozen=True)
+class SshServer:
+    """An sshd on loopback and two users of its own that it lets in by password, the first by key as well."""
+
+    server: Server
+    users: tuple[str, str]
+    password: str
+    private_key: str
+    host_key: str
+
+
+def sshd(directory: Path) -> SshServer:
+    """Needs root: to make users and to become them. The caller removes them with `remove_users`."""
+    program = require("/usr/sbin/sshd")
+    if os.geteuid() != 0:
+        pytest.skip("an sshd with users of its own needs root")
+    Path("/run/sshd").mkdir(exist_ok=True)
+    users = (f"fl-a-{os.getpid()}", f"fl-b-{os.getpid()}")
+    password = f"pass-{os.getpid()}-Wörd"
+    hashed = subprocess.run(
+        ["openssl", "passwd", "-6", "-stdin"], input=password, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    for user in users:
+        command = ["useradd", "--create-home", "--home-dir", str(directory / user), "--shell", "/bin/sh", user]
+        subprocess.run(command, check=True)
+        subprocess.run(["chpasswd", "-e"], input=f"{user}:{hashed}\n", text=True, check=True)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)], check=True)
+    authorized = directory / "authorized_keys"
+    shutil.copy(directory / "user.pub", authorized)
+    directory.chmod(0o755)
+    authorized.chmod(0o644)
+    port = free_port()
+    config = directory / "sshd_config"
+    config.write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\nAuthorizedKeysFile {authorized}\n"
+        f"PidFile {directory}/pid\nPasswordAuthentication yes\nUsePAM no\nStrictModes no\n"
+        f"AllowUsers {users[0]}\nMaxSessions 100\nMaxStartups 100\nSubsystem sftp internal-sftp\n"
+    )
+    server = Server([program, "-D", "-e", "-f", str(config)], port, directory)
+    server.start()
+    host_key = (directory / "host.pub").read_text()
+    return SshServer(server, users, password, (directory / "user").read_text(), host_key)
+
+
+def remove_users(users: tuple[str, str]) -> None:
+    for user in users:
+        subprocess.run(["userdel", "--force", "--remove", user], check=False, capture_output=True)

@@ -1,0 +1,61 @@
+"""Seals what only a run may read, while it waits in the store: authenticated encryption with a key outside Redis.
+
+The web process seals, the worker opens; both read `secret_key_file`. Fernet (AES-128-CBC with HMAC-SHA-256) comes with
+the cryptography package that Ansible itself needs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from flansible.errors import ConfigurationError, Fault, SealError
+from flansible.models import Secrets
+
+
+class Sealer:
+    """Seals and opens with one key, read when first needed."""
+
+    def __init__(self, key_file: Path) -> None:
+        self._key_file = key_file
+
+    def seal(self, secrets: Secrets) -> bytes:
+        """Raises SealError when the key cannot be read or made."""
+        return self._fernet().encrypt(secrets.model_dump_json().encode())
+
+    def open(self, sealed: bytes) -> Secrets:
+        """Raises SealError when it was sealed with another key."""
+        try:
+            return Secrets.model_validate_json(self._fernet().decrypt(sealed))
+        except InvalidToken:
+            message = "the secrets were sealed with another key; web and worker need the same secret_key_file"
+            raise SealError(message) from None
+
+    def _fernet(self) -> Fernet:
+        try:
+            return Fernet(read_or_make_key(self._key_file))
+        except (ConfigurationError, ValueError) as error:
+            raise SealError(f"secrets cannot be sealed: {error}") from error
+
+
+def read_or_make_key(path: Path) -> bytes:
+    """The key in `path`, made when there is none; whoever comes second reads what the first has made."""
+    try:
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Complete before it has its name, so that nobody reads half a key.
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(Fernet.generate_key())
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                pass
+            finally:
+                os.unlink(temporary)
+        return path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigurationError([Fault(str(path), "secret_key_file", f"cannot be read or made: {error}")]) from error

@@ -1,0 +1,188 @@
+"""Options that need something real on the other side: ssh with key and password, become, vaults, environment."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance import servers
+from tests.acceptance.conftest import DEV, Service, write
+
+MARKER = "MaRkErWoRd"
+
+
+@pytest.fixture(scope="module")
+def ssh(root: Path) -> Iterator[servers.SshServer]:
+    directory = Path(tempfile.mkdtemp(prefix="fl-ssh-"))  # the users' homes: others must be able to enter it
+    found = servers.sshd(directory)
+    yield found
+    found.server.stop()
+    servers.remove_users(found.users)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def far(root: Path, ssh: servers.SshServer) -> dict[str, Any]:
+    """A request for a host that is reached by ssh alone."""
+    known = write(root / "known_hosts", f"[127.0.0.1]:{ssh.server.port} {ssh.host_key}")
+    inventory = write(
+        root / "inventories/ssh",
+        f"far ansible_host=127.0.0.1 ansible_port={ssh.server.port} ansible_user={ssh.users[0]} "
+        # No ControlPersist: its master would outlive the test.
+        f"ansible_python_interpreter=/usr/bin/python3 ansible_ssh_args='-C' ansible_ssh_common_args='-o UserKnownHostsFile={known}'\n",
+    )
+    return {"host_pattern": "far", "inventory": str(inventory), "module": "command", "module_args": "id -un"}
+
+
+def test_ssh_with_a_private_key_in_the_request(service: Service, far: dict[str, Any], ssh: servers.SshServer) -> None:
+    status, output = service.run("ansiblecommand", {**far, "private_key": ssh.private_key})
+    assert status["Status"] == "SUCCESS", output
+    assert ssh.users[0] in output
+
+
+def test_ssh_with_a_private_key_file_of_the_worker(
+    service: Service, far: dict[str, Any], ssh: servers.SshServer, root: Path
+) -> None:
+    key = write(root / "key", ssh.private_key)
+    key.chmod(0o600)
+    status, output = service.run("ansiblecommand", {**far, "private_key_file": str(key)})
+    assert status["Status"] == "SUCCESS", output
+
+
+def test_ssh_with_a_password(service: Service, far: dict[str, Any], ssh: servers.SshServer) -> None:
+    servers.require("sshpass")
+    status, output = service.run("ansiblecommand", {**far, "connection_password": ssh.password})
+    assert status["Status"] == "SUCCESS", output
+    assert ssh.password not in output
+
+
+def test_a_wrong_password_is_unreachable(service: Service, far: dict[str, Any]) -> None:
+    servers.require("sshpass")
+    status, output = service.run("ansiblecommand", {**far, "connection_password": MARKER})
+    assert (status["state"], status["returncode"]) == ("failed", 4)
+    assert MARKER not in output
+
+
+def test_become_with_a_password(service: Service, far: dict[str, Any], ssh: servers.SshServer) -> None:
+    servers.require("sshpass")
+    become = {"become": True, "become_method": "su", "become_user": ssh.users[1], "become_password": ssh.password}
+    body = {**far, **become, "connection_password": ssh.password, "module": "raw"}
+    status, output = service.run("ansiblecommand", body)
+    assert status["Status"] == "SUCCESS", output
+    assert ssh.users[1] in output
+
+
+@pytest.fixture(scope="module")
+def vaults(root: Path, service: Service) -> Path:
+    """A playbook whose variables are encrypted under two vault ids."""
+    directory = root / "playbooks/vaulted"
+    files = {}
+    for label in ("dev", "ops"):
+        password = write(directory / f".{label}", f"{label} vault password\n")
+        command = ["ansible-vault", "encrypt_string", f"{label} text", "--name", label]
+        command += ["--encrypt-vault-id", label, "--vault-id", f"{label}@{password}"]
+        done = subprocess.run(command, env=service.environ, capture_output=True, text=True, check=True)
+        files[label] = done.stdout
+    write(directory / "group_vars/all.yml", "\n".join(files.values()))
+    show = "".join(f"    - debug: msg='{{{{ {label} }}}}'\n" for label in files)
+    write(directory / "show.yml", f"- hosts: localhost\n  gather_facts: no\n  tasks:\n{show}")
+    write(directory / "inventory", "localhost ansible_connection=local\n")
+    return directory
+
+
+def test_vaults_open_by_id_by_file_and_by_password(service: Service, vaults: Path) -> None:
+    body = {"playbook_dir": str(vaults), "playbook": "show.yml", "inventory": "inventory"}
+    ways = (
+        {"vault_id": ["dev@.dev", "ops@.ops"]},
+        {"vault_password": {"dev": "dev vault password", "ops": "ops vault password"}},
+        {"vault_id": ["dev@.dev", "ops@prompt"], "vault_password": {"ops": "ops vault password"}},
+        {"vault_password_file": [".dev", ".ops"]},
+    )
+    for way in ways:
+        status, output = service.run("ansibleplaybook", {**body, **way})
+        assert status["Status"] == "SUCCESS", output
+        assert "dev text" in output and "ops text" in output
+
+
+def test_a_wrong_vault_password_fails_and_is_not_shown(service: Service, vaults: Path) -> None:
+    body = {"playbook_dir": str(vaults), "playbook": "show.yml", "inventory": "inventory", "vault_password": MARKER}
+    status, output = service.run("ansibleplaybook", body)
+    assert status["state"] == "failed"
+    assert MARKER not in output
+
+
+def test_environment_reaches_ansible_and_its_modules(service: Service) -> None:
+    body = {
+        "module": "command",
+        "module_args": "printenv FL_WORD",
+        "environment": {"FL_WORD": "for the module", "ANSIBLE_VERBOSITY": "1", "ANSIBLE_NOCOLOR": "1"},
+    }
+    status, output = service.run("ansiblecommand", body)
+    assert status["Status"] == "SUCCESS"
+    assert "for the module" in output
+    assert "No config file found" in output  # what verbosity 1 prints first
+    _, output = service.run("ansiblecommand", {"module": "command", "module_args": "printenv FL_WORD"})
+    assert "for the module" not in output
+
+
+def test_environment_of_a_restricted_user_is_refused(service: Service, root: Path) -> None:
+    body = {"module": "debug", "inventory": str(root / "inventories/dev"), "environment": {"ANSIBLE_CONFIG": "/x"}}
+    reply = service.client(DEV).post("/api/ansiblecommand", json=body)
+    assert (reply.status_code, reply.json()["code"]) == (403, "environment_forbidden")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"connection": "local"},
+        {"private_key_file": "/root/.ssh/id_ed25519"},
+        {"ssh_common_args": "-o ProxyCommand=id"},
+        {"ssh_extra_args": "-o ProxyCommand=id"},
+        {"sftp_extra_args": "x"},
+        {"scp_extra_args": "x"},
+        {"module_path": "/tmp"},
+        {"connection_password_file": "/etc/shadow"},
+        {"become_password_file": "/etc/shadow"},
+        {"tree": "/tmp/x"},
+        {"vault_id": "dev@/etc/shadow"},
+        {"vault_id": ["/etc/shadow"]},
+        {"playbook_dir": "../outside"},
+        {"extra_vars": "@/etc/passwd"},
+        {"extra_vars": [{"a": 1}, " @/etc/passwd"]},
+    ],
+)
+def test_fields_that_reach_beyond_the_inventory_are_for_admin(
+    service: Service, root: Path, fields: dict[str, Any]
+) -> None:
+    body = {"module": "debug", "inventory": str(root / "inventories/dev"), **fields}
+    reply = service.client(DEV).post("/api/ansiblecommand", json=body)
+    assert reply.status_code == 403, reply.text
+
+
+def test_variables_of_a_restricted_user_as_text_are_data_too(service: Service, root: Path) -> None:
+    body = {"module": "debug", "module_args": "var=word", "host_pattern": "dev1"}
+    body |= {"inventory": str(root / "inventories/dev")}
+    play = {"playbook_dir": str(root / "playbooks"), "playbook": "vars.yml", "inventory": body["inventory"]}
+    _, output = service.run("ansibleplaybook", {**play, "extra_vars": "given='{{ 6 * 7 }}' other=x"}, DEV)
+    assert "{{ 6 * 7 }}" in output
+    status, output = service.run("ansiblecommand", {**body, "extra_vars": ["ansible_host=prod1"]}, DEV)
+    assert status["state"] == "failed"
+    assert "admin only" in output
+
+
+def test_secrets_are_in_no_record_once_the_run_has_them(service: Service, root: Path) -> None:
+    import redis
+
+    body = {"module": "debug", "become_password": MARKER, "vault_password": MARKER + "2"}
+    service.run("ansiblecommand", body)
+    with redis.Redis(unix_socket_path=str(root / ".flansible/redis.sock")) as store:
+        for key in store.scan_iter("*"):
+            assert not key.endswith(b":secrets")
+            assert MARKER.encode() not in store.dump(key)
+    assert MARKER not in service.log.read_text()

@@ -1,0 +1,368 @@
+"""Flower behind admin's login: a real `flansible up --flower` on a Redis with a password, asked over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from flansible import passwords, redis_server
+from tests.conftest import eventually, missing
+
+ADMIN = ("admin", "MARKER-admin-password")
+DEV = ("dev", "MARKER-dev-password")
+REDIS_PASSWORD = "MARKER-redis-password"
+SECRET = "MARKER-extra-var"
+SCRIPTS = Path(sys.executable).parent
+STOP_SECONDS = 2.0  # it takes hundredths; a busy machine may be slow to notice
+# Not Flower's own list of handlers: what a request of any kind gets is the point.
+PATHS = (
+    "/",
+    "/workers",
+    "/workers?json=1",
+    "/tasks",
+    "/tasks/datatable?draw=1&start=0&length=10&order[0][column]=0",
+    "/broker",
+    "/api/workers",
+    "/api/tasks",
+    "/api/task/types",
+    "/api/queues/length",
+    "/metrics",
+    "/healthcheck",
+    "/static/css/flower.css",
+    "/favicon.ico",
+)
+ELSEWHERE = ("/login", "/logout", "/task/unknown", "/worker/unknown", "/api/task/info/unknown", "/no/such/page", "//")
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ones, as all are held until the last is had."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def write_users(path: Path, *users: tuple[str, str]) -> None:
+    path.write_text(json.dumps({"rbac": [{"user": user, "password": password} for user, password in users]}))
+    path.chmod(0o600)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process and its output in `folder`/log, stopped in the end with all it started."""
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    assert process.stdout is not None
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+@dataclass(frozen=True)
+class Service:
+    """One running service with Flower."""
+
+    folder: Path
+    url: str
+    flower_url: str
+    process: psutil.Process
+
+    def ask(self, path: str, auth: tuple[str, str] | None = ADMIN, method: str = "GET", **more: Any) -> httpx.Response:
+        return httpx.request(method, self.flower_url + path, auth=auth, timeout=30, **more)
+
+    @property
+    def flower(self) -> psutil.Process:
+        return next(child for child in self.process.children() if child.cmdline()[4:5] == ["flower"])
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of our own that wants a password: it must not show either."""
+    program = redis_server.find_program()
+    if program is None:
+        missing("redis-server")
+    (port,) = free_ports(1)
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", REDIS_PASSWORD]
+    with running([str(program), *options], tmp_path_factory.mktemp("redis")):
+        eventually(lambda: listens(port))
+        yield f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="module")
+def service(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    port, flower_port = free_ports(2)
+    config = folder / "config.ini"
+    config.write_text(
+        f"[Default]\nCELERY_BROKER_URL = {redis_url}\nCELERY_RESULT_BACKEND = {redis_url}\n"
+        f"Flask_tcp_port = {port}\nflower_tcp_port = {flower_port}\n"
+    )
+    config.chmod(0o600)
+    write_users(folder / "rbac.json", ADMIN, DEV)
+    with running([str(SCRIPTS / "flansible"), "up", "--flower"], folder) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("Flansible is ready"), (folder / "log").read_text()
+        eventually(lambda: listens(flower_port))
+        yield Service(
+            folder, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{flower_port}", psutil.Process(process.pid)
+        )
+
+
+@pytest.fixture(scope="module")
+def task_id(service: Service) -> str:
+    """A task that is over, and that Flower has heard of."""
+    body = {"module": "debug", "module_args": {"msg": "hi"}, "extra_vars": {"secret": SECRET}}
+    reply = httpx.post(f"{service.url}/api/ansiblecommand", json=body, auth=ADMIN, timeout=30)
+    assert reply.status_code == 202, reply.text
+    found = str(reply.json()["task_id"])
+    eventually(lambda: service.ask("/api/tasks").json().get(found, {}).get("state") == "SUCCESS", 60)
+    return found
+
+
+@pytest.mark.parametrize("path", PATHS + ELSEWHERE)
+def test_nothing_is_shown_without_admins_login(service: Service, path: str) -> None:
+    for auth in (None, DEV, ("admin", "wrong"), ("admin", DEV[1]), ("admin", ""), ("", "")):
+        reply = service.ask(path, auth)
+        assert reply.status_code == 401, auth
+        assert reply.headers["WWW-Authenticate"].startswith("Basic ")
+        assert "Flower is for the user admin" in reply.text
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "PROPFIND"])
+def test_no_method_gets_round_the_login(service: Service, method: str) -> None:
+    for path in ("/", "/api/tasks", "/api/worker/shutdown/x", "/static/css/flower.css"):
+        assert service.ask(path, None, method).status_code == 401
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_admin_sees_every_page(service: Service, path: str) -> None:
+    reply = service.ask(path)
+    assert reply.status_code == 200
+    assert reply.headers["X-Frame-Options"] == "DENY"
+
+
+def test_a_page_that_does_not_exist_is_404_for_admin(service: Service) -> None:
+    assert service.ask("/no/such/page").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Basic",
+        "Basic !!!",
+        "Basic " + base64.b64encode(b"admin").decode(),
+        "Basic " + base64.b64encode(b"admin:\xff\xfe").decode(),
+        "Basic " + base64.b64encode(b"admin:" + b"x" * 20000).decode(),
+        "Basic " + base64.b64encode(b"admin:MARKER-admin-password\0").decode(),
+        "Bearer " + base64.b64encode(b"admin:MARKER-admin-password").decode(),
+    ],
+)
+def test_a_login_that_is_none_is_refused(service: Service, header: str) -> None:
+    assert service.ask("/api/tasks", None, headers={"Authorization": header}).status_code == 401
+
+
+def test_a_second_authorization_header_does_not_help(service: Service) -> None:
+    good = "Basic " + base64.b64encode(":".join(ADMIN).encode()).decode()
+    headers = [("Authorization", "Basic x"), ("Authorization", good)]
+    assert service.ask("/api/tasks", None, headers=headers).status_code == 401
+
+
+def test_a_refused_upload_is_answered_and_the_connection_still_serves(service: Service) -> None:
+    with httpx.Client(base_url=service.flower_url, timeout=30) as client:
+        assert client.post("/api/task/send-task/x", content=b"x" * 500_000).status_code == 401
+        assert client.get("/api/tasks", auth=ADMIN).status_code == 200
+
+
+def test_a_changed_password_counts_at_once(service: Service) -> None:
+    rbac = service.folder / "rbac.json"
+    before = rbac.read_text()
+    try:
+        passwords.set_password(rbac, "admin", "another one, hashed: ü")
+        assert service.ask("/").status_code == 401
+        assert service.ask("/", ("admin", "another one, hashed: ü")).status_code == 200
+        rbac.write_text("{ broken")
+        assert service.ask("/", ("admin", "another one, hashed: ü")).status_code == 200
+        write_users(rbac, DEV)
+        assert service.ask("/", ("admin", "another one, hashed: ü")).status_code == 401
+    finally:
+        rbac.write_text(before)
+    assert service.ask("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1"},
+        {"Origin": "http://[broken"},
+        {"Referer": "https://evil.example/page"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:1"},
+    ],
+)
+def test_a_post_from_a_page_of_another_site_is_refused(service: Service, headers: dict[str, str]) -> None:
+    reply = service.ask("/tasks/datatable", method="POST", headers=headers)
+    assert reply.status_code == 403
+    assert "another site" in reply.text
+
+
+def test_flowers_own_page_may_post(service: Service) -> None:
+    form = {"draw": "1", "start": "0", "length": "10", "order[0][column]": "0", "columns[0][data]": "args"}
+    for headers in ({"Origin": service.flower_url}, {"Sec-Fetch-Site": "same-origin"}, {}):
+        assert service.ask("/tasks/datatable", method="POST", data=form, headers=headers).status_code == 200
+
+
+def test_flower_changes_nothing(service: Service, task_id: str) -> None:
+    """A task revoked in Flower would leave its record queued for ever."""
+    worker = next(iter(service.ask("/api/workers?refresh=1").json()))
+    for path in (f"worker/shutdown/{worker}", f"task/revoke/{task_id}", "task/send-task/flansible.run"):
+        reply = service.ask(f"/api/{path}", method="POST")
+        assert reply.status_code == 403
+        assert "ansibletaskcancel" in reply.text
+
+
+def test_a_task_appears_with_a_readable_line(service: Service, task_id: str) -> None:
+    line = "admin: adhoc debug on localhost"
+    assert service.ask("/api/tasks").json()[task_id]["args"] == f"({line})"
+    assert line in service.ask(f"/task/{task_id}").text
+    assert 'data-column="args"' in service.ask("/tasks").text
+    assert service.ask(f"/api/task/info/{task_id}").json()["result"] == "'succeeded'"
+
+
+def test_no_secret_is_on_any_page(service: Service, task_id: str) -> None:
+    worker = next(iter(service.ask("/api/workers?refresh=1").json()))
+    pages = (f"/task/{task_id}", f"/api/task/info/{task_id}", f"/worker/{worker}", "/api/workers?refresh=1")
+    for path in (*PATHS, *pages):
+        reply = service.ask(path)
+        assert reply.status_code == 200, path
+        assert "MARKER" not in reply.text, path
+
+
+def test_no_password_is_in_flowers_arguments_or_environment(service: Service) -> None:
+    flower = service.flower
+    assert "MARKER" not in " ".join(flower.cmdline())
+    assert "MARKER" not in json.dumps(flower.environ())
+    assert "MARKER" not in (service.folder / "log").read_text()
+
+
+# Flower alone, with a broker that is away.
+
+FLOWER = [sys.executable, "-P", "-m", "flansible", "flower"]
+# A later Flower's handler, of a class that has none of Flower's own checks.
+WITH_A_NEW_HANDLER = """
+import flower.urls, tornado.web
+from flansible import __main__
+class Later(tornado.web.RequestHandler):
+    def get(self): self.write("shown")
+flower.urls.handlers.insert(0, (r"/later", Later))
+__main__.main()
+"""
+
+
+@pytest.fixture
+def flower_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The port that Flower, started in tmp_path, listens on. Its broker is away."""
+    (port,) = free_ports(1)
+    monkeypatch.setenv("FLANSIBLE_FLOWER_TCP_PORT", str(port))
+    for key in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        monkeypatch.setenv(f"FLANSIBLE_{key}", f"redis+socket://{tmp_path}/nobody-listens")
+    write_users(tmp_path / "rbac.json", ADMIN)
+    return port
+
+
+def test_a_handler_that_a_later_flower_brings_is_behind_the_login(tmp_path: Path, flower_port: int) -> None:
+    with running([sys.executable, "-P", "-c", WITH_A_NEW_HANDLER, "flower"], tmp_path):
+        eventually(lambda: listens(flower_port))
+        url = f"http://127.0.0.1:{flower_port}/later"
+        assert httpx.get(url, timeout=30).status_code == 401
+        assert httpx.get(url, auth=ADMIN, timeout=30).text == "shown"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_at_once_even_when_the_broker_is_away(tmp_path: Path, flower_port: int, number: int) -> None:
+    with running(FLOWER, tmp_path) as process:
+        eventually(lambda: listens(flower_port))
+        assert httpx.get(f"http://127.0.0.1:{flower_port}/", timeout=30).status_code == 401
+        process.send_signal(number)
+        assert process.wait(STOP_SECONDS) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def refused_start(folder: Path, **environ: str) -> str:
+    """What it says when it does not start."""
+    ended = subprocess.run(
+        FLOWER,
+        cwd=folder,
+        env=os.environ | environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_it_does_not_start_without_an_admin(tmp_path: Path, flower_port: int) -> None:
+    write_users(tmp_path / "rbac.json", DEV)
+    assert "has no user admin" in refused_start(tmp_path)
+
+
+def test_it_does_not_start_on_a_broken_rbac_file(tmp_path: Path, flower_port: int) -> None:
+    (tmp_path / "rbac.json").write_text("{")
+    assert "is not JSON" in refused_start(tmp_path)
+    (tmp_path / "rbac.json").unlink()
+    assert "cannot be read" in refused_start(tmp_path)
+
+
+def test_the_password_everybody_knows_is_for_loopback_only(tmp_path: Path, flower_port: int) -> None:
+    write_users(tmp_path / "rbac.json", ("admin", "admin"))
+    assert "flansible passwd admin" in refused_start(tmp_path, FLANSIBLE_FLOWER_TCP_IP="0.0.0.0")
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path, flower_port: int) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", flower_port))
+        taken.listen()
+        assert f"port {flower_port}" in refused_start(tmp_path)
+
+
+def test_stock_flower_works_by_hand(tmp_path: Path, flower_port: int, redis_url: str) -> None:
+    os.environ["FLANSIBLE_CELERY_BROKER_URL"] = redis_url  # the fixture's monkeypatch takes it back
+    options = ["--address=127.0.0.1", f"--port={flower_port}"]
+    with running([str(SCRIPTS / "celery"), "-A", "flansible.celery_app", "flower", *options], tmp_path):
+        eventually(lambda: listens(flower_port))
+        assert httpx.get(f"http://127.0.0.1:{flower_port}/", timeout=30).status_code == 200

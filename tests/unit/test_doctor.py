@@ -1,0 +1,414 @@
+"""`flansible doctor` on real files, programs and a real Redis; whole runs of it are processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.security import generate_password_hash
+
+from flansible import doctor
+from flansible.config import Settings
+from flansible.doctor import Check, Mark
+from tests.conftest import RedisServer, eventually
+
+MakeSettings = Callable[..., Settings]
+FLANSIBLE = [sys.executable, "-P", "-m", "flansible"]
+MARKER = "MARKER-password"
+HASHED = generate_password_hash(MARKER)
+
+
+def run(folder: Path, *arguments: str, **environ: str) -> tuple[int, str]:
+    """Exit code and output of `flansible doctor` in `folder`."""
+    ended = subprocess.run(
+        [*FLANSIBLE, "doctor", *arguments],
+        cwd=folder,
+        env=os.environ | environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="backslashreplace",
+        timeout=120,
+    )
+    assert "Traceback" not in ended.stdout, ended.stdout
+    assert MARKER not in ended.stdout, ended.stdout
+    return ended.returncode, ended.stdout
+
+
+def write_config(folder: Path, **values: object) -> Path:
+    path = folder / "config.ini"
+    path.write_text("[Default]\n" + "".join(f"{key} = {value}\n" for key, value in values.items()))
+    path.chmod(0o600)
+    return path
+
+
+def write_users(path: Path, *users: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({"rbac": list(users)}))
+    path.chmod(0o600)
+    return path
+
+
+def user(name: str = "admin", password: str = HASHED, *inventories: object) -> dict[str, Any]:
+    return {"user": name, "password": password, "inventories": [str(path) for path in inventories]}
+
+
+def marks(checks: list[Check], *parts: str) -> list[Mark]:
+    """The marks of the lines that have all these parts."""
+    return [check.mark for check in checks if all(part in str(check) for part in parts)]
+
+
+# Whole runs.
+
+
+def test_a_good_installation_has_nothing_to_mend(tmp_path: Path, own_redis: RedisServer) -> None:
+    write_config(tmp_path, CELERY_BROKER_URL=own_redis.url, CELERY_RESULT_BACKEND=own_redis.url)
+    write_users(tmp_path / "rbac.json", user())
+    (tmp_path / "playbooks").mkdir(mode=0o755)
+    code, output = run(tmp_path)
+    assert code == 0, output
+    assert "FAIL" not in output
+    for subject in (
+        "python",
+        "locale",
+        "ansible-core",
+        "configuration",
+        "rbac.json",
+        "playbook_root",
+        "disk",
+        "broker",
+    ):
+        assert f"\nok   {subject}: " in f"\n{output}"
+    assert "keeps an append-only file" in output
+    assert "evicts nothing" in output
+    assert "warn worker: none answers" in output
+
+
+def test_a_fresh_machine_has_nothing_to_mend(tmp_path: Path) -> None:
+    code, output = run(tmp_path)
+    assert code == 0, output
+    assert "`flansible up` starts it" in output
+    assert "flansible passwd admin" in output
+
+
+def test_a_worker_that_answers_is_named(tmp_path: Path, own_redis: RedisServer) -> None:
+    config = write_config(tmp_path, CELERY_BROKER_URL=own_redis.url, CELERY_RESULT_BACKEND=own_redis.url)
+    command = [*FLANSIBLE, "worker", "--config", str(config), "--name", "doctored"]
+    with (tmp_path / "log").open("w") as log:
+        worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        assert eventually(lambda: "ok   worker: doctored@" in run(tmp_path)[1], 60)
+    finally:
+        worker.terminate()
+        worker.wait(30)
+
+
+def test_every_fault_of_the_configuration_is_a_line(tmp_path: Path) -> None:
+    write_config(tmp_path, Flask_tcp_port="high", playbok_root="/x", worker_concurrency=0)
+    code, output = run(tmp_path, FLANSIBLE_FORKS="7")
+    assert code == 1
+    faults = [line for line in output.splitlines() if line.startswith("FAIL configuration: ")]
+    assert len(faults) == 4
+    assert "were not looked at" in output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"CELERY_BROKER_URL = redis://:{MARKER}@localhost/0\n",
+        f"[Default]\nCELERY_BROKER_URL redis://:{MARKER}@localhost/0\n",
+        f"[Default]\nCELERY_BROKER_URL = http://user:{MARKER}@localhost/0\n",
+        f"[Default]\nCELERY_BROKER_URL = amqp://user:{MARKER}@127.0.0.1:1//\n",
+        f"[Default]\nCELERY_BROKER_URL = amqp://user:{MARKER}@127.0.0.1:x//\n",
+        f"[Default]\nCELERY_RESULT_BACKEND = redis://:a/{MARKER}@localhost:6379/0\n",
+        f"[Default]\nCELERY_RESULT_BACKEND = redis://:{MARKER}@127.0.0.1:1/0\n",
+        f"[Default]\nCELERY_RESULT_BACKEND = redis+socket://:{MARKER}@/nobody/listens\n",
+    ],
+)
+def test_a_password_in_a_broken_url_is_never_printed(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "config.ini"
+    config.write_text(text)
+    config.chmod(0o644)
+    code, output = run(tmp_path)
+    assert code == 1
+    assert f"chmod o-r {config}" in output
+
+
+@pytest.mark.parametrize("value", ["C", "xx_YY.UTF-8"])
+def test_a_locale_that_ansible_refuses_is_a_failure(tmp_path: Path, value: str) -> None:
+    code, output = run(tmp_path, LC_ALL=value)
+    assert code == 1
+    assert "FAIL locale" in output
+    assert "C.UTF-8" in output
+
+
+def test_without_programs_on_the_path_ssh_fails_and_git_warns(tmp_path: Path) -> None:
+    code, output = run(tmp_path, PATH=str(tmp_path))
+    assert code == 1
+    assert "FAIL ssh: is not on the PATH" in output
+    assert "warn git: is not on the PATH" in output
+    assert "apt-get install openssh-client" in output
+
+
+def test_odd_states_of_the_machine_end_in_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "config.ini").mkdir()
+    assert run(tmp_path, FLANSIBLE_CONFIG=str(tmp_path / "config.ini"))[0] == 1
+    assert run(tmp_path, "--config", "no-such-file")[0] == 1
+    assert run(tmp_path, FLANSIBLE_DATA_DIR="~no-such-user/x")[0] == 1
+    (tmp_path / "rbac.json").mkdir()
+    assert run(tmp_path)[0] == 1
+
+
+def test_a_path_that_cannot_be_printed_is_no_obstacle(tmp_path: Path) -> None:
+    odd = tmp_path / "größe\n\udcff"
+    odd.mkdir()
+    code, output = run(odd, PYTHONIOENCODING="ascii")
+    assert code == 0
+    assert "gr\\xf6\\xdfe" in output
+
+
+def test_a_working_directory_that_is_gone_is_no_obstacle(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'rmdir "$PWD" && exec "$@"'
+    ended = subprocess.run(
+        ["sh", "-c", script, "sh", *FLANSIBLE, "doctor"], cwd=gone, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "FAIL configuration" in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+# Area by area: the machine.
+
+
+def test_the_tested_range_of_ansible_is_the_one_of_setup_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = doctor.ansible()
+    assert found.mark is Mark.OK and "2.19" in found.found and "<2.20" in found.found
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    (absent,) = doctor.ansible()
+    assert absent.mark is Mark.FAIL and "pip install" in absent.advice
+    write_metadata(tmp_path, "ansible_core", "2.20.1")
+    (unknown,) = doctor.ansible()
+    assert unknown.mark is Mark.WARN
+    write_metadata(tmp_path, "flansible", "1", "Requires-Dist: click\nRequires-Dist: ansible-core<2.20,>=2.19\n")
+    (newer,) = doctor.ansible()
+    assert newer.mark is Mark.FAIL and "2.20.1" in newer.found and "ansible-core<2.20,>=2.19" in newer.advice
+
+
+def write_metadata(folder: Path, name: str, version: str, more: str = "") -> None:
+    place = folder / f"{name}-{version}.dist-info"
+    place.mkdir()
+    text = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n{more}"
+    (place / "METADATA").write_text(text)
+    # importlib.metadata notices new entries of a folder by its time stamp.
+    os.utime(folder, ns=(place.stat().st_mtime_ns + 1, place.stat().st_mtime_ns + 1))
+
+
+def test_an_ssh_that_hangs_or_fails_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "ssh"
+    program.write_text("#!/bin/sh\necho broken >&2; exit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert marks(doctor.ssh(), "failed: broken") == [Mark.FAIL]
+    monkeypatch.setattr(doctor, "PROGRAM_SECONDS", 0.3)
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    assert marks(doctor.ssh(), "did not end") == [Mark.FAIL]
+
+
+def test_root_is_warned() -> None:
+    assert doctor.account()[0].mark is (Mark.WARN if os.geteuid() == 0 else Mark.OK)
+
+
+def test_an_area_that_stumbles_is_a_line_that_quotes_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumbles() -> list[Check]:
+        raise ValueError(f"cannot cast {MARKER}")
+
+    (check,) = doctor.look("redis", stumbles)
+    assert check.mark is Mark.FAIL and "ValueError" in str(check) and MARKER not in str(check)
+
+
+def test_a_check_is_one_line_without_the_password_of_a_url() -> None:
+    line = str(Check(Mark.FAIL, "redis", f"redis://u:{MARKER}@h:1/0\nand\x1b[31m", "mend it"))
+    assert MARKER not in line and line.isprintable()
+
+
+# Area by area: what was configured.
+
+
+def test_a_config_others_can_write_is_a_failure(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    path.chmod(0o666)
+    loaded: list[Settings] = []
+    assert marks(doctor.configuration(str(path), loaded), "write", f"chmod o-w {path}") == [Mark.FAIL]
+    assert loaded
+    path.chmod(0o644)
+    assert marks(doctor.configuration(str(path), []), "chmod") == []
+
+
+def test_a_folder_in_which_others_can_replace_the_file_is_a_failure(tmp_path: Path, settings: Settings) -> None:
+    write_users(settings.rbac_file, user())
+    tmp_path.chmod(0o777)
+    assert marks(doctor.users(settings), "replace", f"chmod o-w {tmp_path}") == [Mark.FAIL]
+    tmp_path.chmod(0o1777)
+    assert marks(doctor.users(settings), "replace") == []
+
+
+def test_a_missing_rbac_file_is_a_warning(settings: Settings) -> None:
+    assert marks(doctor.users(settings), "flansible passwd admin") == [Mark.WARN]
+
+
+def test_every_fault_of_the_rbac_file_is_a_line(settings: Settings) -> None:
+    write_users(settings.rbac_file, {"user": "a:b", "password": "x"}, {"user": "c", "password": 1, "more": 2})
+    assert marks(doctor.users(settings), "rbac[") == [Mark.FAIL] * 3
+
+
+def test_hashed_passwords_are_well(settings: Settings) -> None:
+    write_users(settings.rbac_file, user())
+    assert [check.mark for check in doctor.users(settings)] == [Mark.OK]
+
+
+def test_plain_passwords_are_a_warning_with_the_command_to_type(make_settings: MakeSettings, tmp_path: Path) -> None:
+    settings = make_settings(config_file=tmp_path / "a b.ini")
+    write_users(settings.rbac_file, user(), user("dev user", MARKER))
+    lines = doctor.users(settings)
+    command = f"flansible passwd --config '{tmp_path}/a b.ini' 'dev user'"
+    assert marks(lines, command) == [Mark.WARN]
+    assert MARKER not in "".join(map(str, lines))
+
+
+@pytest.mark.parametrize(("password", "mark"), [(HASHED, Mark.WARN), ("plain", Mark.FAIL)])
+def test_an_rbac_file_that_others_can_read(settings: Settings, password: str, mark: Mark) -> None:
+    write_users(settings.rbac_file, user(password=password)).chmod(0o644)
+    assert marks(doctor.users(settings), "can read", "chmod o-r") == [mark]
+
+
+def test_an_rbac_file_that_others_can_write_is_a_failure(settings: Settings) -> None:
+    write_users(settings.rbac_file, user()).chmod(0o602)
+    assert marks(doctor.users(settings), "can write", "chmod o-w") == [Mark.FAIL]
+
+
+@pytest.mark.parametrize("password", ["admin", generate_password_hash("admin")])
+def test_the_password_everybody_knows(make_settings: MakeSettings, password: str) -> None:
+    settings = make_settings()
+    write_users(settings.rbac_file, user(password=password))
+    said = "admin's password is admin"
+    assert marks(doctor.users(settings), said) == [Mark.WARN]
+    assert marks(doctor.users(make_settings(Flask_tcp_ip="0.0.0.0")), said, "0.0.0.0") == [Mark.FAIL]
+    assert marks(doctor.users(make_settings(flower_tcp_ip="::")), said) == [Mark.FAIL]
+
+
+def test_a_file_without_an_admin_is_a_warning(settings: Settings) -> None:
+    write_users(settings.rbac_file, user("dev"))
+    assert marks(doctor.users(settings), "no user admin") == [Mark.WARN]
+
+
+def test_inventories_that_are_not_there_are_a_warning(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "dev").write_text("localhost\n")
+    write_users(settings.rbac_file, user(), user("dev", HASHED, "dev", "prod"))
+    assert marks(doctor.users(settings), "dev has inventories that are not there", str(tmp_path / "prod")) == [
+        Mark.WARN
+    ]
+    assert marks(doctor.users(settings), str(tmp_path / "dev") + ",") == []
+
+
+def test_the_playbook_root(settings: Settings) -> None:
+    root = settings.playbook_root
+    assert marks(doctor.playbook_root(settings), f"mkdir -p {root}") == [Mark.WARN]
+    root.mkdir(mode=0o755)
+    assert marks(doctor.playbook_root(settings)) == [Mark.OK]
+    root.chmod(0o777)
+    assert marks(doctor.playbook_root(settings), "ansible.cfg") == [Mark.WARN]
+
+
+def test_the_data_dir(make_settings: MakeSettings, tmp_path: Path) -> None:
+    settings = make_settings()
+    place = settings.data_dir
+    assert marks(doctor.data_dir(settings), "not there yet") == [Mark.OK]
+    place.mkdir(mode=0o700)
+    assert marks(doctor.data_dir(settings), f"data_dir: {place}") == [Mark.OK]
+    place.chmod(0o750)
+    assert marks(doctor.data_dir(settings), f"chmod 700 {place}") == [Mark.FAIL]
+    file = tmp_path / "file"
+    file.touch()
+    assert marks(doctor.data_dir(make_settings(data_dir=file)), "not a folder") == [Mark.FAIL]
+
+
+def test_a_data_dir_of_another_user_is_a_failure(settings: Settings) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    settings.data_dir.mkdir(mode=0o700)
+    os.chown(settings.data_dir, 65534, 65534)
+    assert marks(doctor.data_dir(settings), "belongs to user id 65534") == [Mark.FAIL]
+
+
+def test_little_free_space_is_a_warning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert marks(doctor.data_dir(settings), "disk:") in ([Mark.OK], [Mark.WARN])
+    monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 10**18)
+    assert marks(doctor.data_dir(settings), "GB free") == [Mark.WARN]
+
+
+# Area by area: Redis.
+
+
+@pytest.fixture
+def on_redis(make_settings: MakeSettings, own_redis: RedisServer) -> Settings:
+    return make_settings(CELERY_BROKER_URL=own_redis.url, CELERY_RESULT_BACKEND=own_redis.url)
+
+
+def change(server: RedisServer, *words: str) -> None:
+    client = server.client()
+    client.execute_command(*words)
+    client.close()
+
+
+def test_a_redis_that_keeps_nothing_is_a_warning(on_redis: Settings, own_redis: RedisServer) -> None:
+    assert marks(doctor.redis(on_redis), "append-only file") == [Mark.OK]
+    change(own_redis, "CONFIG", "SET", "appendonly", "no")
+    assert marks(doctor.redis(on_redis), "keeps nothing", "CONFIG SET appendonly yes") == [Mark.WARN]
+    change(own_redis, "CONFIG", "SET", "save", "3600 1")
+    assert marks(doctor.redis(on_redis), "snapshots (save 3600 1)") == [Mark.OK]
+
+
+def test_a_redis_that_evicts_is_a_failure(on_redis: Settings, own_redis: RedisServer) -> None:
+    change(own_redis, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    assert marks(doctor.redis(on_redis), "maxmemory 0") == [Mark.OK]
+    change(own_redis, "CONFIG", "SET", "maxmemory", "100mb")
+    assert marks(doctor.redis(on_redis), "CONFIG SET maxmemory-policy noeviction") == [Mark.FAIL]
+
+
+def test_a_redis_that_forbids_config_is_still_judged(on_redis: Settings, own_redis: RedisServer) -> None:
+    change(own_redis, "CONFIG", "SET", "appendonly", "no")
+    change(own_redis, "ACL", "SETUSER", "default", "-config")
+    lines = doctor.redis(on_redis)
+    assert marks(lines, "forbids CONFIG") == [Mark.WARN]
+    assert marks(lines, "evicts nothing") == [Mark.OK]
+    change(own_redis, "ACL", "SETUSER", "default", "-info")
+    assert marks(doctor.redis(on_redis), "settings cannot be read") == [Mark.WARN]
+
+
+def test_a_broker_of_its_own_is_looked_at_too(
+    make_settings: MakeSettings, own_redis: RedisServer, redis_url: str
+) -> None:
+    lines = doctor.redis(make_settings(CELERY_BROKER_URL=redis_url, CELERY_RESULT_BACKEND=own_redis.url))
+    assert marks(lines, "CELERY_RESULT_BACKEND", "append-only") == [Mark.OK]
+    assert marks(lines, "CELERY_BROKER_URL", "keeps nothing") == [Mark.WARN]
+
+
+def test_an_external_redis_that_is_away_is_a_failure(settings: Settings) -> None:
+    assert marks(doctor.redis(settings), "CELERY_RESULT_BACKEND", "does not answer") == [Mark.FAIL]
+
+
+def test_a_redis_that_hangs_is_a_line_in_time(
+    on_redis: Settings, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "AREA_SECONDS", 0.3)
+    own_redis.freeze()
+    assert marks(doctor.look("redis", lambda: doctor.redis(on_redis)), "no answer within") == [Mark.FAIL]
+    own_redis.thaw()
