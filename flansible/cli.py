@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -61,6 +62,8 @@ def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
     from flansible import celery_app
 
     celery_app.configure(settings)
+    # Ansible has good reasons to run as root, and `flansible doctor` tells when it does.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
     # Mingle waits a second for neighbours that have nothing to tell; gossip is chatter nobody here listens to.
     options = ["--quiet", "worker", f"--hostname={name}@%h", f"--loglevel={settings.log_level}"]
     options += ["--without-mingle", "--without-gossip"]

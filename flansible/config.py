@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,19 +30,29 @@ OTHER_VARIABLES = frozenset({"FLANSIBLE_CONFIG", "FLANSIBLE_URL", "FLANSIBLE_USE
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108
 
 
+_REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://")
+_AMQP_SCHEMES = ("amqp://", "amqps://")
+
+
 def _store_url(value: str) -> str:
-    if value == EMBEDDED or value.startswith(("redis://", "rediss://", "redis+socket://")):
-        return value
-    raise ValueError("must be 'embedded' or a redis://, rediss:// or redis+socket:// URL")
+    if value != EMBEDDED and not value.startswith(_REDIS_SCHEMES):
+        raise ValueError("must be 'embedded' or a redis://, rediss:// or redis+socket:// URL")
+    return _with_a_port_that_is_one(value)
 
 
 def _broker_url(value: str) -> str:
-    if value.startswith(("amqp://", "amqps://")):
-        return value
+    if value != EMBEDDED and not value.startswith((*_REDIS_SCHEMES, *_AMQP_SCHEMES)):
+        raise ValueError("must be 'embedded' or a redis://, rediss://, redis+socket:// or amqp:// URL")
+    return _with_a_port_that_is_one(value)
+
+
+def _with_a_port_that_is_one(url: str) -> str:
     try:
-        return _store_url(value)
+        _ = urlsplit(url).port
     except ValueError:
-        raise ValueError("must be 'embedded' or a redis://, rediss://, redis+socket:// or amqp:// URL") from None
+        # Not in its words: they quote what was taken for a port, which may be part of a password.
+        raise ValueError("has a port that is no number up to 65535; is a / or @ in its password escaped?") from None
+    return url
 
 
 def _regular_expression(value: str) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 from werkzeug.security import generate_password_hash
 
 from flansible import rbac
+from flansible.config import is_loopback
 from flansible.errors import ConfigurationError, Fault
 
 DEFAULT_ADMIN_PASSWORD = "admin"
+ADVICE = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_tcp_ip, flower_tcp_ip)"
 _MODE = 0o600
 
 
@@ -44,6 +46,14 @@ def has_default_admin(users: dict[str, rbac.User]) -> bool:
     """Whether admin's password is still the one everybody knows."""
     admin = users.get(rbac.ADMIN)
     return admin is not None and rbac.password_matches(admin.password, DEFAULT_ADMIN_PASSWORD)
+
+
+def refuse_default_admin(path: Path, addresses: list[str]) -> None:
+    """Raises ConfigurationError when admin has the password everybody knows and one of `addresses` is not loopback."""
+    reachable = next((address for address in addresses if not is_loopback(address)), None)
+    if reachable and has_default_admin(rbac.RbacFile(path).users()):
+        message = f"admin's password is still the default, and {reachable} is not a loopback address; {ADVICE}"
+        raise ConfigurationError([Fault(str(path), "admin", message)])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -44,5 +44,6 @@ def command_line(settings: Settings) -> list[str]:
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "loglevel": "warning",
+        "logfile": str(settings.data_dir / "redis.log"),
     }
     return [program, *(word for key, value in options.items() for word in (f"--{key}", value))]

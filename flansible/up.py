@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flansible import passwords, rbac, redis_server
-from flansible.config import Settings
+from flansible.config import Settings, is_loopback
 from flansible.errors import ConfigurationError, Fault
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Service:
         settings = self._settings
         _make_private(settings.data_dir)
         self._lock_file = _lock(settings.data_dir)
-        _prepare_rbac(settings)
+        _prepare_rbac(settings, self._addresses())
         _check_port(settings.Flask_tcp_ip, settings.Flask_tcp_port, "Flask_tcp_port")
         self._children = self._plan()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -70,6 +70,11 @@ class Service:
             return self._watch()
         finally:
             self._stop_all()
+
+    def _addresses(self) -> list[str]:
+        """Where someone with a password could log in."""
+        settings = self._settings
+        return [settings.Flask_tcp_ip, settings.flower_tcp_ip] if self._with_flower else [settings.Flask_tcp_ip]
 
     def _plan(self) -> list[_Child]:
         plan = []
@@ -153,25 +158,18 @@ def url(settings: Settings) -> str:
     return f"http://[{host}]:{settings.Flask_tcp_port}" if ":" in host else f"http://{host}:{settings.Flask_tcp_port}"
 
 
-def _prepare_rbac(settings: Settings) -> None:
+def _prepare_rbac(settings: Settings, addresses: list[str]) -> None:
     """Make an rbac.json when there is none; refuse the password everybody knows where others could use it."""
     path = settings.rbac_file
-    advice = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_tcp_ip)"
     if not path.exists():
-        if not settings.listens_on_loopback:
-            where = f"{settings.Flask_tcp_ip} is not a loopback address"
-            message = f"does not exist, and {where}: admin needs a password; {advice}"
-            raise ConfigurationError([Fault(str(path), "", message)])
+        reachable = next((address for address in addresses if not is_loopback(address)), None)
+        if reachable:
+            message = f"does not exist, and {reachable} is not a loopback address: admin needs a password; "
+            raise ConfigurationError([Fault(str(path), "", message + passwords.ADVICE)])
         passwords.create_default(path)
-        print(
-            f"Made {path} with the user admin, password admin; change it with `flansible passwd admin`", file=sys.stderr
-        )
-    users = rbac.RbacFile(path).users()
-    if not settings.listens_on_loopback and passwords.has_default_admin(users):
-        message = (
-            f"admin's password is still the default, and {settings.Flask_tcp_ip} is not a loopback address; {advice}"
-        )
-        raise ConfigurationError([Fault(str(path), "admin", message)])
+        print(f"Made {path}: user admin, password admin; change it with `flansible passwd admin`", file=sys.stderr)
+    rbac.RbacFile(path)
+    passwords.refuse_default_admin(path, addresses)
 
 
 def _make_private(path: Path) -> None:

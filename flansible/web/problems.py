@@ -48,10 +48,10 @@ def answer(error: Exception) -> Response:
         return _reply(error.status, error.code, error.message, items, error.retry_after_seconds)
     if isinstance(error, StoreUnavailable):
         log.warning("%s", error)
-        return _away("store", "The record store (Redis) does not answer; nothing was queued. Try again.")
+        return _away("store", "The record store (Redis) does not answer.")
     if isinstance(error, BrokerUnavailable):
         log.warning("%s", error)
-        return _away("broker", "The message broker does not answer; nothing was queued. Try again.")
+        return _away("broker", "The message broker does not answer.")
     if isinstance(error, HTTPException) and error.code is not None:
         return _http_error(error)
     log.exception("%s %s failed", request.method, request.path)
@@ -59,7 +59,8 @@ def answer(error: Exception) -> Response:
 
 
 def _away(part: str, message: str) -> Response:
-    return _reply(503, f"{part}_unavailable", message, [], RETRY_AFTER_SECONDS)
+    outcome = "Nothing was queued; try again." if request.method == "POST" else "Try again."
+    return _reply(503, f"{part}_unavailable", f"{message} {outcome}", [], RETRY_AFTER_SECONDS)
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from flansible import passwords
 from flansible.config import Settings
 from flansible.web import create_app
 
@@ -43,4 +44,5 @@ class _Server(BaseApplication):  # type: ignore[misc]
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
     create_app(settings)
+    passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
     _Server(settings).run()
