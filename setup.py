@@ -25,6 +25,7 @@ setup(
         "flask-swagger-ui>=5.21,<6",
         "Flask-HTTPAuth>=4.8,<5",
         "celery>=5.5,<6",
+        "cryptography>=42",
         "redis[hiredis]>=5.2,<9",
         "ansible-core>=2.19,<2.20",
         "flower>=2.2,<3",

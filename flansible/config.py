@@ -107,7 +107,7 @@ class Settings(BaseModel):
     )
     secret_key_file: Path = Field(
         Path(".flansible/secret.key"),
-        description="Key that seals passwords while they wait for their run; made at the first start. "
+        description="Key that seals passwords while they wait for their run; made when first needed. "
         "Web servers and workers on several machines need the same one.",
     )
     worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs one worker carries side by side.")

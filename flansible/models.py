@@ -183,7 +183,9 @@ class AdhocRequest(RunOptions):
     """`POST /api/ansiblecommand`: one module on the hosts of a pattern, as `ansible PATTERN -m MODULE -a ARGS`."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"host_pattern": "localhost", "module": "ping", "inventory": "inventories/dev"}}
+        json_schema_extra={
+            "example": {"host_pattern": "localhost", "module": "ping", "inventory": "../inventories/dev"}
+        }
     )
 
     host_pattern: Text | None = Field(None, description="Hosts to work on; default `localhost`.")

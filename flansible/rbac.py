@@ -233,7 +233,7 @@ def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings)
     summary = f"{user.name}: playbook {' '.join(request.playbooks)} in {cwd}"
     if request.limit:
         summary += f" on {request.limit}"
-    pull = _git_steps(command.git_pull(), cwd) if request.update_git_repo else ()
+    pull = _git_steps(user, command.git_pull(), cwd, settings) if request.update_git_repo else ()
     step = _ansible_step("ansible-playbook", user, request, argv, cwd)
     return AuthorizedRun(
         kind="playbook", user=user.name, summary=_line(summary), steps=(*pull, step), secrets=request.secrets
@@ -252,7 +252,7 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
     verb = "reset" if request.reset else "update"
     target = " ".join(filter(None, (request.remote_name, request.branch_name)))
     summary = f"{user.name}: git {verb} {cwd} from {target}"
-    steps = _git_steps(command.git_update(request), cwd)
+    steps = _git_steps(user, command.git_update(request), cwd, settings)
     return AuthorizedRun(kind="git", user=user.name, summary=_line(summary), steps=steps)
 
 
@@ -274,8 +274,10 @@ def _ansible_step(
     )
 
 
-def _git_steps(lines: Iterable[tuple[str, ...]], cwd: Path) -> tuple[Step, ...]:
-    return tuple(Step(program="git", argv=line, cwd=str(cwd)) for line in lines)
+def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings: Settings) -> tuple[Step, ...]:
+    # git works on the repository around a directory: for others than admin it must not look above playbook_root.
+    environment = {} if user.is_admin else {"GIT_CEILING_DIRECTORIES": str(_root(settings).parent)}
+    return tuple(Step(program="git", argv=line, cwd=str(cwd), environment=environment) for line in lines)
 
 
 def _check_strings(user: User, request: RunOptions) -> None:

@@ -6,6 +6,7 @@ reverse order within ten seconds. Children get TERM should this process be kille
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import http.client
@@ -144,7 +145,7 @@ class Service:
             if child.process is not None:
                 _stop(child.process, child.stop_seconds)
         if self._settings.embeds_redis:
-            self._settings.redis_socket.unlink(missing_ok=True)
+            _remove_socket(self._settings)
         if self._lock_file is not None:
             os.close(self._lock_file)
 
@@ -234,6 +235,14 @@ def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _remove_socket(settings: Settings) -> None:
+    settings.redis_socket.unlink(missing_ok=True)
+    if settings.redis_socket.parent != settings.data_dir:
+        # The short alias of a deep data_dir, made for the socket alone.
+        with contextlib.suppress(OSError):
+            settings.redis_socket.parent.rmdir()
 
 
 def _answers(path: Path) -> bool:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
+from gunicorn import util
 from gunicorn.app.base import BaseApplication
 
 from flansible import passwords
 from flansible.config import Settings
+from flansible.models import ErrorBody
 from flansible.web import create_app
+
+
+_CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
+
+
+def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:
+    """What gunicorn says to a request that never reaches the app, in our one shape."""
+    what = message if message else reason
+    body = ErrorBody(message=what, code=_CODES.get(status, "invalid_request"), errors=[]).model_dump_json().encode()
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(client, head.encode("latin-1") + body)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -44,5 +61,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
     create_app(settings)
+    # gunicorn has no setting for it; its workers look the function up in this module each time.
+    util.write_error = _write_error
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
     _Server(settings).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -97,3 +98,20 @@ def test_a_directory_that_is_no_checkout_fails_with_gits_words(service: Service,
     status, output = service.run("git", {"playbook_dir": str(root / "outside")})
     assert status["state"] == "failed"
     assert "not a git repository" in output
+
+
+def test_git_of_a_restricted_user_does_not_reach_a_checkout_around_playbook_root(service: Service, root: Path) -> None:
+    git(root, "init", "-q", "-b", "main")
+    git(root, "add", "rbac.json")
+    git(root, "commit", "-qm", "all of it")
+    git(root, "remote", "add", "origin", str(root))
+    before = (root / "rbac.json").read_text()
+    try:
+        (root / "rbac.json").write_text(before + " ")
+        status, output = service.run("git", {"playbook_dir": str(root / "playbooks"), "reset": True}, DEV)
+        assert status["state"] == "failed"
+        assert "not a git repository" in output
+        assert (root / "rbac.json").read_text() == before + " "
+    finally:
+        (root / "rbac.json").write_text(before)
+        shutil.rmtree(root / ".git")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from pathlib import Path
 
@@ -277,3 +279,24 @@ def test_polling_with_a_hashed_password_is_cheap(service: Service, root: Path) -
     for _ in range(50):
         service.client(auth).get("/api/ansibletasks?limit=1")
     assert time.monotonic() - began < 50 * 0.04  # one scrypt verification alone takes longer than that
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /" + b"a" * 10000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n", 400),
+    ],
+)
+def test_what_never_reaches_the_app_is_answered_in_the_one_shape_too(service: Service, raw: bytes, status: int) -> None:
+    url = httpx.URL(service.url)
+    with socket.create_connection((url.host, url.port or 80), 10) as connection:
+        connection.sendall(raw)
+        reply = b""
+        while chunk := connection.recv(65536):
+            reply += chunk
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert set(json.loads(body)) == {"message", "code", "errors"}

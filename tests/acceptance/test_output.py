@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.compare import masked
 from tests.acceptance.conftest import Service
-from tests.acceptance.test_same_as_cli import masked
 
 
 def test_ansi_is_what_the_command_line_prints_on_a_terminal(service: Service, root: Path) -> None:

@@ -1,55 +1,13 @@
-"""The text and the exit code of a run are the command line's, for the same job in the same directory.
-
-Masked are only times, temporary names and addresses. The command line runs unbuffered into one pipe, so that its
-standard output and error stand in the order in which they were printed.
-"""
+"""The text and the exit code of a run are the command line's, for the same job in the same directory."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.acceptance.compare import Job, adhoc, check, playbook
 from tests.acceptance.conftest import Service, write
-
-MASKS = (
-    (r"ansible-tmp-[\d.]+-\d+-\d+", "ansible-tmp-T"),
-    (r"ansible-local-\w+", "ansible-local-T"),
-    (r"/tmp[\w.-]{8}\b|\btmp\w{8}\b", "tmpT"),
-    (r"/ansible\.\w{8}\b", "/ansible.T"),
-    (r"\.ansible/cp/\w+", ".ansible/cp/S"),
-    (r"AnsiballZ_(\w+)\.py", r"AnsiballZ_\1.py"),
-    (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?", "TIME"),
-    (r"\b\d:\d\d:\d\d\.\d+", "DELTA"),
-    (r'"(atime|ctime|mtime|start|end|delta|inode|ino|nlink|size|uuid)": ("[^"]*"|[\d.]+)', r'"\1": M'),
-    (r"0x[0-9a-f]{6,}", "0xA"),
-    (r"j\d{6,}\.\d+", "jJOB"),
-    (r"\bpid(['\"]?[:=] ?)\d+", r"pid\1P"),
-)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One piece of work, as the API is asked for it and as a shell is."""
-
-    name: str
-    body: dict[str, Any]
-    argv: list[str]
-    returncode: int = 0
-    environ: dict[str, str] = field(default_factory=dict)
-
-
-def adhoc(name: str, argv: str | list[str], returncode: int = 0, **body: Any) -> Job:
-    return Job(name, body, ["ansible", *(argv.split() if isinstance(argv, str) else argv)], returncode)
-
-
-def playbook(name: str, argv: str | list[str], returncode: int = 0, **body: Any) -> Job:
-    return Job(name, body, ["ansible-playbook", *(argv.split() if isinstance(argv, str) else argv)], returncode)
-
 
 DEV = "../inventories/dev"
 DARK = "../inventories/dark"
@@ -118,30 +76,6 @@ def more_playbooks(root: Path) -> None:
     )
 
 
-def masked(text: str) -> str:
-    for pattern, replacement in MASKS:
-        text = re.sub(pattern, replacement, text)
-    return text
-
-
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name.replace(" ", "-"))
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.identity)
 def test_text_and_exit_code_are_the_command_lines(service: Service, root: Path, job: Job) -> None:
-    directory = root / "playbooks"
-    cli = subprocess.run(
-        job.argv,
-        cwd=directory,
-        env={**service.environ, "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    if job.argv[0] == "ansible":
-        status, output = service.run("ansiblecommand", job.body)
-    else:
-        status, output = service.run("ansibleplaybook", {"playbook_dir": str(directory), **job.body})
-    assert masked(output) == masked(cli.stdout)
-    assert status["returncode"] == cli.returncode == job.returncode
-    assert status["state"] == ("succeeded" if job.returncode == 0 else "failed")
+    check(service, root / "playbooks", job)

@@ -1,0 +1,58 @@
+# The commands of this project, the same on a laptop and in CI. `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help venv demo test check clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    install, start the service, run an ad-hoc ping and a playbook with curl, stop everything"
+	@echo "make test    install what the tests need and run them all; PYTEST_ARGS='-k word' passes options to pytest"
+	@echo "make check   format check, lint and types"
+	@echo "make venv    make $(VENV) with what Flansible needs; then: $(BIN)/flansible up"
+	@echo "make clean   remove $(VENV) and what tools left behind (your .flansible/ with its records stays)"
+	@echo "PYTHON=python3.12 make ...   choose the Python that $(VENV) is made with (3.11 or newer)"
+
+venv: $(VENV)/.installed
+	@echo "==> $(VENV) is up to date; start the service with: $(BIN)/flansible up"
+
+# The stamp files say what is installed; a changed list installs again.
+$(VENV)/.installed: requirements.txt setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Flansible needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "==> Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { echo "==> On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "==> Installing what Flansible needs (requirements.txt)"
+	@$(PIP) install -r requirements.txt
+	@echo "==> Installing Flansible itself"
+	@$(PIP) install --no-deps -e .
+	@touch $@
+
+$(VENV)/.installed-test: requirements-test.txt $(VENV)/.installed
+	@echo "==> Installing what the tests need (requirements-test.txt)"
+	@$(PIP) install -r requirements-test.txt
+	@touch $@
+
+demo: $(VENV)/.installed
+	@PYTHON="$(abspath $(BIN))/python" bash scripts/demo.sh
+
+test: $(VENV)/.installed-test
+	@echo "==> Running the tests"
+	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-test
+	@echo "==> Format (ruff format --check)"
+	@$(BIN)/ruff format --check .
+	@echo "==> Lint (ruff check)"
+	@$(BIN)/ruff check .
+	@echo "==> Types (mypy --strict on the package)"
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,133 @@
+"""README's tables say what the code does: keys and defaults, routes, states, error codes, words."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from flansible import errors
+from flansible.cli import cli
+from flansible.config import KEYS, Settings
+from flansible.models import FINAL_STATES, STATUS_WORDS, State
+from flansible.web import problems
+from flansible.web.routes import ROUTES
+
+TOP = Path(__file__).parents[2]
+README = (TOP / "README.md").read_text(encoding="utf-8")
+WORDS = {
+    "task",
+    "run",
+    "Celery task",
+    "play task",
+    "fork server",
+    "keeper",
+    "supervisor",
+    "worker",
+    "store",
+    "broker",
+}
+
+
+def rows(first_heading: str) -> list[list[str]]:
+    """The cells of the table whose first column is headed so."""
+    table = re.search(rf"^\| {re.escape(first_heading)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert table is not None, f"README has no table headed {first_heading!r}"
+    # A bar within back quotes is part of a cell.
+    lines = (re.sub(r"`[^`]*`", lambda code: code[0].replace("|", "\0"), line) for line in table[1].splitlines())
+    return [[cell.strip().replace("\0", "|") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def plain(cell: str) -> str:
+    return cell.strip("`")
+
+
+def test_each_setting_is_there_with_its_default_and_meaning() -> None:
+    fields = Settings.model_fields
+    expected = [
+        [
+            key,
+            "not set" if fields[key].default is None else str(fields[key].default) or "empty",
+            fields[key].description,
+        ]
+        for key in KEYS
+    ]
+    assert [[plain(key), plain(default), meaning] for key, default, meaning in rows("key")] == expected
+
+
+def test_each_route_has_its_place_in_the_tour() -> None:
+    headings = set(re.findall(r"^### .*: `([A-Z]+ /api/[^`]+)`$", README, re.MULTILINE))
+    assert headings == {f"{route.method.upper()} {route.path.replace('string:', '')}" for route in ROUTES}
+
+
+def test_the_addresses_of_the_documentation_are_there() -> None:
+    for address in ("/api/docs", "/api/openapi.json", "/api/spec.html", "/api/spec"):
+        assert f"`{address}`" in README
+
+
+def test_each_state_is_there_with_its_status() -> None:
+    shown = {plain(state): (plain(status).removesuffix(": why"), final) for state, status, final, _ in rows("state")}
+    assert shown == {state: (STATUS_WORDS[state], "yes" if state in FINAL_STATES else "no") for state in State}
+
+
+def test_each_error_code_is_there_with_its_status() -> None:
+    shown = {plain(code): status for code, status, _ in rows("code")}
+    assert set(shown) == {code for path in sorted((TOP / "flansible").rglob("*.py")) for code in _codes(path)}
+    for kind in vars(errors).values():
+        if inspect.isclass(kind) and issubclass(kind, errors.RequestError):
+            assert shown[kind.default_code] == str(kind.status)
+    for status, (code, _) in problems._HTTP_WORDS.items():
+        assert shown[code] == str(status)
+
+
+def _codes(path: Path) -> Iterator[str]:
+    """What stands in the source where a code is given, and the codes of errors and problems."""
+    if path.name == "errors.py":
+        yield from (
+            kind.default_code
+            for kind in vars(errors).values()
+            if inspect.isclass(kind) and issubclass(kind, errors.RequestError)
+        )
+    if path.name == "problems.py":
+        yield from (code for code, _ in problems._HTTP_WORDS.values())
+        yield "http_error"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        given = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+        given += node.args[1:2] if name in ("_forbidden", "_reply") else []
+        yield from (item.value for item in given if isinstance(item, ast.Constant) and isinstance(item.value, str))
+        if name == "_away" and isinstance(node.args[0], ast.Constant):
+            yield f"{node.args[0].value}_unavailable"
+
+
+def test_each_refusal_by_rbac_is_in_the_table_of_rules() -> None:
+    shown = {plain(code) for _, _, code in rows("what") if code}
+    refusals = {code for code in _codes(TOP / "flansible" / "rbac.py") if code.endswith("_forbidden")}
+    assert refusals <= shown
+
+
+def test_each_command_is_there() -> None:
+    shown = {plain(command).split()[1] for command, _ in rows("command")}
+    assert shown == set(cli.commands)
+
+
+def test_the_glossary_has_each_word() -> None:
+    assert {word for word, _ in rows("word")} == WORDS
+
+
+def test_commands_stand_in_blocks_that_are_run() -> None:
+    """A prompt in a block of another kind would be a command that no test runs."""
+    for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+        assert kind in ("console", "text", "ini", "nginx"), f"a block of the kind {kind!r}"
+        if kind != "console":
+            assert not re.search(r"^\$ ", text, re.MULTILINE), f"a command in a block of the kind {kind}: {text}"
+
+
+def test_links_within_the_file_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
