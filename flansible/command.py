@@ -23,7 +23,6 @@ SHARED_OPTIONS = {
     "check": "--check",
     "diff": "--diff",
     "timeout": "--timeout",
-    "task_timeout": "--task-timeout",
     "flush_cache": "--flush-cache",
     "list_hosts": "--list-hosts",
     "connection": "--connection",
@@ -36,7 +35,13 @@ SHARED_OPTIONS = {
     "become_password_file": "--become-password-file",
     "module_path": "--module-path",
 }
-ADHOC_OPTIONS = {"background": "--background", "poll": "--poll", "one_line": "--one-line", "tree": "--tree"}
+ADHOC_OPTIONS = {
+    "background": "--background",
+    "poll": "--poll",
+    "one_line": "--one-line",
+    "task_timeout": "--task-timeout",
+    "tree": "--tree",
+}
 PLAYBOOK_OPTIONS = {
     "tags": "--tags",
     "skip_tags": "--skip-tags",

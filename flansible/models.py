@@ -99,7 +99,6 @@ class RunOptions(Request):
     check: bool = Field(False, description="Predict changes, do not make them.")
     diff: bool = Field(False, description="Show differences in changed files and templates.")
     timeout: int | None = Field(None, ge=1, description="Connection timeout in seconds.")
-    task_timeout: int | None = Field(None, ge=0, description="Limit of each play task in seconds; 0 is none.")
     flush_cache: bool = Field(False, description="Clear the fact cache of every host in the inventory first.")
     list_hosts: bool = Field(False, description="List matching hosts, execute nothing.")
     connection: Text | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
@@ -197,6 +196,7 @@ class AdhocRequest(RunOptions):
     )
     background: int | None = Field(None, ge=0, description="Run asynchronously, failing after so many seconds.")
     poll: int | None = Field(None, ge=0, description="Seconds between polls of a background run.")
+    task_timeout: int | None = Field(None, ge=0, description="Limit of each play task in seconds; 0 is none.")
     one_line: bool = Field(False, description="One line of output per host.")
     tree: Text | None = Field(None, description="Folder to write each host's result to, on the worker (admin).")
     playbook_dir: Text | None = Field(

@@ -27,6 +27,7 @@ from ansible.errors import AnsibleOptionsError
 from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
+from flansible.runner import preload
 from flansible.runner.answers import answer_prompts
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager, WorkerStarts
 from flansible.runner.colours import mark_colours
@@ -84,6 +85,7 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     ansible.cli.adhoc.TaskQueueManager = ObservedTaskQueueManager
     ansible.executor.playbook_executor.TaskQueueManager = ObservedTaskQueueManager
     _forget_parent()
+    sys.stderr.buffer.write(preload.said_while_loading)
     returncode = _call(request)
     _finish_as_an_interpreter()
     silent = returncode == 0 and events.starts > 0 and events.results == 0

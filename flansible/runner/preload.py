@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import stat
 import sys
 from typing import Any
 
@@ -45,8 +46,14 @@ _LOADERS = (
 )
 
 
+# What Ansible printed while it was imported, such as a warning about its configuration: `ansible` would begin with it.
+said_while_loading = b""
+
+
 def load() -> dict[str, Any]:
-    """Import it all. Returns what the worker wants to know: ansible_version, config_file."""
+    """Load it all. Returns what the worker wants to know: ansible_version, config_file."""
+    global said_while_loading
+    said_while_loading = _standard_error_so_far()
     for name in _LAZY_MODULES:
         importlib.import_module(name)
     _remember_parsed_metadata()
@@ -78,6 +85,12 @@ def _load_classes(plugin_loader: loader.PluginLoader) -> None:
             pass
     finally:
         plugin_loader._paths = None
+
+
+def _standard_error_so_far() -> bytes:
+    sys.stderr.flush()
+    # The worker gives us a file; anywhere else there is nothing to be read back.
+    return os.pread(2, os.fstat(2).st_size, 0) if stat.S_ISREG(os.fstat(2).st_mode) else b""
 
 
 def _drop_own_temp_dir() -> None:

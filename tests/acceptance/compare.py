@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,26 @@ def masked(text: str) -> str:
     return text
 
 
-def check(service: Service, directory: Path, job: Job, adhoc_directory: Path | None = None) -> None:
-    """Run both side by side in the same directory; text and exit code must be the same."""
+def check(
+    service: Service,
+    directory: Path,
+    job: Job,
+    adhoc_directory: Path | None = None,
+    clean: Callable[[], None] | None = None,
+) -> None:
+    """Run both in the same directory; text and exit code must be the same.
+
+    Side by side to save time; where a job leaves something behind, one after the other, with `clean` before each.
+    """
+    if clean is not None:
+        clean()
     is_adhoc = job.argv[0] == "ansible"
     route = "ansiblecommand" if is_adhoc else "ansibleplaybook"
     body = job.body if is_adhoc else {"playbook_dir": str(directory), **job.body}
     task_id = service.submit(route, body)
+    if clean is not None:
+        service.wait(task_id)
+        clean()
     cli = subprocess.run(
         job.argv,
         cwd=(adhoc_directory or directory) if is_adhoc else directory,

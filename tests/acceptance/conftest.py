@@ -20,6 +20,8 @@ import httpx
 import psutil
 import pytest
 
+pytest.register_assert_rewrite("tests.acceptance.compare")
+
 ADMIN = ("admin", "admin secret")
 DEV = ("dev", "dev secret")
 READY_SECONDS = 60
