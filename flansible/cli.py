@@ -6,15 +6,18 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from flansible import __version__
-from flansible.errors import ConfigurationError, FlansibleError
+from flansible.errors import ClientError, ConfigurationError, FlansibleError
 
 if TYPE_CHECKING:
+    from flansible.client import Format
     from flansible.config import Settings
+    from flansible.login import Login
 
 _config_option = click.option(
     "--config",
@@ -23,6 +26,35 @@ _config_option = click.option(
     help="config.ini to read; default: $FLANSIBLE_CONFIG, ./config.ini, none.",
 )
 EXIT_CONFIGURATION = 2
+_STATES = ("queued", "running", "succeeded", "failed", "canceled", "timed_out", "lost", "error")
+_LOGIN_OPTIONS = (
+    ("--url", "URL", "The service; default: $FLANSIBLE_URL, client.ini, http://127.0.0.1:3000."),
+    ("--api-user", "USER", "Its user; default: $FLANSIBLE_USER, client.ini."),
+    (
+        "--api-password-file",
+        "FILE",
+        "File with the password; default: $FLANSIBLE_PASSWORD, client.ini, else a terminal is asked.",
+    ),
+)
+
+
+class _Verbatim(click.Command):
+    """A command that leaves its whole command line, `--` and `--help` included, to Ansible's kind of parser."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.params["arguments"] = args
+        return []
+
+
+def _at_a_service(command: Callable[..., None]) -> Callable[..., None]:
+    """A client command: takes the options that say which service, and as whom; `_login` reads them."""
+
+    def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
+        context.ensure_object(dict)[option.name] = value
+
+    for name, metavar, text in reversed(_LOGIN_OPTIONS):
+        command = click.option(name, metavar=metavar, help=text, callback=remember, expose_value=False)(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,14 +93,14 @@ def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
     settings = _settings(config_file)
     from flansible import celery_app
 
+    if concurrency:
+        settings = settings.model_copy(update={"worker_concurrency": concurrency})
     celery_app.configure(settings)
     # Ansible has good reasons to run as root, and `flansible doctor` tells when it does.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
     # Mingle waits a second for neighbours that have nothing to tell; gossip is chatter nobody here listens to.
     options = ["--quiet", "worker", f"--hostname={name}@%h", f"--loglevel={settings.log_level}"]
     options += ["--without-mingle", "--without-gossip"]
-    if concurrency:
-        options.append(f"--concurrency={concurrency}")
     celery_app.app.worker_main(options)
 
 
@@ -113,6 +145,86 @@ def doctor(config_file: str | None) -> None:
     sys.exit(checks.main(config_file))
 
 
+@cli.command(cls=_Verbatim)
+def adhoc(arguments: list[str]) -> None:
+    """Run one module on hosts through a service, with the options of `ansible`."""
+    from flansible import drop_in
+
+    sys.exit(drop_in.main("adhoc", arguments))
+
+
+@cli.command(cls=_Verbatim)
+def playbook(arguments: list[str]) -> None:
+    """Run playbooks through a service, with the options of `ansible-playbook`."""
+    from flansible import drop_in
+
+    sys.exit(drop_in.main("playbook", arguments))
+
+
+@cli.command()
+@_at_a_service
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.argument("task_id")
+def status(task_id: str, as_json: bool) -> None:
+    """Show how a task is doing."""
+    from flansible import terminal
+
+    sys.exit(terminal.show_status(_login(), task_id, as_json))
+
+
+@cli.command()
+@_at_a_service
+@click.option("--follow", is_flag=True, help="Stay until the task is final; Ctrl-C leaves, and the task goes on.")
+@click.option("--format", type=click.Choice(["txt", "ansi", "html"]), help="Default: ansi on a terminal, else txt.")
+@click.argument("task_id")
+def output(task_id: str, follow: bool, format: Format | None) -> None:
+    """Show what a task has printed."""
+    from flansible import terminal
+
+    if follow and format == "html":
+        raise click.UsageError("a page cannot be followed: leave out --follow, or take another --format")
+    sys.exit(terminal.show_output(_login(), task_id, format, follow))
+
+
+@cli.command()
+@_at_a_service
+@click.argument("task_id")
+def result(task_id: str) -> None:
+    """Show a task's results by host, as JSON."""
+    from flansible import terminal
+
+    sys.exit(terminal.show_result(_login(), task_id))
+
+
+@cli.command()
+@_at_a_service
+@click.argument("task_id")
+def cancel(task_id: str) -> None:
+    """End a task, with every process it has started."""
+    from flansible import terminal
+
+    sys.exit(terminal.cancel(_login(), task_id))
+
+
+@cli.command()
+@_at_a_service
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many at most.")
+@click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def tasks(limit: int, state: str | None, as_json: bool) -> None:
+    """List tasks, newest first."""
+    from flansible import terminal
+
+    sys.exit(terminal.list_tasks(_login(), limit, state, as_json))
+
+
+def _login() -> Login:
+    from flansible.login import Given, find
+
+    given = click.get_current_context().obj
+    return find(Given(given["url"], given["api_user"], given["api_password_file"]))
+
+
 def _settings(config_file: str | None) -> Settings:
     from flansible import config
 
@@ -137,6 +249,9 @@ def main() -> None:
         cli()
     except ConfigurationError as error:
         _fail(str(error))
+    except ClientError as error:
+        click.echo(f"flansible: {error}", err=True)
+        sys.exit(error.exit_code)
     except FlansibleError as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -14,6 +14,7 @@
 | flansible:tasks:state:<state>       | zset   | every move     | task ids in a state                  | pruned    |
 | flansible:tasks:user:<user>:<state> | zset   | every move     | a user's task ids in a state         | pruned    |
 | flansible:expiring                  | zset   | the final move | final task ids by when they expire   | pruned    |
+| flansible:leases                    | zset   | worker         | running task ids by when they lapse  | pruned    |
 
 retention: set when the task becomes final. pruned: entries go when their task has expired.
 
@@ -42,6 +43,7 @@ from flansible.models import STATUS_WORDS, AuthorizedRun, State, TaskStatus
 PREFIX = "flansible:"
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 10.0
+LEASE_SECONDS = 10
 _EVENT_PAGE = 500
 _COLOUR = struct.Struct(">Q8s")  # the longest code Ansible makes is 38;5;255
 
@@ -67,16 +69,28 @@ end
 return seq
 """
 
-# ARGV: id, new state, legal old states (comma-separated), expiry (unix seconds, '' when not final), field, value, ...
+# ARGV: id, new state, legal old states (comma-separated), expiry (unix seconds, '' when not final), seconds of the
+# lease that begins, or 'lapsed' when only a task whose lease has lapsed may be moved, or '', field, value, ...
+# Leases are by Redis' own clock: workers' clocks may differ.
 _MOVE = """
 local id, to, p = ARGV[1], ARGV[2], 'flansible:'
+local time = tonumber(redis.call('TIME')[1])
+if ARGV[5] == 'lapsed' then
+  local lease = redis.call('ZSCORE', p .. 'leases', id)
+  if not lease or tonumber(lease) > time then return 'alive' end
+end
 local task = p .. 'task:' .. id
 local now = redis.call('HMGET', task, 'state', 'user', 'seq')
 local from, user, seq = now[1], now[2], now[3]
 if not from then return 'missing' end
 if not string.find(',' .. ARGV[3] .. ',', ',' .. from .. ',', 1, true) then return from end
 redis.call('HSET', task, 'state', to)
-for i = 5, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
+for i = 6, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
+if to == 'running' then
+  redis.call('ZADD', p .. 'leases', time + ARGV[5], id)
+else
+  redis.call('ZREM', p .. 'leases', id)
+end
 redis.call('ZREM', p .. 'tasks:state:' .. from, id)
 redis.call('ZREM', p .. 'tasks:user:' .. user .. ':' .. from, id)
 redis.call('ZADD', p .. 'tasks:state:' .. to, seq, id)
@@ -133,6 +147,16 @@ end
 local first, after = first_from(tonumber(ARGV[2])), first_from(tonumber(ARGV[3]) + 1)
 if first == after then return '' end
 return redis.call('GETRANGE', key, first * size, after * size - 1)
+"""
+
+# ARGV: seconds, id, id, ... What is no longer running has no lease and gets none.
+_RENEW = """
+local until_ = tonumber(redis.call('TIME')[1]) + ARGV[1]
+for i = 2, #ARGV do redis.call('ZADD', 'flansible:leases', 'XX', until_, ARGV[i]) end
+"""
+
+_LAPSED = """
+return redis.call('ZRANGEBYSCORE', 'flansible:leases', '-inf', redis.call('TIME')[1], 'LIMIT', 0, 100)
 """
 
 _DISCARD = """
@@ -247,6 +271,8 @@ class Store:
         self._append = self._redis.register_script(_APPEND)
         self._discard = self._redis.register_script(_DISCARD)
         self._prune = self._redis.register_script(_PRUNE)
+        self._renew = self._redis.register_script(_RENEW)
+        self._lapsed = self._redis.register_script(_LAPSED)
         self._colours = self._redis.register_script(_COLOURS)
         self._ask_to_cancel = self._redis.register_script(_ASK_TO_CANCEL)
 
@@ -295,12 +321,36 @@ class Store:
         """Move a queued task to running and give its run; None when it is not queued: another has it, or it is over."""
         fields = {"started_at": now(), "worker": worker, "description": f"running on {worker}"}
         try:
-            self._go(task_id, State.RUNNING, fields)
+            self._go(task_id, State.RUNNING, fields, lease=str(LEASE_SECONDS))
         except IllegalMove:
             return None
         with _translated():
             text = self._redis.get(_key(task_id, "run"))
         return AuthorizedRun.model_validate_json(_text(text))
+
+    def renew_leases(self, task_ids: list[str]) -> None:
+        """Say that these runs are still supervised; within LEASE_SECONDS it must be said again."""
+        with _translated():
+            self._renew(args=[LEASE_SECONDS, *task_ids])
+
+    def lapsed_leases(self) -> list[str]:
+        """Running tasks that nobody has spoken for in time; at most 100."""
+        with _translated():
+            found: Any = self._lapsed(args=[])
+        return [_text(task_id) for task_id in found]
+
+    def lose(self, task_id: str) -> None:
+        """Make a task whose lease has lapsed final. Raises IllegalMove when it is spoken for again, or over."""
+        with _translated():
+            worker = self._redis.hget(_key(task_id), "worker")
+        description = f"the worker {_text(worker)} died, or lost its connection, while it ran"
+        self._go(task_id, State.LOST, {"finished_at": now(), "description": description}, lease="lapsed")
+
+    def oldest_queued(self, limit: int) -> list[TaskStatus]:
+        """The tasks that have waited longest, oldest first."""
+        with _translated():
+            index: Any = self._redis.zrange(_index(None, State.QUEUED), 0, limit - 1)
+        return self._load([_text(task_id) for task_id in index])
 
     def take_secrets(self, task_id: str) -> bytes | None:
         """The sealed secrets of a task, once: afterwards they are gone."""
@@ -363,15 +413,10 @@ class Store:
         highest = f"({before}" if before is not None else "+inf"
         with _translated():
             index: Any = self._redis.zrevrangebyscore(_index(user, state), highest, "-inf", 0, limit, withscores=True)
-            pipeline = self._redis.pipeline(transaction=False)
-            ids = [_text(task_id) for task_id, _ in index]
-            for task_id in ids:
-                pipeline.hmget(_key(task_id), list(_STATUS_FIELDS))
-            rows = pipeline.execute()
         # One that has just expired is in the index until the next pruning.
-        found = [_stored(task_id, values) for task_id, values in zip(ids, rows, strict=True)]
+        found = self._load([_text(task_id) for task_id, _ in index])
         more = int(index[-1][1]) if len(index) == limit else None
-        return TaskPage(tuple(task for task in found if task is not None), more)
+        return TaskPage(tuple(found), more)
 
     def count(self, state: State) -> int:
         """How many tasks are in a state."""
@@ -406,12 +451,24 @@ class Store:
             if len(page) < _EVENT_PAGE:
                 return
 
-    def _go(self, task_id: str, to: State, fields: dict[str, Any], only_from: State | None = None) -> None:
+    def _load(self, task_ids: list[str]) -> list[TaskStatus]:
+        """Those of the tasks that still exist, in the order asked, in one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for task_id in task_ids:
+            pipeline.hmget(_key(task_id), list(_STATUS_FIELDS))
+        with _translated():
+            rows = pipeline.execute()
+        found = (_stored(task_id, values) for task_id, values in zip(task_ids, rows, strict=True))
+        return [task for task in found if task is not None]
+
+    def _go(
+        self, task_id: str, to: State, fields: dict[str, Any], only_from: State | None = None, lease: str = ""
+    ) -> None:
         legal = only_from or ",".join(state for state, targets in MOVES.items() if to in targets)
         expires = "" if to in MOVES else int(time.time()) + self._retention_seconds
         pairs = [part for pair in fields.items() for part in pair]
         with _translated():
-            answer = _text(self._move(args=[task_id, to, legal, expires, *pairs]))
+            answer = _text(self._move(args=[task_id, to, legal, expires, lease, *pairs]))
         if answer != "moved":
             raise IllegalMove(f"task {task_id} is {answer} and cannot become {to}")
 

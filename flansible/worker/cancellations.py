@@ -58,6 +58,11 @@ class Cancellations:
                 del self._followed[task_id]
                 os.close(cancellation.descriptor)
 
+    def task_ids(self) -> list[str]:
+        """The runs of this worker."""
+        with self._changed:
+            return list(self._followed)
+
     def _ask_for_ever(self) -> None:
         pause = threading.Event()
         while True:

@@ -22,6 +22,7 @@ from flansible.sealing import Sealer
 from flansible.store import Store
 from flansible.worker.cancellations import Cancellation, Cancellations
 from flansible.worker.forkservers import ForkServers
+from flansible.worker.leases import Leases
 from flansible.worker.recorder import Recorder
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.supervisor import Outcome, Supervisor
@@ -39,6 +40,7 @@ class _Parts:
     store: Store
     fork_servers: ForkServers
     cancellations: Cancellations
+    leases: Leases
     shutdown: Shutdown
 
 
@@ -53,12 +55,15 @@ def _worker() -> _Parts:
         if _parts is None:
             found = settings()
             store = Store(found.store_url, found.retention_days)
+            cancellations = Cancellations(store)
             _parts = _Parts(
                 store=store,
                 fork_servers=ForkServers(found.fork_servers),
-                cancellations=Cancellations(store),
+                cancellations=cancellations,
+                leases=Leases(store, cancellations.task_ids, found.worker_concurrency),
                 shutdown=Shutdown(),
             )
+            _parts.leases.start()
         return _parts
 
 
@@ -70,9 +75,10 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
     if run is None:
         return "not queued"
     recorder = Recorder(parts.store, task_id)
+    # Until it is settled it must be spoken for: storing the rest of a long output takes its time.
     with parts.cancellations.follow(task_id) as cancellation:
         outcome = _supervise(parts, recorder, task_id, run, cancellation)
-    _settle(parts, task_id, recorder, outcome)
+        _settle(parts, task_id, recorder, outcome)
     return outcome.state.value
 
 
@@ -151,5 +157,6 @@ def _begin_shutdown(**_: Any) -> None:
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
     if _parts is not None:
+        _parts.leases.stop()
         _parts.fork_servers.close()
         _parts.store.close()

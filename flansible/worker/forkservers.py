@@ -24,6 +24,7 @@ from flansible.worker.configuration import Configuration, configuration_of
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_SECONDS = 60.0
+_EXIT_SECONDS = 5.0
 _MODULE = "flansible.runner.forkserver"
 _COMPLAINT_BYTES = 16 * 1024
 _OWN_VARIABLES = ("FLANSIBLE_", "CELERY_", "_MP_FORK_", "FORKED_BY_MULTIPROCESSING")
@@ -38,18 +39,15 @@ class ForkServer:
         # What it says while it loads goes to a file nobody else sees; afterwards nothing writes there but tracebacks.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()
         self._control, theirs = socket.socketpair()
-        with theirs:
-            # -P: a module that lies in the playbook directory must not be imported in place of one of ours.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
-                cwd=configuration.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._complaints,
-                env={**_environment(), **dict(configuration.environment)},
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+        try:
+            self._process = self._start(module, theirs.fileno())
+        except OSError as error:
+            self._control.close()
+            self._complaints.close()
+            message = f"no fork server can be started in {configuration.directory}: {error.strerror}"
+            raise RunnerError(message) from error
+        finally:
+            theirs.close()
         self._await_ready()
 
     def launch(self, channel: socket.socket, output: int, events: int) -> None:
@@ -70,29 +68,51 @@ class ForkServer:
         self._control.close()
         self._complaints.close()
         try:
-            self._process.wait(5)
+            self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
+    def _start(self, module: str, control: int) -> subprocess.Popen[bytes]:
+        # -P: a module that lies in the playbook directory must not be imported in place of one of ours.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(control)],
+            cwd=self.configuration.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._complaints,
+            env={**_environment(), **dict(self.configuration.environment)},
+            pass_fds=(control,),
+            start_new_session=True,
+        )
+
     def _await_ready(self) -> None:
         self._control.settimeout(START_TIMEOUT_SECONDS)
         try:
-            frame = wire.receive(self._control)
-        except TimeoutError:
-            self._process.kill()
-            frame = None
+            # At the end of its socket it is about to exit; one that is late or talks nonsense is ended.
+            frame, patience_seconds = wire.receive(self._control), _EXIT_SECONDS
         except (OSError, WireError):
-            frame = None
-        self._control.settimeout(None)
+            frame, patience_seconds = None, 0.0
         if frame is None:
-            returncode = self._process.wait()
-            self._complaints.seek(0)
-            text = self._complaints.read(_COMPLAINT_BYTES).decode(errors="replace")
-            self._control.close()
-            self._complaints.close()
-            raise StartFailure(text, returncode)
+            raise self._failure(patience_seconds)
+        self._control.settimeout(None)
         log.info("fork server %d: ansible-core %s, %s", self.pid, frame.get("ansible_version"), self.configuration)
+
+    def _failure(self, patience_seconds: float) -> RunnerError:
+        """Why it did not get ready; afterwards it is gone."""
+        try:
+            returncode = self._process.wait(patience_seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            returncode = self._process.wait()
+        self._complaints.seek(0)
+        text = self._complaints.read(_COMPLAINT_BYTES).decode(errors="replace")
+        self._control.close()
+        self._complaints.close()
+        if returncode > 0:
+            return StartFailure(text, returncode)
+        how = f"was ended by signal {-returncode}" if returncode else "ended"
+        return RunnerError(f"the fork server {how} before it was ready. {text}".strip())
 
 
 def _environment() -> dict[str, str]:

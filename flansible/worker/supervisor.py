@@ -7,6 +7,7 @@ a channel; `verdict` is the table that turns those into a final state.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _READ_BYTES = 256 * 1024
 _STOP_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
+_KEEPER_SECONDS = 12.0  # after the grace a keeper kills for up to ten seconds; one that takes longer is given up
+_LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
 
 # Ansible's exit codes (ansible.errors.ExitCode), in words.
 _ANSIBLE_SAYS = {
@@ -57,6 +60,7 @@ class _Observed:
     """What was seen of one step."""
 
     stop_reason: State | None = None
+    give_up_at: float = math.inf
     canceled_by: str = "another process"
     exited: wire.Frame | None = None
     channel_ended: bool = False
@@ -80,8 +84,8 @@ def verdict(step: Step, seen: _Observed, timeout_seconds: float) -> Outcome:
         return Outcome(State.LOST, f"the run was killed by signal {number} ({signal.Signals(number).name})")
     if seen.fault:
         return Outcome(State.ERROR, seen.fault, code)
-    if seen.end is not None and seen.end["broken"]:
-        return Outcome(State.ERROR, seen.end["broken"], code)
+    if seen.end is not None and seen.end.get("broken"):
+        return Outcome(State.ERROR, str(seen.end["broken"]), code)
     if code != 0:
         return Outcome(State.FAILED, _said_no(step, code), code)
     if not finished:
@@ -149,7 +153,9 @@ class Supervisor:
                 for descriptor in (output, events):
                     # Our ends only: Ansible refuses a standard output that does not block.
                     os.set_blocking(descriptor, False)
-                self._fork_servers.launch(step.cwd, step.environment, theirs, output_end, events_end)
+                # git does not need the directory's ansible.cfg: a broken one may be what it is to mend.
+                place, environment = ("/", {}) if step.program == "git" else (step.cwd, step.environment)
+                self._fork_servers.launch(place, environment, theirs, output_end, events_end)
             finally:
                 theirs.close()
                 os.close(output_end)
@@ -210,18 +216,21 @@ class Supervisor:
                 self._recorder.flush()
         self._drain(output, events, open_pipes, seen)
 
-    def _poll_milliseconds(self, seen: _Observed) -> float | None:
+    def _poll_milliseconds(self, seen: _Observed) -> float:
         """Until the next thing to do: a batch to store, or a deadline to keep."""
-        moments = [self._recorder.seconds_until_due()]
+        moments = [self._recorder.seconds_until_due(), _LONGEST_POLL_SECONDS]
         if seen.stop_reason is None:
             moments.append(max(0.0, self._deadline - time.monotonic()))
             moments.append(self._shutdown.seconds_left())
-        waits = [moment for moment in moments if moment is not None]
-        return min(waits) * 1000 + 0.5 if waits else None
+        else:
+            moments.append(max(0.0, seen.give_up_at - time.monotonic()))
+        return min(moment for moment in moments if moment is not None) * 1000 + 0.5
 
     def _act(self, channel: socket.socket, seen: _Observed) -> None:
         """End the run when someone wants that, its time is up, the worker must stop, or the record is not ours."""
         if seen.stop_reason is not None:
+            # A keeper that does not answer loses its channel, which is the last order to end its run.
+            seen.channel_ended |= time.monotonic() >= seen.give_up_at
             return
         if self._cancellation is not None and self._cancellation.by:
             seen.stop_reason, seen.canceled_by = State.CANCELED, self._cancellation.by
@@ -238,6 +247,7 @@ class Supervisor:
             self._stop(channel, grace, seen)
 
     def _stop(self, channel: socket.socket, grace_seconds: float, seen: _Observed) -> None:
+        seen.give_up_at = time.monotonic() + grace_seconds + _KEEPER_SECONDS
         try:
             channel.sendall(wire.encode({"type": "stop", "grace_seconds": grace_seconds}))
         except OSError:
@@ -254,12 +264,12 @@ class Supervisor:
         if not is_events:
             self._record(*seen.colours.feed(data))
             return True
+        # After a broken frame nothing can be understood; it is read all the same, or the run would wait for a reader.
         try:
-            for frame in seen.reader.feed(data):
+            for frame in seen.reader.feed(data) if seen.fault is None else ():
                 self._note(frame, seen)
-        except WireError as error:
+        except (WireError, TypeError, ValueError) as error:
             seen.fault = f"the run's events cannot be read: {error}"
-            return False
         return True
 
     def _record(self, plain: bytes, colours: list[ColourMark]) -> None:
@@ -284,14 +294,13 @@ class Supervisor:
     def _read_channel(self, channel: socket.socket, reader: wire.FrameReader, seen: _Observed) -> None:
         try:
             data = channel.recv(_READ_BYTES)
-            frames = reader.feed(data)
+            for frame in reader.feed(data):
+                if frame.get("type") == "exited":
+                    seen.exited = frame
         except (OSError, WireError):
-            data, frames = b"", []
+            data = b""
         if not data:
             seen.channel_ended = True
-        for frame in frames:
-            if frame.get("type") == "exited":
-                seen.exited = frame
 
     def _drain(self, output: int, events: int, open_pipes: set[int], seen: _Observed) -> None:
         """What the run wrote before it ended is in the pipes now, and one read takes all a pipe can hold.

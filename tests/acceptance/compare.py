@@ -26,6 +26,7 @@ MASKS = (
     (r'"(atime|ctime|mtime|start|end|delta|inode|ino|nlink|uuid)": ("[^"]*"|[\d.]+)', r'"\1": M'),
     (r"0x[0-9a-f]{6,}", "0xA"),
     (r"\bj\d{6,}\.\d+", "jJOB"),
+    (r"(?m)^ASYNC POLL .*\n|^FAILED - RETRYING: .*async_status.*\n", ""),  # as often as it took
     (r"\bpid(['\"]?[:=] ?)\d+", r"pid\1P"),
     (r"(Paused for|slept|in|after) \d+(\.\d+)? seconds", r"\1 N seconds"),
 )

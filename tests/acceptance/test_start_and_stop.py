@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import redis
 
 from tests.acceptance.conftest import (
     Service,
@@ -182,6 +183,42 @@ def test_a_stop_during_a_run_ends_the_run_and_says_so(place: Path) -> None:
         assert "worker was stopped" in status["description"]
     finally:
         assert again.stop() < 10
+
+
+def test_a_task_whose_worker_is_killed_becomes_lost_and_is_never_run_again(place: Path) -> None:
+    lay_out(place)
+    service = start_service(place)
+    try:
+        mark, started = f"94{os.getpid()}.25", place / "started"
+        body = {"module": "shell", "module_args": f"echo x >> {started}; sleep {mark}"}
+        task_id = service.submit("ansiblecommand", body)
+        eventually(lambda: sleepers(mark))
+        worker = next(c for c in psutil.Process(service.process.pid).children() if "worker" in c.cmdline())
+        worker.kill()
+        eventually(lambda: not sleepers(mark))  # nothing goes on unsupervised
+        status = service.wait(task_id, seconds=40)
+        assert (status["Status"], status["state"]) == ("LOST", "lost")
+        assert "died" in status["description"]
+        assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
+        assert started.read_text() == "x\n"
+    finally:
+        assert service.stop() < 10
+
+
+def test_a_task_whose_message_is_gone_is_run_all_the_same(place: Path) -> None:
+    lay_out(place)
+    service = start_service(place)
+    try:
+        with redis.Redis(unix_socket_path=str(place / ".flansible/redis.sock")) as store:
+            busy = [service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 4"}) for _ in range(8)]
+            for task_id in busy:
+                eventually(lambda task_id=task_id: service.status(task_id)["state"] == "running")
+            waiting = service.submit("ansiblecommand", {"module": "debug"})
+            assert store.delete("flansible:broker:flansible") == 1
+        assert service.status(waiting)["state"] == "queued"
+        assert service.wait(waiting, seconds=60)["Status"] == "SUCCESS"
+    finally:
+        assert service.stop() < 10
 
 
 def test_when_up_itself_is_killed_everything_it_started_ends(place: Path) -> None:
