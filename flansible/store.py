@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import struct
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -317,13 +318,19 @@ class Store:
         with _translated():
             self._discard(args=[task_id])
 
-    def claim(self, task_id: str, worker: str) -> AuthorizedRun | None:
-        """Move a queued task to running and give its run; None when it is not queued: another has it, or it is over."""
-        fields = {"started_at": now(), "worker": worker, "description": f"running on {worker}"}
+    def claim(self, task_id: str, worker: str, token: str | None = None) -> AuthorizedRun | None:
+        """Move a queued task to running and give its run; None when it is not queued: another has it, or it is over.
+
+        token: who claims. The same claim made again, because its answer was lost, is answered as it was.
+        """
+        token = token or uuid.uuid4().hex
+        fields = {"started_at": now(), "worker": worker, "description": f"running on {worker}", "claim": token}
         try:
             self._go(task_id, State.RUNNING, fields, lease=str(LEASE_SECONDS))
         except IllegalMove:
-            return None
+            with _translated():
+                if _text(self._redis.hget(_key(task_id), "claim")) != token:
+                    return None
         with _translated():
             text = self._redis.get(_key(task_id, "run"))
         return AuthorizedRun.model_validate_json(_text(text))

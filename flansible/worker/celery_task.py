@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
 from celery import Task
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from flansible.celery_app import RUN_TASK, app, settings
 from flansible.errors import IllegalMove, RunnerError, SealError, StoreUnavailable
 from flansible.models import AuthorizedRun, State
 from flansible.sealing import Sealer
 from flansible.store import Store
+from flansible.versions import require_tested_ansible
 from flansible.worker.cancellations import Cancellation, Cancellations
 from flansible.worker.forkservers import ForkServers
 from flansible.worker.leases import Leases
@@ -83,9 +85,10 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
 
 
 def _claim(parts: _Parts, task_id: str, hostname: str) -> AuthorizedRun | None:
+    token = uuid.uuid4().hex
     while True:
         try:
-            return parts.store.claim(task_id, hostname)
+            return parts.store.claim(task_id, hostname, token)
         except StoreUnavailable as error:
             if parts.shutdown.seconds_left() is not None:
                 return None
@@ -134,6 +137,16 @@ def _settle(parts: _Parts, task_id: str, recorder: Recorder, outcome: Outcome) -
                 log.error("task %s stays unsettled (%s): %s", task_id, outcome.state, error)
                 return
             time.sleep(_SETTLE_RETRY_SECONDS)
+
+
+@worker_init.connect
+def _refuse_untested_ansible(**_: Any) -> None:
+    """Before anything is received. Celery logs what its signal's handlers raise and goes on, unless they exit."""
+    try:
+        require_tested_ansible(settings().allow_untested_ansible)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_CONFIGURATION)
 
 
 @worker_ready.connect

@@ -29,6 +29,7 @@ from flansible.worker.shutdown import Shutdown
 log = logging.getLogger(__name__)
 
 _READ_BYTES = 256 * 1024
+_HURRY_SECONDS = 0.25
 _STOP_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
 _KEEPER_SECONDS = 12.0  # after the grace a keeper kills for up to ten seconds; one that takes longer is given up
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
@@ -221,7 +222,9 @@ class Supervisor:
         moments = [self._recorder.seconds_until_due(), _LONGEST_POLL_SECONDS]
         if seen.stop_reason is None:
             moments.append(max(0.0, self._deadline - time.monotonic()))
-            moments.append(self._shutdown.seconds_left())
+            left = self._shutdown.seconds_left()
+            # A second order can only hurry, and its descriptor has done its waking: look at the clock now and then.
+            moments.append(None if left is None else min(left, _HURRY_SECONDS))
         else:
             moments.append(max(0.0, seen.give_up_at - time.monotonic()))
         return min(moment for moment in moments if moment is not None) * 1000 + 0.5
