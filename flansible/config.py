@@ -126,6 +126,10 @@ class Settings(BaseModel):
     fork_servers: int = Field(
         4, ge=1, le=64, description="Warm Ansible processes kept per worker, one for each distinct configuration."
     )
+    allow_untested_ansible: bool = Field(
+        False,
+        description="Start with a version of ansible-core that was not tested; its text and exit codes may differ.",
+    )
     retention_days: int = Field(30, ge=1, description="Days the record and output of a finished task are kept.")
     flower_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address Flower listens on.")
     flower_tcp_port: Port = Field(5555, description="Port Flower listens on.")

@@ -21,16 +21,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from flansible import celery_app, config, passwords, rbac, redis_server
 from flansible.config import EMBEDDED, Settings
 from flansible.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from flansible.store import Store
+from flansible.versions import ansible_version
 
 AREA_SECONDS = 10.0
 PROGRAM_SECONDS = 5.0
@@ -142,27 +139,17 @@ def account() -> list[Check]:
 
 def ansible() -> list[Check]:
     """The version is read, not imported; the range is the one in setup.py."""
-    wanted = _requirement("ansible-core")
-    command = f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(str(wanted or 'ansible-core'))}"
-    try:
-        version = metadata.version("ansible-core")
-    except metadata.PackageNotFoundError:
-        return [Check(Mark.FAIL, "ansible-core", "is not installed for this Python", command)]
-    if wanted is None:
+    version = ansible_version()
+    if version.installed is None:
+        return [Check(Mark.FAIL, "ansible-core", "is not installed for this Python", version.install_command)]
+    if version.tested is None:
         advice = f"{shlex.quote(sys.executable)} -m pip install flansible"
-        found = f"{version}; which versions were tested is not known, because Flansible is not installed"
+        found = f"{version.installed}; which versions were tested is not known, because Flansible is not installed"
         return [Check(Mark.WARN, "ansible-core", found, advice)]
-    if not wanted.specifier.contains(version, prereleases=True):
-        return [Check(Mark.FAIL, "ansible-core", f"{version} is not one of those tested", command)]
-    return [Check(Mark.OK, "ansible-core", f"{version} (tested: {wanted.specifier})")]
-
-
-def _requirement(name: str) -> Requirement | None:
-    try:
-        lines = metadata.requires("flansible") or []
-    except metadata.PackageNotFoundError:
-        return None
-    return next((found for found in map(Requirement, lines) if canonicalize_name(found.name) == name), None)
+    if not version.is_tested:
+        found = f"{version.installed} is not one of those tested"
+        return [Check(Mark.FAIL, "ansible-core", found, version.install_command)]
+    return [Check(Mark.OK, "ansible-core", f"{version.installed} (tested: {version.tested.specifier})")]
 
 
 def ssh() -> list[Check]:

@@ -12,8 +12,13 @@
     ├── IllegalMove               a task was asked to go from one state to another that is not legal
     ├── SealError                 secrets cannot be sealed or opened: the key is missing or another one
     ├── WireError                 a frame between supervisor and runner is broken or too large
-    └── RunnerError               the fork server cannot start or a run cannot be started in it
-        └── StartFailure          Ansible itself refused to load; carries its text and exit code
+    ├── RunnerError               the fork server cannot start or a run cannot be started in it
+    │   └── StartFailure          Ansible itself refused to load; carries its text and exit code
+    └── ClientError               what flansible.client raises, and the commands that are clients
+        ├── OptionError           options, client.ini or a file named there cannot be used; nothing was sent
+        ├── ServiceRefused        the service said no: status, code, message, errors by field
+        ├── ServiceUnreachable    no connection, or no answer in time
+        └── WaitTimeout           the task was not final in time
 
 Standard library only (import law).
 """
@@ -155,3 +160,47 @@ class StartFailure(RunnerError):
         super().__init__(text.strip() or f"the fork server ended with exit code {returncode}")
         self.text = text
         self.returncode = returncode
+
+
+class ClientError(FlansibleError):
+    """The service could not be asked, or said no. `exit_code` is what a command ends with."""
+
+    exit_code: int = 1
+
+
+class OptionError(ClientError):
+    """What was given cannot be made a request, and why."""
+
+    exit_code = 5  # Ansible's own for bad options
+
+
+class ServiceRefused(ClientError):
+    """The service's answer was an error.
+
+    status: HTTP's; code: the stable word of the error body, or `unexpected_reply` when it was none of Flansible's;
+    errors: faulty fields; retry_after_seconds: when to ask again, if the service said so.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, code: str, errors: list[FieldError], retry_after_seconds: float | None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.errors = errors
+        self.retry_after_seconds = retry_after_seconds
+        self.exit_code = 5 if 400 <= status < 500 and not self.passes else 1
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may succeed later: too many requests, or a part of the service is away."""
+        return self.status in (429, 502, 503, 504)
+
+
+class ServiceUnreachable(ClientError):
+    """No connection, or it broke, or there was no answer in time. What was submitted may have been queued."""
+
+
+class WaitTimeout(ClientError):
+    """The task was not final when the time was over; it goes on."""

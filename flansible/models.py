@@ -202,6 +202,11 @@ class AdhocRequest(RunOptions):
     playbook_dir: Text | None = Field(
         None, description="Take this folder for the playbook's: its roles, plugins and group_vars count."
     )
+    chdir: Text | None = Field(
+        None,
+        description="Directory to run in, as after `cd`: its `ansible.cfg` and relative paths count. "
+        "Default, and what a relative one counts from: `playbook_root`.",
+    )
 
     @classmethod
     def spellings(cls) -> tuple[tuple[str, str], ...]:

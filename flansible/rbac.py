@@ -208,9 +208,9 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings) -> AuthorizedRun:
-    """Raises Forbidden with the rule that refused."""
+    """Raises Forbidden with the rule that refused, NotFound when a permitted `chdir` does not exist."""
     _check_strings(user, request)
-    cwd = settings.playbook_root if os.path.isdir(settings.playbook_root) else settings.base_dir
+    cwd = _adhoc_directory(user, request.chdir, settings)
     argv = command.adhoc(request, _paths(user, request, cwd, settings, request.playbook_dir))
     summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
     step = _ansible_step("ansible", user, request, argv, cwd)
@@ -355,7 +355,8 @@ def _paths(
 
 
 def _vault_id(user: User, given: str, cwd: Path, settings: Settings) -> str:
-    label, at, source = given.rpartition("@")
+    # Split where Ansible splits: at the first @.
+    label, at, source = given.partition("@") if "@" in given else ("", "", given)
     return given if source == _PROMPT else label + at + _vault_file(user, source, "vault_id", cwd, settings)
 
 
@@ -369,10 +370,19 @@ def _vault_file(user: User, given: str, field: str, cwd: Path, settings: Setting
     return str(path)
 
 
-def _directory(user: User, given: str, settings: Settings) -> Path:
+def _directory(user: User, given: str, settings: Settings, field: str = "playbook_dir") -> Path:
     path = resolve(given, settings.playbook_root)
     if not user.is_admin and (_EXPANDED.search(given) or not path.is_relative_to(_root(settings))):
-        raise _forbidden("playbook_dir", "playbook_forbidden", "playbooks outside playbook_root are for admin only")
+        raise _forbidden(field, "playbook_forbidden", "playbooks outside playbook_root are for admin only")
+    return path
+
+
+def _adhoc_directory(user: User, chdir: str | None, settings: Settings) -> Path:
+    if chdir is None:
+        return settings.playbook_root if os.path.isdir(settings.playbook_root) else settings.base_dir
+    path = _directory(user, chdir, settings, "chdir")
+    if not os.path.isdir(path):
+        raise NotFound(f"chdir {path} does not exist", errors=[FieldError("chdir", "does not exist")])
     return path
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from flansible import passwords, rbac, redis_server
 from flansible.config import Settings, is_loopback
 from flansible.errors import ConfigurationError, Fault
+from flansible.versions import require_tested_ansible
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Service:
     def run(self) -> int:
         """Start, serve until SIGINT or SIGTERM, stop. Returns the exit code."""
         settings = self._settings
+        require_tested_ansible(settings.allow_untested_ansible)
         _make_private(settings.data_dir)
         self._lock_file = _lock(settings.data_dir)
         _prepare_rbac(settings, self._addresses())

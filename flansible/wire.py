@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from flansible.errors import WireError
@@ -44,22 +45,29 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that are complete with `data`. Raises WireError on a length over the limit or broken JSON."""
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that are complete with `data`, one by one.
+
+        Raises WireError on a length over the limit or broken JSON, after the frames that came before it.
+        """
         self._buffer += data
-        frames: list[Frame] = []
+        return self._complete()
+
+    def _complete(self) -> Iterator[Frame]:
         position = 0
-        while len(self._buffer) - position >= _HEADER.size:
-            (length,) = _HEADER.unpack_from(self._buffer, position)
-            if length > MAX_FRAME_BYTES:
-                raise WireError(f"a frame announces {length} bytes, over the limit of {MAX_FRAME_BYTES}")
-            start = position + _HEADER.size
-            if len(self._buffer) - start < length:
-                break
-            frames.append(_decode(bytes(self._buffer[start : start + length])))
-            position = start + length
-        del self._buffer[:position]
-        return frames
+        try:
+            while len(self._buffer) - position >= _HEADER.size:
+                (length,) = _HEADER.unpack_from(self._buffer, position)
+                if length > MAX_FRAME_BYTES:
+                    raise WireError(f"a frame announces {length} bytes, over the limit of {MAX_FRAME_BYTES}")
+                start = position + _HEADER.size
+                if len(self._buffer) - start < length:
+                    return
+                frame = _decode(bytes(self._buffer[start : start + length]))
+                position = start + length
+                yield frame
+        finally:
+            del self._buffer[:position]
 
     @property
     def pending_bytes(self) -> int:

@@ -229,11 +229,10 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest, _home: Path, _subreap
 
 
 def _belongings(home: Path, keeps_connections: bool) -> _Belongings:
-    me = psutil.Process()
-    children = {child.pid: _line(child) for child in me.children()}
+    children = {pid: _line(pid) for pid in _children()}
     descriptors = _descriptors()
     if keeps_connections:
-        for connection in me.net_connections("tcp"):
+        for connection in psutil.Process().net_connections("tcp"):
             descriptors.pop(connection.fd, None)
     places = (home / ".ansible" / "tmp", Path(tempfile.gettempdir()))
     temp_dirs = frozenset(path for place in places for path in place.glob("ansible-local-*"))
@@ -250,18 +249,29 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
+def _children() -> list[int]:
+    """Our child processes, whichever thread started them. (Asking psutil would read every process of the machine.)"""
+    found = []
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            found += Path(f"/proc/self/task/{thread}/children").read_text().split()
+        except OSError:
+            continue  # this thread has just ended
+    return [int(word) for word in found]
+
+
 def _reap_orphans(before: _Belongings) -> None:
     """What is over and came to us, the subreaper. (A Popen nobody waited for warns by itself, and that is an error.)"""
-    for child in psutil.Process().children():
-        try:
-            if child.pid not in before.children and child.status() == psutil.STATUS_ZOMBIE:
-                os.waitpid(child.pid, os.WNOHANG)
-        except (psutil.NoSuchProcess, ChildProcessError):
-            continue
+    for pid in _children():
+        if pid not in before.children:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue
 
 
-def _line(child: psutil.Process) -> str:
+def _line(pid: int) -> str:
     try:
-        return " ".join(child.cmdline())
-    except psutil.Error:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
         return "?"

@@ -27,7 +27,7 @@ from ansible.errors import AnsibleOptionsError
 from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
-from flansible.runner import preload
+from flansible.runner import compat, preload
 from flansible.runner.answers import answer_prompts
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager, WorkerStarts
 from flansible.runner.colours import mark_colours
@@ -58,6 +58,7 @@ def run(request: wire.Frame, event_descriptor: int, temp_dir: str | None) -> int
         return _git(request["argv"])
     if temp_dir is not None:
         constants.DEFAULT_LOCAL_TMP = temp_dir
+        compat.keep_to_itself(temp_dir)
     mark_colours(request["colour_mark"])
     return _ansible(request, EventPipe(event_descriptor, request["colour_mark"]))
 

@@ -58,7 +58,7 @@ ROUTES: tuple[Route, ...] = (
         models.Accepted,
         status=202,
         body=models.AdhocRequest,
-        errors=_SUBMIT_ERRORS,
+        errors=(404, *_SUBMIT_ERRORS),
     ),
     Route(
         "/api/ansibleplaybook",

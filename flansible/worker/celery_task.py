@@ -7,6 +7,7 @@ harmless: whoever loses the claim does nothing.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -17,7 +18,7 @@ from celery import Task
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from flansible.celery_app import RUN_TASK, app, settings
-from flansible.errors import IllegalMove, RunnerError, SealError, StoreUnavailable
+from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealError, StoreUnavailable
 from flansible.models import AuthorizedRun, State
 from flansible.sealing import Sealer
 from flansible.store import Store
@@ -35,6 +36,7 @@ _SETTLE_RETRY_SECONDS = 1.0
 # How long the end of a run may wait for a store that is away before the worker gives up on it.
 _STORE_AWAY_SECONDS = 24 * 3600.0
 _STOPPING_STORE_AWAY_SECONDS = 2.0
+_EXIT_CONFIGURATION = 2  # as every command of ours ends when its configuration must be mended
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _refuse_untested_ansible(**_: Any) -> None:
         require_tested_ansible(settings().allow_untested_ansible)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
-        sys.exit(EXIT_CONFIGURATION)
+        sys.exit(_EXIT_CONFIGURATION)
 
 
 @worker_ready.connect

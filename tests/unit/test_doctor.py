@@ -190,16 +190,16 @@ def test_a_working_directory_that_is_gone_is_no_obstacle(tmp_path: Path) -> None
 
 def test_the_tested_range_of_ansible_is_the_one_of_setup_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = doctor.ansible()
-    assert found.mark is Mark.OK and "2.19" in found.found and "<2.20" in found.found
+    assert found.mark is Mark.OK and ">=2.19" in found.found
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     (absent,) = doctor.ansible()
     assert absent.mark is Mark.FAIL and "pip install" in absent.advice
-    write_metadata(tmp_path, "ansible_core", "2.20.1")
+    write_metadata(tmp_path, "ansible_core", "2.22.1")
     (unknown,) = doctor.ansible()
     assert unknown.mark is Mark.WARN
-    write_metadata(tmp_path, "flansible", "1", "Requires-Dist: click\nRequires-Dist: ansible-core<2.20,>=2.19\n")
+    write_metadata(tmp_path, "flansible", "1", "Requires-Dist: click\nRequires-Dist: ansible-core<2.22,>=2.19\n")
     (newer,) = doctor.ansible()
-    assert newer.mark is Mark.FAIL and "2.20.1" in newer.found and "ansible-core<2.20,>=2.19" in newer.advice
+    assert newer.mark is Mark.FAIL and "2.22.1" in newer.found and "ansible-core<2.22,>=2.19" in newer.advice
 
 
 def write_metadata(folder: Path, name: str, version: str, more: str = "") -> None:

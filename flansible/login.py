@@ -1,0 +1,113 @@
+"""Where the client commands find the service, the user and the password.
+
+For each: the option, then FLANSIBLE_URL, FLANSIBLE_USER and FLANSIBLE_PASSWORD, then ~/.config/flansible/client.ini. A
+password is never an option, because everybody on a machine can read command lines; without any, a terminal is asked.
+"""
+
+from __future__ import annotations
+
+import configparser
+import getpass
+import ipaddress
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flansible.client import Client
+from flansible.errors import OptionError
+
+DEFAULT_URL = "http://127.0.0.1:3000"
+SECTION = "client"
+KEYS = ("url", "user", "password")
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options that say where to go and as whom; `password_file`: a file whose first line is the password."""
+
+    url: str | None = None
+    user: str | None = None
+    password_file: str | None = None
+
+
+@dataclass(frozen=True)
+class Login:
+    """A service, and a user of it."""
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the service is on this machine, so that it sees the same files under the same names."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    def client(self, timeout_seconds: float = 30.0) -> Client:
+        return Client(self.url, self.user, self.password, timeout_seconds=timeout_seconds)
+
+
+def find(given: Given, environ: Mapping[str, str] = os.environ) -> Login:
+    """Raises OptionError when something is missing or cannot be read."""
+    path = Path("~/.config/flansible/client.ini").expanduser()
+    kept = _read(path)
+    url = given.url or environ.get("FLANSIBLE_URL") or kept.get("url") or DEFAULT_URL
+    if urlsplit(url).password is not None:
+        raise OptionError("a URL with a password in it can be read by others; give the password by FLANSIBLE_PASSWORD")
+    user = given.user or environ.get("FLANSIBLE_USER") or kept.get("user")
+    if not user:
+        raise OptionError(f"no user: give --api-user, FLANSIBLE_USER, or `user` below [{SECTION}] in {path}")
+    # The kept password is the kept user's: another user's login must not be tried with it.
+    kept_password = kept.get("password") if user == kept.get("user", user) else None
+    password = _from_file(given.password_file) or environ.get("FLANSIBLE_PASSWORD") or kept_password
+    return Login(url, user, password or _ask(user, url, path))
+
+
+def _from_file(name: str | None) -> str | None:
+    if name is None:
+        return None
+    try:
+        with open(os.path.expanduser(name), encoding="utf-8") as file:
+            password = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"--api-password-file {name} cannot be read: {error}") from error
+    if not password:
+        raise OptionError(f"--api-password-file {name} has no password in its first line")
+    return password
+
+
+def _ask(user: str, url: str, path: Path) -> str:
+    if not sys.stdin.isatty():
+        raise OptionError(
+            f"no password: give FLANSIBLE_PASSWORD, --api-password-file, or `password` below [{SECTION}] in {path}"
+        )
+    return getpass.getpass(f"Password of {user} at {url}: ")
+
+
+def _read(path: Path) -> dict[str, str]:
+    """What client.ini says; nothing when there is none."""
+    parser = configparser.ConfigParser(interpolation=None, default_section="\0none")
+    try:
+        with path.open(encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise OptionError(f"others can read {path}, and a password belongs there: chmod 600 {path}")
+            parser.read_file(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} cannot be read: {error}") from error
+    except configparser.Error as error:
+        # Its own message may show a line, and the line the password.
+        raise OptionError(f"{path} is not of the form [{SECTION}], key = value ({type(error).__name__})") from None
+    unknown = [section for section in parser.sections() if section != SECTION]
+    unknown += [key for section in parser.sections() for key in parser[section] if key not in KEYS]
+    if unknown:
+        raise OptionError(f"{path}: {unknown[0]} is unknown; below [{SECTION}] there are {', '.join(KEYS)}")
+    return dict(parser[SECTION]) if SECTION in parser else {}

@@ -1,0 +1,129 @@
+"""A store on a real Redis, runs to put into it, and what a worker does with them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from flansible.errors import RunnerError
+from flansible.models import AuthorizedRun, State, Step
+from flansible.store import Store
+from flansible.worker.cancellations import Cancellation
+from flansible.worker.forkservers import ForkServers
+from flansible.worker.recorder import Recorder
+from flansible.worker.shutdown import Shutdown
+from flansible.worker.supervisor import Outcome, Supervisor
+
+GRACE_SECONDS = 0.2
+
+_numbers = itertools.count(1)
+
+
+def new_id() -> str:
+    return f"00000000-0000-4000-8000-{next(_numbers):012x}"
+
+
+def make_run(user: str = "dev", **changes: Any) -> AuthorizedRun:
+    step = Step(program="ansible", argv=("--", "localhost"), cwd="/")
+    return AuthorizedRun(**{"kind": "adhoc", "user": user, "summary": f"{user}: adhoc", "steps": (step,), **changes})
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    store = Store(redis_url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def submitted(store: Store) -> Callable[..., str]:
+    """Records a new task and gives its id."""
+
+    def submit(user: str = "dev") -> str:
+        task_id = new_id()
+        store.submit(task_id, make_run(user))
+        return task_id
+
+    return submit
+
+
+@pytest.fixture
+def running(store: Store, submitted: Callable[..., str]) -> Callable[..., str]:
+    """Records a new task, claims it and gives its id."""
+
+    def start(user: str = "dev") -> str:
+        task_id = submitted(user)
+        assert store.claim(task_id, "worker") is not None
+        return task_id
+
+    return start
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that is over, and what the store has of it."""
+
+    outcome: Outcome
+    output: bytes
+    events: list[dict[str, Any]]
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return self.output.decode()
+
+
+class Worker:
+    """What a Celery worker does with a task, without Celery."""
+
+    def __init__(self, store: Store, *module: str) -> None:
+        """module: what is started as the fork server, if not the real one."""
+        self.store = store
+        self.fork_servers = ForkServers(2, *module)
+        self.shutdown = Shutdown()
+        self.timeout_seconds = 60.0
+        self.max_pending_bytes = 16 * 1024 * 1024
+
+    def run(self, *argv: str, cwd: str = "/", program: str = "ansible") -> Ended:
+        return self.run_steps(Step(program=program, argv=argv, cwd=cwd))  # type: ignore[arg-type]
+
+    def run_steps(self, *steps: Step, task_id: str | None = None, cancellation: Cancellation | None = None) -> Ended:
+        task_id = task_id or new_id()
+        self.store.submit(task_id, make_run(steps=steps))
+        run = self.store.claim(task_id, "worker")
+        assert run is not None
+        recorder = Recorder(self.store, task_id, self.max_pending_bytes)
+        began = time.monotonic()
+        supervisor = Supervisor(
+            self.fork_servers, recorder, self.shutdown, self.timeout_seconds, GRACE_SECONDS, cancellation
+        )
+        try:
+            outcome = supervisor.carry_out(run)
+        except RunnerError as error:
+            outcome = Outcome(State.ERROR, str(error))
+        seconds = time.monotonic() - began
+        assert recorder.flush_all(time.monotonic() + 30)
+        return Ended(outcome, self.output_of(task_id), list(self.store.events(task_id)), seconds)
+
+    def output_of(self, task_id: str) -> bytes:
+        return self.store.output(task_id, 0, 1 << 30)
+
+    def close(self) -> None:
+        self.fork_servers.close()
+        # A Shutdown lives as long as its process and has no close of its own.
+        os.close(self.shutdown.descriptor)
+        os.close(self.shutdown._write_end)
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    """Threads for runs that go on while the test does something to them."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool

@@ -1,0 +1,60 @@
+"""The web app without a service behind it: whatever tries to record or enqueue gets 503, so a 400 queued nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flansible.config import Settings
+from flansible.web import create_app
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    root = tmp_path_factory.mktemp("web")
+    users = [
+        {"user": "admin", "password": "root"},
+        {"user": "dev", "password": "secret", "inventories": ["inv/dev"]},
+    ]
+    (root / "rbac.json").write_text(json.dumps({"rbac": users}))
+    for folder in ("playbooks", "inv/dev", "inv/prod"):
+        (root / folder).mkdir(parents=True)
+    (root / "playbooks/site.yml").write_text("- hosts: all\n")
+    nowhere = f"redis+socket://{root}/nobody-listens"
+    return create_app(
+        Settings(
+            CELERY_BROKER_URL=nowhere,
+            CELERY_RESULT_BACKEND=nowhere,
+            playbook_root=root / "playbooks",
+            rbac_file=root / "rbac.json",
+            data_dir=root / "data",
+            max_body_bytes=MAX_BODY_BYTES,
+            base_dir=root,
+        )
+    )
+
+
+@pytest.fixture
+def anybody(app: Flask) -> FlaskClient:
+    """A client without a password."""
+    return app.test_client()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client that sends admin's password."""
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = "Basic YWRtaW46cm9vdA=="
+    return client
+
+
+@pytest.fixture
+def root(app: Flask) -> Path:
+    settings: Settings = app.extensions["flansible"].settings
+    return settings.base_dir

@@ -1,0 +1,216 @@
+"""One error body for every route and every status, whoever noticed the error."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.exceptions import default_exceptions
+from werkzeug.wrappers import Response
+
+from flansible import errors
+from flansible.errors import FlansibleError, RequestError
+from flansible.web import problems
+from flansible.web.routes import ROUTES, Route
+
+SUBMISSIONS = [route.path for route in ROUTES if route.body]
+PRIVATE = [route for route in ROUTES if not route.public]
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "NONSENSE")
+
+
+def at(path: str) -> str:
+    return re.sub(r"<[^>]+>", "00000000-0000-4000-8000-000000000000", path)
+
+
+def assert_shape(reply: Response, status: int) -> None:
+    """The one shape, with no trace of the inside."""
+    text = reply.get_data(as_text=True)
+    assert reply.status_code == status, text
+    assert reply.mimetype == "application/json"
+    body = reply.get_json()
+    assert list(body) == ["message", "code", "errors"]
+    assert isinstance(body["message"], str) and body["message"]
+    assert re.fullmatch(r"[a-z][a-z0-9_]+", body["code"])
+    assert all(set(item) == {"field", "message"} for item in body["errors"])
+    assert "Traceback" not in text and 'File "' not in text
+
+
+def right_methods(path: str) -> set[str]:
+    return {route.method.upper() for route in ROUTES if route.path == path}
+
+
+WRONG = [
+    (path, method)
+    for path in sorted({r.path for r in ROUTES})
+    for method in METHODS
+    if method not in right_methods(path)
+]
+
+
+@pytest.mark.parametrize(("path", "method"), WRONG)
+def test_a_wrong_method_is_405_and_says_which_are_right(anybody: FlaskClient, path: str, method: str) -> None:
+    reply = anybody.open(at(path), method=method)
+    assert_shape(reply, 405)
+    allowed = set(reply.headers["Allow"].split(", "))
+    assert right_methods(path) <= allowed <= right_methods(path) | {"HEAD", "OPTIONS"}
+
+
+def test_a_wrong_method_is_405_on_every_other_address_too(app: Flask, anybody: FlaskClient) -> None:
+    """The documentation's pages and whatever is added: nothing answers in a shape of its own."""
+    for rule in app.url_map.iter_rules():
+        if "DELETE" not in (rule.methods or ()):
+            assert_shape(anybody.delete(at(rule.rule)), 405)
+
+
+@pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.endpoint)
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Basic",
+        "Basic ",
+        "Basic !!!",
+        "Basic " + base64.b64encode(b"no colon").decode(),
+        "Basic " + base64.b64encode(b"admin:wrong").decode(),
+        "Basic " + base64.b64encode(b"nobody:root").decode(),
+        "Basic " + base64.b64encode(b":root").decode(),
+        "Basic " + base64.b64encode(b":").decode(),
+        "Basic " + base64.b64encode(b"admin:").decode(),
+        "Basic " + base64.b64encode(b"admin:root\0").decode(),
+        "Basic " + base64.b64encode(b"\xff\xfe:\xff").decode(),
+        "Basic " + base64.b64encode(b"admin:" + b"x" * 5000).decode(),
+        "Bearer token",
+        "Digest username=admin",
+        "\xff",
+    ],
+)
+def test_without_the_right_password_it_is_401_with_a_challenge(
+    anybody: FlaskClient, route: Route, header: str | None
+) -> None:
+    path, method = route.path, route.method
+    headers = {} if header is None else {"Authorization": header}
+    reply = anybody.open(at(path), method=method.upper(), headers=headers)
+    assert_shape(reply, 401)
+    assert reply.get_json()["code"] == "not_authenticated"
+    assert reply.headers["WWW-Authenticate"].startswith("Basic realm=")
+
+
+UNKNOWN = [
+    "/",
+    "/api",
+    "/api/",
+    "/api/nothing",
+    "/api/ansibletasks/",
+    "/api/ansibletaskstatus/",
+    "/api/git/x",
+    "/\xff",
+    "/%00",
+]
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_an_address_that_does_not_exist_is_404(client: FlaskClient, path: str, method: str) -> None:
+    if any(at(rule.rule) == path for rule in client.application.url_map.iter_rules()):
+        pytest.skip("this address exists")
+    assert_shape(client.open(path, method=method), 404)
+
+
+@pytest.mark.parametrize(
+    "task_id", ["x", "..", "*", "00000000-0000-4000-8000-000000000000:output", "a" * 5000, "%00", "%0a", "ü", "{}"]
+)
+@pytest.mark.parametrize("word", ["status", "output", "result"])
+def test_what_cannot_be_a_task_id_is_404_without_asking_the_store(client: FlaskClient, word: str, task_id: str) -> None:
+    """The store is away here: asking it would be a 503."""
+    assert_shape(client.get(f"/api/ansibletask{word}/{task_id}"), 404)
+
+
+@pytest.mark.parametrize("path", SUBMISSIONS)
+def test_a_body_of_another_kind_is_415(client: FlaskClient, path: str) -> None:
+    assert_shape(client.post(path, data={"module": "ping"}), 415)
+
+
+@pytest.mark.parametrize("path", SUBMISSIONS)
+def test_a_bad_body_is_400(client: FlaskClient, path: str) -> None:
+    assert_shape(client.post(path, data=b"{", content_type="application/json"), 400)
+
+
+@pytest.mark.parametrize("path", SUBMISSIONS)
+def test_a_huge_body_is_413(app: Flask, client: FlaskClient, path: str) -> None:
+    body = b" " * (app.config["MAX_CONTENT_LENGTH"] + 1)
+    assert_shape(client.post(path, data=body, content_type="application/json"), 413)
+
+
+def test_a_refusal_is_403_with_the_field(anybody: FlaskClient, root: Path) -> None:
+    for body in ({"module": "ping"}, {"module": "ping", "inventory": str(root / "inv/prod")}):
+        reply = anybody.post("/api/ansiblecommand", json=body, auth=("dev", "secret"))
+        assert_shape(reply, 403)
+        assert reply.get_json()["errors"][0]["field"] == "inventory"
+
+
+def test_a_missing_playbook_is_404_with_the_path(client: FlaskClient, root: Path) -> None:
+    reply = client.post("/api/ansibleplaybook", json={"playbook_dir": ".", "playbook": "missing.yml"})
+    assert_shape(reply, 404)
+    assert str(root / "playbooks/missing.yml") in reply.get_json()["message"]
+
+
+@pytest.mark.parametrize("route", [route for route in PRIVATE if 503 in route.errors], ids=lambda route: route.endpoint)
+def test_without_the_store_it_is_503_with_retry_after(client: FlaskClient, route: Route) -> None:
+    path, method = route.path, route.method
+    bodies = {"ansiblecommand": {"module": "ping"}, "ansibleplaybook": {"playbook_dir": ".", "playbook": "site.yml"}}
+    body = bodies.get(path.split("/")[2], {"playbook_dir": "."})
+    reply = client.get(at(path)) if method == "get" else client.post(at(path), json=body)
+    assert_shape(reply, 503)
+    assert int(reply.headers["Retry-After"]) > 0
+
+
+def classes(root: type[FlansibleError]) -> list[type[FlansibleError]]:
+    return [root, *(found for child in root.__subclasses__() for found in classes(child))]
+
+
+@pytest.mark.parametrize("kind", classes(RequestError), ids=lambda kind: kind.__name__)
+def test_every_request_error_is_answered_in_the_shape(app: Flask, kind: type[RequestError]) -> None:
+    with app.test_request_context():
+        reply = problems.answer(kind("Why.", errors=[errors.FieldError("a[0]", "bad")], retry_after_seconds=7))
+    assert reply.status_code == kind.status
+    assert reply.get_json() == {
+        "message": "Why.",
+        "code": kind.default_code,
+        "errors": [{"field": "a[0]", "message": "bad"}],
+    }
+    assert reply.headers["Retry-After"] == "7"
+
+
+@pytest.mark.parametrize("status", sorted(status for status in default_exceptions if status >= 400))
+def test_every_http_error_of_werkzeug_is_answered_in_the_shape(app: Flask, status: int) -> None:
+    with app.test_request_context():
+        reply = problems.answer(default_exceptions[status]())
+        assert_shape(reply, status)
+
+
+def test_a_fault_of_our_own_is_500_without_its_inside(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    with app.test_request_context("/api/git", method="POST"):
+        try:
+            raise ZeroDivisionError("marker-inside")
+        except ZeroDivisionError as error:
+            reply = problems.answer(error)
+    assert (reply.status_code, reply.get_json()["code"]) == (500, "internal_error")
+    assert "marker-inside" not in reply.get_data(as_text=True)
+    assert "marker-inside" in caplog.text, "but in the log"
+
+
+def test_every_exception_of_ours_has_its_place_in_the_tree() -> None:
+    """The drawing at the top of errors.py is the table of contents."""
+    drawing = errors.__doc__ or ""
+    assert [kind.__name__ for kind in classes(FlansibleError) if kind.__name__ not in drawing] == []
+
+
+def test_a_head_request_has_the_status_and_no_body(anybody: FlaskClient) -> None:
+    reply = anybody.head("/api/ansibletasks")
+    assert reply.status_code == 401
+    assert reply.get_data() == b""
