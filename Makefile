@@ -7,12 +7,13 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test check clean
+.PHONY: help venv demo test test-matrix check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, start the service, run an ad-hoc ping and a playbook with curl, stop everything"
 	@echo "make test    install what the tests need and run them all; PYTEST_ARGS='-k word' passes options to pytest"
+	@echo "make test-matrix   as root: the tests on Ansible, with 2.20 and 2.21 on the Python of a Debian trixie in .matrix/"
 	@echo "make check   format check, lint and types"
 	@echo "make venv    make $(VENV) with what Flansible needs; then: $(BIN)/flansible up"
 	@echo "make clean   remove $(VENV) and what tools left behind (your .flansible/ with its records stays)"
@@ -44,6 +45,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	@echo "==> Running the tests"
 	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-matrix:
+	@bash scripts/test-matrix.sh
 
 check: $(VENV)/.installed-test
 	@echo "==> Format (ruff format --check)"

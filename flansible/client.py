@@ -270,20 +270,20 @@ class Client:
         patience = _Patience(self._patience_seconds)
         while True:
             try:
-                with self._stream(task_id, offset) as reply:
-                    patience.renew()
-                    for chunk in reply.iter_bytes():
-                        offset += len(chunk)
-                        yield chunk
+                for chunk in self._stream(task_id, offset):
+                    offset += len(chunk)
+                    yield chunk
                 # A reply can end well and too soon, when the web server stops or a proxy does. The task's end is this.
                 rest = self.output(task_id, offset=offset)
             except (ServiceUnreachable, ServiceRefused) as error:
                 time.sleep(patience.pause_seconds(error))
                 continue
+            patience.renew()
             offset = rest.next_offset
             yield rest.data
             if rest.final:
                 return
+            time.sleep(_FIRST_PAUSE_SECONDS)
 
     def _coloured(self, task_id: str, offset: int) -> Iterator[bytes]:
         """What a broken stream with colours has brought cannot be counted in plain bytes, so colours come in ranges,
@@ -302,19 +302,19 @@ class Client:
                 shown = part.next_offset
                 yield part.data
 
-    @contextmanager
-    def _stream(self, task_id: str, offset: int) -> Iterator[httpx.Response]:
-        request = self._http.build_request(
-            "GET", _output_path(task_id), params={"follow": "true", "offset": offset}, timeout=self._follow_timeout
-        )
+    def _stream(self, task_id: str, offset: int) -> Iterator[bytes]:
+        """One followed reply, until it ends or breaks. (Without output not even its head comes.)"""
+        asked: dict[str, str | int] = {"follow": "true", "offset": offset}
         with self._translated():
-            reply = self._http.send(request, stream=True)
             try:
-                if not reply.is_success:
-                    reply.read()
-                yield self._accepted(reply)
-            finally:
-                reply.close()
+                with self._http.stream(
+                    "GET", _output_path(task_id), params=asked, timeout=self._follow_timeout
+                ) as reply:
+                    if not reply.is_success:
+                        reply.read()
+                    yield from self._accepted(reply).iter_bytes()
+            except httpx.ReadTimeout:
+                return  # quiet, or gone without a word: the next question will tell
 
     def _get(self, path: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
         given = {name: value for name, value in (asked or {}).items() if value is not None}

@@ -108,10 +108,11 @@ def ask(line: CommandLine, body: dict[str, Any], environ: Mapping[str, str] = os
     if line.program == "adhoc" or not any(line.given[name] for name in _LISTINGS):
         _ask_passwords(body, asked["connection_password"], asked["become_password"])
     passwords = {label: _vault_password(label, f"Vault password ({label}): ") for label in _prompting(body)}
-    if asked["vault_password"]:
-        passwords[DEFAULT_VAULT_ID] = _vault_password(DEFAULT_VAULT_ID, "Vault password: ")
+    unnamed = _vault_password(DEFAULT_VAULT_ID, "Vault password: ") if asked["vault_password"] else None
     if passwords:
-        body["vault_password"] = passwords
+        body["vault_password"] = passwords | ({DEFAULT_VAULT_ID: unnamed} if unnamed else {})
+    elif unnamed:
+        body["vault_password"] = unnamed
 
 
 @dataclass(frozen=True)

@@ -360,9 +360,15 @@ class Store:
         return self._load([_text(task_id) for task_id in index])
 
     def take_secrets(self, task_id: str) -> bytes | None:
-        """The sealed secrets of a task, once: afterwards they are gone."""
+        """The sealed secrets of a task, once: afterwards they are gone. For the one that claimed it."""
+        # Not GETDEL: a lost answer would be lost secrets.
         with _translated():
-            sealed: Any = self._redis.getdel(_key(task_id, "secrets"))
+            sealed: Any = self._redis.get(_key(task_id, "secrets"))
+        try:
+            with _translated():
+                self._redis.delete(_key(task_id, "secrets"))
+        except StoreUnavailable:
+            pass  # `settle` deletes what is left
         return bytes(sealed) if sealed else None
 
     def settle(self, task_id: str, state: State, description: str, returncode: int | None) -> None:

@@ -78,11 +78,13 @@ def _fork_keeper(control: socket.socket, own_descriptors: tuple[int, int], descr
 def _reap() -> None:
     while True:
         try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
+        if os.WIFSIGNALED(status):
+            keeper.remove_temp_dirs_of(pid)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,19 @@ def _make_temp_dir(request: wire.Frame) -> str | None:
     """The run's own DEFAULT_LOCAL_TMP: Ansible makes one per process when it loads, and forks would share it."""
     if request["program"] == "git":
         return None
-    return tempfile.mkdtemp(prefix=f"ansible-local-{os.getpid()}", dir=play.local_tmp_base())
+    return tempfile.mkdtemp(prefix=_temp_prefix(os.getpid()), dir=play.local_tmp_base())
+
+
+def remove_temp_dirs_of(keeper_pid: int) -> None:
+    """For the fork server, when a keeper was killed: nobody else knows of its run's temp directory."""
+    base, prefix = play.local_tmp_base(), _temp_prefix(keeper_pid)
+    for name in os.listdir(base):
+        if name.startswith(prefix):
+            shutil.rmtree(os.path.join(base, name), ignore_errors=True)
+
+
+def _temp_prefix(keeper_pid: int) -> str:
+    return f"ansible-local-{keeper_pid}-"
 
 
 def _be_the_run(channel: socket.socket, output: int, events: int, request: wire.Frame, temp_dir: str | None) -> None:

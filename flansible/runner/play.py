@@ -36,6 +36,7 @@ from flansible.variables import CONNECTION_VARIABLE
 NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
 _EXIT_CANNOT_EXECUTE = 126
 _EXIT_NOT_FOUND = 127
+_FIRST_LINE_BYTES = 4096
 
 
 def local_tmp_base() -> str:
@@ -114,11 +115,27 @@ def _call(request: wire.Frame) -> int:
     # What Ansible calls its own location: beside the interpreter, where pip put it.
     beside = os.path.join(os.path.dirname(sys.executable), program)
     sys.argv = [beside if os.path.exists(beside) else shutil.which(program) or program]
+    sys.executable = _interpreter_of(beside)
     try:
         command.cli_executor([program, *argv])
     except SystemExit as end:
         return _exit_code(end.code)
     return 0
+
+
+def _interpreter_of(script: str) -> str:
+    """This Python by the name that the script has for it: Ansible shows it, and runs its modules with it.
+
+    Of `python` and `python3` beside each other, pip writes the one it was started as into a script.
+    """
+    try:
+        with open(script, "rb") as file:
+            first = file.readline(_FIRST_LINE_BYTES)
+    except OSError:
+        return sys.executable
+    named = os.fsdecode(first[2:].strip()) if first.startswith(b"#!") else ""
+    beside = os.path.dirname(named) == os.path.dirname(sys.executable) and os.path.exists(named)
+    return named if beside and os.path.samefile(named, sys.executable) else sys.executable
 
 
 def _exit_code(code: Any) -> int:

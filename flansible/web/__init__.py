@@ -6,7 +6,7 @@ kinds of API documentation. Runs in gunicorn's processes; never imports the work
 
 from __future__ import annotations
 
-from flask import Flask
+from flask import Flask, Response
 
 from flansible import celery_app
 from flansible.config import Settings
@@ -34,6 +34,14 @@ def create_app(settings: Settings) -> Flask:
     )
     app.extensions["flansible"] = services
     problems.register(app)
+    app.after_request(_no_guessing)
     routes.register(app)
     docs.register(app)
     return app
+
+
+def _no_guessing(response: Response) -> Response:
+    """What a task prints is text to every browser, and no cache keeps an answer that is true for a moment only."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

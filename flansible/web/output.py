@@ -6,6 +6,7 @@ task's end: what a client needs to ask for the rest and nothing twice.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Literal
@@ -14,6 +15,7 @@ from ansi2html import Ansi2HTMLConverter
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from flansible.errors import Unavailable
 from flansible.models import FINAL_STATES
 from flansible.store import ColourMark, Store
 from flansible.web.auth import PrivateResource
@@ -26,6 +28,35 @@ FINAL = "Flansible-Final"
 _CHUNK_BYTES = 256 * 1024
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05)  # between looks for more while following: soon at first, then more calmly
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+class _Followers:
+    """How many replies of this process are being followed; each holds a thread for as long."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def take(self, limit: int) -> bool:
+        with self._lock:
+            if self._count >= limit:
+                return False
+            self._count += 1
+            return True
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._count -= 1
+
+
+_followers = _Followers()
+
+
+def _take_place(threads: int) -> None:
+    """A quarter of the threads stays free for everyone else. Raises Unavailable."""
+    if not _followers.take(max(1, threads * 3 // 4)):
+        message = "Too many outputs are being followed; poll with offset instead, or try again."
+        raise Unavailable(message, code="too_many_followers", retry_after_seconds=5)
 
 
 class OutputQuery(BaseModel):
@@ -50,7 +81,10 @@ class AnsibleTaskOutput(PrivateResource):
         final = own_task(task_id).state in FINAL_STATES
         store = services().store
         if asked.follow and asked.format != "html":
-            return Response(_followed(store, task_id, asked), mimetype="text/plain")
+            _take_place(services().settings.web_threads)
+            response = Response(_followed(store, task_id, asked), mimetype="text/plain")
+            response.call_on_close(_followers.give_back)
+            return response
         end = store.output_size(task_id)
         text = _between(store, task_id, asked.offset, end, asked.format != "txt")
         if asked.format == "html":

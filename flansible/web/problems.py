@@ -9,7 +9,7 @@ from flask import Flask, Response, jsonify, request
 from flask_restful import Api
 from werkzeug.exceptions import HTTPException
 
-from flansible.errors import BrokerUnavailable, RequestError, StoreUnavailable
+from flansible.errors import BrokerUnavailable, RequestError, SealError, StoreUnavailable
 from flansible.models import ErrorBody, ErrorItem
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,9 @@ def answer(error: Exception) -> Response:
     if isinstance(error, BrokerUnavailable):
         log.warning("%s", error)
         return _away("broker", "The message broker does not answer.")
+    if isinstance(error, SealError):
+        log.error("%s", error)
+        return _away("seal", "Passwords cannot be sealed: the key (secret_key_file) cannot be used.")
     if isinstance(error, HTTPException) and error.code is not None:
         return _http_error(error)
     log.exception("%s %s failed", request.method, request.path)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.acceptance.compare import masked
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import ADMIN, Service
 
 
 def test_ansi_is_what_the_command_line_prints_on_a_terminal(service: Service, root: Path) -> None:
@@ -95,3 +97,22 @@ def test_following_gives_each_line_as_it_comes_and_ends_with_the_task(service: S
     assert seen[b"done"] - seen[b"begun"] > 1
     assert text == service.client().get(f"/api/ansibletaskoutput/{task_id}").content
     assert service.status(task_id)["Status"] == "SUCCESS"
+
+
+def test_followers_leave_threads_for_everyone_else(service: Service) -> None:
+    """However many follow, status is still answered; who finds no place is told when to come back."""
+    task_id = service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 30"})
+    url = f"{service.url}/api/ansibletaskoutput/{task_id}?follow=true"
+    with contextlib.ExitStack() as stack:
+        refused = 0
+        for _ in range(40):  # two web processes with sixteen threads each
+            client = stack.enter_context(httpx.Client(auth=ADMIN, timeout=20))
+            reply = client.send(client.build_request("GET", url), stream=True)
+            stack.callback(reply.close)
+            if reply.status_code == 503:
+                refused += 1
+                assert int(reply.headers["Retry-After"]) > 0
+        assert refused
+        assert service.status(task_id)["Status"] == "PROGRESS"
+        service.client().post(f"/api/ansibletaskcancel/{task_id}")
+    assert service.wait(task_id)["state"] == "canceled"

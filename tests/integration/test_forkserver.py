@@ -83,7 +83,7 @@ def command_line(*argv: str, cwd: Path, **environ: str) -> subprocess.CompletedP
     return subprocess.run(
         [program, *argv[1:]],
         cwd=cwd,
-        env={**os.environ, **environ},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -106,7 +106,14 @@ def marked(mark: str) -> list[psutil.Process]:
 
 def sleeping(mark: str) -> list[psutil.Process]:
     """Those that do the sleeping, not the shells and Python programs that name it."""
-    return [process for process in marked(mark) if process.name() == "sleep"]
+    found = []
+    for process in marked(mark):
+        try:
+            if process.name() == "sleep":
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 def temp_dirs(home: Path) -> list[Path]:
@@ -185,6 +192,16 @@ def test_others_variables_are_data_and_not_templates(ansible: Worker, place: Pat
     ended = ansible.run_steps(step)
     assert ended.outcome.state is State.SUCCEEDED
     assert "touch" in ended.text and not touched.exists()
+
+
+def test_others_variables_in_a_string_cannot_redirect_the_connection(ansible: Worker, place: Path) -> None:
+    """Objects are checked before they are queued; a string has names only when it is parsed."""
+    for text in ("inventory_hostname=far", "a=1 ansible_host=far", '{"ansible_connection": "ssh"}', "_ansible_x=1"):
+        step = play(place, "- ping:", "-l", "h1", extra_vars=(text,), data_only=True)
+        ended = ansible.run_steps(step)
+        assert ended.outcome.state is State.FAILED, text
+        assert "for admin only" in ended.text
+        assert "pong" not in ended.text
 
 
 def test_each_run_has_a_temp_directory_of_its_own_while_it_lasts(
@@ -283,7 +300,7 @@ def hanging(worker: Worker, pool: ThreadPoolExecutor, step: Step, mark: str, cou
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """The mark of this test's processes; whatever it leaves behind is ended, and is a failure of the test itself."""
+    """The mark of this test's processes. Asked for after `background`: they are ended before their runs are awaited."""
     mark = new_mark()
     yield mark
     for process in marked(mark):
@@ -295,9 +312,9 @@ def stubborn(place: Path, mark: str) -> Step:
 
 
 def test_a_deadline_ends_every_process_of_the_run_whatever_session_it_moved_to(
-    ansible: Worker, place: Path, mark: str, background: ThreadPoolExecutor, _home: Path
+    ansible: Worker, place: Path, background: ThreadPoolExecutor, mark: str, _home: Path
 ) -> None:
-    ansible.timeout_seconds = 8
+    ansible.timeout_seconds = 6
     running = hanging(ansible, background, stubborn(place, mark), mark, 3 * PROCESSES_A_HOST)
     ended = running.result(60)
     assert marked(mark) == []
@@ -307,7 +324,7 @@ def test_a_deadline_ends_every_process_of_the_run_whatever_session_it_moved_to(
 
 
 def test_a_cancel_ends_every_process_of_the_run(
-    ansible: Worker, place: Path, mark: str, background: ThreadPoolExecutor
+    ansible: Worker, place: Path, background: ThreadPoolExecutor, mark: str
 ) -> None:
     cancellation = Cancellation()
     step = stubborn(place, mark)
@@ -321,7 +338,7 @@ def test_a_cancel_ends_every_process_of_the_run(
 
 
 def test_a_run_that_was_killed_is_lost_and_leaves_nothing(
-    ansible: Worker, place: Path, mark: str, background: ThreadPoolExecutor, _home: Path
+    ansible: Worker, place: Path, background: ThreadPoolExecutor, mark: str, _home: Path
 ) -> None:
     running = hanging(ansible, background, stubborn(place, mark), mark, 3 * PROCESSES_A_HOST)
     [keeper] = keepers()
@@ -341,9 +358,19 @@ def keepers() -> list[psutil.Process]:
 
 
 def test_a_run_whose_keeper_was_killed_is_lost_and_does_not_go_on(
-    ansible: Worker, place: Path, mark: str, background: ThreadPoolExecutor
+    ansible: Worker, place: Path, background: ThreadPoolExecutor, mark: str
 ) -> None:
     running = hanging(ansible, background, play(place, f"- command: sleep {mark}", "--forks=3"), mark, 3)
+    [keeper] = keepers()
+    keeper.kill()
+    assert running.result(30).outcome.state is State.LOST
+    eventually(lambda: not marked(mark), 10)
+
+
+def test_a_killed_keeper_does_not_set_free_what_had_moved_to_other_sessions(
+    ansible: Worker, place: Path, background: ThreadPoolExecutor, mark: str
+) -> None:
+    running = hanging(ansible, background, stubborn(place, mark), mark, 3 * PROCESSES_A_HOST)
     [keeper] = keepers()
     keeper.kill()
     assert running.result(30).outcome.state is State.LOST
@@ -389,7 +416,7 @@ def test_a_fork_server_that_is_dropped_does_not_take_its_run_with_it(
 
 
 def test_an_end_of_the_worker_ends_its_runs(
-    ansible: Worker, place: Path, mark: str, background: ThreadPoolExecutor
+    ansible: Worker, place: Path, background: ThreadPoolExecutor, mark: str
 ) -> None:
     """A worker that is killed says nothing: its channels just end. Here a process of ours holds them."""
     code = (

@@ -421,7 +421,7 @@ def frozen(server: RedisServer) -> None:
 def test_whatever_happens_to_redis_no_method_raises_anything_but_ours(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, fault: Callable[[RedisServer], None]
 ) -> None:
-    monkeypatch.setattr(store_module, "REPLY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(store_module, "REPLY_TIMEOUT_SECONDS", 0.03)
     connected, fresh = Store(own_redis.url), Store(own_redis.url)
     connected.ping()
     fault(own_redis)
@@ -634,3 +634,14 @@ def test_a_lease_that_lapses_makes_the_task_lost_and_one_that_is_renewed_does_no
     store.settle(spoken_for, State.SUCCEEDED, "fine", 0)
     store.renew_leases([spoken_for, silent])
     assert raw.zcard("flansible:leases") == 0
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+def test_secrets_whose_answer_is_lost_are_not_lost(link: LossyLink, linked: Store, answers: int) -> None:
+    """Otherwise the run goes without its passwords, and nobody can say why."""
+    task_id = new_id()
+    linked.submit(task_id, make_run(), b"sealed")
+    linked.claim(task_id, "worker")
+    link.lose(answers, f"{task_id}:secrets".encode())
+    assert insisting(lambda: linked.take_secrets(task_id)) == b"sealed"
+    assert link.lost == answers
