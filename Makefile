@@ -15,6 +15,7 @@ help:
 	@echo "make test    install what the tests need and run them all; PYTEST_ARGS='-k word' passes options to pytest"
 	@echo "make test-matrix   as root: the tests on Ansible, with 2.20 and 2.21 on the Python of a Debian trixie in .matrix/"
 	@echo "make check   format check, lint and types"
+	@echo "make bench   measure runs through the API against the command line, in turn"
 	@echo "make venv    make $(VENV) with what Flansible needs; then: $(BIN)/flansible up"
 	@echo "make clean   remove $(VENV) and what tools left behind (your .flansible/ with its records stays)"
 	@echo "PYTHON=python3.12 make ...   choose the Python that $(VENV) is made with (3.11 or newer)"
@@ -48,6 +49,9 @@ test: $(VENV)/.installed-test
 
 test-matrix:
 	@bash scripts/test-matrix.sh
+
+bench: $(VENV)/.installed
+	@$(BIN)/python benchmarks/start.py
 
 check: $(VENV)/.installed-test
 	@echo "==> Format (ruff format --check)"
