@@ -15,9 +15,9 @@ from flansible import __version__
 from flansible.errors import ClientError, ConfigurationError, FlansibleError
 
 if TYPE_CHECKING:
-    from flansible.client import Format
     from flansible.config import Settings
     from flansible.login import Login
+    from flansible.replies import Format
 
 _config_option = click.option(
     "--config",

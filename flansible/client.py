@@ -12,21 +12,19 @@ following outlive a service that is away for a while; a submission is sent once,
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, cast
+from typing import Any, Self, cast
 from urllib.parse import quote, urlsplit
 
 import httpx
 
 from flansible.errors import FieldError, OptionError, ServiceRefused, ServiceUnreachable, WaitTimeout
-
-Kind = Literal["adhoc", "playbook", "git"]
-Format = Literal["txt", "ansi", "html"]
+from flansible.replies import Format, Kind, Output, TaskPage, TaskResult, TaskStatus
 
 _SUBMIT_PATHS: dict[str, str] = {
     "adhoc": "/api/ansiblecommand",
@@ -35,75 +33,25 @@ _SUBMIT_PATHS: dict[str, str] = {
 }
 _NOT_FLANSIBLE = "unexpected_reply"
 _IN_PROGRESS = "PROGRESS"
-# A followed run may print nothing for hours. A connection that is quiet for this long is made anew, in case the other
-# side is gone without having said so.
-_QUIET_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
-
-
-class TaskStatus(TypedDict):
-    """Status of one task. Times are RFC 3339 in UTC.
-
-    Status: `PROGRESS` while queued or running, anything else is final; state: `queued`, `running`, `succeeded`,
-    `failed`, `canceled`, `timed_out`, `lost` or `error`; returncode: exit code of Ansible or git, once there is one.
-    """
-
-    task_id: str
-    Status: str
-    state: str
-    description: str
-    returncode: int | None
-    user: str
-    kind: Kind
-    summary: str
-    submitted_at: str
-    started_at: str | None
-    finished_at: str | None
-
-
-class PlayTaskResult(TypedDict):
-    """What one play task gave on one host; verdict: `ok`, `changed`, `failed`, `ignored`, `unreachable`, `skipped`."""
-
-    play: str
-    task: str
-    module: str
-    verdict: str
-    duration_seconds: float
-    result: dict[str, Any]
-
-
-class TaskResult(TypedDict):
-    """Results by host: `contacted` in the order of the play tasks, hosts with failures first; `dark`: unreachable."""
-
-    task_id: str
-    state: str
-    returncode: int | None
-    contacted: dict[str, list[PlayTaskResult]]
-    dark: dict[str, PlayTaskResult]
-    stats: dict[str, dict[str, int]]
-    custom_stats: dict[str, Any]
-
-
-class TaskPage(TypedDict):
-    """One page of tasks, newest first; `next_before` continues it as `before`, None on the last page."""
-
-    tasks: list[TaskStatus]
-    next_before: int | None
-
-
-@dataclass(frozen=True)
-class Output:
-    """A range of output. next_offset: where to go on, in bytes of the plain text; final: there will be no more."""
-
-    data: bytes
-    next_offset: int
-    final: bool
+_POLL_SECONDS = 0.5  # between ranges of output, while there is no place to follow it
+# A followed run may print nothing for hours: the kernel asks whether the other side is still there. What is quiet for
+# longer than this is asked for anew all the same.
+_QUIET_SECONDS = 900.0
+_KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+if hasattr(socket, "TCP_KEEPIDLE"):
+    _KEEP_ALIVE += [
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    ]
 
 
 class Client:
     """One user's connection to one service. Use it as a context manager, or call `close`; not from several threads.
 
-    Every method raises ServiceRefused when the answer is an error and ServiceUnreachable when there is none.
+    Every method raises ServiceRefused when the answer is an error and ServiceUnreachable when there is none. Proxies
+    that the environment names are not used.
     """
 
     def __init__(
@@ -130,12 +78,15 @@ class Client:
             base_url=self.url,
             auth=httpx.BasicAuth(user, password),
             timeout=timeout_seconds,
-            # Without TLS there is nothing to verify, and loading the certificates takes longer than a request.
-            verify=verify if parts.scheme == "https" else False,
+            transport=httpx.HTTPTransport(
+                # Without TLS there is nothing to verify, and loading the certificates takes longer than a request.
+                verify=verify if parts.scheme == "https" else False,
+                socket_options=_KEEP_ALIVE,
+            ),
             # A proxy that compresses would hold back what is to be seen at once.
             headers={"Accept-Encoding": "identity"},
         )
-        self._follow_timeout = httpx.Timeout(timeout_seconds, read=max(timeout_seconds, _QUIET_SECONDS))
+        self._follow_timeout = httpx.Timeout(timeout_seconds, read=_QUIET_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -269,10 +220,16 @@ class Client:
     def _plain(self, task_id: str, offset: int) -> Iterator[bytes]:
         patience = _Patience(self._patience_seconds)
         while True:
+            pause = _FIRST_PAUSE_SECONDS
             try:
-                for chunk in self._stream(task_id, offset):
-                    offset += len(chunk)
-                    yield chunk
+                try:
+                    for chunk in self._stream(task_id, offset):
+                        offset += len(chunk)
+                        yield chunk
+                except ServiceRefused as refused:
+                    if not refused.passes:
+                        raise
+                    pause = _POLL_SECONDS
                 # A reply can end well and too soon, when the web server stops or a proxy does. The task's end is this.
                 rest = self.output(task_id, offset=offset)
             except (ServiceUnreachable, ServiceRefused) as error:
@@ -283,7 +240,7 @@ class Client:
             yield rest.data
             if rest.final:
                 return
-            time.sleep(_FIRST_PAUSE_SECONDS)
+            time.sleep(pause)
 
     def _coloured(self, task_id: str, offset: int) -> Iterator[bytes]:
         """What a broken stream with colours has brought cannot be counted in plain bytes, so colours come in ranges,

@@ -1,7 +1,7 @@
 """Requests to command lines: which option of `ansible` and `ansible-playbook` each request field is.
 
-Pure; called by rbac.authorize in the web process. The lines are handed to Ansible's own parser inside the run and never
-appear in a process list. Values are joined with `=` and operands follow `--`: what begins with a dash stays a value.
+Pure; called by flansible.authorization in the web process. The lines are handed to Ansible's own parser inside the run
+and never appear in a process list. Values are joined with `=` and operands follow `--`, so a dash begins no option.
 """
 
 from __future__ import annotations

@@ -297,7 +297,7 @@ class Step(Record):
 
 
 class AuthorizedRun(Record):
-    """What rbac.authorize let through, paths resolved. Only this can be submitted: the check cannot be skipped."""
+    """What flansible.authorization let through. Only this can be submitted: the check cannot be skipped."""
 
     kind: Kind
     user: str

@@ -38,6 +38,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from flansible import scripts
 from flansible.errors import IllegalMove, StoreUnavailable
 from flansible.models import STATUS_WORDS, AuthorizedRun, State, TaskStatus
 
@@ -48,152 +49,11 @@ LEASE_SECONDS = 10
 _EVENT_PAGE = 500
 _COLOUR = struct.Struct(">Q8s")  # the longest code Ansible makes is 38;5;255
 
-# The legal moves; the scripts below enforce them.
+# The legal moves; the scripts enforce them.
 MOVES: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.RUNNING, State.CANCELED, State.TIMED_OUT, State.LOST, State.ERROR}),
     State.RUNNING: frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED, State.TIMED_OUT, State.LOST, State.ERROR}),
 }
-
-_SUBMIT = """
-local id, user, run, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local p = 'flansible:'
-local task = p .. 'task:' .. id
-if redis.call('EXISTS', task) == 1 then return 0 end
-local seq = redis.call('INCR', p .. 'sequence')
-redis.call('HSET', task, 'seq', seq, 'user', user, 'kind', ARGV[5], 'summary', ARGV[6], 'state', 'queued',
-           'description', ARGV[7], 'submitted_at', now, 'output_bytes', 0, 'events', 0)
-redis.call('SET', task .. ':run', run)
-if #ARGV[8] > 0 then redis.call('SET', task .. ':secrets', ARGV[8]) end
-for _, index in ipairs({'tasks', 'tasks:user:' .. user, 'tasks:state:queued', 'tasks:user:' .. user .. ':queued'}) do
-  redis.call('ZADD', p .. index, seq, id)
-end
-return seq
-"""
-
-# ARGV: id, new state, legal old states (comma-separated), expiry (unix seconds, '' when not final), seconds of the
-# lease that begins, or 'lapsed' when only a task whose lease has lapsed may be moved, or '', field, value, ...
-# Leases are by Redis' own clock: workers' clocks may differ.
-_MOVE = """
-local id, to, p = ARGV[1], ARGV[2], 'flansible:'
-local time = tonumber(redis.call('TIME')[1])
-if ARGV[5] == 'lapsed' then
-  local lease = redis.call('ZSCORE', p .. 'leases', id)
-  if not lease or tonumber(lease) > time then return 'alive' end
-end
-local task = p .. 'task:' .. id
-local now = redis.call('HMGET', task, 'state', 'user', 'seq')
-local from, user, seq = now[1], now[2], now[3]
-if not from then return 'missing' end
-if not string.find(',' .. ARGV[3] .. ',', ',' .. from .. ',', 1, true) then return from end
-redis.call('HSET', task, 'state', to)
-for i = 6, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
-if to == 'running' then
-  redis.call('ZADD', p .. 'leases', time + ARGV[5], id)
-else
-  redis.call('ZREM', p .. 'leases', id)
-end
-redis.call('ZREM', p .. 'tasks:state:' .. from, id)
-redis.call('ZREM', p .. 'tasks:user:' .. user .. ':' .. from, id)
-redis.call('ZADD', p .. 'tasks:state:' .. to, seq, id)
-redis.call('ZADD', p .. 'tasks:user:' .. user .. ':' .. to, seq, id)
-if ARGV[4] ~= '' then
-  redis.call('DEL', task .. ':secrets')
-  for _, part in ipairs({'', ':run', ':output', ':colours', ':events'}) do redis.call('EXPIREAT', task .. part, ARGV[4]) end
-  redis.call('HSET', task, 'expires', ARGV[4])
-  redis.call('ZADD', p .. 'expiring', ARGV[4], id .. ' ' .. user .. ' ' .. to)
-end
-return 'moved'
-"""
-
-# ARGV: id, offset, bytes, colour offset, colours, first seq, event, event, ... What was stored before is skipped: a retry stores nothing twice.
-_APPEND = """
-local task = 'flansible:task:' .. ARGV[1]
-local known = redis.call('HMGET', task, 'output_bytes', 'events', 'state')
-if not known[1] then return false end
-if known[3] ~= 'running' then return known[3] end
-local stored, count = tonumber(known[1]), tonumber(known[2])
-local offset, data = tonumber(ARGV[2]), ARGV[3]
-if #data > 0 and offset + #data > stored then
-  redis.call('SETRANGE', task .. ':output', offset, data)
-  redis.call('HSET', task, 'output_bytes', offset + #data)
-end
-if #ARGV[5] > 0 then redis.call('SETRANGE', task .. ':colours', tonumber(ARGV[4]), ARGV[5]) end
-local seq = tonumber(ARGV[6])
-for i = 7, #ARGV do
-  if seq > count then
-    redis.call('XADD', task .. ':events', seq .. '-0', 'event', ARGV[i])
-    count = seq
-  end
-  seq = seq + 1
-end
-redis.call('HSET', task, 'events', count)
-return known[3]
-"""
-
-# ARGV: id, first and last output offset. The records between them, found by bisection: they stand in order.
-_COLOURS = """
-local key, size = 'flansible:task:' .. ARGV[1] .. ':colours', 16
-local count = redis.call('STRLEN', key) / size
-local function offset_of(index)
-  return struct.unpack('>I8', redis.call('GETRANGE', key, index * size, index * size + 7))
-end
-local function first_from(wanted)
-  local low, high = 0, count
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if offset_of(middle) < wanted then low = middle + 1 else high = middle end
-  end
-  return low
-end
-local first, after = first_from(tonumber(ARGV[2])), first_from(tonumber(ARGV[3]) + 1)
-if first == after then return '' end
-return redis.call('GETRANGE', key, first * size, after * size - 1)
-"""
-
-# ARGV: seconds, id, id, ... What is no longer running has no lease and gets none.
-_RENEW = """
-local until_ = tonumber(redis.call('TIME')[1]) + ARGV[1]
-for i = 2, #ARGV do redis.call('ZADD', 'flansible:leases', 'XX', until_, ARGV[i]) end
-"""
-
-_LAPSED = """
-return redis.call('ZRANGEBYSCORE', 'flansible:leases', '-inf', redis.call('TIME')[1], 'LIMIT', 0, 100)
-"""
-
-_DISCARD = """
-local id, p = ARGV[1], 'flansible:'
-local task = p .. 'task:' .. id
-local known = redis.call('HMGET', task, 'state', 'user')
-if known[1] ~= 'queued' then return 0 end
-redis.call('DEL', task, task .. ':run', task .. ':secrets')
-for _, index in ipairs({'tasks', 'tasks:user:' .. known[2], 'tasks:state:queued',
-                        'tasks:user:' .. known[2] .. ':queued'}) do
-  redis.call('ZREM', p .. index, id)
-end
-return 1
-"""
-
-_PRUNE = """
-local p = 'flansible:'
-local due = redis.call('ZRANGEBYSCORE', p .. 'expiring', '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
-for _, member in ipairs(due) do
-  local id, user, state = string.match(member, '^(%S+) (.+) (%S+)$')
-  for _, index in ipairs({'tasks', 'tasks:user:' .. user, 'tasks:state:' .. state,
-                          'tasks:user:' .. user .. ':' .. state}) do
-    redis.call('ZREM', p .. index, id)
-  end
-  redis.call('ZREM', p .. 'expiring', member)
-end
-return #due
-"""
-
-# ARGV: id, user. Asks the worker that runs the task to end it; who asked first is kept.
-_ASK_TO_CANCEL = """
-local task = 'flansible:task:' .. ARGV[1]
-local state = redis.call('HGET', task, 'state')
-if state == 'running' then redis.call('HSETNX', task, 'cancel_by', ARGV[2]) end
-return state
-"""
 
 _STATUS_FIELDS = (
     "state",
@@ -267,15 +127,15 @@ class Store:
             retry=Retry(NoBackoff(), 1),
             health_check_interval=0,
         )
-        self._submit = self._redis.register_script(_SUBMIT)
-        self._move = self._redis.register_script(_MOVE)
-        self._append = self._redis.register_script(_APPEND)
-        self._discard = self._redis.register_script(_DISCARD)
-        self._prune = self._redis.register_script(_PRUNE)
-        self._renew = self._redis.register_script(_RENEW)
-        self._lapsed = self._redis.register_script(_LAPSED)
-        self._colours = self._redis.register_script(_COLOURS)
-        self._ask_to_cancel = self._redis.register_script(_ASK_TO_CANCEL)
+        self._submit = self._redis.register_script(scripts.SUBMIT)
+        self._move = self._redis.register_script(scripts.MOVE)
+        self._append = self._redis.register_script(scripts.APPEND)
+        self._discard = self._redis.register_script(scripts.DISCARD)
+        self._prune = self._redis.register_script(scripts.PRUNE)
+        self._renew = self._redis.register_script(scripts.RENEW)
+        self._lapsed = self._redis.register_script(scripts.LAPSED)
+        self._colours = self._redis.register_script(scripts.COLOURS)
+        self._ask_to_cancel = self._redis.register_script(scripts.ASK_TO_CANCEL)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -381,7 +241,7 @@ class Store:
             self._prune(args=[int(time.time()), 100])
 
     def cancel(self, task_id: str, user: str) -> State | None:
-        """Cancel a queued task at once, or ask the worker to end a running one; the state it is in now, None if unknown.
+        """Cancel a queued task at once, or ask the worker to end a running one; its state now, None if unknown.
 
         RUNNING means that the worker will see the request within `Cancellations`' interval. Asking twice is harmless.
         """

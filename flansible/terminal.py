@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from flansible.client import Client, Format, Kind, TaskStatus
+from flansible.client import Client
 from flansible.errors import ClientError, ServiceRefused
 from flansible.login import Login
+from flansible.replies import Format, Kind, TaskStatus
 
 EXIT_CANCELED = 99  # Ansible's own for an interrupted run
 EXIT_LEFT = 130  # what a shell reports of a program that SIGINT has ended
@@ -96,6 +97,7 @@ class _Interrupts:
         self.task_id: str | None = None
         self._login = login
         self._count = 0
+        self._is_canceling = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -117,24 +119,30 @@ class _Interrupts:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
-        if self._count > 1:
+        if self._count > (2 if self._is_canceling else 1):
             raise KeyboardInterrupt
+        if self._is_canceling:
+            return  # the request to cancel is on its way: the second one waits for it, the third does not
         if self.task_id is None:
             _say("will be canceled as soon as it is submitted; Ctrl-C once more leaves at once")
         else:
             self._cancel(self.task_id)
 
     def _cancel(self, task_id: str) -> None:
-        # A connection of its own: the other one is being read, right where this signal has interrupted it.
         _say(f"canceling task {task_id}; Ctrl-C once more leaves at once")
+        self._is_canceling = True
+        asked_before = self._count
         try:
+            # A connection of its own: the other one is being read, right where this signal has interrupted it.
             with self._login.client(_CANCEL_TIMEOUT_SECONDS) as client:
                 client.cancel(task_id)
-        except ServiceRefused as refused:
-            if refused.status != 409:  # it is final already
-                _say(f"task {task_id} was not canceled: {refused}")
         except ClientError as error:
-            _say(f"task {task_id} was not canceled: {error}")
+            if not (isinstance(error, ServiceRefused) and error.status == 409):  # which says that it is final already
+                _say(f"task {task_id} was not canceled: {error}")
+        finally:
+            self._is_canceling = False
+        if self._count > asked_before:
+            raise KeyboardInterrupt
 
 
 def show_status(login: Login, task_id: str, as_json: bool) -> int:

@@ -1,6 +1,6 @@
 """Answers what Ansible would ask on a terminal from the request's secret fields; called in the run process.
 
-Asking is Ansible's own code, switched on by `--ask-pass` and its kin, so that what it does with a password is unchanged.
+Asking is Ansible's own code, switched on by `--ask-pass` and its kin: what it does with a password is unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CONNECTION_PROMPT = "SSH password: "
 
 
 def answer_prompts(secrets: dict[str, Any], temp_dir: str) -> list[str]:
-    """Have every prompt answered. Returns options to add: a private key goes to a file that lives as long as the run."""
+    """Have every prompt answered. Returns options to add: a private key goes to a file of the run's temp directory."""
 
     def get_secret(prompt: str) -> str:
         field = "connection_password" if prompt == _CONNECTION_PROMPT else "become_password"

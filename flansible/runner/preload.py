@@ -15,8 +15,6 @@ import sys
 from typing import Any
 
 # ansible.cli comes first: it sets controller-wide state that later imports rely on.
-import ansible.cli.adhoc
-import ansible.cli.playbook
 from ansible import _internal, constants
 from ansible.cli import __version__ as ansible_version
 from ansible.plugins import loader

@@ -13,7 +13,6 @@ from flansible.config import Settings
 from flansible.models import ErrorBody
 from flansible.web import create_app
 
-
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 
 

@@ -9,7 +9,7 @@ import uuid
 
 from flask import Response, jsonify, url_for
 
-from flansible import celery_app, rbac
+from flansible import authorization, celery_app
 from flansible.errors import BrokerUnavailable
 from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest
 from flansible.web.auth import PrivateResource, current_user
@@ -22,7 +22,7 @@ class AnsibleCommand(PrivateResource):
 
     def post(self) -> Response:
         """Start an ad-hoc command"""
-        return _submit(rbac.authorize_adhoc(current_user(), body(AdhocRequest), services().settings))
+        return _submit(authorization.authorize_adhoc(current_user(), body(AdhocRequest), services().settings))
 
 
 class AnsiblePlaybook(PrivateResource):
@@ -30,7 +30,7 @@ class AnsiblePlaybook(PrivateResource):
 
     def post(self) -> Response:
         """Start a playbook"""
-        return _submit(rbac.authorize_playbook(current_user(), body(PlaybookRequest), services().settings))
+        return _submit(authorization.authorize_playbook(current_user(), body(PlaybookRequest), services().settings))
 
 
 class Git(PrivateResource):
@@ -38,7 +38,7 @@ class Git(PrivateResource):
 
     def post(self) -> Response:
         """Update a checkout"""
-        return _submit(rbac.authorize_git(current_user(), body(GitRequest), services().settings))
+        return _submit(authorization.authorize_git(current_user(), body(GitRequest), services().settings))
 
 
 def _submit(run: AuthorizedRun) -> Response:

@@ -38,7 +38,7 @@ def test_a_run_that_is_canceled_leaves_no_socket_behind(
     ansible: Worker, background: ThreadPoolExecutor, _home: Path
 ) -> None:
     mark = new_mark()
-    before = folders_for_sockets()
+    sockets_before, temp_dirs_before = folders_for_sockets(), temp_dirs(_home)
     cancellation = Cancellation()
     step = adhoc("localhost", "-m", "command", "-a", f"sleep {mark}")
     running = background.submit(ansible.run_steps, step, cancellation=cancellation)
@@ -46,8 +46,8 @@ def test_a_run_that_is_canceled_leaves_no_socket_behind(
     cancellation.tell("dev")
     assert running.result(30).outcome.state is State.CANCELED
     os.close(cancellation.descriptor)
-    assert folders_for_sockets() == before
-    eventually(lambda: temp_dirs(_home) == [], 3)
+    assert folders_for_sockets() == sockets_before
+    eventually(lambda: temp_dirs(_home) == temp_dirs_before, 3)
 
 
 def test_two_runs_of_one_fork_server_share_neither_folder_nor_key(ansible: Worker, tmp_path: Path) -> None:

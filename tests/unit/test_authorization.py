@@ -1,4 +1,4 @@
-"""Who may do what: each rule of rbac.authorize_* with the tricks that are tried against it."""
+"""Who may do what: each rule of authorization.authorize_* with the tricks that are tried against it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flansible import rbac
+from flansible import authorization, rbac
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
 from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest
@@ -62,15 +62,15 @@ class Asking:
 
     def adhoc(self, **fields: Any) -> AuthorizedRun:
         request = AdhocRequest.model_validate({"module": "ping", **self._filled(fields)})
-        return rbac.authorize_adhoc(self._user, request, self._settings)
+        return authorization.authorize_adhoc(self._user, request, self._settings)
 
     def playbook(self, **fields: Any) -> AuthorizedRun:
         given = {"playbook_dir": ".", "playbook": "site.yml", **self._filled(fields)}
-        return rbac.authorize_playbook(self._user, PlaybookRequest.model_validate(given), self._settings)
+        return authorization.authorize_playbook(self._user, PlaybookRequest.model_validate(given), self._settings)
 
     def git(self, **fields: Any) -> AuthorizedRun:
         request = GitRequest.model_validate({"playbook_dir": ".", **self._filled(fields)})
-        return rbac.authorize_git(self._user, request, self._settings)
+        return authorization.authorize_git(self._user, request, self._settings)
 
     def _filled(self, value: Any) -> Any:
         if isinstance(value, dict):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flansible import ansible_options, cli, client, login, models, terminal
+from flansible import ansible_options, cli, client, login, models, replies, terminal
 from flansible.ansible_options import EXCLUDED, OWN, TABLES, Option, Program, parse
 from flansible.drop_in import ask, held_back, request
 from flansible.errors import ClientError, OptionError, ServiceRefused
@@ -668,10 +668,10 @@ def test_a_refusal_ends_a_command_with_5_and_a_service_that_is_not_well_with_1(s
 @pytest.mark.parametrize(
     ("record", "model"),
     [
-        (client.TaskStatus, models.TaskStatus),
-        (client.TaskResult, models.TaskResult),
-        (client.PlayTaskResult, models.PlayTaskResult),
-        (client.TaskPage, models.TaskList),
+        (replies.TaskStatus, models.TaskStatus),
+        (replies.TaskResult, models.TaskResult),
+        (replies.PlayTaskResult, models.PlayTaskResult),
+        (replies.TaskPage, models.TaskList),
     ],
 )
 def test_the_clients_records_are_the_services(record: type, model: type[models.Record]) -> None:

@@ -106,7 +106,7 @@ def _codes(path: Path) -> Iterator[str]:
 
 def test_each_refusal_by_rbac_is_in_the_table_of_rules() -> None:
     shown = {plain(code) for _, _, code in rows("what") if code}
-    refusals = {code for code in _codes(TOP / "flansible" / "rbac.py") if code.endswith("_forbidden")}
+    refusals = {code for code in _codes(TOP / "flansible" / "authorization.py") if code.endswith("_forbidden")}
     assert refusals <= shown
 
 
