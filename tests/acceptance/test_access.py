@@ -110,7 +110,7 @@ def test_a_restricted_user_may_use_what_is_listed_and_what_lies_in_it(
 
 def test_strings_of_a_restricted_user_are_data_and_never_templates(service: Service, root: Path) -> None:
     mark = root / "templated"
-    template = "{{ lookup('pipe', 'touch %s') }}" % mark
+    template = f"{{{{ lookup('pipe', 'touch {mark}') }}}}"
     common = {"inventory": str(root / "inventories/dev"), "extra_vars": {"word": template}}
     _, output = service.run(
         "ansiblecommand", {"module": "debug", "module_args": {"msg": template}, "host_pattern": "dev1", **common}, DEV

@@ -35,7 +35,8 @@ def far(root: Path, ssh: servers.SshServer) -> dict[str, Any]:
         root / "inventories/ssh",
         f"far ansible_host=127.0.0.1 ansible_port={ssh.server.port} ansible_user={ssh.users[0]} "
         # No ControlPersist: its master would outlive the test.
-        f"ansible_python_interpreter=/usr/bin/python3 ansible_ssh_args='-C' ansible_ssh_common_args='-o UserKnownHostsFile={known}'\n",
+        "ansible_python_interpreter=/usr/bin/python3 ansible_ssh_args='-C' "
+        f"ansible_ssh_common_args='-o UserKnownHostsFile={known}'\n",
     )
     return {"host_pattern": "far", "inventory": str(inventory), "module": "command", "module_args": "id -un"}
 

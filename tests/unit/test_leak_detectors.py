@@ -33,7 +33,7 @@ def test_a_child_left_running_is_seen(tmp_path: Path) -> None:
 def test_a_grandchild_that_left_its_session_and_lost_its_parent_is_seen(tmp_path: Path) -> None:
     before = _belongings(tmp_path, False)
     code = "import subprocess as s; print(s.Popen(['sleep', '300'], start_new_session=True, stdout=-3).pid)"
-    pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+    pid = int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True).stdout)
     found = _belongings(tmp_path, False).left_behind(before)
     os.kill(pid, 9)
     assert any(line.startswith(f"process {pid}:") for line in found)
