@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
@@ -68,19 +68,21 @@ class Client:
         patience_seconds: how long `wait` and `follow` keep trying while the service does not answer;
         verify: False takes any TLS certificate, a context decides itself. Raises OptionError for what is no URL.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise OptionError(f"{url!r} is not the URL of a service; one is http://127.0.0.1:3000")
+        is_tls = url_scheme(url) == "https"
+        try:
+            auth = httpx.BasicAuth(user, password)
+        except UnicodeEncodeError:
+            raise OptionError("the user or the password is not UTF-8 text") from None
         self.url = url.rstrip("/")
         self._user = user
         self._patience_seconds = patience_seconds
         self._http = httpx.Client(
             base_url=self.url,
-            auth=httpx.BasicAuth(user, password),
+            auth=auth,
             timeout=timeout_seconds,
             transport=httpx.HTTPTransport(
                 # Without TLS there is nothing to verify, and loading the certificates takes longer than a request.
-                verify=verify if parts.scheme == "https" else False,
+                verify=verify if is_tls else False,
                 socket_options=_KEEP_ALIVE,
             ),
             # A proxy that compresses would hold back what is to be seen at once.
@@ -224,6 +226,7 @@ class Client:
             try:
                 try:
                     for chunk in self._stream(task_id, offset):
+                        patience.renew()
                         offset += len(chunk)
                         yield chunk
                 except ServiceRefused as refused:
@@ -343,6 +346,18 @@ class _Patience:
         pause = self._pause_seconds if asked is None else asked
         self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
         return min(pause, self._give_up_at - now)
+
+
+def url_scheme(url: str) -> str:
+    """`http` or `https`. Raises OptionError for what cannot be the URL of a service."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
+        shown = url.rpartition("@")[2]  # what stands before may be a password
+        raise OptionError(f"{shown!r} is not the URL of a service; one is http://127.0.0.1:3000")
+    return parsed.scheme
 
 
 def _refused(reply: httpx.Response, message: str, code: str, errors: list[FieldError]) -> ServiceRefused:

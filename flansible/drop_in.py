@@ -54,11 +54,11 @@ def main(program: Program, arguments: Sequence[str]) -> int:
     """The exit code; raises ClientError. Wrong usage and --help end the process, as Ansible's parsers do."""
     line = ansible_options.parse(program, arguments)
     own = line.client
-    found = login.find(login.Given(own.url, own.api_user, own.api_password_file))
-    body = request(line, found.is_here)
-    for name in held_back():
-        print(f"flansible: {name} is not sent: what looks like a secret would stay in a record", file=sys.stderr)
     try:
+        found = login.find(login.Given(own.url, own.api_user, own.api_password_file))
+        body = request(line, found.is_here)
+        for name in held_back():
+            print(f"flansible: {name} is not sent: what looks like a secret would stay in a record", file=sys.stderr)
         ask(line, body)
     except KeyboardInterrupt:
         print("flansible: interrupted; nothing was sent", file=sys.stderr)

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from flansible.client import Client
+import httpx
+
+from flansible.client import Client, url_scheme
 from flansible.errors import OptionError
 
 DEFAULT_URL = "http://127.0.0.1:3000"
@@ -44,7 +45,7 @@ class Login:
     @property
     def is_here(self) -> bool:
         """Whether the service is on this machine, so that it sees the same files under the same names."""
-        host = urlsplit(self.url).hostname or ""
+        host = httpx.URL(self.url).host
         try:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
@@ -59,8 +60,9 @@ def find(given: Given, environ: Mapping[str, str] = os.environ) -> Login:
     path = Path("~/.config/flansible/client.ini").expanduser()
     kept = _read(path)
     url = given.url or environ.get("FLANSIBLE_URL") or kept.get("url") or DEFAULT_URL
-    if urlsplit(url).password is not None:
+    if "@" in url.partition("//")[2].partition("/")[0]:
         raise OptionError("a URL with a password in it can be read by others; give the password by FLANSIBLE_PASSWORD")
+    url_scheme(url)
     user = given.user or environ.get("FLANSIBLE_USER") or kept.get("user")
     if not user:
         raise OptionError(f"no user: give --api-user, FLANSIBLE_USER, or `user` below [{SECTION}] in {path}")

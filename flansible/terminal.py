@@ -49,10 +49,10 @@ def run(login: Login, kind: Kind, body: Mapping[str, Any], *, wait: bool = True,
     with _Interrupts(login) as interrupts, login.client() as client:
         try:
             task_id = client.submit(kind, body)
+            interrupts.watch(task_id)
             if not wait:
                 _print(task_id)
                 return 0
-            interrupts.watch(task_id)
             try:
                 return _carry_through(client, task_id, as_json)
             except ClientError:
@@ -129,10 +129,10 @@ class _Interrupts:
             self._cancel(self.task_id)
 
     def _cancel(self, task_id: str) -> None:
-        _say(f"canceling task {task_id}; Ctrl-C once more leaves at once")
-        self._is_canceling = True
         asked_before = self._count
+        self._is_canceling = True
         try:
+            _say(f"canceling task {task_id}; Ctrl-C once more leaves at once")
             # A connection of its own: the other one is being read, right where this signal has interrupted it.
             with self._login.client(_CANCEL_TIMEOUT_SECONDS) as client:
                 client.cancel(task_id)

@@ -47,6 +47,9 @@ def serve(control: socket.socket) -> None:
             _reap()
         if control.fileno() in ready:
             message, descriptors, _, _ = socket.recv_fds(control, 1, DESCRIPTORS_PER_RUN)
+            for descriptor in descriptors:
+                # What is received is inheritable, unlike what is opened: git and its hooks would get the event pipe.
+                os.set_inheritable(descriptor, False)
             if not message:
                 return
             try:

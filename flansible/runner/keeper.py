@@ -28,6 +28,7 @@ from flansible.runner import play
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_ROUND_SECONDS = 0.02
+_TEMP_SUFFIX_LENGTH = 8  # what tempfile.mkdtemp appends
 _KILL_LIMIT_SECONDS = 10.0
 
 
@@ -181,12 +182,13 @@ def remove_temp_dirs_of(keeper_pid: int) -> None:
     """For the fork server, when a keeper was killed: nobody else knows of its run's temp directory."""
     base, prefix = play.local_tmp_base(), _temp_prefix(keeper_pid)
     for name in os.listdir(base):
-        if name.startswith(prefix):
+        # By its length as well: the number may be the beginning of another's.
+        if name.startswith(prefix) and len(name) == len(prefix) + _TEMP_SUFFIX_LENGTH:
             shutil.rmtree(os.path.join(base, name), ignore_errors=True)
 
 
 def _temp_prefix(keeper_pid: int) -> str:
-    return f"ansible-local-{keeper_pid}-"
+    return f"ansible-local-{keeper_pid}"  # as Ansible has it: the name shows in the output of -vvv
 
 
 def _be_the_run(channel: socket.socket, output: int, events: int, request: wire.Frame, temp_dir: str | None) -> None:

@@ -88,6 +88,7 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     ansible.executor.playbook_executor.TaskQueueManager = ObservedTaskQueueManager
     _forget_parent()
     sys.stderr.buffer.write(preload.said_while_loading)
+    sys.stderr.flush()  # it comes first, before what goes to standard output
     returncode = _call(request)
     _finish_as_an_interpreter()
     silent = returncode == 0 and events.starts > 0 and events.results == 0

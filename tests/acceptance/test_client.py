@@ -56,6 +56,7 @@ def project(root: Path) -> Path:
     write(directory / "vars.yml", (root / "playbooks/vars.yml").read_text())
     write(directory / "tags.yml", TAGS)
     write(directory / "lines.yml", LINES)
+    write(directory / "sleep.yml", "- hosts: dev1\n  gather_facts: false\n  tasks:\n    - command: sleep 100\n")
     write(directory / "given.yml", "given: {a: [1, two], when: 2024-02-29}\n")
     write(directory / "src.txt", "from the current directory\n")
     write(directory / ".pass", "the vault's word\n")
@@ -622,16 +623,15 @@ def read_until(stream: Any, word: bytes) -> bytes:
     return text
 
 
-def newest(client: Client) -> str:
-    return client.tasks(1)["tasks"][0]["task_id"]
+def newest(client: Client) -> str | None:
+    return next((task["task_id"] for task in client.tasks(1)["tasks"]), None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_cancels_the_task_and_says_so(
     service: Service, client: Client, project: Path, number: signal.Signals
 ) -> None:
-    play = write(project / "sleep.yml", "- hosts: dev1\n  gather_facts: false\n  tasks:\n    - command: sleep 100\n")
-    with running(service, project, "playbook", play.name) as process:
+    with running(service, project, "playbook", "sleep.yml") as process:
         assert process.stdout is not None and process.stderr is not None
         text = read_until(process.stdout, b"TASK [command]")
         task_id = newest(client)
@@ -661,8 +661,8 @@ def test_a_second_interrupt_leaves_at_once(service: Service, client: Client, pro
 
 
 def running_raw(client: Client) -> str | None:
-    task = client.tasks(1)["tasks"][0]
-    return task["task_id"] if task["state"] == "running" and "adhoc raw" in task["summary"] else None
+    found = client.tasks(state="running")["tasks"]
+    return next((task["task_id"] for task in found if "adhoc raw" in task["summary"]), None)
 
 
 def test_leaving_an_output_leaves_the_task(service: Service, client: Client, project: Path) -> None:

@@ -76,3 +76,18 @@ def test_this_python_goes_by_the_name_it_has_on_the_command_line(
     theirs = command_line("ansible", *argv, cwd=Path("/"), PATH=f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(sys, "executable", str(ours))
     assert cold.run(*argv).text == theirs.stdout
+
+
+def test_what_python_says_while_ansible_loads_comes_first(
+    cold: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ansible has Jinja take each path of its configuration for a literal: from Python 3.12 on some make it warn."""
+    home = tmp_path / "1if"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    (tmp_path / "hosts").write_text("h1 ansible_connection=local\n")
+    (tmp_path / "play.yml").write_text("- hosts: all\n  gather_facts: false\n  tasks: [debug: ]\n")
+    expected = command_line("ansible-playbook", "-i", "hosts", "play.yml", cwd=tmp_path)
+    assert sys.version_info < (3, 12) or expected.stdout.startswith("<unknown>:1: SyntaxWarning")
+    ended = cold.run("-i", "hosts", "play.yml", cwd=str(tmp_path), program="ansible-playbook")
+    assert ended.text == expected.stdout

@@ -353,8 +353,9 @@ def test_a_run_that_was_killed_is_lost_and_leaves_nothing(
 
 
 def keepers() -> list[psutil.Process]:
-    servers = [child for child in psutil.Process().children() if FORK_SERVER in child.cmdline()]
-    return [keeper for server in servers for keeper in server.children()]
+    ours = marked(FORK_SERVER)
+    servers = [process for process in ours if process.ppid() == os.getpid()]
+    return [process for process in ours if process.ppid() in {server.pid for server in servers}]
 
 
 def test_a_run_whose_keeper_was_killed_is_lost_and_does_not_go_on(
@@ -495,6 +496,13 @@ def test_a_git_step_runs_in_its_directory_and_its_exit_code_counts(ansible: Work
     ended = ansible.run_steps(Step(program="git", argv=("fetch", "--", "nowhere"), cwd=str(place)))
     assert (ended.outcome.state, ended.outcome.returncode) == (State.FAILED, 128)
     assert "nowhere" in ended.text
+
+
+def test_git_and_its_hooks_inherit_nothing_of_ours(ansible: Worker) -> None:
+    require_program("git")
+    alias = "alias.descriptors=!ls /proc/self/fd"
+    ended = ansible.run_steps(Step(program="git", argv=("-c", alias, "descriptors"), cwd="/"))
+    assert ended.text.split() == ["0", "1", "2", "3"], "the standard ones, and the directory that ls reads"
 
 
 CONFIGURATIONS = {

@@ -618,10 +618,15 @@ def test_a_url_with_a_password_is_refused_without_showing_it(home: Path) -> None
     assert "MARK" not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:3000", "ftp://host", "http://", "", "/x"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:3000", "ftp://host", "http://", "", "/x", "http://[::1", "http://h:x", "http://h:99999", "a@b"]
+)
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(OptionError, match="is not the URL of a service"):
         client.Client(url, "u", "p")
+    if url:
+        with pytest.raises(OptionError, match="is not the URL of a service"):
+            login.find(login.Given(url), {"FLANSIBLE_USER": "u", "FLANSIBLE_PASSWORD": "p"})
 
 
 def test_a_field_cannot_be_given_twice() -> None:
