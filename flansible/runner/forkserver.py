@@ -8,17 +8,23 @@ When the worker goes away the socket ends and so does this process; each keeper 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
 import signal
 import socket
 import sys
+import time
+
+import psutil
 
 from flansible import wire
 from flansible.runner import keeper, preload
 
 DESCRIPTORS_PER_RUN = 3
+_END_SECONDS = 2.0
+_END_ROUND_SECONDS = 0.02
 
 
 def main(argv: list[str]) -> int:
@@ -40,11 +46,13 @@ def serve(control: socket.socket) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wakeup, select.POLLIN)
+    children = _Children()
+    keeper.become_subreaper()
     while True:
         ready = {descriptor for descriptor, _ in poll.poll()}
         if wakeup in ready:
             os.read(wakeup, 4096)
-            _reap()
+            children.reap()
         if control.fileno() in ready:
             message, descriptors, _, _ = socket.recv_fds(control, 1, DESCRIPTORS_PER_RUN)
             for descriptor in descriptors:
@@ -54,15 +62,17 @@ def serve(control: socket.socket) -> None:
                 return
             try:
                 if len(descriptors) == DESCRIPTORS_PER_RUN:
-                    _fork_keeper(control, (wakeup, woken), descriptors)
+                    children.keepers.add(_fork_keeper(control, (wakeup, woken), descriptors))
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
 
 
-def _fork_keeper(control: socket.socket, own_descriptors: tuple[int, int], descriptors: list[int]) -> None:
-    if os.fork() != 0:
-        return
+def _fork_keeper(control: socket.socket, own_descriptors: tuple[int, int], descriptors: list[int]) -> int:
+    """The process id of a new keeper, which never returns from here."""
+    pid = os.fork()
+    if pid != 0:
+        return pid
     status = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -78,16 +88,50 @@ def _fork_keeper(control: socket.socket, own_descriptors: tuple[int, int], descr
         os._exit(status)
 
 
-def _reap() -> None:
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        if os.WIFSIGNALED(status):
-            keeper.remove_temp_dirs_of(pid)
+class _Children:
+    """Who is whose: the keepers, and the daemons that ended runs have left to us, the subreaper.
+
+    When a keeper is killed, what its run had started comes to us, from whatever session; nobody else can end it.
+    """
+
+    def __init__(self) -> None:
+        self.keepers: set[int] = set()
+        self._adopted: set[int] = set()
+
+    def reap(self) -> None:
+        """Take note of every child that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._adopted.discard(pid)
+            if pid not in self.keepers:
+                continue
+            self.keepers.discard(pid)
+            if os.WIFSIGNALED(status):
+                self._end_strangers()
+                keeper.remove_temp_dirs_of(pid)
+            else:
+                self._adopted.update(process.pid for process in self._strangers())
+
+    def _strangers(self) -> list[psutil.Process]:
+        known = self.keepers | self._adopted
+        return [process for process in psutil.Process().children() if process.pid not in known]
+
+    def _end_strangers(self) -> None:
+        """Kill what a killed keeper was keeping; what that sets free comes to us in turn, so look again."""
+        give_up_at = time.monotonic() + _END_SECONDS
+        while (strangers := self._strangers()) and time.monotonic() < give_up_at:
+            for process in strangers:
+                for descendant in (*process.children(recursive=True), process):
+                    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                        descendant.kill()
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
+            time.sleep(_END_ROUND_SECONDS)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def keep(channel: socket.socket, output: int, events: int) -> None:
     request = wire.receive(channel)
     if request is None or request.get("type") != "run":
         return
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    become_subreaper()
     temp_dir = _make_temp_dir(request)
     run_pid = os.fork()
     if run_pid == 0:
@@ -209,6 +209,11 @@ def _be_the_run(channel: socket.socket, output: int, events: int, request: wire.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def become_subreaper() -> None:
+    """From now on the orphans among our descendants become our children."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -6,13 +6,15 @@ task's end: what a client needs to ask for the rest and nothing twice.
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from ansi2html import Ansi2HTMLConverter
-from flask import Response
+from flask import Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.errors import Unavailable
@@ -82,7 +84,7 @@ class AnsibleTaskOutput(PrivateResource):
         store = services().store
         if asked.follow and asked.format != "html":
             _take_place(services().settings.web_threads)
-            response = Response(_followed(store, task_id, asked), mimetype="text/plain")
+            response = Response(_followed(store, task_id, asked, request.environ), mimetype="text/plain")
             response.call_on_close(_followers.give_back)
             return response
         end = store.output_size(task_id)
@@ -121,8 +123,9 @@ def _coloured(chunk: bytes, start: int, marks: list[ColourMark]) -> bytes:
     return b"".join((*pieces, chunk[position - start :]))
 
 
-def _followed(store: Store, task_id: str, asked: OutputQuery) -> Iterator[bytes]:
+def _followed(store: Store, task_id: str, asked: OutputQuery, environ: dict[str, Any]) -> Iterator[bytes]:
     start = asked.offset
+    yield b""  # the head at once: a proxy must not take a quiet task for a dead service
     idle = 0
     while True:
         task = store.task(task_id)
@@ -132,9 +135,22 @@ def _followed(store: Store, task_id: str, asked: OutputQuery) -> Iterator[bytes]
             start, idle = end, 0
         elif task is None or task.state in FINAL_STATES:
             return
+        elif _gone(environ):
+            return
         else:
             time.sleep(_IDLE_SECONDS[min(idle, len(_IDLE_SECONDS) - 1)])
             idle += 1
+
+
+def _gone(environ: dict[str, Any]) -> bool:
+    """Whether the follower has left: while nothing is sent, nobody else would notice, and its thread would wait."""
+    connection = environ.get("gunicorn.socket")
+    if connection is None:
+        return False
+    try:
+        return bool(select.select([connection], [], [], 0)[0]) and connection.recv(1, socket.MSG_PEEK) == b""
+    except (OSError, ValueError):
+        return True
 
 
 def _page(text: str, task_id: str) -> Response:

@@ -69,6 +69,8 @@ def _expand_home(path: str, environ: Mapping[str, str]) -> str:
 
 def _depends_on_directory(directory: str, config_file: str | None, environ: Mapping[str, str]) -> bool:
     """Whether Ansible would configure itself otherwise elsewhere."""
+    if os.path.exists(os.path.join(_PLAIN_DIRECTORY, "ansible.cfg")):
+        return True  # the plain directory would not be plain
     own = os.path.join(directory, "ansible.cfg")
     if os.path.exists(own):  # it is used, or Ansible warns that a world-writable directory's is not
         return True

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.acceptance.compare import masked
-from tests.acceptance.conftest import ADMIN, Service
+from tests.acceptance.conftest import ADMIN, Service, eventually
 
 
 def test_ansi_is_what_the_command_line_prints_on_a_terminal(service: Service, root: Path) -> None:
@@ -114,5 +114,12 @@ def test_followers_leave_threads_for_everyone_else(service: Service) -> None:
                 assert int(reply.headers["Retry-After"]) > 0
         assert refused
         assert service.status(task_id)["Status"] == "PROGRESS"
-        service.client().post(f"/api/ansibletaskcancel/{task_id}")
+    # Those who left give their places back, though the task prints nothing.
+    eventually(lambda: followed_at_once(url), 20)
+    service.client().post(f"/api/ansibletaskcancel/{task_id}")
     assert service.wait(task_id)["state"] == "canceled"
+
+
+def followed_at_once(url: str) -> bool:
+    with httpx.Client(auth=ADMIN, timeout=20) as client, client.stream("GET", url) as reply:
+        return reply.status_code == 200
