@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-matrix check clean
+.PHONY: help venv demo test test-matrix bench lines soak chaos check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,9 @@ help:
 	@echo "make test-matrix   as root: the tests on Ansible, with 2.20 and 2.21 on the Python of a Debian trixie in .matrix/"
 	@echo "make check   format check, lint and types"
 	@echo "make bench   measure runs through the API against the command line, in turn"
+	@echo "make lines   a million lines of output from one run, against the command line writing to a file"
+	@echo "make soak    half an hour of mixed load, and whether anything grows; MINUTES=5 for less"
+	@echo "make chaos   twenty rounds of each fault on a service under load (hours); ROUNDS=2 for less, CHAOS_SEED=... to repeat"
 	@echo "make venv    make $(VENV) with what Flansible needs; then: $(BIN)/flansible up"
 	@echo "make clean   remove $(VENV) and what tools left behind (your .flansible/ with its records stays)"
 	@echo "PYTHON=python3.12 make ...   choose the Python that $(VENV) is made with (3.11 or newer)"
@@ -52,6 +55,15 @@ test-matrix:
 
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/start.py
+
+lines: $(VENV)/.installed
+	@$(BIN)/python benchmarks/lines.py
+
+soak: $(VENV)/.installed
+	@$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30)
+
+chaos: $(VENV)/.installed-test
+	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest tests/chaos --rounds $(or $(ROUNDS),20) $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-test
 	@echo "==> Format (ruff format --check)"

@@ -115,6 +115,11 @@ OWN = (
            "file with the password; default: FLANSIBLE_PASSWORD, client.ini, else a terminal is asked", "FILE"),
     Option(("--chdir",), "chdir", "text",
            "folder of the service's machine to run in; a relative one counts from its playbook_root", "FOLDER"),
+    Option(("--time-limit",), "time_limit", "number", "time the run may take; then it is ended", "SECONDS"),
+    Option(("--lock",), "lock", "repeated", "never run together with another task that names this lock; repeatable",
+           "NAME"),
+    Option(("--on-lost",), "on_lost", "text", "when its worker dies: fail (default), or requeue to run it again",
+           "WHAT"),
     Option(("--no-wait",), "no_wait", "switch", "print the task_id and leave"),
     Option(("--json",), "json", "switch", "print the results by host as JSON, and nothing else"),
 )  # fmt: skip
@@ -130,7 +135,7 @@ EXCLUDED = {
 
 @dataclass(frozen=True)
 class Client:
-    """What the options of our own say: where to go, what to print, in which directory to run."""
+    """What the options of our own say: where to go, what to print, where and how to run."""
 
     url: str | None
     api_user: str | None
@@ -138,6 +143,9 @@ class Client:
     chdir: str | None
     no_wait: bool
     json: bool
+    time_limit: int | None = None
+    lock: list[str] | None = None
+    on_lost: str | None = None
 
 
 @dataclass(frozen=True)
@@ -265,7 +273,7 @@ def _own_parser() -> argparse.ArgumentParser:
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Options of our own, and the rest in its order. After `--` there are operands only."""
-    takes_value = {name: option.how == "text" for option in OWN for name in option.names}
+    takes_value = {name: option.how != "switch" for option in OWN for name in option.names}
     ours: list[str] = []
     theirs: list[str] = []
     waiting = list(arguments)

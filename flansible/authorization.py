@@ -15,7 +15,17 @@ from typing import Literal
 from flansible import command
 from flansible.config import Settings
 from flansible.errors import FieldError, Forbidden, InvalidRequest, NotFound
-from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, RunOptions, Step
+from flansible.models import (
+    AdhocRequest,
+    AuthorizedRun,
+    GitRequest,
+    Kind,
+    PlaybookRequest,
+    RunOptions,
+    Secrets,
+    Step,
+    TaskOptions,
+)
 from flansible.rbac import User, resolve
 from flansible.variables import CONNECTION_VARIABLE
 
@@ -60,7 +70,7 @@ def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings) -> Au
     argv = command.adhoc(request, _paths(user, request, cwd, settings, request.playbook_dir))
     summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
     step = _ansible_step("ansible", user, request, argv, cwd)
-    return AuthorizedRun(kind="adhoc", user=user.name, summary=_line(summary), steps=(step,), secrets=request.secrets)
+    return _authorized("adhoc", user, request, summary, (step,), settings, request.secrets)
 
 
 def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings) -> AuthorizedRun:
@@ -81,9 +91,7 @@ def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings)
         summary += f" on {request.limit}"
     pull = _git_steps(user, command.git_pull(), cwd, settings) if request.update_git_repo else ()
     step = _ansible_step("ansible-playbook", user, request, argv, cwd)
-    return AuthorizedRun(
-        kind="playbook", user=user.name, summary=_line(summary), steps=(*pull, step), secrets=request.secrets
-    )
+    return _authorized("playbook", user, request, summary, (*pull, step), settings, request.secrets)
 
 
 def authorize_git(user: User, request: GitRequest, settings: Settings) -> AuthorizedRun:
@@ -99,7 +107,33 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
     target = " ".join(filter(None, (request.remote_name, request.branch_name)))
     summary = f"{user.name}: git {verb} {cwd} from {target}"
     steps = _git_steps(user, command.git_update(request), cwd, settings)
-    return AuthorizedRun(kind="git", user=user.name, summary=_line(summary), steps=steps)
+    return _authorized("git", user, request, summary, steps, settings)
+
+
+def _authorized(
+    kind: Kind,
+    user: User,
+    request: TaskOptions,
+    summary: str,
+    steps: tuple[Step, ...],
+    settings: Settings,
+    secrets: Secrets | None = None,
+) -> AuthorizedRun:
+    if request.time_limit is not None and request.time_limit > settings.CELERY_TASK_TIMEOUT:
+        message = f"must be at most {settings.CELERY_TASK_TIMEOUT} (CELERY_TASK_TIMEOUT)"
+        raise InvalidRequest(f"time_limit {message}", code="invalid_field", errors=[FieldError("time_limit", message)])
+    return AuthorizedRun(
+        kind=kind,
+        user=user.name,
+        summary=_line(summary),
+        steps=steps,
+        secrets=secrets,
+        time_limit=request.time_limit,
+        on_lost=request.on_lost,
+        locks=request.locks,
+        max_running=settings.max_running_per_user if user.max_running is None else user.max_running,
+        max_queued=settings.max_queued_per_user if user.max_queued is None else user.max_queued,
+    )
 
 
 def _ansible_step(

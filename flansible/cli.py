@@ -145,6 +145,28 @@ def doctor(config_file: str | None) -> None:
     sys.exit(checks.main(config_file))
 
 
+@cli.command()
+@_config_option
+@click.option("--since", required=True, metavar="WHEN", help="A date, a time (RFC 3339), or how long ago: 12h, 7d.")
+@click.option("--until", metavar="WHEN", help="Likewise; default: now.")
+@click.option("--output", "path", metavar="FILE", help="Where to write; default: standard output.")
+@click.option("--without-output", is_flag=True, help="Leave out what the tasks have printed.")
+def export(config_file: str | None, since: str, until: str | None, path: str | None, without_output: bool) -> None:
+    """Write finished tasks as JSON lines, oldest first, for keeping."""
+    settings = _settings(config_file)
+    from flansible import export as exporter
+    from flansible.store import Store
+
+    try:
+        first, last = exporter.moment(since), exporter.moment(until) if until else None
+    except (ValueError, OverflowError):
+        raise click.UsageError("--since and --until take 2026-11-22, 2026-11-22T08:00:00Z, or 90m, 12h, 7d") from None
+    with exporter.target(path) as file:
+        written, unfinished = exporter.export(Store(settings.store_url), first, last, not without_output, file)
+    left = f"; {unfinished} left out: they are not final yet" if unfinished else ""
+    click.echo(f"{written} tasks written{left}", err=True)
+
+
 @cli.command(cls=_Verbatim)
 def adhoc(arguments: list[str]) -> None:
     """Run one module on hosts through a service, with the options of `ansible`."""
@@ -194,6 +216,18 @@ def result(task_id: str) -> None:
     from flansible import terminal
 
     sys.exit(terminal.show_result(_login(), task_id))
+
+
+@cli.command()
+@_at_a_service
+@click.option("--follow", is_flag=True, help="Stay until the task is final; Ctrl-C leaves, and the task goes on.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Begin behind the event of this seq.")
+@click.argument("task_id")
+def events(task_id: str, after: int, follow: bool) -> None:
+    """Show what happened in a task, one event a line, as JSON."""
+    from flansible import terminal
+
+    sys.exit(terminal.show_events(_login(), task_id, after, follow))
 
 
 @cli.command()

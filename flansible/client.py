@@ -1,7 +1,8 @@
 """The HTTP client: submit, ask, follow and cancel from Python. The client commands are built on it as well.
 
 Needs httpx and nothing of the service (import law). Whatever goes wrong is one of `errors.ClientError`. Waiting and
-following outlive a service that is away for a while; a submission is sent once, so nothing is ever started twice.
+following outlive a service that is away for a while. A submission carries an Idempotency-Key: when its answer is lost
+it is sent again, and still nothing is ever started twice.
 
     with Client("http://127.0.0.1:3000", "admin", "secret") as client:
         task_id = client.adhoc("ping", host_pattern="web", inventory="inventories/dev")
@@ -15,6 +16,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -24,7 +26,7 @@ from urllib.parse import quote
 import httpx
 
 from flansible.errors import FieldError, OptionError, ServiceRefused, ServiceUnreachable, WaitTimeout
-from flansible.replies import Format, Kind, Output, TaskPage, TaskResult, TaskStatus
+from flansible.replies import Event, Format, Kind, Output, TaskPage, TaskResult, TaskStatus
 
 _SUBMIT_PATHS: dict[str, str] = {
     "adhoc": "/api/ansiblecommand",
@@ -32,8 +34,10 @@ _SUBMIT_PATHS: dict[str, str] = {
     "git": "/api/git",
 }
 _NOT_FLANSIBLE = "unexpected_reply"
+_IN_FLIGHT = "idempotency_key_in_flight"
 _IN_PROGRESS = "PROGRESS"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
+_LONG_POLL_SECONDS = 20  # well within an answer's time
 _POLL_SECONDS = 0.5  # between ranges of output, while there is no place to follow it
 # A followed run may print nothing for hours: the kernel asks whether the other side is still there. What is quiet for
 # longer than this is asked for anew all the same.
@@ -154,13 +158,18 @@ class Client:
         named = {"playbook_dir": playbook_dir, "remote_name": remote_name, "branch_name": branch_name, "reset": reset}
         return self.submit("git", _body(named, None))
 
-    def submit(self, kind: Kind, body: Mapping[str, Any]) -> str:
-        """Send a request body as it is; returns the task_id. Sent once: after ServiceUnreachable it may be queued."""
+    def submit(self, kind: Kind, body: Mapping[str, Any], idempotency_key: str | None = None) -> str:
+        """Send a request body as it is; returns the task_id.
+
+        idempotency_key: the same key with the same body gives the same task for 24 hours; default: a new one. Under it
+        the request is sent again when the answer was lost. After ServiceUnreachable it may be queued all the same.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         try:
-            request = self._http.build_request("POST", _SUBMIT_PATHS[kind], json=dict(body))
+            request = self._http.build_request("POST", _SUBMIT_PATHS[kind], json=dict(body), headers=headers)
         except (TypeError, ValueError) as error:
             raise OptionError(f"the request cannot be written as JSON: {error}") from error
-        reply = self._send(request)
+        reply = self._send_until_answered(request)
         task_id = self._json(reply).get("task_id")
         if not isinstance(task_id, str):
             raise self._not_flansible(reply)
@@ -171,8 +180,36 @@ class Client:
         return cast(TaskStatus, self._get(f"/api/ansibletaskstatus/{quote(task_id, safe='')}"))
 
     def result(self, task_id: str) -> TaskResult:
-        """Results by host so far; they are complete when the task is final."""
-        return cast(TaskResult, self._get(f"/api/ansibletaskresult/{quote(task_id, safe='')}"))
+        """Results by host so far, all pages together; they are complete when the task is final."""
+        path = f"/api/ansibletaskresult/{quote(task_id, safe='')}"
+        whole = cast(TaskResult, self._get(path))
+        while whole["next_after"] is not None:
+            page = cast(TaskResult, self._get(path, {"after": whole["next_after"]}))
+            for host, results in page["contacted"].items():
+                whole["contacted"].setdefault(host, []).extend(results)
+            whole["dark"] |= page["dark"]
+            whole["stats"] |= page["stats"]
+            whole["next_after"] = page["next_after"]
+        return whole
+
+    def events(self, task_id: str, after: int = 0, follow: bool = True) -> Iterator[Event]:
+        """What happened, in order, each event once; `follow`: until the task is final, whose last event is `final`.
+
+        after: begin behind this `seq`. A service that is away for a while is waited for.
+        """
+        path = f"/api/ansibletaskevents/{quote(task_id, safe='')}"
+        patience = _Patience(self._patience_seconds)
+        while True:
+            try:
+                page = self._get(path, {"after": after, "wait": _LONG_POLL_SECONDS if follow else None})
+            except (ServiceUnreachable, ServiceRefused) as error:
+                time.sleep(patience.pause_seconds(error))
+                continue
+            patience.renew()
+            yield from page["events"]
+            if page["final"] or not (follow or page["events"]):
+                return
+            after = page["next_after"]
 
     def tasks(self, limit: int = 50, before: int | None = None, state: str | None = None) -> TaskPage:
         """The user's tasks (admin: everybody's), newest first. limit: 1 to 1000; before: a page's `next_before`."""
@@ -279,6 +316,24 @@ class Client:
     def _get(self, path: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
         return self._json(self._send(self._http.build_request("GET", path, params=given)))
+
+    def _send_until_answered(self, request: httpx.Request) -> httpx.Response:
+        """Send a request that may safely come twice. One that did not even reach the service is not tried for long."""
+        patience = _Patience(self._patience_seconds)
+        was_sent = False
+        while True:
+            try:
+                return self._send(request)
+            except ServiceUnreachable as error:
+                was_sent = was_sent or not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+                if not was_sent:
+                    raise
+                pause = patience.pause_seconds(error)
+            except ServiceRefused as error:
+                if error.code != _IN_FLIGHT:
+                    raise
+                pause = error.retry_after_seconds or _FIRST_PAUSE_SECONDS
+            time.sleep(pause)
 
     def _send(self, request: httpx.Request) -> httpx.Response:
         with self._translated():

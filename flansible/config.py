@@ -130,7 +130,23 @@ class Settings(BaseModel):
         False,
         description="Start with a version of ansible-core that was not tested; its text and exit codes may differ.",
     )
+    max_output_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of output kept of one task, and of its results; the run goes on beyond, and the output "
+        "says so in its last line.",
+    )
+    max_running_per_user: int = Field(
+        0, ge=0, description="Runs a user may have side by side; more wait in the queue. 0: any number."
+    )
+    max_queued_per_user: int = Field(0, ge=0, description="Tasks a user may have waiting; above it 429. 0: any number.")
     retention_days: int = Field(30, ge=1, description="Days the record and output of a finished task are kept.")
+    retention_tasks: int = Field(
+        200_000, ge=0, description="Finished tasks that are kept; above it the oldest go. 0: any number."
+    )
+    retention_bytes: int = Field(
+        0, ge=0, description="Bytes kept of finished tasks, all together; above it the oldest go. 0: any number."
+    )
     flower_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address Flower listens on.")
     flower_tcp_port: Port = Field(5555, description="Port Flower listens on.")
 

@@ -3,6 +3,8 @@
 Called by the command, also as a child of `flansible up --flower`. The login stands where requests are dispatched, not
 in handlers, so a handler that a later Flower brings is behind it too. Flower's own login is on as well, with a password
 that only the gate knows: what got past the gate would stand before a closed door.
+
+Flower's revoke and terminate cancel the task, as the cancel route does. Its other controls are refused.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import base64
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -20,9 +23,11 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from flower.api import BaseApiHandler
 from flower.app import Flower
 from flower.options import options
 from flower.urls import settings as flower_settings
+from flower.views.tasks import TaskView
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPHeaders,
@@ -33,12 +38,14 @@ from tornado.httputil import (
 )
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
-from tornado.web import OutputTransform
+from tornado.web import HTTPError, OutputTransform, authenticated
 
 from flansible import celery_app, passwords
 from flansible.config import Settings, is_loopback
-from flansible.errors import ConfigurationError, Fault
+from flansible.errors import BrokerUnavailable, ConfigurationError, Fault, StoreUnavailable
+from flansible.models import FINAL_STATES, State
 from flansible.rbac import ADMIN, RbacFile
+from flansible.store import Retention, Store
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +56,13 @@ _IDLE_TIMEOUT_SECONDS = 300.0
 _BODY_TIMEOUT_SECONDS = 30.0
 _LOGIN_THREADS = 4
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# What Flower asks by POST and only reads. The other POSTs are its controls, and they reach past the records: a Celery
-# task revoked there leaves its record queued for ever, a queue given up there is never worked on again.
+# What Flower asks by POST and only reads. The other POSTs are its controls. They reach past the records and are refused
+# (a queue given up there is never worked on again), but for one, which has a handler of ours.
 _READING_POSTS = frozenset({"/tasks/datatable"})
+_REVOKE = r"/api/task/revoke/([^/]+)"
+_STORE_REPLY_SECONDS = 3.0
+_NO_BUTTONS = b'<div class="detail-actions">'
+_REVOKE_BUTTON = b'<button class="btn btn-danger" id="task-revoke">Revoke</button>'
 
 
 def serve(settings: Settings) -> None:
@@ -67,7 +78,7 @@ def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, loop.stop)
     sockets = _listen(settings)
     celery_app.configure(settings)
-    application = _application(gate)
+    application = _application(gate, Store(settings.store_url, Retention(), _STORE_REPLY_SECONDS))
     server = HTTPServer(
         application,
         max_body_size=_MAX_BODY_BYTES,
@@ -104,18 +115,67 @@ def _listen(settings: Settings) -> list[socket.socket]:
         raise ConfigurationError([Fault("config", "flower_tcp_port", message)]) from error
 
 
-def _application(gate: _Gate) -> _GatedFlower:
+def _application(gate: _Gate, store: Store) -> _GatedFlower:
     # tornado's options are one object for the process. Neither FLOWER_* variables nor a flowerconfig.py in the working
     # directory are read: only Flower's own command does that.
     options.basic_auth = [gate.inner_login]
     options.tasks_columns = _TASK_COLUMNS
-    if "read_only" in options:
-        options.read_only = True  # hides the buttons of what the gate refuses
+    options.read_only = True  # hides the buttons of what the gate refuses
     # Refused logins are logged by the gate; the rest of the access log is noise on the service's standard error.
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
     application = _GatedFlower(gate, capp=celery_app.app, options=options, io_loop=IOLoop.current(), **flower_settings)
     application.add_transform(_NotInFrames)
+    # Before Flower's own of these paths.
+    application.add_handlers(r".*", [(_REVOKE, _Revoke, {"store": store}), (r"/task/(.+)", _TaskPage)])
     return application
+
+
+class _TaskPage(TaskView):  # type: ignore[misc]
+    """Flower's page of a task, with the buttons that work here: revoke while it waits, terminate while it runs."""
+
+    def render(self, template_name: str, **values: Any) -> None:
+        self._waits = "task" in values and values["task"].state == "PENDING"
+        super().render(template_name, **values | {"read_only": False})
+
+    def render_string(self, template_name: str, **values: Any) -> bytes:
+        page: bytes = super().render_string(template_name, **values)
+        # Flower has this button only for what a worker has received, and ours receive nothing before they can begin it.
+        return page.replace(_NO_BUTTONS, _NO_BUTTONS + _REVOKE_BUTTON) if self._waits else page
+
+
+class _Revoke(BaseApiHandler):  # type: ignore[misc]
+    """Flower's revoke and terminate. The record decides, whether a worker hears of it or not."""
+
+    def initialize(self, store: Store) -> None:
+        self._store = store
+
+    @authenticated
+    async def post(self, task_id: str) -> None:
+        executor = self.application.executor
+        state = await asyncio.get_running_loop().run_in_executor(executor, self._cancel, task_id)
+        if state is None:
+            raise HTTPError(HTTPStatus.NOT_FOUND, f"Unknown task '{task_id}'")
+        if state in FINAL_STATES and state is not State.CANCELED:
+            raise HTTPError(HTTPStatus.CONFLICT, f"The task is final already: {state.value}.")
+        if state is State.CANCELED:
+            executor.submit(_have_dropped, task_id)
+        self.write({"message": f"{'Canceled' if state is State.CANCELED else 'Ending'} '{task_id}'"})
+
+    def _cancel(self, task_id: str) -> State | None:
+        if not celery_app.is_task_id(task_id):
+            return None
+        try:
+            return self._store.cancel(task_id, ADMIN)
+        except StoreUnavailable as error:
+            raise HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, f"The task is not canceled: {error}") from error
+
+
+def _have_dropped(task_id: str) -> None:
+    """Workers need not receive a message of what is canceled, and tell Flower that they have not."""
+    try:
+        celery_app.revoke(task_id)
+    except BrokerUnavailable as error:
+        log.warning("%s", error)
 
 
 @dataclass(frozen=True)
@@ -130,9 +190,7 @@ _NO_LOGIN = _Refusal(
     HTTPStatus.UNAUTHORIZED, "Flower is for the user admin of rbac.json: give its password by HTTP Basic."
 )
 _CROSS_SITE = _Refusal(HTTPStatus.FORBIDDEN, "This request comes from a page of another site.")
-_READ_ONLY = _Refusal(
-    HTTPStatus.FORBIDDEN, "Flower only shows here: cancel a task with POST /api/ansibletaskcancel/<task_id>."
-)
+_READ_ONLY = _Refusal(HTTPStatus.FORBIDDEN, "Flower only shows here, and ends tasks; its other controls are off.")
 
 
 class _GatedFlower(Flower):  # type: ignore[misc]
@@ -218,7 +276,8 @@ class _Gate:
         if _is_cross_site(request):
             return _CROSS_SITE
         reads = request.method in _SAFE_METHODS or request.path in _READING_POSTS
-        return None if reads else _READ_ONLY
+        revokes = request.method == "POST" and re.fullmatch(_REVOKE, request.path) is not None
+        return None if reads or revokes else _READ_ONLY
 
     async def _is_admin(self, header: str) -> bool:
         given = _credentials(header)

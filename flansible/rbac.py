@@ -28,11 +28,18 @@ _HASH = re.compile(r"(scrypt|pbkdf2):[^$]+\$[^$]+\$[0-9a-f]+")
 _CACHED_PASSWORDS = 1000
 
 
+class _Limits(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    running: int | None = Field(default=None, ge=0)
+    queued: int | None = Field(default=None, ge=0)
+
+
 class _UserEntry(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
     user: str = Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")
     password: str = Field(min_length=1)
     inventories: list[str] = []
+    limits: _Limits = _Limits()
 
 
 class _Document(BaseModel):
@@ -42,11 +49,13 @@ class _Document(BaseModel):
 
 @dataclasses.dataclass(frozen=True)
 class User:
-    """One user of rbac.json; `inventories` are resolved paths."""
+    """One user of rbac.json; `inventories` are resolved paths. Limits of their own: None is config.ini's, 0 none."""
 
     name: str
     password: str = dataclasses.field(repr=False)
     inventories: tuple[Path, ...]
+    max_running: int | None = None
+    max_queued: int | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -70,7 +79,7 @@ def parse(text: str, source: Path) -> dict[str, User]:
             faults.append(_fault(source, ("rbac", index, "inventories"), "must be paths, without commas"))
             continue
         paths = tuple(resolve(path, source.parent) for path in entry.inventories)
-        users[entry.user] = User(entry.user, entry.password, paths)
+        users[entry.user] = User(entry.user, entry.password, paths, entry.limits.running, entry.limits.queued)
     if faults:
         raise ConfigurationError(faults)
     return users

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Kind = Literal["adhoc", "playbook", "git"]
 Format = Literal["txt", "ansi", "html"]
@@ -27,10 +27,44 @@ class TaskStatus(TypedDict):
     submitted_at: str
     started_at: str | None
     finished_at: str | None
+    queue_position: NotRequired[int]  # these three while it is queued: 1 is next
+    reason: NotRequired[str]
+    expected_start: NotRequired[str]
+    attempt: NotRequired[int]  # after it was lost and queued again
+    ended: NotRequired[list[str]]  # processes that were ended before their time, as `name (pid)`
+
+
+class Event(TypedDict):
+    """One thing that happened; event: `play_start`, `task_start`, `host_result`, `stats`, `restart` or `final`.
+
+    output_start, output_end: the bytes of the plain output that belong to it. What it does not have is left out.
+    """
+
+    seq: int
+    event: str
+    time: NotRequired[str]
+    play: NotRequired[str]
+    task: NotRequired[str]
+    module: NotRequired[str]
+    handler: NotRequired[bool]
+    host: NotRequired[str]
+    verdict: NotRequired[str]
+    duration_seconds: NotRequired[float]
+    result: NotRequired[dict[str, Any]]
+    stats: NotRequired[dict[str, dict[str, int]]]
+    custom_stats: NotRequired[dict[str, Any]]
+    state: NotRequired[str]
+    returncode: NotRequired[int]
+    description: NotRequired[str]
+    output_start: int
+    output_end: int
 
 
 class PlayTaskResult(TypedDict):
-    """What one play task gave on one host; verdict: `ok`, `changed`, `failed`, `ignored`, `unreachable`, `skipped`."""
+    """What one play task gave on one host.
+
+    verdict: `ok`, `changed`, `failed`, `rescued`, `ignored`, `unreachable` or `skipped`.
+    """
 
     play: str
     task: str
@@ -50,6 +84,7 @@ class TaskResult(TypedDict):
     dark: dict[str, PlayTaskResult]
     stats: dict[str, dict[str, int]]
     custom_stats: dict[str, Any]
+    next_after: str | None
 
 
 class TaskPage(TypedDict):

@@ -6,6 +6,8 @@ the cryptography package that Ansible itself needs.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from pathlib import Path
 
@@ -33,10 +35,23 @@ class Sealer:
             message = "the secrets were sealed with another key; web and worker need the same secret_key_file"
             raise SealError(message) from None
 
+    def digest(self, data: bytes) -> str:
+        """Tells whether two things are the same without telling what they are. Raises SealError.
+
+        Keyed: the plain hash of a body with a short password in it would give the password away.
+        """
+        return hmac.new(self._key(), data, hashlib.sha256).hexdigest()
+
     def _fernet(self) -> Fernet:
         try:
-            return Fernet(read_or_make_key(self._key_file))
-        except (ConfigurationError, ValueError) as error:
+            return Fernet(self._key())
+        except ValueError as error:
+            raise SealError(f"secrets cannot be sealed: {error}") from error
+
+    def _key(self) -> bytes:
+        try:
+            return read_or_make_key(self._key_file)
+        except ConfigurationError as error:
             raise SealError(f"secrets cannot be sealed: {error}") from error
 
 

@@ -176,10 +176,23 @@ def show_result(login: Login, task_id: str) -> int:
     return 0
 
 
+def show_events(login: Login, task_id: str, after: int, follow: bool) -> int:
+    """One JSON line each. Ctrl-C ends the showing, not the task."""
+    with login.client() as client:
+        try:
+            _show(f"{json.dumps(event)}\n".encode() for event in client.events(task_id, after, follow))
+        except KeyboardInterrupt:
+            return EXIT_LEFT
+    return 0
+
+
 def cancel(login: Login, task_id: str) -> int:
     with login.client() as client:
-        state = client.cancel(task_id)["state"]
-    _print("canceled" if state == "canceled" else f"{state}; it is being ended")
+        status = client.cancel(task_id)
+    if status["state"] == "canceled":
+        _print(status["description"])
+    else:
+        _print(f"{status['state']}; it is being ended")
     return 0
 
 

@@ -1,7 +1,8 @@
 """`flansible up`: a private Redis, a worker, the web server and perhaps Flower, as children of one process.
 
-Starts them in order, prints one line when /api/health says all is well, starts again what dies, and stops them in the
-reverse order within ten seconds. Children get TERM should this process be killed (PR_SET_PDEATHSIG).
+Starts them in order, prints one line when /api/health says all is well, and starts again what dies. Stops first the
+worker, whose runs may go on for drain_seconds while the web server still shows them, then the web server, then Redis;
+a second signal ends the runs at once. Should this process be killed, the kernel tells its children (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -32,15 +33,25 @@ READY_TIMEOUT_SECONDS = 60.0
 _TICK_SECONDS = 0.05
 _RESTARTS_PER_MINUTE = 10
 _PR_SET_PDEATHSIG = 1
+# To stop: with the default drain_seconds of 2 these make up the ten seconds within which all is gone.
+_WORKER_SECONDS = 4.5  # beyond drain_seconds: runs get three to end by themselves, then they are killed and settled
+_WEB_SECONDS = 2.0
+_REDIS_SECONDS = 1.0
+_FLOWER_SECONDS = 1.0
+# Who is stopped together with whom, and in which order: no new runs, then no new requests, then no store.
+_STOP_ORDER = (("worker", "flower"), ("web",), ("redis",))
+_OTHER_UP_SECONDS = 3.0  # one that is just being stopped may have the data_dir a moment longer
+_ORPHANS_SECONDS = 20.0  # what one has started that was killed: its runs are being ended
 
 
 @dataclass
 class _Child:
-    """One role: how to start it and how long it may take to stop."""
+    """One role: how to start it, how long it may take to stop, and what it is sent when this process has died."""
 
     name: str
     command: list[str]
     stop_seconds: float
+    death_signal: signal.Signals = signal.SIGTERM
     process: subprocess.Popen[bytes] | None = None
     starts: list[float] = field(default_factory=list)
 
@@ -53,14 +64,17 @@ class Service:
         self._with_flower = with_flower
         self._children: list[_Child] = []
         self._stopping = False
-        self._lock_file: int | None = None
+        self._hurrying = False
+        self._locks: list[int] = []
 
     def run(self) -> int:
         """Start, serve until SIGINT or SIGTERM, stop. Returns the exit code."""
         settings = self._settings
         require_tested_ansible(settings.allow_untested_ansible)
         _make_private(settings.data_dir)
-        self._lock_file = _lock(settings.data_dir)
+        self._locks.append(_lock(settings.data_dir, "up.lock", _OTHER_UP_SECONDS, _OTHER_UP))
+        # Inherited by the children: it is free once the last of them has ended.
+        self._locks.append(_lock(settings.data_dir, "children.lock", _ORPHANS_SECONDS, _ORPHANS))
         _prepare_rbac(settings, self._addresses())
         _check_port(settings.Flask_tcp_ip, settings.Flask_tcp_port, "Flask_tcp_port")
         self._children = self._plan()
@@ -83,12 +97,14 @@ class Service:
         plan = []
         if self._settings.embeds_redis:
             _make_private(self._settings.redis_socket.parent)
-            plan.append(_Child("redis", redis_server.command_line(self._settings), 1.5))
-        plan.append(_Child("worker", self._role("worker"), 5.5))
-        plan.append(_Child("web", self._role("web"), 2.0))
+            plan.append(_Child("redis", redis_server.command_line(self._settings), _REDIS_SECONDS))
+        worker_seconds = self._settings.drain_seconds + _WORKER_SECONDS
+        # QUIT is their word for at once: without this process nobody would wait for them, nor for Redis.
+        plan.append(_Child("worker", self._role("worker"), worker_seconds, signal.SIGQUIT))
+        plan.append(_Child("web", self._role("web"), _WEB_SECONDS, signal.SIGQUIT))
         if self._with_flower:
             _check_port(self._settings.flower_tcp_ip, self._settings.flower_tcp_port, "flower_tcp_port")
-            plan.append(_Child("flower", self._role("flower"), 1.0))
+            plan.append(_Child("flower", self._role("flower"), _FLOWER_SECONDS))
         return plan
 
     def _role(self, name: str) -> list[str]:
@@ -101,7 +117,7 @@ class Service:
     def _start_all(self) -> bool:
         """True when the service is ready; False when a signal or a failure came first."""
         for child in self._children:
-            _start(child)
+            _start(child, self._locks[-1])
             if child.name == "redis" and not self._wait_for(lambda: _answers(self._settings.redis_socket)):
                 return False
         return self._wait_for(lambda: _healthy(self._settings))
@@ -135,23 +151,46 @@ class Service:
                     print(f"{child.name} died {len(recent)} times within a minute; giving up", file=sys.stderr)
                     return 1
                 log.error("%s ended with exit code %s; starting it again", child.name, child.process.returncode)
-                time.sleep(min(2.0, 0.2 * len(recent)))
-                _start(child)
+                # Its own children must not stand in the way: gunicorn's have the port.
+                _kill_group(child.process)
+                time.sleep(min(2.0, 0.2 * (len(recent) - 1)))
+                _start(child, self._locks[-1])
             time.sleep(_TICK_SECONDS)
         return 0
 
     def _stop_all(self) -> None:
-        """In the reverse order: no new requests, then no new runs, then the store."""
         self._stopping = True
-        for child in reversed(self._children):
-            if child.process is not None:
-                _stop(child.process, child.stop_seconds)
+        for names in _STOP_ORDER:
+            self._stop([child for child in self._children if child.name in names])
         if self._settings.embeds_redis:
             _remove_socket(self._settings)
-        if self._lock_file is not None:
-            os.close(self._lock_file)
+        for descriptor in self._locks:
+            os.close(descriptor)
+
+    def _stop(self, children: list[_Child]) -> None:
+        """Ask them to end, wait for that, and end what does not. Who hurries us hurries the worker."""
+        running = [child for child in children if child.process is not None]
+        give_up_at = {child.name: time.monotonic() + child.stop_seconds for child in running}
+        for child in running:
+            _send(child, signal.SIGTERM)
+        hurried = False
+        while left := [child for child in running if child.process is not None and child.process.poll() is None]:
+            if self._hurrying and not hurried:
+                hurried = True
+                for child in left:
+                    give_up_at[child.name] = min(give_up_at[child.name], time.monotonic() + _WORKER_SECONDS)
+                    if child.name == "worker":
+                        _send(child, signal.SIGTERM)
+            for child in left:
+                if time.monotonic() > give_up_at[child.name]:
+                    log.info("%s does not end; it is killed", child.name)
+                    _send(child, signal.SIGKILL)
+            time.sleep(_TICK_SECONDS)
+        for child in running:
+            _kill_group(child.process)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
+        self._hurrying = self._stopping
         self._stopping = True
 
 
@@ -185,9 +224,13 @@ def _make_private(path: Path) -> None:
         raise ConfigurationError([Fault(str(path), "data_dir", f"cannot be made: {error}")]) from error
 
 
-def _lock(data_dir: Path) -> int:
-    descriptor = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up_at = time.monotonic() + 3.0  # one that is just being stopped may have it a moment longer
+_OTHER_UP = "another `flansible up` uses this data_dir; stop it, or give this one a data_dir of its own"
+_ORPHANS = "what an earlier `flansible up` started has not ended yet, though that one has; see `ps`"
+
+
+def _lock(data_dir: Path, name: str, patience_seconds: float, complaint: str) -> int:
+    descriptor = os.open(data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up_at = time.monotonic() + patience_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -195,8 +238,7 @@ def _lock(data_dir: Path) -> int:
         except BlockingIOError:
             if time.monotonic() > give_up_at:
                 os.close(descriptor)
-                message = "another `flansible up` uses this data_dir; stop it, or give this one a data_dir of its own"
-                raise ConfigurationError([Fault(str(data_dir), "data_dir", message)]) from None
+                raise ConfigurationError([Fault(str(data_dir), "data_dir", complaint)]) from None
             time.sleep(_TICK_SECONDS)
 
 
@@ -212,31 +254,36 @@ def _check_port(address: str, port: int, key: str) -> None:
         raise ConfigurationError([Fault("config", key, message)]) from error
 
 
-def _start(child: _Child) -> None:
+def _start(child: _Child, lock: int) -> None:
     child.starts.append(time.monotonic())
+    parent = os.getpid()
     child.process = subprocess.Popen(
         child.command,
         stdin=subprocess.DEVNULL,
         # Standard output is ours alone: one line when ready. What children have to say goes to standard error.
         stdout=sys.stderr,
         start_new_session=True,  # Ctrl-C reaches us alone, and we stop them in order
-        preexec_fn=_die_with_parent,
+        pass_fds=(lock,),
+        preexec_fn=lambda: _die_with(parent, child.death_signal),
     )
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+def _die_with(parent: int, number: signal.Signals) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
 
 
-def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _send(child: _Child, number: signal.Signals) -> None:
+    if child.process is not None and child.process.poll() is None:
+        child.process.send_signal(number)
+
+
+def _kill_group(process: subprocess.Popen[bytes] | None) -> None:
+    """What a child that has ended left of its process group. Runs are in none of these groups."""
+    if process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _remove_socket(settings: Settings) -> None:

@@ -10,9 +10,10 @@ Standard library only (import law).
 | run     | supervisor | program, argv, cwd, extra_vars, data_only, environment, secrets, grace_seconds, colour_mark |
 | stop    | supervisor | grace_seconds: between TERM and KILL |
 | started | keeper     | pid |
-| exited  | keeper     | returncode (int, null when signalled), signal (int or null), stopped (processes ended) |
-| event   | run        | event (str), offset (int: output bytes written so far), and what the event carries |
-| end     | run        | returncode (int), broken (str or null), stats, custom_stats, offset |
+| exited  | keeper     | returncode (int, null when signalled), signal (int or null), stopped_count, and stopped: |
+|         |            | of the processes that were ended before their time the first 200, each {pid, name} |
+| event   | run        | event (str), time (unix seconds), offset (int: output bytes before it), and what it carries |
+| end     | run        | returncode (int), broken (str or null), stats, custom_stats, time, offset |
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ class Keeper:
         self.write(wire.encode({**frame, "offset": 0}), self.events)
 
     def exited(self, returncode: int | None = 0, number: int | None = None, stopped: int = 0) -> None:
-        frame = {"type": "exited", "returncode": returncode, "signal": number, "stopped": stopped}
-        self.channel.sendall(wire.encode(frame))
+        frame = {"type": "exited", "returncode": returncode, "signal": number, "stopped_count": stopped}
+        names = [{"pid": 1000 + index, "name": "sleep"} for index in range(stopped)]
+        self.channel.sendall(wire.encode({**frame, "stopped": names}))
 
     def stop_frame(self) -> wire.Frame | None:
         """Waits for the supervisor's next word; None when it has closed the channel."""
@@ -66,6 +67,13 @@ def say(keeper: Keeper, text: str, returncode: str = "0") -> None:
 def flood(keeper: Keeper, count: str) -> None:
     """Prints so many bytes as fast as it can."""
     keeper.write(pattern(int(count)))
+    say(keeper, "")
+
+
+def flood_and_tell(keeper: Keeper, number: str, witness: str) -> None:
+    """As flood; the witness file says that all of it was taken from its hands."""
+    keeper.write(pattern(int(number)))
+    Path(witness).write_text("done")
     say(keeper, "")
 
 
@@ -137,7 +145,8 @@ def vanish(keeper: Keeper, text: str = "") -> None:
 def half(keeper: Keeper) -> None:
     """Dies in the middle of its last word."""
     keeper.end()
-    keeper.channel.sendall(wire.encode({"type": "exited", "returncode": 0, "signal": None, "stopped": 0})[:-3])
+    frame = {"type": "exited", "returncode": 0, "signal": None, "stopped": [], "stopped_count": 0}
+    keeper.channel.sendall(wire.encode(frame)[:-3])
 
 
 def babble(keeper: Keeper) -> None:
@@ -233,8 +242,8 @@ def environment(keeper: Keeper) -> None:
 SCRIPTS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        say, flood, count, pieces, big_event, both, hang, finish_first, ignore, vanish, half, babble, garbage, lie,
-        no_end, broken, killed, leave_child, endless, kill_server, where, descriptors, environment,
+        say, flood, flood_and_tell, count, pieces, big_event, both, hang, finish_first, ignore, vanish, half, babble,
+        garbage, lie, no_end, broken, killed, leave_child, endless, kill_server, where, descriptors, environment,
     )
 }  # fmt: skip
 

@@ -1,11 +1,13 @@
 """What happened, as events: a callback beside Ansible's own that writes frames to the run's event pipe.
 
 Lives in the run process. It writes to its pipe and nothing else: no network, no Redis, no threads. Each event carries
-`offset`, the output bytes the run had written by then, so that text and events can be put side by side.
+`time` (seconds since 1970) and `offset`, the output bytes the run had written by then: text and events can be put side
+by side. Nothing here may raise: Ansible would print a warning that the command line does not.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -14,15 +16,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ansible.executor.process.worker import WorkerProcess
 from ansible.executor.stats import AggregateStats
 from ansible.executor.task_queue_manager import TaskQueueManager
 from ansible.executor.task_result import CallbackTaskResult
 from ansible.playbook.play import Play
 from ansible.playbook.task import Task
 from ansible.plugins.callback import CallbackBase
+from ansible.utils.display import Display
 
 from flansible import wire
+
+MAX_RESULT_BYTES = 4 * 1024 * 1024
+LEFT_OUT = "flansible_left_out"
+_KEPT_KEYS = ("changed", "failed", "rc", "skipped", "unreachable", "msg")
+_KEPT_CHARACTERS = 4096
 
 
 class EventPipe:
@@ -33,24 +40,34 @@ class EventPipe:
         self._mark = colour_mark.encode()
         self._marks = re.compile(re.escape(self._mark) + rb"\[[0-9;]*m")
         self._written = 0
+        self._readable = True
+        # Ansible's own, held while anything is printed: its thread for the workers' messages prints too.
+        self._lock = Display()._lock
         for stream in (sys.stdout, sys.stderr):
             # Ansible has put its own wrapper there already, and Python calls whatever the attribute holds.
             stream.buffer.write = self._counting(stream.buffer.write)  # type: ignore[method-assign]
 
     def send(self, event: dict[str, Any]) -> None:
         """Write one frame, whole, after the output that was printed before it."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        data = memoryview(wire.encode({**event, "offset": self._written}))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        with self._lock:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            offset = self._written
+        data = memoryview(wire.encode({**event, "time": time.time(), "offset": offset}))
+        while data and self._readable:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except OSError:
+                # Nobody reads any more, so nobody waits for the end frame either: the keeper is about to end us.
+                self._readable = False
 
     def _counting(self, write: Callable[[Any], int]) -> Callable[[Any], int]:
         def counting_write(data: Any) -> int:
-            count = write(data)
-            # The marks are no output: the supervisor takes them out.
-            text = bytes(data)
-            self._written += len(self._marks.sub(b"", text)) if self._mark in text else count
+            with self._lock:
+                count = write(data)
+                # The marks are no output: the supervisor takes them out.
+                text = bytes(data)
+                self._written += len(self._marks.sub(b"", text)) if self._mark in text else count
             return count
 
         return counting_write
@@ -69,20 +86,26 @@ class EventCallback(CallbackBase):
         self._pipe = pipe
         self._play = ""
         self._started: dict[tuple[str, str], float] = {}
+        self._counts = AggregateStats()
+        self._rescued: dict[str, int] = {}
         self.starts = 0
         self.results = 0
         self.stats: dict[str, dict[str, int]] = {}
         self.custom_stats: dict[str, Any] = {}
 
+    def count_with(self, counts: AggregateStats) -> None:
+        """Where Ansible counts: it does so before it tells us, and only there does it say what was rescued."""
+        self._counts = counts
+
     def v2_playbook_on_play_start(self, play: Play) -> None:
-        self._play = play.get_name().strip()
+        self._play = _cut(play.get_name().strip())
         self._pipe.send({"type": "event", "event": "play_start", "play": self._play})
 
     def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:
         self._task_start(task)
 
     def v2_playbook_on_handler_task_start(self, task: Task) -> None:
-        self._task_start(task)
+        self._task_start(task, handler=True)
 
     def v2_playbook_on_cleanup_task_start(self, task: Task) -> None:
         self._task_start(task)
@@ -95,7 +118,11 @@ class EventCallback(CallbackBase):
         self._result(result, "changed" if result.is_changed() else "ok")
 
     def v2_runner_on_failed(self, result: CallbackTaskResult, ignore_errors: bool = False) -> None:
-        self._result(result, "ignored" if ignore_errors else "failed")
+        if ignore_errors:
+            verdict = "ignored"
+        else:
+            verdict = "rescued" if self._was_rescued(result.host.get_name()) else "failed"
+        self._result(result, verdict)
 
     def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
         self._result(result, "unreachable")
@@ -105,10 +132,16 @@ class EventCallback(CallbackBase):
 
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
         self.stats = {str(host): stats.summarize(host) for host in sorted(stats.processed)}
-        self.custom_stats = plain(stats.custom)
+        self.custom_stats = bounded(lambda: stats.custom)
 
-    def _task_start(self, task: Task) -> None:
-        fields = {"play": self._play, "task": task.get_name().strip(), "module": task.action}
+    def _was_rescued(self, host: str) -> bool:
+        count = self._counts.rescued.get(host, 0)
+        before = self._rescued.get(host, 0)
+        self._rescued[host] = count
+        return bool(count > before)
+
+    def _task_start(self, task: Task, **more: Any) -> None:
+        fields = {"play": self._play, "task": _cut(task.get_name().strip()), "module": _cut(task.action), **more}
         self._pipe.send({"type": "event", "event": "task_start", **fields})
 
     def _result(self, result: CallbackTaskResult, verdict: str) -> None:
@@ -119,13 +152,13 @@ class EventCallback(CallbackBase):
             {
                 "type": "event",
                 "event": "host_result",
-                "host": host,
+                "host": _cut(host),
                 "play": self._play,
-                "task": result.task_name.strip(),
-                "module": result.task.action,
+                "task": _cut(result.task_name.strip()),
+                "module": _cut(result.task.action),
                 "verdict": verdict,
                 "duration_seconds": round(time.monotonic() - began, 4) if began is not None else 0.0,
-                "result": _public(result.result),
+                "result": bounded(lambda: result.result),
             }
         )
 
@@ -137,34 +170,11 @@ class ObservedTaskQueueManager(TaskQueueManager):
 
     def load_callbacks(self) -> None:
         super().load_callbacks()
+        self.event_callback.count_with(self._stats)
         if self.event_callback not in self._callback_plugins:
             # An object put in this list gets no events until its methods were looked up.
             self.event_callback._init_callback_methods()
             self._callback_plugins.append(self.event_callback)
-
-
-class WorkerStarts:
-    """Notes when a worker process could not be started.
-
-    Ansible's strategy takes that for an abort, swallows it and ends with exit code 0 and nothing done: in a daemonic
-    process, or when no process can be forked.
-    """
-
-    def __init__(self) -> None:
-        self.failure: str | None = None
-
-    def watch(self) -> None:
-        """From now on, in this process."""
-        start = WorkerProcess.start
-
-        def watched_start(worker: WorkerProcess) -> None:
-            try:
-                start(worker)
-            except (EOFError, OSError, AssertionError) as error:
-                self.failure = f"Ansible could not start a worker process: {error}"
-                raise
-
-        WorkerProcess.start = watched_start
 
 
 def plain(value: Any) -> Any:
@@ -184,5 +194,20 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _public(result: Any) -> dict[str, Any]:
-    return {key: value for key, value in plain(result).items() if not key.startswith("_ansible_")}
+def bounded(value: Callable[[], Any]) -> dict[str, Any]:
+    """What an event carries of a result, or of what `set_stats` collected: no keys of Ansible's own, a bounded size."""
+    try:
+        public = {key: item for key, item in plain(value()).items() if not key.startswith("_ansible_")}
+        size = len(json.dumps(public, separators=(",", ":")))
+    except Exception as error:  # what an action plugin returns can be anything, and nested without end
+        return {LEFT_OUT: f"the result cannot be written as JSON: {type(error).__name__}"}
+    if size <= MAX_RESULT_BYTES:
+        return public
+    kept = {key: public[key] for key in _KEPT_KEYS if isinstance(public.get(key), str | int | float)}
+    kept = {key: _cut(item) if isinstance(item, str) else item for key, item in kept.items()}
+    return {LEFT_OUT: f"{size} bytes of result; over the limit of {MAX_RESULT_BYTES}", **kept}
+
+
+def _cut(text: Any) -> str:
+    """A name or message: a template can make it as long as it likes."""
+    return str(text)[:_KEPT_CHARACTERS]

@@ -20,7 +20,7 @@ import time
 import psutil
 
 from flansible import wire
-from flansible.runner import keeper, preload
+from flansible.runner import keeper, leftovers, play, preload, processes
 
 DESCRIPTORS_PER_RUN = 3
 _END_SECONDS = 2.0
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     gc.collect()
     gc.freeze()  # what is loaded now is shared by every run; a collection must not touch, and so copy, its pages
     control.sendall(wire.encode({"type": "ready", **loaded}))
+    leftovers.sweep(play.local_tmp_base())
     serve(control)
     return 0
 
@@ -47,7 +48,7 @@ def serve(control: socket.socket) -> None:
     poll.register(control, select.POLLIN)
     poll.register(wakeup, select.POLLIN)
     children = _Children()
-    keeper.become_subreaper()
+    processes.become_subreaper()
     while True:
         ready = {descriptor for descriptor, _ in poll.poll()}
         if wakeup in ready:
@@ -113,7 +114,8 @@ class _Children:
             self.keepers.discard(pid)
             if os.WIFSIGNALED(status):
                 self._end_strangers()
-                keeper.remove_temp_dirs_of(pid)
+                for files in leftovers.of_keeper(play.local_tmp_base(), pid):
+                    files.remove()
             else:
                 self._adopted.update(process.pid for process in self._strangers())
 
@@ -126,9 +128,8 @@ class _Children:
         give_up_at = time.monotonic() + _END_SECONDS
         while (strangers := self._strangers()) and time.monotonic() < give_up_at:
             for process in strangers:
-                for descendant in (*process.children(recursive=True), process):
-                    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                        descendant.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    processes.kill([process, *process.children(recursive=True)])
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(process.pid, os.WNOHANG)
             time.sleep(_END_ROUND_SECONDS)

@@ -29,8 +29,11 @@ from ansible.parsing.splitter import parse_kv
 from flansible import wire
 from flansible.runner import compat, preload
 from flansible.runner.answers import answer_prompts
-from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager, WorkerStarts
+from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.colours import mark_colours
+from flansible.runner.leftovers import RunFiles
+from flansible.runner.naming import name_after
+from flansible.runner.workers import WorkerStarts, end_with_their_parents
 from flansible.variables import CONNECTION_VARIABLE
 
 NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
@@ -46,7 +49,7 @@ def local_tmp_base() -> str:
     return base
 
 
-def run(request: wire.Frame, event_descriptor: int, temp_dir: str | None) -> int:
+def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None) -> int:
     """Execute the step that `request` describes; returns its exit code (git replaces this process instead)."""
     try:
         os.chdir(request["cwd"])
@@ -57,9 +60,11 @@ def run(request: wire.Frame, event_descriptor: int, temp_dir: str | None) -> int
     os.environ["PWD"] = request["cwd"]
     if request["program"] == "git":
         return _git(request["argv"])
-    if temp_dir is not None:
-        constants.DEFAULT_LOCAL_TMP = temp_dir
-        compat.keep_to_itself(temp_dir)
+    if files is not None:
+        constants.DEFAULT_LOCAL_TMP = files.folder
+        compat.keep_to_itself(files.folder)
+        name_after(files)
+        end_with_their_parents(files)
     mark_colours(request["colour_mark"])
     return _ansible(request, EventPipe(event_descriptor, request["colour_mark"]))
 

@@ -12,9 +12,13 @@ from flansible import celery_app
 from flansible.config import Settings
 from flansible.rbac import RbacFile
 from flansible.sealing import Sealer
-from flansible.store import Store
+from flansible.store import Retention, Store
 from flansible.web import docs, problems, routes
 from flansible.web.services import Services
+
+# A person, or a load balancer, is waiting for the answer: with the store's own patience a frozen Redis would hold
+# every thread.
+_REPLY_TIMEOUT_SECONDS = 3.0
 
 
 def create_app(settings: Settings) -> Flask:
@@ -29,7 +33,11 @@ def create_app(settings: Settings) -> Flask:
     services = Services(
         settings,
         RbacFile(settings.rbac_file),
-        Store(settings.store_url, settings.retention_days),
+        Store(
+            settings.store_url,
+            Retention(settings.retention_days, settings.retention_tasks, settings.retention_bytes),
+            _REPLY_TIMEOUT_SECONDS,
+        ),
         Sealer(settings.secret_key_file),
     )
     app.extensions["flansible"] = services

@@ -6,6 +6,7 @@ are in the models (`json_schema_extra`). Read by flansible.web.operations when t
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,6 +16,8 @@ from flansible.models import (
     Accepted,
     ErrorBody,
     ErrorItem,
+    Event,
+    EventPage,
     Health,
     ListedPlaybook,
     PartHealth,
@@ -28,7 +31,7 @@ from flansible.models import (
 
 _TASK_ID = "7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52"
 
-OUTPUT = 'localhost | SUCCESS => {\n    "changed": false,\n    "ping": "pong"\n}\n'
+_OUTPUT = 'localhost | SUCCESS => {\n    "changed": false,\n    "ping": "pong"\n}\n'
 
 
 def _task(**changes: Any) -> TaskStatus:
@@ -63,6 +66,47 @@ def _parts(**away: str) -> dict[str, PartHealth]:
     return {name: PartHealth(ok=name not in away, detail=away.get(name, "answers")) for name in names}
 
 
+def _event(**fields: Any) -> Event:
+    return Event(**fields)
+
+
+_EVENTS = [
+    _event(
+        seq=3,
+        event="host_result",
+        time="2026-01-31T12:00:00.345Z",
+        play=_PING.play,
+        task=_PING.task,
+        module=_PING.module,
+        host="localhost",
+        verdict=_PING.verdict,
+        duration_seconds=_PING.duration_seconds,
+        result=_PING.result,
+        output_start=0,
+        output_end=len(_OUTPUT),
+    ),
+    _event(
+        seq=4,
+        event="final",
+        time="2026-01-31T12:00:00.350Z",
+        state=State.SUCCEEDED,
+        returncode=0,
+        description="ended with exit code 0",
+        output_start=len(_OUTPUT),
+        output_end=len(_OUTPUT),
+    ),
+]
+
+# Forms of a reply that are text.
+TEXTS = {
+    "text/plain": _OUTPUT,
+    "text/html": f"<!DOCTYPE html><html><body><pre>{html.escape(_OUTPUT)}</pre></body></html>",
+    "text/event-stream": "retry: 1000\n\n"
+    + "".join(
+        f"id: {item.seq}\nevent: {item.event}\ndata: {item.model_dump_json(exclude_unset=True)}\n\n" for item in _EVENTS
+    ),
+}
+
 _COUNTS = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ignored")
 
 _REPLIES = (
@@ -81,7 +125,9 @@ _REPLIES = (
         dark={},
         stats={"localhost": {name: int(name == "ok") for name in _COUNTS}},
         custom_stats={},
+        next_after=None,
     ),
+    EventPage(task_id=_TASK_ID, state=State.SUCCEEDED, events=_EVENTS, next_after=4, final=True),
     PlaybookList(playbooks=[ListedPlaybook(playbook="site.yml", playbook_dir="/srv/flansible/playbooks/demo")]),
     Health(status="ok", version=__version__, parts=_parts()),
 )
@@ -89,17 +135,20 @@ _REPLIES = (
 REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in _REPLIES}
 
 _CANCELING = {"Status": "PROGRESS", "state": State.RUNNING, "returncode": None, "finished_at": None}
-_CANCELED = {"Status": "CANCELED", "state": State.CANCELED, "returncode": None, "started_at": None}
+_CANCELED = {"Status": "CANCELED", "state": State.CANCELED, "returncode": None, "ended": ["ansible (4711)"]}
 
 # Where a route's reply looks otherwise: endpoint and status to it.
 ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
     ("health", 503): Health(status="unavailable", version=__version__, parts=_parts(workers="no worker answers")),
-    ("ansibletaskcancel", 202): _task(**_CANCELING, description="running on celery@host"),
-    ("ansibletaskcancel", 200): _task(**_CANCELED, description="canceled by dev before it started"),
+    ("ansibletaskcancel", 202): _task(
+        **_CANCELING, description="running on flansible@host; dev canceled it, it is being ended"
+    ),
+    ("ansibletaskcancel", 200): _task(**_CANCELED, description="canceled by dev"),
 }
 
 MEANINGS = {
     200: "The answer.",
+    204: "Nothing comes after `Last-Event-ID`: the stream has ended. Browsers stop asking.",
     202: "Taken; it goes on after this reply. Ask for the task's status to see how.",
     400: "The body or the query string is wrong; `errors` names each faulty field.",
     401: "No user and password, or not those of rbac.json.",
@@ -119,10 +168,21 @@ def _failure(code: str, message: str, *fields: tuple[str, str]) -> ErrorBody:
 
 
 _STORE_AWAY = _failure("store_unavailable", "The record store (Redis) does not answer; nothing was queued. Try again.")
+_TOO_MANY_FOLLOWERS = _failure(
+    "too_many_followers",
+    "Too many replies are being followed; ask for what there is instead (offset, after), or try again.",
+)
 
 FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     400: (_failure("invalid_field", "colour: unknown field", ("colour", "unknown field")),),
     401: (_failure("not_authenticated", "Give a user and password of rbac.json by HTTP Basic, as curl -u does."),),
+    403: (
+        _failure(
+            "forbidden",
+            "user: the tasks of other users are for admin only",
+            ("user", "the tasks of other users are for admin only"),
+        ),
+    ),
     404: (_failure("task_not_found", "Task not found"),),
     409: (_failure("task_final", "The task is final already: succeeded."),),
     500: (_failure("internal_error", "Something failed on our side; the web server's log has the details."),),
@@ -148,10 +208,28 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
         ),
     ),
     404: (_failure("not_found", "playbook_dir /srv/x does not exist", ("playbook_dir", "does not exist")),),
+    409: (
+        _failure(
+            "idempotency_key_reused",
+            "This Idempotency-Key was used for another request within the last 24 hours; use a new one.",
+        ),
+    ),
     413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
     415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
+    429: (
+        _failure(
+            "too_many_queued",
+            "You have 100 tasks waiting, and may not have more; try again when some have started.",
+        ),
+    ),
     503: (
         _STORE_AWAY,
         _failure("broker_unavailable", "The message broker does not answer; nothing was queued. Try again."),
     ),
+}
+
+# What only this route answers, at this status.
+ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
+    ("ansibletaskoutput", 503): (_TOO_MANY_FOLLOWERS,),
+    ("ansibletaskevents", 503): (_TOO_MANY_FOLLOWERS,),
 }

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from flansible import __version__
-from flansible.models import Accepted
 from flansible.web.operations import Answer, Operation, Schema, branches, operations, schemas, tags
-from flansible.web.problems import REALM, RETRY_AFTER_SECONDS
+from flansible.web.routes import JSON
 
 _SECURITY = "basic"
 
@@ -60,14 +59,14 @@ def _operation(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
         "security": [] if route.public else [{_SECURITY: []}],
         "responses": {str(answer.status): _response(answer) for answer in item.answers},
     }
-    parameters = _path_parameters(item) + _query_parameters(item, defined)
+    parameters = _path_parameters(item) + _query_parameters(item, defined) + _header_parameters(item)
     if parameters:
         described["parameters"] = parameters
     if route.body:
         content: dict[str, Any] = {"schema": _reference(route.body)}
         if "example" in defined[route.body.__name__]:
             content["example"] = defined[route.body.__name__]["example"]
-        described["requestBody"] = {"required": True, "content": {"application/json": content}}
+        described["requestBody"] = {"required": True, "content": {JSON: content}}
     return described
 
 
@@ -97,32 +96,28 @@ def _query_parameters(item: Operation, defined: dict[str, Schema]) -> list[dict[
     return found
 
 
+def _header_parameters(item: Operation) -> list[dict[str, Any]]:
+    return [
+        {"name": header.name, "in": "header", "required": False, "description": header.meaning, "schema": header.schema}
+        for header in item.route.headers
+    ]
+
+
 def _response(answer: Answer) -> dict[str, Any]:
-    if answer.model is None:
-        media_type, schema = "text/plain", {"type": "string"}
-    else:
-        media_type, schema = "application/json", _reference(answer.model)
-    content: dict[str, Any] = {"schema": schema}
-    if answer.examples:
-        content["examples"] = {name: {"value": value} for name, value in answer.examples.items()}
-    described: dict[str, Any] = {"description": answer.meaning, "content": {media_type: content}}
-    headers = _headers(answer)
-    if headers:
-        described["headers"] = headers
+    described: dict[str, Any] = {"description": answer.meaning}
+    content: dict[str, Any] = {}
+    if answer.model:
+        examples = {name: {"value": value} for name, value in answer.examples.items()}
+        content[JSON] = {"schema": _reference(answer.model)} | ({"examples": examples} if examples else {})
+    for media_type, example in answer.texts.items():
+        content[media_type] = {"schema": {"type": "string"}, "examples": {"reply": {"value": example}}}
+    if content:
+        described["content"] = content
+    if answer.headers:
+        described["headers"] = {
+            header.name: {"description": header.meaning, "schema": header.schema} for header in answer.headers
+        }
     return described
-
-
-def _headers(answer: Answer) -> dict[str, Any]:
-    if answer.model is Accepted:
-        address = {"type": "string", "format": "uri-reference"}
-        return {"Location": {"description": "Where to ask for the task's status.", "schema": address}}
-    match answer.status:
-        case 401:
-            return {"WWW-Authenticate": {"description": f"`{REALM}`", "schema": {"type": "string"}}}
-        case 429 | 503:
-            seconds: Schema = {"type": "integer", "minimum": 0, "examples": [RETRY_AFTER_SECONDS]}
-            return {"Retry-After": {"description": "Seconds to wait before asking again.", "schema": seconds}}
-    return {}
 
 
 def _reference(model: type) -> Schema:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -18,22 +18,40 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from flansible import models
 from flansible.web import examples
-from flansible.web.routes import ROUTES, Route
+from flansible.web.answers import LEFT_OUT
+from flansible.web.problems import REALM, RETRY_AFTER_SECONDS
+from flansible.web.routes import JSON, ROUTES, Header, Route
 
 Schema = dict[str, Any]
 
 _CONVERTER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_RETRY_AFTER = Header(
+    "Retry-After",
+    "Seconds to wait before asking again.",
+    {"type": "integer", "minimum": 0, "examples": [RETRY_AFTER_SECONDS]},
+)
+_STATUS_HEADERS = {
+    401: (Header("WWW-Authenticate", f"`{REALM}`", {"type": "string"}),),
+    429: (_RETRY_AFTER,),
+    503: (_RETRY_AFTER,),
+}
 _REFERENCE = "#/components/schemas/{model}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One status a route can answer with. `model` None means text; `examples` are JSON-ready bodies by name."""
+    """One status a route can answer with.
+
+    `model` is its body as JSON, `examples` are such bodies by name; `texts` are its other forms, each with an example.
+    With neither it has no body.
+    """
 
     status: int
     meaning: str
-    model: type[BaseModel] | None
-    examples: dict[str, Any]
+    model: type[BaseModel] | None = None
+    examples: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    headers: tuple[Header, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +97,16 @@ def schemas() -> dict[str, Schema]:
         sides |= {(model, "serialization"): None for model in (route.reply,) if model}
     _, found = models_json_schema(list(sides), ref_template=_REFERENCE, schema_generator=_Schemas)
     defined: dict[str, Schema] = found["$defs"]
+    for model, names in LEFT_OUT.items():
+        _leave_out(defined[model.__name__], names)
     return defined
+
+
+def _leave_out(schema: Schema, names: frozenset[str]) -> None:
+    """These fields are absent where they would be null."""
+    schema["required"] = [name for name in schema["required"] if name not in names]
+    for name in names:
+        [schema["properties"][name]] = branches(schema["properties"][name])
 
 
 def referred(schema: Schema) -> str | None:
@@ -95,7 +122,8 @@ def branches(schema: Schema) -> list[Schema]:
 
 
 class _Schemas(GenerateJsonSchema):
-    """Without a title for each field, and with every field of a reply required: replies leave none out."""
+    """Without a title for each field, and with every field of a reply required: replies leave none out but those of
+    LEFT_OUT."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -122,29 +150,33 @@ def _operation(route: Route) -> Operation:
 
 def _answers(route: Route) -> tuple[Answer, ...]:
     replies = [_reply(status, route) for status in (route.status, *route.also)]
+    replies += [Answer(status, _meaning(status)) for status in route.empty]
     statuses = {400, 500, *route.errors} | (set() if route.public else {401})
     failures = [_failure(status, route) for status in statuses]
     return tuple(sorted((*replies, *failures), key=lambda answer: answer.status))
 
 
 def _reply(status: int, route: Route) -> Answer:
+    texts = {media_type: examples.TEXTS[media_type] for media_type in route.media_types if media_type != JSON}
+    headers = (*route.reply_headers, *_STATUS_HEADERS.get(status, ()))
     if route.reply is None:
-        return Answer(status, _meaning(status), None, {"reply": examples.OUTPUT})
+        return Answer(status, _meaning(status), texts=texts, headers=headers)
     example = examples.ROUTE_REPLIES.get((route.endpoint, status)) or examples.REPLIES.get(route.reply)
-    shown = {"reply": example.model_dump(mode="json")} if example else {}
-    return Answer(status, _meaning(status), route.reply, shown)
+    shown = {"reply": example.model_dump(mode="json", exclude_unset=True)} if example else {}
+    return Answer(status, _meaning(status), route.reply, shown, texts, headers)
 
 
 def _failure(status: int, route: Route) -> Answer:
     known = examples.FAILURES | (examples.BODY_FAILURES if route.body else {})
-    fields = route.body.model_fields if route.body else {}
+    more = examples.ROUTE_FAILURES.get((route.endpoint, status), ())
+    fields = {name for model in (route.body, route.query) if model for name in model.model_fields}
     shown = {
         body.code: body.model_dump(mode="json")
-        for body in known.get(status, ())
+        for body in (*known.get(status, ()), *more)
         # A refused field is an example only where there is such a field; an unknown one is an example anywhere.
         if status == 400 or all(item.field in fields for item in body.errors)
     }
-    return Answer(status, _meaning(status), models.ErrorBody, shown)
+    return Answer(status, _meaning(status), models.ErrorBody, shown, headers=_STATUS_HEADERS.get(status, ()))
 
 
 def _meaning(status: int) -> str:

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from flask import Flask
 from flask_restful import Resource
 from pydantic import BaseModel
 
 from flansible import models
+from flansible.web import events, handover, output
+from flansible.web.events import AnsibleTaskEvents, EventQuery
 from flansible.web.health import HealthResource
 from flansible.web.output import AnsibleTaskOutput, OutputQuery
 from flansible.web.playbooks import ListPlaybooks
 from flansible.web.problems import OneShapeApi
+from flansible.web.results import AnsibleTaskResult, ResultQuery
 from flansible.web.submissions import AnsibleCommand, AnsiblePlaybook, Git
-from flansible.web.tasks import (
-    AnsibleTaskCancel,
-    AnsibleTaskResult,
-    AnsibleTasks,
-    AnsibleTaskStatus,
-    ListQuery,
-)
+from flansible.web.tasks import AnsibleTaskCancel, AnsibleTasks, AnsibleTaskStatus, CancelQuery, ListQuery
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header of a request or a reply. schema: what its value is, in JSON schema."""
+
+    name: str
+    meaning: str
+    schema: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Route:
     """One URL with one method.
 
-    reply None means text/plain. `errors` are the error statuses it can answer with, besides those every route has;
-    `also` are statuses beside `status` whose body is the reply too.
+    reply: the body as JSON, None when it is text; media_types: all the forms the reply can have. `errors` are the error
+    statuses it can answer with, besides those every route has; `also` are statuses beside `status` whose body is the
+    reply too, `empty` those without a body.
     """
 
     path: str
@@ -38,9 +48,13 @@ class Route:
     status: int = 200
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    headers: tuple[Header, ...] = ()
+    reply_headers: tuple[Header, ...] = ()
+    media_types: tuple[str, ...] = (JSON,)
     public: bool = False
     errors: tuple[int, ...] = field(default=())
     also: tuple[int, ...] = field(default=())
+    empty: tuple[int, ...] = field(default=())
 
     @property
     def endpoint(self) -> str:
@@ -48,49 +62,104 @@ class Route:
         return self.path.split("/")[2]
 
 
-_SUBMIT_ERRORS = (403, 413, 415, 503)
+_KEY = Header(
+    "Idempotency-Key",
+    "A word of the client's own for this request: sent again with the same body within 24 hours, it starts nothing and "
+    "is answered with the same task.",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+)
+_REPLAYED = Header(
+    "Idempotency-Replayed", "`true` when the task was started by an earlier request.", {"enum": ["true"]}
+)
+_LOCATION = Header("Location", "Where to ask for the task's status.", {"type": "string", "format": "uri-reference"})
+_LAST_EVENT_ID = Header(
+    events.LAST_EVENT_ID,
+    "Instead of `after`, for a stream: the last `seq` that came. Browsers send it when they connect again.",
+    {"type": "integer", "minimum": 0},
+)
+_LINK = Header("Link", 'The address of the next page, as `rel="next"`, unless this is the last.', {"type": "string"})
+_NEXT_OFFSET = Header(
+    output.NEXT_OFFSET, "The offset to go on at. Not when following.", {"type": "integer", "minimum": 0}
+)
+_FINAL = Header(output.FINAL, "Whether there is no more to come. Not when following.", {"enum": ["true", "false"]})
+
+
+def _submission(path: str, resource: type[Resource], body: type[BaseModel]) -> Route:
+    return Route(
+        path,
+        "post",
+        resource,
+        models.Accepted,
+        status=202,
+        body=body,
+        headers=(_KEY,),
+        reply_headers=(_LOCATION, _REPLAYED),
+        errors=(403, 404, 409, 413, 415, 429, 503),
+    )
+
 
 ROUTES: tuple[Route, ...] = (
-    Route(
-        "/api/ansiblecommand",
-        "post",
-        AnsibleCommand,
-        models.Accepted,
-        status=202,
-        body=models.AdhocRequest,
-        errors=(404, *_SUBMIT_ERRORS),
-    ),
-    Route(
-        "/api/ansibleplaybook",
-        "post",
-        AnsiblePlaybook,
-        models.Accepted,
-        status=202,
-        body=models.PlaybookRequest,
-        errors=(404, *_SUBMIT_ERRORS),
-    ),
-    Route("/api/git", "post", Git, models.Accepted, status=202, body=models.GitRequest, errors=(404, *_SUBMIT_ERRORS)),
+    _submission("/api/ansiblecommand", AnsibleCommand, models.AdhocRequest),
+    _submission("/api/ansibleplaybook", AnsiblePlaybook, models.PlaybookRequest),
+    _submission("/api/git", Git, models.GitRequest),
     Route("/api/ansibletaskstatus/<string:task_id>", "get", AnsibleTaskStatus, models.TaskStatus, errors=(404, 503)),
     Route(
-        "/api/ansibletaskoutput/<string:task_id>", "get", AnsibleTaskOutput, None, query=OutputQuery, errors=(404, 503)
+        "/api/ansibletaskoutput/<string:task_id>",
+        "get",
+        AnsibleTaskOutput,
+        None,
+        query=OutputQuery,
+        reply_headers=(_NEXT_OFFSET, _FINAL),
+        media_types=("text/plain", "text/html"),
+        errors=(404, 503),
     ),
-    Route("/api/ansibletaskresult/<string:task_id>", "get", AnsibleTaskResult, models.TaskResult, errors=(404, 503)),
+    Route(
+        "/api/ansibletaskevents/<string:task_id>",
+        "get",
+        AnsibleTaskEvents,
+        models.EventPage,
+        query=EventQuery,
+        headers=(_LAST_EVENT_ID,),
+        reply_headers=(_LINK,),
+        media_types=(JSON, events.STREAM),
+        empty=(204,),
+        errors=(404, 503),
+    ),
+    Route(
+        "/api/ansibletaskresult/<string:task_id>",
+        "get",
+        AnsibleTaskResult,
+        models.TaskResult,
+        query=ResultQuery,
+        reply_headers=(_LINK,),
+        errors=(404, 503),
+    ),
     Route(
         "/api/ansibletaskcancel/<string:task_id>",
         "post",
         AnsibleTaskCancel,
         models.TaskStatus,
         status=202,
+        query=CancelQuery,
         also=(200,),
         errors=(404, 409, 503),
     ),
-    Route("/api/ansibletasks", "get", AnsibleTasks, models.TaskList, query=ListQuery, errors=(503,)),
+    Route(
+        "/api/ansibletasks",
+        "get",
+        AnsibleTasks,
+        models.TaskList,
+        query=ListQuery,
+        reply_headers=(_LINK,),
+        errors=(403, 503),
+    ),
     Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList),
     Route("/api/health", "get", HealthResource, models.Health, public=True, also=(503,)),
 )
 
 
 def register(app: Flask) -> None:
+    handover.register(app)
     api = OneShapeApi(app)
     for route in ROUTES:
         api.add_resource(route.resource, route.path, endpoint=route.endpoint)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import resource
 import socket
+from concurrent.futures import Future
 from typing import Any
 
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from flansible import passwords
 from flansible.config import Settings
 from flansible.models import ErrorBody
-from flansible.web import create_app
+from flansible.reaper import Reaper
+from flansible.web import create_app, handover
 
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
+_DESCRIPTORS = 16384
 
 
 def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:
@@ -25,6 +30,44 @@ def _write_error(client: socket.socket, status: int, reason: str, message: str) 
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     util.write_nonblock(client, head.encode("latin-1") + body)
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threads, from which a reply can take its client's socket away (flansible.web.handover).
+
+    A duplicate of the descriptor would not do: gunicorn 27 ends a connection with shutdown(), which ends it for every
+    descriptor, and then waits in its main thread, two seconds at most, for the client to close. So the descriptor is
+    taken out of gunicorn's socket object. What is left there is closed already, and `TConn.close` fails on it after
+    the connection was counted as gone, which `finish_request` would count again.
+    """
+
+    wsgi: Any
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        app = self.wsgi
+
+        def with_socket(environ: dict[str, Any], start_response: Any) -> Any:
+            client = environ["gunicorn.socket"]
+            # An SSLSocket has state of its own above the descriptor, and in HTTP/2 others share the connection.
+            if type(client) is socket.socket and environ["SERVER_PROTOCOL"] in ("HTTP/1.0", "HTTP/1.1"):
+                environ[handover.TAKE_SOCKET] = lambda: socket.socket(fileno=client.detach())
+            return app(environ, start_response)
+
+        self.wsgi = with_socket
+        self._followers = handover.followers_of(app)
+
+    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
+        if conn.sock.fileno() < 0:
+            self.nr_conns -= 1
+        else:
+            super().finish_request(conn, fs)
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._followers.close()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -39,7 +82,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "bind": f"{address}:{settings.Flask_tcp_port}",
             "workers": settings.web_workers,
             "threads": settings.web_threads,
-            "worker_class": "gthread",
+            "worker_class": _Worker,
             "proc_name": "flansible-web",
             "graceful_timeout": 3,
             "timeout": 120,
@@ -53,8 +96,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(key, value)
 
     def load(self) -> Any:
-        # In each process, after the fork: connections and locks must not be shared.
-        return create_app(self._settings)
+        # In each process, after the fork: connections, locks and threads must not be shared.
+        app = create_app(self._settings)
+        Reaper(app.extensions["flansible"].store).start()
+        return app
 
 
 def serve(settings: Settings) -> None:
@@ -63,4 +108,13 @@ def serve(settings: Settings) -> None:
     # gunicorn has no setting for it; its workers look the function up in this module each time.
     util.write_error = _write_error
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
+    _allow_descriptors()
     _Server(settings).run()
+
+
+def _allow_descriptors() -> None:
+    """A descriptor for each follower: many systems give a process 1,024 unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

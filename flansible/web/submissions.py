@@ -5,16 +5,26 @@ Check, record, enqueue, answer 202. What cannot be enqueued is forgotten again, 
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 import uuid
+from hashlib import sha256
 
-from flask import Response, jsonify, url_for
+from flask import Response, jsonify, request, url_for
 
 from flansible import authorization, celery_app
-from flansible.errors import BrokerUnavailable
-from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest
+from flansible.errors import BrokerUnavailable, Conflict, FieldError, InvalidRequest, StoreUnavailable, TooManyRequests
+from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, TaskOptions
+from flansible.store import Idempotency
 from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import body
 from flansible.web.services import services
+
+_KEY = "Idempotency-Key"
+_KEY_TEXT = re.compile(r"[\x21-\x7e]{1,255}")
+_IN_FLIGHT_SECONDS = 1
+_QUEUE_FULL_SECONDS = 10
 
 
 class AnsibleCommand(PrivateResource):
@@ -22,7 +32,8 @@ class AnsibleCommand(PrivateResource):
 
     def post(self) -> Response:
         """Start an ad-hoc command"""
-        return _submit(authorization.authorize_adhoc(current_user(), body(AdhocRequest), services().settings))
+        asked = body(AdhocRequest)
+        return _submit(authorization.authorize_adhoc(current_user(), asked, services().settings), asked)
 
 
 class AnsiblePlaybook(PrivateResource):
@@ -30,7 +41,8 @@ class AnsiblePlaybook(PrivateResource):
 
     def post(self) -> Response:
         """Start a playbook"""
-        return _submit(authorization.authorize_playbook(current_user(), body(PlaybookRequest), services().settings))
+        asked = body(PlaybookRequest)
+        return _submit(authorization.authorize_playbook(current_user(), asked, services().settings), asked)
 
 
 class Git(PrivateResource):
@@ -38,19 +50,51 @@ class Git(PrivateResource):
 
     def post(self) -> Response:
         """Update a checkout"""
-        return _submit(authorization.authorize_git(current_user(), body(GitRequest), services().settings))
+        asked = body(GitRequest)
+        return _submit(authorization.authorize_git(current_user(), asked, services().settings), asked)
 
 
-def _submit(run: AuthorizedRun) -> Response:
+def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
+    idempotency = _idempotency(run, asked)
     task_id = str(uuid.uuid4())
     store = services().store
     # The record first: a worker that gets the message at once must find it.
-    store.submit(task_id, run, services().sealer.seal(run.secrets) if run.secrets else b"")
-    try:
-        celery_app.enqueue(task_id, run.summary)
-    except BrokerUnavailable:
-        store.discard(task_id)
-        raise
+    sealed = services().sealer.seal(run.secrets) if run.secrets else b""
+    submitted = store.submit(task_id, run, sealed, idempotency)
+    if submitted.what == "full":
+        message = f"You have {run.max_queued} tasks waiting, and may not have more; try again when some have started."
+        raise TooManyRequests(message, code="too_many_queued", retry_after_seconds=_QUEUE_FULL_SECONDS)
+    if submitted.what == "conflict":
+        message = f"This {_KEY} was used for another request within the last 24 hours; use a new one."
+        raise Conflict(message, code="idempotency_key_reused")
+    if submitted.what == "in_flight":
+        message = f"A request with this {_KEY} is being worked on; ask again in a moment."
+        raise Conflict(message, code="idempotency_key_in_flight", retry_after_seconds=_IN_FLIGHT_SECONDS)
+    if submitted.what == "submitted":
+        try:
+            celery_app.enqueue(task_id, run.summary)
+        except BrokerUnavailable:
+            store.discard(task_id)
+            raise
+        with contextlib.suppress(StoreUnavailable):
+            store.enqueued(task_id)  # it is on the queue, whether this can be noted or not
+    return _accepted(submitted.task_id, is_replay=submitted.what == "known")
+
+
+def _idempotency(run: AuthorizedRun, asked: TaskOptions) -> Idempotency | None:
+    """What makes this the same as an earlier request: the client's key, and all that was asked for. Raises
+    InvalidRequest."""
+    key = request.headers.get(_KEY)
+    if key is None:
+        return None
+    if not _KEY_TEXT.fullmatch(key):
+        message = "must be 1 to 255 printable ASCII characters without spaces"
+        raise InvalidRequest(f"{_KEY} {message}", code="invalid_header", errors=[FieldError(_KEY, message)])
+    meant = json.dumps([run.kind, asked.model_dump(mode="json", exclude_unset=True)], sort_keys=True)
+    return Idempotency(sha256(key.encode()).hexdigest(), services().sealer.digest(meant.encode()))
+
+
+def _accepted(task_id: str, is_replay: bool) -> Response:
     accepted = Accepted(
         task_id=task_id,
         status_url=url_for("ansibletaskstatus", task_id=task_id),
@@ -59,4 +103,6 @@ def _submit(run: AuthorizedRun) -> Response:
     response = jsonify(accepted.model_dump())
     response.status_code = 202
     response.headers["Location"] = accepted.status_url
+    if is_replay:
+        response.headers["Idempotency-Replayed"] = "true"
     return response

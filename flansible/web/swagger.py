@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from flansible import __version__
 from flansible.web.operations import Answer, Operation, Schema, operations, schemas
+from flansible.web.routes import JSON
 from flansible.web.swagger_models import as_class, as_property
 
 with warnings.catch_warnings():
@@ -122,9 +123,9 @@ def _attributes(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
         "type": route.reply.__name__ if route.reply else "string",
         "parameters": _parameters(item, defined),
         "responseMessages": [_message(answer) for answer in item.answers],
-        "produces": ["application/json" if route.reply else "text/plain"],
+        "produces": list(route.media_types),
     }
-    return found | ({"consumes": ["application/json"]} if route.body else {})
+    return found | ({"consumes": [JSON]} if route.body else {})
 
 
 def _parameters(item: Operation, defined: dict[str, Schema]) -> list[dict[str, Any]]:
@@ -137,6 +138,16 @@ def _parameters(item: Operation, defined: dict[str, Schema]) -> list[dict[str, A
         for name, schema in model["properties"].items():
             required = name in model.get("required", ())
             found.append({"name": name, "paramType": "query", "required": required, **as_property(schema, defined)})
+    found += [
+        {
+            "name": header.name,
+            "paramType": "header",
+            "type": header.schema["type"],
+            "required": False,
+            "description": header.meaning,
+        }
+        for header in item.route.headers
+    ]
     if item.route.body:
         found.append(_body(item.route.body, defined))
     return found

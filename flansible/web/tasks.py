@@ -1,22 +1,23 @@
-"""The resources of a task's record: status, results, cancel, and the list. A user sees their own tasks, admin all."""
+"""The resources of a task's record: status, cancel, and the list. A user sees their own tasks, admin all."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+import time
 
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
-from flansible.errors import Conflict, NotFound
-from flansible.models import FINAL_STATES, PlayTaskResult, State, TaskList, TaskResult, TaskStatus
+from flansible.errors import Conflict, FieldError, Forbidden, NotFound
+from flansible.models import FINAL_STATES, Kind, State, TaskStatus
+from flansible.store import Store
+from flansible.web import answers, places
 from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import query
 from flansible.web.services import services
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_FAILURES = frozenset({"failed", "unreachable"})
+_LOOK_SECONDS = 0.05
 
 
 class NoQuery(BaseModel):
@@ -26,13 +27,28 @@ class NoQuery(BaseModel):
 
 
 class ListQuery(BaseModel):
-    """`?limit=&before=&state=` of the task list."""
+    """`?limit=&before=&state=&user=&kind=&text=` of the task list."""
 
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(50, ge=1, le=1000, description="Tasks per page.")
     before: int | None = Field(None, ge=0, description="Cursor: `next_before` of the page before this one.")
     state: State | None = Field(None, description="Only tasks in this state.")
+    user: str | None = Field(None, min_length=1, description="Only this user's tasks (others than one's own: admin).")
+    kind: Kind | None = Field(None, description="Only `adhoc`, `playbook` or `git`.")
+    text: str | None = Field(
+        None, min_length=1, max_length=200, description="Only tasks with this in their summary, in capitals or not."
+    )
+
+
+class CancelQuery(BaseModel):
+    """`?wait=` of a cancel."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait: float = Field(
+        3, ge=0, le=60, allow_inf_nan=False, description="Seconds to wait, at most, until a run has been ended."
+    )
 
 
 class AnsibleTaskStatus(PrivateResource):
@@ -41,46 +57,67 @@ class AnsibleTaskStatus(PrivateResource):
     def get(self, task_id: str) -> Response:
         """Ask for a task's status"""
         query(NoQuery)
-        return jsonify(own_task(task_id).model_dump(mode="json"))
-
-
-class AnsibleTaskResult(PrivateResource):
-    """What each play task gave on each host."""
-
-    def get(self, task_id: str) -> Response:
-        """Read a task's results by host"""
-        query(NoQuery)
-        task = own_task(task_id)
-        return jsonify(_result(task, services().store.events(task_id)).model_dump(mode="json"))
+        return jsonify(answers.status(own_task(task_id)))
 
 
 class AnsibleTasks(PrivateResource):
-    """The caller's tasks; all of them for admin."""
+    """The caller's tasks; all of them for admin.
+
+    With `kind` or `text` a page may have fewer tasks than `limit`, or none, and still be followed by another.
+    """
 
     def get(self) -> Response:
         """List tasks, newest first"""
         asked = query(ListQuery)
         user = current_user()
-        found = services().store.tasks(None if user.is_admin else user.name, asked.state, asked.before, asked.limit)
-        page = TaskList(tasks=list(found.tasks), next_before=found.next_before)
-        return jsonify(page.model_dump(mode="json"))
+        if asked.user and asked.user != user.name and not user.is_admin:
+            message = "the tasks of other users are for admin only"
+            raise Forbidden(f"user: {message}", errors=[FieldError("user", message)])
+        whose = asked.user if user.is_admin else user.name
+        found = services().store.search(
+            whose, asked.state, asked.before, asked.limit, asked.kind or "", asked.text or ""
+        )
+        tasks = [answers.status(task) for task in found.tasks]
+        response = jsonify({"tasks": tasks, "next_before": found.next_before})
+        if found.next_before is not None:
+            response.headers.add(*answers.address().next_page(before=found.next_before))
+        return response
 
 
 class AnsibleTaskCancel(PrivateResource):
-    """End a task: at once when it is queued, else with every process it started."""
+    """End a task: at once when it is queued, else with every process it started.
+
+    200: it is canceled, `ended` names what was ended. 202: its run is being ended, and was not over after `wait`
+    seconds. 409: it ended in another way, before or just now. Asking again changes nothing.
+    """
 
     def post(self, task_id: str) -> Response:
         """Cancel a task"""
-        query(NoQuery)
+        asked = query(CancelQuery)
+        own_task(task_id)
+        store = services().store
+        user = current_user().name
+        state = store.cancel(task_id, user)
+        if state is State.QUEUED:  # it was lost just now, and is to begin again
+            state = store.cancel(task_id, user)
+        if state is State.RUNNING:
+            with places.one() as may_wait:
+                _await_end(store, task_id, asked.wait if may_wait else 0)
         task = own_task(task_id)
-        state = services().store.cancel(task.task_id, current_user().name)
-        if state is None:
-            raise NotFound("Task not found", code="task_not_found")
-        if state in FINAL_STATES and state is not State.CANCELED:
-            raise Conflict(f"The task is final already: {state.value}.", code="task_final")
-        response = jsonify(own_task(task_id).model_dump(mode="json"))
-        response.status_code = 200 if state is State.CANCELED else 202
+        if task.state in FINAL_STATES and task.state is not State.CANCELED:
+            raise Conflict(f"The task is final already: {task.state.value}.", code="task_final")
+        if task.state is not State.CANCELED:
+            by = store.cancel_requests([task_id]).get(task_id, user)
+            task = task.model_copy(update={"description": f"{task.description}; {by} canceled it, it is being ended"})
+        response = jsonify(answers.status(task))
+        response.status_code = 200 if task.state is State.CANCELED else 202
         return response
+
+
+def _await_end(store: Store, task_id: str, seconds: float) -> None:
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at and store.positions([task_id])[task_id].state is State.RUNNING:
+        time.sleep(_LOOK_SECONDS)
 
 
 def own_task(task_id: str) -> TaskStatus:
@@ -89,32 +126,9 @@ def own_task(task_id: str) -> TaskStatus:
     task = services().store.task(task_id) if _TASK_ID.fullmatch(task_id) else None
     user = current_user()
     if task is None or not (user.is_admin or task.user == user.name):
-        raise NotFound("Task not found", code="task_not_found")
+        raise unknown_task()
     return task
 
 
-def _result(task: TaskStatus, events: Iterator[dict[str, Any]]) -> TaskResult:
-    contacted: dict[str, list[PlayTaskResult]] = {}
-    dark: dict[str, PlayTaskResult] = {}
-    stats: dict[str, dict[str, int]] = {}
-    custom_stats: dict[str, Any] = {}
-    for event in events:
-        if event["event"] == "host_result":
-            result = PlayTaskResult(**{name: event[name] for name in PlayTaskResult.model_fields})
-            if result.verdict == "unreachable":
-                dark[event["host"]] = result
-            else:
-                contacted.setdefault(event["host"], []).append(result)
-        elif event["event"] == "stats":
-            stats, custom_stats = event["stats"], event["custom_stats"]
-    failed = {host for host, results in contacted.items() if any(item.verdict in _FAILURES for item in results)}
-    first = sorted(contacted, key=lambda host: (host not in failed, host))
-    return TaskResult(
-        task_id=task.task_id,
-        state=task.state,
-        returncode=task.returncode,
-        contacted={host: contacted[host] for host in first},
-        dark=dict(sorted(dark.items())),
-        stats=stats,
-        custom_stats=custom_stats,
-    )
+def unknown_task() -> NotFound:
+    return NotFound("Task not found", code="task_not_found")

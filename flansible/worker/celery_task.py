@@ -15,24 +15,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Task
-from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutdown
 
+from flansible import processes, reaper
 from flansible.celery_app import RUN_TASK, app, settings
 from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealError, StoreUnavailable
-from flansible.models import AuthorizedRun, State
+from flansible.models import State
+from flansible.reaper import Reaper
 from flansible.sealing import Sealer
-from flansible.store import Store
+from flansible.store import Claim, Moved, Refusal, Retention, Store
 from flansible.versions import require_tested_ansible
+from flansible.worker import revocations, stopping
 from flansible.worker.cancellations import Cancellation, Cancellations
 from flansible.worker.forkservers import ForkServers
 from flansible.worker.leases import Leases
 from flansible.worker.recorder import Recorder
+from flansible.worker.sender import Sender
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.supervisor import Outcome, Supervisor
 
 log = logging.getLogger(__name__)
 
 _SETTLE_RETRY_SECONDS = 1.0
+_PROMPT_SECONDS = 2.0
 # How long the end of a run may wait for a store that is away before the worker gives up on it.
 _STORE_AWAY_SECONDS = 24 * 3600.0
 _STOPPING_STORE_AWAY_SECONDS = 2.0
@@ -44,7 +49,9 @@ class _Parts:
     store: Store
     fork_servers: ForkServers
     cancellations: Cancellations
+    sender: Sender
     leases: Leases
+    reaper: Reaper
     shutdown: Shutdown
 
 
@@ -58,16 +65,22 @@ def _worker() -> _Parts:
     with _lock:
         if _parts is None:
             found = settings()
-            store = Store(found.store_url, found.retention_days)
+            retention = Retention(found.retention_days, found.retention_tasks, found.retention_bytes)
+            store = Store(found.store_url, retention)
+            # Leases are soon too late: whoever speaks for them, or judges them, must not wait long for an answer.
+            prompt_store = Store(found.store_url, retention, _PROMPT_SECONDS)
             cancellations = Cancellations(store)
             _parts = _Parts(
                 store=store,
                 fork_servers=ForkServers(found.fork_servers),
                 cancellations=cancellations,
-                leases=Leases(store, cancellations.task_ids, found.worker_concurrency),
+                sender=Sender(store),
+                leases=Leases(prompt_store, cancellations.task_ids, found.worker_concurrency),
+                reaper=Reaper(prompt_store),
                 shutdown=Shutdown(),
             )
             _parts.leases.start()
+            _parts.reaper.start()
         return _parts
 
 
@@ -75,44 +88,57 @@ def _worker() -> _Parts:
 def run_task(self: Task[Any, Any], task_id: str) -> str:
     """Run the task of this id if nobody else has; returns its final state, for Celery's log."""
     parts = _worker()
-    run = _claim(parts, task_id, self.request.hostname or "worker")
-    if run is None:
-        return "not queued"
-    recorder = Recorder(parts.store, task_id)
-    # Until it is settled it must be spoken for: storing the rest of a long output takes its time.
-    with parts.cancellations.follow(task_id) as cancellation:
-        outcome = _supervise(parts, recorder, task_id, run, cancellation)
-        _settle(parts, task_id, recorder, outcome)
+    claim = _claim(parts, task_id, self.request.hostname or "worker")
+    if isinstance(claim, Refusal):
+        reaper.send(claim.woken)
+        return f"not started: {claim.reason}"
+    found = settings()
+    spill = found.data_dir if found.data_dir.is_dir() else None
+    recorder = Recorder(task_id, claim, found.max_output_bytes, spill, parts.sender.wake)
+    try:
+        # Until it is settled it must be spoken for: storing the rest of a long output takes its time.
+        with parts.cancellations.follow(task_id) as cancellation, parts.sender.serve(recorder):
+            outcome = _supervise(parts, recorder, cancellation)
+            recorder.finish()
+            _settle(parts, recorder, outcome)
+    finally:
+        recorder.close()
     return outcome.state.value
 
 
-def _claim(parts: _Parts, task_id: str, hostname: str) -> AuthorizedRun | None:
+def _claim(parts: _Parts, task_id: str, hostname: str) -> Claim | Refusal:
     token = uuid.uuid4().hex
     while True:
         try:
-            return parts.store.claim(task_id, hostname, token)
+            return parts.store.claim(task_id, hostname, token, processes.own_name())
         except StoreUnavailable as error:
             if parts.shutdown.seconds_left() is not None:
-                return None
+                return Refusal("the worker is being stopped")
             log.warning("task %s cannot be claimed yet: %s", task_id, error)
             time.sleep(_SETTLE_RETRY_SECONDS)
 
 
-def _supervise(
-    parts: _Parts, recorder: Recorder, task_id: str, run: AuthorizedRun, cancellation: Cancellation
-) -> Outcome:
-    found = settings()
+def _supervise(parts: _Parts, recorder: Recorder, cancellation: Cancellation) -> Outcome:
+    claim, found = recorder.claim, settings()
+    limit, limit_name = found.CELERY_TASK_TIMEOUT, "CELERY_TASK_TIMEOUT"
+    if claim.run.time_limit is not None and claim.run.time_limit < limit:
+        limit, limit_name = claim.run.time_limit, "time_limit"
+    if claim.attempt > 1:
+        recorder.add_output(f"[flansible] Attempt {claim.attempt}: the run begins again.\n".encode(), [])
     supervisor = Supervisor(
         parts.fork_servers,
         recorder,
         parts.shutdown,
-        timeout_seconds=float(found.CELERY_TASK_TIMEOUT),
+        timeout_seconds=float(limit),
         grace_seconds=found.grace_seconds,
         cancellation=cancellation,
+        timeout_name=limit_name,
     )
     try:
-        sealed = parts.store.take_secrets(task_id)
-        return supervisor.carry_out(run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
+        sealed = parts.store.secrets(recorder.task_id)
+        if claim.run.on_lost == "fail":
+            parts.store.forget_secrets(recorder.task_id)
+        return supervisor.carry_out(claim.run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
     except (RunnerError, SealError, StoreUnavailable) as error:
         return Outcome(State.ERROR, str(error))
     except Exception as error:
@@ -121,24 +147,37 @@ def _supervise(
         return Outcome(State.ERROR, f"internal error: {type(error).__name__}; the worker's log has the details")
 
 
-def _settle(parts: _Parts, task_id: str, recorder: Recorder, outcome: Outcome) -> None:
+def _settle(parts: _Parts, recorder: Recorder, outcome: Outcome) -> None:
     """Store what is left, then make the task final: in this order, so that final means complete."""
-    stopping = parts.shutdown.seconds_left() is not None
-    patience = _STOPPING_STORE_AWAY_SECONDS if stopping else _STORE_AWAY_SECONDS
-    give_up_at = time.monotonic() + patience
-    if not recorder.flush_all(give_up_at):
-        log.error("task %s: the store did not come back; its last output is lost", task_id)
+    task_id = recorder.task_id
+    began = time.monotonic()
+    while not recorder.wait_until_stored(_SETTLE_RETRY_SECONDS):
+        if recorder.standing != State.RUNNING or _gives_up(parts, began):
+            log.error("task %s: its last output is not stored: %s", task_id, recorder.standing)
+            break
     while True:
         try:
-            return parts.store.settle(task_id, outcome.state, outcome.description, outcome.returncode)
+            return reaper.announce(parts.store, task_id, _end(parts.store, recorder.claim, task_id, outcome))
         except IllegalMove as error:
             log.warning("%s", error)
             return
         except StoreUnavailable as error:
-            if time.monotonic() > give_up_at:
+            if _gives_up(parts, began):
                 log.error("task %s stays unsettled (%s): %s", task_id, outcome.state, error)
                 return
             time.sleep(_SETTLE_RETRY_SECONDS)
+
+
+def _end(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Moved:
+    if outcome.state is State.LOST and claim.run.on_lost == "requeue":
+        return store.end_lost(task_id, outcome.description, "requeue", claim.attempt, f"claim:{claim.token}")
+    return store.settle(task_id, outcome.state, outcome.description, outcome.returncode, outcome.ended, claim.token)
+
+
+def _gives_up(parts: _Parts, began: float) -> bool:
+    """A store that is away is waited for, but not for ever, and hardly while the worker is being stopped."""
+    stopping = parts.shutdown.seconds_left() is not None
+    return time.monotonic() - began > (_STOPPING_STORE_AWAY_SECONDS if stopping else _STORE_AWAY_SECONDS)
 
 
 @worker_init.connect
@@ -149,6 +188,13 @@ def _refuse_untested_ansible(**_: Any) -> None:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         sys.exit(_EXIT_CONFIGURATION)
+
+
+@worker_init.connect
+def _prepare(**_: Any) -> None:
+    """Before Celery makes the steps of which its worker consists."""
+    stopping.install(app, lambda: _worker().shutdown, lambda: settings().drain_seconds)
+    revocations.install(lambda: _worker().store)
 
 
 @worker_ready.connect
@@ -164,14 +210,10 @@ def _warm_up(**_: Any) -> None:
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
 
 
-@worker_shutting_down.connect
-def _begin_shutdown(**_: Any) -> None:
-    _worker().shutdown.begin(settings().drain_seconds)
-
-
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
     if _parts is not None:
+        _parts.reaper.stop()
         _parts.leases.stop()
         _parts.fork_servers.close()
         _parts.store.close()

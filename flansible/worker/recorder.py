@@ -1,114 +1,272 @@
-"""Output and events of one task on their way to the store: gathered, numbered, written in batches, nothing twice.
+"""Output and events of one task on their way to the store: numbered, cut at the cap, kept while the store is away.
 
-One per task, used by its supervisor thread alone. While the store is away everything is kept, and when more than
-`max_pending_bytes` waits the supervisor stops reading, so that the run waits too and memory stays bounded.
+Its supervisor adds, the worker's one Sender takes batches and reports what became of them; both at any time. Nothing
+here waits for Redis: a run goes on while the store is away, and what it says is kept (flansible.worker.backlog).
 """
 
 from __future__ import annotations
 
 import json
-import logging
+import os
+import threading
 import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from flansible.errors import StoreUnavailable
-from flansible.models import State
-from flansible.store import Batch, ColourMark, Store
+from flansible.store import Appended, Batch, Claim, ColourMark, Progress, StoredEvent
+from flansible.store.connection import timestamp
+from flansible.worker.backlog import Backlog, Piece
 
-log = logging.getLogger(__name__)
-
-# A batch at once when the last one is this old, else together with what follows: at most this much later.
-LINGER_SECONDS = 0.004
-_RETRY_SECONDS = (0.1, 0.3, 1.0, 2.0)
+MEMORY_BYTES = 4 * 1024 * 1024
+_BATCH_BYTES = 1024 * 1024
+# How long what is stored is kept as well: Redis writes to its disk every second, and one that is killed may come back
+# without its last moments.
+_KEEP_SECONDS = 4.0
+_KEEP_BYTES = 4 * 1024 * 1024
+_FAILED = frozenset({"failed", "unreachable"})
+_NAMES = ("host", "play", "task", "module")
 
 
 class Recorder:
-    """Appends to one task's record."""
+    """Records one run. Raises nothing of the store's: `standing` tells."""
 
-    def __init__(self, store: Store, task_id: str, max_pending_bytes: int = 16 * 1024 * 1024) -> None:
-        self._store = store
-        self._task_id = task_id
-        self._max_pending_bytes = max_pending_bytes
-        self._output = bytearray()
-        self._output_offset = 0
-        self._colours: list[ColourMark] = []
-        self._first_colour = 0
-        self._events: list[str] = []
+    def __init__(
+        self,
+        task_id: str,
+        claim: Claim,
+        max_output_bytes: int,
+        directory: Path | None,
+        wake: Callable[[], None],
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        """directory: where what memory does not hold is kept; wake: called when there is something to store."""
+        self.task_id = task_id
+        self.claim = claim
+        # `running` while the record is ours; else what it is instead: see store.Appended.
+        self.standing = "running"
+        # Readable when the supervisor should look at `standing` and `full` again.
+        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = threading.Condition()
+        self._backlog = Backlog(memory_bytes, directory)
+        self._wake = wake
+        self._max_bytes = max_output_bytes
+        self._seen = self._kept = claim.progress.output_bytes
         self._event_bytes = 0
-        self._seq = 1
-        self._failures = 0
-        self._next_try = 0.0
-        self.state: State | None = State.RUNNING
+        self._cut_at: int | None = None  # where the cap has ended the output
+        self._early: deque[tuple[dict[str, Any], int]] = deque()  # events whose output is not here yet
+        self._events_end = claim.progress.events_end
+        self._sent: Batch | None = None
+        self._stored = claim.progress
+        self._recent: deque[tuple[float, Batch]] = deque()
+        self._unverified = False
+        self._closed = False
+
+    # What the supervisor calls.
 
     @property
     def offset(self) -> int:
-        """Bytes of output so far, stored or not."""
-        return self._output_offset + len(self._output)
-
-    @property
-    def _waiting(self) -> bool:
-        return bool(self._output or self._events or self._colours)
+        """Bytes of output so far, stored or not, beyond the cap or not."""
+        return self._seen
 
     @property
     def full(self) -> bool:
-        """Whether to stop reading until the store has taken something."""
-        return len(self._output) + self._event_bytes >= self._max_pending_bytes
+        """Whether to stop reading until the store, or the disk, has taken something."""
+        return self._backlog.full
 
-    def add_output(self, data: bytes) -> None:
-        self._output += data
-
-    def add_colours(self, marks: list[ColourMark]) -> None:
-        """Marks of output that was or is about to be added."""
-        self._colours += marks
+    def add_output(self, data: bytes, marks: list[ColourMark]) -> None:
+        """More output, and the colours that begin in it."""
+        with self._lock:
+            self._seen += len(data)
+            if self._cut_at is None and data:
+                self._add_kept(data, marks)
+            elif self._cut_at is None:
+                self._add_colours(marks)
+            self._release_events(self._seen)
+        self._wake()
 
     def add_event(self, event: dict[str, Any]) -> None:
+        """`offset`: the output, of all attempts, that goes before it; `time`: seconds since 1970."""
+        with self._lock:
+            self._early.append((event, int(event.pop("offset", 0))))
+            self._release_events(self._seen)
+        self._wake()
+
+    def finish(self) -> None:
+        """No more output comes."""
+        with self._lock:
+            self._release_events(None)
+            # One more batch, be it empty: it finds out whether the store still has all it was given.
+            self._unverified = True
+        self._wake()
+
+    def close(self) -> None:
+        """Forget what is not stored. Nothing may be called afterwards but by the Sender, which gets nothing."""
+        with self._lock:
+            self._closed = True
+            self._backlog.close()
+            os.close(self.descriptor)
+            self._lock.notify_all()
+
+    def wait_until_stored(self, seconds: float) -> bool:
+        """Whether nothing waits any more, or nothing can be stored any more, at the latest after so long."""
+        with self._lock:
+            self._lock.wait_for(lambda: self.standing != "running" or not self._waiting, seconds)
+            return not self._waiting
+
+    # What the Sender calls.
+
+    def next_batch(self) -> Batch | None:
+        """What is to be stored next, the same again until `stored` was told of it; None when there is nothing."""
+        with self._lock:
+            if self._closed or self.standing != "running":
+                return None
+            if self._sent is None:
+                self._sent = self._batch(self._backlog.take(_BATCH_BYTES))
+            if self._sent is None and self._unverified:
+                self._sent = Batch(self._stored, b"", (), (), self._stored.events_end)
+            return self._sent
+
+    def stored(self, answer: Appended) -> None:
+        """What the store said to the batch."""
+        with self._lock:
+            if self._closed or self._sent is None:
+                return
+            was_full = self._backlog.full
+            if answer.standing == "gap":
+                self._go_back(answer.progress)
+            elif answer.standing != "running":
+                self.standing = answer.standing
+            else:
+                self._recent.append((time.monotonic(), self._sent))
+                self._stored = _after(self._sent)
+                self._unverified = self._unverified and _has_content(self._sent)
+                self._sent = None
+                self._forget_old()
+            if self.standing != "running" or was_full:
+                os.eventfd_write(self.descriptor, 1)
+            if self.standing != "running" or not self._waiting:
+                self._lock.notify_all()
+
+    def claimed_again(self) -> None:
+        """The record had lost our claim, and has it again."""
+        with self._lock:
+            self.standing = "running"
+
+    @property
+    def _waiting(self) -> bool:
+        return bool(self._sent or self._backlog or self._early or self._unverified)
+
+    def _add_kept(self, data: bytes, marks: list[ColourMark]) -> None:
+        room = max(0, self._max_bytes - self._kept)
+        if len(data) <= room:
+            self._kept += len(data)
+            self._backlog.add(data)
+            self._add_colours(marks)
+            return
+        while room > 0 and data[room] & 0xC0 == 0x80:
+            room -= 1  # not within a character of UTF-8: text must stay text
+        kept = data[:room]
+        self._cut_at = self._kept + len(kept)
+        self._backlog.add(kept)
+        self._add_colours([mark for mark in marks if mark.offset < self._cut_at])
+        self._add_colours([ColourMark(self._cut_at, "0")])
+        line_end = "" if kept.endswith(b"\n") else "\n"
+        limit = f"it is over max_output_bytes ({self._max_bytes})"
+        note = f"{line_end}[flansible] The output ends here: {limit}. The run goes on.\n".encode()
+        self._backlog.add(note)
+        self._kept = self._cut_at + len(note)
+
+    def _add_colours(self, marks: list[ColourMark]) -> None:
+        for mark in marks:
+            self._backlog.add(mark)
+
+    def _release_events(self, up_to: int | None) -> None:
+        """An event is not told before its output is: in a batch, output goes first."""
+        while self._early and (up_to is None or self._early[0][1] <= up_to):
+            event, offset = self._early.popleft()
+            end = max(self._events_end, min(offset, self._kept))
+            event |= {"output_start": self._events_end, "output_end": end}
+            event |= {name: _as_text(event[name]) for name in _NAMES if name in event}
+            if isinstance(event.get("time"), int | float):
+                event["time"] = timestamp(datetime.fromtimestamp(event["time"], UTC))
+            self._events_end = end
+            self._backlog.add((self._stored_event(event), end))
+
+    def _stored_event(self, event: dict[str, Any]) -> StoredEvent:
         text = json.dumps(event, separators=(",", ":"))
-        self._events.append(text)
+        if "result" in event and self._event_bytes + len(text) > self._max_bytes:
+            left_out = f"{len(text)} bytes: the results of this task are over max_output_bytes ({self._max_bytes})"
+            text = json.dumps({**event, "result": {"flansible_left_out": left_out}}, separators=(",", ":"))
         self._event_bytes += len(text)
+        host = str(event.get("host", "")) if event.get("event") == "host_result" else ""
+        return StoredEvent(text, host, event.get("verdict") in _FAILED, event.get("event") == "stats")
 
-    def seconds_until_due(self) -> float | None:
-        """When to call `flush`; None when nothing waits."""
-        if not self._waiting:
+    def _batch(self, pieces: list[Piece]) -> Batch | None:
+        if not pieces:
             return None
-        return max(0.0, self._next_try - time.monotonic())
+        output = b"".join(piece for piece in pieces if isinstance(piece, bytes))
+        colours = tuple(piece for piece in pieces if isinstance(piece, ColourMark))
+        events = [piece for piece in pieces if isinstance(piece, tuple)]
+        end = events[-1][1] if events else self._stored.events_end
+        return Batch(self._stored, output, tuple(event for event, _ in events), colours, end)
 
-    def flush(self) -> bool:
-        """Store what waits; False when the store is away (it is kept, and `seconds_until_due` tells when to retry)."""
-        if not self._waiting:
-            return True
-        batch = Batch(
-            self._output_offset,
-            bytes(self._output),
-            self._seq,
-            tuple(self._events),
-            self._first_colour,
-            tuple(self._colours),
+    def _forget_old(self) -> None:
+        oldest = time.monotonic() - _KEEP_SECONDS
+        size = sum(len(batch.output) for _, batch in self._recent)
+        while self._recent and (self._recent[0][0] < oldest or size > _KEEP_BYTES):
+            size -= len(self._recent.popleft()[1].output)
+
+    def _go_back(self, stored: Progress) -> None:
+        """The store has less than it had: what was stored last goes to the front again."""
+        again = [batch for _, batch in self._recent] + ([self._sent] if self._sent else [])
+        self._recent.clear()
+        self._sent = None
+        first = again[0].before
+        hole = _filler(stored, first)
+        pieces: list[Piece] = [*hole]
+        end = stored.events_end
+        for batch in again:
+            pieces += [batch.output, *batch.colours]
+            pieces += [(event, batch.events_end) for event in batch.events]
+        self._stored = Progress(
+            min(stored.output_bytes, first.output_bytes),
+            min(stored.colours, first.colours),
+            min(stored.events, first.events),
+            end,
         )
-        try:
-            self.state = self._store.append(self._task_id, batch)
-        except StoreUnavailable as error:
-            pause = _RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)]
-            if self._failures == 0:
-                log.warning("task %s: %s; its output is kept until the store is back", self._task_id, error)
-            self._failures += 1
-            self._next_try = time.monotonic() + pause
-            return False
-        self._failures = 0
-        self._output_offset += len(batch.output)
-        self._output.clear()
-        self._first_colour += len(batch.colours)
-        self._colours.clear()
-        self._seq += len(batch.events)
-        self._events.clear()
-        self._event_bytes = 0
-        self._next_try = time.monotonic() + LINGER_SECONDS
-        return True
+        self._backlog.put_back([piece for piece in pieces if piece != b""])
 
-    def flush_all(self, give_up_at: float) -> bool:
-        """Store everything, waiting for the store if need be; False when it is not back by `give_up_at` (monotonic)."""
-        while not self.flush():
-            pause = self.seconds_until_due() or 0.0
-            if time.monotonic() + pause > give_up_at:
-                return False
-            time.sleep(pause)
-        return True
+
+def _as_text(name: object) -> str:
+    """An inventory need not be UTF-8, and Python keeps what is not as half characters; JSON readers refuse those."""
+    return str(name).encode(errors="replace").decode()
+
+
+def _after(batch: Batch) -> Progress:
+    before = batch.before
+    return Progress(
+        before.output_bytes + len(batch.output),
+        before.colours + len(batch.colours),
+        before.events + len(batch.events),
+        batch.events_end,
+    )
+
+
+def _has_content(batch: Batch) -> bool:
+    return bool(batch.output or batch.events or batch.colours)
+
+
+def _filler(stored: Progress, first: Progress) -> list[Piece]:
+    """What stands for bytes and events that the store has lost and nobody has any more: offsets must stay true."""
+    pieces: list[Piece] = []
+    lost = first.output_bytes - stored.output_bytes
+    if lost > 0:
+        note = f"\n[flansible] Redis lost {lost} bytes of output here.\n".encode()
+        pieces.append(note[:lost].ljust(lost, b"."))
+    pieces += [ColourMark(stored.output_bytes, "0")] * max(0, first.colours - stored.colours)
+    event = {"event": "missing", "output_start": stored.events_end, "output_end": stored.events_end}
+    missing = (StoredEvent(json.dumps(event)), stored.events_end)
+    return pieces + [missing] * max(0, first.events - stored.events)

@@ -13,13 +13,12 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flansible import wire
 from flansible.errors import StartFailure, WireError
 from flansible.models import AuthorizedRun, Secrets, State, Step
-from flansible.store import ColourMark
 from flansible.worker.cancellations import Cancellation
 from flansible.worker.colours import ColourSplitter, choose_mark
 from flansible.worker.forkservers import ForkServers
@@ -54,6 +53,7 @@ class Outcome:
     state: State
     description: str
     returncode: int | None = None
+    ended: tuple[str, ...] = ()  # processes that were ended before their time, each as "name (pid)"
 
 
 @dataclass
@@ -72,13 +72,13 @@ class _Observed:
     reader: wire.FrameReader = field(default_factory=wire.FrameReader)
 
 
-def verdict(step: Step, seen: _Observed, timeout_seconds: float) -> Outcome:
+def verdict(step: Step, seen: _Observed, timeout: str) -> Outcome:
     """The table: what was seen to what it means. A run that executed nothing because something broke is no success."""
     code = seen.exited["returncode"] if seen.exited else None
     number = seen.exited["signal"] if seen.exited else None
     finished = code is not None and (seen.end is not None or step.program == "git")
     if seen.stop_reason and not finished:
-        return Outcome(seen.stop_reason, _stopped(seen, timeout_seconds), code)
+        return Outcome(seen.stop_reason, _stopped(seen, timeout), code)
     if seen.exited is None:
         return Outcome(State.LOST, "the process that kept the run died; what it had started was ended with it")
     if number is not None:
@@ -94,11 +94,11 @@ def verdict(step: Step, seen: _Observed, timeout_seconds: float) -> Outcome:
     return Outcome(State.SUCCEEDED, f"{step.program} ended with exit code 0", 0)
 
 
-def _stopped(seen: _Observed, timeout_seconds: float) -> str:
-    count = seen.exited["stopped"] if seen.exited else 0
+def _stopped(seen: _Observed, timeout: str) -> str:
+    count = seen.exited.get("stopped_count", 0) if seen.exited else 0
     ended = f"{count} processes were ended"
     if seen.stop_reason is State.TIMED_OUT:
-        return f"ended after {timeout_seconds:g} seconds (CELERY_TASK_TIMEOUT); {ended}"
+        return f"ended after {timeout}; {ended}"
     if seen.stop_reason is State.LOST:
         return f"the worker was stopped while it ran; {ended}"
     return f"canceled by {seen.canceled_by}; {ended}"
@@ -120,11 +120,12 @@ class Supervisor:
         timeout_seconds: float,
         grace_seconds: float,
         cancellation: Cancellation | None = None,
+        timeout_name: str = "CELERY_TASK_TIMEOUT",
     ) -> None:
         self._fork_servers = fork_servers
         self._recorder = recorder
         self._shutdown = shutdown
-        self._timeout_seconds = timeout_seconds
+        self._timeout = f"{timeout_seconds:g} seconds ({timeout_name})"
         self._deadline = time.monotonic() + timeout_seconds
         self._grace_seconds = grace_seconds
         self._cancellation = cancellation
@@ -139,7 +140,7 @@ class Supervisor:
                 outcome = self._step(step)
             except StartFailure as failure:
                 # Ansible refused its configuration: the command line would have printed this and ended with this.
-                self._recorder.add_output(failure.text.encode())
+                self._recorder.add_output(failure.text.encode(), [])
                 outcome = Outcome(State.FAILED, _said_no(step, failure.returncode), failure.returncode)
             if outcome.state is not State.SUCCEEDED:
                 break
@@ -165,7 +166,9 @@ class Supervisor:
             seen = _Observed(base_offset=offset, colours=ColourSplitter(mark, offset))
             self._begin(channel, step, mark, seen)
             self._watch(channel, output, events, seen)
-            return verdict(step, seen, self._timeout_seconds)
+            stopped = seen.exited["stopped"] if seen.exited else []
+            ended = tuple(f"{process['name']} ({process['pid']})" for process in stopped)
+            return replace(verdict(step, seen, self._timeout), ended=ended)
         finally:
             channel.close()
             os.close(output)
@@ -191,7 +194,7 @@ class Supervisor:
         signals = {self._shutdown.descriptor}
         if self._cancellation is not None:
             signals.add(self._cancellation.descriptor)
-        for descriptor in (channel.fileno(), *signals):
+        for descriptor in (channel.fileno(), self._recorder.descriptor, *signals):
             poll.register(descriptor, select.POLLIN)
         open_pipes = {output, events}
         reading: set[int] = set()
@@ -208,18 +211,18 @@ class Supervisor:
                     open_pipes.discard(descriptor)
             if channel.fileno() in ready:
                 self._read_channel(channel, reader, seen)
+            if self._recorder.descriptor in ready:
+                os.eventfd_read(self._recorder.descriptor)
             for descriptor in signals & ready:
                 # It stays readable; having woken us once is enough.
                 poll.unregister(descriptor)
                 signals.discard(descriptor)
             self._act(channel, seen)
-            if self._recorder.seconds_until_due() == 0.0:
-                self._recorder.flush()
         self._drain(output, events, open_pipes, seen)
 
     def _poll_milliseconds(self, seen: _Observed) -> float:
-        """Until the next thing to do: a batch to store, or a deadline to keep."""
-        moments = [self._recorder.seconds_until_due(), _LONGEST_POLL_SECONDS]
+        """Until the next thing to do without being woken: a deadline to keep."""
+        moments: list[float | None] = [_LONGEST_POLL_SECONDS]
         if seen.stop_reason is None:
             moments.append(max(0.0, self._deadline - time.monotonic()))
             left = self._shutdown.seconds_left()
@@ -241,7 +244,7 @@ class Supervisor:
             seen.stop_reason = State.TIMED_OUT
         elif self._shutdown.seconds_left() == 0.0:
             seen.stop_reason = State.LOST
-        elif self._recorder.state is not State.RUNNING:
+        elif self._recorder.standing != State.RUNNING:
             seen.stop_reason = State.CANCELED
         if seen.stop_reason is not None:
             grace = self._grace_seconds
@@ -265,7 +268,7 @@ class Supervisor:
         if not data:
             return False
         if not is_events:
-            self._record(*seen.colours.feed(data))
+            self._recorder.add_output(*seen.colours.feed(data))
             return True
         # After a broken frame nothing can be understood; it is read all the same, or the run would wait for a reader.
         try:
@@ -274,10 +277,6 @@ class Supervisor:
         except (WireError, TypeError, ValueError) as error:
             seen.fault = f"the run's events cannot be read: {error}"
         return True
-
-    def _record(self, plain: bytes, colours: list[ColourMark]) -> None:
-        self._recorder.add_output(plain)
-        self._recorder.add_colours(colours)
 
     def _note(self, frame: wire.Frame, seen: _Observed) -> None:
         kind = frame.pop("type", None)
@@ -289,6 +288,7 @@ class Supervisor:
                 "stats": frame.get("stats", {}),
                 "custom_stats": frame.get("custom_stats", {}),
                 "offset": frame["offset"],
+                "time": frame.get("time", time.time()),
             }
             self._recorder.add_event(event)
         elif kind == "event":
@@ -313,4 +313,4 @@ class Supervisor:
         for descriptor in (output, events):
             if descriptor in open_pipes:
                 self._read(descriptor, descriptor == events, seen)
-        self._record(*seen.colours.finish())
+        self._recorder.add_output(*seen.colours.finish())

@@ -287,10 +287,11 @@ def test_a_quiet_run_is_followed_to_its_end(
 
 @dataclass
 class Stub:
-    """A server that gives scripted answers: (status, headers, body), the last one again and again."""
+    """A server that gives scripted answers: (status, headers, body), the last one again and again; 0 hangs up."""
 
     answers: list[tuple[int, dict[str, str], bytes]]
     asked: list[str] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
     url: str = ""
 
 
@@ -304,7 +305,11 @@ def stub() -> Iterator[Callable[..., Stub]]:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 script.asked.append(f"{self.command} {self.path}")
+                script.keys.append(self.headers["Idempotency-Key"])
                 status, headers, body = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
+                if status == 0:
+                    self.close_connection = True
+                    return
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
@@ -371,7 +376,26 @@ def test_where_there_is_no_place_to_follow_ranges_are_asked_for(stub: Callable[.
     assert [line.rpartition("offset=")[2] for line in script.asked] == ["0", "0", "4", "4"]
 
 
-def test_a_submission_is_sent_once(stub: Callable[..., Stub]) -> None:
+def test_a_submission_whose_answer_is_lost_is_sent_again_under_the_same_key(stub: Callable[..., Stub]) -> None:
+    gone = (0, {}, b"")
+    busy = answer(409, {"message": "wait", "code": "idempotency_key_in_flight", "errors": []}, Retry_After="0")
+    script = stub(gone, busy, gone, answer(202, {"task_id": "x"}))
+    with Client(script.url, "u", "p") as one:
+        assert one.adhoc("ping") == "x"
+        assert len(set(script.keys)) == 1 and script.keys[0]
+        one.adhoc("ping")
+        one.submit("adhoc", {}, "of my own")
+    assert script.keys[4:] == [script.keys[4], "of my own"] and script.keys[4] != script.keys[0]
+
+
+def test_a_submission_that_reached_nobody_is_not_tried_for_long() -> None:
+    began = time.monotonic()
+    with Client(f"http://127.0.0.1:{free_port()}", "u", "p") as one, pytest.raises(ServiceUnreachable):
+        one.adhoc("ping")
+    assert time.monotonic() - began < 2
+
+
+def test_a_submission_that_is_refused_is_sent_once(stub: Callable[..., Stub]) -> None:
     script = stub(answer(503, AWAY, Retry_After="1"))
     with Client(script.url, "u", "p") as one, pytest.raises(ServiceRefused) as refused:
         one.adhoc("ping")

@@ -14,14 +14,16 @@ import pytest
 
 from flansible.errors import RunnerError
 from flansible.models import AuthorizedRun, State, Step
-from flansible.store import Store
+from flansible.store import Claim, Store
 from flansible.worker.cancellations import Cancellation
 from flansible.worker.forkservers import ForkServers
-from flansible.worker.recorder import Recorder
+from flansible.worker.recorder import MEMORY_BYTES, Recorder
+from flansible.worker.sender import Sender
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.supervisor import Outcome, Supervisor
 
 GRACE_SECONDS = 0.2
+CLAIM = "the claim of a test"
 
 _numbers = itertools.count(1)
 
@@ -60,7 +62,7 @@ def running(store: Store, submitted: Callable[..., str]) -> Callable[..., str]:
 
     def start(user: str = "dev") -> str:
         task_id = submitted(user)
-        assert store.claim(task_id, "worker") is not None
+        assert isinstance(store.claim(task_id, "worker", CLAIM), Claim)
         return task_id
 
     return start
@@ -88,8 +90,10 @@ class Worker:
         self.store = store
         self.fork_servers = ForkServers(2, *module)
         self.shutdown = Shutdown()
+        self.sender = Sender(store)
         self.timeout_seconds = 60.0
-        self.max_pending_bytes = 16 * 1024 * 1024
+        self.max_output_bytes = 1 << 30
+        self.memory_bytes = MEMORY_BYTES
 
     def run(self, *argv: str, cwd: str = "/", program: str = "ansible") -> Ended:
         return self.run_steps(Step(program=program, argv=argv, cwd=cwd))  # type: ignore[arg-type]
@@ -97,19 +101,22 @@ class Worker:
     def run_steps(self, *steps: Step, task_id: str | None = None, cancellation: Cancellation | None = None) -> Ended:
         task_id = task_id or new_id()
         self.store.submit(task_id, make_run(steps=steps))
-        run = self.store.claim(task_id, "worker")
-        assert run is not None
-        recorder = Recorder(self.store, task_id, self.max_pending_bytes)
+        claim = self.store.claim(task_id, "worker")
+        assert isinstance(claim, Claim)
+        recorder = Recorder(task_id, claim, self.max_output_bytes, None, self.sender.wake, self.memory_bytes)
         began = time.monotonic()
         supervisor = Supervisor(
             self.fork_servers, recorder, self.shutdown, self.timeout_seconds, GRACE_SECONDS, cancellation
         )
-        try:
-            outcome = supervisor.carry_out(run)
-        except RunnerError as error:
-            outcome = Outcome(State.ERROR, str(error))
-        seconds = time.monotonic() - began
-        assert recorder.flush_all(time.monotonic() + 30)
+        with self.sender.serve(recorder):
+            try:
+                outcome = supervisor.carry_out(claim.run)
+            except RunnerError as error:
+                outcome = Outcome(State.ERROR, str(error))
+            seconds = time.monotonic() - began
+            recorder.finish()
+            assert recorder.wait_until_stored(30) or recorder.standing != State.RUNNING
+        recorder.close()
         return Ended(outcome, self.output_of(task_id), list(self.store.events(task_id)), seconds)
 
     def output_of(self, task_id: str) -> bytes:

@@ -21,6 +21,7 @@ from flansible.models import State, Step
 from flansible.store import Store
 from flansible.worker.cancellations import Cancellation
 from flansible.worker.configuration import configuration_of
+from flansible.worker.sender import Sender
 from flansible.worker.supervisor import _Observed, verdict
 from tests.conftest import RedisServer, eventually, require_program
 from tests.integration.conftest import Ended, Worker, new_id
@@ -44,9 +45,11 @@ def warm(shared_redis: RedisServer) -> Iterator[Worker]:
 @pytest.fixture
 def ansible(warm: Worker, store: Store) -> Iterator[Worker]:
     """The warm worker with a store of this test's own."""
-    before, warm.store = warm.store, store
+    before = warm.store, warm.sender
+    warm.store, warm.sender = store, Sender(store)
     yield warm
-    warm.store, warm.timeout_seconds = before, 60.0
+    warm.store, warm.sender = before
+    warm.timeout_seconds = 60.0
 
 
 @pytest.fixture
@@ -224,8 +227,9 @@ import json, multiprocessing, os, sys
 if sys.argv[1] == "daemonic":
     multiprocessing.current_process()._config["daemon"] = True
 from flansible.runner import play, preload
+from flansible.runner.leftovers import RunFiles
 preload._drop_own_temp_dir()
-os._exit(play.run(json.loads(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+os._exit(play.run(json.loads(sys.argv[2]), int(sys.argv[3]), RunFiles.make(sys.argv[4])))
 """
 
 
@@ -257,7 +261,7 @@ def test_a_run_in_a_daemonic_process_is_no_success(place: Path, tmp_path: Path, 
     temp_dir = tmp_path / "temp"
     temp_dir.mkdir()
     end, code, text = run_in_process(how, step, temp_dir)
-    exited = {"type": "exited", "returncode": code, "signal": None, "stopped": 0}
+    exited = {"type": "exited", "returncode": code, "signal": None, "stopped": [], "stopped_count": 0}
     outcome = verdict(step, _Observed(exited=exited, end=end), 60)
     if how == "ordinary":
         assert outcome.state is State.SUCCEEDED, text

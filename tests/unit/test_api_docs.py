@@ -23,7 +23,7 @@ import flansible
 from flansible import models
 from flansible.config import Settings
 from flansible.models import ErrorBody
-from flansible.web import create_app, operations
+from flansible.web import answers, create_app, operations
 from flansible.web.routes import ROUTES, Route
 
 Get = Callable[..., TestResponse]
@@ -149,12 +149,13 @@ def test_each_field_of_each_model_is_in_both_documents_with_its_description(
 @each_route
 def test_bodies_and_replies_are_the_routes_models(route: Route, openapi: dict[str, Any], spec: dict[str, Any]) -> None:
     new, old = in_openapi(openapi, route), in_spec(spec, route)
-    [(media_type, reply)] = new["responses"][str(route.status)]["content"].items()
-    if route.reply:
-        assert (media_type, reply["schema"]["$ref"]) == ("application/json", f"#/components/schemas/{old['type']}")
-        assert old["type"] == route.reply.__name__
-    else:
-        assert media_type == "text/plain" and old["produces"] == ["text/plain"] and old["type"] == "string"
+    content = new["responses"][str(route.status)]["content"]
+    assert list(content) == old["produces"] == list(route.media_types)
+    assert ("application/json" in content) == (route.reply is not None)
+    assert old["type"] == (route.reply.__name__ if route.reply else "string")
+    for media_type, reply in content.items():
+        is_json = media_type == "application/json"
+        assert reply["schema"] == ({"$ref": f"#/components/schemas/{old['type']}"} if is_json else {"type": "string"})
     bodies = [parameter["type"] for parameter in old["parameters"] if parameter["paramType"] == "body"]
     if route.body:
         schema = new["requestBody"]["content"]["application/json"]["schema"]
@@ -165,12 +166,13 @@ def test_bodies_and_replies_are_the_routes_models(route: Route, openapi: dict[st
 
 
 @each_route
-def test_path_and_query_parameters_are_in_both_documents(
+def test_path_query_and_header_parameters_are_in_both_documents(
     route: Route, openapi: dict[str, Any], spec: dict[str, Any]
 ) -> None:
     expected = {(name, "path", True) for name in re.findall(r"{(\w+)}", path_of(route))}
     for name, field in (route.query.model_fields if route.query else {}).items():
         expected.add((name, "query", field.is_required()))
+    expected |= {(header.name, "header", False) for header in route.headers}
     new = in_openapi(openapi, route).get("parameters", [])
     old = [parameter for parameter in in_spec(spec, route)["parameters"] if parameter["paramType"] != "body"]
     assert {(item["name"], item["in"], item["required"]) for item in new} == expected
@@ -185,14 +187,19 @@ def test_every_status_is_documented_and_errors_have_the_one_shape(
     errors = {400, 500, *route.errors} | (set() if route.public else {401})
     new = in_openapi(openapi, route)["responses"]
     old = {message["code"]: message for message in in_spec(spec, route)["responseMessages"]}
-    assert {int(status) for status in new} == set(old) == {route.status, *route.also} | errors
+    assert {int(status) for status in new} == set(old) == {route.status, *route.also, *route.empty} | errors
+    for status in route.empty:
+        assert "content" not in new[str(status)] and "responseModel" not in old[status] and old[status]["message"]
     for status in errors:
         schema = new[str(status)]["content"]["application/json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/ErrorBody"}
         assert old[status]["responseModel"] == "ErrorBody" and old[status]["message"]
-    for status, header in ((401, "WWW-Authenticate"), (503, "Retry-After")):
+    for status, header in ((401, "WWW-Authenticate"), (429, "Retry-After"), (503, "Retry-After")):
         assert str(status) not in new or header in new[str(status)]["headers"]
+    assert list(new[str(route.status)].get("headers", {})) == [header.name for header in route.reply_headers]
     assert ("Location" in new[str(route.status)].get("headers", {})) == (route.reply is models.Accepted)
+    pages = {"next_before", "next_after"} & set(route.reply.model_fields if route.reply else ())
+    assert ("Link" in new[str(route.status)].get("headers", {})) == bool(pages)
 
 
 @each_route
@@ -218,10 +225,29 @@ def test_examples_are_what_the_api_takes_and_gives(route: Route, openapi: dict[s
         [body] = [item for item in in_spec(spec, route)["parameters"] if item["paramType"] == "body"]
         assert json.loads(body["defaultValue"]) == content["example"]
     for status, response in operation["responses"].items():
-        [content] = response["content"].values()
-        assert content["examples"], f"{status} has no example"
-        for example in content["examples"].values():
-            Draft202012Validator(resolved(openapi, content["schema"])).validate(example["value"])
+        for content in response.get("content", {}).values():
+            assert content["examples"], f"{status} has no example"
+            for example in content["examples"].values():
+                Draft202012Validator(resolved(openapi, content["schema"])).validate(example["value"])
+
+
+def test_a_field_that_replies_may_leave_out_is_not_required_and_never_null(openapi: dict[str, Any]) -> None:
+    for model, names in answers.LEFT_OUT.items():
+        schema = openapi["components"]["schemas"][model.__name__]
+        assert names and set(schema["required"]) == model.model_fields.keys() - names
+        for name in names:
+            assert "null" not in json.dumps(schema["properties"][name]), name
+    assert openapi["components"]["schemas"]["TaskStatus"]["required"][4:6] == ["returncode", "user"]
+
+
+def test_an_example_of_a_stream_is_one(openapi: dict[str, Any]) -> None:
+    content = openapi["paths"]["/api/ansibletaskevents/{task_id}"]["get"]["responses"]["200"]["content"]
+    opening, *messages, end = content["text/event-stream"]["examples"]["reply"]["value"].split("\n\n")
+    assert (opening, end) == ("retry: 1000", "")
+    page = models.EventPage.model_validate(content["application/json"]["examples"]["reply"]["value"])
+    for message, event in zip(messages, page.events, strict=True):
+        assert message.startswith(f"id: {event.seq}\nevent: {event.event}\ndata: ")
+        assert models.Event.model_validate_json(message.partition("data: ")[2]) == event
 
 
 @pytest.mark.parametrize(

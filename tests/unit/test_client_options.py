@@ -674,6 +674,7 @@ def test_a_refusal_ends_a_command_with_5_and_a_service_that_is_not_well_with_1(s
     ("record", "model"),
     [
         (replies.TaskStatus, models.TaskStatus),
+        (replies.Event, models.Event),
         (replies.TaskResult, models.TaskResult),
         (replies.PlayTaskResult, models.PlayTaskResult),
         (replies.TaskPage, models.TaskList),
@@ -681,6 +682,13 @@ def test_a_refusal_ends_a_command_with_5_and_a_service_that_is_not_well_with_1(s
 )
 def test_the_clients_records_are_the_services(record: type, model: type[models.Record]) -> None:
     assert set(record.__annotations__) == set(model.model_fields)
+
+
+def test_when_and_how_often_it_may_run_goes_with_the_request() -> None:
+    given = ["--lock", "db", "--time-limit=60", "--lock=web", "--on-lost", "requeue", "all", "-m", "ping"]
+    body = request(parse("adhoc", given), is_here=False, environ={})
+    assert (body["lock"], body["time_limit"], body["on_lost"]) == (["db", "web"], 60, "requeue")
+    assert not {"lock", "time_limit", "on_lost"} & request(parse("adhoc", ["all"]), False, {}).keys()
 
 
 def test_the_states_to_list_by_are_the_services() -> None:

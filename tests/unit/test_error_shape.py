@@ -124,7 +124,7 @@ def test_an_address_that_does_not_exist_is_404(client: FlaskClient, path: str, m
 @pytest.mark.parametrize(
     "task_id", ["x", "..", "*", "00000000-0000-4000-8000-000000000000:output", "a" * 5000, "%00", "%0a", "ü", "{}"]
 )
-@pytest.mark.parametrize("word", ["status", "output", "result"])
+@pytest.mark.parametrize("word", ["status", "output", "events", "result"])
 def test_what_cannot_be_a_task_id_is_404_without_asking_the_store(client: FlaskClient, word: str, task_id: str) -> None:
     """The store is away here: asking it would be a 503."""
     assert_shape(client.get(f"/api/ansibletask{word}/{task_id}"), 404)

@@ -1,47 +1,14 @@
-"""What crosses a border: requests as clients send them, the authorized run, the task record and the replies.
-
-Pydantic models, strict and frozen; web validates with them, docs are generated from them, store keeps them as JSON.
-The runner never sees them: it gets plain frames (flansible.wire).
-"""
+"""Request bodies as clients send them: strict, an unknown field is an error. The docs are generated from them."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-
-class State(StrEnum):
-    """The precise state of a task."""
-
-    QUEUED = "queued"  # recorded and enqueued; no worker has claimed it
-    RUNNING = "running"  # claimed by exactly one worker
-    SUCCEEDED = "succeeded"  # Ansible (or git) ended with 0 and did execute what was asked
-    FAILED = "failed"  # Ansible (or git) said no: its exit code is in returncode
-    CANCELED = "canceled"  # ended on a user's request
-    TIMED_OUT = "timed_out"  # ended because its deadline passed
-    LOST = "lost"  # the worker or the machine died while it ran
-    ERROR = "error"  # Flansible failed before or around Ansible
-
-
-FINAL_STATES = frozenset(State) - {State.QUEUED, State.RUNNING}
-
-# What old clients poll: PROGRESS means "ask again", anything else is final.
-STATUS_WORDS = {
-    State.QUEUED: "PROGRESS",
-    State.RUNNING: "PROGRESS",
-    State.SUCCEEDED: "SUCCESS",
-    State.FAILED: "FLANSIBLE_TASK_FAILURE",
-    State.CANCELED: "CANCELED",
-    State.TIMED_OUT: "TIMEOUT",
-    State.LOST: "LOST",
-    State.ERROR: "CELERY_FAILURE",
-}
+from flansible.models.records import Secrets, VariablesPart
 
 DEFAULT_VAULT_ID = "default"  # Ansible's own name for a vault password without one
-
-Kind = Literal["adhoc", "playbook", "git"]
 
 
 def _not_blank(value: str) -> str:
@@ -53,7 +20,6 @@ def _not_blank(value: str) -> str:
 Text = Annotated[str, AfterValidator(_not_blank), Field(min_length=1)]
 Texts = Text | Annotated[list[Text], Field(min_length=1)]
 Secret = Annotated[str, Field(min_length=1, json_schema_extra={"format": "password"})]
-VariablesPart = dict[str, JsonValue] | str
 ExtraVars = dict[str, JsonValue] | str | list[VariablesPart]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -77,7 +43,28 @@ class ModuleArgument(Request):
     arg_value: JsonValue = Field(description="Its value.")
 
 
-class RunOptions(Request):
+class TaskOptions(Request):
+    """What every request can say about its task, whatever it runs."""
+
+    time_limit: int | None = Field(
+        None, ge=1, description="Seconds the run may take, at most CELERY_TASK_TIMEOUT; then it is `timed_out`."
+    )
+    on_lost: Literal["fail", "requeue"] = Field(
+        "fail",
+        description="When the worker or the machine dies while it runs: `fail` makes it `lost`; `requeue` runs it "
+        "again from the beginning, three times in all at most.",
+    )
+    lock: Texts | None = Field(
+        None, description="A name, or a list of them: two tasks that share one never run at the same time."
+    )
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """The lock names, each once, sorted."""
+        return tuple(sorted(set(_texts(self.lock))))
+
+
+class RunOptions(TaskOptions):
     """The options `ansible` and `ansible-playbook` share; each is named as the long option with underscores."""
 
     inventory: Texts | None = Field(
@@ -256,7 +243,7 @@ class PlaybookRequest(RunOptions):
         return _texts(self.playbook)
 
 
-class GitRequest(Request):
+class GitRequest(TaskOptions):
     """`POST /api/git`: update a checkout to what its remote has."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"playbook_dir": "demo", "branch_name": "main"}})
@@ -265,148 +252,3 @@ class GitRequest(Request):
     remote_name: Text = Field("origin", description="Name of the remote (not a URL).")
     branch_name: Text | None = Field(None, description="Branch to fetch; default: the branch that is checked out.")
     reset: bool = Field(False, description="Discard local changes and commits and take the remote's state.")
-
-
-class Record(BaseModel):
-    """A frozen record that store keeps as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Secrets(Record):
-    """What only the run may read: sealed while it waits, given out once. Never in a record, a message or a log."""
-
-    connection_password: str | None = Field(default=None, repr=False)
-    become_password: str | None = Field(default=None, repr=False)
-    vault_passwords: dict[str, str] = Field(default_factory=dict, repr=False)
-    private_key: str | None = Field(default=None, repr=False)
-
-
-class Step(Record):
-    """One program of a run, as a command line that is never put on a command line.
-
-    `extra_vars` and `data_only` serve users other than admin: their strings are data, Ansible templates none of them.
-    """
-
-    program: Literal["ansible", "ansible-playbook", "git"]
-    argv: tuple[str, ...]
-    cwd: str
-    extra_vars: tuple[VariablesPart, ...] = ()
-    data_only: bool = False
-    environment: dict[str, str] = {}
-
-
-class AuthorizedRun(Record):
-    """What flansible.authorization let through. Only this can be submitted: the check cannot be skipped."""
-
-    kind: Kind
-    user: str
-    summary: str = Field(description="One line for people, without secrets: user, kind, what, on which hosts.")
-    steps: tuple[Step, ...] = Field(min_length=1)
-    secrets: Secrets | None = Field(default=None, exclude=True, repr=False)
-
-
-class Accepted(Record):
-    """Reply to a submission (202)."""
-
-    task_id: str = Field(description="Public id of the task.")
-    status_url: str = Field(description="Where to ask for its status.")
-    output_url: str = Field(description="Where to read its output.")
-
-
-class TaskStatus(Record):
-    """Reply of `ansibletaskstatus`: one task, now."""
-
-    task_id: str = Field(description="Public id of the task.")
-    Status: str = Field(
-        description="`PROGRESS` while queued or running; anything else is final: `SUCCESS`, `FLANSIBLE_TASK_FAILURE`, "
-        "`CANCELED`, `TIMEOUT`, `LOST`, `CELERY_FAILURE: why`."
-    )
-    state: State = Field(
-        description="`queued`, `running`, `succeeded`, `failed`, `canceled`, `timed_out`, `lost` or `error`."
-    )
-    description: str = Field(description="The state in words, with the cause when it did not succeed.")
-    returncode: int | None = Field(None, description="Exit code of Ansible or git, once there is one.")
-    user: str = Field(description="Who submitted it.")
-    kind: Kind = Field(description="`adhoc`, `playbook` or `git`.")
-    summary: str = Field(description="What was asked for, in one line.")
-    submitted_at: str = Field(description="RFC 3339, UTC.")
-    started_at: str | None = Field(None, description="RFC 3339, UTC; null while queued.")
-    finished_at: str | None = Field(None, description="RFC 3339, UTC; null until final.")
-
-
-class TaskList(Record):
-    """Reply of `ansibletasks`: newest first."""
-
-    tasks: list[TaskStatus] = Field(description="One page of tasks, newest first.")
-    next_before: int | None = Field(None, description="Pass as `before` for the next page; null on the last.")
-
-
-class PlayTaskResult(Record):
-    """What one play task gave on one host."""
-
-    play: str = Field(description="Name of the play.")
-    task: str = Field(description="Name of the play task.")
-    module: str = Field(description="Action that ran.")
-    verdict: str = Field(description="`ok`, `changed`, `failed`, `ignored`, `unreachable` or `skipped`.")
-    duration_seconds: float = Field(description="From start on this host to result.")
-    result: dict[str, Any] = Field(description="The module's result; hidden where no_log is set.")
-
-
-class TaskResult(Record):
-    """Reply of `ansibletaskresult`: results by host; hosts with failures come first."""
-
-    task_id: str = Field(description="Public id of the task.")
-    state: State = Field(description="State of the task; results grow until it is final.")
-    returncode: int | None = Field(None, description="Exit code, once there is one.")
-    contacted: dict[str, list[PlayTaskResult]] = Field(description="Host to the results of its play tasks, in order.")
-    dark: dict[str, PlayTaskResult] = Field(description="Unreachable host to the result that says why.")
-    stats: dict[str, dict[str, int]] = Field(
-        description="Host to counts: ok, changed, unreachable, failures, skipped, rescued, ignored."
-    )
-    custom_stats: dict[str, Any] = Field(description="What `set_stats` collected.")
-
-
-class ListedPlaybook(Record):
-    """One playbook under `playbook_root`."""
-
-    playbook: str = Field(description="File name, as `ansibleplaybook` takes it.")
-    playbook_dir: str = Field(description="Absolute directory, as `ansibleplaybook` takes it.")
-
-
-class PlaybookList(Record):
-    """Reply of `listplaybooks`."""
-
-    playbooks: list[ListedPlaybook] = Field(description="Sorted by directory and name.")
-
-
-class PartHealth(Record):
-    """One part of the service."""
-
-    ok: bool = Field(description="Whether it answers.")
-    detail: str = Field(description="What was found.")
-
-
-class Health(Record):
-    """Reply of `health`: 200 when every needed part answers, else 503."""
-
-    status: Literal["ok", "degraded", "unavailable"] = Field(
-        description="`degraded`: works, but something wants attention."
-    )
-    version: str = Field(description="Version of Flansible.")
-    parts: dict[str, PartHealth] = Field(description="store, broker, workers, rbac.")
-
-
-class ErrorItem(Record):
-    """One faulty field."""
-
-    field: str = Field(description="Path of the field.")
-    message: str = Field(description="What is wrong with it.")
-
-
-class ErrorBody(Record):
-    """The one shape of every error reply."""
-
-    message: str = Field(description="What is wrong and what to do.")
-    code: str = Field(description="Stable word for programs.")
-    errors: list[ErrorItem] = Field(description="Faulty fields, when there are any.")

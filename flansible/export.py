@@ -1,0 +1,124 @@
+"""`flansible export`: finished tasks as JSON lines, for keeping longer than the retention does.
+
+Reads the store itself, so the web server need not run. One line is one task, written piece by piece: neither a large
+output nor a long history has to fit into memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO
+
+from flansible.errors import ConfigurationError, Fault
+from flansible.models import FINAL_STATES, TaskStatus
+from flansible.store import Store
+
+_PAGE = 1000
+_CHUNK_BYTES = 1024 * 1024
+_AGO = re.compile(r"(\d{1,6})([mhdw])")
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def moment(text: str) -> datetime:
+    """A date, an RFC 3339 time (UTC where it names no zone), or how long ago: `90m`, `12h`, `7d`, `2w`.
+
+    Raises ValueError.
+    """
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return datetime.now(UTC) - int(ago[1]) * _UNITS[ago[2]]
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@contextmanager
+def target(path: str | None) -> Iterator[IO[str]]:
+    """The file to write, None being standard output. It has its name once it is whole: what goes wrong leaves the one
+    that was there before. Raises ConfigurationError when it cannot be written."""
+    if path is None:
+        yield sys.stdout
+        return
+    place = Path(path)
+    try:
+        file = tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=place.parent, prefix=f".{place.name}.", delete=False
+        )
+    except OSError as error:
+        raise ConfigurationError([Fault("--output", "", f"{path} cannot be written: {error.strerror}")]) from error
+    try:
+        with file:
+            yield file
+        os.replace(file.name, place)
+    except BaseException:
+        os.unlink(file.name)
+        raise
+
+
+def export(store: Store, since: datetime, until: datetime | None, with_output: bool, file: IO[str]) -> tuple[int, int]:
+    """Write the tasks submitted from `since` up to `until`, oldest first.
+
+    Returns how many were written, and how many were left out because they are not final. Raises StoreUnavailable.
+    """
+    written = unfinished = 0
+    for task_id in reversed(list(_ids(store, since, until))):
+        task = store.task(task_id)
+        if task is None:
+            continue  # expired meanwhile
+        if task.state not in FINAL_STATES:
+            unfinished += 1
+            continue
+        _write(store, task, with_output, file)
+        written += 1
+    return written, unfinished
+
+
+def _ids(store: Store, since: datetime, until: datetime | None) -> Iterator[str]:
+    """Newest first."""
+    before: int | None = None
+    while True:
+        page = store.tasks(None, None, before, _PAGE)
+        times = [datetime.fromisoformat(task.submitted_at) for task in page.tasks]
+        for task, submitted in zip(page.tasks, times, strict=True):
+            if since <= submitted and (until is None or submitted < until):
+                yield task.task_id
+        before = page.next_before
+        # Web servers' clocks may differ a little, so one that is older does not end it; a whole page does.
+        if before is None or (times and max(times) < since):
+            return
+
+
+def _write(store: Store, task: TaskStatus, with_output: bool, file: IO[str]) -> None:
+    run = store.authorized_run(task.task_id)
+    file.write('{"task": ' + task.model_dump_json(exclude_none=True))
+    file.write(', "request": ' + (run.model_dump_json() if run else "null"))
+    file.write(', "events": [')
+    separator = ""
+    for event in store.events(task.task_id):
+        file.write(separator + json.dumps(event))
+        separator = ", "
+    file.write("]")
+    if with_output:
+        file.write(', "output": "')
+        for text in _text(store, task.task_id):
+            file.write(json.dumps(text)[1:-1])
+        file.write('"')
+    file.write("}\n")
+
+
+def _text(store: Store, task_id: str) -> Iterator[str]:
+    # What is not UTF-8 is kept as Python keeps it, byte by byte: surrogateescape gives the same bytes back.
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    offset = 0
+    while chunk := store.output(task_id, offset, _CHUNK_BYTES):
+        offset += len(chunk)
+        yield decoder.decode(chunk)
+    yield decoder.decode(b"", final=True)

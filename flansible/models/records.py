@@ -1,0 +1,84 @@
+"""What store keeps: the states of a task, the authorized run and its secrets, one event. Frozen; JSON in Redis."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Kind = Literal["adhoc", "playbook", "git"]
+Verdict = Literal["ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored"]
+VariablesPart = dict[str, JsonValue] | str
+
+
+class State(StrEnum):
+    """The precise state of a task."""
+
+    QUEUED = "queued"  # recorded and enqueued; no worker has claimed it
+    RUNNING = "running"  # claimed by exactly one worker
+    SUCCEEDED = "succeeded"  # Ansible (or git) ended with 0 and did execute what was asked
+    FAILED = "failed"  # Ansible (or git) said no: its exit code is in returncode
+    CANCELED = "canceled"  # ended on a user's request
+    TIMED_OUT = "timed_out"  # ended because its deadline passed
+    LOST = "lost"  # the worker or the machine died while it ran
+    ERROR = "error"  # Flansible failed before or around Ansible
+
+
+FINAL_STATES = frozenset(State) - {State.QUEUED, State.RUNNING}
+
+# What old clients poll: PROGRESS means "ask again", anything else is final.
+STATUS_WORDS = {
+    State.QUEUED: "PROGRESS",
+    State.RUNNING: "PROGRESS",
+    State.SUCCEEDED: "SUCCESS",
+    State.FAILED: "FLANSIBLE_TASK_FAILURE",
+    State.CANCELED: "CANCELED",
+    State.TIMED_OUT: "TIMEOUT",
+    State.LOST: "LOST",
+    State.ERROR: "CELERY_FAILURE",
+}
+
+
+class Record(BaseModel):
+    """A frozen record that store keeps as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Secrets(Record):
+    """What only the run may read: sealed while it waits, given out once. Never in a record, a message or a log."""
+
+    connection_password: str | None = Field(default=None, repr=False)
+    become_password: str | None = Field(default=None, repr=False)
+    vault_passwords: dict[str, str] = Field(default_factory=dict, repr=False)
+    private_key: str | None = Field(default=None, repr=False)
+
+
+class Step(Record):
+    """One program of a run, as a command line that is never put on a command line.
+
+    `extra_vars` and `data_only` serve users other than admin: their strings are data, Ansible templates none of them.
+    """
+
+    program: Literal["ansible", "ansible-playbook", "git"]
+    argv: tuple[str, ...]
+    cwd: str
+    extra_vars: tuple[VariablesPart, ...] = ()
+    data_only: bool = False
+    environment: dict[str, str] = {}
+
+
+class AuthorizedRun(Record):
+    """What flansible.authorization let through. Only this can be submitted: the check cannot be skipped."""
+
+    kind: Kind
+    user: str
+    summary: str = Field(description="One line for people, without secrets: user, kind, what, on which hosts.")
+    steps: tuple[Step, ...] = Field(min_length=1)
+    time_limit: int | None = Field(default=None, description="Seconds; beside CELERY_TASK_TIMEOUT, the shorter counts.")
+    on_lost: Literal["fail", "requeue"] = "fail"
+    locks: tuple[str, ...] = Field(default=(), description="Two tasks that share one never run together.")
+    max_running: int = Field(default=0, description="Runs this user may have side by side; 0: no limit.")
+    max_queued: int = Field(default=0, description="Tasks this user may have waiting; 0: no limit.")
+    secrets: Secrets | None = Field(default=None, exclude=True, repr=False)

@@ -1,0 +1,164 @@
+"""Replies of the API, one model each; the docs are generated from them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from flansible.models.records import Kind, Record, State, Verdict
+
+
+class Accepted(Record):
+    """Reply to a submission (202)."""
+
+    task_id: str = Field(description="Public id of the task.")
+    status_url: str = Field(description="Where to ask for its status.")
+    output_url: str = Field(description="Where to read its output.")
+
+
+class TaskStatus(Record):
+    """Reply of `ansibletaskstatus`: one task, now."""
+
+    task_id: str = Field(description="Public id of the task.")
+    Status: str = Field(
+        description="`PROGRESS` while queued or running; anything else is final: `SUCCESS`, `FLANSIBLE_TASK_FAILURE`, "
+        "`CANCELED`, `TIMEOUT`, `LOST`, `CELERY_FAILURE: why`."
+    )
+    state: State = Field(
+        description="`queued`, `running`, `succeeded`, `failed`, `canceled`, `timed_out`, `lost` or `error`."
+    )
+    description: str = Field(description="The state in words, with the cause when it did not succeed.")
+    returncode: int | None = Field(None, description="Exit code of Ansible or git, once there is one.")
+    user: str = Field(description="Who submitted it.")
+    kind: Kind = Field(description="`adhoc`, `playbook` or `git`.")
+    summary: str = Field(description="What was asked for, in one line.")
+    submitted_at: str = Field(description="RFC 3339, UTC.")
+    started_at: str | None = Field(None, description="RFC 3339, UTC; null while queued.")
+    finished_at: str | None = Field(None, description="RFC 3339, UTC; null until final.")
+    queue_position: int | None = Field(None, description="Only while queued: 1 is next.")
+    reason: str | None = Field(
+        None,
+        description="Only while queued, why it waits: `no_worker`, `workers_busy`, `user_limit`, "
+        "`locked_by: <task_id>`, or `starting`.",
+    )
+    expected_start: str | None = Field(
+        None, description="Only while queued, RFC 3339, UTC: an estimate from how long the latest runs took."
+    )
+    attempt: int | None = Field(None, description="Only after it was lost and queued again: which start this is.")
+    ended: list[str] | None = Field(
+        None, description="Only when processes were ended before their time: each as `name (pid)`."
+    )
+
+
+class TaskList(Record):
+    """Reply of `ansibletasks`: newest first."""
+
+    tasks: list[TaskStatus] = Field(description="One page of tasks, newest first.")
+    next_before: int | None = Field(None, description="Pass as `before` for the next page; null on the last.")
+
+
+class Event(Record):
+    """One thing that happened. What an event of its kind does not have is left out."""
+
+    seq: int = Field(description="1, 2, 3 … without a gap, over all attempts.")
+    event: Literal["play_start", "task_start", "host_result", "stats", "restart", "missing", "final"] = Field(
+        description="`final`: the last one of every task; `restart`: lost and begun again; `missing`: Redis lost it."
+    )
+    time: str | None = Field(None, description="When it happened; RFC 3339, UTC.")
+    play: str | None = Field(None, description="Name of the play.")
+    task: str | None = Field(None, description="Name of the play task.")
+    module: str | None = Field(None, description="Action of the play task.")
+    handler: bool | None = Field(None, description="True where the play task is a handler.")
+    host: str | None = Field(None, description="Host (`host_result`).")
+    verdict: Verdict | None = Field(None, description="How it went on this host (`host_result`).")
+    duration_seconds: float | None = Field(None, description="From start on this host to result.")
+    result: dict[str, Any] | None = Field(None, description="The module's result; hidden where no_log is set.")
+    stats: dict[str, dict[str, int]] | None = Field(None, description="Host to counts (`stats`).")
+    custom_stats: dict[str, Any] | None = Field(None, description="What `set_stats` collected (`stats`).")
+    state: State | None = Field(None, description="Final state of the task (`final`).")
+    returncode: int | None = Field(None, description="Exit code (`final`).")
+    description: str | None = Field(None, description="The state in words (`final`, `restart`).")
+    output_start: int = Field(description="First byte of the output that belongs to it.")
+    output_end: int = Field(description="The byte after the last; equal to the start when nothing was printed.")
+
+
+class EventPage(Record):
+    """Reply of `ansibletaskevents`."""
+
+    task_id: str = Field(description="Public id of the task.")
+    state: State = Field(description="State of the task.")
+    events: list[Event] = Field(description="Events in order of `seq`.")
+    next_after: int = Field(description="Pass as `after` to go on from here.")
+    final: bool = Field(description="Whether there is nothing after these: the task is final and this is the end.")
+
+
+class PlayTaskResult(Record):
+    """What one play task gave on one host."""
+
+    play: str = Field(description="Name of the play.")
+    task: str = Field(description="Name of the play task.")
+    module: str = Field(description="Action that ran.")
+    verdict: Verdict = Field(description="How it went.")
+    duration_seconds: float = Field(description="From start on this host to result.")
+    result: dict[str, Any] = Field(description="The module's result; hidden where no_log is set.")
+
+
+class TaskResult(Record):
+    """Reply of `ansibletaskresult`: one page of hosts; those with failures come first."""
+
+    task_id: str = Field(description="Public id of the task.")
+    state: State = Field(description="State of the task; results grow until it is final.")
+    returncode: int | None = Field(None, description="Exit code, once there is one.")
+    contacted: dict[str, list[PlayTaskResult]] = Field(description="Host to the results of its play tasks, in order.")
+    dark: dict[str, PlayTaskResult] = Field(description="Unreachable host to the result that says why.")
+    stats: dict[str, dict[str, int]] = Field(
+        description="Host to counts: ok, changed, unreachable, failures, skipped, rescued, ignored."
+    )
+    custom_stats: dict[str, Any] = Field(description="What `set_stats` collected.")
+    next_after: str | None = Field(None, description="Pass as `after` for the next page; null on the last.")
+
+
+class ListedPlaybook(Record):
+    """One playbook under `playbook_root`."""
+
+    playbook: str = Field(description="File name, as `ansibleplaybook` takes it.")
+    playbook_dir: str = Field(description="Absolute directory, as `ansibleplaybook` takes it.")
+
+
+class PlaybookList(Record):
+    """Reply of `listplaybooks`."""
+
+    playbooks: list[ListedPlaybook] = Field(description="Sorted by directory and name.")
+
+
+class PartHealth(Record):
+    """One part of the service."""
+
+    ok: bool = Field(description="Whether it answers.")
+    detail: str = Field(description="What was found.")
+
+
+class Health(Record):
+    """Reply of `health`: 200 when every needed part answers, else 503."""
+
+    status: Literal["ok", "degraded", "unavailable"] = Field(
+        description="`degraded`: works, but something wants attention."
+    )
+    version: str = Field(description="Version of Flansible.")
+    parts: dict[str, PartHealth] = Field(description="store, broker, workers, rbac.")
+
+
+class ErrorItem(Record):
+    """One faulty field."""
+
+    field: str = Field(description="Path of the field.")
+    message: str = Field(description="What is wrong with it.")
+
+
+class ErrorBody(Record):
+    """The one shape of every error reply."""
+
+    message: str = Field(description="What is wrong and what to do.")
+    code: str = Field(description="Stable word for programs.")
+    errors: list[ErrorItem] = Field(description="Faulty fields, when there are any.")

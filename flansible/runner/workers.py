@@ -1,0 +1,86 @@
+"""Ansible's worker processes, as a run needs them: one that cannot be started is noted, and none is left alone.
+
+Called in the run process, before Ansible starts any.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import psutil
+from ansible.executor.process.worker import WorkerProcess
+
+from flansible.runner import processes
+from flansible.runner.leftovers import RunFiles
+
+_PARENT_DIED = signal.SIGUSR2  # Ansible handles TERM, passing it on
+_PATIENCE_SECONDS = 2.0
+_KILL_SECONDS = 10.0
+
+
+class WorkerStarts:
+    """Notes when a worker process could not be started.
+
+    Ansible's strategy takes that for an abort, swallows it and ends with exit code 0 and nothing done: in a daemonic
+    process, or when no process can be forked.
+    """
+
+    def __init__(self) -> None:
+        self.failure: str | None = None
+
+    def watch(self) -> None:
+        """From now on, in this process."""
+        start = WorkerProcess.start
+
+        def watched_start(worker: WorkerProcess) -> None:
+            try:
+                start(worker)
+            except (EOFError, OSError, AssertionError) as error:
+                self.failure = f"Ansible could not start a worker process: {error}"
+                raise
+
+        WorkerProcess.start = watched_start
+
+
+def end_with_their_parents(files: RunFiles) -> None:
+    """Have this run end all it has started when its keeper dies, and each worker what it has when the run dies.
+
+    When one of them dies alone, keeper or fork server end what it leaves. When they die in one moment, nobody is left
+    to do it; and what ignores TERM, or has moved to a session of its own, would go on.
+    """
+    keeper, run = os.getppid(), os.getpid()
+    work = WorkerProcess.run
+
+    def end_run(_number: int, _frame: Any) -> None:
+        if os.getppid() == keeper:
+            return
+        signal.signal(_PARENT_DIED, signal.SIG_IGN)
+        for child in psutil.Process().children():
+            # A worker ends what is its own, and would do so without us: should we be killed now, nothing gets away.
+            processes.send(child, _PARENT_DIED)
+        processes.await_descendants(_PATIENCE_SECONDS)
+        processes.kill_descendants(_KILL_SECONDS)
+        files.remove()
+        os._exit(1)
+
+    def end_worker(_number: int, _frame: Any) -> None:
+        # A keeper that lives is our parent now, and about to end us: it is to see what there is to end.
+        if os.getppid() != keeper:
+            # Whoever is our parent next may die as well: that must not begin this anew, halfway through.
+            signal.signal(_PARENT_DIED, signal.SIG_IGN)
+            processes.kill_descendants(_KILL_SECONDS)
+            os._exit(1)
+
+    def supervised_work(worker: WorkerProcess) -> None:
+        signal.signal(_PARENT_DIED, end_worker)
+        processes.be_told_of_parents_death(_PARENT_DIED)
+        if os.getppid() == run:
+            work(worker)
+
+    WorkerProcess.run = supervised_work
+    signal.signal(_PARENT_DIED, end_run)
+    processes.be_told_of_parents_death(_PARENT_DIED)
+    if os.getppid() != keeper:
+        os._exit(1)

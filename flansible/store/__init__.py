@@ -1,0 +1,93 @@
+"""The only package that speaks Redis: task records, their output and events, and the indexes that list them.
+
+| key                                 | type   | written by  | holds                                       | expiry    |
+|-------------------------------------|--------|-------------|---------------------------------------------|-----------|
+| flansible:task:<id>                 | hash   | web, worker | the record: state, times, counts            | retention |
+| flansible:task:<id>:run             | string | web         | the AuthorizedRun as JSON                   | retention |
+| flansible:task:<id>:secrets         | string | web         | sealed secrets; gone once read, or final    | read once |
+| flansible:task:<id>:output:<n>      | string | worker      | output bytes, 4 MiB a segment               | retention |
+| flansible:task:<id>:colours:<n>     | string | worker      | 16 bytes a colour: offset, SGR code         | retention |
+| flansible:task:<id>:events          | stream | worker      | events; the entry id is `<seq>-0`           | retention |
+| flansible:task:<id>:hosts           | zset   | worker      | hosts with results; those that failed first | retention |
+| flansible:task:<id>:by_host         | zset   | worker      | `<length>:<host>\\0<seq>` of each result    | retention |
+| flansible:idempotency:<user>:<key>  | hash   | web         | the task that a client's key stands for     | 24 hours  |
+| flansible:sequence                  | string | web         | counter of tasks; orders the indexes        | none      |
+| flansible:tasks                     | zset   | web         | every task id by sequence                   | pruned    |
+| flansible:tasks:user:<user>         | zset   | web         | a user's task ids                           | pruned    |
+| flansible:tasks:state:<state>       | zset   | every move  | task ids in a state                         | pruned    |
+| flansible:tasks:user:<user>:<state> | zset   | every move  | a user's task ids in a state                | pruned    |
+| flansible:expiring                  | zset   | final move  | final task ids by when they expire          | pruned    |
+| flansible:stored_bytes              | string | final move  | bytes of all final tasks                    | none      |
+| flansible:durations                 | hash   | final move  | mean seconds of the latest runs             | none      |
+| flansible:unsent                    | zset   | web         | queued tasks not known to be on the queue   | pruned    |
+| flansible:leases                    | zset   | worker      | running task ids by when they lapse         | pruned    |
+| flansible:locks                     | hash   | claim       | lock name to the running task that has it   | its end   |
+| flansible:waiting                   | set    | claim       | names of the lines below that are not empty | pruned    |
+| flansible:waiting:lock:<name>       | zset   | claim       | queued task ids that wait for a lock        | pruned    |
+| flansible:waiting:user:<user>       | zset   | claim       | ... for a run of their user to end          | pruned    |
+| flansible:workers                   | zset   | worker      | workers by when they lapse                  | an hour   |
+| flansible:workers:slots             | hash   | worker      | worker to how many runs it carries          | an hour   |
+
+retention: set when the task becomes final. pruned: entries go when their task does. Beside the keys, each change is
+told on the channel `flansible:changed:<id>`.
+
+Every step that decides something is one Lua script, so two processes can never both win. Redis' errors become
+StoreUnavailable here and nowhere else. Called by web (any thread) and by the worker's threads.
+"""
+
+from flansible.store.changes import Changes
+from flansible.store.connection import now
+from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
+from flansible.store.recordings import (
+    Appended,
+    Batch,
+    ColourMark,
+    Position,
+    Progress,
+    Recordings,
+    StoredEvent,
+)
+from flansible.store.tasks import (
+    LEASE_SECONDS,
+    MOVES,
+    Claim,
+    Idempotency,
+    Moved,
+    Refusal,
+    Retention,
+    Submitted,
+    TaskPage,
+    Woken,
+)
+
+__all__ = [
+    "LEASE_SECONDS",
+    "MAX_ATTEMPTS",
+    "MOVES",
+    "Appended",
+    "Batch",
+    "Changes",
+    "Claim",
+    "ColourMark",
+    "Idempotency",
+    "Moved",
+    "Position",
+    "Progress",
+    "Refusal",
+    "Retention",
+    "Run",
+    "Store",
+    "StoredEvent",
+    "Submitted",
+    "TaskPage",
+    "Woken",
+    "now",
+]
+
+
+class Store(Leases, Recordings):
+    """Records in one Redis. Opens no connection until first used; safe to share between threads, not across a fork."""
+
+    def changes(self) -> Changes:
+        """A subscription of its own, for one thread."""
+        return Changes(self._redis)

@@ -1,0 +1,73 @@
+"""What changes, as it changes: Redis tells of each task that has new output or events or another state."""
+
+from __future__ import annotations
+
+import time
+
+import redis
+
+from flansible.errors import StoreUnavailable
+from flansible.store.connection import CONNECT_TIMEOUT_SECONDS, PREFIX, text, translated
+
+_CHANNEL = f"{PREFIX}changed:"
+
+
+class Changes:
+    """One subscription, for one thread. After Redis was away every followed task is told: something may be missed."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pubsub = client.pubsub()  # type: ignore[no-untyped-call]
+        self._followed: set[str] = set()
+        self._unconfirmed: set[str] = set()
+        self._changed: set[str] = set()
+
+    def follow(self, task_id: str) -> None:
+        """What changes from now on is told. Raises StoreUnavailable; the wish is kept and tried again by `wait`."""
+        self._followed.add(task_id)
+        self._unconfirmed.add(task_id)
+        with translated():
+            self._subscribe()
+
+    def unfollow(self, task_id: str) -> None:
+        """Nothing more is told of this task, even when StoreUnavailable is raised."""
+        for tasks in (self._followed, self._unconfirmed, self._changed):
+            tasks.discard(task_id)
+        with translated():
+            self._pubsub.unsubscribe(_CHANNEL + task_id)
+
+    def wait(self, seconds: float) -> set[str]:
+        """The followed tasks that have changed, as soon as one has; none when nothing did in time.
+
+        Raises StoreUnavailable at once while Redis is away.
+        """
+        give_up_at = time.monotonic() + seconds
+        with translated():
+            self._subscribe()
+            while True:
+                left = 0.0 if self._changed else max(0.0, give_up_at - time.monotonic())
+                if not self._take(left) and left == 0.0:
+                    changed, self._changed = self._changed, set()
+                    return changed
+
+    def close(self) -> None:
+        self._pubsub.close()
+
+    def _subscribe(self) -> None:
+        """Until Redis has confirmed it: else a change that comes at once could be missed."""
+        for task_id in self._unconfirmed:
+            self._pubsub.subscribe(_CHANNEL + task_id)
+        while self._unconfirmed:
+            if not self._take(CONNECT_TIMEOUT_SECONDS):
+                raise StoreUnavailable("Redis does not answer: a subscription is not confirmed")
+
+    def _take(self, seconds: float) -> bool:
+        """Whether there was anything to read."""
+        message = self._pubsub.get_message(timeout=seconds)
+        if message is None:
+            return False
+        task_id = text(message["channel"]).removeprefix(_CHANNEL)
+        if message["type"] == "subscribe" and task_id in self._unconfirmed:
+            self._unconfirmed.discard(task_id)
+        elif message["type"] in ("message", "subscribe"):  # nobody asked for the latter: the connection is a new one
+            self._changed |= self._followed & {task_id}
+        return True

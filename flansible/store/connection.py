@@ -1,0 +1,114 @@
+"""The connection to Redis, how keys are named, and the border at which its errors become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.retry import Retry
+
+from flansible.errors import StoreUnavailable
+from flansible.models import State
+
+PREFIX = "flansible:"
+CONNECT_TIMEOUT_SECONDS = 2.0
+REPLY_TIMEOUT_SECONDS = 10.0
+
+
+def now() -> str:
+    """This moment as RFC 3339 in UTC, to the millisecond."""
+    return timestamp(datetime.now(UTC))
+
+
+def timestamp(moment: datetime) -> str:
+    """As every time in a record: RFC 3339 in UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Redis' errors become StoreUnavailable."""
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        raise StoreUnavailable(f"Redis does not answer: {error}") from error
+
+
+def task_key(task_id: str, part: str = "") -> str:
+    return f"{PREFIX}task:{task_id}:{part}" if part else f"{PREFIX}task:{task_id}"
+
+
+def index_name(user: str | None, state: State | None) -> str:
+    """Without the prefix: the index that lists a user's tasks (None: everybody's) in a state (None: any)."""
+    if user is None:
+        return f"tasks:state:{state}" if state else "tasks"
+    return f"tasks:user:{user}:{state}" if state else f"tasks:user:{user}"
+
+
+def text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def encoded(value: str | int | float | bytes) -> int | float | bytes:
+    """Ansible makes half a surrogate pair of a byte that is not UTF-8, in a host's name: the record goes on with it."""
+    return value.encode(errors="backslashreplace") if isinstance(value, str) else value
+
+
+class Connection:
+    """One Redis. Opens no connection until first used; safe to share between threads, not across a fork."""
+
+    def __init__(self, url: str, reply_timeout_seconds: float = REPLY_TIMEOUT_SECONDS) -> None:
+        """url: redis://, rediss:// or redis+socket:// (Celery's spelling of a Unix socket)."""
+        # No silent retries but one, for a connection that went stale: each caller knows better whether to answer 503
+        # or to keep its data and try again.
+        self._redis: redis.Redis = redis.Redis.from_url(
+            url.replace("redis+socket://", "unix://", 1),
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_timeout=reply_timeout_seconds,
+            retry=Retry(NoBackoff(), 1),
+            health_check_interval=0,
+        )
+        self._scripts: dict[str, Script] = {}
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._redis.close()
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable when Redis does not answer."""
+        with translated():
+            self._redis.ping()
+
+    def server_settings(self) -> dict[str, str]:
+        """What decides whether records survive: redis_version, appendonly, maxmemory, maxmemory-policy, save.
+
+        A managed Redis may forbid CONFIG; then `save` is missing, which INFO does not tell.
+        """
+        with translated():
+            info = self._redis.info()
+            found = {
+                "redis_version": str(info.get("redis_version", "")),
+                "appendonly": "yes" if info.get("aof_enabled") else "no",
+                "maxmemory": str(info.get("maxmemory", 0)),
+                "maxmemory-policy": str(info.get("maxmemory_policy", "")),
+            }
+            try:
+                found["save"] = str(self._redis.config_get("save").get("save", ""))
+            except redis.ResponseError:
+                return found
+            return found
+
+    def _script(self, source: str) -> Script:
+        if source not in self._scripts:
+            self._scripts[source] = self._redis.register_script(source)
+        return self._scripts[source]
+
+    def _run(self, source: str, *args: str | int | float | bytes) -> Any:
+        """What one of the Lua scripts answers."""
+        with translated():
+            return self._script(source)(args=[encoded(arg) for arg in args])

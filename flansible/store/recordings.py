@@ -1,0 +1,177 @@
+"""What a run leaves: its output in segments, its colours, its events; written by one supervisor, read by anyone."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flansible.models import State
+from flansible.store import recording_scripts as scripts
+from flansible.store.connection import Connection, encoded, task_key, text, translated
+from flansible.store.lua import SEGMENT_BYTES
+
+_COLOUR = struct.Struct(">Q8s")  # the longest code Ansible makes is 38;5;255
+_EVENT_PAGE = 500
+_PAGE_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ColourMark:
+    """From `offset` (plain bytes of output) on, text has the colour of this SGR code; "0" ends a colour."""
+
+    offset: int
+    code: str
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event as a run tells it. host: whose result it is; failed: whether that host comes first in the results."""
+
+    json: str
+    host: str = ""
+    failed: bool = False
+    is_stats: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much of a task is stored; events_end: the output offset at which its last event ends."""
+
+    output_bytes: int = 0
+    colours: int = 0
+    events: int = 0
+    events_end: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """New output and events of a run, and what goes before them, so that storing them twice changes nothing.
+
+    events_end: the output offset at which the last of the events ends.
+    """
+
+    before: Progress
+    output: bytes
+    events: tuple[StoredEvent, ...]
+    colours: tuple[ColourMark, ...] = ()
+    events_end: int = 0
+
+
+@dataclass(frozen=True)
+class Appended:
+    """The answer to a batch. standing: `running` (it is stored), `gap` (more was lost than it brings; nothing is
+    stored), or what the task is instead: a state, `missing`, or `begun again` by another worker."""
+
+    standing: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a task is, for those who follow it. state None: it is unknown."""
+
+    state: State | None
+    output_bytes: int
+    events: int
+
+
+class Recordings(Connection):
+    """Part of Store."""
+
+    def append(self, task_id: str, claim: str, batch: Batch) -> Appended:
+        """Store new output and events in one round trip, while the task is running under this claim."""
+        colours = b"".join(_COLOUR.pack(mark.offset, mark.code.encode()) for mark in batch.colours)
+        events: list[str | int] = []
+        for event in batch.events:
+            events += [event.json, event.host, 0 if event.failed else 1, "stats" if event.is_stats else ""]
+        before = batch.before
+        answer: Any = self._run(
+            scripts.APPEND,
+            task_id,
+            claim,
+            before.output_bytes,
+            batch.output,
+            before.colours,
+            colours,
+            batch.events_end,
+            before.events + 1,
+            *events,
+        )
+        return Appended(text(answer[0]), Progress(int(answer[1]), int(answer[2]), int(answer[3])))
+
+    def positions(self, task_ids: list[str]) -> dict[str, Position]:
+        """How far each of these tasks is, in one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for task_id in task_ids:
+            pipeline.hmget(task_key(task_id), ["state", "output_bytes", "events"])
+        with translated():
+            rows = pipeline.execute()
+        return {
+            task_id: Position(State(text(state)) if state else None, int(output or 0), int(events or 0))
+            for task_id, (state, output, events) in zip(task_ids, rows, strict=True)
+        }
+
+    def output_size(self, task_id: str) -> int:
+        """Bytes of output stored so far."""
+        with translated():
+            return int(self._redis.hget(task_key(task_id), "output_bytes") or 0)
+
+    def output(self, task_id: str, offset: int, max_bytes: int) -> bytes:
+        """Output from a byte offset on, at most so many bytes."""
+        size = SEGMENT_BYTES
+        # One transaction: a segment that grew after it was read would leave a hole before the next one.
+        pipeline = self._redis.pipeline(transaction=True)
+        end = offset + max_bytes
+        for number in range(offset // size, -(-end // size)):
+            base = number * size
+            first, last = max(offset - base, 0), min(end - base, size) - 1
+            pipeline.getrange(task_key(task_id, f"output:{number}"), first, last)
+        with translated():
+            return b"".join(pipeline.execute())
+
+    def colours(self, task_id: str, first: int, last: int) -> list[ColourMark]:
+        """The colour marks from output offset `first` to `last`, both included, in order."""
+        data: Any = self._run(scripts.COLOURS, task_id, first, last)
+        return [ColourMark(offset, code.rstrip(b"\0").decode()) for offset, code in _COLOUR.iter_unpack(data)]
+
+    def event_page(
+        self, task_id: str, after: int = 0, limit: int = _EVENT_PAGE, max_bytes: int = _PAGE_BYTES, host: str = ""
+    ) -> list[dict[str, Any]]:
+        """Events with a seq above `after`, in order, each with its `seq`: at most `limit` and, but for one, so many
+        bytes of JSON; of one host only when it is named."""
+        return _events(self._run(scripts.EVENTS, task_id, after, limit, max_bytes, host))
+
+    def events(self, task_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """All events with a seq above `after`, read page by page."""
+        while page := self.event_page(task_id, after):
+            yield from page
+            after = page[-1]["seq"]
+
+    def stats_event(self, task_id: str) -> dict[str, Any] | None:
+        """The event with the counts of every host, once there is one."""
+        with translated():
+            seq: Any = self._redis.hget(task_key(task_id), "stats_seq")
+        found = self.event_page(task_id, int(seq) - 1, 1) if seq else []
+        return found[0] if found else None
+
+    def hosts(self, task_id: str, first: int, limit: int) -> list[str]:
+        """Hosts with results, those with a failure before the others, each group by name; from a rank on."""
+        with translated():
+            found: Any = self._redis.zrange(task_key(task_id, "hosts"), first, first + limit - 1)
+        return [text(host) for host in found]
+
+    def host_events(self, task_id: str, hosts: list[str], limit: int, max_bytes: int) -> list[list[dict[str, Any]]]:
+        """For each of these hosts its first events, as `event_page`, in two round trips."""
+        with translated():
+            script = self._script(scripts.EVENTS)
+            pipeline = self._redis.pipeline(transaction=False)
+            for host in hosts:
+                script(args=[task_id, 0, limit, max_bytes, encoded(host)], client=pipeline)
+            return [_events(row) for row in pipeline.execute()]
+
+
+def _events(row: Any) -> list[dict[str, Any]]:
+    return [{"seq": int(seq), **json.loads(event)} for seq, event in zip(row[::2], row[1::2], strict=True)]

@@ -1,0 +1,174 @@
+"""Rounds, seeds and the table at the end of the chaos tests.
+
+`pytest tests/chaos --rounds 20` plays twenty rounds of each fault and stays away for up to a minute; without the option
+it is one round and a few seconds. CHAOS_SEED repeats what a seed gave: the same load and the same choice of victims.
+CHAOS_KEEP names a folder for the log and the processes of each round that failed.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import arena as arenas
+from tests.chaos.arena import Arena
+from tests.chaos.load import Jobs
+from tests.chaos.rounds import Fault, Figures, Round
+from tests.conftest import LEAK_PATIENCE_SECONDS, _belongings, _reap_orphans
+
+_SECONDS_PER_ROUND = 240
+LONGEST_AWAY_SECONDS = 60.0
+_figures: dict[str, list[Figures]] = {}
+_failed: dict[str, int] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos")
+    group.addoption("--rounds", type=int, default=1, help="rounds of each fault; from 20 on everything is larger")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of it: `rounds` of each fault, and whether there is time for large loads and long outages."""
+
+    rounds: int
+    seed: str
+
+    @property
+    def large(self) -> bool:
+        return self.rounds >= 20
+
+    def chance(self, *words: object) -> random.Random:
+        """What the seed gives for a fault and a round, whatever was played before."""
+        return random.Random("/".join(map(str, (self.seed, *words))))
+
+    def away_seconds(self, chance: random.Random, number: int) -> float:
+        """A few seconds; every fourth of many rounds a long time, the first of those the longest."""
+        if self.large and number % 4 == 0:
+            return LONGEST_AWAY_SECONDS if number == 0 else chance.uniform(16.0, LONGEST_AWAY_SECONDS)
+        return chance.uniform(2.0, 12.0) if self.large else chance.uniform(3.0, 5.0)
+
+
+def _rounds(config: pytest.Config) -> int:
+    # The option is unknown when pytest was started for all tests: it read its command line before this file.
+    return int(config.getoption("rounds", 1))
+
+
+_SEED = os.environ.get("CHAOS_SEED") or str(random.SystemRandom().randrange(10**6))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(os.path.dirname(__file__)):
+            item.add_marker(pytest.mark.timeout(_SECONDS_PER_ROUND * _rounds(config)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _figures:
+        return
+    terminalreporter.section(f"chaos, CHAOS_SEED={_SEED}")
+    terminalreporter.line("| fault | rounds | failed | tasks | lost | 503 | lines | back (s) | lost after (s) |")
+    terminalreporter.line("|---|---|---|---|---|---|---|---|---|")
+    for name, rows in _figures.items():
+        sums = [sum(getattr(row, key) for row in rows) for key in ("tasks", "lost", "refused", "lines")]
+        most = [max(getattr(row, key) for row in rows) for key in ("back_seconds", "lost_seconds")]
+        cells = [name, len(rows), _failed.get(name, 0), *sums, *(f"{seconds:.1f}" for seconds in most)]
+        terminalreporter.line("| " + " | ".join(map(str, cells)) + " |")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leaves_nothing_behind(_home: Path, _subreaper: None) -> Iterator[None]:
+    """Of each module in place of each test: its service lives from test to test, and is another one after a fault."""
+    before = _belongings(_home, False)
+    yield
+    give_up_at = time.monotonic() + LEAK_PATIENCE_SECONDS
+    while left := _belongings(_home, False).left_behind(before):
+        _reap_orphans(before)
+        if time.monotonic() > give_up_at:
+            pytest.fail("left behind by this module:\n" + "\n".join(left), pytrace=False)
+        gc.collect()
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> Scale:
+    return Scale(_rounds(request.config), _SEED)
+
+
+@dataclass
+class Players:
+    """Plays rounds on a service; where one has failed the next gets a new service."""
+
+    start: Callable[[], Arena]
+    scale: Scale
+    arena: Arena | None = None
+
+    def play(self, *faults: Fault, away: bool = False) -> None:
+        """As many rounds as are asked for, of these faults in turn; fails at the end with all that did not hold."""
+        violations = []
+        for number in range(self.scale.rounds):
+            fault = faults[number % len(faults)]
+            found = self._round(fault, number, away)
+            if found:
+                _failed[fault.name] = _failed.get(fault.name, 0) + 1
+                violations += [f"{fault.name}, round {number}: {line}" for line in found]
+        if violations:
+            header = f"CHAOS_SEED={self.scale.seed}, {len(violations)} violations"
+            pytest.fail("\n".join((header, *violations)), pytrace=False)
+
+    def _round(self, fault: Fault, number: int, away: bool) -> list[str]:
+        arena, scale = self.ready(), self.scale
+        chance = scale.chance(fault.name, number)
+        away_seconds = scale.away_seconds(chance, number) if away else 0.0
+        this = Round(arena, fault, chance, away_seconds, *((10, 4.0) if scale.large else (3, 2.0)))
+        try:
+            this.play()
+        except Exception as error:
+            this.violations.append(f"the round was not played to its end: {type(error).__name__}: {error}")
+            this.violations.append(f"the end of the service's log: {arena.log_end()}")
+        _figures.setdefault(fault.name, []).append(this.figures)
+        if this.violations:
+            arenas.keep_evidence(arena, f"{fault.name}-{number}".replace(" ", "-"))
+            self.end()
+        return this.violations
+
+    def ready(self) -> Arena:
+        if self.arena is None:
+            self.arena = self.start()
+            jobs = Jobs(self.arena.root, random.Random(0))
+            made = [jobs.on_two_hosts(), jobs.adhoc(), jobs.short(), jobs.short()]
+            try:
+                arenas.warm_up(self.arena, [(job.route, job.body) for job in made])
+            except BaseException:
+                arenas.keep_evidence(self.arena, "warm-up")
+                self.end()
+                raise
+        return self.arena
+
+    def end(self) -> None:
+        """Throw away a service that is not as it should be."""
+        if self.arena is not None:
+            self.arena.scrap()
+            self.arena = None
+
+    def stop(self) -> None:
+        if self.arena is not None:
+            arena, self.arena = self.arena, None
+            try:
+                assert arena.stop() < 10
+            except BaseException:
+                arena.scrap()
+                raise
+
+
+def playing(players: Players) -> Iterator[Players]:
+    """The body of a module's fixture: stops what is there at the end."""
+    yield players
+    players.stop()

@@ -1,0 +1,158 @@
+"""Runs of the real fork server seen at their pipes: every frame and every byte, without supervisor or store."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from flansible import wire
+from flansible.worker.forkservers import ForkServers
+from tests.conftest import eventually
+
+COLOUR_MARK = "\U00100000"
+_MARKS = re.compile(COLOUR_MARK.encode() + rb"\[[0-9;]*m")
+_READ_BYTES = 1 << 18
+
+
+class DirectRun:
+    """One run under way; leaving the `with` block ends it, if it has not ended."""
+
+    def __init__(
+        self,
+        servers: ForkServers,
+        place: Path,
+        *argv: str,
+        program: str = "ansible-playbook",
+        environment: dict[str, str] | None = None,
+        deaf: bool = False,
+    ) -> None:
+        """deaf: nobody reads the events, whose pipe is closed at once."""
+        self.frames: list[wire.Frame] = []
+        self.said: list[wire.Frame] = []
+        self._output = bytearray()
+        self._channel, theirs = socket.socketpair()
+        output, output_end = os.pipe2(os.O_CLOEXEC)
+        events, events_end = os.pipe2(os.O_CLOEXEC)
+        servers.launch(str(place), environment or {}, theirs, output_end, events_end)
+        theirs.close()
+        os.close(output_end)
+        os.close(events_end)
+        self._pipes = [output] if deaf else [output, events]
+        if deaf:
+            os.close(events)
+        request = {
+            "type": "run",
+            "program": program,
+            "argv": argv,
+            "cwd": str(place),
+            "extra_vars": [],
+            "data_only": False,
+            "environment": environment or {},
+            "secrets": None,
+            "grace_seconds": 0.2,
+            "colour_mark": COLOUR_MARK,
+        }
+        self._channel.sendall(wire.encode(request))
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def __enter__(self) -> DirectRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._thread.is_alive():
+            self.stop()
+        self.wait()
+        self._channel.close()
+        for descriptor in self._pipes:
+            os.close(descriptor)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the run."""
+        started = eventually(lambda: next((frame for frame in self.said if frame["type"] == "started"), None))
+        return int(started["pid"])
+
+    @property
+    def keeper(self) -> psutil.Process:
+        return psutil.Process(psutil.Process(self.pid).ppid())
+
+    @property
+    def exited(self) -> wire.Frame | None:
+        """The keeper's last word; None when it died."""
+        return next((frame for frame in self.said if frame["type"] == "exited"), None)
+
+    @property
+    def events(self) -> list[wire.Frame]:
+        return [frame for frame in self.frames if frame["type"] == "event"]
+
+    @property
+    def results(self) -> list[wire.Frame]:
+        return [frame for frame in self.events if frame["event"] == "host_result"]
+
+    @property
+    def end(self) -> wire.Frame:
+        return next(frame for frame in self.frames if frame["type"] == "end")
+
+    @property
+    def output(self) -> bytes:
+        """Without the colour marks: what offsets count."""
+        return _MARKS.sub(b"", bytes(self._output))
+
+    @property
+    def text(self) -> str:
+        return self.output.decode()
+
+    def stop(self) -> None:
+        try:
+            self._channel.sendall(wire.encode({"type": "stop", "grace_seconds": 0.2}))
+        except OSError:
+            pass  # the keeper is gone
+
+    def hang_up(self) -> None:
+        """Say no more, as a worker that was killed; what the keeper still says is read."""
+        self._channel.shutdown(socket.SHUT_WR)
+
+    def wait(self, seconds: float = 60.0) -> DirectRun:
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), self.text
+        return self
+
+    def texts(self) -> list[tuple[wire.Frame, str]]:
+        """Each event with the text between the event before it and itself."""
+        starts = [0, *(event["offset"] for event in self.events)]
+        pairs = zip(self.events, starts, strict=False)
+        return [(event, self.output[start : event["offset"]].decode()) for event, start in pairs]
+
+    def _read(self) -> None:
+        """Until the keeper's end of the channel is closed; then what is still in the pipes."""
+        frames, words = wire.FrameReader(), wire.FrameReader()
+        takers: dict[int, Any] = {self._pipes[0]: self._output.extend}
+        if len(self._pipes) == 2:
+            takers[self._pipes[1]] = lambda data: self.frames.extend(frames.feed(data))
+        for descriptor in takers:
+            os.set_blocking(descriptor, False)
+        open_descriptors = {self._channel.fileno(), *takers}
+        while self._channel.fileno() in open_descriptors:
+            for descriptor in select.select(open_descriptors, [], [])[0]:
+                data = os.read(descriptor, _READ_BYTES)
+                if not data:
+                    open_descriptors.discard(descriptor)
+                elif descriptor in takers:
+                    takers[descriptor](data)
+                else:
+                    self.said.extend(words.feed(data))
+        for descriptor in open_descriptors:
+            try:
+                while data := os.read(descriptor, _READ_BYTES):
+                    takers[descriptor](data)
+            except BlockingIOError:
+                continue

@@ -1,0 +1,167 @@
+"""A web server as `flansible web` runs it, over a real Redis, and runs that a test records itself, event by event."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from flansible.models import AuthorizedRun, State, Step
+from flansible.store import Batch, Progress, Store, StoredEvent
+from tests.conftest import eventually
+
+ADMIN, DEV = ("admin", "admin secret"), ("dev", "dev secret")
+
+_SERVE = """
+import json, sys
+from pathlib import Path
+from flansible.config import Settings
+from flansible.web import feeds, followers, server
+folder, redis_url, port, keep_alive_seconds, most = json.loads(sys.argv[1])
+feeds.Feed.keep_alive_seconds = keep_alive_seconds
+followers.MAX_FOLLOWERS = most
+base = Path(folder)
+server.serve(Settings(
+    CELERY_BROKER_URL=redis_url, CELERY_RESULT_BACKEND=redis_url, Flask_tcp_port=port, web_workers=1, web_threads=4,
+    playbook_root=base, rbac_file=base / "rbac.json", data_dir=base / "data", base_dir=base,
+))
+"""
+
+
+class WebServer:
+    """One web process of four threads; what it says is in `log`."""
+
+    def __init__(
+        self, folder: Path, redis_url: str, keep_alive_seconds: float = 0.2, most_followers: int = 300
+    ) -> None:
+        users = [{"user": name, "password": password, "inventories": []} for name, password in (ADMIN, DEV)]
+        (folder / "rbac.json").write_text(json.dumps({"rbac": users}))
+        (folder / "rbac.json").chmod(0o600)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "web.log"
+        given = json.dumps([str(folder), redis_url, self.port, keep_alive_seconds, most_followers])
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _SERVE, given], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        eventually(self._answers)
+
+    def client(self, auth: tuple[str, str] = ADMIN) -> httpx.Client:
+        """The caller closes it."""
+        return httpx.Client(base_url=self.url, auth=auth, timeout=20)
+
+    def connect(self, path: str, *headers: str, version: str = "HTTP/1.1", method: str = "GET") -> socket.socket:
+        """A request for a path, on a connection of its own of which nothing was read. The caller closes it."""
+        connection = socket.create_connection(("127.0.0.1", self.port), 20)
+        login = base64.b64encode(":".join(ADMIN).encode()).decode()
+        lines = [f"{method} {path} {version}", "Host: x", f"Authorization: Basic {login}", *headers, "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        return connection
+
+    def process(self) -> psutil.Process:
+        """The process that answers."""
+        [worker] = psutil.Process(self._process.pid).children()
+        return worker
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(20) == 0
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, self.log.read_text()
+        try:
+            return httpx.get(self.url, timeout=20).status_code == 404
+        except httpx.TransportError:
+            return False
+
+
+class RecordedRun:
+    """A task that is running, as its worker stores it."""
+
+    def __init__(self, store: Store, user: str = "admin", summary: str = "a run") -> None:
+        self._store = store
+        self.task_id = str(uuid.uuid4())
+        step = Step(program="ansible", argv=("--", "localhost"), cwd="/")
+        store.submit(self.task_id, AuthorizedRun(kind="adhoc", user=user, summary=summary, steps=(step,)))
+        store.claim(self.task_id, "worker", token=self.task_id)
+        self._progress = Progress()
+
+    def write(self, output: bytes = b"", *events: StoredEvent) -> None:
+        """Append output and the events that belong to it."""
+        self._store.renew_leases("worker", 1, [self.task_id])  # or the web server's reaper takes it for lost
+        end = self._progress.output_bytes + len(output)
+        appended = self._store.append(self.task_id, self.task_id, Batch(self._progress, output, events, events_end=end))
+        assert appended.standing == "running"
+        stored = appended.progress
+        self._progress = Progress(stored.output_bytes, stored.colours, stored.events, end)
+
+    def end(self, state: State = State.SUCCEEDED) -> None:
+        self._store.settle(self.task_id, state, "it ended", 0 if state is State.SUCCEEDED else 2)
+
+    @property
+    def events_path(self) -> str:
+        return f"/api/ansibletaskevents/{self.task_id}"
+
+    @property
+    def output_path(self) -> str:
+        return f"/api/ansibletaskoutput/{self.task_id}"
+
+
+def result(host: str, verdict: str = "ok", task: str = "ping", **of_module: Any) -> StoredEvent:
+    event = {
+        "event": "host_result",
+        "time": "2026-01-31T12:00:00.000Z",
+        "play": "all",
+        "task": task,
+        "module": "ping",
+        "host": host,
+        "verdict": verdict,
+        "duration_seconds": 0.1,
+        "result": {"changed": False, **of_module},
+        "output_start": 0,
+        "output_end": 0,
+    }
+    return StoredEvent(json.dumps(event), host, failed=verdict in ("failed", "unreachable"))
+
+
+def counts(**by_host: int) -> StoredEvent:
+    names = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ignored")
+    stats = {host: {name: ok if name == "ok" else 0 for name in names} for host, ok in by_host.items()}
+    event = {"event": "stats", "stats": stats, "custom_stats": {"word": 1}, "output_start": 0, "output_end": 0}
+    return StoredEvent(json.dumps(event), is_stats=True)
+
+
+def read_head(connection: socket.socket) -> tuple[str, bytes]:
+    """The status line and headers of a reply, and what has come of its body."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        more = connection.recv(65536)
+        assert more, got
+        got += more
+    head, _, body = got.partition(b"\r\n\r\n")
+    return head.decode(), body
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    got = b""
+    while more := connection.recv(1 << 20):
+        got += more
+    return got
+
+
+def descriptors(process: psutil.Process) -> int:
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
