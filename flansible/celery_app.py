@@ -33,6 +33,7 @@ PING_SECONDS = 1.5
 # Of a connection that was at rest: it may have died in its sleep, and that is no reason to refuse a task.
 _AT_ONCE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10
+_POOL_CONNECTIONS = 10  # at most, in a worker; a web process has one for each of its threads
 # An unacknowledged message is delivered again after this long. The claim makes that harmless; a day keeps it rare.
 _VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -97,7 +98,7 @@ def _defaults() -> dict[str, Any]:
         # RabbitMQ closes the channel of a consumer that leaves a message unacknowledged for half an hour.
         "broker_channel_error_retry": True,
         "broker_heartbeat": _HEARTBEAT_SECONDS,
-        "broker_pool_limit": found.web_threads,
+        "broker_pool_limit": max(_POOL_CONNECTIONS, found.web_threads),
         "broker_pool_acquire_timeout": REPLY_TIMEOUT_SECONDS,
         "broker_transport_options": _transport_options(found.broker_url),
         "include": ["flansible.worker.celery_task"],

@@ -26,7 +26,8 @@ STREAM = "text/event-stream"
 JSON = "application/json"
 RETRY_MILLISECONDS = 1000
 _READ_BYTES = 256 * 1024
-_MOST_READS = 16  # for one page: about 4 MiB are looked through
+_MOST_READS = 16  # for one page, which looks through about as much as it can hold
+_PAGE_BYTES = 4 * 1024 * 1024
 _MOST_EVENTS = 10**12 - 1
 _SEQ = re.compile(r"[0-9]{1,12}")
 _VERDICTS: tuple[str, ...] = get_args(Verdict)
@@ -153,13 +154,13 @@ class _Page(Feed):
 
     def read(self, store: Store, position: Position, most_reads: int) -> Piece:
         """The page, or what is left to look through for it."""
-        found: list[dict[str, Any]] = []
+        found: list[str] = []
         wanted = self.wanted
         for _ in range(most_reads):
             more, after = wanted.read(store, position, self.limit - len(found), _READ_BYTES)
-            found += more
+            found += (answers.dumps(answers.event(event)) for event in more)
             wanted = replace(wanted, after=after)
-            if len(found) == self.limit or after >= position.events:
+            if len(found) == self.limit or after >= position.events or sum(map(len, found)) > _PAGE_BYTES:
                 break
         page = replace(self, wanted=wanted, state=position.state or self.state)
         is_final = _is_over(position) and wanted.after >= position.events
@@ -168,17 +169,17 @@ class _Page(Feed):
     def give_up(self) -> Piece:
         return self._reply([], False)
 
-    def _reply(self, found: list[dict[str, Any]], is_final: bool) -> Piece:
-        """EventPage as JSON: made by hand, since what the store holds needs no second check."""
-        body = {
-            "task_id": self.task_id,
-            "state": self.state,
-            "events": [answers.event(event) for event in found],
-            "next_after": self.wanted.after,
-            "final": is_final,
+    def _reply(self, found: list[str], is_final: bool) -> Piece:
+        """EventPage as JSON, of events as JSON."""
+        fields = {
+            "task_id": answers.dumps(self.task_id),
+            "state": answers.dumps(self.state),
+            "events": f"[{','.join(found)}]",
+            "next_after": answers.dumps(self.wanted.after),
+            "final": answers.dumps(is_final),
         }
         headers = () if is_final else (self.address.next_page(after=self.wanted.after),)
-        return Piece(answers.dumps(body).encode() + b"\n", None, headers)
+        return Piece(f"{answers.json_object(fields)}\n".encode(), None, headers)
 
 
 @dataclass(frozen=True)

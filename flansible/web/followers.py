@@ -87,7 +87,8 @@ class Followers:
     def is_full(self) -> bool:
         """Whether one more would be too many. Asked before each `add`: threads that ask together may all come in."""
         # Half of the descriptors are for everyone else: without one for `accept`, gunicorn's process would end.
-        most = min(MAX_FOLLOWERS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = MAX_FOLLOWERS if descriptors == resource.RLIM_INFINITY else min(MAX_FOLLOWERS, descriptors // 2)
         line = self._line
         return (len(line.followers) if line else 0) + len(self._newcomers) >= most
 

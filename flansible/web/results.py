@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from flansible.models import PlayTaskResult, TaskStatus
 from flansible.store import Store
 from flansible.web import answers
-from flansible.web.answers import dumps
+from flansible.web.answers import dumps, json_object
 from flansible.web.auth import PrivateResource
 from flansible.web.bodies import query
 from flansible.web.services import services
@@ -101,20 +101,20 @@ class _Page:
         hosts = self.hosts
         if not self.cursor and len(stats) != self.rank:
             # Those of which there are counts but no results.
-            hosts = [*hosts, *(stats.keys() - set(_all_hosts(store, task.task_id)))]
+            hosts = [*hosts, *sorted(stats.keys() - set(_all_hosts(store, task.task_id)))]
         shown = {host: stats[host] for host in hosts if host in stats}
         contacted = {host: f"[{','.join(results)}]" for host, results in self.contacted.items()}
         fields = {
             "task_id": dumps(task.task_id),
             "state": dumps(task.state),
             "returncode": dumps(task.returncode),
-            "contacted": _object(contacted),
-            "dark": _object(self.dark),
+            "contacted": json_object(contacted),
+            "dark": json_object(self.dark),
             "stats": dumps(shown),
             "custom_stats": dumps(event.get("custom_stats", {})),
             "next_after": dumps(self.cursor or None),
         }
-        return _object(fields) + "\n"
+        return json_object(fields) + "\n"
 
     def _add(self, store: Store, task_id: str, host: str) -> bool:
         """Add what the host has; False when not all of it finds room."""
@@ -131,11 +131,6 @@ class _Page:
                 self.contacted.setdefault(host, []).append(text)
         self.rank, self.seq = self.rank + 1, 0
         return True
-
-
-def _object(fields: dict[str, str]) -> str:
-    """A JSON object of values that are JSON already."""
-    return "{" + ",".join(f"{dumps(name)}:{value}" for name, value in fields.items()) + "}"
 
 
 def _results(store: Store, task_id: str, host: str, after: int) -> Iterator[dict[str, Any]]:

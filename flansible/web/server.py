@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import socket
-from concurrent.futures import Future
 from typing import Any
 
 from gunicorn import util
@@ -37,8 +36,8 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     A duplicate of the descriptor would not do: gunicorn 27 ends a connection with shutdown(), which ends it for every
     descriptor, and then waits in its main thread, two seconds at most, for the client to close. So the descriptor is
-    taken out of gunicorn's socket object. What is left there is closed already, and `TConn.close` fails on it after
-    the connection was counted as gone, which `finish_request` would count again.
+    taken out of gunicorn's socket object. What is left there is closed, and gunicorn, which cannot close it, would
+    count the connection as gone twice.
     """
 
     wsgi: Any
@@ -57,11 +56,11 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         self.wsgi = with_socket
         self._followers = handover.followers_of(app)
 
-    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
+    def handle(self, conn: TConn) -> Any:
+        keep = super().handle(conn)
         if conn.sock.fileno() < 0:
-            self.nr_conns -= 1
-        else:
-            super().finish_request(conn, fs)
+            conn.close = lambda graceful=False: None
+        return keep
 
     def run(self) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,40 +149,214 @@ def test_a_second_service_on_the_same_data_is_refused(impatient: Service) -> Non
     assert "another `flansible up`" in refused(impatient.root, environ)
 
 
-def test_what_dies_is_started_again(impatient: Service) -> None:
-    for role in ("web", "worker"):
-        children = psutil.Process(impatient.process.pid).children()
-        victim = next(child for child in children if role in child.cmdline())
-        for process in [*victim.children(recursive=True), victim]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+def child(service: Service, role: str) -> psutil.Process:
+    """The process of one role that `flansible up` has started."""
+    for process in psutil.Process(service.process.pid).children():
+        words = process.cmdline()
+        if (role in words) if role != "redis" else ("unixsocket" in " ".join(words)):
+            return process
+    raise AssertionError(f"no {role}")
+
+
+@pytest.mark.parametrize("role", ["web", "worker", "redis"])
+def test_what_dies_is_started_again(impatient: Service, role: str) -> None:
+    """Killed alone: what it had started itself must not stand in its successor's way."""
+    for _ in range(2):
+        victim = child(impatient, role)
+        orphans = victim.children(recursive=True)
+        victim.kill()
+        eventually(lambda victim=victim: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
         eventually(lambda: healthy_again(impatient), 60)
         status, _ = impatient.run("ansiblecommand", {"module": "debug"})
         assert status["Status"] == "SUCCESS"
+        _, alive = psutil.wait_procs(orphans, timeout=10)
+        assert alive == []
+
+
+def test_a_web_process_that_dies_is_started_again(impatient: Service) -> None:
+    for process in child(impatient, "web").children():
+        process.kill()
+    eventually(lambda: healthy_again(impatient), 60)
+    assert impatient.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
+
+
+def test_flower_that_dies_is_started_again(place: Path) -> None:
+    lay_out(place)
+    port = free_port()
+    service = start_service(place, f"flower_tcp_port = {port}\n", ("--flower",))
+    try:
+        for _ in range(2):
+            eventually(lambda: is_answered(f"http://127.0.0.1:{port}/healthcheck"), 60)
+            child(service, "flower").kill()
+            eventually(lambda: not is_answered(f"http://127.0.0.1:{port}/healthcheck"))
+        eventually(lambda: is_answered(f"http://127.0.0.1:{port}/healthcheck"), 60)
+    finally:
+        assert service.stop() < 10
 
 
 def healthy_again(service: Service) -> bool:
+    return is_answered(f"{service.url}/api/health")
+
+
+def is_answered(url: str) -> bool:
     try:
-        return httpx.get(f"{service.url}/api/health", timeout=5).status_code == 200
+        return httpx.get(url, auth=("admin", "admin secret"), timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
 
 
-def test_a_stop_during_a_run_ends_the_run_and_says_so(place: Path) -> None:
+def test_a_stop_during_runs_ends_them_and_says_so(place: Path) -> None:
+    """Eight that do not want to end, as many as there are slots, and one behind them."""
     lay_out(place)
     service = start_service(place)
     mark = f"97{os.getpid()}.25"
-    task_id = service.submit("ansiblecommand", detached(mark))
-    eventually(lambda: len(sleepers(mark)) >= 4)
+    lost = [service.submit("ansiblecommand", detached(mark)) for _ in range(8)]
+    eventually(lambda: len(sleepers(mark)) >= 4 * 8, 60)
+    queued = service.submit("ansiblecommand", {"module": "debug"})
     assert service.stop() < 10
     assert sleepers(mark) == []
     again = start_service(place)
     try:
-        status = again.status(task_id)
-        assert (status["Status"], status["state"]) == ("LOST", "lost")
-        assert "worker was stopped" in status["description"]
+        for task_id in lost:
+            status = again.status(task_id)
+            assert (status["Status"], status["state"]) == ("LOST", "lost")
+            assert "worker was stopped" in status["description"]
+        assert again.wait(queued)["state"] == "succeeded"
     finally:
         assert again.stop() < 10
+
+
+def test_a_stop_waits_for_runs_as_long_as_it_is_told_to_and_the_web_server_shows_them(place: Path) -> None:
+    lay_out(place)
+    service = start_service(place, "drain_seconds = 60\n")
+    task_id = service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 4"})
+    eventually(lambda: service.status(task_id)["state"] == "running")
+    service.process.send_signal(signal.SIGTERM)
+    assert service.wait(task_id)["state"] == "succeeded"
+    assert service.process.wait(10) == 0
+    service.stop()
+
+
+def test_a_second_signal_ends_the_stop_at_once(place: Path) -> None:
+    lay_out(place)
+    service = start_service(place, "drain_seconds = 3600\n")
+    mark = f"93{os.getpid()}.25"
+    task_id = service.submit("ansiblecommand", detached(mark))
+    eventually(lambda: len(sleepers(mark)) >= 4)
+    service.process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert service.status(task_id)["state"] == "running"
+    later = service.submit("ansiblecommand", {"module": "debug"})  # taken, and kept for the next start
+    service.process.send_signal(signal.SIGINT)
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(10) == 0
+    assert sleepers(mark) == []
+    service.stop()
+    again = start_service(place)
+    try:
+        status = again.status(task_id)
+        assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
+        assert again.wait(later)["state"] == "succeeded"
+    finally:
+        assert again.stop() < 10
+
+
+@contextmanager
+def worker_by_hand(service: Service, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker started beside the service's own; killed in the end should it still be there."""
+    log = service.root / "worker.log"
+    with log.open("ab") as output:
+        worker = subprocess.Popen(
+            [str(Path(sys.executable).parent / command[0]), *command[1:]],
+            cwd=service.root,
+            env=service.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield worker
+    finally:
+        worker.kill()
+        worker.wait()
+    assert "Traceback" not in log.read_text()
+
+
+CELERY_WORKER = ("celery", "-A", "flansible.celery_app", "worker", "-n", "hand@%h")
+FLANSIBLE_WORKER = ("flansible", "worker", "--name", "hand")
+
+
+@pytest.fixture(scope="module")
+def busy() -> Iterator[Service]:
+    """A service whose own worker is taken up, and whose workers let runs go on for an hour when they are stopped."""
+    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    lay_out(root)
+    service = start_service(root, "worker_concurrency = 1\ndrain_seconds = 3600\n")
+    mark = f"36{os.getpid()}.25"
+    blocker = service.submit("ansiblecommand", {"module": "command", "module_args": f"sleep {mark}"})
+    eventually(lambda: sleepers(mark))
+    yield service
+    service.client().post(f"/api/ansibletaskcancel/{blocker}")
+    service.wait(blocker)
+    assert service.stop() < 10
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(
+    ("command", "signals"),
+    [
+        (CELERY_WORKER, "TERM TERM"),
+        (CELERY_WORKER, "INT INT QUIT INT"),
+        (CELERY_WORKER, "QUIT"),
+        (FLANSIBLE_WORKER, "TERM QUIT TERM"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_second_signal_to_a_worker_ends_its_runs_at_once(
+    busy: Service, command: tuple[str, ...], signals: str
+) -> None:
+    mark = f"92{os.getpid()}.25"
+    with worker_by_hand(busy, *command) as worker:
+        task_id = busy.submit("ansiblecommand", detached(mark))
+        eventually(lambda: len(sleepers(mark)) >= 4)
+        for name in signals.split():
+            worker.send_signal(getattr(signal, f"SIG{name}"))
+            time.sleep(0.4)
+        assert worker.wait(15) == 0
+        assert sleepers(mark) == []
+        status = busy.status(task_id)
+        assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
+
+
+def test_a_first_signal_to_a_worker_lets_its_run_end_and_leaves_what_waits(busy: Service) -> None:
+    with worker_by_hand(busy, *CELERY_WORKER) as worker:
+        task_id = busy.submit("ansiblecommand", {"module": "command", "module_args": "sleep 3"})
+        eventually(lambda: busy.status(task_id)["state"] == "running")
+        queued = busy.submit("ansiblecommand", {"module": "debug"})
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(30) == 0
+        assert busy.status(task_id)["state"] == "succeeded"
+        assert busy.status(queued)["state"] == "queued"
+    with worker_by_hand(busy, *CELERY_WORKER) as worker:
+        assert busy.wait(queued)["state"] == "succeeded"
+        worker.terminate()
+        worker.wait(15)
+
+
+def test_a_worker_told_to_stop_by_celery_control_drains_too(place: Path) -> None:
+    lay_out(place)
+    service = start_service(place, "drain_seconds = 1\n")
+    try:
+        task_id = service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 60"})
+        eventually(lambda: service.status(task_id)["state"] == "running")
+        celery = str(Path(sys.executable).parent / "celery")
+        words = [celery, "-A", "flansible.celery_app", "control", "shutdown"]
+        subprocess.run(words, cwd=place, env=service.environ, capture_output=True, timeout=30)
+        status = service.wait(task_id)
+        assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
+        eventually(lambda: healthy_again(service), 60)  # `up` has started another
+    finally:
+        assert service.stop() < 10
 
 
 def test_a_task_whose_worker_is_killed_becomes_lost_and_is_never_run_again(place: Path) -> None:
@@ -221,19 +395,27 @@ def test_a_task_whose_message_is_gone_is_run_all_the_same(place: Path) -> None:
         assert service.stop() < 10
 
 
-def test_when_up_itself_is_killed_everything_it_started_ends(place: Path) -> None:
+@pytest.mark.parametrize("drain_seconds", [2, 3600])
+def test_when_up_itself_is_killed_everything_ends_and_a_new_one_works_at_once(place: Path, drain_seconds: int) -> None:
     lay_out(place)
-    service = start_service(place)
+    config = f"drain_seconds = {drain_seconds}\nflower_tcp_port = {free_port()}\n"
+    service = start_service(place, config, ("--flower",))
     mark = f"96{os.getpid()}.25"
-    service.submit("ansiblecommand", detached(mark))
+    task_id = service.submit("ansiblecommand", detached(mark))
     eventually(lambda: len(sleepers(mark)) >= 4)
     tree = psutil.Process(service.process.pid).children(recursive=True)
     service.process.kill()
     service.process.wait()
-    _, alive = psutil.wait_procs(tree, timeout=20)
-    assert alive == []
-    assert sleepers(mark) == []
     service.stop()
+    again = start_service(place)  # waits for what the other has left
+    try:
+        _, alive = psutil.wait_procs(tree, timeout=10)
+        assert alive == []
+        assert sleepers(mark) == []
+        assert again.wait(task_id, seconds=40)["state"] == "lost"
+        assert again.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
+    finally:
+        assert again.stop() < 10
 
 
 def test_two_workers_share_twenty_tasks(place: Path) -> None:

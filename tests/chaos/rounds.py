@@ -224,16 +224,16 @@ class Round:
             what = f"{task_id} ({job.tag if job else 'its answer was lost'}) is {task['state']}: {task['description']}"
             if task["Status"] == "PROGRESS":
                 self._say(f"{what}, {time.time() - back_at:.0f} s after the service was back")
-            elif task["state"] == self.fault.ends_as and self._was_ended(struck, task, job):
+            elif task["state"] == self.fault.ends_as and self._was_ended(task, job):
                 self._ended.add(task_id)
                 self._check_ended(what, task, struck, back_at, watch.final_at[task_id])
             elif task["state"] != (job.state if job else "succeeded"):
                 self._say(what)
         self._check_victim(struck, watch)
 
-    def _was_ended(self, struck: Struck, task: dict[str, Any], job: Job | None) -> bool:
+    def _was_ended(self, task: dict[str, Any], job: Job | None) -> bool:
         """Whether it was the fault that brought about this state, which may be the one the job was made for."""
-        return job is None or task["state"] != job.state or self._hit(struck, job) and not self._has_ended(job)
+        return job is None or task["state"] != job.state or not self._has_ended(job)
 
     def _hit(self, struck: Struck, job: Job) -> bool:
         return any(pid in mark.pids for mark in marks(self.arena.root, job.tag) for pid in struck.pids)

@@ -99,22 +99,47 @@ class Service:
     def ask(self, path: str, auth: tuple[str, str] | None = ADMIN, method: str = "GET", **more: Any) -> httpx.Response:
         return httpx.request(method, self.flower_url + path, auth=auth, timeout=30, **more)
 
-    @property
-    def flower(self) -> psutil.Process:
-        return next(child for child in self.process.children() if child.cmdline()[4:5] == ["flower"])
+    def child(self, role: str) -> psutil.Process:
+        return next(child for child in self.process.children() if child.cmdline()[4:5] == [role])
+
+    def submit(self, seconds: float) -> str:
+        """A task that sleeps; there is one slot."""
+        body = {"module": "command", "module_args": f"sleep {seconds}"}
+        reply = httpx.post(f"{self.url}/api/ansiblecommand", json=body, auth=ADMIN, timeout=30)
+        assert reply.status_code == 202, reply.text
+        return str(reply.json()["task_id"])
+
+    def status(self, task_id: str) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.url}/api/ansibletaskstatus/{task_id}", auth=ADMIN, timeout=30).json())
+
+    def await_state(self, task_id: str, state: str) -> None:
+        eventually(lambda: self.status(task_id)["state"] == state, 30)
+
+    def revoke(self, task_id: str, auth: tuple[str, str] | None = ADMIN, **more: Any) -> httpx.Response:
+        return self.ask(f"/api/task/revoke/{task_id}", auth, "POST", **more)
 
 
 @pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis of our own that wants a password: it must not show either."""
+def redis_server_on_tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[psutil.Process, int]]:
+    """A Redis of our own that wants a password: it must not show either. Its process and its port."""
     program = redis_server.find_program()
     if program is None:
         missing("redis-server")
     (port,) = free_ports(1)
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", REDIS_PASSWORD]
-    with running([str(program), *options], tmp_path_factory.mktemp("redis")):
+    with running([str(program), *options], tmp_path_factory.mktemp("redis")) as process:
         eventually(lambda: listens(port))
-        yield f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
+        yield psutil.Process(process.pid), port
+
+
+@pytest.fixture(scope="module")
+def redis_process(redis_server_on_tcp: tuple[psutil.Process, int]) -> psutil.Process:
+    return redis_server_on_tcp[0]
+
+
+@pytest.fixture(scope="module")
+def redis_url(redis_server_on_tcp: tuple[psutil.Process, int]) -> str:
+    return f"redis://:{REDIS_PASSWORD}@127.0.0.1:{redis_server_on_tcp[1]}/0"
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +149,7 @@ def service(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     config = folder / "config.ini"
     config.write_text(
         f"[Default]\nCELERY_BROKER_URL = {redis_url}\nCELERY_RESULT_BACKEND = {redis_url}\n"
-        f"Flask_tcp_port = {port}\nflower_tcp_port = {flower_port}\n"
+        f"Flask_tcp_port = {port}\nflower_tcp_port = {flower_port}\nworker_concurrency = 1\n"
     )
     config.chmod(0o600)
     write_users(folder / "rbac.json", ADMIN, DEV)
@@ -244,13 +269,116 @@ def test_flowers_own_page_may_post(service: Service) -> None:
         assert service.ask("/tasks/datatable", method="POST", data=form, headers=headers).status_code == 200
 
 
-def test_flower_changes_nothing(service: Service, task_id: str) -> None:
-    """A task revoked in Flower would leave its record queued for ever."""
+def test_flowers_other_controls_are_refused(service: Service, task_id: str) -> None:
     worker = next(iter(service.ask("/api/workers?refresh=1").json()))
-    for path in (f"worker/shutdown/{worker}", f"task/revoke/{task_id}", "task/send-task/flansible.run"):
+    for path in (
+        f"worker/shutdown/{worker}",
+        f"worker/pool/restart/{worker}",
+        f"worker/pool/grow/{worker}",
+        f"worker/queue/cancel-consumer/{worker}?queue=flansible",
+        f"task/abort/{task_id}",
+        "task/send-task/flansible.run",
+        "task/apply/flansible.run",
+        "task/async-apply/flansible.run",
+        "task/rate-limit/flansible.run",
+        f"task/revoke/{task_id}/../../worker/shutdown/{worker}",
+        "task/revoke/",
+    ):
         reply = service.ask(f"/api/{path}", method="POST")
-        assert reply.status_code == 403
-        assert "ansibletaskcancel" in reply.text
+        assert reply.status_code == 403, path
+        assert "controls are off" in reply.text
+    assert service.ask(f"/api/task/revoke/{task_id}", method="PUT").status_code == 403
+    assert "Shut Down" not in service.ask(f"/worker/{worker}").text
+
+
+def test_a_queued_task_is_canceled_and_dropped(service: Service) -> None:
+    running = service.submit(60)
+    service.await_state(running, "running")
+    queued, last = service.submit(0), service.submit(0)
+    reply = service.revoke(queued, data={"terminate": "false"})  # as the page's button does
+    assert (reply.status_code, reply.json()) == (200, {"message": f"Canceled '{queued}'"})
+    status = service.status(queued)
+    assert (status["state"], status["description"]) == ("canceled", "canceled by admin before it started")
+    assert service.revoke(queued).status_code == 200  # asking again changes nothing
+    service.revoke(running)
+    service.await_state(last, "succeeded")
+    assert service.status(queued) == status
+    eventually(lambda: service.ask("/api/tasks").json()[queued]["state"] == "REVOKED")
+
+
+def test_a_run_is_ended(service: Service) -> None:
+    running = service.submit(60)
+    service.await_state(running, "running")
+    reply = service.revoke(running, data={"terminate": "true"})
+    assert (reply.status_code, reply.json()) == (200, {"message": f"Ending '{running}'"})
+    service.await_state(running, "canceled")
+    assert service.status(running)["description"].startswith("canceled by admin; ")
+    eventually(lambda: service.ask("/api/tasks").json()[running]["result"] == "'canceled'")
+
+
+def test_what_cannot_be_revoked_is_told(service: Service, task_id: str) -> None:
+    reply = service.revoke(task_id)
+    assert (reply.status_code, reply.text) == (409, "The task is final already: succeeded.")
+    for unknown in ("7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52", "nonsense", f"{task_id}:run", "%s", "{}"):
+        assert service.revoke(unknown).status_code == 404, unknown
+
+
+def test_only_admin_revokes_and_from_no_other_site(service: Service) -> None:
+    running = service.submit(60)
+    service.await_state(running, "running")
+    for auth in (None, DEV, ("admin", "wrong")):
+        assert service.revoke(running, auth).status_code == 401
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert service.revoke(running, headers=headers).status_code == 403
+    assert service.status(running)["state"] == "running"
+    assert service.revoke(running, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+    service.await_state(running, "canceled")
+
+
+def test_a_task_that_is_revoked_while_no_worker_is_up_never_runs(service: Service) -> None:
+    running = service.submit(60)
+    service.await_state(running, "running")
+    queued = service.submit(0)
+    worker = service.child("worker")
+    worker.suspend()
+    try:
+        assert service.revoke(queued).status_code == 200
+        assert service.status(queued)["state"] == "canceled"
+    finally:
+        worker.resume()
+    service.revoke(running)
+    after = service.submit(0)
+    service.await_state(after, "succeeded")
+    assert service.status(queued)["started_at"] is None
+
+
+def test_a_store_that_is_frozen_is_told(service: Service, redis_process: psutil.Process) -> None:
+    running = service.submit(60)
+    service.await_state(running, "running")
+    redis_process.suspend()
+    try:
+        reply = service.revoke(running)
+    finally:
+        redis_process.resume()
+    assert reply.status_code == 503
+    assert "not canceled" in reply.text
+    eventually(lambda: service.revoke(running).status_code == 200)
+    service.await_state(running, "canceled")
+
+
+def test_the_buttons_that_work_are_there(service: Service, task_id: str) -> None:
+    def buttons(shown: str) -> list[str]:
+        page = service.ask(f"/task/{shown}").text
+        return [name for name in ("task-revoke", "task-terminate") if f'id="{name}"' in page]
+
+    running = service.submit(60)
+    service.await_state(running, "running")
+    queued = service.submit(0)
+    eventually(lambda: buttons(running) == ["task-terminate"])
+    eventually(lambda: buttons(queued) == ["task-revoke"])
+    assert buttons(task_id) == []
+    service.revoke(running)
+    service.await_state(queued, "succeeded")
 
 
 def test_a_task_appears_with_a_readable_line(service: Service, task_id: str) -> None:
@@ -271,7 +399,7 @@ def test_no_secret_is_on_any_page(service: Service, task_id: str) -> None:
 
 
 def test_no_password_is_in_flowers_arguments_or_environment(service: Service) -> None:
-    flower = service.flower
+    flower = service.child("flower")
     assert "MARKER" not in " ".join(flower.cmdline())
     assert "MARKER" not in json.dumps(flower.environ())
     assert "MARKER" not in (service.folder / "log").read_text()

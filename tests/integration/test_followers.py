@@ -216,8 +216,9 @@ def test_a_follower_outlives_redis(own_redis: RedisServer, tmp_path: Path, backg
         run.write(b"before\n", result("before"))
         output = background.submit(lambda: follow(server, run.output_path, {"follow": "true"}))
         events = background.submit(lambda: follow(server, run.events_path, {}))
-        waiting = background.submit(lambda: follow(server, run.events_path, {"after": "1", "wait": "1.5"}, {}))
-        time.sleep(0.5)
+        waiting = background.submit(lambda: follow(server, run.events_path, {"after": "1", "wait": "4"}, {}))
+        eventually(lambda: server.clients() == 3)
+        time.sleep(1)  # until each has been handed over
         own_redis.kill()
         assert json.loads(waiting.result()) == {
             "task_id": run.task_id,
@@ -346,7 +347,7 @@ def test_a_server_that_stops_waits_for_no_follower_and_ends_none(
         _, body = read_head(connection)
         began = time.monotonic()
         server.stop()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8  # half a second on an idle machine
         # The client sees that there was more to come.
         assert body + read_to_end(connection) == b"4\r\none\n\r\n"
 

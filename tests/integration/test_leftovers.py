@@ -73,6 +73,11 @@ class Place:
         """Temp directories that are there."""
         return sorted(str(path) for place in (self.remote_tmp, self.tmpdir) for path in place.iterdir())
 
+    @property
+    def modules(self) -> list[str]:
+        """Those of modules; from 2.21 on the command line has one of its own beside them."""
+        return [path for path in self.left if Path(path).name.startswith("ansible")]
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
@@ -281,14 +286,14 @@ def test_what_others_have_is_not_touched(
     other = Place(place.folder, sys.executable)
     waiting = f"- wait_for: path={gate} timeout=60 sleep=1\n- copy: content=done dest={place.folder}/done"
     command = background_ansible(other, waiting)
-    eventually(lambda: len(other.left) == 4)
+    eventually(lambda: len(other.modules) == 4)
     with other.start(servers, waiting) as neighbour:
-        eventually(lambda: len(other.left) == 8)
+        eventually(lambda: len(other.modules) == 8)
         before = other.left
         for end in (cancel, kill_run, kill_keeper):
             with place.start(servers, f"- command: sleep {mark}") as run:
                 eventually(lambda: len(sleeping(mark)) == 2)
-                assert len(place.left) == 12, place.left
+                assert len(place.modules) == 12
                 end(run)
                 run.wait()
             eventually(lambda: place.left == before, 5)
@@ -332,7 +337,7 @@ def test_files_that_are_to_be_kept_are_kept(cold: ForkServers, place: Place, mar
 
 
 def test_what_modules_see_and_what_is_printed_has_the_command_lines_shape(servers: ForkServers, place: Place) -> None:
-    tasks = "- command: env\n- shell: ls -d $TMPDIR/*\n- debug: msg=after"
+    tasks = "- command: env\n- shell: ls -d $TMPDIR/ansible*\n- debug: msg=after"
     with place.start(servers, tasks, "-vvv", "--forks=1") as run:
         run.wait()
     argv = ["ansible-playbook", "-vvv", "--forks=1", *place.write(tasks)]

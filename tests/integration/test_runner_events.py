@@ -285,13 +285,14 @@ def test_a_result_of_ten_megabytes_is_left_out_and_the_text_is_the_command_lines
 ) -> None:
     plays = on_hosts(
         f"- name: much\n  shell: {MEGABYTES}; exit {{{{ 3 if inventory_hostname == 'h2' else 0 }}}}\n"
-        "  register: it\n  failed_when: false\n- debug: msg={{ it.stdout | length }}"
+        "  register: it\n  failed_when: false\n- debug: msg={{ it.stdout | length }}",
+        hosts="h1,h2",
     )
     run = ran(servers, place, plays, "--forks=1")
     expected = command_line(place, "ansible-playbook", "--forks=1", *written(place, plays))
     assert run.text == expected.stdout
     assert "WARNING" not in run.text
-    for event in run.results[:3]:
+    for event in run.results[:2]:
         result = event["result"]
         assert re.fullmatch(r"2\d{7} bytes of result; over the limit of 4194304", result["flansible_left_out"])
         rc = 3 if event["host"] == "h2" else 0
@@ -413,7 +414,7 @@ def test_what_no_log_hides_is_in_no_frame(servers: ForkServers, place: Path, ver
     run = ran(servers, place, SECRETS, verbosity)
     assert run.exited is not None and run.exited["returncode"] == 0, run.text
     told = {(event["task"], event["host"]): event["result"] for event in run.results}
-    assert len(told) == 2 * 10
+    assert len(told) == 10
     for (task, host), result in told.items():
         assert MARKER not in json.dumps(result), (task, host)
     assert MARKER not in json.dumps(run.frames)

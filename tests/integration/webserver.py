@@ -76,6 +76,11 @@ class WebServer:
         [worker] = psutil.Process(self._process.pid).children()
         return worker
 
+    def clients(self) -> int:
+        """How many are connected."""
+        connections = self.process().net_connections("tcp")
+        return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == self.port for one in connections)
+
     def stop(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
