@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import redis
@@ -10,6 +11,7 @@ from flansible.errors import StoreUnavailable
 from flansible.store.connection import CONNECT_TIMEOUT_SECONDS, PREFIX, text, translated
 
 _CHANNEL = f"{PREFIX}changed:"
+_GLANCE_SECONDS = 0.001
 
 
 class Changes:
@@ -49,8 +51,32 @@ class Changes:
                     changed, self._changed = self._changed, set()
                     return changed
 
+    def heard(self) -> set[str]:
+        """As `wait`, without waiting: for one who polls `socket` among other things."""
+        changed: set[str] = set()
+        if self._pubsub.connection is None:
+            return changed
+        if self.socket() is None:
+            changed |= self.wait(_GLANCE_SECONDS)
+        # Until nothing is left: what has been read off the socket does not make it readable again.
+        while self._can_read():
+            changed |= self.wait(_GLANCE_SECONDS)
+        return changed
+
+    def socket(self) -> socket.socket | None:
+        """Readable when there is something to hear. Another one after each new connection, None while there is none."""
+        connection = self._pubsub.connection
+        return None if connection is None else connection._get_socket()
+
     def close(self) -> None:
         self._pubsub.close()
+
+    def _can_read(self) -> bool:
+        try:
+            with translated():
+                return bool(self._pubsub.connection.can_read(timeout=0))
+        except StoreUnavailable:
+            return True  # the connection has ended: `wait` makes a new one
 
     def _subscribe(self) -> None:
         """Until Redis has confirmed it: else a change that comes at once could be missed."""

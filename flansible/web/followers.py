@@ -22,8 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flansible.errors import StoreUnavailable
-from flansible.store import Position, Store
-from flansible.web.ears import Ears
+from flansible.store import Changes, Position, Store
 from flansible.web.feeds import Feed, Head, Piece
 
 log = logging.getLogger(__name__)
@@ -149,11 +148,11 @@ class _Line:
 
     def _run(self) -> None:
         store = self._open_store()
-        ears = Ears(store.changes())
+        changes = store.changes()
         try:
             while not self._is_stopped:
                 try:
-                    self._round(store, ears)
+                    self._round(store, changes)
                 except Exception:
                     # The thread must live: later followers would wait for ever. These come back.
                     log.exception("all followers are cut off")
@@ -162,12 +161,12 @@ class _Line:
         finally:
             for follower in (*self.followers.values(), *self._newcomers):
                 follower.connection.close()
-            ears.close()
+            changes.close()
             store.close()
             self._epoll.close()
             os.close(self._wake)
 
-    def _round(self, store: Store, ears: Ears) -> None:
+    def _round(self, store: Store, changes: Changes) -> None:
         for descriptor, events in self._epoll.poll(self._pause_seconds()):
             if descriptor == self._wake:
                 os.eventfd_read(self._wake)
@@ -177,7 +176,7 @@ class _Line:
         self._ring()
         if time.monotonic() >= self._retry_at:
             try:
-                self._listen(ears)
+                self._listen(changes)
                 self._look(store)
                 self._give(store)
             except StoreUnavailable as error:
@@ -186,7 +185,7 @@ class _Line:
                 self._retry_at = self._look_at = time.monotonic() + RETRY_SECONDS
                 self._watch(None)
             else:
-                self._watch(ears.socket())
+                self._watch(changes.socket())
 
     def _pause_seconds(self) -> float | None:
         if not self._tasks and not self._alarms:
@@ -255,12 +254,12 @@ class _Line:
                     self._send(follower, follower.head.framed(follower.feed.keep_alive))
                 self._set_alarm(follower, now + follower.feed.keep_alive_seconds)
 
-    def _listen(self, ears: Ears) -> None:
-        for wishes, tell in ((self._to_unfollow, ears.unfollow), (self._to_follow, ears.follow)):
+    def _listen(self, changes: Changes) -> None:
+        for wishes, tell in ((self._to_unfollow, changes.unfollow), (self._to_follow, changes.follow)):
             for task_id in tuple(wishes):
                 tell(task_id)
                 wishes.discard(task_id)
-        self._stale |= ears.heard()
+        self._stale |= changes.heard()
 
     def _watch(self, heard_from: socket.socket | None) -> None:
         """Be woken by what is heard. A new connection may have the old one's number, which epoll has forgotten."""

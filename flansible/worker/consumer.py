@@ -34,7 +34,7 @@ _RUN: Any = bootsteps.RUN  # type: ignore[attr-defined]
 
 
 class Consumer(_CeleryConsumer):  # type: ignore[misc]
-    """Celery's, with three of its habits changed; each is a way in which a worker stops working for good."""
+    """Celery's, without the habits that keep a worker from working: for long, or for good."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "initial_prefetch_count": _PREFETCHED})

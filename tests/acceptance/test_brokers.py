@@ -154,7 +154,7 @@ def test_runs_outlive_a_broker_that_is_killed_and_what_waits_is_run_once(service
             assert service.wait(task_id, seconds=40)["state"] == "succeeded"
         before.update(some)
     assert service.status(long)["state"] == "running"
-    assert service.client().post(f"/api/ansibletaskcancel/{long}").status_code == 202
+    assert service.client().post(f"/api/ansibletaskcancel/{long}").is_success
     assert service.wait(long)["state"] == "canceled"
     assert mark.read_text() == "x\n" * len(before)
     listed = {task["task_id"] for task in service.client().get("/api/ansibletasks").json()["tasks"]}
@@ -195,6 +195,21 @@ def test_a_worker_can_be_stopped_while_the_broker_is_frozen(service: Service, br
     try:
         status = again.status(task_id)
         assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
+    finally:
+        assert again.stop() < 10
+
+
+def test_a_stop_leaves_what_waits_to_the_next_start(place: Path, broker: Broker) -> None:
+    """On RabbitMQ its message is at hand in the worker already."""
+    service = running(place, broker.url, "embedded", ONE_SLOT + "drain_seconds = 60\n")
+    long, queued = sleep(service, 4), sleep(service, 0)
+    eventually(lambda: service.status(long)["state"] == "running")
+    service.stop()
+    again = running(place, broker.url, "embedded")
+    try:
+        assert again.status(long)["state"] == "succeeded"
+        began = again.wait(queued, seconds=BACK_SECONDS)["started_at"]
+        assert began > again.status(long)["finished_at"]
     finally:
         assert again.stop() < 10
 

@@ -34,7 +34,7 @@ from tests.integration.webserver import (
 
 MOST_FOLLOWERS = 300
 STREAM = {"Accept": "text/event-stream"}
-THREADS_AT_MOST = 1 + 4 + 2  # gunicorn's own, those that answer, the reaper's, and one for all followers
+THREADS_AT_MOST = 1 + 4 + 1  # gunicorn's own, those that answer, and one for all followers
 
 
 @pytest.fixture(scope="module")

@@ -403,7 +403,7 @@ SECRETS = on_hosts(
   uri: url=http://127.0.0.1:1/ url_password={{ word }} url_username=me
   ignore_errors: true
 """,
-    hosts="h1,h2",
+    hosts="h1",
     more='  vars: {word: \'{{ lookup("file", "word") }}\'}\n',
 )
 
