@@ -6,6 +6,7 @@ harmless: whoever loses the claim does nothing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -23,7 +24,7 @@ from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealE
 from flansible.models import State
 from flansible.reaper import Reaper
 from flansible.sealing import Sealer
-from flansible.store import Claim, Moved, Refusal, Retention, Store
+from flansible.store import Claim, Moved, Refusal, Retention, Store, Woken
 from flansible.versions import require_tested_ansible
 from flansible.worker import revocations, stopping
 from flansible.worker.cancellations import Cancellation, Cancellations
@@ -109,13 +110,22 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
 def _claim(parts: _Parts, task_id: str, hostname: str) -> Claim | Refusal:
     token = uuid.uuid4().hex
     while True:
+        if parts.shutdown.seconds_left() is not None:
+            _pass_on(parts.store, task_id)
+            return Refusal("the worker is being stopped")
         try:
             return parts.store.claim(task_id, hostname, token, processes.own_name())
         except StoreUnavailable as error:
-            if parts.shutdown.seconds_left() is not None:
-                return Refusal("the worker is being stopped")
             log.warning("task %s cannot be claimed yet: %s", task_id, error)
             time.sleep(_SETTLE_RETRY_SECONDS)
+
+
+def _pass_on(store: Store, task_id: str) -> None:
+    """Its message is acknowledged: send another one, for whoever takes it next."""
+    with contextlib.suppress(StoreUnavailable):
+        task = store.task(task_id)
+        if task is not None and task.state is State.QUEUED:
+            reaper.send([Woken(task_id, task.summary)])
 
 
 def _supervise(parts: _Parts, recorder: Recorder, cancellation: Cancellation) -> Outcome:
