@@ -29,8 +29,8 @@ from tests.chaos.processes import Descriptors, Seen, Tree
 
 BACK_SECONDS = 90.0
 QUIET_SECONDS = 5.0
-# A connection per thread may be kept in a pool, once all threads have been busy at the same time.
-POOLED_CONNECTIONS = 16
+# What pools may keep once every thread has been busy at the same time: to the store, to the broker, of clients.
+POOLED_CONNECTIONS = 32
 _CONFIG = "log_level = info\nworker_concurrency = 4\nweb_threads = 8\nweb_workers = 2\n"
 _FOLDERS_OF_OURS = ("ansible-local-*", "ansible-tmp-*", "ansible_*_payload_*", "pymp-*", "flansible*", "tmp*")
 
