@@ -153,7 +153,7 @@ class Service:
                 log.error("%s ended with exit code %s; starting it again", child.name, child.process.returncode)
                 # Its own children must not stand in the way: gunicorn's have the port.
                 _kill_group(child.process)
-                time.sleep(min(2.0, 0.2 * (len(recent) - 1)))
+                time.sleep(restart_pause_seconds(len(recent)))
                 _start(child, self._locks[-1])
             time.sleep(_TICK_SECONDS)
         return 0
@@ -192,6 +192,11 @@ class Service:
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._hurrying = self._stopping
         self._stopping = True
+
+
+def restart_pause_seconds(recent_starts: int) -> float:
+    """Before a child that has died is started again: none for one that had lived for longer than a minute."""
+    return min(2.0, 0.2 * max(0, recent_starts - 1))
 
 
 def url(settings: Settings) -> str:

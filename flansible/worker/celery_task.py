@@ -227,3 +227,4 @@ def _close(**_: Any) -> None:
         _parts.leases.stop()
         _parts.fork_servers.close()
         _parts.store.close()
+    stopping.ignore_signals()

@@ -52,6 +52,14 @@ def install(app: Celery, shutdown: Callable[[], Shutdown], drain_seconds: Callab
     app.steps["worker"].add(Stopping)
 
 
+def ignore_signals() -> None:
+    """From now on: this worker has no more runs. Python gives its handlers up before it is gone, and a late signal
+    would make a kill of a stop that went well."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 class _Stop:
     def __init__(self, shutdown: Shutdown, drain_seconds: float) -> None:
         self._shutdown = shutdown
