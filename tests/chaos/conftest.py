@@ -53,7 +53,7 @@ class Scale:
         """A few seconds; every fourth of many rounds a long time, the first of those the longest."""
         if self.large and number % 4 == 0:
             return LONGEST_AWAY_SECONDS if number == 0 else chance.uniform(16.0, LONGEST_AWAY_SECONDS)
-        return chance.uniform(2.0, 12.0) if self.large else chance.uniform(3.0, 5.0)
+        return chance.uniform(2.0, 12.0) if self.large else chance.uniform(3.0, 4.0)
 
 
 def _rounds(config: pytest.Config) -> int:
@@ -127,7 +127,7 @@ class Players:
         arena, scale = self.ready(), self.scale
         chance = scale.chance(fault.name, number)
         away_seconds = scale.away_seconds(chance, number) if away else 0.0
-        this = Round(arena, fault, chance, away_seconds, *((10, 4.0) if scale.large else (3, 2.0)))
+        this = Round(arena, fault, chance, away_seconds, scale.large)
         try:
             this.play()
         except Exception as error:
@@ -142,8 +142,8 @@ class Players:
     def ready(self) -> Arena:
         if self.arena is None:
             self.arena = self.start()
-            jobs = Jobs(self.arena.root, random.Random(0))
-            made = [jobs.on_two_hosts(), jobs.adhoc(), jobs.short(), jobs.short()]
+            jobs = Jobs(self.arena.root, random.Random(0), self.scale.large)
+            made = [jobs.counting(), jobs.short(), jobs.short()]
             try:
                 arenas.warm_up(self.arena, [(job.route, job.body) for job in made])
             except BaseException:

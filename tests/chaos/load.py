@@ -116,14 +116,17 @@ _numbers = itertools.count(random.SystemRandom().randrange(100_000, 900_000))
 
 
 class Jobs:
-    """Makes jobs of every kind, in an order and with sizes that follow from `chance`."""
+    """Makes jobs of every kind, in an order and with sizes that follow from `chance`; `large` when there is time."""
 
-    def __init__(self, root: Path, chance: random.Random) -> None:
+    def __init__(self, root: Path, chance: random.Random, large: bool = True) -> None:
         self._root = root
         self._chance = chance
+        self._large = large
 
     def any(self) -> Job:
-        kinds = (self.counting, self.counting, self.on_two_hosts, self.breaking, self.adhoc, self.burst)
+        kinds = [self.counting, self.counting, self.adhoc, self.burst]
+        if self._large:
+            kinds += [self.on_two_hosts, self.breaking]
         return self._chance.choice(kinds)()
 
     def counting(self, hosts: tuple[str, ...] = ("one",), breaks: bool = False) -> Job:
@@ -131,7 +134,7 @@ class Jobs:
         variables = {
             "count": count,
             "pause": round(self._chance.uniform(0.01, 0.05), 3),
-            "seconds": f"{self._chance.randrange(0, 4)}.{number}",
+            "seconds": f"{self._seconds()}.{number}",
             "breaks": breaks,
             "writes": len(hosts) > 1,
         }
@@ -162,7 +165,7 @@ class Jobs:
     def adhoc(self, count: int | None = None) -> Job:
         number = f"{next(_numbers):06d}"
         tag, half = f"a{number}", count or self._chance.randrange(5, 300)
-        seconds = f"{self._chance.randrange(0, 3)}.{number}"
+        seconds = f"{self._seconds()}.{number}"
         first, second = f"seq -f 'line {tag} %.0f .' 1 {half}", f"seq -f 'line {tag} %.0f .' {half + 1} {2 * half}"
         return self._shell(tag, number, f"{first}; sleep {seconds}; {second}", {tag: 2 * half})
 
@@ -176,9 +179,8 @@ class Jobs:
         number = f"{next(_numbers):06d}"
         return self._shell(f"s{number}", number, f"echo line s{number} 1 .", {f"s{number}": 1})
 
-    def sleeping(self, seconds: int) -> Job:
-        number = f"{next(_numbers):06d}"
-        return self._shell(f"z{number}", number, f"sleep {seconds}.{number}", {})
+    def _seconds(self) -> int:
+        return self._chance.randrange(0, 4 if self._large else 2)
 
     def _shell(self, tag: str, number: str, script: str, lines: dict[str, int]) -> Job:
         mark = self._root / "mark"

@@ -132,8 +132,7 @@ class Round:
     fault: Fault
     chance: random.Random
     away_seconds: float
-    size: int  # jobs submitted at the beginning
-    latest_seconds: float  # after which the fault strikes
+    large: bool  # whether there is time for a large load
     figures: Figures = field(default_factory=Figures)
     violations: list[str] = field(default_factory=list)
     _submissions: list[Submission] = field(default_factory=list)
@@ -142,24 +141,26 @@ class Round:
     def play(self) -> None:
         arena, chance = self.arena, self.chance
         # Each with a chance of its own: they are asked from several threads, and a seed must give the same round.
-        jobs, probes = (Jobs(arena.root, random.Random(chance.random())) for _ in range(2))
+        jobs, probes = (Jobs(arena.root, random.Random(chance.random()), self.large) for _ in range(2))
         pauses, probe_pauses = (random.Random(chance.random()) for _ in range(2))
         up_before = arena.up
         submitter = Submitter(arena.service.url)
         self._submissions = submitter.submissions
         watch = Watch(arena, submitter.submissions)
         try:
-            first = [jobs.any() for _ in range(self.size)]
+            first = [jobs.any() for _ in range(10 if self.large else 3)]
             if self.away_seconds > _LONG_OUTAGE_SECONDS:
                 first.insert(0, jobs.flood(pages=10, each=60_000, pause=1.0))
             submitter.keep_sending(iter(first), _pauses(pauses, 0.02, 0.3))
-            time.sleep(chance.uniform(0.3, self.latest_seconds))
+            time.sleep(chance.uniform(0.3, 4.0 if self.large else 1.5))
             read_before = self._read_outputs(watch)
-            submitter.keep_sending(iter(probes.short, None), _pauses(probe_pauses, 0.3, 1.5))
+            submitter.keep_sending(iter(probes.short, None), _pauses(probe_pauses, 0.3, 1.5 if self.large else 2.5))
             struck = self.fault.strike(arena, chance, self.away_seconds)
             back_at = struck.until if self.fault.touches is Touches.ONE else arena.await_back()
             submitter.stop()
-            afterwards = [submitter.send(job) for job in (jobs.short(), jobs.counting())]
+            afterwards = [
+                submitter.send(job) for job in ((jobs.short(), jobs.counting()) if self.large else (jobs.short(),))
+            ]
             submitter.stop()
             self._await_end(watch)
         finally:

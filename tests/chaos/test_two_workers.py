@@ -76,7 +76,7 @@ def final(client: httpx.Client) -> dict[str, dict[str, Any]]:
 
 def test_none_is_missing_or_run_twice_when_one_of_two_workers_is_killed(scale: Scale, tmp_path: Path) -> None:
     chance = scale.chance("two workers")
-    count = 200 if scale.large else 32
+    count = 200 if scale.large else 20
     server = servers.redis(tmp_path, REDIS_PASSWORD)
     server.start()
     try:
