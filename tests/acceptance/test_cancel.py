@@ -18,7 +18,7 @@ def test_cancelling_a_run_ends_everything_it_started(service: Service) -> None:
     mark = f"95{os.getpid()}.25"
     task_id = service.submit("ansiblecommand", detached(mark))
     eventually(lambda: len(sleepers(mark)) >= 4)
-    assert cancel(service, task_id)[0] == 202
+    assert cancel(service, task_id)[0] in (200, 202)  # 200 when the end came while the request waited
     status = service.wait(task_id)
     assert (status["Status"], status["state"]) == ("CANCELED", "canceled")
     assert status["description"].startswith("canceled by admin; ")

@@ -57,7 +57,8 @@ class Place:
             path.chmod(0o1777)
         self.hosts = "h1", "h2"
         variables = f"ansible_connection=local ansible_python_interpreter={interpreter}"
-        places = f"ansible_remote_tmp={self.remote_tmp}"
+        # Jobs too: the tests' HOME is not the one Ansible finds, so that it would look for them elsewhere.
+        places = f"ansible_remote_tmp={self.remote_tmp} ansible_async_dir={folder / 'jobs'}"
         (folder / "hosts").write_text("".join(f"{host} {variables} {places}\n" for host in self.hosts))
 
     def write(self, tasks: str, more: str = "") -> tuple[str, ...]:
@@ -127,6 +128,7 @@ def cancel(run: DirectRun) -> None:
 
 
 def kill_run(run: DirectRun) -> None:
+    assert psutil.pid_exists(run.pid), f"it has ended by itself: {run.text}"
     os.kill(run.pid, signal.SIGKILL)
 
 
@@ -244,6 +246,7 @@ def test_no_temp_directory_stays_whenever_the_end_comes(
     end = kill_run if int(seconds * 10) % 2 else cancel
     with place.start(servers, BUSY + f"- command: sleep {seconds}\n" + BUSY) as run:
         time.sleep(seconds)
+        assert "fatal:" not in run.text  # it is busy, and not at its end
         end(run)
         run.wait()
         assert (place.left, local_temp_dirs(_home)) == ([], [])
