@@ -2,8 +2,9 @@
 
 Started by exec from the worker (flansible.worker.forkservers) as `python -m flansible.runner.forkserver FD`, in the
 directory and environment whose Ansible configuration its runs obey. FD is a Unix socket: each message on it is one
-byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread, no state between runs.
-When the worker goes away the socket ends and so does this process; each keeper sees its own channel end.
+byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread, no state between runs but
+the packed modules of the installation (flansible.runner.payloads), whose names the keepers tell on a pipe. When the
+worker goes away the socket ends and so does this process; each keeper sees its own channel end.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ import psutil
 
 from flansible import wire
 from flansible.runner import keeper, leftovers, play, preload, processes
+from flansible.runner.packer import Packer
+from flansible.runner.payloads import Payloads
 
 DESCRIPTORS_PER_RUN = 3
 _END_SECONDS = 2.0
 _END_ROUND_SECONDS = 0.02
+_WANTED_BYTES = 64 * 1024
 
 
 def main(argv: list[str]) -> int:
@@ -42,18 +46,23 @@ def main(argv: list[str]) -> int:
 def serve(control: socket.socket) -> None:
     """Fork a keeper for each request until the worker's end of `control` is gone."""
     wakeup, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    wanted, wanting = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     poll = select.poll()
-    poll.register(control, select.POLLIN)
-    poll.register(wakeup, select.POLLIN)
-    children = _Children()
+    for descriptor in (control.fileno(), wakeup, wanted):
+        poll.register(descriptor, select.POLLIN)
+    payloads = Payloads()
+    packer = Packer(payloads)
+    children = _Children(packer)
     processes.become_subreaper()
     while True:
         ready = {descriptor for descriptor, _ in poll.poll()}
         if wakeup in ready:
             os.read(wakeup, 4096)
             children.reap()
+        if wanted in ready:
+            packer.want(os.read(wanted, _WANTED_BYTES))
         if control.fileno() in ready:
             message, descriptors, _, _ = socket.recv_fds(control, 1, DESCRIPTORS_PER_RUN)
             for descriptor in descriptors:
@@ -63,13 +72,14 @@ def serve(control: socket.socket) -> None:
                 return
             try:
                 if len(descriptors) == DESCRIPTORS_PER_RUN:
-                    children.keepers.add(_fork_keeper(control, (wakeup, woken), descriptors))
+                    ours = control.fileno(), wakeup, woken, wanted
+                    children.keepers.add(_fork_keeper(ours, descriptors, keeper.Lent(payloads, wanting)))
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
 
 
-def _fork_keeper(control: socket.socket, own_descriptors: tuple[int, int], descriptors: list[int]) -> int:
+def _fork_keeper(own_descriptors: tuple[int, ...], descriptors: list[int], lent: keeper.Lent) -> int:
     """The process id of a new keeper, which never returns from here."""
     pid = os.fork()
     if pid != 0:
@@ -78,11 +88,10 @@ def _fork_keeper(control: socket.socket, own_descriptors: tuple[int, int], descr
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        control.close()
         for descriptor in own_descriptors:
             os.close(descriptor)
         channel, output, events = descriptors
-        keeper.keep(socket.socket(fileno=channel), output, events)
+        keeper.keep(socket.socket(fileno=channel), output, events, lent)
         status = 0
     finally:
         # Whatever happens, a forked copy must never return into the fork server's loop.
@@ -95,8 +104,9 @@ class _Children:
     When a keeper is killed, what its run had started comes to us, from whatever session; nobody else can end it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, packer: Packer) -> None:
         self.keepers: set[int] = set()
+        self._packer = packer
         self._adopted: set[int] = set()
 
     def reap(self) -> None:
@@ -109,6 +119,8 @@ class _Children:
             if pid == 0:
                 return
             self._adopted.discard(pid)
+            if pid == self._packer.child:
+                self._packer.ended(status)
             if pid not in self.keepers:
                 continue
             self.keepers.discard(pid)
@@ -120,7 +132,7 @@ class _Children:
                 self._adopted.update(process.pid for process in self._strangers())
 
     def _strangers(self) -> list[psutil.Process]:
-        known = self.keepers | self._adopted
+        known = self.keepers | self._adopted | {self._packer.child}
         return [process for process in psutil.Process().children() if process.pid not in known]
 
     def _end_strangers(self) -> None:

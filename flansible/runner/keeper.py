@@ -7,6 +7,7 @@ and tells how the run ended. Forked by flansible.runner.forkserver; talks to the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -22,6 +23,7 @@ from flansible import wire
 from flansible.errors import WireError
 from flansible.runner import play, processes
 from flansible.runner.leftovers import RunFiles
+from flansible.runner.payloads import Payloads
 
 _KILL_ROUND_SECONDS = 0.02
 _KILL_LIMIT_SECONDS = 10.0
@@ -42,7 +44,15 @@ class _Ending:
                 self.ended[process.pid] = name
 
 
-def keep(channel: socket.socket, output: int, events: int) -> None:
+@dataclass(frozen=True)
+class Lent:
+    """What the fork server gives to every keeper: the packed modules, and the pipe for names of those it lacks."""
+
+    payloads: Payloads
+    wanting: int
+
+
+def keep(channel: socket.socket, output: int, events: int, lent: Lent) -> None:
     """Fork the run that the channel's first frame describes and see it to its end."""
     request = wire.receive(channel)
     if request is None or request.get("type") != "run":
@@ -53,7 +63,8 @@ def keep(channel: socket.socket, output: int, events: int) -> None:
     keeper = os.getpid()
     run_pid = os.fork()
     if run_pid == 0:
-        _be_the_run(keeper, channel, output, events, request, files)
+        os.close(lent.wanting)
+        _be_the_run(keeper, channel, output, events, request, files, lent.payloads)
     os.close(output)
     os.close(events)
     try:
@@ -64,10 +75,19 @@ def keep(channel: socket.socket, output: int, events: int) -> None:
             _kill_all(ending)
             if files:
                 files.remove()
+        elif files:
+            _ask_for(lent, files)
         _tell(channel, _exited(status, ending))
     finally:
         if files:
             _remove(files)
+
+
+def _ask_for(lent: Lent, files: RunFiles) -> None:
+    """Have the fork server keep the modules that this run had to pack."""
+    if names := lent.payloads.wanted(files.folder):
+        with contextlib.suppress(OSError):  # it has more to do than it can note, or is gone
+            os.write(lent.wanting, "".join(f"{name}\n" for name in names).encode())
 
 
 def _exited(status: int, ending: _Ending) -> wire.Frame:
@@ -192,10 +212,16 @@ def _tell(channel: socket.socket, frame: wire.Frame) -> None:
 
 
 def _be_the_run(
-    keeper: int, channel: socket.socket, output: int, events: int, request: wire.Frame, files: RunFiles | None
+    keeper: int,
+    channel: socket.socket,
+    output: int,
+    events: int,
+    request: wire.Frame,
+    files: RunFiles | None,
+    payloads: Payloads,
 ) -> None:
     """Become the run; never returns."""
-    status = 250  # ansible's own code for an unexpected exception
+    status = play.EXIT_UNEXPECTED
     try:
         os.setsid()
         # Should the keeper be killed, the run must not go on unsupervised.
@@ -206,7 +232,7 @@ def _be_the_run(
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        status = play.run(request, events, files)
+        status = play.run(request, events, files, payloads)
     except BaseException:
         traceback.print_exc(file=sys.stderr)
     finally:

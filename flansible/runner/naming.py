@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.shell import ShellBase
 
 from flansible.runner.leftovers import RunFiles
+from flansible.runner.payloads import Payloads
 
 # In the program that Ansible wraps around a Python module. What the wrapper makes and what the module itself does.
 _ANCHOR = "    import tempfile\n"
@@ -30,15 +31,16 @@ _NUMBERING = """\
 _TEMP_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 
 
-def name_after(files: RunFiles) -> None:
-    """From now on, in this process and those forked from it."""
+def name_after(files: RunFiles, payloads: Payloads) -> None:
+    """From now on, in this process and those forked from it. payloads: what helps the modules of this machine start."""
     if not constants.DEFAULT_KEEP_REMOTE_FILES:
-        _Naming(files).begin()
+        _Naming(files, payloads).begin()
 
 
 class _Naming:
-    def __init__(self, files: RunFiles) -> None:
+    def __init__(self, files: RunFiles, payloads: Payloads) -> None:
         self._files = files
+        self._payloads = payloads
         self._make_tmp_path = ActionBase._make_tmp_path
         self._configure_module = ActionBase._configure_module
         self._compute_environment_string = ActionBase._compute_environment_string
@@ -73,8 +75,9 @@ class _Naming:
     def _look_at(self, action: ActionBase) -> None:
         connection = action._connection
         self._local = connection.transport == "local" or bool(getattr(connection, "_remote_is_local", False))
-        module_common._ANSIBALLZ_CODE = self._numbering_wrapper if self._local else self._wrapper
+        module_common._ANSIBALLZ_CODE = self._wrapper
         if self._local:
+            module_common._ANSIBALLZ_CODE = self._payloads.with_bytecode(self._files.folder, self._numbering_wrapper)
             self._files.note([*_remote_places(action), *_temp_places(os.environ)])
 
     def _name(self) -> str:

@@ -27,19 +27,22 @@ from ansible.errors import AnsibleOptionsError
 from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
-from flansible.runner import compat, preload
+from flansible.runner import compat, preload, processes
 from flansible.runner.answers import answer_prompts
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.colours import mark_colours
 from flansible.runner.leftovers import RunFiles
 from flansible.runner.naming import name_after
-from flansible.runner.workers import WorkerStarts, end_with_their_parents
+from flansible.runner.payloads import Payloads
+from flansible.runner.workers import STUCK, KilledWorkers, WorkerStarts, end_with_their_parents
 from flansible.variables import CONNECTION_VARIABLE
 
 NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
+EXIT_UNEXPECTED = 250  # ansible's own code for an unexpected exception
 _EXIT_CANNOT_EXECUTE = 126
 _EXIT_NOT_FOUND = 127
 _FIRST_LINE_BYTES = 4096
+_KILL_SECONDS = 5.0
 
 
 def local_tmp_base() -> str:
@@ -49,7 +52,7 @@ def local_tmp_base() -> str:
     return base
 
 
-def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None) -> int:
+def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, payloads: Payloads) -> int:
     """Execute the step that `request` describes; returns its exit code (git replaces this process instead)."""
     try:
         os.chdir(request["cwd"])
@@ -63,7 +66,8 @@ def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None) -> i
     if files is not None:
         constants.DEFAULT_LOCAL_TMP = files.folder
         compat.keep_to_itself(files.folder)
-        name_after(files)
+        name_after(files, payloads)
+        payloads.give_to_run(files.folder)
         end_with_their_parents(files)
     mark_colours(request["colour_mark"])
     return _ansible(request, EventPipe(event_descriptor, request["colour_mark"]))
@@ -88,6 +92,8 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     events = EventCallback(pipe)
     starts = WorkerStarts()
     starts.watch()
+    killed = KilledWorkers()
+    killed.watch(lambda: _give_up(pipe, events))
     ObservedTaskQueueManager.event_callback = events
     ansible.cli.adhoc.TaskQueueManager = ObservedTaskQueueManager
     ansible.executor.playbook_executor.TaskQueueManager = ObservedTaskQueueManager
@@ -95,19 +101,24 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     sys.stderr.buffer.write(preload.said_while_loading)
     sys.stderr.flush()  # it comes first, before what goes to standard output
     returncode = _call(request)
+    killed.finish()
     _finish_as_an_interpreter()
     silent = returncode == 0 and events.starts > 0 and events.results == 0
     broken = starts.failure or (NOTHING_EXECUTED if silent else None)
-    pipe.send(
-        {
-            "type": "end",
-            "returncode": returncode,
-            "broken": broken,
-            "stats": events.stats,
-            "custom_stats": events.custom_stats,
-        }
-    )
+    _tell_end(pipe, events, returncode, broken)
     return returncode
+
+
+def _tell_end(pipe: EventPipe, events: EventCallback, returncode: int, broken: str | None) -> None:
+    counted = {"stats": events.stats, "custom_stats": events.custom_stats}
+    pipe.send({"type": "end", "returncode": returncode, "broken": broken, **counted})
+
+
+def _give_up(pipe: EventPipe, events: EventCallback) -> None:
+    """End a run that waits for what will never come, with all it has started."""
+    processes.kill_descendants(_KILL_SECONDS)
+    _tell_end(pipe, events, EXIT_UNEXPECTED, STUCK)
+    os._exit(EXIT_UNEXPECTED)
 
 
 def _call(request: wire.Frame) -> int:

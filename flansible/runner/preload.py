@@ -16,19 +16,37 @@ from typing import Any
 
 # ansible.cli comes first: it sets controller-wide state that later imports rely on.
 from ansible import _internal, constants
+from ansible._internal._datatag._tags import TrustedAsTemplate
+from ansible.cli import CLI
 from ansible.cli import __version__ as ansible_version
+from ansible.cli.adhoc import AdHocCLI
+from ansible.cli.playbook import PlaybookCLI
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins import loader
+from ansible.template import Templar
 from ansible.utils.collection_loader import _collection_finder
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+from ansible.utils.color import parsecolor
+from ansible.vars.clean import clean_facts
+
+from flansible.runner import colours, definitions
 
 # Imported here for their weight alone: a run would import them lazily, one by one.
 _LAZY_MODULES = (
+    "ansible._internal._json._profiles._inventory_legacy",
     "ansible.executor.module_common",
     "ansible.executor.process.worker",
     "ansible.executor.task_executor",
+    "ansible.module_utils._internal._json._profiles._module_legacy_c2m",
+    "ansible.module_utils._internal._json._profiles._module_legacy_m2c",
     "ansible.module_utils.basic",
+    "ansible.modules",
+    "ansible.playbook.handler_task_include",
     "ansible.plugins.callback.default",
     "ansible.template",
+    "ansible.utils.shlex",
+    "multiprocessing.popen_fork",
+    "multiprocessing.synchronize",
 )
 _LOADERS = (
     loader.action_loader,
@@ -37,10 +55,12 @@ _LOADERS = (
     loader.callback_loader,
     loader.connection_loader,
     loader.filter_loader,
+    loader.inventory_loader,
     loader.lookup_loader,
     loader.shell_loader,
     loader.strategy_loader,
     loader.test_loader,
+    loader.vars_loader,
 )
 
 
@@ -59,12 +79,15 @@ def load() -> dict[str, Any]:
     # A finder that knows the installation alone; each run makes the real one, which looks for collections then.
     _AnsibleCollectionFinder([os.path.dirname(_internal.__file__)], False)._install()
     try:
-        for plugin_loader in _LOADERS:
-            _load_classes(plugin_loader)
+        with definitions.remembered():
+            for plugin_loader in _LOADERS:
+                _load_classes(plugin_loader)
+        _rehearse()
     finally:
         _AnsibleCollectionFinder._remove()
         for name in [name for name in sys.modules if name.partition(".")[0] == "ansible_collections"]:
             del sys.modules[name]
+    colours.take_over()
     _drop_own_temp_dir()
     return {"ansible_version": ansible_version, "config_file": constants.CONFIG_FILE}
 
@@ -83,6 +106,27 @@ def _load_classes(plugin_loader: loader.PluginLoader) -> None:
             pass
     finally:
         plugin_loader._paths = None
+
+
+def _rehearse() -> None:
+    """What each run does first, for the regular expressions that Python and Jinja compile and keep by doing it."""
+    for program, command in (("ansible", AdHocCLI), ("ansible-playbook", PlaybookCLI)):
+        _keep_parser(program, command)
+    Templar(loader=DataLoader()).template(TrustedAsTemplate().tag("{{ 1 }} {# #}"))
+    clean_facts({})
+    parsecolor("black")
+
+
+def _keep_parser(program: str, command: type[CLI]) -> None:
+    """Have each run use the parser that is made here; making it takes longer than all that is parsed with it."""
+    made = command([program])
+    made.init_parser()
+    made.parser.parse_args(["localhost"])
+
+    def use_kept_parser(self: CLI) -> None:
+        self.parser = made.parser
+
+    command.init_parser = use_kept_parser
 
 
 def _standard_error_so_far() -> bytes:

@@ -1,16 +1,22 @@
 """Ansible's worker processes, as a run needs them: one that cannot be started is noted, and none is left alone.
 
+Nor is what a worker leaves that was killed, by the kernel for its memory or by hand.
+
 Called in the run process, before Ansible starts any.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import psutil
 from ansible.executor.process.worker import WorkerProcess
+from ansible.executor.task_queue_manager import TaskQueueManager
 
 from flansible.runner import processes
 from flansible.runner.leftovers import RunFiles
@@ -18,6 +24,8 @@ from flansible.runner.leftovers import RunFiles
 _PARENT_DIED = signal.SIGUSR2  # Ansible handles TERM, passing it on
 _PATIENCE_SECONDS = 2.0
 _KILL_SECONDS = 10.0
+_WAIT_FOR_THE_END_SECONDS = 10.0
+STUCK = "a worker process of Ansible's was killed, and Ansible did not come to its end after that"
 
 
 class WorkerStarts:
@@ -84,3 +92,52 @@ def end_with_their_parents(files: RunFiles) -> None:
     processes.be_told_of_parents_death(_PARENT_DIED)
     if os.getppid() != keeper:
         os._exit(1)
+
+
+class KilledWorkers:
+    """Ends the module of a worker that was killed, and a run that waits for what will never come after that.
+
+    The module goes on, in the session that was its worker's. And a worker that is killed while it tells a result leaves
+    half of it in the queue, or the queue locked; Ansible notices that the worker is dead and then waits for the rest.
+    """
+
+    def __init__(self) -> None:
+        self._workers: list[WorkerProcess | None] = []
+
+    def watch(self, give_up: Callable[[], None]) -> None:
+        """From now on, in this process; give_up is called in a thread when the run then takes too long to end."""
+        look = TaskQueueManager.has_dead_workers
+
+        def has_dead_workers(manager: TaskQueueManager) -> bool:
+            found = bool(look(manager))
+            if found and not self._workers and any(_was_killed(worker) for worker in manager._workers):
+                self._workers = manager._workers
+                timer = threading.Timer(_WAIT_FOR_THE_END_SECONDS, give_up)
+                timer.daemon = True
+                timer.start()
+            return found
+
+        TaskQueueManager.has_dead_workers = has_dead_workers
+
+    def finish(self) -> None:
+        """Ansible is done, and has told the others to end as well."""
+        for worker in filter(None, self._workers):
+            worker.join(_PATIENCE_SECONDS)
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
+            if _was_killed(worker):
+                _end_session(worker.pid)
+
+
+def _was_killed(worker: WorkerProcess | None) -> bool:
+    return worker is not None and (worker.exitcode or 0) < 0
+
+
+def _end_session(leader: int) -> None:
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(process.pid) == leader:
+                members.append(process)
+    processes.kill(members)

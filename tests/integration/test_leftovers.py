@@ -252,6 +252,46 @@ def test_no_temp_directory_stays_whenever_the_end_comes(
         assert (place.left, local_temp_dirs(_home)) == ([], [])
 
 
+@pytest.mark.parametrize("jobs", [0, 2])
+def test_the_module_of_a_worker_that_was_killed_does_not_go_on(
+    servers: ForkServers, place: Place, mark: str, jobs: int
+) -> None:
+    background = f"- shell: setsid nohup sleep {mark} >/dev/null 2>&1 &\n" if jobs else ""
+    with place.start(servers, f"{background}- shell: sleep {mark}; true") as run:
+        asleep = eventually(lambda: found if len(found := sleeping(mark)) == 2 + jobs else None)
+        for worker in psutil.Process(run.pid).children():
+            worker.kill()
+        run.wait()
+        assert run.exited is not None and run.exited["returncode"] != 0
+    # What the playbook has put into the background goes on, as on the command line, and may need what is there.
+    assert len([process for process in asleep if process.is_running()]) == jobs
+    if not jobs:
+        assert place.left == []
+
+
+HALF_AN_ANSWER = """
+import gc, os, signal
+from ansible.executor.task_queue_manager import FinalQueue
+from ansible.plugins.action import ActionBase
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        queue = next(one for one in gc.get_objects() if isinstance(one, FinalQueue))
+        os.write(queue._writer.fileno(), b"\\0\\0\\1\\0half")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_run_whose_worker_was_killed_in_the_middle_of_its_answer_comes_to_an_end(
+    cold: ForkServers, place: Place
+) -> None:
+    (place.folder / "action_plugins").mkdir()
+    (place.folder / "action_plugins/half.py").write_text(HALF_AN_ANSWER)
+    with place.start(cold, "- half:") as run:
+        run.wait(40)
+        assert run.exited is not None and run.exited["returncode"] == 250
+        assert "worker process" in run.end["broken"]
+
+
 def test_a_module_that_is_killed_leaves_nothing_once_its_run_is_over(
     servers: ForkServers, place: Place, mark: str
 ) -> None:

@@ -1,0 +1,47 @@
+"""The options that the installation's plugins declare, read once by the fork server.
+
+Ansible parses the documentation of each plugin that a run uses, to learn its options. The fork server has done so for
+the plugins of the installation; a run registers what was read, by file, at the moment Ansible would have read it. So a
+project's plugin with the name of one of the installation's declares its own options, as on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ansible import constants
+from ansible.plugins import get_plugin_class
+from ansible.plugins.loader import PluginLoader
+
+_read: dict[str, dict[str, Any] | None] = {}  # by the path of the plugin; None: it declares none
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Within the block, what Ansible reads is remembered; after it, none of it counts as read."""
+    config = constants.config
+    load = PluginLoader._load_config_defs
+    registered, config._plugins = config._plugins, {}
+
+    def load_and_remember(loader: PluginLoader, name: str, module: Any, path: str) -> None:
+        load(loader, name, module, path)
+        _read[path] = config._plugins.get(_type_of(loader), {}).get(name)
+
+    def register(loader: PluginLoader, name: str, module: Any, path: str) -> None:
+        if path not in _read:
+            load(loader, name, module, path)
+        elif (options := _read[path]) is not None and not config.has_configuration_definition(_type_of(loader), name):
+            config.initialize_plugin_configuration_definitions(_type_of(loader), name, options)
+
+    PluginLoader._load_config_defs = load_and_remember
+    try:
+        yield
+    finally:
+        config._plugins = registered
+        PluginLoader._load_config_defs = register
+
+
+def _type_of(loader: PluginLoader) -> str:
+    return str(get_plugin_class(loader.class_name))

@@ -1,0 +1,77 @@
+"""Has the modules that runs ask for packed, one after another, each by a child of the fork server's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+
+from flansible.runner import payloads, play, processes
+from flansible.runner.leftovers import RunFiles
+from flansible.runner.payloads import Payloads
+
+_LONGEST_SECONDS = 60
+_MOST_WAITING = 200
+
+
+class Packer:
+    """Knows what is to be packed, and the child that packs."""
+
+    def __init__(self, known: Payloads) -> None:
+        self._known = known
+        self._names: list[str] = []
+        self._name = ""
+        self._result = -1
+        self.child: int | None = None
+
+    def want(self, names: bytes) -> None:
+        """Names, a line each, as keepers send them."""
+        for name in names.decode(errors="replace").splitlines():
+            if self._known.is_new(name) and name != self._name and name not in self._names:
+                self._names.append(name)
+        del self._names[_MOST_WAITING:]
+        self._start()
+
+    def ended(self, status: int) -> None:
+        """The child is gone, with this wait status."""
+        with open(self._result, "rb") as file:
+            file.seek(0)
+            self._known.add(self._name, file.read() if status == 0 else b"")
+        self.child, self._name = None, ""
+        self._start()
+
+    def _start(self) -> None:
+        if self.child is not None or not self._names:
+            return
+        self._name = self._names.pop(0)
+        self._result = os.memfd_create("flansible-payload")
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _pack(parent, self._name, self._result)
+        self.child = pid
+
+
+def _pack(parent: int, name: str, result: int) -> None:
+    """Write what was built; never returns."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.alarm(_LONGEST_SECONDS)
+        processes.be_told_of_parents_death(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(status)
+        files = RunFiles.make(play.local_tmp_base())
+        try:
+            with open(result, "wb") as file:
+                file.write(payloads.build(name, files.folder))
+        finally:
+            files.remove_folder()
+        status = 0
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        # Whatever happens, a forked copy must never return into the fork server's loop.
+        os._exit(status)

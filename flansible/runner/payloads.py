@@ -1,0 +1,203 @@
+"""What Ansible sends to run its own modules, built once by the fork server and given to every later run.
+
+Ansible packs a module with the code it imports into a zip file, which takes longer than all that a small module does,
+and keeps it for the rest of the run under the module's name. When a run has ended, its keeper names those it had to
+pack; the fork server has each packed by a child of its own, from the installation's files, and the runs it forks from
+then on lay the packed file where Ansible looks for it. Nothing but names comes from a run. Only modules of the
+installation are kept, and only where nothing but the installation has code for modules: a project's own modules and
+`module_utils` are packed by each run. A file that has changed since is packed by the run as well.
+
+On this machine, with this Python, the time of a small module goes into compiling that code. So the compiled form is
+kept too, by the hash of the source. It is put into the place of compiling alone: names, tracebacks and errors are the
+same, and a source that is not known is compiled.
+"""
+
+from __future__ import annotations
+
+import _imp
+import base64
+import importlib.util
+import io
+import marshal
+import os
+import re
+import zipfile
+from collections.abc import Iterable
+from typing import Any
+
+import ansible.modules
+from ansible import constants
+from ansible.executor import module_common
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader, module_utils_loader
+from ansible.template import Templar
+from ansible.utils.display import Display
+
+_MODULES = os.path.realpath(os.path.dirname(str(ansible.modules.__file__)))
+_INSTALLATION = os.path.dirname(os.path.dirname(_MODULES))
+_CACHE = "ansiballz_cache"  # in the run's temp directory: module, compression and extensions, none of them
+_NAME = re.compile(r"ansible\.modules\.([a-z0-9_]+)-(ZIP_[A-Z0-9]+)-none")
+_LONGEST_NAME = 128
+_MOST_NAMES = 20
+_MOST_BYTES = 32 * 1024 * 1024
+_QUIET = 5  # from this verbosity on Ansible tells what it packs
+
+_BYTECODE = "flansible-bytecode"
+# In the program that Ansible wraps around a Python module; it has imported sys by then.
+_ANCHOR = "    import tempfile\n"
+_USE_BYTECODE = """\
+    try:
+        import _frozen_importlib_external, _imp, marshal, zipimport
+        with open(%r, 'rb') as file:
+            same_python = file.read(4) == _frozen_importlib_external.MAGIC_NUMBER and not sys.flags.optimize
+            known = same_python and marshal.load(file)
+        if known:
+            compile_source = zipimport._compile_source
+            def compiled(pathname, source):
+                code = known.get(_imp.source_hash(%d, source))
+                if code is None:
+                    return compile_source(pathname, source)
+                code = marshal.loads(code)
+                _imp._fix_co_filename(code, pathname)
+                return code
+            zipimport._compile_source = compiled
+    except Exception:
+        pass
+"""
+_HASH_KEY = 0x466C616E7369626C
+
+_Stamps = list[tuple[str, int, int, int]]  # path, modification time in nanoseconds, size, inode
+
+
+class Payloads:
+    """Those that a fork server knows; each run it forks has a copy of its own."""
+
+    def __init__(self) -> None:
+        self._packed: dict[str, tuple[bytes, _Stamps]] = {}
+        self._bytecode: dict[bytes, bytes] = {}  # by the hash of the source
+        self._refused: set[str] = set()
+
+    def wanted(self, folder: str) -> list[str]:
+        """The names of those which the run with this temp directory had to pack, and of which no fork server knows."""
+        try:
+            names = os.listdir(os.path.join(folder, _CACHE))
+        except OSError:
+            return []
+        return [name for name in sorted(names) if self.is_new(name)][:_MOST_NAMES]
+
+    def is_new(self, name: str) -> bool:
+        known = self._packed.get(name)
+        return bool(
+            len(name) <= _LONGEST_NAME
+            and _NAME.fullmatch(name)
+            and name not in self._refused
+            and (known is None or not _is_current(known[1]))
+        )
+
+    def add(self, name: str, built: bytes) -> None:
+        """Keep what `build` has made; nothing, when it could make nothing."""
+        if not built:
+            self._refused.add(name)
+            return
+        packed, stamps, bytecode = marshal.loads(built)
+        self._packed[name] = packed, stamps
+        self._bytecode.update(bytecode)
+        while sum(len(packed) for packed, _ in self._packed.values()) > _MOST_BYTES:
+            self._packed.pop(next(iter(self._packed)))
+
+    def give_to_run(self, folder: str) -> None:
+        """From now on, in this process and those forked from it: Ansible finds in `folder` what is known."""
+        build_module = module_common._find_module_utils
+
+        def find_module_utils(*, module_path: str, module_compression: str, **rest: Any) -> Any:
+            self._lay_out(folder, module_path, module_compression)
+            return build_module(module_path=module_path, module_compression=module_compression, **rest)
+
+        module_common._find_module_utils = find_module_utils
+
+    def with_bytecode(self, folder: str, wrapper: str) -> str:
+        """Ansible's wrapper for a module that runs on this machine, made to use what is compiled already."""
+        if not self._bytecode:
+            return wrapper
+        place = os.path.join(folder, _BYTECODE)
+        if not os.path.exists(place):
+            _write(place, [importlib.util.MAGIC_NUMBER, marshal.dumps(self._bytecode)])
+        return wrapper.replace(_ANCHOR, _ANCHOR + _USE_BYTECODE % (place, _HASH_KEY), 1)
+
+    def _lay_out(self, folder: str, module_path: str, compression: str) -> None:
+        name = f"ansible.modules.{os.path.splitext(os.path.basename(module_path))[0]}-{compression}-none"
+        known = self._packed.get(name)
+        if known is None or Display().verbosity >= _QUIET or constants.DEFAULT_DEBUG:
+            return
+        place = os.path.join(folder, _CACHE, name)
+        if not os.path.exists(place) and _is_installed(module_path) and _is_alone() and _is_current(known[1]):
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            _write(place, [known[0]])
+
+
+def build(name: str, folder: str) -> bytes:
+    """What `Payloads.add` takes. Called in a child of the fork server, whose temp directory `folder` is to be."""
+    found = _NAME.fullmatch(name)
+    path = os.path.join(_MODULES, f"{found[1]}.py") if found else ""
+    if not found or not os.path.isfile(path) or not _is_alone():
+        return b""
+    constants.DEFAULT_LOCAL_TMP = folder
+    init_plugin_loader()
+    module_common.modify_module(
+        module_name=found[1],
+        module_path=path,
+        module_args={},
+        templar=Templar(loader=DataLoader()),
+        task_vars={"ansible_python_interpreter": "python"},
+        module_compression=found[2],
+    )
+    with open(os.path.join(folder, _CACHE, name), "rb") as file:
+        packed = file.read()
+    cached = module_common._CachedModule.load(os.path.join(folder, _CACHE, name))
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(cached.zip_data))) as archive:
+        sources = {name: archive.read(name) for name in archive.namelist() if name.endswith(".py")}
+    return marshal.dumps((packed, _stamps(sources), dict(map(_compiled, sources.items()))))
+
+
+def _compiled(item: tuple[str, bytes]) -> tuple[bytes, bytes]:
+    name, source = item
+    return _imp.source_hash(_HASH_KEY, source), marshal.dumps(compile(source, name, "exec", dont_inherit=True))
+
+
+def _stamps(sources: Iterable[str]) -> _Stamps:
+    """Of the installation's files among the sources; the package files that Ansible makes up are none."""
+    paths = [os.path.join(_INSTALLATION, name) for name in sources]
+    return [_stamp(path) for path in paths if os.path.isfile(path)]
+
+
+def _stamp(path: str) -> tuple[str, int, int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path, 0, 0, 0
+    return path, status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _is_current(stamps: _Stamps) -> bool:
+    return all(_stamp(stamp[0]) == stamp for stamp in stamps)
+
+
+def _is_installed(module_path: str) -> bool:
+    return os.path.dirname(os.path.realpath(module_path)) == _MODULES
+
+
+def _is_alone() -> bool:
+    """Whether code for modules can come from nowhere but the installation."""
+    own = {str(module_common._MODULE_UTILS_PATH), *module_utils_loader._get_package_paths(subdirs=False)}
+    return all(path in own or not os.path.isdir(path) for path in module_utils_loader._get_paths(subdirs=False))
+
+
+def _write(place: str, parts: list[bytes]) -> None:
+    """Whole or not at all: several workers of a run may come here at once."""
+    part = f"{place}.{os.getpid()}"
+    try:
+        with open(part, "xb") as file:
+            file.writelines(parts)
+        os.rename(part, place)
+    except OSError:
+        pass  # Ansible packs and the module compiles what it does not find
