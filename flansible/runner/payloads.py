@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import _imp
 import base64
-import importlib.util
 import io
 import marshal
 import os
 import re
 import zipfile
 from collections.abc import Iterable
+from importlib.util import MAGIC_NUMBER
 from typing import Any
 
 import ansible.modules
@@ -74,7 +74,8 @@ class Payloads:
 
     def __init__(self) -> None:
         self._packed: dict[str, tuple[bytes, _Stamps]] = {}
-        self._bytecode: dict[bytes, bytes] = {}  # by the hash of the source
+        # As modules read it: the number of this Python's bytecode, then what is compiled by the hash of its source.
+        self._bytecode = b""
         self._refused: set[str] = set()
 
     def wanted(self, folder: str) -> list[str]:
@@ -101,7 +102,8 @@ class Payloads:
             return
         packed, stamps, bytecode = marshal.loads(built)
         self._packed[name] = packed, stamps
-        self._bytecode.update(bytecode)
+        compiled = marshal.loads(self._bytecode[len(MAGIC_NUMBER) :]) if self._bytecode else {}
+        self._bytecode = MAGIC_NUMBER + marshal.dumps({**compiled, **bytecode})
         while sum(len(packed) for packed, _ in self._packed.values()) > _MOST_BYTES:
             self._packed.pop(next(iter(self._packed)))
 
@@ -121,7 +123,7 @@ class Payloads:
             return wrapper
         place = os.path.join(folder, _BYTECODE)
         if not os.path.exists(place):
-            _write(place, [importlib.util.MAGIC_NUMBER, marshal.dumps(self._bytecode)])
+            _write(place, self._bytecode)
         return wrapper.replace(_ANCHOR, _ANCHOR + _USE_BYTECODE % (place, _HASH_KEY), 1)
 
     def _lay_out(self, folder: str, module_path: str, compression: str) -> None:
@@ -132,7 +134,7 @@ class Payloads:
         place = os.path.join(folder, _CACHE, name)
         if not os.path.exists(place) and _is_installed(module_path) and _is_alone() and _is_current(known[1]):
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            _write(place, [known[0]])
+            _write(place, known[0])
 
 
 def build(name: str, folder: str) -> bytes:
@@ -192,12 +194,12 @@ def _is_alone() -> bool:
     return all(path in own or not os.path.isdir(path) for path in module_utils_loader._get_paths(subdirs=False))
 
 
-def _write(place: str, parts: list[bytes]) -> None:
+def _write(place: str, data: bytes) -> None:
     """Whole or not at all: several workers of a run may come here at once."""
     part = f"{place}.{os.getpid()}"
     try:
         with open(part, "xb") as file:
-            file.writelines(parts)
+            file.write(data)
         os.rename(part, place)
     except OSError:
         pass  # Ansible packs and the module compiles what it does not find
