@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+import select
 import socket
+import threading
 from typing import Any
 
 from gunicorn import util
@@ -18,6 +20,7 @@ from flansible.web import create_app, handover
 
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 _DESCRIPTORS = 16384
+_LINGER_MILLISECONDS = 5
 
 
 def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:
@@ -42,6 +45,11 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     wsgi: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A thread in four never lingers: whoever comes new finds one.
+        self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
+
     def load_wsgi(self) -> None:
         super().load_wsgi()
         app = self.wsgi
@@ -58,9 +66,23 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: TConn) -> Any:
         keep = super().handle(conn)
+        # A client that asks again at once is answered by the same thread. Through the main thread, its poller and the
+        # pool's queue, each request would cost as much again as its answer.
+        while keep is True and self.alive and self._asks_again(conn):
+            keep = super().handle(conn)
         if conn.sock.fileno() < 0:
             conn.close = lambda graceful=False: None
         return keep
+
+    def _asks_again(self, conn: TConn) -> bool:
+        if type(conn.sock) is not socket.socket or not self._may_linger.acquire(blocking=False):
+            return False
+        try:
+            poll = select.poll()
+            poll.register(conn.sock, select.POLLIN)
+            return bool(poll.poll(_LINGER_MILLISECONDS))
+        finally:
+            self._may_linger.release()
 
     def run(self) -> None:
         try:
