@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import select
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from flask import Flask
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -21,6 +25,7 @@ from flansible.web import create_app, handover
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 _DESCRIPTORS = 16384
 _LINGER_MILLISECONDS = 5
+_TURN_SECONDS = 0.005
 
 
 def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:
@@ -32,6 +37,42 @@ def _write_error(client: socket.socket, status: int, reason: str, message: str) 
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     util.write_nonblock(client, head.encode("latin-1") + body)
+
+
+class _Settled:
+    """gunicorn's configuration once nothing changes it any more: it looks each value up in two steps of Python, some
+    thirty times for each request."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = cfg
+        vars(self).update({name: getattr(cfg, name) for name in (*cfg.settings, "is_ssl")})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cfg, name)
+
+
+class _Turns:
+    """Requests are answered one after the other, as long as each is quick.
+
+    Python runs one thread at a time anyway. Left to themselves threads would pass that right on at each of a dozen
+    system calls of a request, which takes as long as the answer. Whoever waits for something beyond its process, or
+    checks a password, loses its turn after _TURN_SECONDS, and those behind it go on beside it.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        turn = self._turn
+        if not turn.acquire(timeout=_TURN_SECONDS):
+            turn = threading.Lock()
+            turn.acquire()
+            self._turn = turn
+        try:
+            yield
+        finally:
+            turn.release()
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
@@ -48,6 +89,8 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # A thread in four never lingers: whoever comes new finds one.
+        self.cfg = _Settled(self.cfg)
+        self._turns = _Turns()
         self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
 
     def load_wsgi(self) -> None:
@@ -74,6 +117,10 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             conn.close = lambda graceful=False: None
         return keep
 
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        with self._turns.one():
+            return super().handle_request(req, conn)
+
     def _asks_again(self, conn: TConn) -> bool:
         if type(conn.sock) is not socket.socket or not self._may_linger.acquire(blocking=False):
             return False
@@ -92,8 +139,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, app: Flask) -> None:
         self._settings = settings
+        self._app = app
         super().__init__()
 
     def load_config(self) -> None:
@@ -117,20 +165,24 @@ class _Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(key, value)
 
     def load(self) -> Any:
-        # In each process, after the fork: connections, locks and threads must not be shared.
-        app = create_app(self._settings)
-        Reaper(app.extensions["flansible"].store).start()
-        return app
+        # In each process, after the fork: connections and threads must not be shared.
+        Reaper(self._app.extensions["flansible"].store).start()
+        return self._app
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
-    create_app(settings)
+    app = create_app(settings)
     # gunicorn has no setting for it; its workers look the function up in this module each time.
     util.write_error = _write_error
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
     _allow_descriptors()
-    _Server(settings).run()
+    server = _Server(settings, app)
+    # What stands now stands for good, and its memory stays shared by all processes. A collection would write into each
+    # object, and take some ten milliseconds during which nobody is answered.
+    gc.collect()
+    gc.freeze()
+    server.run()
 
 
 def _allow_descriptors() -> None:

@@ -983,6 +983,7 @@ def test_a_task_is_asked_for_in_one_round_trip(store: Store, raw: redis.Redis, s
     if state == "final":
         store.cancel(task_id, "dev")
     store.task(task_id)
+    store.ping()  # the connections are made, and the script is known
     with raw.monitor() as monitor:
         store.task(task_id)
         store.ping()
