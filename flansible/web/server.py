@@ -16,7 +16,7 @@ from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from flansible import passwords
+from flansible import celery_app, passwords
 from flansible.config import Settings
 from flansible.models import ErrorBody
 from flansible.reaper import Reaper
@@ -89,7 +89,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # A thread in four never lingers: whoever comes new finds one.
-        self.cfg = _Settled(self.cfg)
+        self.cfg: Any = _Settled(self.cfg)
         self._turns = _Turns()
         self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
 
@@ -178,6 +178,7 @@ def serve(settings: Settings) -> None:
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
     _allow_descriptors()
     server = _Server(settings, app)
+    celery_app.load()
     # What stands now stands for good, and its memory stays shared by all processes. A collection would write into each
     # object, and take some ten milliseconds during which nobody is answered.
     gc.collect()

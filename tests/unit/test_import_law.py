@@ -38,6 +38,7 @@ OWN_LAW = {
     "runner": ("runner", "wire", "errors", "variables"),
     "models": ("models",),
     "processes": (),
+    "children": (),
     "config": ("errors",),
     "store": ("errors", "models", "store"),
     "reaper": ("celery_app", "errors", "models", "processes", "store"),
@@ -49,7 +50,7 @@ OWN_LAW = {
 
 # Folders are kinds of process: they never import each other. Only the commands start from everywhere.
 FOLDERS = ("web", "worker", "runner")
-STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes")
+STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes", "children")
 MAY_IMPORT_IN_FUNCTIONS = ("cli",)
 
 
