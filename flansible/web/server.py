@@ -51,7 +51,7 @@ class _Settled:
         return getattr(self._cfg, name)
 
 
-class _Turns:
+class Turns:
     """Requests are answered one after the other, as long as each is quick.
 
     Python runs one thread at a time anyway. Left to themselves threads would pass that right on at each of a dozen
@@ -90,7 +90,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         # A thread in four never lingers: whoever comes new finds one.
         self.cfg: Any = _Settled(self.cfg)
-        self._turns = _Turns()
+        self._turns = Turns()
         self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
 
     def load_wsgi(self) -> None:

@@ -219,6 +219,10 @@ def python(code: str, cwd: Path, **environ: str) -> str:
         ("flansible.runner.forkserver", ("redis", "celery", "flask", "kombu", "pydantic")),
         ("flansible.store", ("ansible", "celery", "flask")),
         ("flansible.rbac", ("ansible", "celery", "flask", "redis")),
+        (
+            "flansible.children",
+            ("ansible", "celery", "flask", "redis", "pydantic", "click", "werkzeug", "http", "email"),
+        ),
         ("flansible.cli", ("ansible", "celery", "flask", "redis", "pydantic", "httpx")),
     ],
 )
