@@ -7,8 +7,6 @@ import resource
 import select
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask
@@ -25,7 +23,6 @@ from flansible.web import create_app, handover
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 _DESCRIPTORS = 16384
 _LINGER_MILLISECONDS = 5
-_TURN_SECONDS = 0.005
 
 
 def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:
@@ -51,30 +48,6 @@ class _Settled:
         return getattr(self._cfg, name)
 
 
-class Turns:
-    """Requests are answered one after the other, as long as each is quick.
-
-    Python runs one thread at a time anyway. Left to themselves threads would pass that right on at each of a dozen
-    system calls of a request, which takes as long as the answer. Whoever waits for something beyond its process, or
-    checks a password, loses its turn after _TURN_SECONDS, and those behind it go on beside it.
-    """
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        turn = self._turn
-        if not turn.acquire(timeout=_TURN_SECONDS):
-            turn = threading.Lock()
-            turn.acquire()
-            self._turn = turn
-        try:
-            yield
-        finally:
-            turn.release()
-
-
 class _Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's threads, from which a reply can take its client's socket away (flansible.web.handover).
 
@@ -90,7 +63,6 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         # A thread in four never lingers: whoever comes new finds one.
         self.cfg: Any = _Settled(self.cfg)
-        self._turns = Turns()
         self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
 
     def load_wsgi(self) -> None:
@@ -116,10 +88,6 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         if conn.sock.fileno() < 0:
             conn.close = lambda graceful=False: None
         return keep
-
-    def handle_request(self, req: Any, conn: TConn) -> Any:
-        with self._turns.one():
-            return super().handle_request(req, conn)
 
     def _asks_again(self, conn: TConn) -> bool:
         if type(conn.sock) is not socket.socket or not self._may_linger.acquire(blocking=False):
