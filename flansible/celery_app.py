@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
+from celery.utils.nodenames import host_format
 from kombu import Connection, Exchange, Queue
 from kombu.exceptions import KombuError, OperationalError
 
@@ -129,6 +130,31 @@ def _defaults() -> dict[str, Any]:
 
 app = Celery("flansible")
 app.add_defaults(_defaults)
+
+
+def load() -> None:
+    """Load what publishing and asking need, and connect to nothing: processes forked after this share it."""
+    app.finalize()
+    _ = app.amqp.queues, app.amqp.send_task_message, app.control, app.events
+    with app.connection_for_write() as connection:
+        _ = connection.transport
+
+
+def work(name: str, log_level: str) -> int:
+    """Be a worker until told to stop; returns the exit code. Main thread only.
+
+    Not by way of Celery's own command line, which loads its shell and Flower's server as well.
+    """
+    worker = app.Worker(
+        hostname=host_format(f"{name}@%h"),
+        loglevel=log_level.upper(),
+        quiet=True,
+        # Mingle waits a second for neighbours that have nothing to tell; gossip is chatter nobody here listens to.
+        without_mingle=True,
+        without_gossip=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
 
 
 def is_task_id(text: str) -> bool:

@@ -68,10 +68,9 @@ def cli() -> None:
 @click.option("--flower", is_flag=True, help="Start Flower as well.")
 def up(config_file: str | None, flower: bool) -> None:
     """Start the whole service on this machine: Redis, a worker and the web server."""
-    from flansible.up import Service
+    from flansible import up as preparation
 
-    settings = _settings(config_file)
-    sys.exit(Service(settings, with_flower=flower).run())
+    preparation.serve(_settings(config_file), with_flower=flower)
 
 
 @cli.command()
@@ -98,10 +97,7 @@ def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
     celery_app.configure(settings)
     # Ansible has good reasons to run as root, and `flansible doctor` tells when it does.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
-    # Mingle waits a second for neighbours that have nothing to tell; gossip is chatter nobody here listens to.
-    options = ["--quiet", "worker", f"--hostname={name}@%h", f"--loglevel={settings.log_level}"]
-    options += ["--without-mingle", "--without-gossip"]
-    celery_app.app.worker_main(options)
+    sys.exit(celery_app.work(name, settings.log_level))
 
 
 @cli.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -59,6 +60,45 @@ def encoded(value: str | int | float | bytes) -> int | float | bytes:
     return value.encode(errors="backslashreplace") if isinstance(value, str) else value
 
 
+class _Lanes:
+    """Connections for scripts, each lent to one caller at a time.
+
+    redis-py's own pool asks for locks, clocks and the state of the socket (a system call) each time it lends one: that
+    takes longer than Redis needs for a task's status. What it would find out, a closed connection, the retry finds.
+    """
+
+    def __init__(self, pool: redis.ConnectionPool) -> None:
+        self._pool = pool
+        self._idle: deque[Any] = deque()
+
+    def call(self, *command: str | int | float | bytes) -> Any:
+        """What Redis answers. Raises redis-py's errors."""
+        try:
+            lane = self._idle.pop()
+        except IndexError:
+            lane = self._pool.make_connection()
+
+        def ask() -> Any:
+            lane.send_command(*command)
+            return lane.read_response()
+
+        try:
+            answer = lane.retry.call_with_retry(ask, lambda _: lane.disconnect())
+        except redis.ResponseError:  # an answer too
+            self._idle.append(lane)
+            raise
+        except BaseException:
+            # Lent again it might take an answer that comes late for its own.
+            lane.disconnect()
+            raise
+        self._idle.append(lane)
+        return answer
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().disconnect()
+
+
 class Connection:
     """One Redis. Opens no connection until first used; safe to share between threads, not across a fork."""
 
@@ -74,9 +114,11 @@ class Connection:
             health_check_interval=0,
         )
         self._scripts: dict[str, Script] = {}
+        self._lanes = _Lanes(self._redis.connection_pool)
 
     def close(self) -> None:
         """Give the connections back."""
+        self._lanes.close()
         self._redis.close()
 
     def ping(self) -> None:
@@ -110,5 +152,10 @@ class Connection:
 
     def _run(self, source: str, *args: str | int | float | bytes) -> Any:
         """What one of the Lua scripts answers."""
+        script = self._script(source)
+        values = [encoded(arg) for arg in args]
         with translated():
-            return self._script(source)(args=[encoded(arg) for arg in args])
+            try:
+                return self._lanes.call("EVALSHA", script.sha, 0, *values)
+            except redis.exceptions.NoScriptError:
+                return script(args=values)  # loads it first

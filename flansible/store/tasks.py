@@ -39,20 +39,6 @@ MOVES: dict[State, frozenset[State]] = {
     ),
 }
 
-_STATUS_FIELDS = (
-    "state",
-    "description",
-    "returncode",
-    "user",
-    "kind",
-    "summary",
-    "submitted_at",
-    "started_at",
-    "finished_at",
-    "attempt",
-    "ended",
-)
-
 
 @dataclass(frozen=True)
 class Retention:
@@ -285,7 +271,7 @@ class Tasks(Connection):
 
     def task(self, task_id: str) -> TaskStatus | None:
         """One task and, while it is queued, what it waits for; in one round trip."""
-        answer: Any = self._run(scripts.STATUS, task_id, *_STATUS_FIELDS)
+        answer: Any = self._run(scripts.STATUS, task_id)
         return _stored(task_id, answer[0], answer[1] if len(answer) > 1 else None)
 
     def authorized_run(self, task_id: str) -> AuthorizedRun | None:
@@ -331,7 +317,7 @@ class Tasks(Connection):
         """Those of the tasks that still exist, in the order asked, in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
         for task_id in task_ids:
-            pipeline.hmget(task_key(task_id), list(_STATUS_FIELDS))
+            pipeline.hmget(task_key(task_id), list(scripts.STATUS_FIELDS))
         with translated():
             rows = pipeline.execute()
         found = (_stored(task_id, values) for task_id, values in zip(task_ids, rows, strict=True))
@@ -358,7 +344,7 @@ def _woken(flat: Any) -> tuple[Woken, ...]:
 
 
 def _stored(task_id: str, values: list[Any], waiting: list[Any] | None = None) -> TaskStatus | None:
-    found = {name: text(value) for name, value in zip(_STATUS_FIELDS, values, strict=True) if value is not None}
+    found = {name: text(value) for name, value in zip(scripts.STATUS_FIELDS, values, strict=True) if value is not None}
     if "state" not in found:
         return None
     state = State(found["state"])

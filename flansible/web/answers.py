@@ -18,7 +18,8 @@ LEFT_OUT: dict[type[BaseModel], frozenset[str]] = {
     Event: frozenset(name for name, field in Event.model_fields.items() if not field.is_required()),
 }
 
-# Other text than ASCII, and what is no text, travels as escapes: one line, whatever is in it.
+# Other text than ASCII, and what is no text, travels as escapes: one line, whatever is in it. Keys keep their order:
+# hosts with failures come first.
 dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ValidationError
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from flansible.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedMediaType
@@ -34,10 +35,11 @@ def body(model: type[Model]) -> Model:
 
 def query(model: type[Model]) -> Model:
     """The query string as a model (lax types: everything in it is text). Raises InvalidRequest."""
-    twice = [name for name in request.args if len(request.args.getlist(name)) > 1]
+    given = request.args if request.query_string else MultiDict()
+    twice = [name for name in given if len(given.getlist(name)) > 1]
     if twice:
         _refuse([FieldError(name, "is given more than once") for name in twice])
-    values = request.args.to_dict()
+    values = given.to_dict()
     try:
         return model.model_validate(values, strict=False)
     except ValidationError as error:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import resource
+import select
 import socket
+import threading
 from typing import Any
 
+from flask import Flask
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from flansible import passwords
+from flansible import celery_app, passwords
 from flansible.config import Settings
 from flansible.models import ErrorBody
 from flansible.reaper import Reaper
@@ -18,6 +22,7 @@ from flansible.web import create_app, handover
 
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 _DESCRIPTORS = 16384
+_LINGER_MILLISECONDS = 5
 
 
 def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:
@@ -31,6 +36,18 @@ def _write_error(client: socket.socket, status: int, reason: str, message: str) 
     util.write_nonblock(client, head.encode("latin-1") + body)
 
 
+class _Settled:
+    """gunicorn's configuration once nothing changes it any more: it looks each value up in two steps of Python, some
+    thirty times for each request."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = cfg
+        vars(self).update({name: getattr(cfg, name) for name in (*cfg.settings, "is_ssl")})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cfg, name)
+
+
 class _Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's threads, from which a reply can take its client's socket away (flansible.web.handover).
 
@@ -41,6 +58,12 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     """
 
     wsgi: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A thread in four never lingers: whoever comes new finds one.
+        self.cfg: Any = _Settled(self.cfg)
+        self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -58,9 +81,23 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: TConn) -> Any:
         keep = super().handle(conn)
+        # A client that asks again at once is answered by the same thread. Through the main thread, its poller and the
+        # pool's queue, each request would cost as much again as its answer.
+        while keep is True and self.alive and self._asks_again(conn):
+            keep = super().handle(conn)
         if conn.sock.fileno() < 0:
             conn.close = lambda graceful=False: None
         return keep
+
+    def _asks_again(self, conn: TConn) -> bool:
+        if type(conn.sock) is not socket.socket or not self._may_linger.acquire(blocking=False):
+            return False
+        try:
+            poll = select.poll()
+            poll.register(conn.sock, select.POLLIN)
+            return bool(poll.poll(_LINGER_MILLISECONDS))
+        finally:
+            self._may_linger.release()
 
     def run(self) -> None:
         try:
@@ -70,8 +107,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, app: Flask) -> None:
         self._settings = settings
+        self._app = app
         super().__init__()
 
     def load_config(self) -> None:
@@ -95,20 +133,25 @@ class _Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(key, value)
 
     def load(self) -> Any:
-        # In each process, after the fork: connections, locks and threads must not be shared.
-        app = create_app(self._settings)
-        Reaper(app.extensions["flansible"].store).start()
-        return app
+        # In each process, after the fork: connections and threads must not be shared.
+        Reaper(self._app.extensions["flansible"].store).start()
+        return self._app
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
-    create_app(settings)
+    app = create_app(settings)
     # gunicorn has no setting for it; its workers look the function up in this module each time.
     util.write_error = _write_error
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
     _allow_descriptors()
-    _Server(settings).run()
+    server = _Server(settings, app)
+    celery_app.load()
+    # What stands now stands for good, and its memory stays shared by all processes. A collection would write into each
+    # object, and take some ten milliseconds during which nobody is answered.
+    gc.collect()
+    gc.freeze()
+    server.run()
 
 
 def _allow_descriptors() -> None:

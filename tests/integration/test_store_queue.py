@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from flansible.errors import IllegalMove
+from flansible.errors import IllegalMove, StoreUnavailable
 from flansible.models import State, TaskStatus
 from flansible.store import (
     LEASE_SECONDS,
@@ -983,11 +983,41 @@ def test_a_task_is_asked_for_in_one_round_trip(store: Store, raw: redis.Redis, s
     if state == "final":
         store.cancel(task_id, "dev")
     store.task(task_id)
+    store.ping()  # the connections are made, and the script is known
     with raw.monitor() as monitor:
         store.task(task_id)
         store.ping()
         asked = [command["command"].split()[0] for command in until_ping(monitor) if command["client_type"] != "lua"]
     assert asked == ["EVALSHA"]
+
+
+def test_a_connection_that_was_closed_while_it_was_idle_fails_nobody(store: Store, raw: redis.Redis) -> None:
+    task_id = queued(store, "db")
+    store.task(task_id)
+    raw.client_kill_filter(_type="normal", skipme=True)
+    found = store.task(task_id)
+    assert found is not None and found.task_id == task_id
+
+
+def test_scripts_that_redis_has_forgotten_are_loaded_again(store: Store, raw: redis.Redis) -> None:
+    task_id = queued(store, "db")
+    raw.script_flush()
+    assert store.task(task_id) is not None
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_another(redis_url: str, store: Store, raw: redis.Redis) -> None:
+    first, second = queued(store, "db"), queued(store, "web")
+    hasty = Store(redis_url, reply_timeout_seconds=0.2)
+    try:
+        hasty.task(first)
+        raw.client_pause(1000)
+        with pytest.raises(StoreUnavailable):
+            hasty.task(first)
+        raw.ping()  # answered when the pause is over
+        found = hasty.task(second)
+        assert found is not None and found.summary == "dev: adhoc" and found.queue_position == 2
+    finally:
+        hasty.close()
 
 
 # Idempotency

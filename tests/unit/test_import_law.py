@@ -38,6 +38,7 @@ OWN_LAW = {
     "runner": ("runner", "wire", "errors", "variables"),
     "models": ("models",),
     "processes": (),
+    "children": (),
     "config": ("errors",),
     "store": ("errors", "models", "store"),
     "reaper": ("celery_app", "errors", "models", "processes", "store"),
@@ -49,7 +50,7 @@ OWN_LAW = {
 
 # Folders are kinds of process: they never import each other. Only the commands start from everywhere.
 FOLDERS = ("web", "worker", "runner")
-STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes")
+STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes", "children")
 MAY_IMPORT_IN_FUNCTIONS = ("cli",)
 
 
@@ -218,6 +219,10 @@ def python(code: str, cwd: Path, **environ: str) -> str:
         ("flansible.runner.forkserver", ("redis", "celery", "flask", "kombu", "pydantic")),
         ("flansible.store", ("ansible", "celery", "flask")),
         ("flansible.rbac", ("ansible", "celery", "flask", "redis")),
+        (
+            "flansible.children",
+            ("ansible", "celery", "flask", "redis", "pydantic", "click", "werkzeug", "http", "email"),
+        ),
         ("flansible.cli", ("ansible", "celery", "flask", "redis", "pydantic", "httpx")),
     ],
 )

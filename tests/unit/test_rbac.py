@@ -159,6 +159,24 @@ def test_a_wrong_password_is_never_remembered(path: Path) -> None:
     assert [file.authenticate("dev", "wrong") for _ in range(3)] == [None] * 3
 
 
+def test_a_password_that_many_send_at_once_is_checked_once(path: Path) -> None:
+    """Each check takes a core for a while: sixteen connections of one client must not take sixteen times as long."""
+    write(path, {**DEV, "password": HASH})
+    file = rbac.RbacFile(path)
+    began = time.process_time()
+    assert file.authenticate("dev", "wrong") is None
+    one_check = time.process_time() - began
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(file.authenticate("dev", "secret"))) for _ in range(16)]
+    began = time.process_time()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.process_time() - began < 6 * one_check
+    assert [user.name for user in found] == ["dev"] * 16
+
+
 def test_an_unknown_name_costs_as_much_as_a_wrong_password(path: Path) -> None:
     write(path, {**DEV, "password": HASH})
     file = rbac.RbacFile(path)
