@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flansible import passwords, rbac, redis_server
+from flansible import passwords, rbac, redis_server, ssh_masters
 from flansible.config import Settings, is_loopback
 from flansible.errors import ConfigurationError, Fault
 from flansible.versions import require_tested_ansible
@@ -162,6 +162,8 @@ class Service:
         self._stopping = True
         for names in _STOP_ORDER:
             self._stop([child for child in self._children if child.name in names])
+        with contextlib.suppress(OSError):
+            ssh_masters.end_forsaken(self._settings.ssh_masters_dir)
         if self._settings.embeds_redis:
             _remove_socket(self._settings)
         for descriptor in self._locks:

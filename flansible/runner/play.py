@@ -27,7 +27,7 @@ from ansible.errors import AnsibleOptionsError
 from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
-from flansible.runner import compat, preload
+from flansible.runner import compat, preload, ssh_profile
 from flansible.runner.answers import answer_prompts
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.colours import mark_colours
@@ -66,6 +66,7 @@ def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None) -> i
         name_after(files)
         end_with_their_parents(files)
     mark_colours(request["colour_mark"])
+    ssh_profile.apply(request.get("ssh_masters"))
     return _ansible(request, EventPipe(event_descriptor, request["colour_mark"]))
 
 
