@@ -19,6 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 
 _TITLE = b"ssh: "  # ssh calls a master so, followed by its socket and [mux]
+_STOPPED_TITLE = b"[stopped mux]"  # or by this, when it takes no more sessions
+_STOPPED = "stopped-"  # flansible.runner.masters makes a file with this and its process id for each of those
 _LONGEST_TITLE_BYTES = 4096
 _END_SECONDS = 1.0
 _ROUND_SECONDS = 0.02
@@ -85,7 +87,11 @@ def _end(directory: Path) -> None:
 
 
 def _masters(directory: Path) -> Iterator[int]:
-    """The process ids of those with a socket below `directory`."""
+    """The process ids of those that have, or had, a socket below `directory`."""
+    for file in directory.glob(f"*/{_STOPPED}*"):
+        pid = int(file.name.removeprefix(_STOPPED))
+        if _socket_of(pid).startswith(_STOPPED_TITLE):
+            yield pid
     below = os.fsencode(directory) + b"/"
     for name in os.listdir("/proc"):
         if name.isdigit() and _socket_of(int(name)).startswith(below):
@@ -93,7 +99,7 @@ def _masters(directory: Path) -> Iterator[int]:
 
 
 def _socket_of(pid: int) -> bytes:
-    """The path of a master's socket; empty for any other process, and for one that has ended."""
+    """The path of a master's socket, or _STOPPED_TITLE; empty for any other process, and for one that has ended."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             title = file.read(_LONGEST_TITLE_BYTES)

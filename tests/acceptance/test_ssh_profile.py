@@ -155,6 +155,27 @@ def test_a_master_does_not_outlive_the_cancel_of_the_run_that_made_it(
     connect(fast, far)  # what is left of the old socket does not stand in the way
 
 
+def test_a_cancel_does_not_break_another_run_that_uses_the_same_master(
+    fast: Service, far: dict[str, Any], root: Path, ssh: servers.SshServer
+) -> None:
+    write(root / "playbooks/far.yml", SLOW.format(pid=os.getpid()))
+    kept = {name: far[name] for name in ("inventory", "private_key")}
+    first = fast.submit("ansibleplaybook", {"playbook_dir": ".", "playbook": "far.yml", **kept})
+    eventually(lambda: masters(fast) and "changed: [far]" in fast.output(first))
+    (master,) = masters(fast).values()
+    mark = Path(tempfile.gettempdir()) / f"fl-begun-{os.getpid()}"
+    command = {"module": "shell", "module_args": f"touch {mark}; sleep 5; rm {mark}; echo it went on"}
+    second = fast.submit("ansiblecommand", {**far, **command})
+    eventually(mark.exists)
+    fast.client().post(f"/api/ansibletaskcancel/{first}")
+    assert fast.wait(first)["state"] == "canceled"
+    assert mark.exists()
+    assert fast.wait(second)["Status"] == "SUCCESS"
+    assert "it went on" in fast.output(second)
+    end_far_processes(ssh)  # it goes as soon as nothing on the host holds it
+    eventually(lambda: not master.is_running())
+
+
 def test_nothing_is_left_when_the_service_stops(ssh: servers.SshServer) -> None:
     root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
     try:

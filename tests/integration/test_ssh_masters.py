@@ -27,9 +27,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "ssh"
 
 
-def pretend(directory: str, deaf: bool = False) -> subprocess.Popen[str]:
+def pretend(directory: str, deaf: bool = False, stopped: bool = False) -> subprocess.Popen[str]:
+    title = "ssh: [stopped mux]" if stopped else f"ssh: {directory}/0123456789 [mux]"
     process = subprocess.Popen(
-        [f"ssh: {directory}/0123456789 [mux]", "-c", PRETEND, str(int(deaf))],
+        [title, "-c", PRETEND, str(int(deaf))],
         executable=sys.executable,
         stdout=subprocess.PIPE,
         text=True,
@@ -64,6 +65,19 @@ def test_closing_ends_them_even_those_that_do_not_listen(root: Path, deaf: bool)
     masters.close()
     assert process.wait(5) < 0
     assert list(root.iterdir()) == []
+
+
+def test_closing_ends_those_that_take_no_more_sessions_too(root: Path) -> None:
+    masters = Masters(root)
+    directory = Path(masters.directory_of("dev"))
+    ours, somebody_elses = pretend(str(directory), stopped=True), pretend(str(directory), stopped=True)
+    (directory / f"stopped-{ours.pid}").touch()
+    (directory / "stopped-1").touch()  # a process id that has become another's
+    masters.close()
+    assert ours.wait(5) < 0
+    assert somebody_elses.poll() is None
+    somebody_elses.kill()
+    somebody_elses.wait()
 
 
 def test_another_workers_are_left_alone_while_it_lives(masters: Masters, root: Path) -> None:
