@@ -31,6 +31,8 @@ import psutil
 
 from benchmarks.service import BIN, Running, machine, running
 
+Times = dict[tuple[str, str, str], list[float]]
+
 HOSTS = 10
 _POLL_SECONDS = 0.01
 _START_SECONDS = 10.0
@@ -200,9 +202,9 @@ def _is_ours(process: psutil.Process, root: Path) -> bool:
     return any(connection.raddr and connection.raddr.port == port for connection in process.net_connections())
 
 
-def measure(ways: list[Way], works: list[Work], rounds: int, root: Path) -> dict[tuple[str, str, str], list[float]]:
-    """Seconds by work, way and `first` or `later`; one of each in every round, in turns."""
-    times: dict[tuple[str, str, str], list[float]] = {}
+def measure(ways: list[Way], works: list[Work], rounds: int, root: Path) -> Times:
+    """Seconds by work, way and `first` or `later`; one of each in every round, in turns. Tells standard error."""
+    times: Times = {}
     for number in range(rounds):
         for work in works:
             for way in ways if number % 2 else reversed(ways):
@@ -210,11 +212,13 @@ def measure(ways: list[Way], works: list[Work], rounds: int, root: Path) -> dict
                 for which in ("first", "later"):
                     began = time.perf_counter()
                     way.do(work)
-                    times.setdefault((work.name, way.name, which), []).append(time.perf_counter() - began)
+                    seconds = time.perf_counter() - began
+                    times.setdefault((work.name, way.name, which), []).append(seconds)
+                    print(f"{number + 1}: {work.name}, {way.name}, {which}: {seconds:.2f} s", file=sys.stderr)
     return times
 
 
-def print_table(times: dict[tuple[str, str, str], list[float]], ways: list[Way], works: list[Work]) -> None:
+def print_table(times: Times, ways: list[Way], works: list[Work]) -> None:
     print("| work | way | first run, s | ratio | later run, s | ratio |\n|---|---|---|---|---|---|")
     for work in works:
         for way in ways:
