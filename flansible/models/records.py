@@ -67,6 +67,7 @@ class Step(Record):
     extra_vars: tuple[VariablesPart, ...] = ()
     data_only: bool = False
     environment: dict[str, str] = {}
+    strategy: str | None = None
 
 
 class AuthorizedRun(Record):

@@ -112,6 +112,9 @@ class RunOptions(TaskOptions):
         None, repr=False, description="The vault password, or an object of passwords by vault id; sealed, used once."
     )
     module_path: Texts | None = Field(None, description="Folders to look for modules in before all others (admin).")
+    strategy: Literal["mitogen_linear", "mitogen_free", "mitogen_host_pinned"] | None = Field(
+        None, description="Run plays that name no strategy with Mitogen's, where it is installed (admin)."
+    )
     environment: dict[EnvironmentName, str] | None = Field(
         None, description="Environment variables of the run (admin; others: names of `environment_names`)."
     )

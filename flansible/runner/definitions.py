@@ -43,5 +43,12 @@ def remembered() -> Iterator[None]:
         PluginLoader._load_config_defs = register
 
 
+def change_defaults(path: str, defaults: dict[str, Any]) -> None:
+    """Give options of the installation's plugin at `path` other defaults, in this process."""
+    options = _read.get(path)
+    if options is not None:
+        _read[path] = {**options, **{name: {**options[name], "default": defaults[name]} for name in defaults}}
+
+
 def _type_of(loader: PluginLoader) -> str:
     return str(get_plugin_class(loader.class_name))

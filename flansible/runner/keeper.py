@@ -21,7 +21,7 @@ import psutil
 
 from flansible import wire
 from flansible.errors import WireError
-from flansible.runner import play, processes
+from flansible.runner import masters, play, processes
 from flansible.runner.leftovers import RunFiles
 from flansible.runner.payloads import Payloads
 
@@ -72,7 +72,7 @@ def keep(channel: socket.socket, output: int, events: int, lent: Lent) -> None:
         _tell(channel, {"type": "started", "pid": run_pid})
         status = _watch(channel, run_pid, float(request["grace_seconds"]), ending)
         if ending.stopping or os.WIFSIGNALED(status):
-            _kill_all(ending)
+            _kill_all(ending, request.get("ssh_masters"))
             if files:
                 files.remove()
         elif files:
@@ -170,17 +170,28 @@ def _begin_ending(run_pid: int, grace_seconds: float, ending: _Ending) -> None:
         pass
 
 
-def _kill_all(ending: _Ending) -> None:
-    """TERM was given; now give what is left the rest of the grace, then KILL until nothing is left."""
+def _kill_all(ending: _Ending, masters_directory: str | None) -> None:
+    """TERM was given; now give what is left the rest of the grace, then KILL until nothing is left.
+
+    But for masters of ssh that other runs of the user are using: those end with them.
+    """
     left = processes.descendants()
-    ending.note(left)
+    spared = set(shared := masters.of(masters_directory, left))
+    ending.note([process for process in left if process not in spared])
     for process in left:
-        processes.send(process, signal.SIGTERM)
-    while _reaped_tree() and time.monotonic() < ending.kill_at:
+        if process not in spared:
+            processes.send(process, signal.SIGTERM)
+    while set(_reaped_tree()) - spared and time.monotonic() < ending.kill_at:
         time.sleep(_KILL_ROUND_SECONDS)
+    _kill_until_none_is_left(ending, spared)
+    if shared:
+        _kill_until_none_is_left(ending, masters.dismiss(shared))
+
+
+def _kill_until_none_is_left(ending: _Ending, spared: set[psutil.Process]) -> None:
     give_up_at = time.monotonic() + _KILL_LIMIT_SECONDS
     # A dying process may still fork: look again until the tree is empty. Orphans come to us, the subreaper.
-    while (left := _reaped_tree()) and time.monotonic() < give_up_at:
+    while (left := [one for one in _reaped_tree() if one not in spared]) and time.monotonic() < give_up_at:
         ending.note(left)
         processes.kill(left)
         time.sleep(_KILL_ROUND_SECONDS)

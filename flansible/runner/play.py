@@ -27,7 +27,7 @@ from ansible.errors import AnsibleOptionsError
 from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
-from flansible.runner import compat, preload, processes
+from flansible.runner import compat, preload, processes, ssh_profile, strategy
 from flansible.runner.answers import answer_prompts
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.colours import mark_colours
@@ -70,6 +70,12 @@ def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, payl
         payloads.give_to_run(files.folder)
         end_with_their_parents(files)
     mark_colours(request["colour_mark"])
+    ssh_profile.apply(request.get("ssh_masters"))
+    try:
+        strategy.use(request.get("strategy"), files)
+    except ImportError as error:
+        print(f"ERROR: Mitogen is not installed on this worker: {error}", file=sys.stderr)
+        return _EXIT_NOT_FOUND
     return _ansible(request, EventPipe(event_descriptor, request["colour_mark"]))
 
 

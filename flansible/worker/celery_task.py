@@ -24,6 +24,7 @@ from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealE
 from flansible.models import State
 from flansible.reaper import Reaper
 from flansible.sealing import Sealer
+from flansible.ssh_masters import Masters
 from flansible.store import Claim, Moved, Refusal, Retention, Store, Woken
 from flansible.versions import require_tested_ansible
 from flansible.worker import revocations, stopping
@@ -54,6 +55,7 @@ class _Parts:
     leases: Leases
     reaper: Reaper
     shutdown: Shutdown
+    ssh_masters: Masters | None
 
 
 _lock = threading.Lock()
@@ -79,10 +81,23 @@ def _worker() -> _Parts:
                 leases=Leases(prompt_store, cancellations.task_ids, found.worker_concurrency),
                 reaper=Reaper(prompt_store),
                 shutdown=Shutdown(),
+                ssh_masters=_ssh_masters(),
             )
             _parts.leases.start()
             _parts.reaper.start()
         return _parts
+
+
+def _ssh_masters() -> Masters | None:
+    found = settings()
+    if found.ssh_profile == "default":
+        return None
+    try:
+        return Masters(found.ssh_masters_dir)
+    except OSError as error:
+        # Runs are slower without; that is no reason to refuse them.
+        log.warning("the fast ssh profile is not in use, its directory cannot be made: %s", error)
+        return None
 
 
 @app.task(name=RUN_TASK, bind=True, ignore_result=True)
@@ -143,6 +158,7 @@ def _supervise(parts: _Parts, recorder: Recorder, cancellation: Cancellation) ->
         grace_seconds=found.grace_seconds,
         cancellation=cancellation,
         timeout_name=limit_name,
+        ssh_masters=_masters_directory(parts, claim.run.user),
     )
     try:
         sealed = parts.store.secrets(recorder.task_id)
@@ -155,6 +171,14 @@ def _supervise(parts: _Parts, recorder: Recorder, cancellation: Cancellation) ->
         # The border: whatever else went wrong, the task must end, and say that the fault is ours.
         log.exception("a run failed inside Flansible")
         return Outcome(State.ERROR, f"internal error: {type(error).__name__}; the worker's log has the details")
+
+
+def _masters_directory(parts: _Parts, user: str) -> str | None:
+    try:
+        return parts.ssh_masters.directory_of(user) if parts.ssh_masters else None
+    except OSError as error:
+        log.warning("this run of %s goes without the fast ssh profile: %s", user, error)
+        return None
 
 
 def _settle(parts: _Parts, recorder: Recorder, outcome: Outcome) -> None:
@@ -225,6 +249,8 @@ def _close(**_: Any) -> None:
     if _parts is not None:
         _parts.reaper.stop()
         _parts.leases.stop()
+        if _parts.ssh_masters is not None:
+            _parts.ssh_masters.close()
         _parts.fork_servers.close()
         _parts.store.close()
     stopping.ignore_signals()

@@ -121,7 +121,9 @@ class Supervisor:
         grace_seconds: float,
         cancellation: Cancellation | None = None,
         timeout_name: str = "CELERY_TASK_TIMEOUT",
+        ssh_masters: str | None = None,
     ) -> None:
+        """ssh_masters: the directory of this user's masters, when the fast ssh profile is in use."""
         self._fork_servers = fork_servers
         self._recorder = recorder
         self._shutdown = shutdown
@@ -129,6 +131,7 @@ class Supervisor:
         self._deadline = time.monotonic() + timeout_seconds
         self._grace_seconds = grace_seconds
         self._cancellation = cancellation
+        self._ssh_masters = ssh_masters
         self._secrets: Secrets | None = None
 
     def carry_out(self, run: AuthorizedRun, secrets: Secrets | None = None) -> Outcome:
@@ -179,6 +182,7 @@ class Supervisor:
             "type": "run",
             "grace_seconds": self._grace_seconds,
             "colour_mark": colour_mark,
+            "ssh_masters": self._ssh_masters,
             "secrets": self._secrets.model_dump() if self._secrets and step.program != "git" else None,
             **step.model_dump(mode="json"),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -471,6 +472,7 @@ ADMIN_FIELDS: dict[str, Any] = {
     "become_password_file": "{root}/playbooks/vault",
     "module_path": "{root}/playbooks",
     "tree": "{root}/playbooks",
+    "strategy": "mitogen_linear",
 }
 
 
@@ -482,6 +484,15 @@ def test_fields_that_reach_beyond_the_inventory_are_for_admin_only(dev: Asking, 
             ask(inventory=OWN, **{field: ADMIN_FIELDS[field]})
         assert (caught.value.code, caught.value.errors[0].field) == ("field_forbidden", field)
     admin.adhoc(**{field: ADMIN_FIELDS[field]})
+
+
+def test_a_strategy_of_mitogen_needs_mitogen(admin: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert admin.adhoc(strategy="mitogen_free").steps[0].strategy == "mitogen_free"
+    monkeypatch.setitem(sys.modules, "ansible_mitogen", None)
+    for ask in (admin.adhoc, admin.playbook):
+        with pytest.raises(InvalidRequest, match=r"flansible\[mitogen\]") as caught:
+            ask(strategy="mitogen_linear")
+        assert (caught.value.code, caught.value.errors[0].field) == ("invalid_field", "strategy")
 
 
 def test_only_the_environment_variables_of_the_configuration_may_be_set(

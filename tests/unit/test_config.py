@@ -238,6 +238,21 @@ def test_a_deep_data_directory_gets_a_socket_path_that_fits(ini: Path) -> None:
     assert one == load(ini, f"[Default]\ndata_dir = {deep}a\n").redis_socket
 
 
+def test_the_ssh_profile_is_one_of_two(ini: Path) -> None:
+    assert load(ini, "[Default]\n").ssh_profile == "default"
+    assert load(ini, "[Default]\nssh_profile = fast\n").ssh_profile == "fast"
+    with pytest.raises(ConfigurationError, match="ssh_profile"):
+        load(ini, "[Default]\nssh_profile = faster\n")
+
+
+@pytest.mark.parametrize("data_dir", ["/srv/" + "deep/" * 40, "/srv/50%d", "/srv/two words"])
+def test_masters_of_ssh_have_short_and_plain_paths(ini: Path, data_dir: str) -> None:
+    assert str(load(ini, "[Default]\ndata_dir = /srv/flansible\n").ssh_masters_dir) == "/srv/flansible/ssh"
+    found = load(ini, f"[Default]\ndata_dir = {data_dir}\n").ssh_masters_dir
+    assert len(str(found)) <= 56
+    assert found.name.endswith("-ssh")
+
+
 @pytest.mark.parametrize(
     ("address", "expected"),
     [

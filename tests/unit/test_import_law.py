@@ -38,7 +38,8 @@ OWN_LAW = {
     "runner": ("runner", "wire", "errors", "variables"),
     "models": ("models",),
     "processes": (),
-    "children": (),
+    "children": ("ssh_masters",),
+    "ssh_masters": (),
     "config": ("errors",),
     "store": ("errors", "models", "store"),
     "reaper": ("celery_app", "errors", "models", "processes", "store"),
@@ -50,7 +51,7 @@ OWN_LAW = {
 
 # Folders are kinds of process: they never import each other. Only the commands start from everywhere.
 FOLDERS = ("web", "worker", "runner")
-STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes", "children")
+STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes", "children", "ssh_masters")
 MAY_IMPORT_IN_FUNCTIONS = ("cli",)
 
 
