@@ -1,4 +1,4 @@
-"""Half an hour of mixed load, and whether anything grew: `make soak`, or `python benchmarks/soak.py --minutes 5`.
+"""Half an hour of mixed load, and whether anything grew: `make soak`, or `python -m benchmarks.soak --minutes 5`.
 
 Several users at once run ad-hoc commands, playbooks, failing ones, git, cancel, run into time limits, follow outputs
 and events and leave midway, poll, list, and send bad requests and secrets. Every ten seconds the memory, threads and
@@ -24,7 +24,8 @@ from typing import Any
 
 import httpx
 import redis
-from service import Running, machine, running, usage_by_role
+
+from benchmarks.service import Running, machine, running, usage_by_role
 
 SAMPLE_SECONDS = 10.0
 ROLES = ("up", "redis", "web", "worker", "fork server")

@@ -1,0 +1,92 @@
+"""What the benchmarks make of numbers, without measuring any."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.figures import quantile, ratio, slope, steady_ratio
+from benchmarks.tables import TOP, judged, number, splice, table
+
+
+def test_a_ratio_is_made_pair_by_pair() -> None:
+    found = ratio([1.0, 4.0, 3.0], [2.0, 4.0, 2.0])
+    assert (found.median, found.low, found.high) == (1.0, 0.5, 1.5)
+
+
+def test_sides_that_were_measured_unequally_often_have_no_ratio() -> None:
+    with pytest.raises(ValueError):
+        ratio([1.0, 2.0], [1.0])
+
+
+def test_one_disturbed_pair_neither_hides_nor_makes_up_a_regression() -> None:
+    ones = [1.0] * 9
+    assert steady_ratio([1.2] * 8 + [0.5], ones).verdict == "slower"
+    assert steady_ratio([1.0] * 8 + [3.0], ones).verdict == "same"
+
+
+def test_few_pairs_must_all_agree() -> None:
+    assert steady_ratio([1.2, 1.2, 0.9], [1.0] * 3).verdict == "same"
+    assert steady_ratio([1.2, 1.2, 1.1], [1.0] * 3).verdict == "slower"
+
+
+def test_a_change_for_the_better_is_told_too() -> None:
+    assert steady_ratio([0.8, 0.9, 0.7], [1.0] * 3).verdict == "faster"
+
+
+def test_a_quantile_is_one_of_the_values() -> None:
+    values = [float(value) for value in range(100, 0, -1)]
+    assert [quantile(values, share) for share in (0.0, 0.5, 0.99, 1.0)] == [1.0, 50.0, 99.0, 100.0]
+    assert quantile([7.0], 0.99) == 7.0
+
+
+def test_what_is_paid_once_is_no_part_of_a_slope() -> None:
+    assert slope((1_000, 0.5), (10_000, 9.5)) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.05123, "0.051"),
+        (0.512, "0.51"),
+        (5.123, "5.1"),
+        (51.2, "51"),
+        (5123.4, "5,123"),
+        (0, "0"),
+        (-0.012, "-0.012"),
+    ],
+)
+def test_numbers_are_shown_with_the_digits_that_mean_something(value: float, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_a_table_is_markdown_and_a_bar_in_a_cell_does_not_break_it() -> None:
+    assert table(["work", "API / CLI"], [["a|b", "1"]]) == "| work | API / CLI |\n|---|---|\n| a/b | 1 |\n"
+
+
+def test_a_row_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="a row of 1 cells in a table of 2"):
+        table(["work", "seconds"], [["debug"]])
+
+
+def test_what_misses_its_goal_is_shown_in_bold() -> None:
+    assert [judged(0.2, goal, "0.20") for goal in (0.1, 0.2, None)] == ["**0.20**", "0.20", "0.20"]
+
+
+PAGE = "# Page\n\n<!-- begin make bench -->\nold\n<!-- end make bench -->\n\nrest\n"
+
+
+def test_a_table_takes_the_place_of_the_last_one_and_nothing_else_changes() -> None:
+    once = splice(PAGE, "make bench", "| new |\\1\n")
+    assert once == "# Page\n\n<!-- begin make bench -->\n| new |\\1\n<!-- end make bench -->\n\nrest\n"
+    assert splice(once, "make bench", "| new |\\1\n") == once
+
+
+@pytest.mark.parametrize("page", ["# Page\n", PAGE + PAGE, PAGE.replace("<!-- end make bench -->", "")])
+def test_a_page_without_its_one_place_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="needs one place"):
+        splice(page, "make bench", "new")
+
+
+@pytest.mark.parametrize(("file", "name"), [("README.md", "make bench"), ("docs/scaling.md", "make scale")])
+def test_the_pages_have_their_places(file: str, name: str) -> None:
+    splice((TOP / file).read_text(encoding="utf-8"), name, "new")
