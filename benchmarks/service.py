@@ -147,15 +147,22 @@ def usage_of_tree(pid: int) -> Usage:
 
 def usage_by_role(up: int) -> dict[str, Usage]:
     """up, redis, web, worker, fork server, and run: keepers, runs, Ansible's workers and what they have started."""
-    found: dict[str, Usage] = {"up": usage_of_process(up)}
+    found: dict[str, Usage] = {}
+    for process, role in roles_of(up):
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):
+            found[role] = found.get(role, Usage()).plus(usage_of_process(process.pid))
+    return found
+
+
+def roles_of(up: int) -> Iterator[tuple[psutil.Process, str]]:
+    """Every process of a service with its role."""
     roles = {up: "up"}
     with contextlib.suppress(psutil.NoSuchProcess):
+        yield psutil.Process(up), "up"
         for process in psutil.Process(up).children(recursive=True):  # parents come before their children
             with contextlib.suppress(psutil.NoSuchProcess, OSError):
-                parent = roles.get(process.ppid(), "")
-                role = roles[process.pid] = _role(process.cmdline(), parent)
-                found[role] = found.get(role, Usage()).plus(usage_of_process(process.pid))
-    return found
+                roles[process.pid] = _role(process.cmdline(), roles.get(process.ppid(), ""))
+                yield process, roles[process.pid]
 
 
 def _role(words: list[str], parent: str) -> str:
