@@ -84,15 +84,12 @@ def figures(found: Found, waiting: footprint.Waiting) -> str:
 def _footprint(found: Found, waiting: footprint.Waiting) -> list[list[str]]:
     ready, idle = statistics.median(found.ready_seconds), footprint.total(found.idle) / MB
     roles = ", ".join(f"{role} {usage.pss / MB:.0f}" for role, usage in found.idle.items())
+    of_roles = f"{judged(idle, 200, f'{idle:.0f} MB')}: {roles}"
     own, cli = waiting.own / MB, waiting.of_cli / MB
     module = f"{waiting.with_module / MB:.0f} MB, the CLI's {waiting.of_cli_with_module / MB:.0f} MB"
     return [
         ["`flansible up` is ready", judged(ready, 3, f"{ready:.1f} s"), "≤ 3 s"],
-        [
-            "memory of the idle service, all processes (PSS)",
-            f"{judged(idle, 200, f'{idle:.0f} MB')}: {roles}",
-            "≤ 200 MB",
-        ],
+        ["memory of the idle service, all processes (PSS)", of_roles, "≤ 200 MB"],
         [
             f"memory one more waiting run takes, {waiting.count} at once on one worker (PSS)",
             f"{judged(own, 20, f'{own:.0f} MB')}; the CLI's own {cli:.0f} MB",

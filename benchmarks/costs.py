@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import statistics
 import threading
 import time
 from collections import Counter

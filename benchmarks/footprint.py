@@ -45,6 +45,7 @@ class Waiting:
     of_cli: float
     of_cli_with_module: float
     processes: float
+    descriptors: float  # of the worker process
 
 
 def total(usage: dict[str, Usage]) -> int:
@@ -61,7 +62,7 @@ def waiting_runs(count: int = WAITING) -> Waiting:
     """Of a service of its own, with as many slots; its runs are ended with it."""
     with running(worker_concurrency=count, drain_seconds=0, grace_seconds=1) as service, service.client() as client:
         works.through_the_api(client, works.adhoc("debug"))
-        before = total(idle(service))
+        before = idle(service)
         began = time.perf_counter()
         for _ in range(count):
             works.submit(client, _SLEEP)
@@ -70,11 +71,13 @@ def waiting_runs(count: int = WAITING) -> Waiting:
         time.sleep(_SETTLE_SECONDS)
         usage = usage_by_role(service.process.pid)
         there = _on_the_host(service.process.pid)
-        added = total(usage) - before
+        added = total(usage) - total(before)
         with _in_shells(service, _CLI_WAITING) as shells:
             cli, cli_there = (sum(found) / _CLI_WAITING for found in zip(*map(_weigh_tree, shells), strict=True))
     processes = usage["run"].processes / count
-    return Waiting(count, seconds, (added - there) / count, added / count, cli - cli_there, cli, processes)
+    descriptors = (usage["worker"].descriptors - before["worker"].descriptors) / count
+    own = (added - there) / count
+    return Waiting(count, seconds, own, added / count, cli - cli_there, cli, processes, descriptors)
 
 
 @contextmanager

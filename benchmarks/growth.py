@@ -1,7 +1,7 @@
 """Whether a line costs the same in a short output and in a long one.
 
-Two kinds of runs, through the API and in a shell: a loop whose items print 100 lines each, which come over the whole time of the
-run, and a command whose one result is all the lines. What a run costs without lines is measured too and taken off.
+Two kinds of runs, through the API and in a shell: a loop whose items print 100 lines each, which come over the whole
+time of the run, and a command whose one result is all the lines. What a run without lines takes is taken off.
 """
 
 from __future__ import annotations

@@ -111,6 +111,12 @@ def through_the_api(client: httpx.Client, work: Work, count: int = 1) -> float:
     return time.perf_counter() - began
 
 
+def seconds_of(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
 def in_a_shell(service: Running, work: Work) -> float:
     return _seconds(service, [str(service.bin / work.argv[0]), *work.argv[1:]], "")
 

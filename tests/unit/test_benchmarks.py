@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.capacity import Node, RunCosts, carried, runs_in_memory_of_redis, runs_per_second_of_redis
 from benchmarks.figures import quantile, ratio, slope, steady_ratio
 from benchmarks.tables import TOP, judged, number, splice, table
 
@@ -90,3 +91,26 @@ def test_a_page_without_its_one_place_is_refused(page: str) -> None:
 @pytest.mark.parametrize(("file", "name"), [("README.md", "make bench"), ("docs/scaling.md", "make scale")])
 def test_the_pages_have_their_places(file: str, name: str) -> None:
     splice((TOP / file).read_text(encoding="utf-8"), name, "new")
+
+
+COSTS = RunCosts(ansible=0.09, worker=0.01, web=0.004, redis=0.002, waiting_bytes=50e6, stored_bytes=20_000)
+
+
+def test_busy_runs_grow_with_the_cores_and_waiting_ones_with_the_memory() -> None:
+    small, large = (carried(Node(cores, 8), COSTS, 100e6) for cores in (2, 4))
+    assert (small.busy_per_second, large.busy_per_second) == (pytest.approx(16), pytest.approx(32))
+    assert small.waiting == large.waiting == int((8e9 * 0.8 - 100e6) / 50e6)
+
+
+def test_a_node_has_as_many_workers_as_their_own_share_takes_cores() -> None:
+    assert carried(Node(8, 8), COSTS, 0).workers == 1
+    assert carried(Node(32, 8), COSTS, 0).workers == 4
+
+
+def test_a_worker_has_no_more_slots_than_can_be_set() -> None:
+    assert carried(Node(2, 200), COSTS, 0).workers == 4
+
+
+def test_redis_is_bound_by_one_core_and_by_its_memory() -> None:
+    assert runs_per_second_of_redis(COSTS) == pytest.approx(400)
+    assert runs_in_memory_of_redis(COSTS, 1) == 50_000
