@@ -32,6 +32,7 @@ _FORK_SERVER = "flansible.runner.forkserver"
 _START_SECONDS = 60.0
 _SETTLE_SECONDS = 2.0
 _STOP_SECONDS = 30
+_WAITING_RUNS = 12
 _BUSY_RUNS = {"debug": 60, "ping": 20}
 _WAIT = Work(
     f"`command: sleep {SLEEP_SECONDS}`",
@@ -142,9 +143,17 @@ def measure() -> list[Throughput]:
     return sorted(found, key=lambda one: (names.index(one.work.name), one.setup.total, one.setup.workers))
 
 
-def costs_of_runs() -> tuple[dict[str, RunCosts], float]:
-    """By kind of run; and the bytes of a worker with its fork server that has nothing to do."""
-    waiting = footprint.waiting_runs(12)
+@dataclass(frozen=True)
+class Measured:
+    """What one run costs by its kind; idle_bytes: a worker with its fork server that has nothing to do."""
+
+    runs: dict[str, RunCosts]
+    waiting: footprint.Waiting
+    idle_bytes: float
+
+
+def costs_of_runs() -> Measured:
+    waiting = footprint.waiting_runs(_WAITING_RUNS)
     found = {}
     with running() as service:
         idle = footprint.idle(service)
@@ -154,21 +163,23 @@ def costs_of_runs() -> tuple[dict[str, RunCosts], float]:
             found[module] = RunCosts(
                 cpu["run"], cpu["worker"], cpu["web"], cost.redis_cpu_seconds, waiting.own, cost.stored_bytes
             )
-    return found, idle["worker"].pss + idle["fork server"].pss
+    return Measured(found, waiting, idle["worker"].pss + idle["fork server"].pss)
 
 
-def report(found: list[Throughput], runs: dict[str, RunCosts], idle_bytes: float, load: float) -> str:
+def report(found: list[Throughput], one_run: Measured, load: float) -> str:
     head = f"{machine()}. Load average before: {load:.1f}."
     measured = table(
         ("runs", "workers × slots", "number", "seconds", "runs/s", "runs/s and slot", "cores used"),
         (one.cells for one in found),
     )
-    return "\n\n".join(part.strip() for part in (head, measured, _cost_table(runs), _nodes(runs, idle_bytes)))
+    return "\n\n".join(
+        part.strip() for part in (head, measured, _cost_table(one_run), _nodes(one_run.runs, one_run.idle_bytes))
+    )
 
 
-def _cost_table(runs: dict[str, RunCosts]) -> str:
+def _cost_table(one_run: Measured) -> str:
     head = ("one run", "Ansible (CPU ms)", "worker", "web", "Redis", "memory while it waits", "stored in Redis")
-    return table(
+    runs = table(
         head,
         (
             [
@@ -177,9 +188,12 @@ def _cost_table(runs: dict[str, RunCosts]) -> str:
                 f"{run.waiting_bytes / 1e6:.0f} MB",
                 f"{run.stored_bytes / 1000:.1f} kB",
             ]
-            for module, run in runs.items()
+            for module, run in one_run.runs.items()
         ),
     )
+    waiting = one_run.waiting
+    there = f"{waiting.processes:.0f} processes, the module's among them, and {waiting.descriptors:.1f} descriptors"
+    return f"{runs}\nA run that waits on this machine has {there} of the worker."
 
 
 def _nodes(runs: dict[str, RunCosts], idle_bytes: float) -> str:
@@ -201,8 +215,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/scaling.md")
     asked = parser.parse_args()
     load = os.getloadavg()[0]
-    runs, idle_bytes = costs_of_runs()
-    text = report(measure(), runs, idle_bytes, load)
+    one_run = costs_of_runs()
+    text = report(measure(), one_run, load)
     print(text)
     if asked.write:
         put(TOP / "docs/scaling.md", NAME, text)
