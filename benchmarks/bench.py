@@ -140,12 +140,7 @@ def _costs(found: Found) -> list[list[str]]:
     return rows
 
 
-def report(found: Found, waiting: footprint.Waiting, load: float, seconds: float) -> str:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=TOP, stdout=subprocess.PIPE, text=True, check=False
-    ).stdout.strip()
-    versions = f"{machine()}, ansible-runner {RUNNER_VERSION}, commit {commit or 'unknown'}"
-    head = f"{versions}. Load average before: {load:.1f}; it took {seconds / 60:.0f} minutes."
+def report(head: str, found: Found, waiting: footprint.Waiting) -> str:
     parts = (
         head,
         speed.table_of(found.rows),
@@ -154,6 +149,13 @@ def report(found: Found, waiting: footprint.Waiting, load: float, seconds: float
         figures(found, waiting),
     )
     return "\n\n".join(part.strip() for part in parts)
+
+
+def _head(load: float, seconds: float) -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
+    versions = f"{machine()}, ansible-runner {RUNNER_VERSION}, commit {commit or 'unknown'}"
+    return f"{versions}. Load average before: {load:.1f}; it took {seconds / 60:.0f} minutes."
 
 
 def _tell(what: str) -> None:
@@ -167,7 +169,7 @@ def main() -> None:
     asked = parser.parse_args()
     load, began = os.getloadavg()[0], time.monotonic()
     found, waiting = measure(asked.scale)
-    text = report(found, waiting, load, time.monotonic() - began)
+    text = report(_head(load, time.monotonic() - began), found, waiting)
     print(text)
     if asked.write:
         put(TOP / "README.md", NAME, text)

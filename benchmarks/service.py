@@ -68,6 +68,9 @@ def running(bin: Path = BIN, users: Sequence[dict[str, object]] = (), **settings
 
     bin: whose `flansible` it is, and so whose Ansible; users: entries of rbac.json beside admin's.
     """
+    if threading.current_thread() is threading.main_thread():
+        # Python's own end at a TERM would leave the service running.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit("ended by SIGTERM"))
     with tempfile.TemporaryDirectory(prefix="flansible-bench-") as folder:
         root = Path(folder)
         for name in ("home", "tmp", "playbooks"):

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import bench
 from benchmarks.capacity import Node, RunCosts, carried, runs_in_memory_of_redis, runs_per_second_of_redis
 from benchmarks.figures import quantile, ratio, slope, steady_ratio
+from benchmarks.costs import Costs
+from benchmarks.footprint import MB, Waiting
+from benchmarks.growth import Growth
+from benchmarks.live import Delays
+from benchmarks.service import Usage
+from benchmarks.speed import Row
 from benchmarks.tables import TOP, judged, number, splice, table
 
 
@@ -91,6 +98,37 @@ def test_a_page_without_its_one_place_is_refused(page: str) -> None:
 @pytest.mark.parametrize(("file", "name"), [("README.md", "make bench"), ("docs/scaling.md", "make scale")])
 def test_the_pages_have_their_places(file: str, name: str) -> None:
     splice((TOP / file).read_text(encoding="utf-8"), name, "new")
+
+
+def test_the_report_tells_each_figure_beside_its_goal() -> None:
+    found = bench.Found(
+        rows=[
+            Row("ad-hoc `debug`", [[0.2, 0.1], [1.0, 1.0], [1.2, 1.2], [1.5, 1.5]], 0.12),
+            Row("loop", [[5], [6]], 1),
+        ],
+        against=[Row("own ansible.cfg", [[0.1], [0.1]], 1.1)],
+        growth=[Growth("a loop", {0: 0.1, 1_000: 0.2}, {0: 0.6, 1_000: 0.8})],
+        ready_seconds=[2.0, 9.0, 2.5],
+        costs={"debug": Costs({"run": 0.05, "web": 0.004}, 0.002, 130.0, 31.0, 10_300.0, 2_400.0, 15_000.0, 5.0)},
+        cli_cpu_seconds={"debug": 0.5},
+        idle={"web": Usage(pss=150 * MB), "worker": Usage(pss=100 * MB)},
+        delays=Delays([0.005] * 98 + [0.06] * 2, [0.002] * 100),
+        poll_round_trips=1.0,
+    )
+    waiting = Waiting(50, 12.0, 42 * MB, 58 * MB, 70 * MB, 86 * MB, 7.0, 5.0)
+    lines = bench.report("2026-11-22", found, waiting).splitlines()
+    assert lines[0] == "2026-11-22"
+    for line in (
+        "| ad-hoc `debug` | 0.150 | 1.000 | **0.15** | 0.10 to 0.20 | ≤ 0.12 | 1.20 | 1.50 |",
+        "| loop | 5.000 | 6.000 | 0.83 | 0.83 to 0.83 | ≤ 1.00 |  |  |",
+        "| a loop | 1,000 | 0.20 | 0.80 | 100 | 200 |",
+        "| `flansible up` is ready | 2.5 s | ≤ 3 s |",
+        "| memory of the idle service, all processes (PSS) | **250 MB**: web 150, worker 100 | ≤ 200 MB |",
+        "| a line printed to a follower of the output, 100 of them | 5.0 ms, p99 **60.0 ms** | ≤ 10 ms, p99 ≤ 50 ms |",
+        "| CPU of one `debug`, all processes | 0.05 s (run 0.050, web 0.004); CLI 0.50 s |  |",
+        "| Redis commands of one status poll | 1.0 | 1 |",
+    ):
+        assert line in lines
 
 
 COSTS = RunCosts(ansible=0.09, worker=0.01, web=0.004, redis=0.002, waiting_bytes=50e6, stored_bytes=20_000)
