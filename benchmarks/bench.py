@@ -22,7 +22,7 @@ from benchmarks.live import Delays
 from benchmarks.peers import RUNNER_VERSION
 from benchmarks.service import Running, Usage, machine, running
 from benchmarks.speed import Row
-from benchmarks.tables import TOP, judged, number, put, table
+from benchmarks.tables import TOP, judged, put, table
 
 NAME = "make bench"
 MB = footprint.MB
@@ -133,7 +133,7 @@ def _costs(found: Found) -> list[list[str]]:
         ["broker messages of one run, those for Flower among them", f"{cost.broker_messages:.0f}", ""],
         [
             "Redis commands of one status poll",
-            judged(found.poll_round_trips, 1, number(found.poll_round_trips)),
+            judged(found.poll_round_trips, 1, f"{found.poll_round_trips:g}"),
             "1",
         ],
     ]
