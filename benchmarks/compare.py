@@ -91,8 +91,8 @@ def compare(base: Running, head: Running, rounds: int) -> list[Compared]:
     with base.client() as base_client, head.client() as head_client:
         pairs = [_sides(service, client) for service, client in ((base, base_client), (head, head_client))]
         found = [_compared(name, [pair[name] for pair in pairs], rounds) for name in pairs[0]]
-    idle = [footprint.total(footprint.idle(service)) / footprint.MB for service in (base, head)]
-    found.append(Compared("memory when idle (MB), once", *idle, steady_ratio(idle[1:], idle[:1])))
+    before, after = (footprint.total(footprint.idle(service)) / footprint.MB for service in (base, head))
+    found.append(Compared("memory when idle (MB), once", before, after, steady_ratio([after], [before])))
     return found
 
 
@@ -143,8 +143,8 @@ def main() -> None:
             for commit, name in zip(commits, ("base", "head"), strict=True)
         ]
         starts = compare_starts(programs)
-        services = [stack.enter_context(running(bin)) for bin in programs]
-        found = [*compare(*services, asked.rounds), starts]
+        base, head = (stack.enter_context(running(bin)) for bin in programs)
+        found = [*compare(base, head, asked.rounds), starts]
     print(f"{machine()}; base {commits[0][:10]}, head {commits[1][:10]}, {asked.rounds} pairs\n")
     print(table(_HEAD, (row.cells for row in found)))
     slower = [row.name for row in found if row.ratio.verdict == "slower"]

@@ -101,8 +101,9 @@ def _in_shells(service: Running, count: int) -> Iterator[list[int]]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    for found in (process, *below):
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+    process.kill()
+    for found in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
             found.kill()
     process.wait()
 

@@ -29,7 +29,7 @@ from benchmarks.service import Running, machine, running, usage_by_role
 
 SAMPLE_SECONDS = 10.0
 ROLES = ("up", "redis", "web", "worker", "fork server")
-SETTINGS = {"worker_concurrency": 4, "web_workers": 2, "web_threads": 8, "grace_seconds": 1}
+SETTINGS: dict[str, Any] = {"worker_concurrency": 4, "web_workers": 2, "web_threads": 8, "grace_seconds": 1}
 SECRET = "word-that-must-not-stay"
 FINAL_SECONDS = 60.0
 PLAYBOOK = """\
@@ -334,7 +334,8 @@ def users(service: Running, count: int, pause_seconds: float, seed: int) -> Iter
 
 def gather(service: Running, store: redis.Redis, minutes: float) -> list[dict[str, float]]:
     """A sample every so often; once a minute the checkout's origin moves on."""
-    samples, began = [], time.monotonic()
+    samples: list[dict[str, float]] = []
+    began = time.monotonic()
     while (elapsed := time.monotonic() - began) < minutes * 60:
         if len(samples) % int(60 / SAMPLE_SECONDS) == 0:
             git(service, service.root / "origin", "commit", "-q", "--allow-empty", "-m", f"{elapsed:.0f} s")

@@ -19,7 +19,9 @@ from benchmarks.works import Side, Work
 ABREAST = 2
 RESTRICTED = ("limited", "limited")
 # What the user of the last row is: everything but admin is held to its inventories.
-USERS = ({"user": RESTRICTED[0], "password": RESTRICTED[1], "inventories": ["playbooks/hosts"]},)
+USERS: tuple[dict[str, object], ...] = (
+    {"user": RESTRICTED[0], "password": RESTRICTED[1], "inventories": ["playbooks/hosts"]},
+)
 _HEAD = ("work", "API (s)", "CLI (s)", "API / CLI", "spread", "goal", "ansible-runner's API / CLI", "its command / CLI")
 _AGAINST_HEAD = ("through the API", "seconds", "compared with (s)", "ratio", "spread", "goal")
 
