@@ -1,7 +1,7 @@
 """What a run costs through the API, against the command line and ansible-runner: `make bench`.
 
 Starts services of its own, measures both sides in turn, and writes the tables into README.md (`--write`; else it prints
-them). About six minutes on a quiet machine; on a busy one it takes longer and means less.
+them). Six or seven minutes on a quiet machine; on a busy one it takes longer and means less.
 """
 
 from __future__ import annotations

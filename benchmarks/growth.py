@@ -23,7 +23,7 @@ from benchmarks.works import Work
 COUNTS = (1_000, 10_000, 100_000)
 LINES_PER_ITEM = 100
 _FRAME = 4  # lines that Ansible prints around the list of an item
-_ROUNDS = {1_000: 7, 10_000: 5, 100_000: 1}
+_ROUNDS = {1_000: 5, 10_000: 3, 100_000: 1}
 _LOOP = f"""\
 - hosts: localhost
   gather_facts: false
