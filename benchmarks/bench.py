@@ -107,11 +107,14 @@ def _footprint(found: Found, waiting: footprint.Waiting) -> list[list[str]]:
 
 def _live(delays: Delays) -> list[list[str]]:
     rows = []
-    for name, values in (("a line printed to a follower of the output", delays.output), ("an event", delays.events)):
+    kinds = {
+        "printed line to a follower of the output": delays.output,
+        "event to a follower of the events": delays.events,
+    }
+    for name, values in kinds.items():
         half, most = (quantile(values, share) * 1000 for share in (0.5, 0.99))
         shown = f"{judged(half, 10, f'{half:.1f} ms')}, p99 {judged(most, 50, f'{most:.1f} ms')}"
-        rows.append([f"{name}, {len(values)} of them", shown, "≤ 10 ms, p99 ≤ 50 ms"])
-    rows[1][0] = f"an event to a follower of the events, {len(delays.events)} of them"
+        rows.append([f"from {name}, {len(values)} of them", shown, "≤ 10 ms, p99 ≤ 50 ms"])
     return rows
 
 
