@@ -132,7 +132,7 @@ def _costs(found: Found) -> list[list[str]]:
             f"{cost.round_trips:.0f} commands ({cost.commands:.0f} with those of scripts); {wire}",
             "",
         ],
-        ["stored of one `debug`, in Redis' memory", f"{cost.stored_bytes / 1000:.1f} kB", ""],
+        ["stored of one `debug`: its keys in Redis' memory", f"{cost.stored_bytes / 1000:.1f} kB", ""],
         ["broker messages of one run, those for Flower among them", f"{cost.broker_messages:.0f}", ""],
         [
             "Redis commands of one status poll",
