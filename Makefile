@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-matrix bench lines soak chaos check clean
+.PHONY: help venv demo test test-matrix bench bench-compare http lines soak scale chaos check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +16,10 @@ help:
 	@echo "make test    install what the tests need and run them all; PYTEST_ARGS='-k word' passes options to pytest"
 	@echo "make test-matrix   as root: the tests on Ansible, with 2.20 and 2.21 on the Python of a Debian trixie in .matrix/"
 	@echo "make check   format check, lint and types"
-	@echo "make bench   measure runs through the API against the command line, in turn"
+	@echo "make bench   measure runs through the API against the command line, in turn; writes README's tables"
+	@echo "make bench-compare BASE=commit [HEAD=commit]   whether the second is slower than the first; 1 when it is"
+	@echo "make http    requests per second, and how long they take"
+	@echo "make scale   several workers on this machine: what waits and what computes; writes docs/scaling.md's tables"
 	@echo "make lines   a million lines of output from one run, against the command line writing to a file"
 	@echo "make soak    half an hour of mixed load, and whether anything grows; MINUTES=5 for less"
 	@echo "make chaos   twenty rounds of each fault on a service under load (hours); ROUNDS=2 for less, CHAOS_SEED=... to repeat"
@@ -53,14 +57,25 @@ test: $(VENV)/.installed-test
 test-matrix:
 	@bash scripts/test-matrix.sh
 
+# -m, so that the folder itself is not searched for modules: it has one called http.
 bench: $(VENV)/.installed
-	@$(BIN)/python benchmarks/start.py
+	@$(BIN)/python -m benchmarks.bench --write $(BENCH_ARGS)
+
+bench-compare: $(VENV)/.installed
+	@$(if $(BASE),,echo "name the commit to compare with: make bench-compare BASE=HEAD~1"; exit 2)
+	@$(BIN)/python -m benchmarks.compare $(BASE) $(or $(HEAD),HEAD) $(BENCH_ARGS)
+
+http: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.http $(BENCH_ARGS)
+
+scale: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.scale --write $(BENCH_ARGS)
 
 lines: $(VENV)/.installed
-	@$(BIN)/python benchmarks/lines.py
+	@$(BIN)/python -m benchmarks.lines
 
 soak: $(VENV)/.installed
-	@$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),30)
+	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),30)
 
 chaos: $(VENV)/.installed-test
 	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest tests/chaos --rounds $(or $(ROUNDS),20) $(PYTEST_ARGS)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from service import BIN, Running, Sampler, Usage, machine, megabytes, running, usage_by_role, usage_of_tree
+
+from benchmarks.service import BIN, Running, Sampler, Usage, machine, megabytes, running, usage_by_role, usage_of_tree
 
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 3.0

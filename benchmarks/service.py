@@ -1,4 +1,4 @@
-"""A service of its own for a benchmark, and what its processes take: for lines.py and soak.py.
+"""A service of its own for a benchmark, and what its processes take. Shared by all benchmarks.
 
 `flansible up` in a folder of its own, on a free port, with HOME and TMPDIR in that folder, so that whatever is left in
 them was left by this service.
@@ -7,6 +7,7 @@ them was left by this service.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import signal
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -24,8 +25,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-
-from flansible.config import KEYS
 
 BIN = Path(sys.executable).parent
 ADMIN = ("admin", "admin")
@@ -48,6 +47,8 @@ class Running:
     url: str
     environ: dict[str, str]
     process: subprocess.Popen[str]
+    ready_seconds: float = 0.0
+    bin: Path = BIN
 
     @property
     def playbooks(self) -> Path:
@@ -57,35 +58,58 @@ class Running:
     def redis_socket(self) -> Path:
         return self.root / ".flansible/redis.sock"
 
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, auth=ADMIN, timeout=120)
+    def client(self, user: tuple[str, str] = ADMIN) -> httpx.Client:
+        return httpx.Client(base_url=self.url, auth=user, timeout=120)
 
 
 @contextmanager
-def running(**settings: object) -> Iterator[Running]:
-    """`flansible up` with these settings, those among them that this version knows."""
+def running(bin: Path = BIN, users: Sequence[dict[str, object]] = (), **settings: object) -> Iterator[Running]:
+    """`flansible up` with these settings, those among them that this version knows.
+
+    bin: whose `flansible` it is, and so whose Ansible; users: entries of rbac.json beside admin's.
+    """
+    if threading.current_thread() is threading.main_thread():
+        # Python's own end at a TERM would leave the service running.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit("ended by SIGTERM"))
     with tempfile.TemporaryDirectory(prefix="flansible-bench-") as folder:
         root = Path(folder)
         for name in ("home", "tmp", "playbooks"):
             (root / name).mkdir()
         (root / "playbooks/hosts").write_text(INVENTORY)
-        known = {key: value for key, value in settings.items() if key in KEYS}
+        keys = _known_keys(bin) if settings else ()
+        known = {key: value for key, value in settings.items() if key in keys}
         port = _free_port()
         lines = [f"{key} = {value}\n" for key, value in {"Flask_tcp_port": port, **known}.items()]
         (root / "config.ini").write_text("[Default]\n" + "".join(lines))
-        scripts = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        _write_users(root / "rbac.json", users)
+        scripts = f"{bin}{os.pathsep}{os.environ['PATH']}"
         environ = {**os.environ, "PATH": scripts, "HOME": str(root / "home"), "TMPDIR": str(root / "tmp")}
+        began = time.perf_counter()
         with (root / "up.log").open("w") as log:
             process = subprocess.Popen(
-                [str(BIN / "flansible"), "up"], cwd=root, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
+                [str(bin / "flansible"), "up"], cwd=root, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
             )
         try:
             if process.stdout is None or not process.stdout.readline().startswith("Flansible is ready"):
                 sys.exit(f"the service did not start:\n{(root / 'up.log').read_text()}")
-            yield Running(root, f"http://127.0.0.1:{port}", environ, process)
+            ready_seconds = time.perf_counter() - began
+            yield Running(root, f"http://127.0.0.1:{port}", environ, process, ready_seconds, bin)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(_STOP_SECONDS)
+
+
+def _known_keys(bin: Path) -> frozenset[str]:
+    """Asked of that version itself: another commit has other keys."""
+    script = "import json; from flansible.config import KEYS; print(json.dumps(KEYS))"
+    asked = subprocess.run([str(bin / "python"), "-P", "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    return frozenset(json.loads(asked.stdout))
+
+
+def _write_users(file: Path, users: Sequence[dict[str, object]]) -> None:
+    admin = {"user": ADMIN[0], "password": ADMIN[1], "inventories": []}
+    file.write_text(json.dumps({"rbac": [admin, *users]}))
+    file.chmod(0o600)
 
 
 def _free_port() -> int:
@@ -120,21 +144,28 @@ def usage_of_tree(pid: int) -> Usage:
     with contextlib.suppress(psutil.NoSuchProcess, OSError):
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess, OSError):
-                found = found.plus(_usage(process.pid))
+                found = found.plus(usage_of_process(process.pid))
     return found
 
 
 def usage_by_role(up: int) -> dict[str, Usage]:
     """up, redis, web, worker, fork server, and run: keepers, runs, Ansible's workers and what they have started."""
-    found: dict[str, Usage] = {"up": _usage(up)}
+    found: dict[str, Usage] = {}
+    for process, role in roles_of(up):
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):
+            found[role] = found.get(role, Usage()).plus(usage_of_process(process.pid))
+    return found
+
+
+def roles_of(up: int) -> Iterator[tuple[psutil.Process, str]]:
+    """Every process of a service with its role."""
     roles = {up: "up"}
     with contextlib.suppress(psutil.NoSuchProcess):
+        yield psutil.Process(up), "up"
         for process in psutil.Process(up).children(recursive=True):  # parents come before their children
             with contextlib.suppress(psutil.NoSuchProcess, OSError):
-                parent = roles.get(process.ppid(), "")
-                role = roles[process.pid] = _role(process.cmdline(), parent)
-                found[role] = found.get(role, Usage()).plus(_usage(process.pid))
-    return found
+                roles[process.pid] = _role(process.cmdline(), roles.get(process.ppid(), ""))
+                yield process, roles[process.pid]
 
 
 def _role(words: list[str], parent: str) -> str:
@@ -147,7 +178,7 @@ def _role(words: list[str], parent: str) -> str:
     return parent
 
 
-def _usage(pid: int) -> Usage:
+def usage_of_process(pid: int) -> Usage:
     """Raises OSError when the process is gone."""
     sizes = dict(line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
     threads, descriptors = (len(os.listdir(f"/proc/{pid}/{name}")) for name in ("task", "fd"))

@@ -1,4 +1,4 @@
-"""Half an hour of mixed load, and whether anything grew: `make soak`, or `python benchmarks/soak.py --minutes 5`.
+"""Half an hour of mixed load, and whether anything grew: `make soak`, or `python -m benchmarks.soak --minutes 5`.
 
 Several users at once run ad-hoc commands, playbooks, failing ones, git, cancel, run into time limits, follow outputs
 and events and leave midway, poll, list, and send bad requests and secrets. Every ten seconds the memory, threads and
@@ -24,11 +24,12 @@ from typing import Any
 
 import httpx
 import redis
-from service import Running, machine, running, usage_by_role
+
+from benchmarks.service import Running, machine, running, usage_by_role
 
 SAMPLE_SECONDS = 10.0
 ROLES = ("up", "redis", "web", "worker", "fork server")
-SETTINGS = {"worker_concurrency": 4, "web_workers": 2, "web_threads": 8, "grace_seconds": 1}
+SETTINGS: dict[str, Any] = {"worker_concurrency": 4, "web_workers": 2, "web_threads": 8, "grace_seconds": 1}
 SECRET = "word-that-must-not-stay"
 FINAL_SECONDS = 60.0
 PLAYBOOK = """\
@@ -333,7 +334,8 @@ def users(service: Running, count: int, pause_seconds: float, seed: int) -> Iter
 
 def gather(service: Running, store: redis.Redis, minutes: float) -> list[dict[str, float]]:
     """A sample every so often; once a minute the checkout's origin moves on."""
-    samples, began = [], time.monotonic()
+    samples: list[dict[str, float]] = []
+    began = time.monotonic()
     while (elapsed := time.monotonic() - began) < minutes * 60:
         if len(samples) % int(60 / SAMPLE_SECONDS) == 0:
             git(service, service.root / "origin", "commit", "-q", "--allow-empty", "-m", f"{elapsed:.0f} s")

@@ -1,0 +1,1 @@
+"""What Flansible costs, measured: one command of the Makefile for each question. Nothing here runs in the tests."""
