@@ -14,6 +14,9 @@ from typing import Any
 from ansible import constants
 from ansible.plugins import get_plugin_class
 from ansible.plugins.loader import PluginLoader
+from ansible.utils.display import Display
+
+_TALKATIVE = 4
 
 _read: dict[str, dict[str, Any] | None] = {}  # by the path of the plugin; None: it declares none
 
@@ -30,9 +33,11 @@ def remembered() -> Iterator[None]:
         _read[path] = config._plugins.get(_type_of(loader), {}).get(name)
 
     def register(loader: PluginLoader, name: str, module: Any, path: str) -> None:
-        if path not in _read:
+        known = config.has_configuration_definition(_type_of(loader), name)
+        # Reading shared pieces of documentation loads a collection, and with -vvvv Ansible says so.
+        if path not in _read or Display().verbosity >= _TALKATIVE:
             load(loader, name, module, path)
-        elif (options := _read[path]) is not None and not config.has_configuration_definition(_type_of(loader), name):
+        if (options := _read.get(path)) is not None and not known:
             config.initialize_plugin_configuration_definitions(_type_of(loader), name, options)
 
     PluginLoader._load_config_defs = load_and_remember

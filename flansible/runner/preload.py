@@ -87,6 +87,7 @@ def load() -> dict[str, Any]:
         _AnsibleCollectionFinder._remove()
         for name in [name for name in sys.modules if name.partition(".")[0] == "ansible_collections"]:
             del sys.modules[name]
+    _load_collection_with_inventory_plugins()
     colours.take_over()
     _drop_own_temp_dir()
     return {"ansible_version": ansible_version, "config_file": constants.CONFIG_FILE}
@@ -106,6 +107,17 @@ def _load_classes(plugin_loader: loader.PluginLoader) -> None:
             pass
     finally:
         plugin_loader._paths = None
+
+
+def _load_collection_with_inventory_plugins() -> None:
+    """As on the command line, where importing the package of the inventory plugins does it, and -vvvv shows when."""
+    get_package_paths = loader.inventory_loader._get_package_paths
+
+    def load_and_get(subdirs: bool = True) -> Any:
+        importlib.import_module("ansible_collections.ansible.builtin")
+        return get_package_paths(subdirs)
+
+    loader.inventory_loader._get_package_paths = load_and_get
 
 
 def _rehearse() -> None:
