@@ -129,21 +129,21 @@ class _Children:
                 for files in leftovers.of_keeper(play.local_tmp_base(), pid):
                     files.remove()
             else:
-                self._adopted.update(process.pid for process in self._strangers())
+                self._adopted.update(self._strangers())
 
-    def _strangers(self) -> list[psutil.Process]:
-        known = self.keepers | self._adopted | {self._packer.child}
-        return [process for process in psutil.Process().children() if process.pid not in known]
+    def _strangers(self) -> set[int]:
+        return set(processes.children()) - self.keepers - self._adopted - {self._packer.child}
 
     def _end_strangers(self) -> None:
         """Kill what a killed keeper was keeping; what that sets free comes to us in turn, so look again."""
         give_up_at = time.monotonic() + _END_SECONDS
         while (strangers := self._strangers()) and time.monotonic() < give_up_at:
-            for process in strangers:
+            for pid in strangers:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    processes.kill([process, *process.children(recursive=True)])
+                    stranger = psutil.Process(pid)
+                    processes.kill([stranger, *stranger.children(recursive=True)])
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(process.pid, os.WNOHANG)
+                    os.waitpid(pid, os.WNOHANG)
             time.sleep(_END_ROUND_SECONDS)
 
 

@@ -162,7 +162,7 @@ def _supervise(parts: _Parts, recorder: Recorder, cancellation: Cancellation) ->
     )
     try:
         sealed = parts.store.secrets(recorder.task_id)
-        if claim.run.on_lost == "fail":
+        if sealed and claim.run.on_lost == "fail":
             parts.store.forget_secrets(recorder.task_id)
         return supervisor.carry_out(claim.run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
     except (RunnerError, SealError, StoreUnavailable) as error:

@@ -62,6 +62,7 @@ class Recorder:
         self._stored = claim.progress
         self._recent: deque[tuple[float, Batch]] = deque()
         self._unverified = False
+        self.finished = False
         self._closed = False
 
     # What the supervisor calls.
@@ -100,6 +101,7 @@ class Recorder:
             self._release_events(None)
             # One more batch, be it empty: it finds out whether the store still has all it was given.
             self._unverified = True
+            self.finished = True
         self._wake()
 
     def close(self) -> None:

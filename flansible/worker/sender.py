@@ -75,11 +75,12 @@ class Sender:
             recorders = list(self._recorders.items())
         soonest: float | None = None
         for recorder, due in recorders:
-            if time.monotonic() < due:
+            # Batches are worth waiting for while there is more to come; at the end somebody waits for us.
+            if time.monotonic() < due and not recorder.finished:
                 soonest = due if soonest is None else min(soonest, due)
                 continue
             if self._store_next(recorder):
-                due = time.monotonic() + LINGER_SECONDS
+                due = time.monotonic() + (0.0 if recorder.finished else LINGER_SECONDS)
                 soonest = due if soonest is None else min(soonest, due)
                 with self._changed:
                     if recorder in self._recorders:
