@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-matrix bench bench-compare http lines soak scale chaos check clean
+.PHONY: help venv demo test test-matrix bench bench-compare http ssh lines soak scale chaos check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,7 +18,8 @@ help:
 	@echo "make check   format check, lint and types"
 	@echo "make bench   measure runs through the API against the command line, in turn; writes README's tables"
 	@echo "make bench-compare BASE=commit [HEAD=commit]   whether the second is slower than the first; 1 when it is"
-	@echo "make http    requests per second, and how long they take"
+	@echo "make http    requests per second, and how long they take (needs wrk)"
+	@echo "make ssh     what the fast ssh profile and Mitogen save, with an sshd of its own"
 	@echo "make scale   several workers on this machine: what waits and what computes; writes docs/scaling.md's tables"
 	@echo "make lines   a million lines of output from one run, against the command line writing to a file"
 	@echo "make soak    half an hour of mixed load, and whether anything grows; MINUTES=5 for less"
@@ -57,7 +58,7 @@ test: $(VENV)/.installed-test
 test-matrix:
 	@bash scripts/test-matrix.sh
 
-# -m, so that the folder itself is not searched for modules: it has one called http.
+# -m, so that the folder itself is not searched for modules.
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.bench --write $(BENCH_ARGS)
 
@@ -66,7 +67,10 @@ bench-compare: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.compare $(BASE) $(or $(HEAD),HEAD) $(BENCH_ARGS)
 
 http: $(VENV)/.installed
-	@$(BIN)/python -m benchmarks.http $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks.web $(BENCH_ARGS)
+
+ssh: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.ssh $(BENCH_ARGS)
 
 scale: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.scale --write $(BENCH_ARGS)

@@ -32,9 +32,9 @@ import redis
 from flask import Flask
 from flask_restful import Api, Resource
 from gunicorn.app.base import BaseApplication
-from service import ADMIN, Running, machine, megabytes, running, usage_by_role
 from werkzeug.security import generate_password_hash
 
+from benchmarks.service import ADMIN, Running, machine, megabytes, running, usage_by_role
 from flansible import config
 from flansible.models import AuthorizedRun, Step
 from flansible.store import Store
@@ -132,7 +132,7 @@ def bare(which: str, service: Running) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     given = {"FLANSIBLE_CONFIG": str(service.root / "config.ini"), "FLANSIBLE_FLASK_TCP_PORT": str(port)}
-    process = subprocess.Popen([sys.executable, __file__, "--bare", which], env={**os.environ, **given})
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.web", "--bare", which], env={**os.environ, **given})
     try:
         url = f"http://127.0.0.1:{port}/{uuid.uuid4()}"
         for _ in range(300):

@@ -29,7 +29,7 @@ from ansible.utils.collection_loader._collection_finder import _AnsibleCollectio
 from ansible.utils.color import parsecolor
 from ansible.vars.clean import clean_facts
 
-from flansible.runner import colours, definitions
+from flansible.runner import colours, definitions, templates
 
 # Imported here for their weight alone: a run would import them lazily, one by one.
 _LAZY_MODULES = (
@@ -88,6 +88,7 @@ def load() -> dict[str, Any]:
         for name in [name for name in sys.modules if name.partition(".")[0] == "ansible_collections"]:
             del sys.modules[name]
     _load_collection_with_inventory_plugins()
+    templates.remember_compiled()
     colours.take_over()
     _drop_own_temp_dir()
     return {"ansible_version": ansible_version, "config_file": constants.CONFIG_FILE}

@@ -17,11 +17,11 @@ from flansible.web.bodies import query
 from flansible.web.services import Services, services
 from flansible.web.tasks import NoQuery
 
-# A worker's answer is good for this long: a load balancer that asks often must not load the broker.
-_REMEMBER_SECONDS = 1.0
+# A worker's answer is good for this long: a load balancer that asks often must not load the broker. That there was none
+# is good for those who have waited for it, and hardly longer: it may have just come.
+_REMEMBER_SECONDS = {True: 1.0, False: 0.05}
 
-
-_lock = threading.Lock()
+_locks = {"broker": threading.Lock(), "workers": threading.Lock()}
 _remembered: dict[str, tuple[float, PartHealth]] = {}
 
 
@@ -52,11 +52,15 @@ _PUBLIC = {True: "answers", False: "wants attention; admin sees the details"}
 
 
 def _parts(found: Services) -> dict[str, PartHealth]:
-    broker = _remember("broker", _broker)
+    store = _store(found)
+    if not store.ok and found.settings.broker_url == found.settings.store_url:
+        broker = PartHealth(ok=False, detail="it is the Redis of the store")  # to find that out again takes its time
+    else:
+        broker = _remember("broker", _broker)
     workers = _remember("workers", _workers) if broker.ok else PartHealth(ok=False, detail="the broker is away")
     fault = found.rbac.users() and found.rbac.fault
     rbac = PartHealth(ok=not fault, detail=f"the last good version is in force: {fault}" if fault else "is in force")
-    return {"store": _store(found), "broker": broker, "workers": workers, "rbac": rbac}
+    return {"store": store, "broker": broker, "workers": workers, "rbac": rbac}
 
 
 def _store(found: Services) -> PartHealth:
@@ -86,9 +90,9 @@ def _workers() -> PartHealth:
 
 
 def _remember(name: str, ask: Callable[[], PartHealth]) -> PartHealth:
-    with _lock:
+    with _locks[name]:
         asked_at, part = _remembered.get(name, (0.0, None))
-        if part is None or not part.ok or time.monotonic() - asked_at > _REMEMBER_SECONDS:
+        if part is None or time.monotonic() - asked_at > _REMEMBER_SECONDS[part.ok]:
             part = ask()
             _remembered[name] = (time.monotonic(), part)
         return part

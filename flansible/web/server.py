@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import resource
 import select
 import socket
 import threading
@@ -14,14 +13,13 @@ from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from flansible import celery_app, passwords
+from flansible import celery_app, descriptors, passwords
 from flansible.config import Settings
 from flansible.models import ErrorBody
 from flansible.reaper import Reaper
 from flansible.web import create_app, handover
 
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
-_DESCRIPTORS = 16384
 _LINGER_MILLISECONDS = 5
 
 
@@ -144,7 +142,7 @@ def serve(settings: Settings) -> None:
     # gunicorn has no setting for it; its workers look the function up in this module each time.
     util.write_error = _write_error
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
-    _allow_descriptors()
+    descriptors.allow_many()
     server = _Server(settings, app)
     celery_app.load()
     # What stands now stands for good, and its memory stays shared by all processes. A collection would write into each
@@ -152,11 +150,3 @@ def serve(settings: Settings) -> None:
     gc.collect()
     gc.freeze()
     server.run()
-
-
-def _allow_descriptors() -> None:
-    """A descriptor for each follower: many systems give a process 1,024 unless it asks for more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -18,7 +18,7 @@ from typing import Any
 from celery import Task
 from celery.signals import worker_init, worker_ready, worker_shutdown
 
-from flansible import processes, reaper
+from flansible import descriptors, processes, reaper
 from flansible.celery_app import RUN_TASK, app, settings
 from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealError, StoreUnavailable
 from flansible.models import State
@@ -60,6 +60,7 @@ class _Parts:
 
 _lock = threading.Lock()
 _parts: _Parts | None = None
+_limits_before: tuple[int, int] | None = None
 
 
 def _worker() -> _Parts:
@@ -75,7 +76,7 @@ def _worker() -> _Parts:
             cancellations = Cancellations(store)
             _parts = _Parts(
                 store=store,
-                fork_servers=ForkServers(found.fork_servers),
+                fork_servers=ForkServers(found.fork_servers, limits=_limits_before),
                 cancellations=cancellations,
                 sender=Sender(store),
                 leases=Leases(prompt_store, cancellations.task_ids, found.worker_concurrency),
@@ -227,6 +228,8 @@ def _refuse_untested_ansible(**_: Any) -> None:
 @worker_init.connect
 def _prepare(**_: Any) -> None:
     """Before Celery makes the steps of which its worker consists."""
+    global _limits_before
+    _limits_before = descriptors.allow_many()
     stopping.install(app, lambda: _worker().shutdown, lambda: settings().drain_seconds)
     revocations.install(lambda: _worker().store)
 

@@ -6,6 +6,7 @@ each run's keeper talks to its own supervisor, not to the fork server.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -17,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import IO
 
-from flansible import wire
+from flansible import descriptors, wire
 from flansible.errors import RunnerError, StartFailure, WireError
 from flansible.worker.configuration import Configuration, configuration_of
 
@@ -33,8 +34,12 @@ _OWN_VARIABLES = ("FLANSIBLE_", "CELERY_", "_MP_FORK_", "FORKED_BY_MULTIPROCESSI
 class ForkServer:
     """One process with Ansible preloaded. Raises StartFailure when Ansible will not load."""
 
-    def __init__(self, configuration: Configuration, module: str = _MODULE) -> None:
+    def __init__(
+        self, configuration: Configuration, module: str = _MODULE, limits: tuple[int, int] | None = None
+    ) -> None:
+        """limits: those on open files that its runs are to have, where ours are not those of a shell."""
         self.configuration = configuration
+        self._limits = limits
         self._lock = threading.Lock()
         # What it says while it loads goes to a file nobody else sees; afterwards nothing writes there but tracebacks.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()
@@ -75,7 +80,7 @@ class ForkServer:
 
     def _start(self, module: str, control: int) -> subprocess.Popen[bytes]:
         # -P: a module that lies in the playbook directory must not be imported in place of one of ours.
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", module, str(control)],
             cwd=self.configuration.directory,
             stdin=subprocess.DEVNULL,
@@ -85,6 +90,10 @@ class ForkServer:
             pass_fds=(control,),
             start_new_session=True,
         )
+        if self._limits is not None:
+            with contextlib.suppress(OSError):  # gone already: that is noticed next
+                descriptors.limit(process.pid, self._limits)
+        return process
 
     def _await_ready(self) -> None:
         self._control.settimeout(START_TIMEOUT_SECONDS)
@@ -123,9 +132,11 @@ def _environment() -> dict[str, str]:
 class ForkServers:
     """At most `limit` warm fork servers; the least recently used goes when one more is needed."""
 
-    def __init__(self, limit: int, module: str = _MODULE) -> None:
+    def __init__(self, limit: int, module: str = _MODULE, limits: tuple[int, int] | None = None) -> None:
+        """limits: as ForkServer has it."""
         self._limit = limit
         self._module = module
+        self._limits = limits
         self._lock = threading.Lock()
         self._servers: OrderedDict[Configuration, ForkServer] = OrderedDict()
 
@@ -165,7 +176,7 @@ class ForkServers:
                 return server
             dropped = self._outdated(configuration)
             try:
-                server = ForkServer(configuration, self._module)
+                server = ForkServer(configuration, self._module, self._limits)
             finally:
                 for old in dropped:
                     old.close()

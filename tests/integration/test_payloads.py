@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -186,6 +187,15 @@ def test_files_that_are_kept_are_as_ansible_makes_them(configured: Project, home
     configured.text("- ping:", environment=kept)
     (module,) = remote.rglob("AnsiballZ_ping.py")
     assert BYTECODE not in module.read_text()
+
+
+def test_runs_have_the_limits_of_a_shell_and_not_the_workers(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    servers = ForkServers(1, limits=(soft - 1, hard))
+    with DirectRun(servers, tmp_path, "localhost", "-m", "shell", "-a", "ulimit -n", program="ansible") as run:
+        run.wait()
+    servers.close()
+    assert run.text.splitlines()[-1] == str(soft - 1)
 
 
 def test_a_file_that_has_changed_is_not_what_was_packed(tmp_path: Path) -> None:

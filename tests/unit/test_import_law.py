@@ -39,6 +39,7 @@ OWN_LAW = {
     "models": ("models",),
     "processes": (),
     "children": ("ssh_masters",),
+    "descriptors": (),
     "ssh_masters": (),
     "config": ("errors",),
     "store": ("errors", "models", "store"),
@@ -51,7 +52,7 @@ OWN_LAW = {
 
 # Folders are kinds of process: they never import each other. Only the commands start from everywhere.
 FOLDERS = ("web", "worker", "runner")
-STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes", "children", "ssh_masters")
+STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes", "children", "ssh_masters", "descriptors")
 MAY_IMPORT_IN_FUNCTIONS = ("cli",)
 
 

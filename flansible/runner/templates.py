@@ -1,0 +1,50 @@
+"""Templates compiled once: Ansible compiles the text of a template anew for each item of a loop and each host.
+
+Called by the fork server. A process remembers what it has compiled, and so do those forked from it; nothing comes back
+from them. What is remembered is code that depends on the text and the settings in the key alone: Ansible turns off the
+optimizer of Jinja, which would put results of filters into it.
+"""
+
+from __future__ import annotations
+
+from types import CodeType
+from typing import Any
+
+from ansible._internal._templating import _jinja_bits
+from ansible.plugins.loader import filter_loader, test_loader
+from jinja2 import Environment
+from jinja2.utils import LRUCache
+
+_MOST = 500
+_LONGEST = 64 * 1024
+_compiled: LRUCache = LRUCache(_MOST)
+
+
+def remember_compiled() -> None:
+    """From now on, in this process and those forked from it."""
+    environment = _jinja_bits.AnsibleEnvironment
+    compile_template = Environment.compile
+
+    def compile_once(self: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs or not isinstance(source, str) or len(source) > _LONGEST or self.optimized:
+            return compile_template(self, source, *args, **kwargs)
+        key = str.__str__(source), _settings(self)
+        code = _compiled.get(key)
+        if code is None:
+            code = compile_template(self, source)
+            if isinstance(code, CodeType):
+                _compiled[key] = code
+        return code
+
+    environment.compile = compile_once
+
+
+def _settings(environment: Any) -> tuple[Any, ...]:
+    """All that the compiled code depends on besides the text."""
+    overrides = tuple(getattr(environment, name) for name in _jinja_bits._TEMPLATE_OVERRIDE_FIELD_NAMES)
+    context = _jinja_bits._TemplateCompileContext.current(optional=True)
+    extensions = tuple(environment.extensions)
+    escapes = context and context.escape_backslashes
+    # How a filter or test wants to be called is part of the code, and a role may bring one of the same name.
+    plugins = len(filter_loader._extra_dirs), len(test_loader._extra_dirs)
+    return *overrides, extensions, escapes, plugins, environment._debuggable_template_source
