@@ -69,7 +69,7 @@ def serve(control: socket.socket) -> None:
                 # What is received is inheritable, unlike what is opened: git and its hooks would get the event pipe.
                 os.set_inheritable(descriptor, False)
             if not message:
-                return
+                return packer.stop()
             try:
                 if len(descriptors) == DESCRIPTORS_PER_RUN:
                     ours = control.fileno(), wakeup, woken, wanted

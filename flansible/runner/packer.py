@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 
-from flansible.runner import payloads, play, processes
+from flansible.runner import leftovers, payloads, play, processes
 from flansible.runner.leftovers import RunFiles
 from flansible.runner.payloads import Payloads
 
@@ -38,8 +38,20 @@ class Packer:
         with open(self._result, "rb") as file:
             file.seek(0)
             self._known.add(self._name, file.read() if status == 0 else b"")
-        self.child, self._name = None, ""
+        self._clean_up()
         self._start()
+
+    def stop(self) -> None:
+        """The fork server ends: so does the child, and nothing of it stays."""
+        if self.child is not None:
+            os.kill(self.child, signal.SIGKILL)
+            os.waitpid(self.child, 0)
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        for files in leftovers.of_keeper(play.local_tmp_base(), self.child or 0):
+            files.remove_folder()
+        self.child, self._name = None, ""
 
     def _start(self) -> None:
         if self.child is not None or not self._names:
@@ -63,12 +75,10 @@ def _pack(parent: int, name: str, result: int) -> None:
         processes.be_told_of_parents_death(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(status)
+        # The fork server removes it, or the next one should this be killed as well.
         files = RunFiles.make(play.local_tmp_base())
-        try:
-            with open(result, "wb") as file:
-                file.write(payloads.build(name, files.folder))
-        finally:
-            files.remove_folder()
+        with open(result, "wb") as file:
+            file.write(payloads.build(name, files.folder))
         status = 0
     except BaseException:
         traceback.print_exc(file=sys.stderr)
