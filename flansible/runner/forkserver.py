@@ -29,6 +29,7 @@ DESCRIPTORS_PER_RUN = 3
 _END_SECONDS = 2.0
 _END_ROUND_SECONDS = 0.02
 _WANTED_BYTES = 64 * 1024
+_IDLE_MILLISECONDS = 1000
 
 
 def main(argv: list[str]) -> int:
@@ -56,8 +57,12 @@ def serve(control: socket.socket) -> None:
     packer = Packer(payloads)
     children = _Children(packer)
     processes.become_subreaper()
+    patience: int | None = _IDLE_MILLISECONDS
     while True:
-        ready = {descriptor for descriptor, _ in poll.poll()}
+        ready = {descriptor for descriptor, _ in poll.poll(patience)}
+        if not ready:
+            packer.want_usual()
+            patience = None
         if wakeup in ready:
             os.read(wakeup, 4096)
             children.reap()

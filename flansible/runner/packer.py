@@ -7,12 +7,15 @@ import signal
 import sys
 import traceback
 
+from ansible import constants
+
 from flansible.runner import leftovers, payloads, play, processes
 from flansible.runner.leftovers import RunFiles
 from flansible.runner.payloads import Payloads
 
 _LONGEST_SECONDS = 60
 _MOST_WAITING = 200
+_USUAL = ("command", "ping")
 
 
 class Packer:
@@ -32,6 +35,11 @@ class Packer:
                 self._names.append(name)
         del self._names[_MOST_WAITING:]
         self._start()
+
+    def want_usual(self) -> None:
+        """Nothing has been asked for so far: pack what most services need first."""
+        compression = constants.config.get_config_value("DEFAULT_MODULE_COMPRESSION")
+        self.want("".join(f"ansible.modules.{name}-{compression}-none\n" for name in _USUAL).encode())
 
     def ended(self, status: int) -> None:
         """The child is gone, with this wait status."""

@@ -220,6 +220,10 @@ NAMES = [
 ]
 
 
+def test_a_fork_server_that_waits_packs_what_is_usual(servers: ForkServers, project: Project) -> None:
+    eventually(lambda: COMMAND not in locked(project.found("- debug:")), 60)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_of_nothing_that_is_installed_is_not_packed(name: str) -> None:
     assert not Payloads().is_new(name)
