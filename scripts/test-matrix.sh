@@ -19,6 +19,11 @@ tests=(
   tests/integration/test_forkserver.py
   tests/integration/test_supervisor.py
   tests/integration/test_compat.py
+  tests/integration/test_leftovers.py
+  tests/integration/test_payloads.py
+  tests/integration/test_runner_events.py
+  tests/integration/test_ssh_profile.py
+  tests/integration/test_templates.py
   tests/acceptance/test_http.py
   tests/acceptance/test_same_as_cli.py
   tests/acceptance/test_conformance.py

@@ -18,9 +18,9 @@ PLAY = """\
 - hosts: localhost
   gather_facts: false
   vars:
-    inner: "{{ item }}-{{ 10**12 | random }}"
+    inner: "{{ item }}-{{ 999999999999 | random }}"
   tasks:
-    - debug: msg={{ inner }}/{{ 10**12 | int | random }}
+    - debug: msg={{ inner }}/{{ 999999999998 | random }}
       loop: [1, 2, 3]
     - debug: msg={{ 'a' | shout }}
     - include_role: name=loud
