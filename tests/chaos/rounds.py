@@ -56,7 +56,8 @@ class Fault:
     strike: Callable[[Arena, random.Random, float], Struck]
     touches: Touches
     cause: str = ""  # regular expression of the description of a task it ended
-    ends_as: str = "lost"  # the state of a task it ended
+    ends_as: tuple[str, ...] = ("lost",)  # the states of a task it ended
+    too_late: bool = False  # what is killed may have done its part: then its run goes on
     web_away: bool = False  # nobody may be there to answer a submission
     up_ends: bool = False
 
@@ -197,7 +198,7 @@ class Round:
     def _describe(self, struck: Struck, back_at: float, watch: Watch) -> None:
         figures = self.figures
         figures.tasks = len(watch.latest)
-        figures.lost = sum(task["state"] == self.fault.ends_as == "lost" for task in watch.latest.values())
+        figures.lost = sum(task["state"] == "lost" in self.fault.ends_as for task in watch.latest.values())
         figures.refused = sum(item.code == 503 for item in self._submissions)
         figures.back_seconds = back_at - struck.until
 
@@ -225,7 +226,7 @@ class Round:
             what = f"{task_id} ({job.tag if job else 'its answer was lost'}) is {task['state']}: {task['description']}"
             if task["Status"] == "PROGRESS":
                 self._say(f"{what}, {time.time() - back_at:.0f} s after the service was back")
-            elif task["state"] == self.fault.ends_as and self._was_ended(task, job):
+            elif task["state"] in self.fault.ends_as and self._was_ended(task, job):
                 self._ended.add(task_id)
                 self._check_ended(what, task, struck, back_at, watch.final_at[task_id])
             elif task["state"] != (job.state if job else "succeeded"):
@@ -265,7 +266,8 @@ class Round:
             self._say(f"one process was killed ({struck.note}), and {len(self._ended)} tasks ended: {self._ended}")
         for task_id, job in _by_id(self._submissions).items():
             hit, found = self._hit(struck, job), marks(self.arena.root, job.tag)
-            if hit and task_id not in self._ended and _last(found, "end") > struck.at + 0.2:
+            went_on = hit and task_id not in self._ended and _last(found, "end") > struck.at + 0.2
+            if went_on and not self.fault.too_late:
                 self._say(f"{task_id} ({job.tag}) went on to its end though its process was killed: {struck.note}")
             if task_id in self._ended and not hit and any(mark.at < struck.at for mark in found):
                 self._say(f"{task_id} ({job.tag}) was ended, and it was not its process: {struck.note}")

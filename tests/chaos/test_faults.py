@@ -96,7 +96,14 @@ def freeze_redis(arena: Arena, _chance: random.Random, away: float) -> Struck:
 
 FAULTS = (
     Fault("run", kill_run, Touches.ONE, r"signal 9"),
-    Fault("ansible worker", kill_ansible_worker, Touches.ONE, r"exit code \d+", ends_as="failed"),
+    Fault(
+        "ansible worker",
+        kill_ansible_worker,
+        Touches.ONE,
+        r"exit code \d+|a worker process",
+        ends_as=("failed", "error"),
+        too_late=True,  # it may have given its answer
+    ),
     Fault("keeper", kill_keeper, Touches.ONE, r"process that kept the run|keeper"),
     Fault("fork server", kill_fork_server, Touches.RUNNING, r"fork server|process that kept the run"),
     Fault("web server", kill_web, Touches.NONE, web_away=True),
