@@ -197,15 +197,32 @@ def plain(value: Any) -> Any:
 def bounded(value: Callable[[], Any]) -> dict[str, Any]:
     """What an event carries of a result, or of what `set_stats` collected: no keys of Ansible's own, a bounded size."""
     try:
-        public = {key: item for key, item in plain(value()).items() if not key.startswith("_ansible_")}
-        size = len(json.dumps(public, separators=(",", ":")))
+        public = {key: item for key, item in value().items() if not str(key).startswith("_ansible_")}
+        # Looked at first: to copy and encode a result of a million lines takes longer than to print it.
+        if not _is_large(public):
+            public = dict(plain(public))
+            if len(json.dumps(public, separators=(",", ":"))) <= MAX_RESULT_BYTES:
+                return public
+        kept = {key: plain(public[key]) for key in _KEPT_KEYS if isinstance(public.get(key), str | int | float)}
     except Exception as error:  # what an action plugin returns can be anything, and nested without end
         return {LEFT_OUT: f"the result cannot be written as JSON: {type(error).__name__}"}
-    if size <= MAX_RESULT_BYTES:
-        return public
-    kept = {key: public[key] for key in _KEPT_KEYS if isinstance(public.get(key), str | int | float)}
     kept = {key: _cut(item) if isinstance(item, str) else item for key, item in kept.items()}
-    return {LEFT_OUT: f"{size} bytes of result; over the limit of {MAX_RESULT_BYTES}", **kept}
+    return {LEFT_OUT: f"the result is over the limit of {MAX_RESULT_BYTES} bytes", **kept}
+
+
+def _is_large(value: Any) -> bool:
+    """Whether it is over the limit as JSON, found out without encoding it; False may turn out to be wrong."""
+    waiting, size = [value], 0
+    while waiting and size <= MAX_RESULT_BYTES:
+        item = waiting.pop()
+        size += 1
+        if isinstance(item, str | bytes):
+            size += len(item)
+        elif isinstance(item, dict):
+            waiting += [*item, *item.values()]
+        elif isinstance(item, list | tuple | set | frozenset):
+            waiting += item
+    return size > MAX_RESULT_BYTES
 
 
 def _cut(text: Any) -> str:
