@@ -224,8 +224,8 @@ def test_what_is_to_run_soon_does_not_wait_behind_all_others(service: Service) -
     for task_id in busy:
         service.client().post(f"/api/ansibletaskcancel/{task_id}")
     began = [service.wait(task_id)["started_at"] for task_id in waiting]
-    # RabbitMQ has given out one of the others by then, and serves the two queues in turn.
-    assert sorted(began).index(began[-1]) <= 2
+    # RabbitMQ has given out one or two of the others by then, and serves the two queues in turn.
+    assert sorted(began).index(began[-1]) < len(waiting) / 2
 
 
 def test_on_rabbitmq_a_message_that_waits_for_a_slot_may_wait_for_long(
