@@ -1,7 +1,7 @@
 """The fork server: a process with Ansible preloaded that forks one keeper, and that one run, per request.
 
-Started by exec from the worker (flansible.worker.forkservers) as `python -m flansible.runner.forkserver FD`, in the
-directory and environment whose Ansible configuration its runs obey. FD is a Unix socket: each message on it is one
+Started by exec from the worker (flansible.worker.forkservers) as `python -m flansible.runner.forkserver FD [usual]`, in
+the directory and environment whose Ansible configuration its runs obey. FD is a Unix socket: each message on it is one
 byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread, no state between runs but
 the packed modules of the installation (flansible.runner.payloads), whose names the keepers tell on a pipe. When the
 worker goes away the socket ends and so does this process; each keeper sees its own channel end.
@@ -40,11 +40,11 @@ def main(argv: list[str]) -> int:
     gc.freeze()  # what is loaded now is shared by every run; a collection must not touch, and so copy, its pages
     control.sendall(wire.encode({"type": "ready", **loaded}))
     leftovers.sweep(play.local_tmp_base())
-    serve(control)
+    serve(control, "usual" in argv[2:])
     return 0
 
 
-def serve(control: socket.socket) -> None:
+def serve(control: socket.socket, pack_usual: bool = False) -> None:
     """Fork a keeper for each request until the worker's end of `control` is gone."""
     wakeup, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     wanted, wanting = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -57,7 +57,7 @@ def serve(control: socket.socket) -> None:
     packer = Packer(payloads)
     children = _Children(packer)
     processes.become_subreaper()
-    patience: int | None = _IDLE_MILLISECONDS
+    patience = _IDLE_MILLISECONDS if pack_usual else None
     while True:
         ready = {descriptor for descriptor, _ in poll.poll(patience)}
         if not ready:

@@ -240,7 +240,7 @@ def _warm_up(**_: Any) -> None:
 
     def warm_up() -> None:
         try:
-            _worker().fork_servers.warm_up(str(settings().playbook_root))
+            _worker().fork_servers.warm_up(str(settings().playbook_root), pack_usual=True)
         except (RunnerError, OSError) as error:
             log.warning("no warm fork server yet: %s", error)
 

@@ -35,10 +35,18 @@ class ForkServer:
     """One process with Ansible preloaded. Raises StartFailure when Ansible will not load."""
 
     def __init__(
-        self, configuration: Configuration, module: str = _MODULE, limits: tuple[int, int] | None = None
+        self,
+        configuration: Configuration,
+        module: str = _MODULE,
+        limits: tuple[int, int] | None = None,
+        pack_usual: bool = False,
     ) -> None:
-        """limits: those on open files that its runs are to have, where ours are not those of a shell."""
+        """limits: those on open files that its runs are to have, where ours are not those of a shell.
+
+        pack_usual: when it has nothing to do at first, it packs modules that most services need.
+        """
         self.configuration = configuration
+        self._words = ["usual"] if pack_usual else []
         self._limits = limits
         self._lock = threading.Lock()
         # What it says while it loads goes to a file nobody else sees; afterwards nothing writes there but tracebacks.
@@ -81,7 +89,7 @@ class ForkServer:
     def _start(self, module: str, control: int) -> subprocess.Popen[bytes]:
         # -P: a module that lies in the playbook directory must not be imported in place of one of ours.
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(control)],
+            [sys.executable, "-P", "-m", module, str(control), *self._words],
             cwd=self.configuration.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -156,9 +164,9 @@ class ForkServers:
                 self._drop(server)
         raise RunnerError("the fork server died twice while a run was being started")
 
-    def warm_up(self, directory: str) -> None:
+    def warm_up(self, directory: str, pack_usual: bool = False) -> None:
         """Have the fork server for `directory` ready before the first run needs it."""
-        self._server(configuration_of(directory))
+        self._server(configuration_of(directory), pack_usual)
 
     def close(self) -> None:
         """Drop them all; runs under way are not touched."""
@@ -167,7 +175,7 @@ class ForkServers:
         for server in servers:
             server.close()
 
-    def _server(self, configuration: Configuration) -> ForkServer:
+    def _server(self, configuration: Configuration, pack_usual: bool = False) -> ForkServer:
         # One lock for looking up and starting: two supervisors must not start the same one twice.
         with self._lock:
             server = self._servers.get(configuration)
@@ -176,7 +184,7 @@ class ForkServers:
                 return server
             dropped = self._outdated(configuration)
             try:
-                server = ForkServer(configuration, self._module, self._limits)
+                server = ForkServer(configuration, self._module, self._limits, pack_usual)
             finally:
                 for old in dropped:
                     old.close()

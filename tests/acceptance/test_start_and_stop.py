@@ -166,16 +166,19 @@ def test_what_dies_is_started_again(impatient: Service, role: str) -> None:
         orphans = victim.children(recursive=True)
         victim.kill()
         eventually(lambda victim=victim: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
+        # First: a web process that has lost its master answers until it is ended.
+        _, alive = psutil.wait_procs(orphans, timeout=10)
+        assert alive == []
         eventually(lambda: healthy_again(impatient), 60)
         status, _ = impatient.run("ansiblecommand", {"module": "debug"})
         assert status["Status"] == "SUCCESS"
-        _, alive = psutil.wait_procs(orphans, timeout=10)
-        assert alive == []
 
 
 def test_a_web_process_that_dies_is_started_again(impatient: Service) -> None:
-    for process in child(impatient, "web").children():
+    processes = child(impatient, "web").children()
+    for process in processes:
         process.kill()
+    psutil.wait_procs(processes, timeout=10)
     eventually(lambda: healthy_again(impatient), 60)
     assert impatient.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
 

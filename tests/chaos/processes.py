@@ -70,7 +70,9 @@ class Tree:
         return [item for item in self.seen.values() if item.is_runner and not self._forked(item)]
 
     def keepers(self) -> list[Seen]:
-        return [child for server in self.fork_servers() for child in self.children(server.pid) if child.is_runner]
+        """Above a run each; a child that packs a module has none below it."""
+        found = [child for server in self.fork_servers() for child in self.children(server.pid) if child.is_runner]
+        return [child for child in found if any(below.is_runner for below in self.children(child.pid))]
 
     def runs(self) -> list[Seen]:
         return [child for keeper in self.keepers() for child in self.children(keeper.pid) if child.is_runner]

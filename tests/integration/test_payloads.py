@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def servers(home: Path) -> Iterator[ForkServers]:
     servers = ForkServers(2)
-    servers.warm_up("/")
+    servers.warm_up("/", pack_usual=True)
     yield servers
     servers.close()
 
