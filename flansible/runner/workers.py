@@ -141,3 +141,5 @@ def _end_session(leader: int) -> None:
             if os.getsid(process.pid) == leader:
                 members.append(process)
     processes.kill(members)
+    # The keeper takes note of their ends, and removes what the run leaves only when none of them is left.
+    psutil.wait_procs(members, timeout=_PATIENCE_SECONDS)
