@@ -15,11 +15,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from benchmarks.service import BIN, Running, Sampler, Usage, machine, megabytes, running, usage_by_role, usage_of_tree
+from benchmarks.works import Work
 
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 3.0
@@ -46,14 +46,6 @@ LOOP = """\
         msg: line {{ item }}
       loop: "{{ range(0, ITEMS) | list }}"
 """
-
-
-@dataclass(frozen=True)
-class Work:
-    name: str
-    route: str
-    body: dict[str, Any]
-    argv: list[str]
 
 
 def works(playbooks: Path, lines: int, chunks: int) -> list[Work]:

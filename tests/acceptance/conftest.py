@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+
+from tests.acceptance import servers
+from tests.acceptance.servers import free_port
 
 pytest.register_assert_rewrite("tests.acceptance.compare")
 
@@ -104,12 +106,6 @@ def eventually(probe: Callable[[], Any], seconds: float = 30) -> Any:
         assert time.monotonic() < give_up_at, f"not within {seconds} s"
         time.sleep(0.02)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def flansible_environ() -> dict[str, str]:
@@ -232,6 +228,17 @@ SLOW = """\
     - name: Last
       ansible.builtin.debug: msg=done
 """
+
+
+@pytest.fixture(scope="module")
+def ssh() -> Iterator[servers.SshServer]:
+    """A host that is reached by ssh alone."""
+    directory = Path(tempfile.mkdtemp(prefix="fl-ssh-"))  # the users' homes: others must be able to enter it
+    found = servers.sshd(directory)
+    yield found
+    found.server.stop()
+    servers.remove_users(found.users)
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import free_port
-
 RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 START_SECONDS = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def require(program: str) -> str:

@@ -28,7 +28,8 @@ import pytest
 from flansible.client import Client
 from flansible.errors import OptionError, ServiceRefused, ServiceUnreachable, WaitTimeout
 from tests.acceptance.compare import masked
-from tests.acceptance.conftest import ADMIN, DEV, Service, eventually, free_port, write
+from tests.acceptance.conftest import ADMIN, DEV, Service, eventually, write
+from tests.acceptance.servers import free_port
 
 FLANSIBLE = str(Path(sys.executable).parent / "flansible")
 INVENTORY = "../inventories/dev"

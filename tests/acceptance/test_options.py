@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +12,6 @@ from tests.acceptance import servers
 from tests.acceptance.conftest import DEV, Service, write
 
 MARKER = "MaRkErWoRd"
-
-
-@pytest.fixture(scope="module")
-def ssh(root: Path) -> Iterator[servers.SshServer]:
-    directory = Path(tempfile.mkdtemp(prefix="fl-ssh-"))  # the users' homes: others must be able to enter it
-    found = servers.sshd(directory)
-    yield found
-    found.server.stop()
-    servers.remove_users(found.users)
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -20,16 +20,6 @@ SLOW = "- hosts: far\n  gather_facts: false\n  tasks:\n    - command: id -un\n  
 
 
 @pytest.fixture(scope="module")
-def ssh() -> Iterator[servers.SshServer]:
-    directory = Path(tempfile.mkdtemp(prefix="fl-ssh-"))  # the users' homes: others must be able to enter it
-    found = servers.sshd(directory)
-    yield found
-    found.server.stop()
-    servers.remove_users(found.users)
-    shutil.rmtree(directory)
-
-
-@pytest.fixture(scope="module")
 def fast(root: Path, ssh: servers.SshServer) -> Iterator[Service]:
     running = start_service(root, "ssh_profile = fast\n")
     yield running
@@ -129,6 +119,15 @@ def test_what_ansible_cfg_says_wins(fast: Service, far: dict[str, Any], root: Pa
     assert {Path(path).parent for path in masters(fast)} == {root / "cp"}
 
 
+def begin_slow_playbook(service: Service, far: dict[str, Any], root: Path) -> str:
+    """Its first play task is done, so that it has a master; its second takes a minute."""
+    write(root / "playbooks/far.yml", SLOW.format(pid=os.getpid()))
+    kept = {name: far[name] for name in ("inventory", "private_key")}
+    task_id = service.submit("ansibleplaybook", {"playbook_dir": ".", "playbook": "far.yml", **kept})
+    eventually(lambda: masters(service) and "changed: [far]" in service.output(task_id))
+    return task_id
+
+
 def test_what_the_environment_says_wins(fast: Service, far: dict[str, Any], root: Path) -> None:
     environment = {"ANSIBLE_PIPELINING": "0", "ANSIBLE_SSH_ARGS": "-C"}
     assert " PUT " in connect(fast, far, verbose_level=3, environment=environment)
@@ -144,10 +143,7 @@ def test_what_the_inventory_says_wins(fast: Service, far: dict[str, Any]) -> Non
 def test_a_master_does_not_outlive_the_cancel_of_the_run_that_made_it(
     fast: Service, far: dict[str, Any], root: Path, ssh: servers.SshServer
 ) -> None:
-    write(root / "playbooks/far.yml", SLOW.format(pid=os.getpid()))
-    kept = {name: far[name] for name in ("inventory", "private_key")}
-    task_id = fast.submit("ansibleplaybook", {"playbook_dir": ".", "playbook": "far.yml", **kept})
-    eventually(lambda: masters(fast) and "changed: [far]" in fast.output(task_id))
+    task_id = begin_slow_playbook(fast, far, root)
     fast.client().post(f"/api/ansibletaskcancel/{task_id}")
     assert fast.wait(task_id)["state"] == "canceled"
     assert masters(fast) == {}
@@ -158,10 +154,7 @@ def test_a_master_does_not_outlive_the_cancel_of_the_run_that_made_it(
 def test_a_cancel_does_not_break_another_run_that_uses_the_same_master(
     fast: Service, far: dict[str, Any], root: Path, ssh: servers.SshServer
 ) -> None:
-    write(root / "playbooks/far.yml", SLOW.format(pid=os.getpid()))
-    kept = {name: far[name] for name in ("inventory", "private_key")}
-    first = fast.submit("ansibleplaybook", {"playbook_dir": ".", "playbook": "far.yml", **kept})
-    eventually(lambda: masters(fast) and "changed: [far]" in fast.output(first))
+    first = begin_slow_playbook(fast, far, root)
     (master,) = masters(fast).values()
     mark = Path(tempfile.gettempdir()) / f"fl-begun-{os.getpid()}"
     command = {"module": "shell", "module_args": f"touch {mark}; sleep 5; rm {mark}; echo it went on"}

@@ -25,11 +25,11 @@ from tests.acceptance.conftest import (
     Service,
     eventually,
     flansible_environ,
-    free_port,
     lay_out,
     start_service,
     write,
 )
+from tests.acceptance.servers import free_port
 
 FLANSIBLE = str(Path(sys.executable).parent / "flansible")
 

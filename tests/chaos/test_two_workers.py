@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from tests.acceptance import servers
-from tests.acceptance.conftest import ADMIN, eventually, flansible_environ, free_port
+from tests.acceptance.conftest import ADMIN, eventually, flansible_environ
+from tests.acceptance.servers import free_port
 from tests.chaos import arena as arenas
 from tests.chaos import processes
 from tests.chaos.conftest import Scale

@@ -15,7 +15,8 @@ from werkzeug.security import generate_password_hash
 
 from flansible import doctor
 from flansible.config import Settings
-from flansible.doctor import Check, Mark
+from flansible.doctor import configured, machine, servers
+from flansible.doctor.check import Check, Mark
 from tests.conftest import RedisServer, eventually
 
 MakeSettings = Callable[..., Settings]
@@ -189,16 +190,16 @@ def test_a_working_directory_that_is_gone_is_no_obstacle(tmp_path: Path) -> None
 
 
 def test_the_tested_range_of_ansible_is_the_one_of_setup_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (found,) = doctor.ansible()
+    (found,) = machine.ansible()
     assert found.mark is Mark.OK and ">=2.19" in found.found
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    (absent,) = doctor.ansible()
+    (absent,) = machine.ansible()
     assert absent.mark is Mark.FAIL and "pip install" in absent.advice
     write_metadata(tmp_path, "ansible_core", "2.22.1")
-    (unknown,) = doctor.ansible()
+    (unknown,) = machine.ansible()
     assert unknown.mark is Mark.WARN
     write_metadata(tmp_path, "flansible", "1", "Requires-Dist: click\nRequires-Dist: ansible-core<2.22,>=2.19\n")
-    (newer,) = doctor.ansible()
+    (newer,) = machine.ansible()
     assert newer.mark is Mark.FAIL and "2.22.1" in newer.found and "ansible-core<2.22,>=2.19" in newer.advice
 
 
@@ -216,14 +217,14 @@ def test_an_ssh_that_hangs_or_fails_is_a_failure(tmp_path: Path, monkeypatch: py
     program.write_text("#!/bin/sh\necho broken >&2; exit 3\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert marks(doctor.ssh(), "failed: broken") == [Mark.FAIL]
-    monkeypatch.setattr(doctor, "PROGRAM_SECONDS", 0.3)
+    assert marks(machine.ssh(), "failed: broken") == [Mark.FAIL]
+    monkeypatch.setattr(machine, "PROGRAM_SECONDS", 0.3)
     program.write_text("#!/bin/sh\nexec sleep 60\n")
-    assert marks(doctor.ssh(), "did not end") == [Mark.FAIL]
+    assert marks(machine.ssh(), "did not end") == [Mark.FAIL]
 
 
 def test_root_is_warned() -> None:
-    assert doctor.account()[0].mark is (Mark.WARN if os.geteuid() == 0 else Mark.OK)
+    assert machine.account()[0].mark is (Mark.WARN if os.geteuid() == 0 else Mark.OK)
 
 
 def test_an_area_that_stumbles_is_a_line_that_quotes_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,38 +247,38 @@ def test_a_config_others_can_write_is_a_failure(tmp_path: Path) -> None:
     path = write_config(tmp_path)
     path.chmod(0o666)
     loaded: list[Settings] = []
-    assert marks(doctor.configuration(str(path), loaded), "write", f"chmod o-w {path}") == [Mark.FAIL]
+    assert marks(configured.configuration(str(path), loaded), "write", f"chmod o-w {path}") == [Mark.FAIL]
     assert loaded
     path.chmod(0o644)
-    assert marks(doctor.configuration(str(path), []), "chmod") == []
+    assert marks(configured.configuration(str(path), []), "chmod") == []
 
 
 def test_a_folder_in_which_others_can_replace_the_file_is_a_failure(tmp_path: Path, settings: Settings) -> None:
     write_users(settings.rbac_file, user())
     tmp_path.chmod(0o777)
-    assert marks(doctor.users(settings), "replace", f"chmod o-w {tmp_path}") == [Mark.FAIL]
+    assert marks(configured.users(settings), "replace", f"chmod o-w {tmp_path}") == [Mark.FAIL]
     tmp_path.chmod(0o1777)
-    assert marks(doctor.users(settings), "replace") == []
+    assert marks(configured.users(settings), "replace") == []
 
 
 def test_a_missing_rbac_file_is_a_warning(settings: Settings) -> None:
-    assert marks(doctor.users(settings), "flansible passwd admin") == [Mark.WARN]
+    assert marks(configured.users(settings), "flansible passwd admin") == [Mark.WARN]
 
 
 def test_every_fault_of_the_rbac_file_is_a_line(settings: Settings) -> None:
     write_users(settings.rbac_file, {"user": "a:b", "password": "x"}, {"user": "c", "password": 1, "more": 2})
-    assert marks(doctor.users(settings), "rbac[") == [Mark.FAIL] * 3
+    assert marks(configured.users(settings), "rbac[") == [Mark.FAIL] * 3
 
 
 def test_hashed_passwords_are_well(settings: Settings) -> None:
     write_users(settings.rbac_file, user())
-    assert [check.mark for check in doctor.users(settings)] == [Mark.OK]
+    assert [check.mark for check in configured.users(settings)] == [Mark.OK]
 
 
 def test_plain_passwords_are_a_warning_with_the_command_to_type(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings(config_file=tmp_path / "a b.ini")
     write_users(settings.rbac_file, user(), user("dev user", MARKER))
-    lines = doctor.users(settings)
+    lines = configured.users(settings)
     command = f"flansible passwd --config '{tmp_path}/a b.ini' 'dev user'"
     assert marks(lines, command) == [Mark.WARN]
     assert MARKER not in "".join(map(str, lines))
@@ -286,12 +287,12 @@ def test_plain_passwords_are_a_warning_with_the_command_to_type(make_settings: M
 @pytest.mark.parametrize(("password", "mark"), [(HASHED, Mark.WARN), ("plain", Mark.FAIL)])
 def test_an_rbac_file_that_others_can_read(settings: Settings, password: str, mark: Mark) -> None:
     write_users(settings.rbac_file, user(password=password)).chmod(0o644)
-    assert marks(doctor.users(settings), "can read", "chmod o-r") == [mark]
+    assert marks(configured.users(settings), "can read", "chmod o-r") == [mark]
 
 
 def test_an_rbac_file_that_others_can_write_is_a_failure(settings: Settings) -> None:
     write_users(settings.rbac_file, user()).chmod(0o602)
-    assert marks(doctor.users(settings), "can write", "chmod o-w") == [Mark.FAIL]
+    assert marks(configured.users(settings), "can write", "chmod o-w") == [Mark.FAIL]
 
 
 @pytest.mark.parametrize("password", ["admin", generate_password_hash("admin")])
@@ -299,45 +300,45 @@ def test_the_password_everybody_knows(make_settings: MakeSettings, password: str
     settings = make_settings()
     write_users(settings.rbac_file, user(password=password))
     said = "admin's password is admin"
-    assert marks(doctor.users(settings), said) == [Mark.WARN]
-    assert marks(doctor.users(make_settings(Flask_tcp_ip="0.0.0.0")), said, "0.0.0.0") == [Mark.FAIL]
-    assert marks(doctor.users(make_settings(flower_tcp_ip="::")), said) == [Mark.FAIL]
+    assert marks(configured.users(settings), said) == [Mark.WARN]
+    assert marks(configured.users(make_settings(Flask_tcp_ip="0.0.0.0")), said, "0.0.0.0") == [Mark.FAIL]
+    assert marks(configured.users(make_settings(flower_tcp_ip="::")), said) == [Mark.FAIL]
 
 
 def test_a_file_without_an_admin_is_a_warning(settings: Settings) -> None:
     write_users(settings.rbac_file, user("dev"))
-    assert marks(doctor.users(settings), "no user admin") == [Mark.WARN]
+    assert marks(configured.users(settings), "no user admin") == [Mark.WARN]
 
 
 def test_inventories_that_are_not_there_are_a_warning(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "dev").write_text("localhost\n")
     write_users(settings.rbac_file, user(), user("dev", HASHED, "dev", "prod"))
-    assert marks(doctor.users(settings), "dev has inventories that are not there", str(tmp_path / "prod")) == [
+    assert marks(configured.users(settings), "dev has inventories that are not there", str(tmp_path / "prod")) == [
         Mark.WARN
     ]
-    assert marks(doctor.users(settings), str(tmp_path / "dev") + ",") == []
+    assert marks(configured.users(settings), str(tmp_path / "dev") + ",") == []
 
 
 def test_the_playbook_root(settings: Settings) -> None:
     root = settings.playbook_root
-    assert marks(doctor.playbook_root(settings), f"mkdir -p {root}") == [Mark.WARN]
+    assert marks(configured.playbook_root(settings), f"mkdir -p {root}") == [Mark.WARN]
     root.mkdir(mode=0o755)
-    assert marks(doctor.playbook_root(settings)) == [Mark.OK]
+    assert marks(configured.playbook_root(settings)) == [Mark.OK]
     root.chmod(0o777)
-    assert marks(doctor.playbook_root(settings), "ansible.cfg") == [Mark.WARN]
+    assert marks(configured.playbook_root(settings), "ansible.cfg") == [Mark.WARN]
 
 
 def test_the_data_dir(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings()
     place = settings.data_dir
-    assert marks(doctor.data_dir(settings), "not there yet") == [Mark.OK]
+    assert marks(configured.data_dir(settings), "not there yet") == [Mark.OK]
     place.mkdir(mode=0o700)
-    assert marks(doctor.data_dir(settings), f"data_dir: {place}") == [Mark.OK]
+    assert marks(configured.data_dir(settings), f"data_dir: {place}") == [Mark.OK]
     place.chmod(0o750)
-    assert marks(doctor.data_dir(settings), f"chmod 700 {place}") == [Mark.FAIL]
+    assert marks(configured.data_dir(settings), f"chmod 700 {place}") == [Mark.FAIL]
     file = tmp_path / "file"
     file.touch()
-    assert marks(doctor.data_dir(make_settings(data_dir=file)), "not a folder") == [Mark.FAIL]
+    assert marks(configured.data_dir(make_settings(data_dir=file)), "not a folder") == [Mark.FAIL]
 
 
 def test_a_data_dir_of_another_user_is_a_failure(settings: Settings) -> None:
@@ -345,13 +346,13 @@ def test_a_data_dir_of_another_user_is_a_failure(settings: Settings) -> None:
         pytest.skip("only root can give a folder away")
     settings.data_dir.mkdir(mode=0o700)
     os.chown(settings.data_dir, 65534, 65534)
-    assert marks(doctor.data_dir(settings), "belongs to user id 65534") == [Mark.FAIL]
+    assert marks(configured.data_dir(settings), "belongs to user id 65534") == [Mark.FAIL]
 
 
 def test_little_free_space_is_a_warning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert marks(doctor.data_dir(settings), "disk:") in ([Mark.OK], [Mark.WARN])
-    monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 10**18)
-    assert marks(doctor.data_dir(settings), "GB free") == [Mark.WARN]
+    assert marks(configured.data_dir(settings), "disk:") in ([Mark.OK], [Mark.WARN])
+    monkeypatch.setattr(configured, "MIN_FREE_BYTES", 10**18)
+    assert marks(configured.data_dir(settings), "GB free") == [Mark.WARN]
 
 
 # Area by area: Redis.
@@ -369,40 +370,40 @@ def change(server: RedisServer, *words: str) -> None:
 
 
 def test_a_redis_that_keeps_nothing_is_a_warning(on_redis: Settings, own_redis: RedisServer) -> None:
-    assert marks(doctor.redis(on_redis), "append-only file") == [Mark.OK]
+    assert marks(servers.redis(on_redis), "append-only file") == [Mark.OK]
     change(own_redis, "CONFIG", "SET", "appendonly", "no")
-    assert marks(doctor.redis(on_redis), "keeps nothing", "CONFIG SET appendonly yes") == [Mark.WARN]
+    assert marks(servers.redis(on_redis), "keeps nothing", "CONFIG SET appendonly yes") == [Mark.WARN]
     change(own_redis, "CONFIG", "SET", "save", "3600 1")
-    assert marks(doctor.redis(on_redis), "snapshots (save 3600 1)") == [Mark.OK]
+    assert marks(servers.redis(on_redis), "snapshots (save 3600 1)") == [Mark.OK]
 
 
 def test_a_redis_that_evicts_is_a_failure(on_redis: Settings, own_redis: RedisServer) -> None:
     change(own_redis, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    assert marks(doctor.redis(on_redis), "maxmemory 0") == [Mark.OK]
+    assert marks(servers.redis(on_redis), "maxmemory 0") == [Mark.OK]
     change(own_redis, "CONFIG", "SET", "maxmemory", "100mb")
-    assert marks(doctor.redis(on_redis), "CONFIG SET maxmemory-policy noeviction") == [Mark.FAIL]
+    assert marks(servers.redis(on_redis), "CONFIG SET maxmemory-policy noeviction") == [Mark.FAIL]
 
 
 def test_a_redis_that_forbids_config_is_still_judged(on_redis: Settings, own_redis: RedisServer) -> None:
     change(own_redis, "CONFIG", "SET", "appendonly", "no")
     change(own_redis, "ACL", "SETUSER", "default", "-config")
-    lines = doctor.redis(on_redis)
+    lines = servers.redis(on_redis)
     assert marks(lines, "forbids CONFIG") == [Mark.WARN]
     assert marks(lines, "evicts nothing") == [Mark.OK]
     change(own_redis, "ACL", "SETUSER", "default", "-info")
-    assert marks(doctor.redis(on_redis), "settings cannot be read") == [Mark.WARN]
+    assert marks(servers.redis(on_redis), "settings cannot be read") == [Mark.WARN]
 
 
 def test_a_broker_of_its_own_is_looked_at_too(
     make_settings: MakeSettings, own_redis: RedisServer, redis_url: str
 ) -> None:
-    lines = doctor.redis(make_settings(CELERY_BROKER_URL=redis_url, CELERY_RESULT_BACKEND=own_redis.url))
+    lines = servers.redis(make_settings(CELERY_BROKER_URL=redis_url, CELERY_RESULT_BACKEND=own_redis.url))
     assert marks(lines, "CELERY_RESULT_BACKEND", "append-only") == [Mark.OK]
     assert marks(lines, "CELERY_BROKER_URL", "keeps nothing") == [Mark.WARN]
 
 
 def test_an_external_redis_that_is_away_is_a_failure(settings: Settings) -> None:
-    assert marks(doctor.redis(settings), "CELERY_RESULT_BACKEND", "does not answer") == [Mark.FAIL]
+    assert marks(servers.redis(settings), "CELERY_RESULT_BACKEND", "does not answer") == [Mark.FAIL]
 
 
 def test_a_redis_that_hangs_is_a_line_in_time(
@@ -410,5 +411,5 @@ def test_a_redis_that_hangs_is_a_line_in_time(
 ) -> None:
     monkeypatch.setattr(doctor, "AREA_SECONDS", 0.3)
     own_redis.freeze()
-    assert marks(doctor.look("redis", lambda: doctor.redis(on_redis)), "no answer within") == [Mark.FAIL]
+    assert marks(doctor.look("redis", lambda: servers.redis(on_redis)), "no answer within") == [Mark.FAIL]
     own_redis.thaw()

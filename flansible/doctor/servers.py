@@ -1,0 +1,97 @@
+"""The doctor's checks of what must answer: Redis, the broker and a worker."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from flansible import celery_app, redis_server
+from flansible.config import EMBEDDED, Settings
+from flansible.doctor.check import Check, Mark
+from flansible.errors import BrokerUnavailable, StoreUnavailable
+from flansible.store import Store
+
+
+def redis(settings: Settings) -> list[Check]:
+    """Each Redis that is used: the one of the records, and the broker's when it is another."""
+    checks = [_redis_program()] if settings.embeds_redis else []
+    keys = {settings.store_url: "CELERY_RESULT_BACKEND"}
+    if not settings.broker_url.startswith("amqp"):
+        keys.setdefault(settings.broker_url, "CELERY_BROKER_URL")
+    for url, key in keys.items():
+        checks += _redis_server(url, key, embedded=getattr(settings, key) == EMBEDDED)
+    return checks
+
+
+def _redis_program() -> Check:
+    program = redis_server.find_program()
+    if program is None:
+        advice = (
+            "on Debian: apt-get install redis-server (or valkey-server); or set CELERY_BROKER_URL and "
+            "CELERY_RESULT_BACKEND to a Redis you have"
+        )
+        return Check(Mark.FAIL, "redis", "there is no redis-server for `flansible up` to start", advice)
+    return Check(Mark.OK, "redis", f"program: {program}")
+
+
+def _redis_server(url: str, key: str, embedded: bool) -> list[Check]:
+    try:
+        store = Store(url)
+    except ValueError:
+        # The message may quote a part of the URL, and a password with it.
+        return [Check(Mark.FAIL, "redis", f"the URL in {key} cannot be understood", f"mend {key}")]
+    with closing(store):
+        try:
+            store.ping()
+        except StoreUnavailable as error:
+            if embedded:
+                return [Check(Mark.OK, "redis", "the embedded one is not running; `flansible up` starts it")]
+            return [Check(Mark.FAIL, "redis", f"{key}: {error}", f"start that Redis, or mend {key}")]
+        try:
+            found = store.server_settings()
+        except StoreUnavailable as error:
+            advice = "see yourself that it keeps its data and evicts nothing"
+            return [Check(Mark.WARN, "redis", f"{key}: its settings cannot be read ({error})", advice)]
+    version = Check(Mark.OK, "redis", f"{key}: version {found['redis_version']}")
+    return [version, _persistence(found, key), _eviction(found, key)]
+
+
+def _persistence(found: dict[str, str], key: str) -> Check:
+    if found["appendonly"] == "yes":
+        return Check(Mark.OK, "redis", f"{key}: keeps an append-only file")
+    if found.get("save"):
+        return Check(Mark.OK, "redis", f"{key}: keeps snapshots (save {found['save']})")
+    advice = "in redis-cli: CONFIG SET appendonly yes, then CONFIG REWRITE"
+    if "save" not in found:
+        what = "no append-only file, and it forbids CONFIG: whether it keeps snapshots cannot be seen"
+        return Check(Mark.WARN, "redis", f"{key}: {what}", "see that its provider keeps its data over a restart")
+    return Check(Mark.WARN, "redis", f"{key}: keeps nothing: records are lost when it restarts", advice)
+
+
+def _eviction(found: dict[str, str], key: str) -> Check:
+    policy, limit = found["maxmemory-policy"], found["maxmemory"]
+    if policy == "noeviction":
+        return Check(Mark.OK, "redis", f"{key}: evicts nothing")
+    if limit == "0":
+        return Check(Mark.OK, "redis", f"{key}: evicts nothing (maxmemory 0)")
+    advice = "in redis-cli: CONFIG SET maxmemory-policy noeviction, then CONFIG REWRITE"
+    what = f"throws away records when {limit} bytes are full (maxmemory-policy {policy})"
+    return Check(Mark.FAIL, "redis", f"{key}: {what}", advice)
+
+
+def broker(settings: Settings) -> list[Check]:
+    celery_app.configure(settings)
+    try:
+        celery_app.ping_broker()
+        name = celery_app.ping_worker()
+    except ValueError:
+        what = "the URL in CELERY_BROKER_URL cannot be understood"
+        return [Check(Mark.FAIL, "broker", what, "mend CELERY_BROKER_URL")]
+    except BrokerUnavailable as error:
+        if settings.CELERY_BROKER_URL == EMBEDDED:
+            return [Check(Mark.OK, "broker", "the embedded Redis, which is not running; `flansible up` starts it")]
+        return [Check(Mark.FAIL, "broker", str(error), "start it, or mend CELERY_BROKER_URL")]
+    answers = Check(Mark.OK, "broker", "answers")
+    if name is None:
+        advice = "start one with `flansible worker`, or the whole service with `flansible up`"
+        return [answers, Check(Mark.WARN, "worker", "none answers: tasks would wait", advice)]
+    return [answers, Check(Mark.OK, "worker", f"{name} answers")]
