@@ -129,6 +129,11 @@ class Settings(BaseModel):
     fork_servers: int = Field(
         4, ge=1, le=64, description="Warm Ansible processes kept per worker, one for each distinct configuration."
     )
+    isolation: Literal["auto", "bwrap", "none"] = Field(
+        "auto",
+        description="Runs of users other than admin: `bwrap` confines them with bubblewrap and refuses to start "
+        "without it; `auto` refuses, without it, those that could reach this machine; `none` confines nothing.",
+    )
     ssh_profile: Literal["default", "fast"] = Field(
         "default",
         description="`fast`: over ssh, pipelining and connections kept for the same user's next runs, where nothing "

@@ -70,6 +70,18 @@ class Step(Record):
     strategy: str | None = None
 
 
+class Confinement(Record):
+    """What the run of a user other than admin may see and do. All paths are resolved.
+
+    The worker makes the sandbox from the paths; the run keeps the rules that need Ansible.
+    """
+
+    readable: tuple[str, ...] = Field(description="Inventories and other paths that rbac.json gives to the user.")
+    hidden: tuple[str, ...] = Field(default=(), description="Inventories that are others', wherever they lie.")
+    hosts: tuple[str, ...] | None = Field(default=None, description="Host patterns the user may reach; null: any.")
+    control_node: bool = Field(default=False, description="Whether it may run on the control machine itself.")
+
+
 class AuthorizedRun(Record):
     """What flansible.authorization let through. Only this can be submitted: the check cannot be skipped."""
 
@@ -82,4 +94,5 @@ class AuthorizedRun(Record):
     locks: tuple[str, ...] = Field(default=(), description="Two tasks that share one never run together.")
     max_running: int = Field(default=0, description="Runs this user may have side by side; 0: no limit.")
     max_queued: int = Field(default=0, description="Tasks this user may have waiting; 0: no limit.")
+    confinement: Confinement | None = Field(default=None, description="Null for admin alone.")
     secrets: Secrets | None = Field(default=None, exclude=True, repr=False)

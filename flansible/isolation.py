@@ -1,0 +1,83 @@
+"""Whether runs of users other than admin are confined by the kernel (bubblewrap), and why not.
+
+Asked by the web process before it lets a run through, by the worker before it starts one, and shown by health and
+doctor. What a confined run sees is in flansible.worker.sandbox.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from flansible.errors import ConfigurationError, Fault
+
+Mode = Literal["auto", "bwrap", "none"]
+
+# In namespaces of its own: users, mounts, processes, IPC. Without privileges, and without a way to new namespaces.
+NAMESPACES = ("--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-ipc", "--cap-drop", "ALL")
+_PROBE_SECONDS = 5.0
+_TRY_AGAIN_SECONDS = 10.0
+ADVICE = "on Debian: apt-get install bubblewrap; or set isolation = none in config.ini if these users are trusted"
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """mode: config.ini's; why_not: empty when bubblewrap works here, else what it, or the lack of it, said."""
+
+    mode: Mode
+    why_not: str = ""
+
+    @property
+    def in_force(self) -> bool:
+        """Whether users other than admin run in a sandbox."""
+        return self.mode != "none" and not self.why_not
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is wanted and cannot be had: what could reach the control machine must be refused."""
+        return self.mode != "none" and bool(self.why_not)
+
+    def __str__(self) -> str:
+        if self.mode == "none":
+            return "none: users other than admin are not confined by the kernel"
+        return f"{self.mode}: {self.why_not}" if self.why_not else "bubblewrap"
+
+
+_lock = threading.Lock()
+_probed: tuple[float, str] | None = None
+
+
+def of(mode: Mode) -> Isolation:
+    """What is in force on this machine. Looks once; when bubblewrap did not work, again after some seconds."""
+    global _probed
+    if mode == "none":
+        return Isolation(mode)
+    with _lock:
+        if _probed is None or (_probed[1] and time.monotonic() - _probed[0] > _TRY_AGAIN_SECONDS):
+            _probed = time.monotonic(), _probe()
+        return Isolation(mode, _probed[1])
+
+
+def require(mode: Mode) -> None:
+    """Raises ConfigurationError when config.ini insists on bubblewrap and it does not work here."""
+    found = of(mode)
+    if mode == "bwrap" and found.is_missing:
+        raise ConfigurationError([Fault("config", "isolation", f"bwrap: {found.why_not}; {ADVICE}")])
+
+
+def _probe() -> str:
+    """Why bubblewrap cannot be used; empty when it can."""
+    program = shutil.which("bwrap")
+    if program is None:
+        return "bwrap is not installed"
+    command = [program, *NAMESPACES, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "true"]
+    try:
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bwrap cannot be started: {error}"
+    said = ended.stderr.decode(errors="replace").strip().splitlines()
+    return "" if ended.returncode == 0 else f"bwrap does not work here: {said[-1] if said else ended.returncode}"
