@@ -19,6 +19,7 @@ from flansible.errors import FieldError, Forbidden, InvalidRequest, NotFound
 from flansible.models import (
     AdhocRequest,
     AuthorizedRun,
+    Confinement,
     GitRequest,
     Kind,
     PlaybookRequest,
@@ -134,6 +135,9 @@ def _authorized(
         time_limit=request.time_limit,
         on_lost=request.on_lost,
         locks=request.locks,
+        confinement=None
+        if user.is_admin
+        else Confinement(readable=tuple(map(str, user.inventories)), hidden=(), control_node=False),
         max_running=settings.max_running_per_user if user.max_running is None else user.max_running,
         max_queued=settings.max_queued_per_user if user.max_queued is None else user.max_queued,
     )

@@ -134,6 +134,16 @@ class Settings(BaseModel):
         description="Runs of users other than admin: `bwrap` confines them with bubblewrap and refuses to start "
         "without it; `auto` refuses, without it, those that could reach this machine; `none` confines nothing.",
     )
+    sandbox_paths: str = Field(
+        "",
+        description="Files and folders that all confined runs may read as well, separated by commas: what inventory "
+        "scripts and plugins need.",
+    )
+    hidden_paths: str = Field(
+        "inventories, inventory, environments, */inventories, */inventory, */environments",
+        description="What confined runs do not see of `playbook_root`, but for their own inventories: patterns of "
+        "paths below it, separated by commas, at most two levels deep.",
+    )
     ssh_profile: Literal["default", "fast"] = Field(
         "default",
         description="`fast`: over ssh, pipelining and connections kept for the same user's next runs, where nothing "
@@ -175,6 +185,12 @@ class Settings(BaseModel):
         """The embedded Redis' socket. A socket path is limited to 108 bytes, so a deep data_dir gets a short alias."""
         path = self.data_dir / "redis.sock"
         return path if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES else self._short_alias("") / "redis.sock"
+
+    @property
+    def private_paths(self) -> tuple[Path, ...]:
+        """What only the service itself may read: every file and folder that is configured, but for the playbooks."""
+        paths = [value for key in _PATH_KEYS if key != "playbook_root" and (value := getattr(self, key)) is not None]
+        return (*paths, *([self.config_file] if self.config_file else []))
 
     @property
     def ssh_masters_dir(self) -> Path:
@@ -319,6 +335,9 @@ def _resolve_paths(values: Mapping[str, str], base_dir: Path) -> dict[str, Any]:
         resolved["default_inventory"] = None
     elif inventory and "," not in inventory:
         resolved["default_inventory"] = str((base_dir / Path(inventory).expanduser()).absolute())
+    if "sandbox_paths" in resolved:
+        paths = [part.strip() for part in resolved["sandbox_paths"].split(",") if part.strip()]
+        resolved["sandbox_paths"] = ",".join(str((base_dir / Path(path).expanduser()).absolute()) for path in paths)
     return resolved
 
 

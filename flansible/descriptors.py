@@ -16,6 +16,6 @@ def allow_many() -> tuple[int, int]:
     return before
 
 
-def limit(pid: int, limits: tuple[int, int]) -> None:
-    """Give a process of ours these limits. Raises OSError when it is gone."""
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+def limit(soft: int, hard: int) -> None:
+    """Give this process these limits."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -89,9 +89,10 @@ def _end(directory: Path) -> None:
 def _masters(directory: Path) -> Iterator[int]:
     """The process ids of those that have, or had, a socket below `directory`."""
     for file in directory.glob(f"*/{_STOPPED}*"):
-        pid = int(file.name.removeprefix(_STOPPED))
-        if _socket_of(pid).startswith(_STOPPED_TITLE):
-            yield pid
+        # A confined user can write there; and in a sandbox processes have other numbers, but end with it.
+        number = file.name.removeprefix(_STOPPED)
+        if number.isdecimal() and _socket_of(int(number)).startswith(_STOPPED_TITLE):
+            yield int(number)
     below = os.fsencode(directory) + b"/"
     for name in os.listdir("/proc"):
         if name.isdigit() and _socket_of(int(name)).startswith(below):

@@ -1,7 +1,8 @@
 """The fork server: a process with Ansible preloaded that forks one keeper, and that one run, per request.
 
-Started by exec from the worker (flansible.worker.forkservers) as `python -m flansible.runner.forkserver FD [usual]`, in
-the directory and environment whose Ansible configuration its runs obey. FD is a Unix socket: each message on it is one
+Started by exec from the worker (flansible.worker.forkservers) as
+`python -m flansible.runner.forkserver FD [files=SOFT:HARD] [usual]`, in the directory and environment whose Ansible
+configuration its runs obey; for users other than admin in a sandbox. FD is a Unix socket: each message on it is one
 byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread, no state between runs but
 the packed modules of the installation (flansible.runner.payloads), whose names the keepers tell on a pipe. When the
 worker goes away the socket ends and so does this process; each keeper sees its own channel end.
@@ -20,7 +21,7 @@ import time
 
 import psutil
 
-from flansible import wire
+from flansible import descriptors, wire
 from flansible.runner import keeper, leftovers, play, preload, processes
 from flansible.runner.packer import Packer
 from flansible.runner.payloads import Payloads
@@ -35,6 +36,9 @@ _IDLE_MILLISECONDS = 1000
 def main(argv: list[str]) -> int:
     control = socket.socket(fileno=int(argv[1]))
     control.set_inheritable(False)
+    for word in argv[2:]:
+        if word.startswith("files="):
+            descriptors.limit(*map(int, word.removeprefix("files=").split(":")))
     loaded = preload.load()
     gc.collect()
     gc.freeze()  # what is loaded now is shared by every run; a collection must not touch, and so copy, its pages
@@ -69,22 +73,22 @@ def serve(control: socket.socket, pack_usual: bool = False) -> None:
         if wanted in ready:
             packer.want(os.read(wanted, _WANTED_BYTES))
         if control.fileno() in ready:
-            message, descriptors, _, _ = socket.recv_fds(control, 1, DESCRIPTORS_PER_RUN)
-            for descriptor in descriptors:
+            message, received, _, _ = socket.recv_fds(control, 1, DESCRIPTORS_PER_RUN)
+            for descriptor in received:
                 # What is received is inheritable, unlike what is opened: git and its hooks would get the event pipe.
                 os.set_inheritable(descriptor, False)
             if not message:
                 return packer.stop()
             try:
-                if len(descriptors) == DESCRIPTORS_PER_RUN:
+                if len(received) == DESCRIPTORS_PER_RUN:
                     ours = control.fileno(), wakeup, woken, wanted
-                    children.keepers.add(_fork_keeper(ours, descriptors, keeper.Lent(payloads, wanting)))
+                    children.keepers.add(_fork_keeper(ours, received, keeper.Lent(payloads, wanting)))
             finally:
-                for descriptor in descriptors:
+                for descriptor in received:
                     os.close(descriptor)
 
 
-def _fork_keeper(own_descriptors: tuple[int, ...], descriptors: list[int], lent: keeper.Lent) -> int:
+def _fork_keeper(own_descriptors: tuple[int, ...], received: list[int], lent: keeper.Lent) -> int:
     """The process id of a new keeper, which never returns from here."""
     pid = os.fork()
     if pid != 0:
@@ -95,7 +99,7 @@ def _fork_keeper(own_descriptors: tuple[int, ...], descriptors: list[int], lent:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for descriptor in own_descriptors:
             os.close(descriptor)
-        channel, output, events = descriptors
+        channel, output, events = received
         keeper.keep(socket.socket(fileno=channel), output, events, lent)
         status = 0
     finally:

@@ -108,11 +108,26 @@ class RunFiles:
 
 
 def of_keeper(base: str, pid: int) -> list[RunFiles]:
-    """Those of the keeper with this process id, when it was killed."""
+    """Those of the keeper with this process id, when it was killed.
+
+    In two sandboxes of one user, two keepers can have the same: what somebody has locked is the other's.
+    """
     prefix = f"{_PREFIX}{pid}"
     # By its length as well: the number may be the beginning of another's.
     names = [name for name in _names(base) if name.startswith(prefix) and len(name) == len(prefix) + _SUFFIX_LENGTH]
-    return [RunFiles.at(os.path.join(base, name)) for name in names]
+    folders = [os.path.join(base, name) for name in names]
+    return [RunFiles.at(folder) for folder in folders if not _is_locked(folder)]
+
+
+def _is_locked(folder: str) -> bool:
+    try:
+        with open(os.path.join(folder, _RECORD), "rb+") as record:
+            fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no record, or a file system without locks
+    return False
 
 
 def sweep(base: str) -> None:

@@ -27,7 +27,7 @@ from ansible.errors import AnsibleOptionsError
 from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
-from flansible.runner import compat, preload, processes, ssh_profile, strategy
+from flansible.runner import compat, preload, processes, rules, ssh_profile, strategy
 from flansible.runner.answers import answer_prompts
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.colours import mark_colours
@@ -132,6 +132,7 @@ def _call(request: wire.Frame) -> int:
     argv = request["argv"]
     if request["secrets"]:
         argv = answer_prompts(request["secrets"], constants.DEFAULT_LOCAL_TMP) + argv
+    rules.apply(request.get("rules"), program)
     command: type[CLI] = AdHocCLI if program == "ansible" else PlaybookCLI
     if request["data_only"]:
         command = _data_only(command, request["extra_vars"])

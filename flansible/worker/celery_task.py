@@ -32,6 +32,7 @@ from flansible.worker.cancellations import Cancellation, Cancellations
 from flansible.worker.forkservers import ForkServers
 from flansible.worker.leases import Leases
 from flansible.worker.recorder import Recorder
+from flansible.worker.sandbox import Sandboxes
 from flansible.worker.sender import Sender
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.supervisor import Outcome, Supervisor
@@ -160,6 +161,7 @@ def _supervise(parts: _Parts, recorder: Recorder, cancellation: Cancellation) ->
         cancellation=cancellation,
         timeout_name=limit_name,
         ssh_masters=_masters_directory(parts, claim.run.user),
+        sandboxes=Sandboxes(found),
     )
     try:
         sealed = parts.store.secrets(recorder.task_id)

@@ -12,6 +12,8 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flansible.worker.sandbox import Sandbox
+
 _PLAIN_DIRECTORY = "/"
 _USER_CONFIG = "~/.ansible.cfg"
 _SYSTEM_CONFIG = "/etc/ansible/ansible.cfg"
@@ -25,17 +27,22 @@ class Configuration:
 
     directory: where to start it; config_file: the ansible.cfg it will find there, if any;
     stamp: that file's version, so that an edit makes another configuration;
-    environment: variables it needs beside the worker's own.
+    environment: variables it needs beside the worker's own, or the sandbox's;
+    sandbox: of the user it is for, when that is confined.
     """
 
     directory: str
     config_file: str | None
     stamp: tuple[int, ...]
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    sandbox: Sandbox | None = None
 
 
 def configuration_of(
-    directory: str, environment: Mapping[str, str] | None = None, environ: Mapping[str, str] = os.environ
+    directory: str,
+    environment: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    sandbox: Sandbox | None = None,
 ) -> Configuration:
     """The configuration of a run in `directory`; runs with equal ones can share a fork server.
 
@@ -43,20 +50,21 @@ def configuration_of(
     the others are left to the run.
     """
     own = {name: value for name, value in (environment or {}).items() if _READ_ON_LOADING.match(name)}
-    effective = {**environ, **own}
-    config_file = _find(directory, effective)
+    effective = {**(dict(sandbox.environment) if sandbox else environ), **own}
+    # A sandbox has no /etc/ansible, and in its home nothing of the service's.
+    config_file = _find(directory, effective, () if sandbox else (_USER_CONFIG, _SYSTEM_CONFIG))
     place = directory if _depends_on_directory(directory, config_file, effective) else _PLAIN_DIRECTORY
-    return Configuration(place, config_file, _stamp(config_file), tuple(sorted(own.items())))
+    return Configuration(place, config_file, _stamp(config_file), tuple(sorted(own.items())), sandbox)
 
 
-def _find(directory: str, environ: Mapping[str, str]) -> str | None:
+def _find(directory: str, environ: Mapping[str, str], elsewhere: tuple[str, ...]) -> str | None:
     candidates = []
     if "ANSIBLE_CONFIG" in environ:
         path = os.path.join(directory, _expand_home(os.path.expandvars(environ["ANSIBLE_CONFIG"]), environ))
         candidates.append(os.path.join(path, "ansible.cfg") if os.path.isdir(path) else path)
     if not _world_writable(directory):
         candidates.append(os.path.join(directory, "ansible.cfg"))
-    candidates += [_expand_home(_USER_CONFIG, environ), _SYSTEM_CONFIG]
+    candidates += [_expand_home(path, environ) for path in elsewhere]
     return next((path for path in candidates if os.access(path, os.R_OK)), None)
 
 

@@ -7,8 +7,11 @@ each run's keeper talks to its own supervisor, not to the fork server.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -18,9 +21,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import IO
 
-from flansible import descriptors, wire
+from flansible import wire
 from flansible.errors import RunnerError, StartFailure, WireError
 from flansible.worker.configuration import Configuration, configuration_of
+from flansible.worker.sandbox import Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +50,9 @@ class ForkServer:
         pack_usual: when it has nothing to do at first, it packs modules that most services need.
         """
         self.configuration = configuration
-        self._words = ["usual"] if pack_usual else []
-        self._limits = limits
+        self._words = [f"files={limits[0]}:{limits[1]}"] if limits else []
+        self._words += ["usual"] if pack_usual else []
+        self._init: int | None = None  # of a sandbox, the first process: with it all others in there end
         self._lock = threading.Lock()
         # What it says while it loads goes to a file nobody else sees; afterwards nothing writes there but tracebacks.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()
@@ -67,6 +72,27 @@ class ForkServer:
         """Start a run with these descriptors. Raises OSError when the fork server is gone."""
         with self._lock:
             socket.send_fds(self._control, [b"R"], [channel.fileno(), output, events])
+
+    def end_all(self) -> None:
+        """End whatever is in its sandbox, runs as well. Nothing without one."""
+        if self._init is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._init, signal.SIGKILL)
+            self._is_over(_EXIT_SECONDS)
+
+    def is_over(self) -> bool:
+        """Whether nothing is left of it, runs in its sandbox included."""
+        return not self.alive and self._is_over(0)
+
+    def _is_over(self, seconds: float) -> bool:
+        if self._init is None:
+            return True
+        poll = select.poll()
+        poll.register(self._init, select.POLLIN)
+        if poll.poll(seconds * 1000):
+            os.close(self._init)
+            self._init = None
+        return self._init is None
 
     @property
     def pid(self) -> int:
@@ -88,20 +114,30 @@ class ForkServer:
 
     def _start(self, module: str, control: int) -> subprocess.Popen[bytes]:
         # -P: a module that lies in the playbook directory must not be imported in place of one of ours.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(control), *self._words],
-            cwd=self.configuration.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._complaints,
-            env={**_environment(), **dict(self.configuration.environment)},
-            pass_fds=(control,),
-            start_new_session=True,
-        )
-        if self._limits is not None:
-            with contextlib.suppress(OSError):  # gone already: that is noticed next
-                descriptors.limit(process.pid, self._limits)
+        command = [sys.executable, "-P", "-m", module, str(control), *self._words]
+        sandbox = self.configuration.sandbox
+        told, telling = os.pipe2(os.O_CLOEXEC)
+        if sandbox is not None:
+            command = [*sandbox.arguments, "--info-fd", str(telling), "--", *command]
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd="/" if sandbox else self.configuration.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._complaints,
+                env={**self._inherited(), **dict(self.configuration.environment)},
+                pass_fds=(control, telling) if sandbox else (control,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(telling)
+            with os.fdopen(told, "rb") as info:
+                self._init = _pidfd(info.read()) if sandbox else None
         return process
+
+    def _inherited(self) -> dict[str, str]:
+        return dict(self.configuration.sandbox.environment) if self.configuration.sandbox else _environment()
 
     def _await_ready(self) -> None:
         self._control.settimeout(START_TIMEOUT_SECONDS)
@@ -126,10 +162,19 @@ class ForkServer:
         text = self._complaints.read(_COMPLAINT_BYTES).decode(errors="replace")
         self._control.close()
         self._complaints.close()
-        if returncode > 0:
+        self.end_all()
+        if returncode > 0 and not text.startswith("bwrap: "):
             return StartFailure(text, returncode)
         how = f"was ended by signal {-returncode}" if returncode else "ended"
         return RunnerError(f"the fork server {how} before it was ready. {text}".strip())
+
+
+def _pidfd(info: bytes) -> int | None:
+    """The first process in a sandbox, from what bubblewrap tells; None when it did not come so far."""
+    try:
+        return os.pidfd_open(json.loads(info)["child-pid"])
+    except (ValueError, KeyError, OSError):
+        return None
 
 
 def _environment() -> dict[str, str]:
@@ -147,18 +192,26 @@ class ForkServers:
         self._limits = limits
         self._lock = threading.Lock()
         self._servers: OrderedDict[Configuration, ForkServer] = OrderedDict()
+        self._let_go: list[ForkServer] = []  # with a sandbox in which runs, or what they have left, may go on
 
     def launch(
-        self, directory: str, environment: Mapping[str, str], channel: socket.socket, output: int, events: int
-    ) -> None:
+        self,
+        directory: str,
+        environment: Mapping[str, str],
+        channel: socket.socket,
+        output: int,
+        events: int,
+        sandbox: Sandbox | None = None,
+    ) -> ForkServer:
         """Start a run under the configuration of `directory`. Raises RunnerError, StartFailure among them.
 
         environment: what the run sets beside the worker's own; Ansible's variables among it make a configuration.
         """
         for _ in range(2):
-            server = self._server(configuration_of(directory, environment))
+            server = self._server(configuration_of(directory, environment, sandbox=sandbox))
             try:
-                return server.launch(channel, output, events)
+                server.launch(channel, output, events)
+                return server
             except OSError as error:
                 log.warning("fork server %d is gone (%s); starting another", server.pid, error)
                 self._drop(server)
@@ -169,11 +222,14 @@ class ForkServers:
         self._server(configuration_of(directory), pack_usual)
 
     def close(self) -> None:
-        """Drop them all; runs under way are not touched."""
+        """Drop them all; runs under way are not touched, but for those in a sandbox, which end."""
         with self._lock:
             servers, self._servers = list(self._servers.values()), OrderedDict()
+            let_go, self._let_go = self._let_go, []
         for server in servers:
             server.close()
+        for server in (*servers, *let_go):
+            server.end_all()
 
     def _server(self, configuration: Configuration, pack_usual: bool = False) -> ForkServer:
         # One lock for looking up and starting: two supervisors must not start the same one twice.
@@ -187,18 +243,14 @@ class ForkServers:
                 server = ForkServer(configuration, self._module, self._limits, pack_usual)
             finally:
                 for old in dropped:
-                    old.close()
+                    self._close(old)
             self._servers[configuration] = server
             return server
 
     def _outdated(self, configuration: Configuration) -> list[ForkServer]:
         """Take out what the new one replaces: dead ones, older versions of the same file, the least recently used."""
-        place = (configuration.directory, configuration.config_file)
-        gone = [
-            key
-            for key, server in self._servers.items()
-            if not server.alive or (key.directory, key.config_file) == place
-        ]
+        place = _place(configuration)
+        gone = [key for key, server in self._servers.items() if not server.alive or _place(key) == place]
         dropped = [self._servers.pop(key) for key in gone]
         while len(self._servers) >= self._limit:
             dropped.append(self._servers.popitem(last=False)[1])
@@ -208,4 +260,14 @@ class ForkServers:
         with self._lock:
             if self._servers.get(server.configuration) is server:
                 del self._servers[server.configuration]
+            self._close(server)
+
+    def _close(self, server: ForkServer) -> None:
         server.close()
+        self._let_go = [one for one in (*self._let_go, server) if not one.is_over()]
+
+
+def _place(configuration: Configuration) -> tuple[str, str | None, str | None]:
+    """What stays the same where a configuration is a newer version of another."""
+    user = configuration.sandbox.user if configuration.sandbox else None
+    return configuration.directory, configuration.config_file, user

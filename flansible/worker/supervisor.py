@@ -23,6 +23,7 @@ from flansible.worker.cancellations import Cancellation
 from flansible.worker.colours import ColourSplitter, choose_mark
 from flansible.worker.forkservers import ForkServers
 from flansible.worker.recorder import Recorder
+from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ _READ_BYTES = 256 * 1024
 _HURRY_SECONDS = 0.25
 _STOP_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
 _KEEPER_SECONDS = 12.0  # after the grace a keeper kills for up to ten seconds; one that takes longer is given up
+_MOST_ENDED = 200
+_LONGEST_NAME = 64
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
 
 # Ansible's exit codes (ansible.errors.ExitCode), in words.
@@ -109,6 +112,22 @@ def _said_no(step: Step, code: int | None) -> str:
     return f"{step.program} ended with exit code {code}" + (f": {meaning}" if meaning else "")
 
 
+def _checked_exit(frame: wire.Frame) -> wire.Frame:
+    """Raises WireError for what no keeper says: what runs in a sandbox with it could speak in its place."""
+    returncode, number = frame.get("returncode"), frame.get("signal")
+    is_known = type(returncode) is int if number is None else number in signal.valid_signals() and returncode is None
+    if not is_known or not isinstance(frame.get("stopped"), list):
+        raise WireError("the keeper did not say how the run ended")
+    return frame
+
+
+def _ended(exited: wire.Frame | None) -> tuple[str, ...]:
+    """The processes that were ended before their time, in words."""
+    stopped = exited["stopped"] if exited else []
+    found = [one for one in stopped if isinstance(one, dict)][:_MOST_ENDED]
+    return tuple(f"{str(one.get('name'))[:_LONGEST_NAME]} ({str(one.get('pid'))[:_LONGEST_NAME]})" for one in found)
+
+
 class Supervisor:
     """Carries out one authorized run, step by step; stops at the first step that is not a success."""
 
@@ -122,8 +141,12 @@ class Supervisor:
         cancellation: Cancellation | None = None,
         timeout_name: str = "CELERY_TASK_TIMEOUT",
         ssh_masters: str | None = None,
+        sandboxes: Sandboxes | None = None,
     ) -> None:
-        """ssh_masters: the directory of this user's masters, when the fast ssh profile is in use."""
+        """ssh_masters: the directory of this user's masters, when the fast ssh profile is in use.
+
+        sandboxes: what the runs of users other than admin are confined by; without it none can be carried out.
+        """
         self._fork_servers = fork_servers
         self._recorder = recorder
         self._shutdown = shutdown
@@ -132,6 +155,7 @@ class Supervisor:
         self._grace_seconds = grace_seconds
         self._cancellation = cancellation
         self._ssh_masters = ssh_masters
+        self._sandboxes = sandboxes
         self._secrets: Secrets | None = None
 
     def carry_out(self, run: AuthorizedRun, secrets: Secrets | None = None) -> Outcome:
@@ -139,8 +163,10 @@ class Supervisor:
         self._secrets = secrets
         outcome = Outcome(State.ERROR, "the run has no steps")
         for step in run.steps:
+            if step.data_only and (run.confinement is None or self._sandboxes is None):
+                return Outcome(State.ERROR, "it says nothing about rights: an older version took it; submit it again")
             try:
-                outcome = self._step(step)
+                outcome = self._step(step, run)
             except StartFailure as failure:
                 # Ansible refused its configuration: the command line would have printed this and ended with this.
                 self._recorder.add_output(failure.text.encode(), [])
@@ -149,7 +175,13 @@ class Supervisor:
                 break
         return outcome
 
-    def _step(self, step: Step) -> Outcome:
+    def _step(self, step: Step, run: AuthorizedRun) -> Outcome:
+        # git works for the service: with its keys, on the playbooks that are read-only to everybody else.
+        confined = run.confinement if step.program != "git" else None
+        rules, sandbox = None, None
+        if confined is not None and self._sandboxes is not None:
+            rules = self._sandboxes.rules(confined)
+            sandbox = self._sandboxes.of(run.user, confined, step.cwd, self._ssh_masters)
         channel, theirs = socket.socketpair()
         output, output_end = os.pipe2(os.O_CLOEXEC)
         events, events_end = os.pipe2(os.O_CLOEXEC)
@@ -160,29 +192,33 @@ class Supervisor:
                     os.set_blocking(descriptor, False)
                 # git does not need the directory's ansible.cfg: a broken one may be what it is to mend.
                 place, environment = ("/", {}) if step.program == "git" else (step.cwd, step.environment)
-                self._fork_servers.launch(place, environment, theirs, output_end, events_end)
+                server = self._fork_servers.launch(place, environment, theirs, output_end, events_end, sandbox)
             finally:
                 theirs.close()
                 os.close(output_end)
                 os.close(events_end)
             mark, offset = choose_mark(), self._recorder.offset
             seen = _Observed(base_offset=offset, colours=ColourSplitter(mark, offset))
-            self._begin(channel, step, mark, seen)
+            self._begin(channel, step, mark, rules, seen)
             self._watch(channel, output, events, seen)
-            stopped = seen.exited["stopped"] if seen.exited else []
-            ended = tuple(f"{process['name']} ({process['pid']})" for process in stopped)
-            return replace(verdict(step, seen, self._timeout), ended=ended)
+            if seen.exited is None:
+                # Whoever shares a sandbox with its keeper can stop or kill it; the kernel ends what is in there.
+                server.end_all()
+            return replace(verdict(step, seen, self._timeout), ended=_ended(seen.exited))
         finally:
             channel.close()
             os.close(output)
             os.close(events)
 
-    def _begin(self, channel: socket.socket, step: Step, colour_mark: str, seen: _Observed) -> None:
+    def _begin(
+        self, channel: socket.socket, step: Step, colour_mark: str, rules: dict[str, Any] | None, seen: _Observed
+    ) -> None:
         request = {
             "type": "run",
             "grace_seconds": self._grace_seconds,
             "colour_mark": colour_mark,
             "ssh_masters": self._ssh_masters,
+            "rules": rules,
             "secrets": self._secrets.model_dump() if self._secrets and step.program != "git" else None,
             **step.model_dump(mode="json"),
         }
@@ -303,7 +339,7 @@ class Supervisor:
             data = channel.recv(_READ_BYTES)
             for frame in reader.feed(data):
                 if frame.get("type") == "exited":
-                    seen.exited = frame
+                    seen.exited = _checked_exit(frame)
         except (OSError, WireError):
             data = b""
         if not data:

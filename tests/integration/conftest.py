@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from flansible.config import Settings
 from flansible.errors import RunnerError
-from flansible.models import AuthorizedRun, State, Step
+from flansible.models import AuthorizedRun, Confinement, State, Step
 from flansible.store import Claim, Store
 from flansible.worker.cancellations import Cancellation
 from flansible.worker.forkservers import ForkServers
 from flansible.worker.recorder import MEMORY_BYTES, Recorder
+from flansible.worker.sandbox import Sandboxes
 from flansible.worker.sender import Sender
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.supervisor import Outcome, Supervisor
@@ -100,13 +102,20 @@ class Worker:
 
     def run_steps(self, *steps: Step, task_id: str | None = None, cancellation: Cancellation | None = None) -> Ended:
         task_id = task_id or new_id()
-        self.store.submit(task_id, make_run(steps=steps))
+        confinement = Confinement(readable=()) if any(step.data_only for step in steps) else None
+        self.store.submit(task_id, make_run(steps=steps, confinement=confinement))
         claim = self.store.claim(task_id, "worker")
         assert isinstance(claim, Claim)
         recorder = Recorder(task_id, claim, self.max_output_bytes, None, self.sender.wake, self.memory_bytes)
         began = time.monotonic()
         supervisor = Supervisor(
-            self.fork_servers, recorder, self.shutdown, self.timeout_seconds, GRACE_SECONDS, cancellation
+            self.fork_servers,
+            recorder,
+            self.shutdown,
+            self.timeout_seconds,
+            GRACE_SECONDS,
+            cancellation,
+            sandboxes=Sandboxes(Settings(isolation="none")),
         )
         with self.sender.serve(recorder):
             try:

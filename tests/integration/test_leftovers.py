@@ -434,7 +434,10 @@ def test_other_machines_get_what_ansible_would_send_them(servers: ForkServers, p
     tasks = f"- ping:\n  vars: {{ansible_connection: local}}\n- command: sleep {mark}"
     with place.start(servers, tasks, more=f"  vars: {variables}\n") as run:
         eventually(lambda: len(sleeping(mark)) == 2)
-        number = leftovers.of_keeper(str(run.keeper.environ()["HOME"]) + "/.ansible/tmp", run.keeper.pid)[0].number
+        base = Path(run.keeper.environ()["HOME"]) / ".ansible/tmp"
+        (folder,) = base.glob(f"ansible-local-{run.keeper.pid}*")
+        assert leftovers.of_keeper(str(base), run.keeper.pid) == []  # somebody has it locked
+        number = leftovers.RunFiles.at(str(folder)).number
         assert number is not None
         assert len(place.left) == 4
         assert not any(str(number) in path for path in place.left)

@@ -328,6 +328,7 @@ def test_a_dropped_fork_server_does_not_touch_the_run_it_has(
 def test_a_fork_server_that_was_killed_is_replaced_and_its_run_goes_on(worker: Worker) -> None:
     ended = worker.run("kill_server")
     assert (ended.outcome.state, ended.text) == (State.SUCCEEDED, "went on\n")
+    eventually(lambda: not any(server.alive for server in worker.fork_servers._servers.values()))
     for _ in range(3):
         assert worker.run("say", "again").outcome.state is State.SUCCEEDED
 

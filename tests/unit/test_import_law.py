@@ -35,7 +35,7 @@ OWN_LAW = {
     "errors": (),
     "wire": ("errors",),
     "variables": (),
-    "runner": ("runner", "wire", "errors", "variables"),
+    "runner": ("runner", "wire", "errors", "variables", "descriptors"),
     "models": ("models",),
     "processes": (),
     "children": ("ssh_masters",),
