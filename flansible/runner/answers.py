@@ -16,8 +16,8 @@ from ansible.parsing.vault import PromptVaultSecret
 _CONNECTION_PROMPT = "SSH password: "
 
 
-def answer_prompts(secrets: dict[str, Any], temp_dir: str) -> list[str]:
-    """Have every prompt answered. Returns options to add: a private key goes to a file of the run's temp directory."""
+def answer_prompts(secrets: dict[str, Any]) -> None:
+    """Have every prompt answered, and the private key used."""
 
     def get_secret(prompt: str) -> str:
         field = "connection_password" if prompt == _CONNECTION_PROMPT else "become_password"
@@ -31,12 +31,23 @@ def answer_prompts(secrets: dict[str, Any], temp_dir: str) -> list[str]:
 
     CLI._get_secret = staticmethod(get_secret)
     PromptVaultSecret.ask_vault_passwords = ask_vault_passwords
-    return _private_key(secrets["private_key"], temp_dir) if secrets["private_key"] else []
+    if secrets["private_key"]:
+        _use_private_key(secrets["private_key"])
 
 
-def _private_key(text: str, temp_dir: str) -> list[str]:
-    path = os.path.join(temp_dir, "private_key")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text if text.endswith("\n") else text + "\n")  # OpenSSH refuses a key without its last line end
-    return [f"--private-key={path}"]
+def _use_private_key(text: str) -> None:
+    """By the name of a file that is on no disk and ends with this process; ssh finds it by our process id."""
+    # OpenSSH refuses a key without its last line end, and one that others could read.
+    descriptor = os.memfd_create("private_key", os.MFD_CLOEXEC)
+    os.write(descriptor, (text if text.endswith("\n") else text + "\n").encode())
+    os.fchmod(descriptor, 0o600)
+    path = f"/proc/{os.getpid()}/fd/{descriptor}"
+    post_process = CLI.post_process_args
+
+    def with_key(cli: CLI, options: Any) -> Any:
+        options = post_process(cli, options)
+        # Not by --private-key: Ansible would resolve the name, and what it stands for has none.
+        options.private_key_file = path
+        return options
+
+    CLI.post_process_args = with_key

@@ -131,7 +131,7 @@ def _call(request: wire.Frame) -> int:
     program = request["program"]
     argv = request["argv"]
     if request["secrets"]:
-        argv = answer_prompts(request["secrets"], constants.DEFAULT_LOCAL_TMP) + argv
+        answer_prompts(request["secrets"])
     rules.apply(request.get("rules"), program)
     command: type[CLI] = AdHocCLI if program == "ansible" else PlaybookCLI
     if request["data_only"]:

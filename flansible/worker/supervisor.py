@@ -22,6 +22,7 @@ from flansible.models import AuthorizedRun, Secrets, State, Step
 from flansible.worker.cancellations import Cancellation
 from flansible.worker.colours import ColourSplitter, choose_mark
 from flansible.worker.forkservers import ForkServers
+from flansible.worker.masking import Masker
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
@@ -157,10 +158,11 @@ class Supervisor:
         self._ssh_masters = ssh_masters
         self._sandboxes = sandboxes
         self._secrets: Secrets | None = None
+        self._masker = Masker(None)
 
     def carry_out(self, run: AuthorizedRun, secrets: Secrets | None = None) -> Outcome:
         """Raises RunnerError when a step cannot be started at all."""
-        self._secrets = secrets
+        self._secrets, self._masker = secrets, Masker(secrets)
         outcome = Outcome(State.ERROR, "the run has no steps")
         for step in run.steps:
             if step.data_only and (run.confinement is None or self._sandboxes is None):
@@ -169,7 +171,8 @@ class Supervisor:
                 outcome = self._step(step, run)
             except StartFailure as failure:
                 # Ansible refused its configuration: the command line would have printed this and ended with this.
-                self._recorder.add_output(failure.text.encode(), [])
+                self._recorder.add_output(*self._masker.feed(failure.text.encode(), []))
+                self._recorder.add_output(*self._masker.finish())
                 outcome = Outcome(State.FAILED, _said_no(step, failure.returncode), failure.returncode)
             if outcome.state is not State.SUCCEEDED:
                 break
@@ -308,7 +311,7 @@ class Supervisor:
         if not data:
             return False
         if not is_events:
-            self._recorder.add_output(*seen.colours.feed(data))
+            self._recorder.add_output(*self._masker.feed(*seen.colours.feed(data)))
             return True
         # After a broken frame nothing can be understood; it is read all the same, or the run would wait for a reader.
         try:
@@ -330,9 +333,9 @@ class Supervisor:
                 "offset": frame["offset"],
                 "time": frame.get("time", time.time()),
             }
-            self._recorder.add_event(event)
+            self._recorder.add_event(self._masker.event(event))
         elif kind == "event":
-            self._recorder.add_event(frame)
+            self._recorder.add_event(self._masker.event(frame))
 
     def _read_channel(self, channel: socket.socket, reader: wire.FrameReader, seen: _Observed) -> None:
         try:
@@ -353,4 +356,5 @@ class Supervisor:
         for descriptor in (output, events):
             if descriptor in open_pipes:
                 self._read(descriptor, descriptor == events, seen)
-        self._recorder.add_output(*seen.colours.finish())
+        self._recorder.add_output(*self._masker.feed(*seen.colours.finish()))
+        self._recorder.add_output(*self._masker.finish())

@@ -21,7 +21,7 @@ SLOW = "- hosts: far\n  gather_facts: false\n  tasks:\n    - command: id -un\n  
 
 @pytest.fixture(scope="module")
 def fast(root: Path, ssh: servers.SshServer) -> Iterator[Service]:
-    running = start_service(root, "ssh_profile = fast\n")
+    running = start_service(root, "ssh_profile = fast\nsandbox_paths = known_hosts\n")
     yield running
     assert running.stop() < 10
     assert masters(running) == {}
