@@ -97,13 +97,17 @@ class _Form(BaseModel):
 class Limits(_Form):
     """How much a user may ask for."""
 
-    running: int | None = Field(default=None, ge=0, description="Runs side by side; instead of max_running_per_user. 0: any.")
+    running: int | None = Field(
+        default=None, ge=0, description="Runs side by side; instead of max_running_per_user. 0: any."
+    )
     queued: int | None = Field(default=None, ge=0, description="Tasks waiting; instead of max_queued_per_user. 0: any.")
     forks: int | None = Field(
         default=None, ge=1, le=10000, description="Largest `forks` of a request, and what one that names none gets."
     )
     time_limit: int | None = Field(
-        default=None, ge=1, description="Largest `time_limit` of a request in seconds, and what one that names none gets."
+        default=None,
+        ge=1,
+        description="Largest `time_limit` of a request in seconds, and what one that names none gets.",
     )
 
 

@@ -96,7 +96,7 @@ def playbook(user: User, given: str, cwd: Path, settings: Settings) -> str:
     if _EXPANDED.search(given) or not resolve(given, cwd).is_relative_to(root(settings)):
         raise forbidden("playbook", "playbook_forbidden", "playbooks outside playbook_root are for admin only")
     path = resolve(given, cwd)
-    if not may_start(user, str(path.relative_to(root(settings)))):
+    if not may_start(user, path, root(settings)):
         yours = ", ".join(user.playbooks or ()) or "none"
         raise forbidden("playbook", "playbook_forbidden", f"{given} is not one of your playbooks. Yours: {yours}")
     plain = path == Path(os.path.normpath(cwd / given)) and not COLLECTION_PLAYBOOK.fullmatch(given)
@@ -111,9 +111,12 @@ def _is_granted_collection_playbook(user: User, given: str, cwd: Path) -> bool:
     return any(_glob(pattern).fullmatch(given) for pattern in names)
 
 
-def may_start(user: User, below_root: str) -> bool:
-    """Whether the user may start the playbook with this path from playbook_root, resolved."""
-    return user.playbooks is None or any(_glob(pattern).fullmatch(below_root) for pattern in user.playbooks)
+def may_start(user: User, path: Path, folder: Path) -> bool:
+    """Whether the user may start the playbook at `path`, which lies in `folder`, playbook_root resolved."""
+    if user.playbooks is None:
+        return True
+    below = os.path.relpath(os.path.realpath(path), folder)
+    return any(_glob(pattern).fullmatch(below) for pattern in user.playbooks)
 
 
 @lru_cache(maxsize=1000)

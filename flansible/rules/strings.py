@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from flansible import outline
 from flansible.models import RunOptions
 from flansible.rules.refusals import forbidden
 from flansible.variables import CONNECTION_VARIABLE
@@ -37,6 +38,8 @@ _DATA_FIELDS = frozenset(
 )
 # Ansible decodes these in key=value strings before it looks for the =.
 _ESCAPE = re.compile(r"""\\(?:U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|N\{[^}]+\}|[\\'"abfnrtv])""")
+# Reading closely takes its time: of a longer text every word counts as a name.
+_MAX_CLOSE_LOOK = 64 * 1024
 _QUOTES = "\"'{[("
 
 
@@ -70,14 +73,20 @@ def is_reserved(name: str) -> bool:
 
 def names_in(text: str) -> Iterator[str]:
     """The variables that a string of extra variables may set; rather one too many than one too few."""
-    if text[:1] not in ("{", "["):
+    if len(text) > _MAX_CLOSE_LOOK:
+        yield from _words(text)
+    elif text[:1] not in ("{", "["):
         yield from (name for name, _ in assignments_in(text))
-        return
-    try:
-        yield from _keys(yaml.compose(text, Loader=yaml.CSafeLoader))
-        yield from _json_keys(text)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        yield from re.findall(r"\w+", text)  # nor will Ansible read it, as far as we know
+    else:
+        try:
+            yield from _json_keys(text)
+            yield from _keys(outline.compose(text))
+        except (RecursionError, ValueError):
+            yield from _words(text)  # nor will Ansible read it, as far as we know
+
+
+def _words(text: str) -> Iterator[str]:
+    yield from set(re.findall(r"\w+", _ESCAPE.sub(_decoded, text)))
 
 
 def assignments_in(text: str) -> Iterator[tuple[str, str]]:

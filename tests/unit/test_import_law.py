@@ -37,6 +37,7 @@ OWN_LAW = {
     "variables": (),
     "runner": ("runner", "wire", "errors", "variables"),
     "models": ("models",),
+    "outline": (),
     "processes": (),
     "children": ("ssh_masters",),
     "descriptors": (),
@@ -49,7 +50,7 @@ OWN_LAW = {
     "isolation": ("errors",),
     "rbac_schema": ("errors",),
     "rbac": ("config", "errors", "rbac_schema"),
-    "rules": ("config", "errors", "isolation", "models", "rbac", "rules", "variables"),
+    "rules": ("config", "errors", "isolation", "models", "outline", "rbac", "rules", "variables"),
     "authorization": ("command", "config", "errors", "isolation", "models", "rbac", "rules", "variables"),
 }
 
