@@ -1,93 +1,107 @@
 """Who is who: rbac.json to users, passwords to users. What each may do is in flansible.authorization.
 
-No Flask, no Redis: the web process and Flower ask. Reading again when the file changes is in `RbacFile`.
+The form of the file is flansible.rbac_schema's. No Flask, no Redis: the web process and Flower ask. Reading again when
+the file changes is in `RbacFile`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hmac
-import json
 import logging
 import os
 import re
 import threading
-from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.security import check_password_hash, generate_password_hash
 
+from flansible import rbac_schema
 from flansible.errors import ConfigurationError, Fault
+from flansible.rbac_schema import Role, UserEntry
 
 log = logging.getLogger(__name__)
 
-ADMIN = "admin"
+ADMIN = rbac_schema.ADMIN
 _HASH = re.compile(r"(scrypt|pbkdf2):[^$]+\$[^$]+\$[0-9a-f]+")
 _CACHED_PASSWORDS = 1000
 
 
-class _Limits(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-    running: int | None = Field(default=None, ge=0)
-    queued: int | None = Field(default=None, ge=0)
-
-
-class _UserEntry(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-    user: str = Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")
-    password: str = Field(min_length=1)
-    inventories: list[str] = []
-    limits: _Limits = _Limits()
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-    rbac: list[_UserEntry] = Field(min_length=1)
-
-
 @dataclasses.dataclass(frozen=True)
 class User:
-    """One user of rbac.json; `inventories` are resolved paths. Limits of their own: None is config.ini's, 0 none."""
+    """One user of rbac.json; all paths are resolved. What is None or empty restricts nothing, or adds nothing.
+
+    playbooks: globs below playbook_root; modules_allowed, modules_denied: globs of names; hosts: Ansible patterns;
+    max_running, max_queued: None is config.ini's, 0 none; hidden: inventories that are others' alone.
+    """
 
     name: str
     password: str = dataclasses.field(repr=False)
     inventories: tuple[Path, ...]
     max_running: int | None = None
     max_queued: int | None = None
+    role: Role = "operator"
+    playbooks: tuple[str, ...] | None = None
+    modules_allowed: tuple[str, ...] | None = None
+    modules_denied: tuple[str, ...] = ()
+    hosts: tuple[str, ...] | None = None
+    may_become: bool = True
+    may_use_git: bool = True
+    control_node: bool = False
+    paths: tuple[Path, ...] = ()
+    environment: tuple[str, ...] = ()
+    max_forks: int | None = None
+    max_seconds: int | None = None
+    hidden: tuple[Path, ...] = ()
 
     @property
     def is_admin(self) -> bool:
         return self.name == ADMIN
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether everybody's tasks are shown, not only the user's own."""
+        return self.is_admin or self.role == "auditor"
+
+    @property
+    def readable(self) -> tuple[Path, ...]:
+        """What the user's runs may read beside playbook_root; what lies in these folders too."""
+        return self.inventories + self.paths
+
 
 def parse(text: str, source: Path) -> dict[str, User]:
     """Users by name. Raises ConfigurationError with every fault of the text, each with its key."""
-    try:
-        document = _Document.model_validate(json.loads(text))
-    except ValidationError as error:
-        raise ConfigurationError([_fault(source, item["loc"], item["msg"]) for item in error.errors()]) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError([Fault(str(source), "", f"is not JSON: {error}")]) from error
-    users: dict[str, User] = {}
-    faults: list[Fault] = []
-    for index, entry in enumerate(document.rbac):
-        if entry.user in users:
-            faults.append(_fault(source, ("rbac", index, "user"), f"{entry.user!r} stands here twice"))
-        if any(not path.strip() or "," in path or "\0" in path for path in entry.inventories):
-            faults.append(_fault(source, ("rbac", index, "inventories"), "must be paths, without commas"))
-            continue
-        paths = tuple(resolve(path, source.parent) for path in entry.inventories)
-        users[entry.user] = User(entry.user, entry.password, paths, entry.limits.running, entry.limits.queued)
-    if faults:
-        raise ConfigurationError(faults)
-    return users
+    users = [_user(entry, source.parent) for entry in rbac_schema.read(text, source).rbac]
+    inventories = sorted({path for user in users for path in user.inventories})
+    return {user.name: dataclasses.replace(user, hidden=_not_of(user, inventories)) for user in users}
 
 
-def _fault(source: Path, loc: Iterable[int | str], message: str) -> Fault:
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-    return Fault(str(source), key, message)
+def _user(entry: UserEntry, base: Path) -> User:
+    modules, limits = entry.modules, entry.limits
+    return User(
+        name=entry.user,
+        password=entry.password,
+        inventories=tuple(resolve(path, base) for path in entry.inventories),
+        max_running=limits.running,
+        max_queued=limits.queued,
+        role=entry.role,
+        playbooks=None if entry.playbooks is None else tuple(entry.playbooks),
+        modules_allowed=None if modules is None or modules.allow is None else tuple(modules.allow),
+        modules_denied=tuple(modules.deny or ()) if modules else (),
+        hosts=None if entry.hosts is None else tuple(entry.hosts),
+        may_become=entry.become,
+        may_use_git=entry.playbooks is None if entry.git is None else entry.git,
+        control_node=entry.control_node,
+        paths=tuple(resolve(path, base) for path in entry.paths),
+        environment=tuple(entry.environment),
+        max_forks=limits.forks,
+        max_seconds=limits.time_limit,
+    )
+
+
+def _not_of(user: User, inventories: list[Path]) -> tuple[Path, ...]:
+    return tuple(path for path in inventories if not any(path.is_relative_to(own) for own in user.readable))
 
 
 def resolve(path: str, base: Path | str) -> Path:

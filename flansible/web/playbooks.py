@@ -10,8 +10,10 @@ from pathlib import Path
 import yaml
 from flask import Response, jsonify
 
+from flansible import outline
 from flansible.models import ListedPlaybook, PlaybookList
-from flansible.web.auth import PrivateResource
+from flansible.rules.files import may_start
+from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import query
 from flansible.web.services import services
 from flansible.web.tasks import NoQuery
@@ -25,13 +27,18 @@ _PLAY_KEYS = ("hosts", "import_playbook", "ansible.builtin.import_playbook")
 
 
 class ListPlaybooks(PrivateResource):
-    """Playbooks that everyone may run, if their inventory allows."""
+    """Playbooks that the caller may run, if their inventory allows."""
 
     def get(self) -> Response:
         """List the playbooks under playbook_root"""
         query(NoQuery)
-        settings = services().settings
-        found = sorted(_playbooks(Path(os.path.realpath(settings.playbook_root)), re.compile(settings.playbook_filter)))
+        settings, user = services().settings, current_user()
+        root = Path(os.path.realpath(settings.playbook_root))
+        found = [
+            path
+            for path in sorted(_playbooks(root, re.compile(settings.playbook_filter)))
+            if may_start(user, path, root)
+        ]
         listed = [ListedPlaybook(playbook=path.name, playbook_dir=str(path.parent)) for path in found]
         return jsonify(PlaybookList(playbooks=listed).model_dump())
 
@@ -50,8 +57,8 @@ def _is_playbook(path: Path) -> bool:
     try:
         if path.stat().st_size > _MAX_BYTES:
             return False
-        document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        document = outline.compose(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
     if not isinstance(document, yaml.SequenceNode) or not document.value:
         return False

@@ -13,9 +13,12 @@ from hashlib import sha256
 
 from flask import Response, jsonify, request, url_for
 
-from flansible import authorization, celery_app
+from flansible import authorization, celery_app, isolation
+from flansible.config import Settings
 from flansible.errors import BrokerUnavailable, Conflict, FieldError, InvalidRequest, StoreUnavailable, TooManyRequests
+from flansible.isolation import Isolation
 from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, TaskOptions
+from flansible.rbac import User
 from flansible.store import Idempotency
 from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import body
@@ -33,7 +36,8 @@ class AnsibleCommand(PrivateResource):
     def post(self) -> Response:
         """Start an ad-hoc command"""
         asked = body(AdhocRequest)
-        return _submit(authorization.authorize_adhoc(current_user(), asked, services().settings), asked)
+        user, settings = current_user(), services().settings
+        return _submit(authorization.authorize_adhoc(user, asked, settings, _isolation(user, settings)), asked)
 
 
 class AnsiblePlaybook(PrivateResource):
@@ -42,7 +46,8 @@ class AnsiblePlaybook(PrivateResource):
     def post(self) -> Response:
         """Start a playbook"""
         asked = body(PlaybookRequest)
-        return _submit(authorization.authorize_playbook(current_user(), asked, services().settings), asked)
+        user, settings = current_user(), services().settings
+        return _submit(authorization.authorize_playbook(user, asked, settings, _isolation(user, settings)), asked)
 
 
 class Git(PrivateResource):
@@ -52,6 +57,11 @@ class Git(PrivateResource):
         """Update a checkout"""
         asked = body(GitRequest)
         return _submit(authorization.authorize_git(current_user(), asked, services().settings), asked)
+
+
+def _isolation(user: User, settings: Settings) -> Isolation:
+    """What confines the user's run. Nothing does admin's, so that admin does not wait for a look at bubblewrap."""
+    return Isolation("none") if user.is_admin else isolation.of(settings.isolation)
 
 
 def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:

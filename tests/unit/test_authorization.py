@@ -14,9 +14,11 @@ import pytest
 from flansible import authorization, rbac
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
+from flansible.isolation import Isolation
 from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest
 
 PLAY = "- hosts: all\n"
+CONFINED = Isolation("bwrap")
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def root(tmp_path: Path) -> Path:
     for folder in ("inv/dev/sub", "inv/dev-prod", "inv/prod", "playbooks/team", "outside"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("inv/dev/hosts", "inv/dev/sub/hosts", "inv/dev-prod/hosts", "inv/prod/hosts", "inv/shared"):
-        (tmp_path / file).write_text("host1\n")
+        (tmp_path / file).write_text("host1\nlocalhost ansible_connection=local\n")
     for file in ("playbooks/site.yml", "playbooks/team/site.yml", "playbooks/team/-x.yml", "outside/evil.yml"):
         (tmp_path / file).write_text(PLAY)
     for file in ("playbooks/vault", "outside/vault"):
@@ -58,16 +60,17 @@ def users(root: Path) -> dict[str, rbac.User]:
 class Asking:
     """Requests by one user, with paths written as {root}/…"""
 
-    def __init__(self, root: Path, settings: Settings, user: rbac.User) -> None:
-        self._root, self._settings, self._user = root, settings, user
+    def __init__(self, root: Path, settings: Settings, user: rbac.User, isolation: Isolation = CONFINED) -> None:
+        self._root, self._settings, self._user, self._isolation = root, settings, user, isolation
 
     def adhoc(self, **fields: Any) -> AuthorizedRun:
         request = AdhocRequest.model_validate({"module": "ping", **self._filled(fields)})
-        return authorization.authorize_adhoc(self._user, request, self._settings)
+        return authorization.authorize_adhoc(self._user, request, self._settings, self._isolation)
 
     def playbook(self, **fields: Any) -> AuthorizedRun:
         given = {"playbook_dir": ".", "playbook": "site.yml", **self._filled(fields)}
-        return authorization.authorize_playbook(self._user, PlaybookRequest.model_validate(given), self._settings)
+        request = PlaybookRequest.model_validate(given)
+        return authorization.authorize_playbook(self._user, request, self._settings, self._isolation)
 
     def git(self, **fields: Any) -> AuthorizedRun:
         request = GitRequest.model_validate({"playbook_dir": ".", **self._filled(fields)})
@@ -463,14 +466,12 @@ def test_variables_read_from_a_file_are_for_admin_only(
 
 ADMIN_FIELDS: dict[str, Any] = {
     "connection": "local",
-    "private_key_file": "{root}/playbooks/key",
     "ssh_common_args": "-o ProxyCommand=id",
     "ssh_extra_args": "-o ProxyCommand=id",
     "sftp_extra_args": "-o ProxyCommand=id",
     "scp_extra_args": "-o ProxyCommand=id",
     "connection_password_file": "{root}/playbooks/vault",
     "become_password_file": "{root}/playbooks/vault",
-    "module_path": "{root}/playbooks",
     "tree": "{root}/playbooks",
     "strategy": "mitogen_linear",
 }
@@ -642,7 +643,7 @@ def test_names_that_git_could_take_for_something_else_are_refused(
 
 @pytest.mark.parametrize("name", ["main", "feature/x-1", "v1.0+build_2", "_", "a-"])
 def test_plain_git_names_are_taken(dev: Asking, root: Path, name: str) -> None:
-    for step in dev.git(remote_name=name, branch_name=name).steps:
+    for step in dev.git(remote_name=name.replace("/", "-"), branch_name=name).steps:
         assert (step.program, step.cwd) == ("git", str(root / "playbooks"))
 
 

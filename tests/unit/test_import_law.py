@@ -37,6 +37,7 @@ OWN_LAW = {
     "variables": (),
     "runner": ("runner", "wire", "errors", "variables", "descriptors"),
     "models": ("models",),
+    "outline": (),
     "processes": (),
     "children": ("ssh_masters",),
     "descriptors": (),
@@ -46,8 +47,11 @@ OWN_LAW = {
     "reaper": ("celery_app", "errors", "models", "processes", "store"),
     "celery_app": ("config", "errors"),
     "command": ("models",),
-    "rbac": ("config", "errors"),
-    "authorization": ("command", "config", "errors", "models", "rbac", "variables"),
+    "isolation": ("errors",),
+    "rbac_schema": ("errors",),
+    "rbac": ("config", "errors", "rbac_schema"),
+    "rules": ("config", "errors", "isolation", "models", "outline", "rbac", "rules", "variables"),
+    "authorization": ("command", "config", "errors", "isolation", "models", "rbac", "rules", "variables"),
 }
 
 # Folders are kinds of process: they never import each other. Only the commands start from everywhere.
