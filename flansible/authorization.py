@@ -119,9 +119,6 @@ def _authorized(
         time_limit=time_limit,
         on_lost=request.on_lost,
         locks=request.locks,
-        confinement=None
-        if user.is_admin
-        else Confinement(readable=tuple(map(str, user.inventories)), hidden=(), control_node=False),
         max_running=settings.max_running_per_user if user.max_running is None else user.max_running,
         max_queued=settings.max_queued_per_user if user.max_queued is None else user.max_queued,
         confinement=_confinement(user),
