@@ -134,6 +134,20 @@ def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> 
 
 @cli.command()
 @_config_option
+@click.argument("user")
+def home(config_file: str | None, user: str) -> None:
+    """Print the folder that USER's confined runs have as their home: for ssh keys and known_hosts. Makes it."""
+    settings = _settings(config_file)
+    from flansible.worker import sandbox
+
+    try:
+        click.echo(sandbox.make_home(user, settings.data_dir))
+    except OSError as error:
+        _fail(f"The home of {user} cannot be made: {error}")
+
+
+@cli.command()
+@_config_option
 def doctor(config_file: str | None) -> None:
     """Check this installation and say what to do about what is not right."""
     from flansible import doctor as checks

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from flansible import children, passwords, rbac, redis_server
+from flansible import children, isolation, passwords, rbac, redis_server
 from flansible.children import Plan, Role
 from flansible.config import Settings, is_loopback
 from flansible.errors import ConfigurationError, Fault
@@ -36,6 +36,7 @@ def serve(settings: Settings, with_flower: bool = False) -> None:
     """
     addresses = [settings.Flask_tcp_ip, settings.flower_tcp_ip] if with_flower else [settings.Flask_tcp_ip]
     require_tested_ansible(settings.allow_untested_ansible)
+    isolation.require(settings.isolation)
     _make_private(settings.data_dir)
     locks = [
         _lock(settings.data_dir, "up.lock", _OTHER_UP_SECONDS, _OTHER_UP),

@@ -18,7 +18,7 @@ from typing import Any
 from celery import Task
 from celery.signals import worker_init, worker_ready, worker_shutdown
 
-from flansible import descriptors, processes, reaper
+from flansible import descriptors, isolation, processes, reaper
 from flansible.celery_app import RUN_TASK, app, settings
 from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealError, StoreUnavailable
 from flansible.models import State
@@ -218,10 +218,11 @@ def _gives_up(parts: _Parts, began: float) -> bool:
 
 
 @worker_init.connect
-def _refuse_untested_ansible(**_: Any) -> None:
+def _refuse_to_start(**_: Any) -> None:
     """Before anything is received. Celery logs what its signal's handlers raise and goes on, unless they exit."""
     try:
         require_tested_ansible(settings().allow_untested_ansible)
+        isolation.require(settings().isolation)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         sys.exit(_EXIT_CONFIGURATION)

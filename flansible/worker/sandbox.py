@@ -49,7 +49,8 @@ _ETC = (
 _EMPTY_IN_PROC = ("kcore", "keys", "kmsg", "timer_list", "sched_debug")
 _VARIABLES = ("group_vars", "host_vars")
 _WORD = re.compile(r"[^\s=\[\]:,;#'\"{}]+")
-_RANGE = re.compile(r"[^\s=,;#'\"{}]*\[[\w:]+\][^\s=,;#'\"{}]*")
+# With something beside it: [web:children] alone in its line is a heading.
+_RANGE = re.compile(r"[\w.-]+\[\w+:[\w:]+\][\w.:\[\]-]*|\[\w+:[\w:]+\][\w.-][\w.:\[\]-]*")
 _LONGEST_INVENTORY_BYTES = 4 * 1024 * 1024
 
 

@@ -1,0 +1,231 @@
+"""What a confined run sees of the disk, asked of real sandboxes: layouts that put what is private near what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flansible.config import Settings, load
+from flansible.models import Confinement
+from flansible.worker import sandbox
+from flansible.worker.configuration import configuration_of
+from tests.acceptance.servers import require
+from tests.conftest import eventually
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder of a service, outside of /tmp's usual names, since a sandbox has a /tmp of its own."""
+    require("bwrap")
+    path = Path(tempfile.mkdtemp(prefix="flansible-sandbox-"))
+    for name in ("config.ini", "rbac.json", "inventories/dev/hosts", "inventories/prod/hosts", "playbooks/site.yml"):
+        write(path / name)
+    yield path
+    shutil.rmtree(path)
+
+
+def write(path: Path, text: str = "text\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def settings(place: Path, **changes: Any) -> Settings:
+    write(place / "config.ini", "[Default]\n" + "".join(f"{key} = {value}\n" for key, value in changes.items()))
+    return load(str(place / "config.ini"), {})
+
+
+def build(place: Path, *readable: str, hidden: tuple[str, ...] = (), **changes: Any) -> sandbox.Sandbox:
+    confinement = Confinement(
+        readable=tuple(str(place / path) for path in readable), hidden=tuple(str(place / path) for path in hidden)
+    )
+    return sandbox.build("dev", confinement, str(place / "playbooks"), None, settings(place, **changes))
+
+
+def inside(one: sandbox.Sandbox, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*one.arguments, "--", *command], env=dict(one.environment), capture_output=True, text=True, timeout=30
+    )
+
+
+def seen(one: sandbox.Sandbox, place: Path) -> set[str]:
+    """Files below `place`, as the sandbox has them."""
+    found = inside(one, "find", str(place), "!", "-type", "d").stdout.splitlines()
+    return {os.path.relpath(path, place) for path in found}
+
+
+def test_inventories_of_the_user_and_playbooks_are_seen_and_nothing_else(place: Path) -> None:
+    write(place / "secret.key")
+    assert seen(build(place, "inventories/dev"), place) == {"inventories/dev/hosts", "playbooks/site.yml"}
+
+
+def test_a_home_of_ones_own_is_kept_and_tmp_is_not(place: Path) -> None:
+    one = build(place, "inventories/dev")
+    assert inside(one, "sh", "-c", "echo kept > ~/file; echo gone > /tmp/file; echo ~").stdout == f"{sandbox.HOME}\n"
+    assert inside(one, "sh", "-c", "cat ~/file; ls /tmp/file").stdout == "kept\n"
+    home = sandbox.home_of("dev", place / ".flansible")
+    assert (home / "file").read_text() == "kept\n" and home.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("user", ["../other", "a/b", "..", "a b", "ü", "x" * 200, ".hidden"])
+def test_odd_user_names_have_homes_of_their_own_too(user: str, place: Path) -> None:
+    home = sandbox.make_home(user, place)
+    assert home.parent == place / "homes" and home.is_dir() and home != sandbox.home_of("dev", place)
+
+
+def test_ssh_finds_the_home_by_the_user_and_not_by_a_variable(place: Path) -> None:
+    one = build(place)
+    said = inside(one, "python3", "-c", "import os, pwd; print(pwd.getpwuid(os.getuid()).pw_dir)")
+    assert said.stdout.strip() == sandbox.HOME
+
+
+def test_the_environment_is_not_the_services(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN_OF_THE_SERVICE", "secret")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "/etc/vault")
+    names = {name for name, _ in build(place).environment}
+    assert "HOME" in names and "PATH" in names
+    assert not names & {"TOKEN_OF_THE_SERVICE", "ANSIBLE_VAULT_PASSWORD_FILE"}
+
+
+@pytest.mark.parametrize("key", ["rbac_file", "secret_key_file", "data_dir"])
+def test_what_is_private_is_not_seen_even_among_the_playbooks(key: str, place: Path) -> None:
+    write(place / "playbooks/private/file")
+    name = "private" if key == "data_dir" else "private/file"
+    one = build(place, "inventories/dev", **{key: f"playbooks/{name}"})
+    assert seen(one, place) == {"inventories/dev/hosts", "playbooks/site.yml"}
+
+
+def test_config_ini_among_the_playbooks_is_not_seen(place: Path) -> None:
+    assert seen(build(place, "inventories/dev", playbook_root="."), place) == {
+        "inventories/dev/hosts",
+        "playbooks/site.yml",
+    }
+
+
+def test_what_is_private_is_not_seen_even_in_an_inventory(place: Path) -> None:
+    write(place / "inventories/dev/rbac.json")
+    one = build(place, "inventories/dev", rbac_file="inventories/dev/rbac.json")
+    assert seen(one, place) == {"inventories/dev/hosts", "playbooks/site.yml"}
+
+
+def test_a_private_file_that_is_replaced_stays_unseen(place: Path) -> None:
+    """What is written anew and renamed into its place, as `flansible passwd` does."""
+    write(place / "playbooks/rbac.json")
+    one = build(place, rbac_file="playbooks/rbac.json")
+    script = f"echo begun; for one in $(seq 100); do cat {place}/playbooks/rbac.json 2>/dev/null; sleep 0.02; done"
+    with subprocess.Popen([*one.arguments, "--", "sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        write(place / "playbooks/new", "replaced\n").rename(place / "playbooks/rbac.json")
+        assert process.stdout.read() == ""
+
+
+@pytest.mark.parametrize("readable", ["playbooks/inventories/dev", "playbooks/inventories/dev/hosts"])
+def test_other_inventories_among_the_playbooks_are_not_seen(readable: str, place: Path) -> None:
+    for name in ("inventories/dev/hosts", "inventories/prod/hosts", "project/site.yml", "project/inventories/prod"):
+        write(place / "playbooks" / name)
+    assert seen(build(place, readable), place) == {
+        "playbooks/site.yml",
+        "playbooks/project/site.yml",
+        "playbooks/inventories/dev/hosts",
+    }
+
+
+def test_inventories_of_any_name_beside_the_users_are_not_seen(place: Path) -> None:
+    for name in (
+        "stages/dev",
+        "stages/prod",
+        "stages/production/hosts",
+        "stages/group_vars/all",
+        "roles/x/tasks/main.yml",
+    ):
+        write(place / "playbooks" / name)
+    assert seen(build(place, "playbooks/stages/dev"), place) == {
+        "playbooks/site.yml",
+        "playbooks/roles/x/tasks/main.yml",
+        "playbooks/stages/dev",
+        "playbooks/stages/group_vars/all",
+    }
+
+
+def test_an_inventory_that_is_anothers_is_not_seen_wherever_it_lies(place: Path) -> None:
+    write(place / "playbooks/deep/down/prod/hosts")
+    write(place / "playbooks/deep/down/site.yml")
+    one = build(place, "inventories/dev", hidden=("playbooks/deep/down/prod",))
+    assert seen(one, place) == {"inventories/dev/hosts", "playbooks/site.yml", "playbooks/deep/down/site.yml"}
+
+
+def test_variables_beside_an_inventory_file_are_those_of_its_hosts_and_groups(place: Path) -> None:
+    folder = place / "inventories/all"
+    write(folder / "dev.ini", "[web]\nweb[01:50].example.com\n[all:children]\nweb\n[data]\ndb1 ansible_host=10.0.0.1\n")
+    write(folder / "prod.ini", "[shop]\nshop1\n")
+    for name in ("all.yml", "web.yml", "shop.yml"):
+        write(folder / "group_vars" / name)
+    for name in ("db1/main.yml", "web07.example.com.yml", "shop1.yml"):
+        write(folder / "host_vars" / name)
+    found = {path.removeprefix("inventories/all/") for path in seen(build(place, "inventories/all/dev.ini"), place)}
+    assert found == {
+        *("dev.ini", "group_vars/all.yml", "group_vars/web.yml", "host_vars/db1/main.yml"),
+        *("host_vars/web07.example.com.yml", "playbooks/site.yml"),
+    }
+    (folder / "prod.ini").unlink()  # the only inventory: all variables are its own
+    assert "inventories/all/group_vars/shop.yml" in seen(build(place, "inventories/all/dev.ini"), place)
+
+
+def test_a_folder_that_is_replaced_makes_another_sandbox(place: Path) -> None:
+    before = build(place, "inventories/dev")
+    assert build(place, "inventories/dev") == before
+    shutil.move(place / "inventories/dev", place / "old")
+    write(place / "inventories/dev/hosts")
+    assert build(place, "inventories/dev") != before
+
+
+def test_paths_for_everybody_are_seen_by_everybody(place: Path) -> None:
+    write(place / "shared/script")
+    assert "shared/script" in seen(build(place, sandbox_paths="shared"), place)
+
+
+def test_what_is_configured_is_read_only_and_the_kernels_switches_too(place: Path) -> None:
+    one = build(place, "inventories/dev")
+    for path in (place / "playbooks/x", place / "inventories/dev/x", Path("/usr/x"), Path("/x"), Path("/etc/x")):
+        assert "Read-only" in inside(one, "touch", str(path)).stderr
+    switches = inside(
+        one, "sh", "-c", "find /proc/[a-z]* -writable -type f ! -path '/proc/self/*' ! -path '/proc/net/*'"
+    )
+    assert [path for path in switches.stdout.split() if not path.startswith("/proc/thread-self/")] == []
+
+
+def test_ansible_has_its_configuration_from_the_playbooks_alone(place: Path) -> None:
+    one = build(place)
+    assert configuration_of(str(place / "playbooks"), sandbox=one).config_file is None
+    own = write(place / "playbooks/ansible.cfg", "[defaults]\n")
+    assert configuration_of(str(place / "playbooks"), sandbox=one).config_file == str(own)
+
+
+def test_one_that_cannot_be_made_says_why(place: Path) -> None:
+    (place / ".flansible").write_text("no folder")
+    with pytest.raises(sandbox.RunnerError, match="the sandbox of dev cannot be made"):
+        build(place)
+
+
+def test_it_ends_whole(place: Path) -> None:
+    one = build(place)
+    told, telling = os.pipe()
+    process = subprocess.Popen(
+        [*one.arguments, "--info-fd", str(telling), "--", "sh", "-c", "setsid sleep 61.5 & exec sleep 61.5"],
+        pass_fds=[telling],
+    )
+    os.close(telling)
+    with os.fdopen(told) as info:
+        init = json.load(info)["child-pid"]
+    eventually(lambda: subprocess.run(["pgrep", "-f", "sleep 61.5"], capture_output=True).stdout.count(b"\n") >= 2)
+    os.kill(init, 9)
+    process.wait(10)
+    eventually(lambda: subprocess.run(["pgrep", "-f", "^sleep 61.5"], capture_output=True).stdout == b"")
