@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-matrix bench bench-compare http ssh lines soak scale chaos check clean
+.PHONY: help venv demo test test-matrix bench bench-compare http ssh sandbox lines soak scale chaos check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make http    requests per second, and how long they take (needs wrk)"
 	@echo "make ssh     what the fast ssh profile and Mitogen save, with an sshd of its own"
 	@echo "make scale   several workers on this machine: what waits and what computes; writes docs/scaling.md's tables"
+	@echo "make sandbox   what the sandbox of a restricted user costs: the start of its fork server, and runs in it"
 	@echo "make lines   a million lines of output from one run, against the command line writing to a file"
 	@echo "make soak    half an hour of mixed load, and whether anything grows; MINUTES=5 for less"
 	@echo "make chaos   twenty rounds of each fault on a service under load (hours); ROUNDS=2 for less, CHAOS_SEED=... to repeat"
@@ -74,6 +75,9 @@ ssh: $(VENV)/.installed
 
 scale: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.scale --write $(BENCH_ARGS)
+
+sandbox: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.sandbox $(BENCH_ARGS)
 
 lines: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.lines

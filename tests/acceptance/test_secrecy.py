@@ -1,0 +1,178 @@
+"""Words that are secret, looked for everywhere else: what is told, logged, stored, and what other processes can see."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import redis
+
+from tests.acceptance.conftest import ADMIN, DEV, LOCAL, Service, lay_out, start_service, write
+from tests.acceptance.servers import free_port
+
+WORDS = {name: f"marker-{secrets.token_hex(10)}" for name in ("login", "ssh", "become", "vault", "key", "hushed")}
+LOGIN = ("hush", WORDS["login"])
+KEY = f"-----BEGIN OPENSSH PRIVATE KEY-----\n{WORDS['key']}\n-----END OPENSSH PRIVATE KEY-----\n"
+# The words that are given with the request are printed by what runs, whole and in pieces, and put into a fact.
+PLAYBOOK = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - name: Print what was given
+      ansible.builtin.command: cat {folder}/words
+      register: said
+    - name: Print it as JSON
+      ansible.builtin.debug:
+        var: said
+    - name: Print a part of a line
+      ansible.builtin.shell: printf 'here it is:'; cat {folder}/words; sleep 1
+    - name: Fail with it
+      ansible.builtin.fail:
+        msg: "{{{{ said.stdout }}}}"
+      ignore_errors: true
+    - name: Hushed
+      ansible.builtin.command: echo {hushed}
+      no_log: true
+"""
+
+
+@dataclass
+class Watch:
+    """Every command line and environment on this machine, again and again."""
+
+    seen: set[str] = field(default_factory=set)
+    over: threading.Event = field(default_factory=threading.Event)
+    rounds: int = 0
+
+    def look(self) -> None:
+        while not self.over.is_set():
+            for process in psutil.process_iter():
+                with suppress(psutil.Error, OSError):
+                    self.seen.add("\0".join(process.cmdline()))
+                    self.seen.add(json.dumps(process.environ()))
+            self.rounds += 1
+
+
+@pytest.fixture(scope="module")
+def flower_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def quiet(flower_port: int) -> Iterator[Service]:
+    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    lay_out(root)
+    users = json.loads((root / "rbac.json").read_text())
+    users["rbac"].append({"user": LOGIN[0], "password": LOGIN[1], "inventories": ["inventories/dev"]})
+    write(root / "rbac.json", json.dumps(users))
+    write(root / "inventories/dev", f"dev1 {LOCAL}\n")
+    given = [WORDS[name] for name in ("ssh", "become", "vault")]
+    coded = base64.b64encode(WORDS["ssh"].encode()).decode()
+    write(root / "playbooks/words", " ".join([*given, json.dumps({"key": KEY}), coded, *given]) + f"\n{KEY}")
+    text = PLAYBOOK.format(folder=root / "playbooks", hushed="{{ lookup('file', 'hushed') }}")
+    write(root / "playbooks/hush.yml", text)
+    write(root / "playbooks/hushed", WORDS["hushed"])
+    running = start_service(root, f"flower_tcp_port = {flower_port}\nlog_level = debug\n", ("--flower",))
+    yield running
+    assert running.stop() < 10
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("login", [ADMIN, LOGIN], ids=["admin", "another"])
+def test_no_secret_is_told_logged_stored_or_shown(login: tuple[str, str], quiet: Service, flower_port: int) -> None:
+    body = {"playbook_dir": ".", "playbook": "hush.yml", "inventory": "../inventories/dev", "verbose_level": 4}
+    body |= {"connection_password": WORDS["ssh"], "become_password": WORDS["become"], "private_key": KEY}
+    body |= {"vault_password": {"default": WORDS["vault"]}}
+    watch = Watch()
+    looking = threading.Thread(target=watch.look)
+    looking.start()
+    try:
+        task_id = quiet.submit("ansibleplaybook", body, login)
+        status = quiet.wait(task_id, login)
+    finally:
+        watch.over.set()
+        looking.join()
+    output = quiet.output(task_id, login)
+    assert status["Status"] == "SUCCESS" and "here it is:*" in output, output
+    assert watch.rounds > 5 and any("flansible.runner.forkserver" in line for line in watch.seen)
+    places = {
+        "status": json.dumps(status),
+        "output": output,
+        "output as a page": quiet.client(login).get(f"/api/ansibletaskoutput/{task_id}?format=html").text,
+        "result": quiet.client(login).get(f"/api/ansibletaskresult/{task_id}").text,
+        "events": quiet.client(login).get(f"/api/ansibletaskevents/{task_id}").text,
+        "log": quiet.log.read_text(),
+        "processes": "\n".join(watch.seen),
+        "Redis": stored(quiet),
+        "files": "\n".join(files(quiet.root / ".flansible")),
+        "Flower": flower(flower_port, task_id),
+    }
+    coded = base64.b64encode(WORDS["ssh"].encode()).decode().rstrip("=")
+    for place, text in places.items():
+        assert len(text) > 50, place
+        assert [name for name, word in WORDS.items() if word in text] == [], place
+        assert coded not in text, place
+
+
+def stored(service: Service) -> str:
+    """Every key with its value, in the form of Redis' own dump and in plain text."""
+    found = []
+    with redis.Redis(unix_socket_path=str(service.root / ".flansible/redis.sock")) as store:
+        for key in store.scan_iter("*"):
+            kind = store.type(key)
+            read = {b"string": store.get, b"hash": store.hgetall, b"set": store.smembers, b"stream": store.xrange}
+            read |= {b"zset": lambda name: store.zrange(name, 0, -1), b"list": lambda name: store.lrange(name, 0, -1)}
+            found.append(f"{key!r} {read[kind](key)!r} {store.dump(key)!r}")
+    return "\n".join(found)
+
+
+def files(folder: Path) -> Iterator[str]:
+    """What lies in the data folder: logs, homes, and what Redis writes to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield f"{path} {path.read_bytes()!r}"
+
+
+def flower(port: int, task_id: str) -> str:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=ADMIN, timeout=30) as client:
+        paths = (
+            "/",
+            "/tasks",
+            f"/task/{task_id}",
+            "/broker",
+            "/api/tasks",
+            f"/api/task/info/{task_id}",
+            "/api/workers",
+        )
+        return "".join(client.get(path, follow_redirects=True).text for path in paths)
+
+
+def test_an_error_that_quotes_the_request_does_not_quote_a_secret(quiet: Service) -> None:
+    for body in (
+        {"module": "ping", "connection_password": [WORDS["ssh"]]},
+        {"module": "ping", "vault_password": {"a": 1, "b": WORDS["vault"]}},
+        {"module": "ping", "private_key": {"x": KEY}},
+        {"module": "ping", "become_password": WORDS["become"], "unknown": 1},
+        {"module": "ping", "become_password": WORDS["become"] + "\0"},
+    ):
+        reply = quiet.client().post("/api/ansiblecommand", json=body)
+        assert reply.status_code == 400, reply.text
+        assert not any(word in reply.text for word in WORDS.values())
+    assert not any(word in quiet.log.read_text() for word in WORDS.values())
+
+
+def test_a_wrong_password_is_not_logged(quiet: Service) -> None:
+    for login in (("dev", WORDS["login"]), (WORDS["login"], "x")):
+        assert httpx.get(f"{quiet.url}/api/ansibletasks", auth=login).status_code == 401
+    assert DEV[1] not in quiet.log.read_text() and WORDS["login"] not in quiet.log.read_text()
