@@ -77,6 +77,11 @@ def flood_and_tell(keeper: Keeper, number: str, witness: str) -> None:
     say(keeper, "")
 
 
+def result(**fields: Any) -> dict[str, Any]:
+    """What a callback says of a module's result."""
+    return {"event": "host_result", "host": "h", "verdict": "ok", "result": fields}
+
+
 def count(keeper: Keeper, number: str) -> None:
     """So many events, each after a line of output, as Ansible does."""
     offset = 0
@@ -84,28 +89,28 @@ def count(keeper: Keeper, number: str) -> None:
         line = f"line {index}\n".encode()
         keeper.write(line)
         offset += len(line)
-        keeper.event(event="host_result", index=index, offset=offset)
+        keeper.event(**result(index=index), offset=offset)
     say(keeper, "")
 
 
 def pieces(keeper: Keeper, number: str) -> None:
     """Events that arrive byte by byte."""
     for index in range(int(number)):
-        for byte in wire.encode({"type": "event", "event": "x", "index": index, "offset": 0}):
+        for byte in wire.encode({"type": "event", **result(index=index), "offset": 0}):
             keeper.write(bytes([byte]), keeper.events)
     say(keeper, "")
 
 
 def big_event(keeper: Keeper, size: str) -> None:
     """One event that is larger than any pipe."""
-    keeper.event(event="x", text="y" * int(size))
+    keeper.event(**result(text="y" * int(size)))
     say(keeper, "")
 
 
 def both(keeper: Keeper, text: str) -> None:
     """Output and an end that are still in the pipes when it is over."""
     keeper.write(text.encode())
-    keeper.event(event="x")
+    keeper.event(event="play_start")
     keeper.end()
     keeper.exited()
     os.close(keeper.output)
@@ -157,7 +162,7 @@ def babble(keeper: Keeper) -> None:
 
 def garbage(keeper: Keeper, more: str = "0") -> None:
     """What is no frame on the events, so much more of it, and then an end as if all were well."""
-    keeper.event(event="before")
+    keeper.event(event="task_start")
     keeper.write(b"Traceback (most recent call last):\n", keeper.events)
     keeper.write(bytes(int(more)), keeper.events)
     say(keeper, "fine\n")

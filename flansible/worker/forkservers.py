@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from typing import IO
 
@@ -114,8 +114,10 @@ class ForkServer:
 
     def _start(self, module: str, control: int) -> subprocess.Popen[bytes]:
         # -P: a module that lies in the playbook directory must not be imported in place of one of ours.
-        command = [sys.executable, "-P", "-m", module, str(control), *self._words]
+        command = ["-P", "-m", module, str(control), *self._words]
         sandbox = self.configuration.sandbox
+        # -s: nor one that lies in the home of the sandbox.
+        command = [sys.executable, "-s", *command] if sandbox else [sys.executable, *command]
         told, telling = os.pipe2(os.O_CLOEXEC)
         if sandbox is not None:
             command = [*sandbox.arguments, "--info-fd", str(telling), "--", *command]
@@ -192,6 +194,8 @@ class ForkServers:
         self._limits = limits
         self._lock = threading.Lock()
         self._servers: OrderedDict[Configuration, ForkServer] = OrderedDict()
+        self._starting: defaultdict[str | None, threading.Lock] = defaultdict(threading.Lock)
+        self._closed = False
         self._let_go: list[ForkServer] = []  # with a sandbox in which runs, or what they have left, may go on
 
     def launch(
@@ -222,8 +226,9 @@ class ForkServers:
         self._server(configuration_of(directory), pack_usual)
 
     def close(self) -> None:
-        """Drop them all; runs under way are not touched, but for those in a sandbox, which end."""
+        """Drop them all, for good; runs under way are not touched, but for those in a sandbox, which end."""
         with self._lock:
+            self._closed = True
             servers, self._servers = list(self._servers.values()), OrderedDict()
             let_go, self._let_go = self._let_go, []
         for server in servers:
@@ -232,20 +237,35 @@ class ForkServers:
             server.end_all()
 
     def _server(self, configuration: Configuration, pack_usual: bool = False) -> ForkServer:
-        # One lock for looking up and starting: two supervisors must not start the same one twice.
         with self._lock:
-            server = self._servers.get(configuration)
-            if server is not None and server.alive:
-                self._servers.move_to_end(configuration)
+            if (server := self._warm(configuration)) is not None:
                 return server
-            dropped = self._outdated(configuration)
+            starting = self._starting[_user(configuration)]
+        # One lock for each user: two supervisors must not start the same one twice; and what lies in the home of one,
+        # which may keep a fork server from getting ready, keeps nobody else waiting.
+        with starting:
+            with self._lock:
+                if (server := self._warm(configuration)) is not None:
+                    return server
+                dropped = self._outdated(configuration)
             try:
                 server = ForkServer(configuration, self._module, self._limits, pack_usual)
             finally:
-                for old in dropped:
-                    self._close(old)
-            self._servers[configuration] = server
-            return server
+                self._let_go_of(dropped)
+            with self._lock:
+                if not self._closed:
+                    self._servers[configuration] = server
+                    return server
+        server.close()
+        server.end_all()
+        raise RunnerError("the worker is being stopped")
+
+    def _warm(self, configuration: Configuration) -> ForkServer | None:
+        server = self._servers.get(configuration)
+        if server is None or not server.alive:
+            return None
+        self._servers.move_to_end(configuration)
+        return server
 
     def _outdated(self, configuration: Configuration) -> list[ForkServer]:
         """Take out what the new one replaces: dead ones, older versions of the same file, the least recently used."""
@@ -260,14 +280,19 @@ class ForkServers:
         with self._lock:
             if self._servers.get(server.configuration) is server:
                 del self._servers[server.configuration]
-            self._close(server)
+        self._let_go_of([server])
 
-    def _close(self, server: ForkServer) -> None:
-        server.close()
-        self._let_go = [one for one in (*self._let_go, server) if not one.is_over()]
+    def _let_go_of(self, servers: list[ForkServer]) -> None:
+        for server in servers:
+            server.close()
+        with self._lock:
+            self._let_go = [one for one in (*self._let_go, *servers) if not one.is_over()]
 
 
 def _place(configuration: Configuration) -> tuple[str, str | None, str | None]:
     """What stays the same where a configuration is a newer version of another."""
-    user = configuration.sandbox.user if configuration.sandbox else None
-    return configuration.directory, configuration.config_file, user
+    return configuration.directory, configuration.config_file, _user(configuration)
+
+
+def _user(configuration: Configuration) -> str | None:
+    return configuration.sandbox.user if configuration.sandbox else None

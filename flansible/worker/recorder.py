@@ -198,7 +198,8 @@ class Recorder:
             self._backlog.add((self._stored_event(event), end))
 
     def _stored_event(self, event: dict[str, Any]) -> StoredEvent:
-        text = json.dumps(event, separators=(",", ":"))
+        # Without NaN and its kin: JSON has none. Ansible's own come as text.
+        text = json.dumps(event, separators=(",", ":"), allow_nan=False)
         if "result" in event and self._event_bytes + len(text) > self._max_bytes:
             left_out = f"{len(text)} bytes: the results of this task are over max_output_bytes ({self._max_bytes})"
             text = json.dumps({**event, "result": {"flansible_left_out": left_out}}, separators=(",", ":"))

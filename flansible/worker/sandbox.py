@@ -8,6 +8,7 @@ covered them would be gone as soon as somebody replaced the file below it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -44,7 +45,7 @@ _ETC = (
     "ld.so.conf.d", "locale.alias", "locale.conf", "localtime", "login.defs", "lsb-release", "machine-id", "magic",
     "mime.types", "networks", "nsswitch.conf", "os-release", "pki/ca-trust", "pki/tls/certs", "profile", "protocols",
     "python3", "python3.11", "python3.12", "python3.13", "redhat-release", "resolv.conf", "rpc", "services", "shells",
-    "ssh/ssh_config", "ssh/ssh_config.d", "ssh/ssh_known_hosts", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone",
+    "ssh/ssh_config", "ssh/ssh_known_hosts", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone",
 )  # fmt: skip
 _EMPTY_IN_PROC = ("kcore", "keys", "kmsg", "timer_list", "sched_debug")
 _VARIABLES = ("group_vars", "host_vars")
@@ -112,10 +113,11 @@ def build(user: str, confinement: Confinement, cwd: str, masters: str | None, se
         for name in _SHARED:
             if os.path.isdir(source := os.path.realpath(os.path.expanduser(f"~/.ansible/{name}"))):
                 shown.add("--ro-bind", source, f"{_SHARED_PLACE}/{name}")
-        passwd = _passwd(settings.data_dir)
+        shown.add("--ro-bind", _passwd(settings.data_dir), "/etc/passwd")
+        for source, place in _ssh_configurations(settings.data_dir):
+            shown.add("--ro-bind", source, place)
     except OSError as error:
         raise RunnerError(f"the sandbox of {user} cannot be made: {error}") from error
-    shown.add("--ro-bind", passwd, "/etc/passwd")
     if masters:
         shown.add("--bind", masters, masters)
     arguments = (
@@ -293,7 +295,24 @@ def _passwd(data_dir: Path) -> str:
         f"{entry.pw_name}:x:{entry.pw_uid}:{entry.pw_gid}:{entry.pw_gecos}:{home}:{entry.pw_shell}\n"
         for entry, home in [(own, HOME), *((other, other.pw_dir) for other in others)]
     )
-    path = data_dir / "homes" / f".passwd-{sha256(text.encode()).hexdigest()[:16]}"
+    return _kept(data_dir, "passwd", text)
+
+
+def _ssh_configurations(data_dir: Path) -> list[tuple[str, str]]:
+    """Copies of what ssh includes in its configuration, each with its place.
+
+    ssh refuses such a file unless root or its user owns it, and in a sandbox of anybody but root, root is nobody.
+    """
+    found = []
+    for path in sorted(Path("/etc/ssh/ssh_config.d").glob("*.conf")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found.append((_kept(data_dir, path.name, path.read_text()), str(path)))
+    return found
+
+
+def _kept(data_dir: Path, name: str, text: str) -> str:
+    """The path of a file with this text, which is the same as long as the text is."""
+    path = data_dir / "homes" / f".{name}-{sha256(text.encode()).hexdigest()[:16]}"
     if not path.exists():
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         temporary.write_text(text)

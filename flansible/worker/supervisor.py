@@ -19,6 +19,7 @@ from typing import Any
 from flansible import wire
 from flansible.errors import StartFailure, WireError
 from flansible.models import AuthorizedRun, Secrets, State, Step
+from flansible.worker import hearsay
 from flansible.worker.cancellations import Cancellation
 from flansible.worker.colours import ColourSplitter, choose_mark
 from flansible.worker.forkservers import ForkServers
@@ -33,8 +34,6 @@ _READ_BYTES = 256 * 1024
 _HURRY_SECONDS = 0.25
 _STOP_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
 _KEEPER_SECONDS = 12.0  # after the grace a keeper kills for up to ten seconds; one that takes longer is given up
-_MOST_ENDED = 200
-_LONGEST_NAME = 64
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
 
 # Ansible's exit codes (ansible.errors.ExitCode), in words.
@@ -111,22 +110,6 @@ def _stopped(seen: _Observed, timeout: str) -> str:
 def _said_no(step: Step, code: int | None) -> str:
     meaning = _ANSIBLE_SAYS.get(code or 0) if step.program != "git" else None
     return f"{step.program} ended with exit code {code}" + (f": {meaning}" if meaning else "")
-
-
-def _checked_exit(frame: wire.Frame) -> wire.Frame:
-    """Raises WireError for what no keeper says: what runs in a sandbox with it could speak in its place."""
-    returncode, number = frame.get("returncode"), frame.get("signal")
-    is_known = type(returncode) is int if number is None else number in signal.valid_signals() and returncode is None
-    if not is_known or not isinstance(frame.get("stopped"), list):
-        raise WireError("the keeper did not say how the run ended")
-    return frame
-
-
-def _ended(exited: wire.Frame | None) -> tuple[str, ...]:
-    """The processes that were ended before their time, in words."""
-    stopped = exited["stopped"] if exited else []
-    found = [one for one in stopped if isinstance(one, dict)][:_MOST_ENDED]
-    return tuple(f"{str(one.get('name'))[:_LONGEST_NAME]} ({str(one.get('pid'))[:_LONGEST_NAME]})" for one in found)
 
 
 class Supervisor:
@@ -207,7 +190,7 @@ class Supervisor:
             if seen.exited is None:
                 # Whoever shares a sandbox with its keeper can stop or kill it; the kernel ends what is in there.
                 server.end_all()
-            return replace(verdict(step, seen, self._timeout), ended=_ended(seen.exited))
+            return replace(verdict(step, seen, self._timeout), ended=hearsay.ended(seen.exited))
         finally:
             channel.close()
             os.close(output)
@@ -322,27 +305,28 @@ class Supervisor:
         return True
 
     def _note(self, frame: wire.Frame, seen: _Observed) -> None:
-        kind = frame.pop("type", None)
-        frame["offset"] = seen.base_offset + int(frame.get("offset", 0))
+        kind = frame.get("type")
         if kind == "end":
-            seen.end = frame
+            seen.end = end = hearsay.end(frame)
             event: dict[str, Any] = {
                 "event": "stats",
-                "stats": frame.get("stats", {}),
-                "custom_stats": frame.get("custom_stats", {}),
-                "offset": frame["offset"],
-                "time": frame.get("time", time.time()),
+                "stats": end["stats"],
+                "custom_stats": end["custom_stats"],
+                "time": end.get("time", time.time()),
             }
-            self._recorder.add_event(self._masker.event(event))
         elif kind == "event":
-            self._recorder.add_event(self._masker.event(frame))
+            event = hearsay.event(frame)
+        else:
+            return
+        event["offset"] = seen.base_offset + int(frame.get("offset", 0))
+        self._recorder.add_event(self._masker.event(event))
 
     def _read_channel(self, channel: socket.socket, reader: wire.FrameReader, seen: _Observed) -> None:
         try:
             data = channel.recv(_READ_BYTES)
             for frame in reader.feed(data):
                 if frame.get("type") == "exited":
-                    seen.exited = _checked_exit(frame)
+                    seen.exited = hearsay.exited(frame)
         except (OSError, WireError):
             data = b""
         if not data:

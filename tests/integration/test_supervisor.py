@@ -67,7 +67,7 @@ def test_what_is_still_in_the_pipes_at_the_end_is_read(worker: Worker) -> None:
         ended = worker.run("both", "last words")
         assert ended.outcome.state is State.SUCCEEDED
         assert ended.text == "last words"
-        assert [event["event"] for event in ended.events] == ["x", "stats"]
+        assert [event["event"] for event in ended.events] == ["play_start", "stats"]
 
 
 def test_twenty_megabytes_are_stored_exactly(worker: Worker) -> None:
@@ -80,7 +80,7 @@ def test_events_are_numbered_without_a_gap_and_know_their_output(worker: Worker)
     ended = worker.run("count", "3000")
     results = ended.events[:-1]
     assert [event["seq"] for event in ended.events] == list(range(1, 3002))
-    assert [event["index"] for event in results] == list(range(3000))
+    assert [event["result"]["index"] for event in results] == list(range(3000))
     lines = ended.output.splitlines(keepends=True)
     ranges = [(event["output_start"], event["output_end"]) for event in results]
     assert [ended.output[start:end] for start, end in ranges] == lines
@@ -89,13 +89,13 @@ def test_events_are_numbered_without_a_gap_and_know_their_output(worker: Worker)
 
 def test_events_that_arrive_in_pieces_are_whole(worker: Worker) -> None:
     ended = worker.run("pieces", "20")
-    assert [event.get("index") for event in ended.events] == [*range(20), None]
+    assert [event["result"]["index"] for event in ended.events[:-1]] == [*range(20)]
 
 
 def test_an_event_larger_than_any_pipe_is_whole(worker: Worker) -> None:
     ended = worker.run("big_event", str(3 * MEGABYTE))
     assert ended.outcome.state is State.SUCCEEDED
-    assert len(ended.events[0]["text"]) == 3 * MEGABYTE
+    assert len(ended.events[0]["result"]["text"]) == 3 * MEGABYTE
 
 
 def test_output_and_events_of_several_steps_follow_each_other(worker: Worker) -> None:
@@ -181,7 +181,7 @@ def test_garbage_on_the_events_is_an_error_of_ours_and_what_came_before_is_kept(
     ended = worker.run("garbage")
     assert ended.outcome.state is State.ERROR
     assert "events cannot be read" in ended.outcome.description
-    assert [event["event"] for event in ended.events] == ["before"]
+    assert [event["event"] for event in ended.events] == ["task_start"]
     assert ended.text == "fine\n"
 
 
@@ -415,7 +415,7 @@ def test_a_store_that_dies_during_the_run_gets_everything_once_it_is_back(
     assert ended.outcome.state is State.SUCCEEDED
     assert ended.output == b"".join(b"line %d\n" % index for index in range(100000))
     assert [event["seq"] for event in ended.events] == list(range(1, 100002))
-    assert [event["index"] for event in ended.events[:-1]] == list(range(100000))
+    assert [event["result"]["index"] for event in ended.events[:-1]] == list(range(100000))
 
 
 def test_a_store_that_dies_again_and_again_still_gets_everything_once(

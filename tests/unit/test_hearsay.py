@@ -1,0 +1,94 @@
+"""What a run says about itself: what it never says is no answer, whatever it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flansible.errors import WireError
+from flansible.worker import hearsay
+
+RESULT = {"event": "host_result", "host": "h", "verdict": "ok", "result": {"a": 1}, "offset": 3}
+EXIT = {"returncode": 0, "signal": None, "stopped": [], "stopped_count": 0}
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def test_what_is_an_event_stays_one_less_what_it_does_not_have() -> None:
+    assert hearsay.event({**RESULT, "type": "event", "seq": 99, "output_start": -1}) == RESULT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event": "final"},
+        {"event": []},
+        {"verdict": "splendid"},
+        {"verdict": ["ok"]},
+        {"host": ["h"]},
+        {"host": None},
+        {"result": "text"},
+        {"duration_seconds": "long"},
+        {"offset": -1},
+        {"offset": 1.5},
+        {"time": float("inf")},
+        {"time": 1e300},
+    ],
+)
+def test_what_is_no_event_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(WireError):
+        hearsay.event({**RESULT, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stats": []},
+        {"stats": {"h": 1}},
+        {"stats": {"h": {"ok": "many"}}},
+        {"custom_stats": []},
+        {"broken": {"a": 1}},
+        {"offset": None},
+    ],
+)
+def test_what_is_no_end_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(WireError):
+        hearsay.end({"stats": {"h": {"ok": 1}}, "custom_stats": {}, "broken": None, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"returncode": None},
+        {"returncode": "0"},
+        {"signal": 99},
+        {"signal": 9},
+        {"stopped": None},
+        {"stopped_count": "x"},
+    ],
+)
+def test_what_is_no_exit_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(WireError):
+        hearsay.exited({**EXIT, **change})
+
+
+def test_processes_are_named_shortly_whatever_their_names_are() -> None:
+    frame = {**EXIT, "stopped": [{"pid": 1, "name": "x" * 9999}, "text", {}, *[{"pid": 2, "name": "y"}] * 999]}
+    named = hearsay.ended(frame)
+    assert named[0] == "x" * 64 + " (1)" and len(named) == 200
+
+
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from([*RESULT, *EXIT, "stats", "custom_stats", "broken", "time"]), ANYTHING))
+def test_nothing_raises_anything_else(frame: dict[str, Any]) -> None:
+    for check in (hearsay.event, hearsay.end, hearsay.exited):
+        try:
+            hearsay.ended(check(frame)) if check is hearsay.exited else check(frame)
+        except WireError:
+            pass
