@@ -102,7 +102,7 @@ def _core_modules() -> frozenset[str]:
 def _check_argument(name: str, key: str) -> None:
     # _uses_shell makes a command a shell; _variable_params and _ansible_* are Ansible's own as well.
     if key.strip().startswith("_") and key != "_raw_params":
-        message = f"{key} is Ansible's own argument; leave it out"
+        message = f"{key} is Ansible's own argument; leave it out, or give module_args as an object if it is none"
         raise forbidden(f"module_args.{key}", "argument_forbidden", message)
     if name in _SETTERS and is_reserved(key):
         message = f"{key} is one of the variables that decide where and how Ansible connects; for admin only"
