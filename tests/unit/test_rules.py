@@ -423,6 +423,41 @@ def test_where_only_ansible_can_tell_who_is_in_it_the_run_decides(dev: Asking, r
     dev.adhoc(inventory="{root}/inv/dev/only", host_pattern="localhost")
 
 
+# Names of users and methods.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "-oProxyCommand=id",
+        "a b",
+        "a;id",
+        "a`id`",
+        "$(id)",
+        "a'b",
+        'a"b',
+        "a|b",
+        "a\n",
+        "a\t",
+        "%h",
+        "a\\",
+        "{a}",
+        "a\x1b[2K",
+    ],
+)
+def test_a_user_to_connect_as_is_a_plain_name(dev: Asking, name: str) -> None:
+    for ask in (dev.adhoc, dev.playbook):
+        assert refusal(ask, inventory=OWN, remote_user=name) == "remote_user_forbidden"
+        assert refusal(ask, inventory=OWN, become_method=f"x{name}") == "become_forbidden"
+
+
+def test_plain_names_of_users_and_methods_are_taken(dev: Asking) -> None:
+    for name in ("deploy", "a.b-c_d", "user@example.org", "DOMAIN\\user", "ünï"):
+        dev.adhoc(inventory=OWN, remote_user=name)
+    for name in ("sudo", "community.general.doas"):
+        dev.adhoc(inventory=OWN, become_method=name)
+
+
 # become, git, environment, limits.
 
 
