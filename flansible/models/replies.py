@@ -146,7 +146,7 @@ class Health(Record):
         description="`degraded`: works, but something wants attention."
     )
     version: str = Field(description="Version of Flansible.")
-    parts: dict[str, PartHealth] = Field(description="store, broker, workers, rbac.")
+    parts: dict[str, PartHealth] = Field(description="store, broker, workers, rbac, isolation.")
 
 
 class ErrorItem(Record):

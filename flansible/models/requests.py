@@ -89,7 +89,10 @@ class RunOptions(TaskOptions):
     flush_cache: bool = Field(False, description="Clear the fact cache of every host in the inventory first.")
     list_hosts: bool = Field(False, description="List matching hosts, execute nothing.")
     connection: Text | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
-    private_key_file: Text | None = Field(None, description="Path of the key to connect with (admin).")
+    private_key_file: Text | None = Field(
+        None,
+        description="Path of the key to connect with (others than admin: below `playbook_root` or in their `paths`).",
+    )
     private_key: Secret | None = Field(
         None, repr=False, description="The key itself; sealed, used once and removed with the run."
     )
@@ -111,7 +114,9 @@ class RunOptions(TaskOptions):
     vault_password: Secret | dict[str, Secret] | None = Field(
         None, repr=False, description="The vault password, or an object of passwords by vault id; sealed, used once."
     )
-    module_path: Texts | None = Field(None, description="Folders to look for modules in before all others (admin).")
+    module_path: Texts | None = Field(
+        None, description="Folders to look for modules in before all others (others than admin: as `private_key_file`)."
+    )
     strategy: Literal["mitogen_linear", "mitogen_free", "mitogen_host_pinned"] | None = Field(
         None, description="Run plays that name no strategy with Mitogen's, where it is installed (admin)."
     )

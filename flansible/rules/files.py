@@ -59,26 +59,29 @@ def vault_id(user: User, given: str, cwd: Path, settings: Settings) -> str:
 
 def vault_file(user: User, given: str, field: str, cwd: Path, settings: Settings) -> str:
     # An executable vault password file is run, any other is read: both only from where playbooks come from.
-    return _file(user, given, field, "vault_file_forbidden", cwd, settings)
+    return _file(user, given, field, cwd, settings, code="vault_file_forbidden")
 
 
 def private_key_file(user: User, given: str, cwd: Path, settings: Settings) -> str:
-    return _file(user, given, "private_key_file", "private_key_forbidden", cwd, settings)
+    return _file(user, given, "private_key_file", cwd, settings, code="private_key_forbidden")
 
 
 def module_path(user: User, given: str, cwd: Path, settings: Settings) -> str:
-    field, code = "module_path", "module_path_forbidden"
     if os.pathsep in given:
-        raise forbidden(field, code, f"must be a list of folders: {os.pathsep} within one would make it several")
-    if user.modules_allowed is not None or user.modules_denied:
+        message = f"must be a list of folders: {os.pathsep} within one would make it several"
+        raise forbidden("module_path", "module_path_forbidden", message)
+    if (user.modules_allowed is not None or user.modules_denied) and not _is_in_paths(user, given, cwd):
         # A file of any name in a folder of playbooks would be a module by that name.
-        if _EXPANDED.search(given) or not _is_within(resolve(given, cwd), user.paths):
-            message = "your modules are limited by name, so they come from your paths in rbac.json alone"
-            raise forbidden(field, code, message)
-    return _file(user, given, field, code, cwd, settings)
+        message = "your modules are limited by name, so they come from your paths in rbac.json alone"
+        raise forbidden("module_path", "module_path_forbidden", message)
+    return _file(user, given, "module_path", cwd, settings, code="module_path_forbidden")
 
 
-def _file(user: User, given: str, field: str, code: str, cwd: Path, settings: Settings) -> str:
+def _is_in_paths(user: User, given: str, cwd: Path) -> bool:
+    return not _EXPANDED.search(given) and _is_within(resolve(given, cwd), user.paths)
+
+
+def _file(user: User, given: str, field: str, cwd: Path, settings: Settings, *, code: str) -> str:
     if _EXPANDED.search(given) or not _is_within(resolve(given, cwd), (root(settings), *user.paths)):
         raise forbidden(field, code, "must lie under playbook_root, or in your paths of rbac.json")
     return str(resolve(given, cwd))

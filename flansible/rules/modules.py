@@ -19,7 +19,6 @@ from flansible.rbac import User
 from flansible.rules.refusals import forbidden
 from flansible.rules.strings import assignments_in, is_reserved
 
-_CODE = "module_forbidden"
 # A word, or a collection's name and a module in it: `command.py` and `ping x=y` are names to Ansible too.
 _NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*\.[a-z_]\w*(\.[a-z_]\w*)*)?", re.ASCII | re.IGNORECASE)
 _COMMAND_LINES = frozenset({"command", "raw", "script", "shell"})
@@ -63,25 +62,27 @@ def _canonical(given: str) -> str:
     """The one name of a module: in small letters, and those of ansible-core as a single word."""
     name = given.casefold()
     if not _NAME.fullmatch(name):
-        raise forbidden("module", _CODE, "must be a module's name, such as ping or community.general.ufw")
+        raise forbidden("module", "module_forbidden", "must be a module's name, such as ping or community.general.ufw")
     prefix = next((prefix for prefix in _CORE if name.startswith(prefix)), "")
     if prefix and "." in name.removeprefix(prefix):
-        raise forbidden("module", _CODE, f"must be a single word after {prefix}")
+        raise forbidden("module", "module_forbidden", f"must be a single word after {prefix}")
     return name.removeprefix(prefix)
 
 
 def _check_granted(user: User, name: str) -> None:
     if name in _INCLUDES:
-        raise forbidden("module", _CODE, f"{name} runs what is in a file: start that as a playbook")
+        raise forbidden("module", "module_forbidden", f"{name} runs what is in a file: start that as a playbook")
     if user.modules_allowed is not None and not _matches(name, user.modules_allowed):
         yours = ", ".join(user.modules_allowed) or "none"
-        raise forbidden("module", _CODE, f"{name} is not one of your modules. Yours: {yours}")
+        raise forbidden("module", "module_forbidden", f"{name} is not one of your modules. Yours: {yours}")
     if _matches(name, user.modules_denied):
-        raise forbidden("module", _CODE, f"{name} is denied to you in rbac.json")
+        raise forbidden("module", "module_forbidden", f"{name} is denied to you in rbac.json")
     if user.modules_denied and "." not in name and name not in _core_modules():
         # Ansible knows short names of collections' modules, which say nothing of the collection.
         raise forbidden(
-            "module", _CODE, f"{name} is not a module of ansible-core: write it as namespace.collection.name"
+            "module",
+            "module_forbidden",
+            f"{name} is not a module of ansible-core: write it as namespace.collection.name",
         )
 
 
@@ -101,7 +102,7 @@ def _core_modules() -> frozenset[str]:
 def _check_argument(name: str, key: str) -> None:
     # _uses_shell makes a command a shell; _variable_params and _ansible_* are Ansible's own as well.
     if key.strip().startswith("_") and key != "_raw_params":
-        message = f"{key} is Ansible's own argument; leave it out"
+        message = f"{key} is Ansible's own argument; leave it out, or give module_args as an object if it is none"
         raise forbidden(f"module_args.{key}", "argument_forbidden", message)
     if name in _SETTERS and is_reserved(key):
         message = f"{key} is one of the variables that decide where and how Ansible connects; for admin only"

@@ -38,6 +38,9 @@ _DATA_FIELDS = frozenset(
 )
 # Ansible decodes these in key=value strings before it looks for the =.
 _ESCAPE = re.compile(r"""\\(?:U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|N\{[^}]+\}|[\\'"abfnrtv])""")
+# ssh puts the user into the commands of its configuration (%r), and a shell runs those.
+_NO_NAME = re.compile(r"""^-|[\s'"`$;&|<>(){}*?!#%]|\\$""")
+_PLUGIN = re.compile(r"\w+(\.\w+)*", re.ASCII)
 # Reading closely takes its time: of a longer text every word counts as a name.
 _MAX_CLOSE_LOOK = 64 * 1024
 _QUOTES = "\"'{[("
@@ -51,7 +54,17 @@ def check(request: RunOptions) -> None:
                 raise forbidden(field, "template_forbidden", "templates in request fields are for admin only")
     if request.limit and "@" in request.limit:
         raise forbidden("limit", "limit_file_forbidden", "a limit read from a file (@) is for admin only")
+    _check_names(request)
     _check_variables(request)
+
+
+def _check_names(request: RunOptions) -> None:
+    name = request.remote_user
+    if name is not None and (_NO_NAME.search(name) or not name.isprintable()):
+        message = "must be a plain user name: no spaces, quotes or signs that a shell or ssh knows, no dash in front"
+        raise forbidden("remote_user", "remote_user_forbidden", message)
+    if request.become_method is not None and not _PLUGIN.fullmatch(request.become_method):
+        raise forbidden("become_method", "become_forbidden", "must be the name of a method, such as sudo")
 
 
 def _check_variables(request: RunOptions) -> None:

@@ -1,4 +1,4 @@
-"""The addresses of the API's documentation: Swagger 1.2 with its page, and OpenAPI 3.1 with Swagger UI.
+"""The addresses of the API's documentation: Swagger 1.2 with its page, OpenAPI 3.1 with Swagger UI, rbac.json's schema.
 
 `register` is called by create_app after the routes stand; the documents are made then, once in each web process. All
 of it is public and read only, and no page loads anything from outside: the browser is told to refuse it.
@@ -15,11 +15,13 @@ from flask import Flask, Response, json, jsonify, redirect, request, send_from_d
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
+from flansible import rbac_schema
 from flansible.web import openapi, swagger
 
 _SPEC = "/api/spec"
 _OPENAPI = "/api/openapi.json"
 _PAGE = "/api/docs"
+_RBAC_SCHEMA = "/api/rbac.schema.json"
 
 _UI_ASSETS = Path(str(resources.files("flask_swagger_ui"))) / "dist"
 _ASSET_TYPES = frozenset({".css", ".gif", ".js", ".png"})
@@ -64,6 +66,8 @@ _SPEC_POLICY = _INSIDE_ONLY.format(scripts=" 'unsafe-inline'")
 def register(app: Flask) -> None:
     _register_swagger(app)
     _register_openapi(app)
+    rbac = json.dumps(rbac_schema.schema(), sort_keys=False)
+    _get(app, _RBAC_SCHEMA, "api_rbac_schema", lambda: Response(rbac, mimetype="application/schema+json"))
 
 
 def _register_swagger(app: Flask) -> None:

@@ -62,7 +62,7 @@ _PING = PlayTaskResult(
 
 
 def _parts(**away: str) -> dict[str, PartHealth]:
-    names = ("store", "broker", "workers", "rbac")
+    names = ("store", "broker", "workers", "rbac", "isolation")
     return {name: PartHealth(ok=name not in away, detail=away.get(name, "answers")) for name in names}
 
 
@@ -173,14 +173,18 @@ _TOO_MANY_FOLLOWERS = _failure(
     "Too many replies are being followed; ask for what there is instead (offset, after), or try again.",
 )
 
+_LOOKS_ONLY = _failure(
+    "role_forbidden", "ann has the role viewer, which starts and cancels nothing; ask the admin for operator"
+)
+
 FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     400: (_failure("invalid_field", "colour: unknown field", ("colour", "unknown field")),),
     401: (_failure("not_authenticated", "Give a user and password of rbac.json by HTTP Basic, as curl -u does."),),
     403: (
         _failure(
             "forbidden",
-            "user: the tasks of other users are for admin only",
-            ("user", "the tasks of other users are for admin only"),
+            "user: the tasks of other users are for admin and auditors only",
+            ("user", "the tasks of other users are for admin and auditors only"),
         ),
     ),
     404: (_failure("task_not_found", "Task not found"),),
@@ -232,4 +236,5 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
 ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
     ("ansibletaskoutput", 503): (_TOO_MANY_FOLLOWERS,),
     ("ansibletaskevents", 503): (_TOO_MANY_FOLLOWERS,),
+    ("ansibletaskcancel", 403): (_LOOKS_ONLY,),
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from flask import Response, jsonify
 from flask_restful import Resource
 
-from flansible import __version__, celery_app
+from flansible import __version__, celery_app, isolation
 from flansible.errors import BrokerUnavailable, StoreUnavailable
 from flansible.models import Health, PartHealth
 from flansible.web.auth import asking_user
@@ -35,7 +35,7 @@ class HealthResource(Resource):  # type: ignore[misc]
         if not all(parts[name].ok for name in ("store", "broker", "workers")):
             status = "unavailable"
         else:
-            status = "ok" if parts["rbac"].ok else "degraded"
+            status = "ok" if parts["rbac"].ok and parts["isolation"].ok else "degraded"
         user = asking_user() if parts["rbac"].ok or parts["store"].ok else None
         if user is None or not user.is_admin:
             parts = {name: PartHealth(ok=part.ok, detail=_PUBLIC[part.ok]) for name, part in parts.items()}
@@ -60,7 +60,16 @@ def _parts(found: Services) -> dict[str, PartHealth]:
     workers = _remember("workers", _workers) if broker.ok else PartHealth(ok=False, detail="the broker is away")
     fault = found.rbac.users() and found.rbac.fault
     rbac = PartHealth(ok=not fault, detail=f"the last good version is in force: {fault}" if fault else "is in force")
-    return {"store": store, "broker": broker, "workers": workers, "rbac": rbac}
+    parts = {"store": store, "broker": broker, "workers": workers, "rbac": rbac}
+    return parts | {"isolation": _isolation(found.settings.isolation)}
+
+
+def _isolation(mode: isolation.Mode) -> PartHealth:
+    found = isolation.of(mode)
+    if not found.is_missing:
+        return PartHealth(ok=True, detail=str(found))
+    what = f"runs of users other than admin that could reach this machine are refused ({found}); {isolation.ADVICE}"
+    return PartHealth(ok=False, detail=what)
 
 
 def _store(found: Services) -> PartHealth:

@@ -8,6 +8,7 @@ import time
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
+from flansible import authorization
 from flansible.errors import Conflict, FieldError, Forbidden, NotFound
 from flansible.models import FINAL_STATES, Kind, State, TaskStatus
 from flansible.store import Store
@@ -34,7 +35,9 @@ class ListQuery(BaseModel):
     limit: int = Field(50, ge=1, le=1000, description="Tasks per page.")
     before: int | None = Field(None, ge=0, description="Cursor: `next_before` of the page before this one.")
     state: State | None = Field(None, description="Only tasks in this state.")
-    user: str | None = Field(None, min_length=1, description="Only this user's tasks (others than one's own: admin).")
+    user: str | None = Field(
+        None, min_length=1, description="Only this user's tasks (others than one's own: admin, auditor)."
+    )
     kind: Kind | None = Field(None, description="Only `adhoc`, `playbook` or `git`.")
     text: str | None = Field(
         None, min_length=1, max_length=200, description="Only tasks with this in their summary, in capitals or not."
@@ -61,7 +64,7 @@ class AnsibleTaskStatus(PrivateResource):
 
 
 class AnsibleTasks(PrivateResource):
-    """The caller's tasks; all of them for admin.
+    """The caller's tasks; all of them for admin and auditors.
 
     With `kind` or `text` a page may have fewer tasks than `limit`, or none, and still be followed by another.
     """
@@ -70,10 +73,10 @@ class AnsibleTasks(PrivateResource):
         """List tasks, newest first"""
         asked = query(ListQuery)
         user = current_user()
-        if asked.user and asked.user != user.name and not user.is_admin:
-            message = "the tasks of other users are for admin only"
+        if asked.user and asked.user != user.name and not user.sees_all:
+            message = "the tasks of other users are for admin and auditors only"
             raise Forbidden(f"user: {message}", errors=[FieldError("user", message)])
-        whose = asked.user if user.is_admin else user.name
+        whose = asked.user if user.sees_all else user.name
         found = services().store.search(
             whose, asked.state, asked.before, asked.limit, asked.kind or "", asked.text or ""
         )
@@ -94,6 +97,7 @@ class AnsibleTaskCancel(PrivateResource):
     def post(self, task_id: str) -> Response:
         """Cancel a task"""
         asked = query(CancelQuery)
+        authorization.check_may_act(current_user())
         own_task(task_id)
         store = services().store
         user = current_user().name
@@ -125,7 +129,7 @@ def own_task(task_id: str) -> TaskStatus:
     # Only what can be an id becomes part of a key: `<id>:output` would name another kind of record.
     task = services().store.task(task_id) if _TASK_ID.fullmatch(task_id) else None
     user = current_user()
-    if task is None or not (user.is_admin or task.user == user.name):
+    if task is None or not (user.sees_all or task.user == user.name):
         raise unknown_task()
     return task
 

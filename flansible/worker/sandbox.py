@@ -252,7 +252,8 @@ def _names_in(inventory: str) -> re.Pattern[str]:
 
 def _hidden_below(root: str, confinement: Confinement, settings: Settings) -> frozenset[str]:
     """What in playbook_root is another's inventory, or looks like one."""
-    hidden = set(confinement.hidden)
+    # What contains playbook_root, being another's, does not take it away.
+    hidden = {path for path in confinement.hidden if _is_below(path, root) and path != root}
     if settings.default_inventory and "," not in settings.default_inventory:
         hidden.add(os.path.realpath(settings.default_inventory))
     for inventory in confinement.readable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,20 @@ FORBIDDEN = {
     "a template as user": (command(inventory=DEV_INVENTORY, become_user="{{ lookup('pipe', 'id') }}"),
                            "template_forbidden"),
     "a template as pattern": (command(inventory=DEV_INVENTORY, host_pattern="{{ 1 }}"), "template_forbidden"),
+    "where to connect, as text": (playbook(extra_vars="a=1 ansible_host=prod1"), "connection_variable_forbidden"),
+    "where to connect, as escaped text": (playbook(extra_vars=r"\x61nsible_host=prod1"),
+                                          "connection_variable_forbidden"),
+    "where to connect, as YAML": (playbook(extra_vars="{<<: {ansible_host: prod1}}"), "connection_variable_forbidden"),
+    "the control machine": (command(inventory=DEV_INVENTORY, host_pattern="localhost"), "localhost_forbidden"),
+    "the control machine by default": (command(inventory=DEV_INVENTORY), "localhost_forbidden"),
+    "the control machine as a limit": (playbook(limit="all:127.0.0.1"), "localhost_forbidden"),
+    "another key": (playbook(private_key_file="/etc/ssh/ssh_host_ed25519_key"), "private_key_forbidden"),
+    "other modules": (playbook(module_path="/tmp"), "module_path_forbidden"),
+    "play tasks from a file": (("ansiblecommand", {"module": "include_tasks", "module_args": "/tmp/x.yml",
+                                                   "inventory": DEV_INVENTORY}), "module_forbidden"),
+    "a command as a shell": (("ansiblecommand", {"module": "command", "module_args": {"_uses_shell": True, "cmd": "id"},
+                                                 "inventory": DEV_INVENTORY}), "argument_forbidden"),
+    "a repository by its path": (git(remote_name="outside/x"), "git_forbidden"),
     "git outside": (git(playbook_dir="{root}/outside"), "playbook_forbidden"),
     "git nowhere": (git(playbook_dir="/nowhere"), "playbook_forbidden"),
 }  # fmt: skip
@@ -122,6 +137,26 @@ def test_strings_of_a_restricted_user_are_data_and_never_templates(service: Serv
     assert "says {{ lookup(" in output
     for args in (f"msg={template}", f"msg='{template}'"):
         service.run("ansiblecommand", {"module": "debug", "module_args": args, "host_pattern": "dev1", **common}, DEV)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("debug", {"var": "lookup('pipe', 'touch MARK')"}),
+        ("debug", "var=lookup('pipe','touch${IFS}MARK')"),
+        ("assert", {"that": ["lookup('pipe', 'touch MARK') == ''"]}),
+        ("assert", {"that": "lookup('pipe', 'touch MARK') == ''"}),
+        ("set_fact", {"x": "{{ lookup('pipe', 'touch MARK') }}"}),
+    ],
+)
+def test_expressions_of_a_restricted_user_are_evaluated_nowhere(
+    service: Service, root: Path, module: str, arguments: Any
+) -> None:
+    mark = root / "evaluated"
+    given = json.loads(json.dumps(arguments).replace("MARK", str(mark)))
+    body = {"module": module, "module_args": given, "host_pattern": "dev1"}
+    service.run("ansiblecommand", {**body, "inventory": str(root / "inventories/dev")}, DEV)
     assert not mark.exists()
 
 

@@ -158,7 +158,7 @@ def test_inventories_of_any_name_beside_the_users_are_not_seen(place: Path) -> N
 def test_an_inventory_that_is_anothers_is_not_seen_wherever_it_lies(place: Path) -> None:
     write(place / "playbooks/deep/down/prod/hosts")
     write(place / "playbooks/deep/down/site.yml")
-    one = build(place, "inventories/dev", hidden=("playbooks/deep/down/prod",))
+    one = build(place, "inventories/dev", hidden=("playbooks/deep/down/prod", "."))
     assert seen(one, place) == {"inventories/dev/hosts", "playbooks/site.yml", "playbooks/deep/down/site.yml"}
 
 

@@ -11,40 +11,16 @@ from typing import Any
 
 import pytest
 
-from flansible import authorization, rbac
+from flansible import rbac
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
-from flansible.isolation import Isolation
-from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest
-
-PLAY = "- hosts: all\n"
-CONFINED = Isolation("bwrap")
+from flansible.models import AdhocRequest, AuthorizedRun, PlaybookRequest
+from tests.unit.asking import OWN, Asking, build
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Inventories, playbooks and what lies outside them, with links across every border."""
-    for folder in ("inv/dev/sub", "inv/dev-prod", "inv/prod", "playbooks/team", "outside"):
-        (tmp_path / folder).mkdir(parents=True)
-    for file in ("inv/dev/hosts", "inv/dev/sub/hosts", "inv/dev-prod/hosts", "inv/prod/hosts", "inv/shared"):
-        (tmp_path / file).write_text("host1\nlocalhost ansible_connection=local\n")
-    for file in ("playbooks/site.yml", "playbooks/team/site.yml", "playbooks/team/-x.yml", "outside/evil.yml"):
-        (tmp_path / file).write_text(PLAY)
-    for file in ("playbooks/vault", "outside/vault"):
-        (tmp_path / file).write_text("secret\n")
-    links = {
-        "inv/link-to-dev": "dev",
-        "inv/dev/link-to-prod": "../prod",
-        "inv/link-to-prod": "prod",
-        "inv/dev/loop": "loop",
-        "playbooks/link-out": "../outside",
-        "playbooks/team/link-out.yml": "../../outside/evil.yml",
-        "playbooks/team/link-in.yml": "../site.yml",
-        "playbooks/vault-out": "../outside/vault",
-    }
-    for link, target in links.items():
-        (tmp_path / link).symlink_to(target)
-    return tmp_path
+    return build(tmp_path)
 
 
 @pytest.fixture
@@ -55,33 +31,6 @@ def users(root: Path) -> dict[str, rbac.User]:
         {"user": "none", "password": "x"},
     ]
     return rbac.parse(json.dumps({"rbac": entries}), root / "rbac.json")
-
-
-class Asking:
-    """Requests by one user, with paths written as {root}/…"""
-
-    def __init__(self, root: Path, settings: Settings, user: rbac.User, isolation: Isolation = CONFINED) -> None:
-        self._root, self._settings, self._user, self._isolation = root, settings, user, isolation
-
-    def adhoc(self, **fields: Any) -> AuthorizedRun:
-        request = AdhocRequest.model_validate({"module": "ping", **self._filled(fields)})
-        return authorization.authorize_adhoc(self._user, request, self._settings, self._isolation)
-
-    def playbook(self, **fields: Any) -> AuthorizedRun:
-        given = {"playbook_dir": ".", "playbook": "site.yml", **self._filled(fields)}
-        request = PlaybookRequest.model_validate(given)
-        return authorization.authorize_playbook(self._user, request, self._settings, self._isolation)
-
-    def git(self, **fields: Any) -> AuthorizedRun:
-        request = GitRequest.model_validate({"playbook_dir": ".", **self._filled(fields)})
-        return authorization.authorize_git(self._user, request, self._settings)
-
-    def _filled(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: self._filled(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._filled(item) for item in value]
-        return value.replace("{root}", str(self._root)) if isinstance(value, str) else value
 
 
 @pytest.fixture
@@ -102,8 +51,6 @@ def inventories(run: AuthorizedRun) -> list[str]:
         if word.startswith("--inventory=")
     ]
 
-
-OWN = "{root}/inv/dev"
 
 ALLOWED_INVENTORIES = {
     "the listed directory": ("{root}/inv/dev", "inv/dev"),
@@ -156,6 +103,17 @@ FORBIDDEN_INVENTORIES: dict[str, Any] = {
     "standard input": "-",
     "a device": "/dev/stdin",
     "through proc": "/proc/self/cwd",
+    "a descriptor": "/dev/fd/0",
+    "a descriptor through proc": "/proc/self/fd/0",
+    "what a shell would run": "<(echo prod1)",
+    "a JSON list": '["prod1"]',
+    "a JSON object": '{"all": {"hosts": {"prod1": null}}}',
+    "a YAML object": "{all: {hosts: {prod1: }}}",
+    "a YAML text": "all:\n  hosts:\n    prod1:\n",
+    "a host": "prod1",
+    "a range of hosts": "prod[1:3]",
+    "a program elsewhere": "/bin/true",
+    "a plugin's file elsewhere": "{root}/outside/aws_ec2.yml",
     "a list in which the second is another's": ["{root}/inv/dev", "{root}/inv/prod"],
     "a list in which the first is a host list": ["host1,", "{root}/inv/dev"],
     "the listed one twice and another's": ["{root}/inv/dev", "{root}/inv/dev", "{root}/inv/dev/../prod"],

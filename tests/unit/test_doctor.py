@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from werkzeug.security import generate_password_hash
 
-from flansible import doctor
+from flansible import doctor, isolation
 from flansible.config import Settings
 from flansible.doctor import configured, machine, servers
 from flansible.doctor.check import Check, Mark
+from flansible.isolation import Isolation
 from tests.conftest import RedisServer, eventually
 
 MakeSettings = Callable[..., Settings]
@@ -268,6 +269,32 @@ def test_a_missing_rbac_file_is_a_warning(settings: Settings) -> None:
 def test_every_fault_of_the_rbac_file_is_a_line(settings: Settings) -> None:
     write_users(settings.rbac_file, {"user": "a:b", "password": "x"}, {"user": "c", "password": 1, "more": 2})
     assert marks(configured.users(settings), "rbac[") == [Mark.FAIL] * 3
+
+
+def test_what_breaks_the_schema_is_a_line_each_and_told_once(settings: Settings) -> None:
+    entry = {**user("dev", MARKER), "role": "king", "limits": {"forks": 0}, "pasword": MARKER, "hosts": ["a,b"]}
+    write_users(settings.rbac_file, entry, {"user": "ops"}, {"user": ["x"], "password": [MARKER]})
+    checks = configured.users(settings)
+    for key in ("[0].role", "[0].limits.forks", "[0].pasword", "[0].hosts", "[1].password", "[2].user", "[2].password"):
+        assert marks(checks, f"rbac{key}:") == [Mark.FAIL], key
+    assert MARKER not in " ".join(map(str, checks))
+
+
+@pytest.mark.parametrize(
+    ("found", "mark", "words"),
+    [
+        (Isolation("auto"), Mark.OK, "bubblewrap"),
+        (Isolation("bwrap"), Mark.OK, "bubblewrap"),
+        (Isolation("none"), Mark.WARN, "not confined"),
+        (Isolation("auto", "bwrap is not installed"), Mark.WARN, "apt-get install bubblewrap"),
+        (Isolation("bwrap", "bwrap is not installed"), Mark.FAIL, "does not start"),
+    ],
+)
+def test_whether_runs_are_confined(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, found: Isolation, mark: Mark, words: str
+) -> None:
+    monkeypatch.setattr(isolation, "of", lambda mode: found)
+    assert marks(configured.isolated(settings), "isolation: ", words) == [mark]
 
 
 def test_hashed_passwords_are_well(settings: Settings) -> None:

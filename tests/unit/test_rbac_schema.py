@@ -1,0 +1,155 @@
+"""The keys of rbac.json: what a file may say, what is wrong with one, and the JSON Schema made from the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
+
+from flansible import rbac, rbac_schema
+from flansible.doctor import schema
+from flansible.errors import ConfigurationError
+
+TOP = Path(__file__).parents[2]
+SOURCE = Path("/etc/f/rbac.json")
+
+
+def text_of(**keys: Any) -> str:
+    return json.dumps({"rbac": [{"user": "dev", "password": "marker-secret", **keys}]})
+
+
+GOOD: list[dict[str, Any]] = [
+    {},
+    {"inventories": ["inv"], "limits": {"running": 1, "queued": 0}},
+    {"role": "viewer"},
+    {"role": "auditor"},
+    {"playbooks": ["**/*.yml", "a/b.yml", "ns.coll.*"]},
+    {"playbooks": []},
+    {"modules": ["ping", "community.general.*"]},
+    {"modules": {"allow": ["ping"]}},
+    {"modules": {"deny": ["shell"]}},
+    {"hosts": ["web1", "web*", "~web[0-9]+:x", "2001:db8::1", "web[1:3]", "all"]},
+    {"become": False, "control_node": True, "git": False},
+    {"paths": ["/srv/keys"], "environment": ["REGION", "_x"]},
+    {"limits": {"forks": 10, "time_limit": 60}},
+]
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"role": "root"}, "rbac[0].role"),
+    ({"role": ["viewer"]}, "rbac[0].role"),
+    ({"playbooks": "a.yml"}, "rbac[0].playbooks"),
+    ({"playbooks": ["/etc/x.yml"]}, "rbac[0].playbooks"),
+    ({"playbooks": ["../x.yml"]}, "rbac[0].playbooks"),
+    ({"playbooks": [""]}, "rbac[0].playbooks"),
+    ({"modules": "ping"}, "rbac[0].modules"),
+    ({"modules": {}}, "rbac[0].modules"),
+    ({"modules": {"allow": ["a"], "deny": ["b"]}}, "rbac[0].modules"),
+    ({"modules": {"permit": ["a"]}}, "rbac[0].modules.permit"),
+    ({"modules": ["ping x"]}, "rbac[0].modules.allow"),
+    ({"hosts": ["a,b"]}, "rbac[0].hosts"),
+    ({"hosts": ["a:b"]}, "rbac[0].hosts"),
+    ({"hosts": ["!a"]}, "rbac[0].hosts"),
+    ({"hosts": ["@file"]}, "rbac[0].hosts"),
+    ({"hosts": ["~("]}, "rbac[0].hosts"),
+    ({"hosts": ["{{ x }}"]}, "rbac[0].hosts"),
+    ({"hosts": [""]}, "rbac[0].hosts"),
+    ({"hosts": "all"}, "rbac[0].hosts"),
+    ({"become": "no"}, "rbac[0].become"),
+    ({"control_node": 1}, "rbac[0].control_node"),
+    ({"git": "yes"}, "rbac[0].git"),
+    ({"paths": ["a,b"]}, "rbac[0].paths"),
+    ({"environment": ["A-B"]}, "rbac[0].environment[0]"),
+    ({"limits": {"forks": 0}}, "rbac[0].limits.forks"),
+    ({"limits": {"time_limit": 0}}, "rbac[0].limits.time_limit"),
+    ({"limits": {"time": 1}}, "rbac[0].limits.time"),
+    ({"Role": "viewer"}, "rbac[0].Role"),
+]
+# What no schema can say: a glob's or a path's inside, and what must not stand together.
+BEYOND_A_SCHEMA = ("playbooks", "hosts", "paths", "modules")
+
+
+@pytest.mark.parametrize("keys", GOOD, ids=str)
+def test_a_good_entry_is_taken_by_the_model_and_by_the_schema(keys: dict[str, Any]) -> None:
+    assert set(rbac.parse(text_of(**keys), SOURCE)) == {"dev"}
+    Draft202012Validator(rbac_schema.schema()).validate(json.loads(text_of(**keys)))
+
+
+@pytest.mark.parametrize(("keys", "key"), BROKEN, ids=str)
+def test_a_faulty_key_is_named(keys: dict[str, Any], key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        rbac.parse(text_of(**keys), SOURCE)
+    assert [fault.key for fault in caught.value.faults] == [key]
+    assert "marker-secret" not in str(caught.value)
+    path = tmp_path / "rbac.json"
+    path.write_text(text_of(**keys))
+    violations = schema.violations(path)
+    assert violations or next(iter(keys)) in BEYOND_A_SCHEMA
+    assert all(key.startswith(fault.key) for fault in violations)
+    assert "marker-secret" not in " ".join(map(str, violations))
+
+
+def test_without_new_keys_nothing_is_taken_away_or_added() -> None:
+    user = rbac.parse(text_of(inventories=["inv"]), SOURCE)["dev"]
+    expected = rbac.User("dev", "marker-secret", (Path("/etc/f/inv"),))
+    assert user == expected
+
+
+def test_all_faults_of_all_kinds_are_told_at_once() -> None:
+    entries = [
+        {"user": "a", "password": "x", "role": "king", "hosts": ["a b"]},
+        {"user": "a", "password": "x"},
+        {"user": "admin", "password": "x", "role": "viewer", "limits": {"forks": 1, "running": 1}},
+    ]
+    with pytest.raises(ConfigurationError) as caught:
+        rbac.parse(json.dumps({"rbac": entries}), SOURCE)
+    keys = [fault.key for fault in caught.value.faults]
+    assert keys == ["rbac[0].role", "rbac[0].hosts", "rbac[1].user", "rbac[2].role", "rbac[2].limits.forks"]
+
+
+@pytest.mark.parametrize("key", sorted(rbac_schema.UserEntry.model_fields))
+def test_admin_is_never_limited_and_a_file_that_says_so_is_faulty(key: str) -> None:
+    values: dict[str, Any] = {
+        **{"inventories": ["inv"], "limits": {"running": 1, "queued": 1}, "role": "operator", "playbooks": ["**"]},
+        **{"modules": ["*"], "hosts": ["all"], "become": True, "control_node": True, "git": True, "paths": ["p"]},
+        "environment": ["X"],
+    }
+    entry = {"user": "admin", "password": "x"} | ({key: values[key]} if key in values else {})
+    if key in ("user", "password", "inventories", "limits"):
+        assert rbac.parse(json.dumps({"rbac": [entry]}), SOURCE)["admin"].is_admin
+        return
+    with pytest.raises(ConfigurationError, match="admin has all rights") as caught:
+        rbac.parse(json.dumps({"rbac": [entry]}), SOURCE)
+    assert [fault.key for fault in caught.value.faults] == [f"rbac[0].{key}"]
+
+
+def test_a_file_may_name_its_schema() -> None:
+    document = {"$schema": "docs/rbac.schema.json", **json.loads(text_of())}
+    assert "dev" in rbac.parse(json.dumps(document), SOURCE)
+    with pytest.raises(ConfigurationError):
+        rbac.parse(json.dumps(document | {"schema": "x"}), SOURCE)
+
+
+def test_the_published_schema_is_the_models() -> None:
+    published = json.loads((TOP / "docs/rbac.schema.json").read_text(encoding="utf-8"))
+    how = "renew it: python -m flansible.rbac_schema > docs/rbac.schema.json"
+    assert published == rbac_schema.schema(), how
+
+
+def test_the_schema_is_one_and_describes_each_key() -> None:
+    made = rbac_schema.schema()
+    Draft202012Validator.check_schema(made)
+    for model in (made, *made["$defs"].values()):
+        for name, key in model.get("properties", {}).items():
+            assert key.get("description"), name
+    sample = json.loads((TOP / "rbac.json").read_text(encoding="utf-8"))
+    Draft202012Validator(made).validate(sample)
+    assert (TOP / sample["$schema"]).is_file()
+
+
+def test_the_schema_is_served_to_everybody(anybody: FlaskClient) -> None:
+    reply = anybody.get("/api/rbac.schema.json")
+    assert (reply.status_code, reply.mimetype) == (200, "application/schema+json")
+    assert json.loads(reply.get_data()) == rbac_schema.schema()
