@@ -46,7 +46,9 @@ OWN_LAW = {
     "reaper": ("celery_app", "errors", "models", "processes", "store"),
     "celery_app": ("config", "errors"),
     "command": ("models",),
-    "rbac": ("config", "errors"),
+    "files": ("errors",),
+    "rbac": ("config", "errors", "files"),
+    "tokens": ("errors", "files"),
     "authorization": ("command", "config", "errors", "models", "rbac", "variables"),
 }
 
