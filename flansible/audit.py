@@ -7,7 +7,7 @@ also put back an older log together with its older head goes unnoticed by both f
 that, and a process that has written more than such a head knows says so in its next line.
 
 Several processes write: each takes a lock on the head, appends with one write() and notes that in the head. Nothing is
-synced to the disk, so that a line takes some 30 µs; a machine that loses power may lose its last seconds of lines, and
+synced to the disk, so that a line takes some 60 µs; a machine that loses power may lose its last seconds of lines, and
 `flansible audit verify` then says that they are missing. Called by the web processes and the commands.
 """
 
