@@ -39,6 +39,11 @@ class Verified:
     def count(self) -> int:
         return self.last - self.first + 1 if self.last else 0
 
+    def __str__(self) -> str:
+        which = f", {self.first} to {self.last}" if self.last else ""
+        torn = f"; {self.torn} half lines of a crash or a full disk, owned up to" if self.torn else ""
+        return f"{self.count} records{which}, none missing or changed{torn}"
+
 
 @dataclass
 class _Walk:

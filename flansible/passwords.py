@@ -19,19 +19,30 @@ ADVICE = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_t
 
 def set_password(path: Path, user: str, password: str, inventories: tuple[str, ...] = ()) -> bool:
     """Store a scrypt hash for `user`; True when the user is new. Changes nothing when it raises ConfigurationError."""
+    text, is_new = _changed(path, user, generate_password_hash(password), inventories)
+    files.replace(path, text)
+    return is_new
+
+
+def check(path: Path, user: str, inventories: tuple[str, ...] = ()) -> None:
+    """Raises ConfigurationError when there could be no such user."""
+    _changed(path, user, "any", inventories)
+
+
+def _changed(path: Path, user: str, hashed: str, inventories: tuple[str, ...]) -> tuple[str, bool]:
+    """What the file is to say, and whether the user is new in it."""
     document = _read(path)
     entry = next((item for item in document["rbac"] if item["user"] == user), None)
-    added = entry is None
+    is_new = entry is None
     if entry is None:
         entry = {"user": user, "password": "", "inventories": []}
         document["rbac"].append(entry)
-    entry["password"] = generate_password_hash(password)
+    entry["password"] = hashed
     if inventories:
         entry["inventories"] = [os.path.abspath(path) for path in inventories]
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     rbac.parse(text, path)
-    files.replace(path, text)
-    return added
+    return text, is_new
 
 
 def create_default(path: Path) -> None:
