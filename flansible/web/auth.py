@@ -24,7 +24,7 @@ from flansible.web.services import services
 log = logging.getLogger(__name__)
 
 # One text for all that can be wrong: which users and tokens there are is nobody's business.
-_ADVICE = "Give a user and password of rbac.json by HTTP Basic, as curl -u does, or a token as Authorization: Bearer."
+_ADVICE = "Give a user and password by HTTP Basic, as curl -u does, or a token as Authorization: Bearer."
 _READING = ("GET", "HEAD")
 
 _basic = HTTPBasicAuth()
