@@ -74,10 +74,10 @@ def _address(value: str) -> str:
     return value
 
 
-def _function(value: str | None) -> str | None:
+def _function(value: str) -> str:
     if value and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", value):
         raise ValueError("must be package.module:function")
-    return value or None
+    return value
 
 
 ListenAddress = Annotated[str, AfterValidator(_address)]
@@ -122,8 +122,8 @@ class Settings(BaseModel):
         "Web servers and workers on several machines need the same one.",
     )
     token_file: Path = Field(Path(".flansible/tokens.json"), description="API tokens, hashed: see `flansible token`.")
-    login_function: Annotated[str | None, AfterValidator(_function)] = Field(
-        None, description="`package.module:function` that may say who is asking, by the headers of a request."
+    login_function: Annotated[str, AfterValidator(_function)] = Field(
+        "", description="`package.module:function` that may say who is asking, by the headers of a request."
     )
     login_failures: int = Field(
         10,

@@ -48,9 +48,9 @@ class LoginRequest:
 LoginFunction = Callable[[LoginRequest], str | None]
 
 
-def load(name: str | None) -> LoginFunction | None:
-    """The function of the setting; None without one. Raises ConfigurationError."""
-    if name is None:
+def load(name: str) -> LoginFunction | None:
+    """The function of the setting; None for an empty one. Raises ConfigurationError."""
+    if not name:
         return None
     module_name, _, function_name = name.partition(":")
     try:
