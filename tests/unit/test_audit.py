@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import json
 import multiprocessing
 import os
 import stat
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -249,6 +251,36 @@ def test_a_full_disk_leaves_no_half_line(log: Audit, monkeypatch: pytest.MonkeyP
     assert verify(log) == Verified(1, 2, 0)
     fill(log, 1)
     assert verify(log) == Verified(1, 3, 0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place], capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"a disk of its own cannot be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_that_is_really_full_stops_the_log_at_a_whole_line_and_it_goes_on_when_there_is_space(
+    small_disk: Path,
+) -> None:
+    log = Audit(small_disk / "audit.log", small_disk / "secret.key")
+    fill(log, 2)
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 1024)
+    with pytest.raises(AuditUnavailable):
+        fill(log, 100)
+    key = audit_check.read_key(small_disk / "secret.key")
+    stopped = audit_check.verify([log.path], log.path, key)
+    assert isinstance(stopped, Verified) and stopped.torn == 0 and stopped.last >= 2
+    ballast.unlink()
+    fill(log, 3)
+    assert audit_check.verify([log.path], log.path, key) == Verified(1, stopped.last + 3, 0)
 
 
 def test_a_log_that_cannot_be_written_is_said_and_a_note_goes_on(log: Audit, caplog: pytest.LogCaptureFixture) -> None:
