@@ -13,6 +13,7 @@ it is sent again, and still nothing is ever started twice.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -36,6 +37,7 @@ _SUBMIT_PATHS: dict[str, str] = {
 _NOT_FLANSIBLE = "unexpected_reply"
 _IN_FLIGHT = "idempotency_key_in_flight"
 _IN_PROGRESS = "PROGRESS"
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 _LONG_POLL_SECONDS = 20  # well within an answer's time
 _POLL_SECONDS = 0.5  # between ranges of output, while there is no place to follow it
@@ -78,7 +80,7 @@ class Client:
         try:
             auth = _TokenAuth(token) if token else httpx.BasicAuth(user, password)
         except UnicodeEncodeError:
-            raise OptionError("the user, the password or the token is not text that can be sent") from None
+            raise OptionError("the user or the password is not UTF-8 text") from None
         self.url = url.rstrip("/")
         self._user = "" if token else user
         self._patience_seconds = patience_seconds
@@ -383,7 +385,10 @@ class Client:
 
 class _TokenAuth(httpx.Auth):
     def __init__(self, token: str) -> None:
-        self._header = f"Bearer {token}".encode("ascii").decode()
+        # What cannot be in a header would be refused further down, in words that show it.
+        if not _TOKEN.fullmatch(token):
+            raise OptionError("the token is not one word of ASCII characters")
+        self._header = f"Bearer {token}"
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         request.headers["Authorization"] = self._header

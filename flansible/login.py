@@ -88,7 +88,7 @@ def _token(given: Given, environ: Mapping[str, str], kept: Mapping[str, str]) ->
         return _from_file("--api-token-file", given.token_file)
     if given.user or given.password_file:
         return None
-    if token := environ.get("FLANSIBLE_TOKEN"):
+    if token := environ.get("FLANSIBLE_TOKEN", "").strip():
         return token
     return None if environ.get("FLANSIBLE_USER") or environ.get("FLANSIBLE_PASSWORD") else kept.get("token")
 

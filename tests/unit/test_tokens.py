@@ -227,3 +227,14 @@ def test_no_token_is_made_when_the_audit_log_cannot_be_written(config: str, tmp_
     with pytest.raises(Exception, match="cannot be written"):
         command(config, "token", "create", "dev")
     assert not (tmp_path / ".flansible/tokens.json").exists()
+
+
+def test_a_password_that_is_set_is_told_without_the_password(config: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["passwd", "--config", config, "ops"], input="marker-secret\n")
+    assert done.exit_code == 0, done.output
+    [line] = [json.loads(line) for line in (tmp_path / ".flansible/audit.log").read_text().splitlines()]
+    assert (line["event"], line["what"]) == ("password_set", "of ops")
+    assert "marker-secret" not in json.dumps(line)
+    with pytest.raises(ConfigurationError):
+        CliRunner().invoke(cli, ["passwd", "--config", config, "a:b"], input="x\n", catch_exceptions=False)
+    assert len((tmp_path / ".flansible/audit.log").read_text().splitlines()) == 1, "what was refused was not set"
