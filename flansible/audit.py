@@ -14,6 +14,7 @@ synced to the disk, so that a line takes some 60 µs; a machine that loses power
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hmac
 import json
@@ -193,18 +194,23 @@ class _Writer:
         found = chain.read_head(os.pread(head_file, _HEAD_BYTES, 0))
         self._is_lost = found is None
         self.head = found or Head()
+        self._lead = b""  # ends a line that somebody else has left without its end
         self._take_up()
 
     def add(self, record: dict[str, Any]) -> bytes:
+        """Raises OSError, and then log and head are as they were."""
         line, mac = self._chain.line(record, self.head.seq + 1, self.head.mac)
         status = os.fstat(self._file)
-        written = os.write(self._file, line)
-        if written < len(line):
-            # The disk is full: half a line would look like a forged one.
+        size = status.st_size + len(self._lead + line)
+        head = Head(self.head.seq + 1, mac, status.st_ino, size)
+        try:
+            # A full disk takes half a line, which would look like a forged one.
+            _require_whole(os.write(self._file, self._lead + line), len(self._lead + line))
+            _require_whole(os.pwrite(self._head_file, self._chain.head(head), 0), _HEAD_BYTES)
+        except OSError:
             os.ftruncate(self._file, status.st_size)
-            raise OSError("no space for a whole line")
-        self.head = Head(self.head.seq + 1, mac, status.st_ino, status.st_size + written)
-        os.pwrite(self._head_file, self._chain.head(self.head), 0)
+            raise
+        self.head, self._lead = head, b""
         return line
 
     def _take_up(self) -> None:
@@ -216,8 +222,9 @@ class _Writer:
         status = os.fstat(self._file)
         known = min(self.head.size, status.st_size) if status.st_ino == self.head.inode else 0
         rest = os.pread(self._file, _REST_BYTES, known)
+        if status.st_size and os.pread(self._file, 1, status.st_size - 1) != b"\n":
+            self._lead = b"\n"
         if self._is_lost:
-            self._end_line(status.st_size)
             if status.st_size:
                 self.add({"time": _now(), "event": HEAD_LOST, "what": "the head is gone, or of another key"})
             return
@@ -229,14 +236,14 @@ class _Writer:
             known += len(line) + 1
             self.head = Head(link.seq, link.mac, status.st_ino, known)
             rest = after
-        self._end_line(status.st_size)
         if rest and b"\n" not in rest:
             what = f"the line before this one was not written whole; sha256 {sha256(rest).hexdigest()}"
             self.add({"time": _now(), "event": TORN, "what": what})
 
-    def _end_line(self, size: int) -> None:
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            os.write(self._file, b"\n")
+
+def _require_whole(written: int, expected: int) -> None:
+    if written < expected:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def head_path(path: Path) -> Path:

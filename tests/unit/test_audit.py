@@ -231,6 +231,21 @@ def test_half_a_line_of_a_crash_stays_and_the_next_line_says_so(log: Audit) -> N
     assert wrong(log).line == 3, "another half line than the one that was owned up to"
 
 
+def test_half_a_line_is_owned_up_to_even_when_the_disk_was_still_full_at_first(
+    log: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(log, 2)
+    with log.path.open("ab") as file:
+        file.write(b'{"time": "2026-')
+    whole = os.write
+    monkeypatch.setattr(audit.os, "write", lambda file, data: whole(file, data[:1]))
+    with pytest.raises(AuditUnavailable):
+        log.write(Event("submission"))
+    monkeypatch.undo()
+    fill(log, 1)
+    assert verify(log) == Verified(1, 4, 1)
+
+
 def test_a_line_whose_writer_died_before_it_told_the_head_is_kept(log: Audit) -> None:
     fill(log, 2)
     head = head_path(log.path).read_bytes()
@@ -245,7 +260,11 @@ def test_a_full_disk_leaves_no_half_line(log: Audit, monkeypatch: pytest.MonkeyP
     fill(log, 2)
     whole = os.write
     monkeypatch.setattr(audit.os, "write", lambda file, data: whole(file, data[:20]))
-    with pytest.raises(AuditUnavailable, match="no space"):
+    with pytest.raises(AuditUnavailable, match="No space"):
+        log.write(Event("submission"))
+    monkeypatch.undo()
+    monkeypatch.setattr(audit.os, "pwrite", lambda file, data, offset: 20)
+    with pytest.raises(AuditUnavailable, match="No space"):
         log.write(Event("submission"))
     monkeypatch.undo()
     assert verify(log) == Verified(1, 2, 0)
