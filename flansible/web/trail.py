@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -25,7 +25,7 @@ def request_id() -> str:
     """This request's: the client's own where it can stand in a log, else a new one."""
     if "request_id" not in g:
         given = request.headers.get(REQUEST_ID, "")
-        g.request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        g.request_id = given if _ID.fullmatch(given) else secrets.token_hex(16)
     return str(g.request_id)
 
 
@@ -65,8 +65,7 @@ def login_locked(user: str) -> None:
 
 def _finish(response: Response) -> Response:
     response.headers[REQUEST_ID] = request_id()
-    code = g.get("error_code")
-    if code is not None and _is_refusal(response.status_code, code):
+    if response.status_code >= 400 and _is_refusal(response.status_code, code := g.get("error_code", "")):
         sparingly(g.trail_user, event("refusal", outcome=str(response.status_code), code=code))
     return response
 
