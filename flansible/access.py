@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from flansible import passwords, rbac, tokens
@@ -22,8 +25,8 @@ def create_token(settings: Settings, user: str, scope: Scope, expires: datetime 
     made = tokens.make(user, scope, expires, datetime.now(UTC))
     until = _shown(expires) if expires else "never"
     # Before it is there: a token that no line tells of would be one that nobody looks for.
-    _audit(settings).write(_event("token_created", f"for {user}, scope {scope}, expires {until}", made.token.id))
-    tokens.add(settings.token_file, made.token)
+    with _told(settings, _event("token_created", f"for {user}, scope {scope}, expires {until}", made.token.id)):
+        tokens.add(settings.token_file, made.token)
     return made
 
 
@@ -51,8 +54,20 @@ def list_tokens(settings: Settings, user: str | None) -> list[str]:
 def set_password(settings: Settings, user: str, password: str, inventories: tuple[str, ...]) -> bool:
     """True when the user is new. Raises ConfigurationError, and AuditUnavailable; then nothing has changed."""
     passwords.check(settings.rbac_file, user, inventories)
-    _audit(settings).write(_event("password_set", f"of {user}"))
-    return passwords.set_password(settings.rbac_file, user, password, inventories)
+    with _told(settings, _event("password_set", f"of {user}")):
+        return passwords.set_password(settings.rbac_file, user, password, inventories)
+
+
+@contextmanager
+def _told(settings: Settings, event: Event) -> Iterator[None]:
+    """Told before it is done, and once more should it fail. Raises AuditUnavailable, and then it is not done."""
+    audit = _audit(settings)
+    audit.write(event)
+    try:
+        yield
+    except ConfigurationError:
+        audit.note(replace(event, outcome="failed"))
+        raise
 
 
 def _audit(settings: Settings) -> Audit:

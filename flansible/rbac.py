@@ -231,7 +231,7 @@ class RbacFile:
             self._verified = set()
             self.fault = None
             log.info("%s changed and was read again: %d users", self.path, len(self._users))
-            self._on_change(f"{self.path.name}: {len(self._users)} users", True)
+            self._on_change(f"{len(self._users)} users", True)
         except ConfigurationError as error:
             # Remember the broken version's stamp, so that it is logged once and read again only when edited.
             self._stamp, self.fault = stamp, str(error)

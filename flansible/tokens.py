@@ -173,7 +173,7 @@ class TokenFile:
 
     def _tell(self, what: str, is_good: bool) -> None:
         log.log(logging.INFO if is_good else logging.ERROR, "%s was read again: %s", self._path, what)
-        self._on_change(f"{self._path.name}: {what}", is_good)
+        self._on_change(what, is_good)
 
 
 _NOBODYS = sha256(b"").hexdigest()

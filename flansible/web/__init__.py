@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response
@@ -81,7 +83,8 @@ def create_app(settings: Settings) -> Flask:
 def _services(settings: Settings) -> Services:
     audit = Audit(settings.audit_file, settings.secret_key_file, _STANDARD_OUTPUT if settings.audit_stdout else None)
 
-    def tell(what: str, is_good: bool) -> None:
+    def tell(path: Path, what: str, is_good: bool) -> None:
+        what = f"{path.name} {_digest_of(path, audit)}: {what}"
         audit.note(Event("configuration", what=what, outcome="in force" if is_good else "refused"))
 
     store = Store(
@@ -92,15 +95,23 @@ def _services(settings: Settings) -> Services:
     most = settings.login_failures
     return Services(
         settings=settings,
-        rbac=RbacFile(settings.rbac_file, tell),
+        rbac=RbacFile(settings.rbac_file, partial(tell, settings.rbac_file)),
         store=store,
         sealer=Sealer(settings.secret_key_file),
-        tokens=TokenFile(settings.token_file, tell),
+        tokens=TokenFile(settings.token_file, partial(tell, settings.token_file)),
         login_function=login_function.load(settings.login_function),
         doors=Doors(store, LoginLimits(of_both=most, of_user=5 * most, of_address=10 * most)),
         audit=audit,
         thrift=Thrift(),
     )
+
+
+def _digest_of(path: Path, audit: Audit) -> str:
+    """By which two versions of a file can be told apart."""
+    try:
+        return audit.digest(path.read_bytes())
+    except (OSError, ConfigurationError):
+        return "(unread)"
 
 
 def _tell_of_start(services: Services) -> None:
@@ -109,7 +120,7 @@ def _tell_of_start(services: Services) -> None:
     try:
         digests = [
             f"settings {audit.digest(settings.model_dump_json().encode())}",
-            f"rbac {audit.digest(settings.rbac_file.read_bytes())}",
+            f"rbac {_digest_of(settings.rbac_file, audit)}",
         ]
         audit.write(Event("service_start", what=f"flansible {__version__}: {', '.join(digests)}", outcome="in force"))
     except AuditUnavailable as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import replace
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -49,7 +50,7 @@ def sparingly(who: str, found: Event) -> None:
     """Tell what a stranger, or a user without the right, can make happen as often as they like."""
     omitted = services().thrift.omitted(who)
     if omitted is not None:
-        services().audit.note(Event(**{**vars(found), "omitted": omitted}))
+        services().audit.note(replace(found, omitted=omitted))
 
 
 def login_failed(user: str, by: str) -> None:

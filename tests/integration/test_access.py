@@ -348,7 +348,34 @@ def test_a_login_function_that_cannot_be_had_stops_the_start(make_site: Callable
         make_site(login_function=name)
 
 
+def test_the_example_of_the_documentation_works(
+    make_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/login.md").read_text()
+    example = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "proxy.secret").write_text("between us\n")
+    (tmp_path / "documented_login.py").write_text(example.replace("/etc/flansible/", f"{tmp_path}/"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    client = make_site(login_function="documented_login:who").client()
+    login = {"X-Remote-User": "dev", "X-Proxy-Secret": "between us"}
+    assert client.get(TASKS, headers=login).status_code == 200
+    assert client.get(TASKS, headers={**login, "X-Proxy-Secret": "guess"}).status_code == 401
+    assert client.get(TASKS, headers={"X-Remote-User": "dev"}).status_code == 401
+    del sys.modules["documented_login"]
+
+
 # The audit log
+
+
+def test_the_lines_are_on_standard_output_too(
+    make_site: Callable[..., Site], capfd: pytest.CaptureFixture[str]
+) -> None:
+    silent, speaking = make_site(), make_site(audit_stdout=True)
+    for site in (silent, speaking):
+        site.client().post(COMMAND, json=PING, auth=ADMIN)
+    said = capfd.readouterr().out.splitlines()
+    lines = [json.dumps(line) for line in speaking.log("service_start", "submission")]
+    assert said == [lines[1], lines[3]], "the starts of both, then what each was asked"
 
 
 def test_the_log_says_who_did_what(site: Site) -> None:
@@ -439,9 +466,9 @@ def test_changed_files_are_told(site: Site) -> None:
     site.get(ADMIN)
     text = site.token()
     site.bearer(text)
-    told = [(line["outcome"], line["what"].partition(":")[0]) for line in site.log("configuration")]
+    told = [(line["outcome"], line["what"].partition(" ")[0]) for line in site.log("configuration")]
     assert told[0] == ("in force", "rbac.json")
-    assert told[1][0] == "refused" and told[2] == ("in force", "tokens.json")
+    assert told[1] == ("refused", "rbac.json") and told[2] == ("in force", "tokens.json")
 
 
 def test_no_secret_is_in_the_log_in_redis_or_in_any_file(
