@@ -11,6 +11,7 @@ import os
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -342,3 +343,27 @@ def test_many_processes_and_threads_keep_one_chain(path: Path) -> None:
         assert writer.exitcode == 0
     log = Audit(path, path.parent / "secret.key")
     assert verify(log) == Verified(1, 800, 0)
+
+
+def _without_end(path: Path) -> None:
+    log = Audit(path, path.parent / "secret.key")
+    while True:
+        log.write(Event("submission", user="dev"))
+
+
+def test_writers_that_are_killed_at_any_moment_leave_a_chain_that_holds(path: Path) -> None:
+    log = Audit(path, path.parent / "secret.key")
+    log.write(Event("service_start"))
+    context = multiprocessing.get_context("fork")
+    for number in range(20):
+        writers = [context.Process(target=_without_end, args=(path,)) for _ in range(2)]
+        for writer in writers:
+            writer.start()
+        time.sleep(0.02 + number / 1000)
+        for writer in writers:
+            writer.kill()
+            writer.join(20)
+            writer.close()
+    log.write(Event("service_start"))
+    found = verify(log)
+    assert isinstance(found, Verified) and found.count > 20, found
