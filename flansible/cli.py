@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from flansible.config import Settings
     from flansible.login import Login
     from flansible.replies import Format
+    from flansible.tokens import Scope
 
 _config_option = click.option(
     "--config",
@@ -35,6 +37,7 @@ _LOGIN_OPTIONS = (
         "FILE",
         "File with the password; default: $FLANSIBLE_PASSWORD, client.ini, else a terminal is asked.",
     ),
+    ("--api-token-file", "FILE", "File with a token, in place of both; default: $FLANSIBLE_TOKEN, client.ini."),
 )
 
 
@@ -117,7 +120,7 @@ def flower(config_file: str | None) -> None:
 def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> None:
     """Set USER's password in rbac.json, hashed; adds USER when new. Reads it from standard input or asks for it."""
     settings = _settings(config_file)
-    from flansible import passwords
+    from flansible import access
 
     if sys.stdin.isatty():
         password = click.prompt("New password", hide_input=True, confirmation_prompt=True)
@@ -125,11 +128,88 @@ def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> 
         password = sys.stdin.readline().rstrip("\r\n")
     if not password:
         _fail("The password must not be empty.")
-    try:
-        added = passwords.set_password(settings.rbac_file, user, password, inventories)
-    except ConfigurationError as error:
-        _fail(str(error))
+    added = access.set_password(settings, user, password, inventories)
     click.echo(f"{'Added' if added else 'Changed'} {user} in {settings.rbac_file}")
+
+
+@cli.group()
+def token() -> None:
+    """Make, list and revoke API tokens."""
+
+
+@token.command("create")
+@_config_option
+@click.argument("user")
+@click.option(
+    "--expires", default="90d", show_default=True, metavar="WHEN", help="30d, 12h, 2027-01-31 (UTC) or never."
+)
+@click.option(
+    "--scope", type=click.Choice(["read", "run"]), default="run", show_default=True, help="read: only to ask."
+)
+def create_token(config_file: str | None, user: str, expires: str, scope: Scope) -> None:
+    """Make a token for USER of rbac.json and print it, this once."""
+    settings = _settings(config_file)
+    from flansible import access, tokens
+
+    try:
+        until = tokens.moment_of(expires, datetime.now(UTC))
+    except (ValueError, OverflowError):
+        raise click.UsageError("--expires takes never, 30d, 12h, 90m, or a date to come as 2027-01-31") from None
+    made = access.create_token(settings, user, scope, until)
+    click.echo(made.text)
+    click.echo(f"Token {made.token.id} for {user}; it is shown only now", err=True)
+
+
+@token.command("list")
+@_config_option
+@click.argument("user", required=False)
+def list_tokens(config_file: str | None, user: str | None) -> None:
+    """List the tokens, of USER alone or all."""
+    settings = _settings(config_file)
+    from flansible import access
+
+    for line in access.list_tokens(settings, user):
+        click.echo(line)
+
+
+@token.command("revoke")
+@_config_option
+@click.argument("token_id", metavar="ID")
+def revoke_token(config_file: str | None, token_id: str) -> None:
+    """Take the token ID out of force, with the next request."""
+    settings = _settings(config_file)
+    from flansible import access
+
+    gone = access.revoke_token(settings, token_id)
+    if gone is None:
+        click.echo(f"There is no token {token_id}", err=True)
+        sys.exit(1)
+    click.echo(f"Revoked {gone.id} of {gone.user}")
+
+
+@cli.group()
+def audit() -> None:
+    """Look after the audit log."""
+
+
+@audit.command("verify")
+@_config_option
+@click.option("--partial", is_flag=True, help="The log's first files are not kept any more: begin at any record.")
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+def verify_audit(config_file: str | None, partial: bool, files: tuple[str, ...]) -> None:
+    """Check that the log is what was written. FILE: its files, oldest first; default: audit_file."""
+    settings = _settings(config_file)
+    from pathlib import Path
+
+    from flansible import audit_check
+
+    paths = [Path(name) for name in files] or [settings.audit_file]
+    key = audit_check.read_key(settings.secret_key_file)
+    found = audit_check.verify(paths, settings.audit_file, key, partial)
+    if isinstance(found, audit_check.Wrong):
+        click.echo(str(found), err=True)
+        sys.exit(1)
+    click.echo(str(found))
 
 
 @cli.command()
@@ -266,7 +346,7 @@ def _login() -> Login:
     from flansible.login import Given, find
 
     given = click.get_current_context().obj
-    return find(Given(given["url"], given["api_user"], given["api_password_file"]))
+    return find(Given(given["url"], given["api_user"], given["api_password_file"], given["api_token_file"]))
 
 
 def _settings(config_file: str | None) -> Settings:

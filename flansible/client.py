@@ -13,11 +13,12 @@ it is sent again, and still nothing is ever started twice.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, cast
@@ -36,6 +37,7 @@ _SUBMIT_PATHS: dict[str, str] = {
 _NOT_FLANSIBLE = "unexpected_reply"
 _IN_FLIGHT = "idempotency_key_in_flight"
 _IN_PROGRESS = "PROGRESS"
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 _LONG_POLL_SECONDS = 20  # well within an answer's time
 _POLL_SECONDS = 0.5  # between ranges of output, while there is no place to follow it
@@ -61,24 +63,26 @@ class Client:
     def __init__(
         self,
         url: str,
-        user: str,
-        password: str,
+        user: str = "",
+        password: str = "",
         *,
+        token: str = "",
         timeout_seconds: float = 30.0,
         patience_seconds: float = 120.0,
         verify: bool | ssl.SSLContext = True,
     ) -> None:
-        """url: where the service is, such as `http://127.0.0.1:3000`; timeout_seconds: for each answer;
-        patience_seconds: how long `wait` and `follow` keep trying while the service does not answer;
-        verify: False takes any TLS certificate, a context decides itself. Raises OptionError for what is no URL.
+        """url: where the service is, such as `http://127.0.0.1:3000`; token: in place of user and password;
+        timeout_seconds: for each answer; patience_seconds: how long `wait` and `follow` keep trying while the service
+        does not answer; verify: False takes any TLS certificate, a context decides itself. Raises OptionError for what
+        is no URL.
         """
         is_tls = url_scheme(url) == "https"
         try:
-            auth = httpx.BasicAuth(user, password)
+            auth = _TokenAuth(token) if token else httpx.BasicAuth(user, password)
         except UnicodeEncodeError:
             raise OptionError("the user or the password is not UTF-8 text") from None
         self.url = url.rstrip("/")
-        self._user = user
+        self._user = "" if token else user
         self._patience_seconds = patience_seconds
         self._http = httpx.Client(
             base_url=self.url,
@@ -369,13 +373,26 @@ class Client:
         except (ValueError, KeyError, TypeError):
             raise self._not_flansible(reply) from None
         if reply.status_code == 401:
-            message = f"{self.url} does not take this password for the user {self._user}"
+            what = f"password for the user {self._user}" if self._user else "token"
+            message = f"{self.url} does not take this {what}"
         raise _refused(reply, message, code, errors)
 
     def _not_flansible(self, reply: httpx.Response) -> ServiceRefused:
         said = f"{reply.status_code} {reply.reason_phrase}".strip()
         leads = f", which leads to {reply.headers['Location']}" if reply.has_redirect_location else ""
         return _refused(reply, f"{self.url} answers {said}{leads}, and not as Flansible does", _NOT_FLANSIBLE, [])
+
+
+class _TokenAuth(httpx.Auth):
+    def __init__(self, token: str) -> None:
+        # What cannot be in a header would be refused further down, in words that show it.
+        if not _TOKEN.fullmatch(token):
+            raise OptionError("the token is not one word of ASCII characters")
+        self._header = f"Bearer {token}"
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = self._header
+        yield request
 
 
 class _Patience:

@@ -26,7 +26,9 @@ EMBEDDED = "embedded"
 SECTION = "Default"
 VARIABLE_PREFIX = "FLANSIBLE_"
 # Variables that start with the prefix and are not settings of the service.
-OTHER_VARIABLES = frozenset({"FLANSIBLE_CONFIG", "FLANSIBLE_URL", "FLANSIBLE_USER", "FLANSIBLE_PASSWORD"})
+OTHER_VARIABLES = frozenset(
+    {"FLANSIBLE_CONFIG", "FLANSIBLE_URL", "FLANSIBLE_USER", "FLANSIBLE_PASSWORD", "FLANSIBLE_TOKEN"}
+)
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108
 _MAX_MASTERS_PATH_BYTES = 56  # what ssh_masters and ssh append to it is up to 50 bytes
 # ssh and Ansible expand ~ $ and % in the path of a master's socket, and take quotes and spaces apart.
@@ -72,6 +74,12 @@ def _address(value: str) -> str:
     return value
 
 
+def _function(value: str) -> str:
+    if value and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", value):
+        raise ValueError("must be package.module:function")
+    return value
+
+
 ListenAddress = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -113,6 +121,20 @@ class Settings(BaseModel):
         description="Key that seals passwords while they wait for their run; made when first needed. "
         "Web servers and workers on several machines need the same one.",
     )
+    token_file: Path = Field(Path(".flansible/tokens.json"), description="API tokens, hashed: see `flansible token`.")
+    login_function: Annotated[str, AfterValidator(_function)] = Field(
+        "", description="`package.module:function` that may say who is asking, by the headers of a request."
+    )
+    login_failures: int = Field(
+        10,
+        ge=0,
+        description="Wrong passwords for one user from one address within five minutes; above it 429. Five times as "
+        "many for one user from anywhere, ten times as many from one address. 0: any number.",
+    )
+    audit_file: Path = Field(
+        Path(".flansible/audit.log"), description="Who did what, a JSON line each: see `flansible audit`."
+    )
+    audit_stdout: bool = Field(True, description="Write these lines to the web server's standard output as well.")
     worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs one worker carries side by side.")
     web_workers: int = Field(2, ge=1, le=64, description="Processes of the web server.")
     web_threads: int = Field(16, ge=1, le=256, description="Threads of each web process.")
@@ -226,7 +248,7 @@ class Settings(BaseModel):
 
 # What an operator can set: the fields above less the two that say where they came from.
 KEYS = tuple(name for name, field in Settings.model_fields.items() if not field.exclude)
-_PATH_KEYS = ("playbook_root", "rbac_file", "data_dir", "secret_key_file")
+_PATH_KEYS = ("playbook_root", "rbac_file", "data_dir", "secret_key_file", "token_file", "audit_file")
 
 
 def is_loopback(address: str) -> bool:

@@ -10,6 +10,7 @@
     ├── StoreUnavailable          Redis does not answer (translated in store)
     ├── BrokerUnavailable         the Celery broker does not answer (translated in celery_app)
     ├── IllegalMove               a task was asked to go from one state to another that is not legal
+    ├── AuditUnavailable          the audit log cannot be written; what must be in it is refused
     ├── SealError                 secrets cannot be sealed or opened: the key is missing or another one
     ├── WireError                 a frame between supervisor and runner is broken or too large
     ├── RunnerError               the fork server cannot start or a run cannot be started in it
@@ -139,6 +140,10 @@ class BrokerUnavailable(FlansibleError):
 
 class IllegalMove(FlansibleError):
     """The record is no longer in a state from which the asked-for move is legal."""
+
+
+class AuditUnavailable(FlansibleError):
+    """The audit log cannot be written: the disk is full, or its files are not to be had."""
 
 
 class SealError(FlansibleError):

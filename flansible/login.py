@@ -1,7 +1,9 @@
-"""Where the client commands find the service, the user and the password.
+"""Where the client commands find the service, and the user and password or the token.
 
-For each: the option, then FLANSIBLE_URL, FLANSIBLE_USER and FLANSIBLE_PASSWORD, then ~/.config/flansible/client.ini. A
-password is never an option, because everybody on a machine can read command lines; without any, a terminal is asked.
+For each: the option, then FLANSIBLE_URL, FLANSIBLE_USER, FLANSIBLE_PASSWORD and FLANSIBLE_TOKEN, then
+~/.config/flansible/client.ini. Whichever of these is the first to name a token or a user decides which of both it is; a
+token goes before a user beside it. Neither token nor password is ever an option, because everybody on a machine can
+read command lines; without a password a terminal is asked.
 """
 
 from __future__ import annotations
@@ -22,25 +24,27 @@ from flansible.errors import OptionError
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 SECTION = "client"
-KEYS = ("url", "user", "password")
+KEYS = ("url", "user", "password", "token")
 
 
 @dataclass(frozen=True)
 class Given:
-    """The options that say where to go and as whom; `password_file`: a file whose first line is the password."""
+    """The options that say where to go and as whom; the first line of `password_file` or `token_file` is it."""
 
     url: str | None = None
     user: str | None = None
     password_file: str | None = None
+    token_file: str | None = None
 
 
 @dataclass(frozen=True)
 class Login:
-    """A service, and a user of it."""
+    """A service, and a user of it or a token; with a token, user and password are empty."""
 
     url: str
     user: str
     password: str = field(repr=False)
+    token: str = field(default="", repr=False)
 
     @property
     def is_here(self) -> bool:
@@ -52,7 +56,7 @@ class Login:
             return host == "localhost"
 
     def client(self, timeout_seconds: float = 30.0) -> Client:
-        return Client(self.url, self.user, self.password, timeout_seconds=timeout_seconds)
+        return Client(self.url, self.user, self.password, token=self.token, timeout_seconds=timeout_seconds)
 
 
 def find(given: Given, environ: Mapping[str, str] = os.environ) -> Login:
@@ -63,26 +67,44 @@ def find(given: Given, environ: Mapping[str, str] = os.environ) -> Login:
     if "@" in url.partition("//")[2].partition("/")[0]:
         raise OptionError("a URL with a password in it can be read by others; give the password by FLANSIBLE_PASSWORD")
     url_scheme(url)
+    if token := _token(given, environ, kept):
+        return Login(url, "", "", token)
     user = given.user or environ.get("FLANSIBLE_USER") or kept.get("user")
     if not user:
         raise OptionError(f"no user: give --api-user, FLANSIBLE_USER, or `user` below [{SECTION}] in {path}")
     # The kept password is the kept user's: another user's login must not be tried with it.
     kept_password = kept.get("password") if user == kept.get("user", user) else None
-    password = _from_file(given.password_file) or environ.get("FLANSIBLE_PASSWORD") or kept_password
+    password = (
+        _from_file("--api-password-file", given.password_file) or environ.get("FLANSIBLE_PASSWORD") or kept_password
+    )
     return Login(url, user, password or _ask(user, url, path))
 
 
-def _from_file(name: str | None) -> str | None:
+def _token(given: Given, environ: Mapping[str, str], kept: Mapping[str, str]) -> str | None:
+    """The token to use; None when a user and password are to be."""
+    if given.token_file is not None:
+        if given.user or given.password_file:
+            raise OptionError("--api-token-file says who asks: leave out --api-user and --api-password-file")
+        return _from_file("--api-token-file", given.token_file)
+    if given.user or given.password_file:
+        return None
+    if token := environ.get("FLANSIBLE_TOKEN", "").strip():
+        return token
+    return None if environ.get("FLANSIBLE_USER") or environ.get("FLANSIBLE_PASSWORD") else kept.get("token")
+
+
+def _from_file(option: str, name: str | None) -> str | None:
     if name is None:
         return None
+    what = option.removeprefix("--api-").removesuffix("-file")
     try:
         with open(os.path.expanduser(name), encoding="utf-8") as file:
-            password = file.readline().rstrip("\r\n")
+            found = file.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"--api-password-file {name} cannot be read: {error}") from error
-    if not password:
-        raise OptionError(f"--api-password-file {name} has no password in its first line")
-    return password
+        raise OptionError(f"{option} {name} cannot be read: {error}") from error
+    if not found:
+        raise OptionError(f"{option} {name} has no {what} in its first line")
+    return found
 
 
 def _ask(user: str, url: str, path: Path) -> str:
@@ -99,7 +121,7 @@ def _read(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise OptionError(f"others can read {path}, and a password belongs there: chmod 600 {path}")
+                raise OptionError(f"others can read {path}, and secrets belong there: chmod 600 {path}")
             parser.read_file(file)
     except FileNotFoundError:
         return {}

@@ -4,42 +4,51 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from werkzeug.security import generate_password_hash
 
-from flansible import rbac
+from flansible import files, rbac
 from flansible.config import is_loopback
 from flansible.errors import ConfigurationError, Fault
 
 DEFAULT_ADMIN_PASSWORD = "admin"
 ADVICE = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_tcp_ip, flower_tcp_ip)"
-_MODE = 0o600
 
 
 def set_password(path: Path, user: str, password: str, inventories: tuple[str, ...] = ()) -> bool:
     """Store a scrypt hash for `user`; True when the user is new. Changes nothing when it raises ConfigurationError."""
+    text, is_new = _changed(path, user, generate_password_hash(password), inventories)
+    files.replace(path, text)
+    return is_new
+
+
+def check(path: Path, user: str, inventories: tuple[str, ...] = ()) -> None:
+    """Raises ConfigurationError when there could be no such user."""
+    _changed(path, user, "any", inventories)
+
+
+def _changed(path: Path, user: str, hashed: str, inventories: tuple[str, ...]) -> tuple[str, bool]:
+    """What the file is to say, and whether the user is new in it."""
     document = _read(path)
     entry = next((item for item in document["rbac"] if item["user"] == user), None)
-    added = entry is None
+    is_new = entry is None
     if entry is None:
         entry = {"user": user, "password": "", "inventories": []}
         document["rbac"].append(entry)
-    entry["password"] = generate_password_hash(password)
+    entry["password"] = hashed
     if inventories:
         entry["inventories"] = [os.path.abspath(path) for path in inventories]
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     rbac.parse(text, path)
-    _replace(path, text)
-    return added
+    return text, is_new
 
 
 def create_default(path: Path) -> None:
     """An rbac.json with the user admin, password admin: for a service that only this machine can reach."""
     document = {"rbac": [{"user": rbac.ADMIN, "password": DEFAULT_ADMIN_PASSWORD, "inventories": []}]}
-    _replace(path, json.dumps(document, indent=2) + "\n")
+    files.replace(path, json.dumps(document, indent=2) + "\n")
 
 
 def has_default_admin(users: dict[str, rbac.User]) -> bool:
@@ -66,20 +75,3 @@ def _read(path: Path) -> dict[str, Any]:
     rbac.parse(text, path)
     document: dict[str, Any] = json.loads(text)
     return document
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write whole or not at all; never readable by others, not even for a moment."""
-    try:
-        before = path.stat() if path.exists() else None
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), before.st_mode & 0o770 if before else _MODE)
-            if before and os.geteuid() == 0:
-                os.fchown(file.fileno(), before.st_uid, before.st_gid)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigurationError([Fault(str(path), "", f"cannot be written: {error}")]) from error

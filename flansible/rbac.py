@@ -14,11 +14,13 @@ import re
 import threading
 from hashlib import blake2b
 from pathlib import Path
+from typing import Protocol
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from flansible import rbac_schema
+from flansible import files, rbac_schema
 from flansible.errors import ConfigurationError, Fault
+from flansible.files import OnChange, ignore
 from flansible.rbac_schema import Role, UserEntry
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 ADMIN = rbac_schema.ADMIN
 _HASH = re.compile(r"(scrypt|pbkdf2):[^$]+\$[^$]+\$[0-9a-f]+")
 _CACHED_PASSWORDS = 1000
+_OUR_METHOD = "scrypt:32768:8:1"  # generate_password_hash's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +118,33 @@ def is_hash(password: str) -> bool:
 
 def password_matches(stored: str, given: str) -> bool:
     """Whether `given` is the password that `stored` (plain or werkzeug's hash format) stands for."""
-    if is_hash(stored):
-        return check_password_hash(stored, given)
-    return hmac.compare_digest(stored.encode(), given.encode())
+    try:
+        if is_hash(stored):
+            return check_password_hash(stored, given)
+        return hmac.compare_digest(stored.encode(), given.encode())
+    except ValueError:  # parameters that the hash cannot have, or text that has no bytes
+        return False
+
+
+class Gate(Protocol):
+    """Counts wrong passwords, and lets no more be tried when there were too many."""
+
+    def enter(self) -> None:
+        """A password is about to be checked. What this raises leaves it unchecked."""
+
+    def was_wrong(self) -> None:
+        """It was."""
+
+
+class _OpenGate:
+    def enter(self) -> None:
+        pass
+
+    def was_wrong(self) -> None:
+        pass
+
+
+_OPEN = _OpenGate()
 
 
 class RbacFile:
@@ -127,51 +154,82 @@ class RbacFile:
     key only this process knows, until the file changes: polling stays cheap and a removed user is out at once.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_change: OnChange = ignore) -> None:
         """Raises ConfigurationError when the file is missing or wrong: there is no last good one yet."""
         self.path = path
         self.fault: str | None = None
+        self._on_change = on_change
         self._lock = threading.Lock()
         # A check takes a core and 32 MB. One at a time: a client that opens many connections at once is checked once,
         # and wrong passwords, however many, leave the other cores to those whose password is known.
         self._checking = threading.Lock()
         self._secret = os.urandom(32)
         self._verified: set[tuple[str, bytes]] = set()
-        self._no_such_user = generate_password_hash(os.urandom(16).hex())
+        self._no_ones = {_OUR_METHOD: generate_password_hash(os.urandom(16).hex(), _OUR_METHOD)}
         self._stamp, self._users = self._read()
 
-    def authenticate(self, name: str, password: str) -> User | None:
-        """The user whose password this is, or None. An unknown name costs as much as a wrong password."""
-        user = self.users().get(name)
-        if user is None:
-            with self._checking:
-                check_password_hash(self._no_such_user, password)
-            return None
-        key = (name, self._digest(user.password, password))
-        if key in self._verified:
+    def authenticate(self, name: str, password: str, gate: Gate = _OPEN) -> User | None:
+        """The user whose password this is, or None. An unknown name costs as much as a wrong password.
+
+        The gate is not asked for a password that was right before: who locks a user out by guessing does not lock out
+        the clients that this process knows.
+        """
+        if (user := self.known(name, password)) is not None:
             return user
         with self._checking:
-            return user if key in self._verified or self._check(user, password, key) else None
+            if (user := self.known(name, password)) is not None:
+                return user
+            gate.enter()
+            user = self.users().get(name)
+            if not self._is_right(user, password):
+                # Told before the next one is let in: who tries many at once has no more tries.
+                gate.was_wrong()
+                return None
+            return user
+
+    def known(self, name: str, password: str) -> User | None:
+        """The user, when this was found to be the password before; costs next to nothing."""
+        user = self.users().get(name)
+        return user if user and (name, self._digest(user.password, password)) in self._verified else None
 
     def _digest(self, stored: str, given: str) -> bytes:
         """What a password that was right is remembered by; keyed BLAKE2, because HMAC takes twice as long."""
         pair = f"{stored}\0{given}".encode(errors="surrogatepass")
         return blake2b(pair, key=self._secret, digest_size=32).digest()
 
-    def _check(self, user: User, password: str, key: tuple[str, bytes]) -> bool:
-        """Whether it is the user's password; then it is remembered."""
-        if "\0" in password or not password_matches(user.password, password):
+    def _is_right(self, user: User | None, password: str) -> bool:
+        """Whether it is the user's password; then it is remembered.
+
+        However the user's password is stored, and for a user that does not exist: the work is the same, one check of
+        each method of hashing that is in the file, and of ours. Else the time would tell who exists.
+        """
+        mine = _method(user.password) if user else None
+        found = False
+        for method in {_OUR_METHOD, mine, *(_method(one.password) for one in self._users.values())}:
+            if user is not None and method == mine:
+                found = password_matches(user.password, password)
+            elif method is not None:
+                password_matches(self._no_ones_of(method), password)
+        if user is None or not found or "\0" in password:
             return False
         with self._lock:
             if len(self._verified) >= _CACHED_PASSWORDS:
                 self._verified.clear()
-            self._verified.add(key)
+            self._verified.add((user.name, self._digest(user.password, password)))
         return True
+
+    def _no_ones_of(self, method: str) -> str:
+        """A hash by this method that no password fits: a wrong one costs what a wrong one for a real user does."""
+        if method not in self._no_ones:
+            algorithm = method.partition(":")[0]
+            length = 128 if algorithm == "scrypt" else 64
+            self._no_ones[method] = f"{method}${'x' * 16}${'0' * length}"
+        return self._no_ones[method]
 
     def users(self) -> dict[str, User]:
         """The users in force now."""
         try:
-            stamp = _stamp(self.path)
+            stamp = files.stamp(self.path)
         except OSError:
             stamp = None
         if stamp != self._stamp:
@@ -186,14 +244,16 @@ class RbacFile:
             self._verified = set()
             self.fault = None
             log.info("%s changed and was read again: %d users", self.path, len(self._users))
+            self._on_change(f"{len(self._users)} users", True)
         except ConfigurationError as error:
             # Remember the broken version's stamp, so that it is logged once and read again only when edited.
             self._stamp, self.fault = stamp, str(error)
             log.error("%s; the last good version stays in force", error)
+            self._on_change(f"the last good version stays in force: {error}", False)
 
     def _read(self) -> tuple[tuple[int, ...] | None, dict[str, User]]:
         try:
-            stamp = _stamp(self.path)
+            stamp = files.stamp(self.path)
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             hint = "run `flansible up` once to have one made, or `flansible passwd admin`"
@@ -201,6 +261,6 @@ class RbacFile:
         return stamp, parse(text, self.path)
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+def _method(stored: str) -> str | None:
+    """How a password was hashed, with all parameters: what a check of it costs. None when it is plain."""
+    return stored.partition("$")[0] if is_hash(stored) else None

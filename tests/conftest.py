@@ -187,6 +187,9 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
             "playbook_root": tmp_path / "playbooks",
             "rbac_file": tmp_path / "rbac.json",
             "data_dir": tmp_path / "data",
+            "secret_key_file": tmp_path / "data/secret.key",
+            "token_file": tmp_path / "data/tokens.json",
+            "audit_file": tmp_path / "data/audit.log",
             "base_dir": tmp_path,
             **changes,
         }

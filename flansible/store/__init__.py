@@ -27,6 +27,9 @@
 | flansible:waiting:user:<user>       | zset   | claim       | ... for a run of their user to end          | pruned    |
 | flansible:workers                   | zset   | worker      | workers by when they lapse                  | an hour   |
 | flansible:workers:slots             | hash   | worker      | worker to how many runs it carries          | an hour   |
+| flansible:logins:both:<u>:<address> | string | web         | wrong passwords, u: the user's name hashed  | 5 minutes |
+| flansible:logins:user:<u>           | string | web         | ... for a user from anywhere                | 5 minutes |
+| flansible:logins:address:<address>  | string | web         | ... from an address, or an IPv6 /64         | 5 minutes |
 
 retention: set when the task becomes final. pruned: entries go when their task does. Beside the keys, each change is
 told on the channel `flansible:changed:<id>`.
@@ -38,6 +41,7 @@ StoreUnavailable here and nowhere else. Called by web (any thread) and by the wo
 from flansible.store.changes import Changes
 from flansible.store.connection import now
 from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
+from flansible.store.logins import LoginLimits, Logins
 from flansible.store.recordings import (
     Appended,
     Batch,
@@ -70,6 +74,7 @@ __all__ = [
     "Claim",
     "ColourMark",
     "Idempotency",
+    "LoginLimits",
     "Moved",
     "Position",
     "Progress",
@@ -85,7 +90,7 @@ __all__ = [
 ]
 
 
-class Store(Leases, Recordings):
+class Store(Leases, Recordings, Logins):
     """Records in one Redis. Opens no connection until first used; safe to share between threads, not across a fork."""
 
     def changes(self) -> Changes:

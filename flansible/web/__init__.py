@@ -6,24 +6,37 @@ kinds of API documentation. Runs in gunicorn's processes; never imports the work
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SessionInterface
 
-from flansible import celery_app
+from flansible import __version__, celery_app, login_function
+from flansible.audit import Audit, Event
 from flansible.config import Settings
+from flansible.errors import AuditUnavailable, ConfigurationError, Fault
 from flansible.rbac import RbacFile
 from flansible.sealing import Sealer
-from flansible.store import Retention, Store
-from flansible.web import answers, docs, problems, routes
+from flansible.store import LoginLimits, Retention, Store
+from flansible.tokens import TokenFile
+from flansible.web import answers, docs, problems, routes, trail
+from flansible.web.doors import Doors
 from flansible.web.services import Services
+from flansible.web.thrift import Thrift
+
+log = logging.getLogger(__name__)
 
 # A person, or a load balancer, is waiting for the answer: with the store's own patience a frozen Redis would hold
 # every thread.
 _REPLY_TIMEOUT_SECONDS = 3.0
+_STANDARD_OUTPUT = 1
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Json(DefaultJSONProvider):
@@ -56,22 +69,64 @@ def create_app(settings: Settings) -> Flask:
     # Errors of our own making are answered by one handler; let none be swallowed or re-raised on the way.
     app.config["PROPAGATE_EXCEPTIONS"] = False
     celery_app.configure(settings)
-    services = Services(
-        settings,
-        RbacFile(settings.rbac_file),
-        Store(
-            settings.store_url,
-            Retention(settings.retention_days, settings.retention_tasks, settings.retention_bytes),
-            _REPLY_TIMEOUT_SECONDS,
-        ),
-        Sealer(settings.secret_key_file),
-    )
+    services = _services(settings)
     app.extensions["flansible"] = services
     problems.register(app)
     app.after_request(_no_guessing)
+    trail.register(app)
     routes.register(app)
     docs.register(app)
+    _tell_of_start(services)
     return app
+
+
+def _services(settings: Settings) -> Services:
+    audit = Audit(settings.audit_file, settings.secret_key_file, _STANDARD_OUTPUT if settings.audit_stdout else None)
+
+    def tell(path: Path, what: str, is_good: bool) -> None:
+        what = f"{path.name} {_digest_of(path, audit)}: {what}"
+        audit.note(Event("configuration", what=what, outcome="in force" if is_good else "refused"))
+
+    store = Store(
+        settings.store_url,
+        Retention(settings.retention_days, settings.retention_tasks, settings.retention_bytes),
+        _REPLY_TIMEOUT_SECONDS,
+    )
+    most = settings.login_failures
+    return Services(
+        settings=settings,
+        rbac=RbacFile(settings.rbac_file, partial(tell, settings.rbac_file)),
+        store=store,
+        sealer=Sealer(settings.secret_key_file),
+        tokens=TokenFile(settings.token_file, partial(tell, settings.token_file)),
+        login_function=login_function.load(settings.login_function),
+        doors=Doors(store, LoginLimits(of_both=most, of_user=5 * most, of_address=10 * most)),
+        audit=audit,
+        thrift=Thrift(),
+    )
+
+
+def _digest_of(path: Path, audit: Audit) -> str:
+    """By which two versions of a file can be told apart."""
+    try:
+        return audit.digest(path.read_bytes())
+    except (OSError, ConfigurationError):
+        return "(unread)"
+
+
+def _tell_of_start(services: Services) -> None:
+    """Raises ConfigurationError when the audit log cannot be had; a full disk may be mended while others read."""
+    settings, audit = services.settings, services.audit
+    try:
+        digests = [
+            f"settings {audit.digest(settings.model_dump_json().encode())}",
+            f"rbac {_digest_of(settings.rbac_file, audit)}",
+        ]
+        audit.write(Event("service_start", what=f"flansible {__version__}: {', '.join(digests)}", outcome="in force"))
+    except AuditUnavailable as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _NO_SPACE:
+            raise ConfigurationError([Fault("config", "audit_file", str(error))]) from error
+        log.error("%s; nothing can be submitted until then", error)
 
 
 def _no_guessing(response: Response) -> Response:

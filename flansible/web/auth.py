@@ -1,42 +1,148 @@
-"""HTTP Basic against rbac.json: who is asking."""
+"""Who is asking: by password (HTTP Basic) or token (Bearer) of a user of rbac.json, or as a login function says.
+
+`identify` is the one place that decides it; what a user may do is decided elsewhere.
+"""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import cast
 
-from flask import Response
+from flask import Response, request
 from flask_httpauth import HTTPBasicAuth
 from flask_restful import Resource
 
-from flansible.errors import NotAuthenticated
+from flansible.errors import Forbidden, NotAuthenticated, TooManyRequests
+from flansible.login_function import Headers, LoginRequest
 from flansible.rbac import User
-from flansible.web import problems
+from flansible.tokens import TEXT, Scope
+from flansible.web import problems, trail
 from flansible.web.services import services
+
+log = logging.getLogger(__name__)
+
+# One text for all that can be wrong: which users and tokens there are is nobody's business.
+_ADVICE = "Give a user and password by HTTP Basic, as curl -u does, or a token as Authorization: Bearer."
+_READING = ("GET", "HEAD")
 
 _basic = HTTPBasicAuth()
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Whose request this is, and how far it goes. token: the id of the one it came with, or ''."""
+
+    user: User
+    scope: Scope = "run"
+    token: str = ""
+
+
+def identify() -> Identity | None:
+    """Whose request this is, None when that cannot be said. Raises TooManyRequests.
+
+    What is known costs nothing. What would have to be checked, a password or whatever a login function makes of it, is
+    first shown to the doors.
+    """
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    given = request.authorization
+    if scheme.lower() == "bearer" and (credentials.startswith("flansible_") or services().login_function is None):
+        found = _by_token(credentials.strip())
+    elif given is not None and given.type == "basic" and given.username:
+        found = _by_password(given.username, given.password or "")
+    else:
+        found = _by_function()
+    if found is not None:
+        trail.known_as(found.user.name, found.token)
+    return found
+
+
+def _by_token(text: str) -> Identity | None:
+    token = services().tokens.find(text, datetime.now(UTC))
+    user = services().rbac.users().get(token.user) if token else None
+    if token is None or user is None:
+        shape = TEXT.fullmatch(text)
+        trail.login_failed("", f"token {shape[1]}" if shape else "token")
+        return None
+    return Identity(user, token.scope, token.id)
+
+
+def _by_password(name: str, password: str) -> Identity | None:
+    rbac = services().rbac
+    user = rbac.known(name, password)
+    if user is None:
+        door = _Door(name, request.remote_addr or "")
+        if services().login_function is not None:
+            door.enter()
+            if (found := _by_function()) is not None:
+                return found
+        user = rbac.authenticate(name, password, door)
+    return Identity(user) if user else None
+
+
+def _by_function() -> Identity | None:
+    function = services().login_function
+    if function is None:
+        return None
+    try:
+        headers = Headers(request.headers.items())
+        name = function(LoginRequest(headers, request.remote_addr or "", request.method, request.path))
+    except Exception:  # it is the operator's own, and may raise anything; who it fails on is not let in
+        log.exception("login_function failed")
+        return None
+    user = services().rbac.users().get(name) if isinstance(name, str) else None
+    if name is not None and user is None:
+        trail.login_failed(str(name), "login_function: not in rbac.json")
+    return Identity(user) if user else None
+
+
+class _Door:
+    """rbac's Gate for one password."""
+
+    def __init__(self, name: str, address: str) -> None:
+        self._name = name
+        self._address = address
+
+    def enter(self) -> None:
+        seconds = services().doors.closed_seconds(self._name, self._address)
+        if seconds:
+            message = "Too many wrong passwords: no other is looked at for now. A token goes on being taken."
+            raise TooManyRequests(message, code="too_many_logins", retry_after_seconds=seconds)
+
+    def was_wrong(self) -> None:
+        trail.login_failed(self._name, "password")
+        if services().doors.failed(self._name, self._address):
+            trail.login_locked(self._name)
+
+
 @_basic.verify_password
-def _verify(name: str, password: str) -> User | None:
-    return services().rbac.authenticate(name, password) if name else None
+def _verify(_name: str, _password: str) -> User | None:
+    found = identify()
+    if found is None:
+        return None
+    if found.scope == "read" and request.method not in _READING:
+        raise Forbidden("This token is for reading only (scope read).", code="scope_forbidden")
+    return found.user
 
 
 @_basic.error_handler
 def _refuse(status: int) -> Response:
-    return problems.answer(NotAuthenticated("Give a user and password of rbac.json by HTTP Basic, as curl -u does."))
+    return problems.answer(NotAuthenticated(_ADVICE))
 
 
 def current_user() -> User:
-    """The user whose password came with this request; only within a PrivateResource."""
+    """The user whose request this is; only within a PrivateResource."""
     return cast(User, _basic.current_user())
 
 
 def asking_user() -> User | None:
-    """The user when the request carries a right password; None for everyone else. For public resources."""
-    credentials = _basic.get_auth()
-    if credentials is None or credentials.username is None:
+    """The user when the request carries a right login; None for everyone else. For public resources."""
+    try:
+        found = identify()
+    except TooManyRequests:
         return None
-    return services().rbac.authenticate(credentials.username, credentials.password or "")
+    return found.user if found else None
 
 
 class PrivateResource(Resource):

@@ -151,8 +151,8 @@ MEANINGS = {
     204: "Nothing comes after `Last-Event-ID`: the stream has ended. Browsers stop asking.",
     202: "Taken; it goes on after this reply. Ask for the task's status to see how.",
     400: "The body or the query string is wrong; `errors` names each faulty field.",
-    401: "No user and password, or not those of rbac.json.",
-    403: "rbac.json does not give this user the right; `code` names the rule that refused.",
+    401: "No user and password of rbac.json, and no token in force.",
+    403: "The user or the token has not the right; `code` names the rule that refused.",
     404: "There is no such thing, or it is another user's.",
     409: "It is no longer in a state that allows this.",
     413: "The body is over `max_body_bytes`.",
@@ -176,11 +176,21 @@ _TOO_MANY_FOLLOWERS = _failure(
 _LOOKS_ONLY = _failure(
     "role_forbidden", "ann has the role viewer, which starts and cancels nothing; ask the admin for operator"
 )
+_SCOPE = _failure("scope_forbidden", "This token is for reading only (scope read).")
+_TOO_MANY_LOGINS = _failure(
+    "too_many_logins", "Too many wrong passwords: no other is looked at for now. A token goes on being taken."
+)
 
 FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     400: (_failure("invalid_field", "colour: unknown field", ("colour", "unknown field")),),
-    401: (_failure("not_authenticated", "Give a user and password of rbac.json by HTTP Basic, as curl -u does."),),
+    401: (
+        _failure(
+            "not_authenticated",
+            "Give a user and password by HTTP Basic, as curl -u does, or a token as Authorization: Bearer.",
+        ),
+    ),
     403: (
+        _SCOPE,
         _failure(
             "forbidden",
             "user: the tasks of other users are for admin and auditors only",
@@ -189,6 +199,7 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     ),
     404: (_failure("task_not_found", "Task not found"),),
     409: (_failure("task_final", "The task is final already: succeeded."),),
+    429: (_TOO_MANY_LOGINS,),
     500: (_failure("internal_error", "Something failed on our side; the web server's log has the details."),),
     503: (_STORE_AWAY,),
 }
@@ -200,6 +211,7 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
         _failure("invalid_json", "The body is not JSON: Expecting value: line 1 column 1 (char 0)"),
     ),
     403: (
+        _SCOPE,
         _failure(
             "inventory_forbidden",
             "inventory: production is not one of your inventories. Yours: /srv/flansible/inventories/dev",
@@ -221,6 +233,7 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
     415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
     429: (
+        _TOO_MANY_LOGINS,
         _failure(
             "too_many_queued",
             "You have 100 tasks waiting, and may not have more; try again when some have started.",
@@ -229,6 +242,7 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     503: (
         _STORE_AWAY,
         _failure("broker_unavailable", "The message broker does not answer; nothing was queued. Try again."),
+        _failure("audit_unavailable", "The audit log cannot be written (audit_file). Nothing was queued; try again."),
     ),
 }
 

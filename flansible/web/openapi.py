@@ -11,7 +11,7 @@ from flansible import __version__
 from flansible.web.operations import Answer, Operation, Schema, branches, operations, schemas, tags
 from flansible.web.routes import JSON
 
-_SECURITY = "basic"
+_SECURITY, _TOKEN = "basic", "token"
 
 _DESCRIPTION = """\
 Run Ansible ad-hoc commands and playbooks: post a request, get a `task_id`, ask for status, output and results by it.
@@ -42,7 +42,8 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {
-                _SECURITY: {"type": "http", "scheme": "basic", "description": "A user and password of rbac.json."}
+                _SECURITY: {"type": "http", "scheme": "basic", "description": "A user and password of rbac.json."},
+                _TOKEN: {"type": "http", "scheme": "bearer", "description": "What `flansible token create` prints."},
             },
             "schemas": {name: schema for name, schema in defined.items() if name not in queries},
         },
@@ -56,7 +57,7 @@ def _operation(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
         "summary": item.summary,
         "description": item.notes,
         "tags": [item.tag],
-        "security": [] if route.public else [{_SECURITY: []}],
+        "security": [] if route.public else [{_SECURITY: []}, {_TOKEN: []}],
         "responses": {str(answer.status): _response(answer) for answer in item.answers},
     }
     parameters = _path_parameters(item) + _query_parameters(item, defined) + _header_parameters(item)

@@ -19,8 +19,9 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from flansible import models
 from flansible.web import examples
 from flansible.web.answers import LEFT_OUT
-from flansible.web.problems import REALM, RETRY_AFTER_SECONDS
+from flansible.web.problems import REALM, RETRY_AFTER_SECONDS, TOKEN_REALM
 from flansible.web.routes import JSON, ROUTES, Header, Route
+from flansible.web.trail import REQUEST_ID
 
 Schema = dict[str, Any]
 
@@ -30,8 +31,14 @@ _RETRY_AFTER = Header(
     "Seconds to wait before asking again.",
     {"type": "integer", "minimum": 0, "examples": [RETRY_AFTER_SECONDS]},
 )
+_REQUEST_ID = Header(
+    REQUEST_ID,
+    "The request's id, as it stands in the audit log and the web server's log: the one that came with the request, if "
+    "it is 1 to 64 of `A-Za-z0-9._-`, else a new one.",
+    {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+)
 _STATUS_HEADERS = {
-    401: (Header("WWW-Authenticate", f"`{REALM}`", {"type": "string"}),),
+    401: (Header("WWW-Authenticate", f"`{REALM}` and `{TOKEN_REALM}`", {"type": "string"}),),
     429: (_RETRY_AFTER,),
     503: (_RETRY_AFTER,),
 }
@@ -150,15 +157,17 @@ def _operation(route: Route) -> Operation:
 
 def _answers(route: Route) -> tuple[Answer, ...]:
     replies = [_reply(status, route) for status in (route.status, *route.also)]
-    replies += [Answer(status, _meaning(status)) for status in route.empty]
-    statuses = {400, 500, *route.errors} | (set() if route.public else {401})
+    replies += [Answer(status, _meaning(status), headers=(_REQUEST_ID,)) for status in route.empty]
+    statuses = {400, 500, *route.errors}
+    if not route.public:
+        statuses |= {401, 429} | ({403} if route.method == "post" else set())
     failures = [_failure(status, route) for status in statuses]
     return tuple(sorted((*replies, *failures), key=lambda answer: answer.status))
 
 
 def _reply(status: int, route: Route) -> Answer:
     texts = {media_type: examples.TEXTS[media_type] for media_type in route.media_types if media_type != JSON}
-    headers = (*route.reply_headers, *_STATUS_HEADERS.get(status, ()))
+    headers = (*route.reply_headers, *_STATUS_HEADERS.get(status, ()), _REQUEST_ID)
     if route.reply is None:
         return Answer(status, _meaning(status), texts=texts, headers=headers)
     example = examples.ROUTE_REPLIES.get((route.endpoint, status)) or examples.REPLIES.get(route.reply)
@@ -176,7 +185,8 @@ def _failure(status: int, route: Route) -> Answer:
         # A refused field is an example only where there is such a field; an unknown one is an example anywhere.
         if status == 400 or all(item.field in fields for item in body.errors)
     }
-    return Answer(status, _meaning(status), models.ErrorBody, shown, headers=_STATUS_HEADERS.get(status, ()))
+    headers = (*_STATUS_HEADERS.get(status, ()), _REQUEST_ID)
+    return Answer(status, _meaning(status), models.ErrorBody, shown, headers=headers)
 
 
 def _meaning(status: int) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from flask_restful import Api
 from werkzeug.exceptions import HTTPException
 
-from flansible.errors import BrokerUnavailable, RequestError, SealError, StoreUnavailable
+from flansible.errors import AuditUnavailable, BrokerUnavailable, RequestError, SealError, StoreUnavailable
 from flansible.models import ErrorBody, ErrorItem
+from flansible.web import trail
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5
 REALM = 'Basic realm="flansible", charset="UTF-8"'
+TOKEN_REALM = 'Bearer realm="flansible"'
 
 # Werkzeug's own refusals, in our words: status -> (code, what to do).
 _HTTP_WORDS = {
@@ -55,9 +57,12 @@ def answer(error: Exception) -> Response:
     if isinstance(error, SealError):
         log.error("%s", error)
         return _away("seal", "Passwords cannot be sealed: the key (secret_key_file) cannot be used.")
+    if isinstance(error, AuditUnavailable):
+        log.error("%s", error)
+        return _away("audit", "The audit log cannot be written (audit_file).")
     if isinstance(error, HTTPException) and error.code is not None:
         return _http_error(error)
-    log.exception("%s %s failed", request.method, request.path)
+    log.exception("%s %s failed (request %s)", request.method, request.path, trail.request_id())
     return _reply(500, "internal_error", "Something failed on our side; the web server's log has the details.", [])
 
 
@@ -88,4 +93,6 @@ def _reply(
         response.headers["Retry-After"] = str(retry_after_seconds)
     if status == 401:
         response.headers["WWW-Authenticate"] = REALM
+        response.headers.add("WWW-Authenticate", TOKEN_REALM)
+    g.error_code = code
     return response

@@ -7,10 +7,15 @@ from typing import cast
 
 from flask import current_app
 
+from flansible.audit import Audit
 from flansible.config import Settings
+from flansible.login_function import LoginFunction
 from flansible.rbac import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import Store
+from flansible.tokens import TokenFile
+from flansible.web.doors import Doors
+from flansible.web.thrift import Thrift
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,11 @@ class Services:
     rbac: RbacFile
     store: Store
     sealer: Sealer
+    tokens: TokenFile
+    login_function: LoginFunction | None
+    doors: Doors
+    audit: Audit
+    thrift: Thrift
 
 
 def services() -> Services:

@@ -20,6 +20,7 @@ from flansible.isolation import Isolation
 from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, TaskOptions
 from flansible.rbac import User
 from flansible.store import Idempotency
+from flansible.web import trail
 from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import body
 from flansible.web.services import services
@@ -70,6 +71,9 @@ def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
     store = services().store
     # The record first: a worker that gets the message at once must find it.
     sealed = services().sealer.seal(run.secrets) if run.secrets else b""
+    # And before all that the line in the audit log: nothing is ever run of which there is none. Should it come to
+    # nothing after all, another line of this request says so.
+    services().audit.write(trail.event("submission", what=run.summary, outcome="allowed", task_id=task_id))
     submitted = store.submit(task_id, run, sealed, idempotency)
     if submitted.what == "full":
         message = f"You have {run.max_queued} tasks waiting, and may not have more; try again when some have started."
@@ -88,6 +92,8 @@ def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
             raise
         with contextlib.suppress(StoreUnavailable):
             store.enqueued(task_id)  # it is on the queue, whether this can be noted or not
+    if submitted.what == "known":
+        services().audit.note(trail.event("submission", outcome="known already", task_id=submitted.task_id))
     return _accepted(submitted.task_id, is_replay=submitted.what == "known")
 
 

@@ -12,7 +12,7 @@ from flansible import authorization
 from flansible.errors import Conflict, FieldError, Forbidden, NotFound
 from flansible.models import FINAL_STATES, Kind, State, TaskStatus
 from flansible.store import Store
-from flansible.web import answers, places
+from flansible.web import answers, places, trail
 from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import query
 from flansible.web.services import services
@@ -98,12 +98,14 @@ class AnsibleTaskCancel(PrivateResource):
         """Cancel a task"""
         asked = query(CancelQuery)
         authorization.check_may_act(current_user())
-        own_task(task_id)
+        before = own_task(task_id)
         store = services().store
         user = current_user().name
         state = store.cancel(task_id, user)
         if state is State.QUEUED:  # it was lost just now, and is to begin again
             state = store.cancel(task_id, user)
+        outcome = state.value if state else "unknown"
+        services().audit.note(trail.event("cancel", what=before.summary, outcome=outcome, task_id=task_id))
         if state is State.RUNNING:
             with places.one() as may_wait:
                 _await_end(store, task_id, asked.wait if may_wait else 0)

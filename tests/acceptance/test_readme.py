@@ -45,6 +45,8 @@ _VOLATILE = (
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?"), "<time>"),
     (re.compile(r"\bflansible@[\w.-]+"), "flansible@<host>"),
     (re.compile(r"\b\d+ processes were ended"), "<some> processes were ended"),
+    (re.compile(r"\bRevoked [0-9a-f]{12} of"), "Revoked <token> of"),
+    (re.compile(r"\b\d+ records, 1 to \d+,"), "<some> records,"),
 )
 
 

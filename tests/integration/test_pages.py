@@ -30,7 +30,15 @@ def app(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
     (base / "rbac.json").write_text(json.dumps({"rbac": users}))
     url = shared_redis.url
     app = create_app(
-        Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url, rbac_file=base / "rbac.json", base_dir=Path(base))
+        Settings(
+            CELERY_BROKER_URL=url,
+            CELERY_RESULT_BACKEND=url,
+            rbac_file=base / "rbac.json",
+            secret_key_file=base / "secret.key",
+            token_file=base / "tokens.json",
+            audit_file=base / "audit.log",
+            base_dir=Path(base),
+        )
     )
     # Its connections to Redis are there before the first test, and are nobody's leak.
     assert app.test_client().get("/api/ansibletasks", auth=ADMIN).status_code == 200

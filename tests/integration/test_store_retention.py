@@ -22,6 +22,7 @@ from flansible.store import (
     Claim,
     ColourMark,
     Idempotency,
+    LoginLimits,
     Progress,
     Refusal,
     Retention,
@@ -370,6 +371,8 @@ def live(store: Store, few: Store) -> None:
     store.submit(discarded, make_run())
     store.discard(discarded)
     store.sign_off("worker")
+    assert not store.login_failed("a stranger", "2001:db8::1", LoginLimits())
+    assert store.login_closed_seconds("a stranger", "2001:db8::1", LoginLimits()) == 0
 
 
 def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: RedisServer) -> None:
@@ -385,7 +388,7 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
             unseen.discard(name)
             assert raw.type(key).decode() == kind, key
             ttl = raw.ttl(key)
-            assert (expiry in ("24 hours", "an hour")) <= (0 < ttl <= 86400), (key, ttl)
+            assert (expiry in ("24 hours", "an hour", "5 minutes")) <= (0 < ttl <= 86400), (key, ttl)
             assert (expiry in ("none", "pruned", "its end")) <= (ttl == -1), (key, ttl)
             if expiry == "retention":
                 seconds = MONTH_SECONDS if is_final(key.decode().split(":")[2]) else -1
@@ -412,7 +415,9 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
         "flansible:stored_bytes",
         "flansible:durations",
     }
-    assert {key for key, ttl in left.items() if ttl > 0} == {"flansible:idempotency:c:key"}
+    expiring = {key for key, ttl in left.items() if ttl > 0 and not key.startswith("flansible:logins:")}
+    assert expiring == {"flansible:idempotency:c:key"}
+    assert all(0 < ttl <= 300 for key, ttl in left.items() if key.startswith("flansible:logins:"))
     for one in (store, few, none, watched):
         one.close()
     raw.close()

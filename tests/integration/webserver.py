@@ -35,6 +35,7 @@ base = Path(folder)
 server.serve(Settings(
     CELERY_BROKER_URL=redis_url, CELERY_RESULT_BACKEND=redis_url, Flask_tcp_port=port, web_workers=1, web_threads=4,
     playbook_root=base, rbac_file=base / "rbac.json", data_dir=base / "data", base_dir=base,
+    secret_key_file=base / "data/secret.key", token_file=base / "data/tokens.json", audit_file=base / "data/audit.log",
 ))
 """
 

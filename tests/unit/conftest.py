@@ -34,6 +34,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
             playbook_root=root / "playbooks",
             rbac_file=root / "rbac.json",
             data_dir=root / "data",
+            secret_key_file=root / "data/secret.key",
+            token_file=root / "data/tokens.json",
+            audit_file=root / "data/audit.log",
             max_body_bytes=MAX_BODY_BYTES,
             base_dir=root,
         )

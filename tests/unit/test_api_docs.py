@@ -184,7 +184,9 @@ def test_path_query_and_header_parameters_are_in_both_documents(
 def test_every_status_is_documented_and_errors_have_the_one_shape(
     route: Route, openapi: dict[str, Any], spec: dict[str, Any]
 ) -> None:
-    errors = {400, 500, *route.errors} | (set() if route.public else {401})
+    errors = {400, 500, *route.errors} | (set() if route.public else {401, 429})
+    if route.method == "post":
+        errors |= {403}  # a token for reading only
     new = in_openapi(openapi, route)["responses"]
     old = {message["code"]: message for message in in_spec(spec, route)["responseMessages"]}
     assert {int(status) for status in new} == set(old) == {route.status, *route.also, *route.empty} | errors
@@ -196,7 +198,9 @@ def test_every_status_is_documented_and_errors_have_the_one_shape(
         assert old[status]["responseModel"] == "ErrorBody" and old[status]["message"]
     for status, header in ((401, "WWW-Authenticate"), (429, "Retry-After"), (503, "Retry-After")):
         assert str(status) not in new or header in new[str(status)]["headers"]
-    assert list(new[str(route.status)].get("headers", {})) == [header.name for header in route.reply_headers]
+    expected = [*(header.name for header in route.reply_headers), "X-Request-ID"]
+    assert list(new[str(route.status)]["headers"]) == expected
+    assert all("X-Request-ID" in answer["headers"] for answer in new.values())
     assert ("Location" in new[str(route.status)].get("headers", {})) == (route.reply is models.Accepted)
     pages = {"next_before", "next_after"} & set(route.reply.model_fields if route.reply else ())
     assert ("Link" in new[str(route.status)].get("headers", {})) == bool(pages)
@@ -206,9 +210,10 @@ def test_every_status_is_documented_and_errors_have_the_one_shape(
 def test_private_routes_ask_for_a_login_and_public_ones_do_not(
     route: Route, openapi: dict[str, Any], spec: dict[str, Any]
 ) -> None:
-    assert in_openapi(openapi, route)["security"] == ([] if route.public else [{"basic": []}])
+    assert in_openapi(openapi, route)["security"] == ([] if route.public else [{"basic": []}, {"token": []}])
     assert in_spec(spec, route)["authorizations"] == ({} if route.public else {"basicAuth": []})
-    assert openapi["components"]["securitySchemes"]["basic"]["scheme"] == "basic"
+    schemes = openapi["components"]["securitySchemes"]
+    assert [(name, scheme["scheme"]) for name, scheme in schemes.items()] == [("basic", "basic"), ("token", "bearer")]
 
 
 def test_operation_ids_are_unique(openapi: dict[str, Any]) -> None:

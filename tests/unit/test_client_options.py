@@ -552,6 +552,45 @@ def test_without_a_url_the_service_is_on_this_machine(home: Path) -> None:
     assert "x" not in repr(found).replace("http://127.0.0.1:3000", "")
 
 
+TOKEN = {"FLANSIBLE_TOKEN": "env token"}
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "kept", "expected"),
+    [
+        ({}, TOKEN, KEPT, "env token"),
+        ({}, TOKEN | ENVIRON, "", "env token"),
+        ({"token_file": "word"}, TOKEN, KEPT, "file token"),
+        ({"user": "me", "password_file": "word"}, TOKEN, KEPT, ""),
+        ({}, ENVIRON, KEPT + "token = kept token\n", ""),
+        ({}, {}, KEPT + "token = kept token\n", "kept token"),
+        ({}, {}, KEPT, ""),
+    ],
+)
+def test_a_token_takes_the_place_of_user_and_password_where_it_is_named_first(
+    given: dict[str, str], environ: dict[str, str], kept: str, expected: str, home: Path
+) -> None:
+    client_ini(home, kept)
+    (home / "word").write_text("file token\n")
+    paths = {name: str(home / value) if name.endswith("file") else value for name, value in given.items()}
+    found = login.find(login.Given(**paths), environ)
+    assert found.token == expected and bool(found.user) == (expected == "")
+    assert expected == "" or expected not in repr(found)
+
+
+def test_a_token_and_a_user_cannot_both_be_given(home: Path) -> None:
+    with pytest.raises(OptionError, match="leave out --api-user"):
+        login.find(login.Given(user="me", token_file="x"), {})
+    with pytest.raises(OptionError, match="--api-token-file /no/such cannot be read"):
+        login.find(login.Given(token_file="/no/such"), {})
+
+
+@pytest.mark.parametrize("token", ["MARKü", "MARK\udcff", "MARK\n", "MARK a"])
+def test_a_token_that_cannot_be_sent_is_refused_without_showing_it(token: str) -> None:
+    with pytest.raises(OptionError, match="one word (?!.*MARK)"):
+        client.Client("http://127.0.0.1:1", token=token)
+
+
 @pytest.mark.parametrize(
     ("url", "is_here"),
     [

@@ -194,14 +194,14 @@ def test_every_http_error_of_werkzeug_is_answered_in_the_shape(app: Flask, statu
 
 
 def test_a_fault_of_our_own_is_500_without_its_inside(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    with app.test_request_context("/api/git", method="POST"):
+    with app.test_request_context("/api/git", method="POST", headers={"X-Request-ID": "my-request"}):
         try:
             raise ZeroDivisionError("marker-inside")
         except ZeroDivisionError as error:
             reply = problems.answer(error)
     assert (reply.status_code, reply.get_json()["code"]) == (500, "internal_error")
     assert "marker-inside" not in reply.get_data(as_text=True)
-    assert "marker-inside" in caplog.text, "but in the log"
+    assert "marker-inside" in caplog.text and "my-request" in caplog.text, "but in the log"
 
 
 def test_every_exception_of_ours_has_its_place_in_the_tree() -> None:

@@ -49,7 +49,9 @@ OWN_LAW = {
     "command": ("models",),
     "isolation": ("errors",),
     "rbac_schema": ("errors",),
-    "rbac": ("config", "errors", "rbac_schema"),
+    "files": ("errors",),
+    "rbac": ("config", "errors", "files", "rbac_schema"),
+    "tokens": ("errors", "files"),
     "rules": ("config", "errors", "isolation", "models", "outline", "rbac", "rules", "variables"),
     "authorization": ("command", "config", "errors", "isolation", "models", "rbac", "rules", "variables"),
 }

@@ -297,3 +297,84 @@ def test_threads_that_ask_while_the_file_changes_get_a_whole_answer(path: Path) 
     for thread in threads:
         thread.join()
     assert faults == []
+
+
+# Equal work, and the gate
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ["secret", HASH, generate_password_hash("secret", "pbkdf2:sha256:60000")],
+    ids=["plain", "scrypt", "pbkdf2"],
+)
+def test_however_a_password_is_stored_its_user_cannot_be_told_by_the_time_a_wrong_one_takes(
+    path: Path, stored: str
+) -> None:
+    write(path, {**DEV, "password": stored}, {"user": "other", "password": HASH})
+    file = rbac.RbacFile(path)
+    wrong = min(seconds(file, "dev", f"wrong{n}") for n in range(4))
+    other = min(seconds(file, "other", f"wrong{n}") for n in range(4))
+    unknown = min(seconds(file, f"nobody{n}", "x") for n in range(4))
+    odd = min(seconds(file, "dev", f"nul\0{n}") for n in range(4))
+    assert max(wrong, other, unknown, odd) / min(wrong, other, unknown, odd) < 1.6
+
+
+@pytest.mark.parametrize("broken", ["scrypt:3:8:1$salt$00", "pbkdf2:md9:1$salt$00", "pbkdf2$salt$00"])
+def test_a_hash_that_cannot_be_checked_lets_nobody_in_and_nobody_else_out(path: Path, broken: str) -> None:
+    write(path, {**DEV, "password": broken}, ADMIN)
+    file = rbac.RbacFile(path)
+    assert file.authenticate("dev", "secret") is None
+    assert file.authenticate("admin", "root") is not None
+
+
+class Counting:
+    """A gate that lets so many wrong passwords through."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.entered = self.wrong = 0
+        self._most = most
+
+    def enter(self) -> None:
+        if self.wrong >= self._most:
+            raise PermissionError
+        self.entered += 1
+
+    def was_wrong(self) -> None:
+        self.wrong += 1
+
+
+def test_the_gate_is_asked_for_what_must_be_checked_and_not_for_what_is_known(path: Path) -> None:
+    write(path, DEV)
+    file, gate = rbac.RbacFile(path), Counting()
+    for password in ("wrong", "secret", "secret", "secret", "wrong"):
+        file.authenticate("dev", password, gate)
+    assert (gate.entered, gate.wrong) == (3, 2)
+
+
+def test_a_closed_gate_leaves_the_password_unchecked_and_lets_in_who_is_known(path: Path) -> None:
+    write(path, DEV, {"user": "new", "password": "secret"})
+    file, gate = rbac.RbacFile(path), Counting(most=0)
+    assert file.authenticate("dev", "secret") is not None
+    assert file.authenticate("dev", "secret", gate) is not None
+    for name, password in (("dev", "wrong"), ("new", "secret"), ("nobody", "x")):
+        with pytest.raises(PermissionError):
+            file.authenticate(name, password, gate)
+
+
+def test_tries_at_the_same_time_are_no_more_than_the_gate_allows(path: Path) -> None:
+    write(path, DEV)
+    file, gate = rbac.RbacFile(path), Counting(most=3)
+    refused: list[int] = []
+
+    def guess(number: int) -> None:
+        try:
+            file.authenticate("dev", f"wrong{number}", gate)
+        except PermissionError:
+            refused.append(number)
+
+    threads = [threading.Thread(target=guess, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (gate.entered, gate.wrong, len(refused)) == (3, 3, 7)

@@ -1,0 +1,19 @@
+"""How many lines those may cause who are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from flansible.web import thrift
+from flansible.web.thrift import Thrift
+
+
+def test_one_who_is_refused_often_leaves_room_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(thrift.time, "monotonic", lambda: now[0])
+    few = Thrift(most_of_one=2, most=3)
+    assert [few.omitted("eve") for _ in range(5)] == [0, 0, None, None, None]
+    assert few.omitted("dev") == 3, "the line tells how many were left out before it"
+    assert few.omitted("ops") is None, "enough for all of them"
+    now[0] += 61
+    assert [few.omitted("eve"), few.omitted("eve"), few.omitted("eve")] == [1, 0, None]
