@@ -32,7 +32,7 @@ DONE = 120
 
 
 def marker(what: str) -> str:
-    return f"marker-{what}-{secrets.token_hex(8)}"
+    return f"marker-{what.replace(' ', '-')}-{secrets.token_hex(8)}"
 
 
 @dataclass
@@ -136,6 +136,7 @@ def begin(isolation: str) -> Iterator[Target]:
     body["module_args"] = f"msg={markers['ops task']}"
     target.others_task = service.submit("ansiblecommand", body, OPS)
     assert service.wait(target.others_task, OPS)["Status"] == "SUCCESS"
+    assert markers["ops task"] in service.output(target.others_task, OPS)
     assert target.traces() == []
     yield target
     assert service.stop() < 10
