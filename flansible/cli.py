@@ -70,14 +70,14 @@ def up(config_file: str | None, flower: bool) -> None:
     """Start the whole service on this machine: Redis, a worker and the web server."""
     from flansible import up as preparation
 
-    preparation.serve(_settings(config_file), with_flower=flower)
+    preparation.serve(_service_settings(config_file), with_flower=flower)
 
 
 @cli.command()
 @_config_option
 def web(config_file: str | None) -> None:
     """Start the web server alone."""
-    settings = _settings(config_file)
+    settings = _service_settings(config_file)
     from flansible.web.server import serve
 
     serve(settings)
@@ -89,7 +89,7 @@ def web(config_file: str | None) -> None:
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Runs side by side; default: worker_concurrency.")
 def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
     """Start a Celery worker alone."""
-    settings = _settings(config_file)
+    settings = _service_settings(config_file)
     from flansible import celery_app
 
     if concurrency:
@@ -104,7 +104,7 @@ def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
 @_config_option
 def flower(config_file: str | None) -> None:
     """Start Flower, Celery's monitor, behind admin's login."""
-    settings = _settings(config_file)
+    settings = _service_settings(config_file)
     from flansible import flower as flower_server
 
     flower_server.serve(settings)
@@ -265,6 +265,16 @@ def _settings(config_file: str | None) -> Settings:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    return settings
+
+
+def _service_settings(config_file: str | None) -> Settings:
+    """Settings of a part of the service, which does not start while others can read its secrets."""
+    from flansible import open_services, secret_files
+
+    settings = _settings(config_file)
+    secret_files.refuse_exposed(settings)
+    open_services.warn(settings)
     return settings
 
 

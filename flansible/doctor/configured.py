@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
+import stat
 from pathlib import Path
 
-from flansible import config, passwords, rbac
+from flansible import config, passwords, rbac, secret_files
 from flansible.config import Settings
 from flansible.doctor.check import Check, Mark, quoted
 from flansible.errors import ConfigurationError
 
 MIN_FREE_BYTES = 1_000_000_000
-_URL_PASSWORD = re.compile(r"://[^\s/]*:\S*@")
 
 
 def configuration(config_file: str | None, loaded: list[Settings]) -> list[Check]:
@@ -30,11 +29,7 @@ def configuration(config_file: str | None, loaded: list[Settings]) -> list[Check
 
 
 def _config_permissions(path: Path) -> list[Check]:
-    checks = _check_writable("configuration", path)
-    if path.stat().st_mode & 0o004 and _URL_PASSWORD.search(path.read_text(encoding="utf-8", errors="replace")):
-        found = f"{path} has a URL with a password, and everybody on this machine can read it"
-        checks.append(Check(Mark.FAIL, "configuration", found, f"chmod o-r {quoted(path)}"))
-    return checks
+    return _exposed("configuration", path, secret_files.has_url_password(path))
 
 
 def users(settings: Settings) -> list[Check]:
@@ -44,14 +39,12 @@ def users(settings: Settings) -> list[Check]:
             f"make one: {_passwd(settings, rbac.ADMIN)}, or let `flansible up` make one (admin/admin, loopback only)"
         )
         return [Check(Mark.WARN, "rbac.json", f"{path} does not exist", advice)]
-    checks = _check_writable("rbac.json", path)
+    checks = _exposed("rbac.json", path, secret_files.holds_secrets(path))
     try:
         found = rbac.RbacFile(path).users()
     except ConfigurationError as error:
-        checks += [Check(Mark.FAIL, "rbac.json", str(fault), "mend it") for fault in error.faults]
-        return checks + _check_readable(path, Mark.FAIL)
+        return checks + [Check(Mark.FAIL, "rbac.json", str(fault), "mend it") for fault in error.faults]
     plain = sorted(user.name for user in found.values() if not rbac.is_hash(user.password))
-    checks += _check_readable(path, Mark.FAIL if plain else Mark.WARN)
     checks += [_check_plain(settings, plain, len(found)), *_check_admin(settings, found)]
     for user in found.values():
         gone = [str(inventory) for inventory in user.inventories if not os.path.exists(inventory)]
@@ -86,23 +79,27 @@ def _passwd(settings: Settings, user: str) -> str:
     return f"flansible passwd {option}{shlex.quote(user)}"
 
 
-def _check_readable(path: Path, mark: Mark) -> list[Check]:
-    if not path.stat().st_mode & 0o004:
-        return []
-    return [Check(mark, "rbac.json", f"everybody on this machine can read {path}", f"chmod o-r {quoted(path)}")]
+def _exposed(subject: str, path: Path, is_secret: bool) -> list[Check]:
+    """What would stop the start, as lines."""
+    return [Check(Mark.FAIL, subject, item.found, item.command) for item in secret_files.exposures(path, is_secret)]
 
 
-def _check_writable(subject: str, path: Path) -> list[Check]:
-    """The file, and its folder: who can put another file in its place can write it."""
-    folder_mode = path.parent.stat().st_mode
+def secrets(settings: Settings) -> list[Check]:
+    """The files of which every byte is secret."""
     checks = []
-    if path.stat().st_mode & 0o002:
-        found = f"everybody on this machine can write {path}"
-        checks.append(Check(Mark.FAIL, subject, found, f"chmod o-w {quoted(path)}"))
-    if folder_mode & 0o002 and not folder_mode & 0o1000:
-        found = f"everybody on this machine can replace {path}"
-        checks.append(Check(Mark.FAIL, subject, found, f"chmod o-w {quoted(path.parent)}"))
+    for key in secret_files.SECRET_KEYS:
+        path = getattr(settings, key)
+        if path is not None and path.is_file():
+            found = _exposed(key, path, True) or _shared_with_group(key, path)
+            checks += found or [Check(Mark.OK, key, f"{path}: only this user can read it")]
     return checks
+
+
+def _shared_with_group(key: str, path: Path) -> list[Check]:
+    """Not refused: web servers and workers may be users of their own, with a group in common."""
+    if not path.stat().st_mode & stat.S_IRGRP:
+        return []
+    return [Check(Mark.WARN, key, f"the group of {path} can read it", f"chmod g-r {quoted(path)}, unless it is meant")]
 
 
 def playbook_root(settings: Settings) -> list[Check]:

@@ -47,6 +47,8 @@ OWN_LAW = {
     "celery_app": ("config", "errors"),
     "command": ("models",),
     "rbac": ("config", "errors"),
+    "secret_files": ("config", "errors"),
+    "open_services": ("config",),
     "authorization": ("command", "config", "errors", "models", "rbac", "variables"),
 }
 
