@@ -72,6 +72,21 @@ def _address(value: str) -> str:
     return value
 
 
+def _origins(value: str) -> str:
+    for origin in _words(value):
+        if origin == "*":
+            raise ValueError("must name each origin; `*` would let every page of the web in")
+        if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", origin):
+            raise ValueError(
+                f"{origin!r} is no origin; one is https://console.example.org, without a path, in small letters"
+            )
+    return value
+
+
+def _words(value: str) -> list[str]:
+    return [word for word in (part.strip() for part in value.split(",")) if word]
+
+
 ListenAddress = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -114,6 +129,11 @@ class Settings(BaseModel):
         "Web servers and workers on several machines need the same one.",
     )
     worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs one worker carries side by side.")
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "",
+        description="Origins whose pages may use the API from a browser, such as `https://console.example.org`, "
+        "separated by commas. Empty: none.",
+    )
     web_workers: int = Field(2, ge=1, le=64, description="Processes of the web server.")
     web_threads: int = Field(16, ge=1, le=256, description="Threads of each web process.")
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Largest request body; above it 413.")
@@ -194,6 +214,11 @@ class Settings(BaseModel):
     @property
     def embeds_redis(self) -> bool:
         return EMBEDDED in (self.CELERY_BROKER_URL, self.CELERY_RESULT_BACKEND)
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Those of cors_origins."""
+        return frozenset(_words(self.cors_origins))
 
     @property
     def listens_on_loopback(self) -> bool:

@@ -18,7 +18,7 @@ from flansible.config import Settings
 from flansible.rbac import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import Retention, Store
-from flansible.web import answers, docs, problems, routes
+from flansible.web import answers, docs, other_sites, problems, routes, safe_headers
 from flansible.web.services import Services
 
 # A person, or a load balancer, is waiting for the answer: with the store's own patience a frozen Redis would hold
@@ -68,14 +68,10 @@ def create_app(settings: Settings) -> Flask:
     )
     app.extensions["flansible"] = services
     problems.register(app)
-    app.after_request(_no_guessing)
+    safe_headers.register(app, is_tls=False)
+    other_sites.register(app, settings)
+    # Werkzeug would lead `//api` to `/api` at the host that the request names, whoever wrote that name.
+    app.url_map.merge_slashes = False
     routes.register(app)
     docs.register(app)
     return app
-
-
-def _no_guessing(response: Response) -> Response:
-    """What a task prints is text to every browser, and no cache keeps an answer that is true for a moment only."""
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response

@@ -168,6 +168,9 @@ def _failure(code: str, message: str, *fields: tuple[str, str]) -> ErrorBody:
 
 
 _STORE_AWAY = _failure("store_unavailable", "The record store (Redis) does not answer; nothing was queued. Try again.")
+_CROSS_SITE = _failure(
+    "cross_site", "This request comes from a page of another site, which is not one of cors_origins."
+)
 _TOO_MANY_FOLLOWERS = _failure(
     "too_many_followers",
     "Too many replies are being followed; ask for what there is instead (offset, after), or try again.",
@@ -185,6 +188,8 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     ),
     404: (_failure("task_not_found", "Task not found"),),
     409: (_failure("task_final", "The task is final already: succeeded."),),
+    413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
+    415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
     500: (_failure("internal_error", "Something failed on our side; the web server's log has the details."),),
     503: (_STORE_AWAY,),
 }
@@ -206,6 +211,7 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
             "playbook_dir: playbooks outside playbook_root are for admin only",
             ("playbook_dir", "playbooks outside playbook_root are for admin only"),
         ),
+        _CROSS_SITE,
     ),
     404: (_failure("not_found", "playbook_dir /srv/x does not exist", ("playbook_dir", "does not exist")),),
     409: (
@@ -214,8 +220,6 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
             "This Idempotency-Key was used for another request within the last 24 hours; use a new one.",
         ),
     ),
-    413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
-    415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
     429: (
         _failure(
             "too_many_queued",
@@ -230,6 +234,7 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
 
 # What only this route answers, at this status.
 ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
+    ("ansibletaskcancel", 403): (_CROSS_SITE,),
     ("ansibletaskoutput", 503): (_TOO_MANY_FOLLOWERS,),
     ("ansibletaskevents", 503): (_TOO_MANY_FOLLOWERS,),
 }

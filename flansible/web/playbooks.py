@@ -12,9 +12,8 @@ from flask import Response, jsonify
 
 from flansible.models import ListedPlaybook, PlaybookList
 from flansible.web.auth import PrivateResource
-from flansible.web.bodies import query
+from flansible.web.bodies import NoFields, query
 from flansible.web.services import services
-from flansible.web.tasks import NoQuery
 
 # Folders in which YAML files are not playbooks.
 _SKIPPED = frozenset(
@@ -29,7 +28,7 @@ class ListPlaybooks(PrivateResource):
 
     def get(self) -> Response:
         """List the playbooks under playbook_root"""
-        query(NoQuery)
+        query(NoFields)
         settings = services().settings
         found = sorted(_playbooks(Path(os.path.realpath(settings.playbook_root)), re.compile(settings.playbook_filter)))
         listed = [ListedPlaybook(playbook=path.name, playbook_dir=str(path.parent)) for path in found]

@@ -142,7 +142,7 @@ ROUTES: tuple[Route, ...] = (
         status=202,
         query=CancelQuery,
         also=(200,),
-        errors=(404, 409, 503),
+        errors=(403, 404, 409, 413, 415, 503),
     ),
     Route(
         "/api/ansibletasks",

@@ -17,7 +17,7 @@ from flansible import celery_app, descriptors, passwords
 from flansible.config import Settings
 from flansible.models import ErrorBody
 from flansible.reaper import Reaper
-from flansible.web import create_app, handover
+from flansible.web import create_app, handover, safe_headers
 
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 _LINGER_MILLISECONDS = 5
@@ -29,8 +29,9 @@ def _write_error(client: socket.socket, status: int, reason: str, message: str) 
     body = ErrorBody(message=what, code=_CODES.get(status, "invalid_request"), errors=[]).model_dump_json().encode()
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n"
     )
+    head += "".join(f"{name}: {value}\r\n" for name, value in safe_headers.ALWAYS) + "\r\n"
     util.write_nonblock(client, head.encode("latin-1") + body)
 
 
@@ -122,6 +123,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": 3,
             "timeout": 120,
             "keepalive": 30,
+            # Headers of other proxies are read by ours (flansible.web.proxies); gunicorn would trust 127.0.0.1.
+            "forwarded_allow_ips": "",
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
+            "limit_request_line": 8190,
+            "limit_request_fields": 100,
+            "limit_request_field_size": 8190,
             "accesslog": None,
             "loglevel": "warning",
             "control_socket_disable": True,

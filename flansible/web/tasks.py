@@ -13,17 +13,11 @@ from flansible.models import FINAL_STATES, Kind, State, TaskStatus
 from flansible.store import Store
 from flansible.web import answers, places
 from flansible.web.auth import PrivateResource, current_user
-from flansible.web.bodies import query
+from flansible.web.bodies import NoFields, no_body, query
 from flansible.web.services import services
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOOK_SECONDS = 0.05
-
-
-class NoQuery(BaseModel):
-    """A resource that takes no query string."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class ListQuery(BaseModel):
@@ -56,7 +50,7 @@ class AnsibleTaskStatus(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Ask for a task's status"""
-        query(NoQuery)
+        query(NoFields)
         return jsonify(answers.status(own_task(task_id)))
 
 
@@ -94,6 +88,7 @@ class AnsibleTaskCancel(PrivateResource):
     def post(self, task_id: str) -> Response:
         """Cancel a task"""
         asked = query(CancelQuery)
+        no_body()
         own_task(task_id)
         store = services().store
         user = current_user().name
