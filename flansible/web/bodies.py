@@ -19,6 +19,7 @@ from flansible.web.services import services
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MAX_NUMBER = 2**53 - 1  # what JSON's readers, Lua and Redis count without loss
 _MAX_DEPTH = 64
 
 

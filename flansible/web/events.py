@@ -46,7 +46,7 @@ class EventQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     after: int = Field(0, ge=0, le=_MOST_EVENTS, description="Only events with a higher `seq`.")
-    host: str | None = Field(None, min_length=1, description="Only results of this host.")
+    host: str | None = Field(None, min_length=1, max_length=1024, description="Only results of this host.")
     verdict: Annotated[str, AfterValidator(_known_verdicts)] | None = Field(
         None,
         description="Only results with this verdict, or with one of several separated by commas: "

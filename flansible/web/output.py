@@ -21,7 +21,7 @@ from flansible.models import FINAL_STATES
 from flansible.store import ColourMark, Position, Store
 from flansible.web import safe_headers
 from flansible.web.auth import PrivateResource
-from flansible.web.bodies import query
+from flansible.web.bodies import MAX_NUMBER, query
 from flansible.web.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.handover import follow
 from flansible.web.services import services
@@ -46,7 +46,7 @@ class OutputQuery(BaseModel):
         description="`txt`: plain; `ansi`: with Ansible's colours as escape codes; `html`: a standalone page of "
         "1 MiB at most.",
     )
-    offset: int = Field(0, ge=0, description="Begin at this byte of the plain text.")
+    offset: int = Field(0, ge=0, le=MAX_NUMBER, description="Begin at this byte of the plain text.")
     follow: bool = Field(False, description="Stay until the task is final and send what comes (not for html).")
 
 

@@ -13,7 +13,7 @@ from flansible.models import FINAL_STATES, Kind, State, TaskStatus
 from flansible.store import Store
 from flansible.web import answers, places
 from flansible.web.auth import PrivateResource, current_user
-from flansible.web.bodies import NoFields, no_body, query
+from flansible.web.bodies import MAX_NUMBER, NoFields, no_body, query
 from flansible.web.services import services
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -26,9 +26,13 @@ class ListQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(50, ge=1, le=1000, description="Tasks per page.")
-    before: int | None = Field(None, ge=0, description="Cursor: `next_before` of the page before this one.")
+    before: int | None = Field(
+        None, ge=0, le=MAX_NUMBER, description="Cursor: `next_before` of the page before this one."
+    )
     state: State | None = Field(None, description="Only tasks in this state.")
-    user: str | None = Field(None, min_length=1, description="Only this user's tasks (others than one's own: admin).")
+    user: str | None = Field(
+        None, min_length=1, max_length=255, description="Only this user's tasks (others than one's own: admin)."
+    )
     kind: Kind | None = Field(None, description="Only `adhoc`, `playbook` or `git`.")
     text: str | None = Field(
         None, min_length=1, max_length=200, description="Only tasks with this in their summary, in capitals or not."
