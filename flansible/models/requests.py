@@ -27,11 +27,19 @@ def _not_blank(value: str) -> str:
     return value
 
 
-# The pattern says to clients what `_not_blank` says to us.
-Text = Annotated[str, AfterValidator(_not_blank), Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=r"\S")]
+# Says to clients what `_not_blank` says to us: there is something else than what str.strip takes away.
+_NOT_BLANK: dict[str, JsonValue] = {"pattern": r"[^\s\x1c-\x1f\x85]"}
+
+Text = Annotated[
+    str,
+    AfterValidator(_not_blank),
+    Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, json_schema_extra=_NOT_BLANK),
+]
 Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_LIST_ITEMS)]
 LockName = Annotated[
-    str, AfterValidator(_not_blank), Field(min_length=1, max_length=MAX_LOCK_CHARACTERS, pattern=r"\S")
+    str,
+    AfterValidator(_not_blank),
+    Field(min_length=1, max_length=MAX_LOCK_CHARACTERS, json_schema_extra=_NOT_BLANK),
 ]
 LockNames = LockName | Annotated[list[LockName], Field(min_length=1, max_length=MAX_LOCKS)]
 FreeText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]

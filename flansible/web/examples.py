@@ -157,6 +157,8 @@ MEANINGS = {
     409: "It is no longer in a state that allows this.",
     413: "The body is over `max_body_bytes`.",
     415: "The body is not `application/json`.",
+    414: "The address, with its query string, is longer than 8,190 bytes.",
+    431: "A header is longer than 8,190 bytes, or there are more than 100.",
     429: "Too many requests; ask again after the seconds in `Retry-After`.",
     500: "Something failed on our side; the web server's log has the details.",
     503: "A part of the service is away; ask again after the seconds in `Retry-After`.",
@@ -189,7 +191,9 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     404: (_failure("task_not_found", "Task not found"),),
     409: (_failure("task_final", "The task is final already: succeeded."),),
     413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
+    414: (_failure("uri_too_long", "Request Line is too large (9000 > 8190)"),),
     415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
+    431: (_failure("headers_too_large", "limit request headers fields size"),),
     500: (_failure("internal_error", "Something failed on our side; the web server's log has the details."),),
     503: (_STORE_AWAY,),
 }

@@ -35,6 +35,8 @@ _STATUS_HEADERS = {
     429: (_RETRY_AFTER,),
     503: (_RETRY_AFTER,),
 }
+# What any route can answer. The addresses and headers that are too long are refused before any route is known.
+ANYWHERE = (400, 414, 431, 500)
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -151,7 +153,7 @@ def _operation(route: Route) -> Operation:
 def _answers(route: Route) -> tuple[Answer, ...]:
     replies = [_reply(status, route) for status in (route.status, *route.also)]
     replies += [Answer(status, _meaning(status)) for status in route.empty]
-    statuses = {400, 500, *route.errors} | (set() if route.public else {401})
+    statuses = {*ANYWHERE, *route.errors} | (set() if route.public else {401})
     failures = [_failure(status, route) for status in statuses]
     return tuple(sorted((*replies, *failures), key=lambda answer: answer.status))
 

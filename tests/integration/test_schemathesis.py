@@ -1,0 +1,124 @@
+"""The whole API against its own document: generated requests, good and bad, as admin and as a restricted user.
+
+Every status, content type, header and body must be one that /api/openapi.json names, and none a 500. There is no
+worker, so nothing that is generated ever runs; what is queued is canceled at once, and its followers come to an end.
+CASES=20000 asks for more of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flansible.models import State
+from flansible.store import Store
+from tests.conftest import RedisServer, require_program
+from tests.integration.webserver import ADMIN, DEV, RecordedRun, WebServer, counts, result
+
+HERE = Path(__file__).parent / "schemathesis"
+CASES = int(os.environ.get("CASES", "5000"))
+SEED = 20261122
+# Health is 503 without a worker, and says so in the document; here it is to show its other side.
+NO_WORKER_IS_MISSED = "from flansible import celery_app\ncelery_app.ping_worker = lambda: 'nobody'\n"
+
+found_cases: dict[str, int] = {}
+
+
+@pytest.fixture(scope="module")
+def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    folder = tmp_path_factory.mktemp("fuzzed")
+    (folder / "hosts").write_text("web1\n")
+    (folder / "site.yml").write_text("- hosts: all\n")
+    running = WebServer(folder, shared_redis.url, inventories=("hosts",), before=NO_WORKER_IS_MISSED)
+    yield running
+    running.stop()
+    assert "Traceback" not in running.log.read_text()
+
+
+def final_task(redis_url: str, user: str) -> str:
+    """A task of this user, with output, events and results."""
+    store = Store(redis_url)
+    run = RecordedRun(store, user)
+    run.write(b"some output\n", result("web1"), result("web2", "failed"), counts(web1=1, web2=1))
+    run.end()
+    store.close()
+    return run.task_id
+
+
+@contextmanager
+def canceled_at_once(redis_url: str) -> Iterator[None]:
+    """Whatever is queued meanwhile is final soon after."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        store = Store(redis_url)
+        while not is_over.wait(0.1):
+            for task in store.search(None, State.QUEUED, None, 1000).tasks:
+                store.cancel(task.task_id, "admin")
+        store.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@pytest.mark.timeout(max(180, CASES // 10))
+@pytest.mark.parametrize(
+    ("login", "phases", "share"),
+    [
+        (ADMIN, "examples,coverage,fuzzing,stateful", 100),
+        # Each value at its border is tried as admin; what takes longest there are bodies of many megabytes.
+        (DEV, "examples,fuzzing,stateful", 30),
+    ],
+    ids=["admin", "dev"],
+)
+def test_each_reply_is_one_that_the_document_names(
+    server: WebServer, shared_redis: RedisServer, tmp_path: Path, login: tuple[str, str], phases: str, share: int
+) -> None:
+    report = tmp_path / "report.json"
+    command = [require_program("schemathesis"), "--config-file", str(HERE / "schemathesis.toml"), "run"]
+    command += [f"{server.url}/api/openapi.json", "--auth", ":".join(login), "--seed", str(SEED)]
+    command += [
+        "--phases",
+        phases,
+        "--max-examples",
+        str(CASES // share),
+        "--suppress-health-check",
+        "all",
+        "--continue-on-failure",
+    ]
+    command += ["--no-shrink", "--request-timeout", "20", "--workers", "2"]
+    command += ["--report", "json", "--report-json-path", str(report)]
+    task_id = final_task(shared_redis.url, login[0])
+    with canceled_at_once(shared_redis.url):
+        ended = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(HERE), "TASK_ID": task_id},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    said = "\n".join(line[:500] for line in ended.stdout.splitlines())
+    assert ended.returncode == 0, said
+    told = json.loads(report.read_text())
+    assert told["operations"]["tested"] == told["operations"]["total"] >= 11
+    found_cases[login[0]] = told["test_cases"]["generated"]
+
+
+def test_there_were_enough_of_them() -> None:
+    if len(found_cases) < 2:
+        pytest.skip("the tests above have not both been run")
+    assert sum(found_cases.values()) >= CASES, found_cases
