@@ -113,6 +113,8 @@ OWN = (
     Option(("--api-user",), "api_user", "text", "its user; default: FLANSIBLE_USER, client.ini", "USER"),
     Option(("--api-password-file",), "api_password_file", "text",
            "file with the password; default: FLANSIBLE_PASSWORD, client.ini, else a terminal is asked", "FILE"),
+    Option(("--api-ca-file",), "api_ca_file", "text",
+           "certificates that may sign the service's; default: FLANSIBLE_CA_FILE, client.ini, the system's", "FILE"),
     Option(("--chdir",), "chdir", "text",
            "folder of the service's machine to run in; a relative one counts from its playbook_root", "FOLDER"),
     Option(("--time-limit",), "time_limit", "number", "time the run may take; then it is ended", "SECONDS"),
@@ -146,6 +148,7 @@ class Client:
     time_limit: int | None = None
     lock: list[str] | None = None
     on_lost: str | None = None
+    api_ca_file: str | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ _LOGIN_OPTIONS = (
         "FILE",
         "File with the password; default: $FLANSIBLE_PASSWORD, client.ini, else a terminal is asked.",
     ),
+    (
+        "--api-ca-file",
+        "FILE",
+        "Certificates that may sign the service's; default: $FLANSIBLE_CA_FILE, client.ini, the system's.",
+    ),
 )
 
 
@@ -252,7 +257,7 @@ def _login() -> Login:
     from flansible.login import Given, find
 
     given = click.get_current_context().obj
-    return find(Given(given["url"], given["api_user"], given["api_password_file"]))
+    return find(Given(given["url"], given["api_user"], given["api_password_file"], given["api_ca_file"]))
 
 
 def _settings(config_file: str | None) -> Settings:

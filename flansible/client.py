@@ -67,16 +67,21 @@ class Client:
         timeout_seconds: float = 30.0,
         patience_seconds: float = 120.0,
         verify: bool | ssl.SSLContext = True,
+        ca_file: str | None = None,
     ) -> None:
         """url: where the service is, such as `http://127.0.0.1:3000`; timeout_seconds: for each answer;
         patience_seconds: how long `wait` and `follow` keep trying while the service does not answer;
-        verify: False takes any TLS certificate, a context decides itself. Raises OptionError for what is no URL.
+        verify: False takes any TLS certificate, a context decides itself; ca_file: certificates, in PEM form, of which
+        one must have signed the service's, in place of those the system trusts. Raises OptionError for what is no URL,
+        and for a ca_file that holds no certificate.
         """
         is_tls = url_scheme(url) == "https"
         try:
             auth = httpx.BasicAuth(user, password)
         except UnicodeEncodeError:
             raise OptionError("the user or the password is not UTF-8 text") from None
+        if is_tls and ca_file is not None:
+            verify = _trusting(ca_file)
         self.url = url.rstrip("/")
         self._user = user
         self._patience_seconds = patience_seconds
@@ -413,6 +418,14 @@ def url_scheme(url: str) -> str:
         shown = url.rpartition("@")[2]  # what stands before may be a password
         raise OptionError(f"{shown!r} is not the URL of a service; one is http://127.0.0.1:3000")
     return parsed.scheme
+
+
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "it holds no certificate"
+        raise OptionError(f"the certificates in {ca_file} cannot be used: {reason}") from error
 
 
 def _refused(reply: httpx.Response, message: str, code: str, errors: list[FieldError]) -> ServiceRefused:

@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flansible.errors import ConfigurationError, Fault
 
@@ -26,7 +26,9 @@ EMBEDDED = "embedded"
 SECTION = "Default"
 VARIABLE_PREFIX = "FLANSIBLE_"
 # Variables that start with the prefix and are not settings of the service.
-OTHER_VARIABLES = frozenset({"FLANSIBLE_CONFIG", "FLANSIBLE_URL", "FLANSIBLE_USER", "FLANSIBLE_PASSWORD"})
+OTHER_VARIABLES = frozenset(
+    {"FLANSIBLE_CONFIG", "FLANSIBLE_URL", "FLANSIBLE_USER", "FLANSIBLE_PASSWORD", "FLANSIBLE_CA_FILE"}
+)
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108
 _MAX_MASTERS_PATH_BYTES = 56  # what ssh_masters and ssh append to it is up to 50 bytes
 # ssh and Ansible expand ~ $ and % in the path of a master's socket, and take quotes and spaces apart.
@@ -83,10 +85,20 @@ def _origins(value: str) -> str:
     return value
 
 
+def _networks(value: str) -> str:
+    for word in _words(value):
+        try:
+            ipaddress.ip_network(word, strict=False)
+        except ValueError:
+            raise ValueError(f"{word!r} is neither an address nor a network such as 10.0.0.0/8") from None
+    return value
+
+
 def _words(value: str) -> list[str]:
     return [word for word in (part.strip() for part in value.split(",")) if word]
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 ListenAddress = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -107,6 +119,15 @@ class Settings(BaseModel):
     )
     Flask_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address the web server listens on.")
     Flask_tcp_port: Port = Field(3000, description="Port the web server listens on.")
+    tls_certificate: Path | None = Field(
+        None, description="Certificate, with its chain, in PEM form: with it and `tls_key` the web server speaks TLS."
+    )
+    tls_key: Path | None = Field(None, description="Key of that certificate, without a password.")
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        "",
+        description="Proxies whose X-Forwarded-For, -Proto and -Host are believed: addresses or networks, separated by "
+        "commas. Empty: none.",
+    )
     playbook_root: Path = Field(
         Path("playbooks"),
         description="Folder of playbooks. Users other than admin can run playbooks only from here; "
@@ -190,6 +211,12 @@ class Settings(BaseModel):
     base_dir: Path = Field(default_factory=Path.cwd, exclude=True)
     config_file: Path | None = Field(None, exclude=True)
 
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both, or neither")
+        return self
+
     @property
     def redis_socket(self) -> Path:
         """The embedded Redis' socket. A socket path is limited to 108 bytes, so a deep data_dir gets a short alias."""
@@ -221,6 +248,16 @@ class Settings(BaseModel):
         return frozenset(_words(self.cors_origins))
 
     @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """Those of trusted_proxies."""
+        return tuple(ipaddress.ip_network(word, strict=False) for word in _words(self.trusted_proxies))
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the web server itself speaks TLS."""
+        return self.tls_certificate is not None
+
+    @property
     def listens_on_loopback(self) -> bool:
         """True when only this machine can reach the web server."""
         return is_loopback(self.Flask_tcp_ip)
@@ -236,6 +273,7 @@ class Settings(BaseModel):
 # What an operator can set: the fields above less the two that say where they came from.
 KEYS = tuple(name for name, field in Settings.model_fields.items() if not field.exclude)
 _PATH_KEYS = ("playbook_root", "rbac_file", "data_dir", "secret_key_file")
+_OPTIONAL_PATH_KEYS = ("tls_certificate", "tls_key")
 
 
 def is_loopback(address: str) -> bool:
@@ -339,6 +377,9 @@ def _resolve_paths(values: Mapping[str, str], base_dir: Path) -> dict[str, Any]:
     for key in _PATH_KEYS:
         given = resolved.get(key) or Settings.model_fields[key].default
         resolved[key] = (base_dir / Path(given).expanduser()).absolute()
+    for key in _OPTIONAL_PATH_KEYS:
+        if given := resolved.pop(key, ""):
+            resolved[key] = (base_dir / Path(given).expanduser()).absolute()
     inventory = resolved.get("default_inventory")
     if inventory == "":
         resolved["default_inventory"] = None

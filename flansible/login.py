@@ -1,7 +1,8 @@
 """Where the client commands find the service, the user and the password.
 
-For each: the option, then FLANSIBLE_URL, FLANSIBLE_USER and FLANSIBLE_PASSWORD, then ~/.config/flansible/client.ini. A
-password is never an option, because everybody on a machine can read command lines; without any, a terminal is asked.
+For each: the option, then FLANSIBLE_URL, FLANSIBLE_USER, FLANSIBLE_PASSWORD and FLANSIBLE_CA_FILE, then
+~/.config/flansible/client.ini. A password is never an option, because everybody on a machine can read command lines;
+without any, a terminal is asked.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from flansible.errors import OptionError
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 SECTION = "client"
-KEYS = ("url", "user", "password")
+KEYS = ("url", "user", "password", "ca_file")
 
 
 @dataclass(frozen=True)
 class Given:
-    """The options that say where to go and as whom; `password_file`: a file whose first line is the password."""
+    """The options that say where to go and as whom; `password_file`: a file whose first line is the password;
+    `ca_file`: certificates, one of which must have signed the service's."""
 
     url: str | None = None
     user: str | None = None
     password_file: str | None = None
+    ca_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Login:
     url: str
     user: str
     password: str = field(repr=False)
+    ca_file: str | None = None
 
     @property
     def is_here(self) -> bool:
@@ -52,7 +56,7 @@ class Login:
             return host == "localhost"
 
     def client(self, timeout_seconds: float = 30.0) -> Client:
-        return Client(self.url, self.user, self.password, timeout_seconds=timeout_seconds)
+        return Client(self.url, self.user, self.password, timeout_seconds=timeout_seconds, ca_file=self.ca_file)
 
 
 def find(given: Given, environ: Mapping[str, str] = os.environ) -> Login:
@@ -69,7 +73,8 @@ def find(given: Given, environ: Mapping[str, str] = os.environ) -> Login:
     # The kept password is the kept user's: another user's login must not be tried with it.
     kept_password = kept.get("password") if user == kept.get("user", user) else None
     password = _from_file(given.password_file) or environ.get("FLANSIBLE_PASSWORD") or kept_password
-    return Login(url, user, password or _ask(user, url, path))
+    ca_file = given.ca_file or environ.get("FLANSIBLE_CA_FILE") or kept.get("ca_file")
+    return Login(url, user, password or _ask(user, url, path), os.path.expanduser(ca_file) if ca_file else None)
 
 
 def _from_file(name: str | None) -> str | None:

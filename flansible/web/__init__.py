@@ -19,6 +19,7 @@ from flansible.rbac import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import Retention, Store
 from flansible.web import answers, docs, other_sites, problems, routes, safe_headers
+from flansible.web.proxies import Proxies
 from flansible.web.services import Services
 
 # A person, or a load balancer, is waiting for the answer: with the store's own patience a frozen Redis would hold
@@ -68,10 +69,12 @@ def create_app(settings: Settings) -> Flask:
     )
     app.extensions["flansible"] = services
     problems.register(app)
-    safe_headers.register(app, is_tls=False)
+    safe_headers.register(app, settings.is_tls)
     other_sites.register(app, settings)
     # Werkzeug would lead `//api` to `/api` at the host that the request names, whoever wrote that name.
     app.url_map.merge_slashes = False
     routes.register(app)
     docs.register(app)
+    if settings.proxy_networks:
+        app.wsgi_app = Proxies(app.wsgi_app, settings.proxy_networks)  # type: ignore[method-assign]
     return app

@@ -6,6 +6,7 @@ import gc
 import select
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
@@ -13,26 +14,31 @@ from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from flansible import celery_app, descriptors, passwords
+from flansible import celery_app, descriptors, passwords, tls
 from flansible.config import Settings
 from flansible.models import ErrorBody
 from flansible.reaper import Reaper
+from flansible.tls import ServerContext
 from flansible.web import create_app, handover, safe_headers
 
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 _LINGER_MILLISECONDS = 5
 
 
-def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:
+def _error_writer(is_tls: bool) -> Callable[[socket.socket, int, str, str], None]:
     """What gunicorn says to a request that never reaches the app, in our one shape."""
-    what = message if message else reason
-    body = ErrorBody(message=what, code=_CODES.get(status, "invalid_request"), errors=[]).model_dump_json().encode()
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n"
-    )
-    head += "".join(f"{name}: {value}\r\n" for name, value in safe_headers.ALWAYS) + "\r\n"
-    util.write_nonblock(client, head.encode("latin-1") + body)
+    safe = "".join(f"{name}: {value}\r\n" for name, value in safe_headers.always(is_tls))
+
+    def write(client: socket.socket, status: int, reason: str, message: str) -> None:
+        what = message if message else reason
+        body = ErrorBody(message=what, code=_CODES.get(status, "invalid_request"), errors=[]).model_dump_json().encode()
+        head = (
+            f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n{safe}\r\n"
+        )
+        util.write_nonblock(client, head.encode("latin-1") + body)
+
+    return write
 
 
 class _Settled:
@@ -134,6 +140,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             "control_socket_disable": True,
         }
+        if settings.tls_certificate and settings.tls_key:
+            secure = ServerContext(settings.tls_certificate, settings.tls_key)
+            options |= {
+                "certfile": str(settings.tls_certificate),
+                "keyfile": str(settings.tls_key),
+                "ssl_context": lambda cfg, default: secure.current(),
+            }
         for key, value in options.items():
             if key in self.cfg.settings:
                 self.cfg.set(key, value)
@@ -147,8 +160,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
     app = create_app(settings)
+    tls.check(settings)
     # gunicorn has no setting for it; its workers look the function up in this module each time.
-    util.write_error = _write_error
+    util.write_error = _error_writer(settings.is_tls)
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
     descriptors.allow_many()
     server = _Server(settings, app)

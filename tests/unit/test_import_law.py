@@ -39,6 +39,8 @@ OWN_LAW = {
     "models": ("models",),
     "processes": (),
     "children": ("ssh_masters",),
+    "tls_children": ("children",),
+    "tls": ("config", "errors"),
     "descriptors": (),
     "ssh_masters": (),
     "config": ("errors",),
@@ -54,7 +56,16 @@ OWN_LAW = {
 
 # Folders are kinds of process: they never import each other. Only the commands start from everywhere.
 FOLDERS = ("web", "worker", "runner")
-STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes", "children", "ssh_masters", "descriptors")
+STANDARD_LIBRARY_ONLY = (
+    "errors",
+    "wire",
+    "variables",
+    "processes",
+    "children",
+    "tls_children",
+    "ssh_masters",
+    "descriptors",
+)
 MAY_IMPORT_IN_FUNCTIONS = ("cli",)
 
 
@@ -225,7 +236,7 @@ def python(code: str, cwd: Path, **environ: str) -> str:
         ("flansible.rbac", ("ansible", "celery", "flask", "redis")),
         (
             "flansible.children",
-            ("ansible", "celery", "flask", "redis", "pydantic", "click", "werkzeug", "http", "email"),
+            ("ansible", "celery", "flask", "redis", "pydantic", "click", "werkzeug", "http", "email", "ssl"),
         ),
         ("flansible.cli", ("ansible", "celery", "flask", "redis", "pydantic", "httpx")),
     ],
