@@ -35,6 +35,7 @@ _SUBMIT_PATHS: dict[str, str] = {
 }
 _NOT_FLANSIBLE = "unexpected_reply"
 _IN_FLIGHT = "idempotency_key_in_flight"
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's word, of which httpx keeps the text alone
 _IN_PROGRESS = "PROGRESS"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 _LONG_POLL_SECONDS = 20  # well within an answer's time
@@ -352,6 +353,9 @@ class Client:
             raise ServiceUnreachable(f"{self.url} does not answer in time") from error
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
+            if _UNTRUSTED in why:
+                advice = "name the certificate that signed it (ca_file, --api-ca-file, FLANSIBLE_CA_FILE)"
+                raise ServiceUnreachable(f"{self.url} has a certificate that is not trusted here; {advice}") from error
             raise ServiceUnreachable(f"{self.url} does not answer: {why}; is the service up?") from error
 
     def _json(self, reply: httpx.Response) -> dict[str, Any]:
