@@ -51,6 +51,7 @@ def serve(settings: Settings, with_flower: bool = False) -> None:
 
 
 def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
+    # Who listens on all addresses is asked on this one.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.Flask_tcp_ip, settings.Flask_tcp_ip)
     return Plan(
         roles=_roles(settings, with_flower),
