@@ -6,14 +6,18 @@ import os
 import shlex
 import shutil
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from flansible import config, passwords, rbac, secret_files
+from cryptography import x509
+
+from flansible import config, passwords, rbac, secret_files, tls
 from flansible.config import Settings
 from flansible.doctor.check import Check, Mark, quoted
 from flansible.errors import ConfigurationError
 
 MIN_FREE_BYTES = 1_000_000_000
+RENEW_BEFORE = timedelta(days=14)
 
 
 def configuration(config_file: str | None, loaded: list[Settings]) -> list[Check]:
@@ -100,6 +104,22 @@ def _shared_with_group(key: str, path: Path) -> list[Check]:
     if not path.stat().st_mode & stat.S_IRGRP:
         return []
     return [Check(Mark.WARN, key, f"the group of {path} can read it", f"chmod g-r {quoted(path)}, unless it is meant")]
+
+
+def certificate(settings: Settings) -> list[Check]:
+    """Whether the web server could speak TLS with what it was given, and for how long."""
+    if settings.tls_certificate is None:
+        return []
+    try:
+        tls.check(settings)
+    except ConfigurationError as error:
+        return [Check(Mark.FAIL, "tls", str(fault), "mend it") for fault in error.faults]
+    ends_at = x509.load_pem_x509_certificate(settings.tls_certificate.read_bytes()).not_valid_after_utc
+    left = ends_at - datetime.now(UTC)
+    found = f"{settings.tls_certificate} is valid until {ends_at:%Y-%m-%d %H:%M} UTC"
+    if left <= timedelta():
+        return [Check(Mark.FAIL, "tls", found, "renew it: clients refuse it")]
+    return [Check(Mark.WARN, "tls", found, "renew it") if left < RENEW_BEFORE else Check(Mark.OK, "tls", found)]
 
 
 def playbook_root(settings: Settings) -> list[Check]:

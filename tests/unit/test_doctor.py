@@ -17,6 +17,7 @@ from flansible import doctor
 from flansible.config import Settings
 from flansible.doctor import configured, machine, servers
 from flansible.doctor.check import Check, Mark
+from tests import certificates
 from tests.conftest import RedisServer, eventually
 
 MakeSettings = Callable[..., Settings]
@@ -337,6 +338,17 @@ def test_inventories_that_are_not_there_are_a_warning(settings: Settings, tmp_pa
         Mark.WARN
     ]
     assert marks(configured.users(settings), str(tmp_path / "dev") + ",") == []
+
+
+def test_a_certificate_is_looked_at_with_its_end(make_settings: MakeSettings, tmp_path: Path) -> None:
+    assert configured.certificate(make_settings()) == []
+    signer = certificates.authority(tmp_path)
+    for days, expected in ((30, Mark.OK), (2, Mark.WARN)):
+        pair = certificates.signed(tmp_path, signer, days=days)
+        settings = make_settings(tls_certificate=pair.certificate, tls_key=pair.key)
+        assert marks(configured.certificate(settings), "is valid until") == [expected]
+    wrong = make_settings(tls_certificate=pair.certificate, tls_key=signer.key)
+    assert marks(configured.certificate(wrong), "tls_key") == [Mark.FAIL]
 
 
 def test_the_playbook_root(settings: Settings) -> None:
