@@ -5,16 +5,11 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 import ssl
 from pathlib import Path
-from typing import Any
 
 from flansible.config import Settings
 from flansible.errors import ConfigurationError, Fault
-
-_HANDSHAKE_SECONDS = 10.0
 
 
 def check(settings: Settings) -> None:
@@ -52,23 +47,10 @@ class ServerContext:
             return ()
 
 
-class _Context(ssl.SSLContext):
-    """A client that does not go on with its handshake must not hold a thread for ever."""
-
-    def wrap_socket(self, sock: socket.socket, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        sock.settimeout(_HANDSHAKE_SECONDS)
-        try:
-            secured = super().wrap_socket(sock, *args, **{**kwargs, "do_handshake_on_connect": True})
-        except TimeoutError:
-            raise ConnectionResetError(errno.ECONNRESET, "no handshake in time") from None
-        secured.settimeout(None)
-        return secured
-
-
 def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     for name, path in (("tls_certificate", certificate), ("tls_key", key)):
         _require_readable(name, path)
-    context = _Context(ssl.PROTOCOL_TLS_SERVER)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     try:

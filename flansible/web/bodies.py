@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from flask import request
@@ -19,6 +20,8 @@ from flansible.web.services import services
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# In environ, where the server can do it: a context within which the body must come to its end.
+READING = "flansible.reading"
 MAX_NUMBER = 2**53 - 1  # what JSON's readers, Lua and Redis count without loss
 _MAX_DEPTH = 64
 
@@ -70,7 +73,8 @@ def _document() -> dict[str, Any]:
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
         raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
-    data = _read(services().settings.max_body_bytes)
+    with request.environ.get(READING, nullcontext)():
+        data = _read(services().settings.max_body_bytes)
     try:
         document = json.loads(
             data.decode("utf-8"),

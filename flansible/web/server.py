@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import select
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask
@@ -19,10 +22,13 @@ from flansible.config import Settings
 from flansible.models import ErrorBody
 from flansible.reaper import Reaper
 from flansible.tls import ServerContext
-from flansible.web import create_app, handover, safe_headers
+from flansible.web import bodies, create_app, handover, safe_headers
 
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 _LINGER_MILLISECONDS = 5
+# From the first byte to the last, for who sends slowly on purpose: each such client holds a thread.
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 120.0
 
 
 def _error_writer(is_tls: bool) -> Callable[[socket.socket, int, str, str], None]:
@@ -69,12 +75,16 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         # A thread in four never lingers: whoever comes new finds one.
         self.cfg: Any = _Settled(self.cfg)
         self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
+        # By thread: the connection it reads from, and until when. Each touches its own entry; `notify` looks at all.
+        self._reading: dict[int, tuple[TConn, float]] = {}
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
         app = self.wsgi
 
         def with_socket(environ: dict[str, Any], start_response: Any) -> Any:
+            connection, _ = self._reading.pop(threading.get_ident())
+            environ[bodies.READING] = lambda: self._in_time(connection, BODY_SECONDS)
             client = environ["gunicorn.socket"]
             # An SSLSocket has state of its own above the descriptor, and in HTTP/2 others share the connection.
             if type(client) is socket.socket and environ["SERVER_PROTOCOL"] in ("HTTP/1.0", "HTTP/1.1"):
@@ -85,14 +95,37 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         self._followers = handover.followers_of(app)
 
     def handle(self, conn: TConn) -> Any:
-        keep = super().handle(conn)
+        keep = self._handle_one(conn)
         # A client that asks again at once is answered by the same thread. Through the main thread, its poller and the
         # pool's queue, each request would cost as much again as its answer.
         while keep is True and self.alive and self._asks_again(conn):
-            keep = super().handle(conn)
+            keep = self._handle_one(conn)
         if conn.sock.fileno() < 0:
             conn.close = lambda graceful=False: None
         return keep
+
+    def _handle_one(self, conn: TConn) -> Any:
+        with self._in_time(conn, HEAD_SECONDS):
+            return super().handle(conn)
+
+    @contextmanager
+    def _in_time(self, conn: TConn, seconds: float) -> Iterator[None]:
+        """What this thread reads of the connection comes to its end by then, or the connection does."""
+        self._reading[threading.get_ident()] = (conn, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._reading.pop(threading.get_ident(), None)
+
+    def notify(self) -> None:
+        """The main thread's sign of life, about once a second."""
+        super().notify()
+        now = time.monotonic()
+        for conn, until in tuple(self._reading.values()):
+            if now > until:
+                # To its reader the client has left. (An SSLSocket's own shutdown would take its state away from it.)
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
 
     def _asks_again(self, conn: TConn) -> bool:
         if type(conn.sock) is not socket.socket or not self._may_linger.acquire(blocking=False):

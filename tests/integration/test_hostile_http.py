@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -155,3 +156,42 @@ def test_replies_that_are_handed_over_have_the_safe_headers(server: WebServer, s
         headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
         assert dict(safe_headers.ALWAYS).items() <= headers.items()
         assert "Server" not in headers or headers["Server"] == "gunicorn"
+
+
+@pytest.fixture(scope="module")
+def hasty(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    """A server that waits half a second for a request, and as long for its body. It has four threads."""
+    before = "from flansible.web import server\nserver.HEAD_SECONDS = server.BODY_SECONDS = 0.5\n"
+    running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url, before=before)
+    yield running
+    running.stop()
+    assert "Traceback" not in running.log.read_text() and "ERROR" not in running.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /api/health HTTP/1.1\r\nHost: x\r\nX: ",
+        post("Content-Length: 1000", body=b"{"),
+    ],
+    ids=["head", "body"],
+)
+def test_those_who_send_slowly_do_not_keep_others_out(hasty: WebServer, beginning: bytes) -> None:
+    slow = [socket.create_connection(("127.0.0.1", hasty.port), 20) for _ in range(12)]
+    try:
+        for connection in slow:
+            connection.sendall(beginning)
+        status, _, _ = said(hasty, lines("GET /nothing HTTP/1.1", "Host: x", "Connection: close"))
+        assert status == 404
+        assert [read_to_end(connection) for connection in slow] == [b""] * len(slow)
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_a_request_in_pieces_is_answered_when_it_comes_in_time(hasty: WebServer) -> None:
+    with socket.create_connection(("127.0.0.1", hasty.port), 20) as connection:
+        for piece in (b"GET /nothing HT", b"TP/1.1\r\nHost: x\r\nConn", b"ection: close\r\n\r\n"):
+            connection.sendall(piece)
+            time.sleep(0.05)
+        assert b" 404 " in read_to_end(connection)

@@ -98,14 +98,6 @@ def test_a_renewed_certificate_counts_at_once_and_a_broken_one_never(trusted: Pa
     assert renewed.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
-def test_a_client_that_does_not_go_on_is_let_go(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls, "_HANDSHAKE_SECONDS", 0.1)
-    ours, theirs = socket.socketpair()
-    with theirs, pytest.raises(ConnectionResetError):
-        tls.ServerContext(pair.certificate, pair.key).current().wrap_socket(ours, server_side=True)
-    ours.close()
-
-
 def test_the_probe_speaks_to_its_own_server_whatever_its_certificate_says(pair: Pair) -> None:
     ours, theirs = socket.socketpair()
     context = tls.ServerContext(pair.certificate, pair.key).current()
