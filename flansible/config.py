@@ -318,8 +318,12 @@ def load(explicit: str | None = None, environ: Mapping[str, str] = os.environ) -
 def _fault(item: Any, sources: Mapping[str, str]) -> Fault:
     key = str(item["loc"][0]) if item["loc"] else ""
     message = item["msg"].removeprefix("Value error, ")
-    # A URL may carry a password: name the key, never the value.
-    shown = "" if key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND" else repr(item["input"])
+    # A URL may carry a password: name the key, never the value. What concerns several keys is said of all of them.
+    shown = (
+        ""
+        if not key or key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND"
+        else repr(item["input"])
+    )
     return Fault(sources.get(key, "config.ini"), key, f"{shown} {message}".strip())
 
 

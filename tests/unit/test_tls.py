@@ -47,8 +47,10 @@ def complaint(settings: Settings) -> tuple[str, str]:
 
 @pytest.mark.parametrize("line", ["tls_key = x", "tls_certificate = x"])
 def test_one_without_the_other_stops_the_start(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ConfigurationError, match="tls_certificate and tls_key belong together"):
-        load(tmp_path, line)
+    with pytest.raises(ConfigurationError) as raised:
+        load(tmp_path, line, "CELERY_BROKER_URL = redis://:MARKER@localhost/0")
+    message = "tls_certificate and tls_key belong together: set both, or neither"
+    assert str(raised.value) == f"config.ini: {message}"
 
 
 def test_both_count_from_the_folder_of_the_configuration_and_neither_is_no_tls(tmp_path: Path) -> None:
