@@ -16,7 +16,7 @@ from flansible.client import Client
 from flansible.errors import ServiceUnreachable
 from flansible.web import safe_headers
 from tests import certificates
-from tests.acceptance.conftest import ADMIN, Service, start_service
+from tests.acceptance.conftest import ADMIN, Service, flansible_environ, start_service
 from tests.certificates import Pair
 from tests.conftest import require_program
 
@@ -131,6 +131,11 @@ def test_a_key_of_another_certificate_stops_the_start(root: Path, trusted: Pair)
     (root / "authority.key").chmod(0o600)
     for command in ("up", "web"):
         ended = subprocess.run(
-            ["flansible", command, "--config", "wrong.ini"], cwd=root, capture_output=True, text=True, timeout=60
+            ["flansible", command, "--config", "wrong.ini"],
+            env=flansible_environ(),
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert ended.returncode == 2 and "tls_key: is not the key of the certificate" in ended.stderr, ended.stderr
