@@ -113,6 +113,11 @@ def test_the_commands_find_the_certificate_by_option_variable_and_file(service: 
     assert ran.returncode == 0 and "pong" in ran.stdout
 
 
+def test_a_proxy_that_is_listed_names_the_host_others_know(service: Service, trusted: Pair) -> None:
+    told = ("-H", "X-Forwarded-Host: flansible.example.org", "-H", "X-Forwarded-For: 203.0.113.7, garbage")
+    assert '"basePath":"https://flansible.example.org"' in curl(service, trusted, "/api/spec", *told).stdout
+
+
 def test_a_client_that_was_told_of_no_authority_goes_no_further(service: Service) -> None:
     with Client(service.url, *ADMIN) as found, pytest.raises(ServiceUnreachable, match="not trusted here"):
         found.tasks()
