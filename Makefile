@@ -15,7 +15,7 @@ help:
 	@echo "make demo    install, start the service, run an ad-hoc ping and a playbook with curl, stop everything"
 	@echo "make test    install what the tests need and run them all; PYTEST_ARGS='-k word' passes options to pytest"
 	@echo "make test-matrix   as root: the tests on Ansible, with 2.20 and 2.21 on the Python of a Debian trixie in .matrix/"
-	@echo "make check   format check, lint and types"
+	@echo "make check   format check, lint, types, hazards in the code, known vulnerabilities"
 	@echo "make bench   measure runs through the API against the command line, in turn; writes README's tables"
 	@echo "make bench-compare BASE=commit [HEAD=commit]   whether the second is slower than the first; 1 when it is"
 	@echo "make http    requests per second, and how long they take (needs wrk)"
@@ -95,7 +95,11 @@ check: $(VENV)/.installed-test
 	@$(BIN)/ruff check .
 	@echo "==> Types (mypy --strict on the package)"
 	@$(BIN)/mypy
+	@echo "==> Hazards in the code (bandit)"
+	@$(BIN)/bandit -q -c pyproject.toml -r flansible scripts
+	@echo "==> Known vulnerabilities in what is pinned (pip-audit)"
+	@$(BIN)/python scripts/audit.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

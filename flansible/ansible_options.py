@@ -115,6 +115,8 @@ OWN = (
            "file with the password; default: FLANSIBLE_PASSWORD, client.ini, else a terminal is asked", "FILE"),
     Option(("--api-token-file",), "api_token_file", "text",
            "file with a token, in place of both; default: FLANSIBLE_TOKEN, client.ini", "FILE"),
+    Option(("--api-ca-file",), "api_ca_file", "text",
+           "certificates that may sign the service's; default: FLANSIBLE_CA_FILE, client.ini, the system's", "FILE"),
     Option(("--chdir",), "chdir", "text",
            "folder of the service's machine to run in; a relative one counts from its playbook_root", "FOLDER"),
     Option(("--time-limit",), "time_limit", "number", "time the run may take; then it is ended", "SECONDS"),
@@ -149,6 +151,7 @@ class Client:
     lock: list[str] | None = None
     on_lost: str | None = None
     api_token_file: str | None = None
+    api_ca_file: str | None = None
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ _PR_SET_PDEATHSIG = 1
 # Who is stopped together with whom, and in which order: no new runs, then no new requests, then no store.
 _STOP_ORDER = (("worker", "flower"), ("web",), ("redis",))
 
+Secure = Callable[[socket.socket], socket.socket]
+
 
 @dataclass(frozen=True)
 class Role:
@@ -60,6 +62,7 @@ class Plan:
     roles: list[Role]
     url: str
     health_address: tuple[str, int]
+    is_tls: bool
     redis_socket: str
     is_alias: bool
     ssh_masters: str
@@ -76,7 +79,8 @@ def become(plan: Plan) -> None:
         os.set_inheritable(lock, True)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     # -P: what lies in the working directory must not be imported in place of our modules.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "flansible.children", str(descriptor)])
+    program = "flansible.tls_children" if plan.is_tls else "flansible.children"
+    os.execv(sys.executable, [sys.executable, "-P", "-m", program, str(descriptor)])
 
 
 def _read(descriptor: int) -> Plan:
@@ -101,8 +105,9 @@ class _Child:
 
 
 class _Children:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, secure: Secure) -> None:
         self._plan = plan
+        self._secure = secure
         self._children = [_Child(role) for role in plan.roles]
         self._stopping = False
         self._hurrying = False
@@ -127,7 +132,7 @@ class _Children:
             _start(child, plan.locks[-1])
             if child.name == "redis" and not self._wait_for(lambda: _answers(plan.redis_socket)):
                 return False
-        return self._wait_for(lambda: _healthy(plan.health_address))
+        return self._wait_for(lambda: _healthy(plan.health_address, self._secure))
 
     def _wait_for(self, condition: Callable[[], bool]) -> bool:
         give_up_at = time.monotonic() + READY_TIMEOUT_SECONDS
@@ -259,22 +264,27 @@ def _answers(path: str) -> bool:
             return False
 
 
-def _healthy(address: tuple[str, int]) -> bool:
+def _healthy(address: tuple[str, int], secure: Secure) -> bool:
     # http.client would bring half of the library for e-mail with it.
     try:
-        with socket.create_connection(address, 5) as connection:
+        with socket.create_connection(address, 5) as plain, secure(plain) as connection:
             connection.sendall(b"GET /api/health HTTP/1.0\r\n\r\n")
             return connection.recv(64).split(b" ")[1:2] == [b"200"]
     except OSError:
         return False
 
 
-def main() -> None:
+def _as_it_is(connection: socket.socket) -> socket.socket:
+    return connection
+
+
+def main(secure: Secure = _as_it_is) -> None:
+    """secure: makes a connection to the web server one that it understands."""
     plan = _read(int(sys.argv[1]))
     logging.basicConfig(
         level=plan.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    sys.exit(_Children(plan).run())
+    sys.exit(_Children(plan, secure).run())
 
 
 if __name__ == "__main__":

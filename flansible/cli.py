@@ -38,6 +38,11 @@ _LOGIN_OPTIONS = (
         "File with the password; default: $FLANSIBLE_PASSWORD, client.ini, else a terminal is asked.",
     ),
     ("--api-token-file", "FILE", "File with a token, in place of both; default: $FLANSIBLE_TOKEN, client.ini."),
+    (
+        "--api-ca-file",
+        "FILE",
+        "Certificates that may sign the service's; default: $FLANSIBLE_CA_FILE, client.ini, the system's.",
+    ),
 )
 
 
@@ -73,14 +78,14 @@ def up(config_file: str | None, flower: bool) -> None:
     """Start the whole service on this machine: Redis, a worker and the web server."""
     from flansible import up as preparation
 
-    preparation.serve(_settings(config_file), with_flower=flower)
+    preparation.serve(_service_settings(config_file), with_flower=flower)
 
 
 @cli.command()
 @_config_option
 def web(config_file: str | None) -> None:
     """Start the web server alone."""
-    settings = _settings(config_file)
+    settings = _service_settings(config_file)
     from flansible.web.server import serve
 
     serve(settings)
@@ -92,7 +97,7 @@ def web(config_file: str | None) -> None:
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Runs side by side; default: worker_concurrency.")
 def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
     """Start a Celery worker alone."""
-    settings = _settings(config_file)
+    settings = _service_settings(config_file)
     from flansible import celery_app
 
     if concurrency:
@@ -107,7 +112,7 @@ def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
 @_config_option
 def flower(config_file: str | None) -> None:
     """Start Flower, Celery's monitor, behind admin's login."""
-    settings = _settings(config_file)
+    settings = _service_settings(config_file)
     from flansible import flower as flower_server
 
     flower_server.serve(settings)
@@ -346,7 +351,11 @@ def _login() -> Login:
     from flansible.login import Given, find
 
     given = click.get_current_context().obj
-    return find(Given(given["url"], given["api_user"], given["api_password_file"], given["api_token_file"]))
+    return find(
+        Given(
+            given["url"], given["api_user"], given["api_password_file"], given["api_token_file"], given["api_ca_file"]
+        )
+    )
 
 
 def _settings(config_file: str | None) -> Settings:
@@ -359,6 +368,16 @@ def _settings(config_file: str | None) -> Settings:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    return settings
+
+
+def _service_settings(config_file: str | None) -> Settings:
+    """Settings of a part of the service, which does not start while others can read its secrets."""
+    from flansible import open_services, secret_files
+
+    settings = _settings(config_file)
+    secret_files.refuse_exposed(settings)
+    open_services.warn(settings)
     return settings
 
 

@@ -36,6 +36,7 @@ _SUBMIT_PATHS: dict[str, str] = {
 }
 _NOT_FLANSIBLE = "unexpected_reply"
 _IN_FLIGHT = "idempotency_key_in_flight"
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's word, of which httpx keeps the text alone
 _IN_PROGRESS = "PROGRESS"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
@@ -70,17 +71,21 @@ class Client:
         timeout_seconds: float = 30.0,
         patience_seconds: float = 120.0,
         verify: bool | ssl.SSLContext = True,
+        ca_file: str | None = None,
     ) -> None:
         """url: where the service is, such as `http://127.0.0.1:3000`; token: in place of user and password;
         timeout_seconds: for each answer; patience_seconds: how long `wait` and `follow` keep trying while the service
-        does not answer; verify: False takes any TLS certificate, a context decides itself. Raises OptionError for what
-        is no URL.
+        does not answer; verify: False takes any TLS certificate, a context decides itself; ca_file: certificates, in
+        PEM form, of which one must have signed the service's, in place of those the system trusts. Raises OptionError
+        for what is no URL, and for a ca_file that holds no certificate.
         """
         is_tls = url_scheme(url) == "https"
         try:
             auth = _TokenAuth(token) if token else httpx.BasicAuth(user, password)
         except UnicodeEncodeError:
             raise OptionError("the user or the password is not UTF-8 text") from None
+        if is_tls and ca_file is not None:
+            verify = _trusting(ca_file)
         self.url = url.rstrip("/")
         self._user = "" if token else user
         self._patience_seconds = patience_seconds
@@ -351,6 +356,9 @@ class Client:
             raise ServiceUnreachable(f"{self.url} does not answer in time") from error
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
+            if _UNTRUSTED in why:
+                advice = "name the certificate that signed it (ca_file, --api-ca-file, FLANSIBLE_CA_FILE)"
+                raise ServiceUnreachable(f"{self.url} has a certificate that is not trusted here; {advice}") from error
             raise ServiceUnreachable(f"{self.url} does not answer: {why}; is the service up?") from error
 
     def _json(self, reply: httpx.Response) -> dict[str, Any]:
@@ -430,6 +438,14 @@ def url_scheme(url: str) -> str:
         shown = url.rpartition("@")[2]  # what stands before may be a password
         raise OptionError(f"{shown!r} is not the URL of a service; one is http://127.0.0.1:3000")
     return parsed.scheme
+
+
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "it holds no certificate"
+        raise OptionError(f"the certificates in {ca_file} cannot be used: {reason}") from error
 
 
 def _refused(reply: httpx.Response, message: str, code: str, errors: list[FieldError]) -> ServiceRefused:

@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flansible.errors import ConfigurationError, Fault
 
@@ -27,7 +27,14 @@ SECTION = "Default"
 VARIABLE_PREFIX = "FLANSIBLE_"
 # Variables that start with the prefix and are not settings of the service.
 OTHER_VARIABLES = frozenset(
-    {"FLANSIBLE_CONFIG", "FLANSIBLE_URL", "FLANSIBLE_USER", "FLANSIBLE_PASSWORD", "FLANSIBLE_TOKEN"}
+    {
+        "FLANSIBLE_CONFIG",
+        "FLANSIBLE_URL",
+        "FLANSIBLE_USER",
+        "FLANSIBLE_PASSWORD",
+        "FLANSIBLE_TOKEN",
+        "FLANSIBLE_CA_FILE",
+    }
 )
 _MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108
 _MAX_MASTERS_PATH_BYTES = 56  # what ssh_masters and ssh append to it is up to 50 bytes
@@ -80,6 +87,31 @@ def _function(value: str) -> str:
     return value
 
 
+def _origins(value: str) -> str:
+    for origin in _words(value):
+        if origin == "*":
+            raise ValueError("must name each origin; `*` would let every page of the web in")
+        if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", origin):
+            raise ValueError(
+                f"{origin!r} is no origin; one is https://console.example.org, without a path, in small letters"
+            )
+    return value
+
+
+def _networks(value: str) -> str:
+    for word in _words(value):
+        try:
+            ipaddress.ip_network(word, strict=False)
+        except ValueError:
+            raise ValueError(f"{word!r} is neither an address nor a network such as 10.0.0.0/8") from None
+    return value
+
+
+def _words(value: str) -> list[str]:
+    return [word for word in (part.strip() for part in value.split(",")) if word]
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 ListenAddress = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -100,6 +132,15 @@ class Settings(BaseModel):
     )
     Flask_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address the web server listens on.")
     Flask_tcp_port: Port = Field(3000, description="Port the web server listens on.")
+    tls_certificate: Path | None = Field(
+        None, description="Certificate, with its chain, in PEM form: with it and `tls_key` the web server speaks TLS."
+    )
+    tls_key: Path | None = Field(None, description="Key of that certificate, without a password.")
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        "",
+        description="Proxies whose X-Forwarded-For, -Proto and -Host are believed: addresses or networks, separated by "
+        "commas. Empty: none.",
+    )
     playbook_root: Path = Field(
         Path("playbooks"),
         description="Folder of playbooks. Users other than admin can run playbooks only from here; "
@@ -136,6 +177,11 @@ class Settings(BaseModel):
     )
     audit_stdout: bool = Field(True, description="Write these lines to the web server's standard output as well.")
     worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs one worker carries side by side.")
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "",
+        description="Origins whose pages may use the API from a browser, such as `https://console.example.org`, "
+        "separated by commas. Empty: none.",
+    )
     web_workers: int = Field(2, ge=1, le=64, description="Processes of the web server.")
     web_threads: int = Field(16, ge=1, le=256, description="Threads of each web process.")
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Largest request body; above it 413.")
@@ -202,6 +248,12 @@ class Settings(BaseModel):
     base_dir: Path = Field(default_factory=Path.cwd, exclude=True)
     config_file: Path | None = Field(None, exclude=True)
 
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both, or neither")
+        return self
+
     @property
     def redis_socket(self) -> Path:
         """The embedded Redis' socket. A socket path is limited to 108 bytes, so a deep data_dir gets a short alias."""
@@ -211,8 +263,11 @@ class Settings(BaseModel):
     @property
     def private_paths(self) -> tuple[Path, ...]:
         """What only the service itself may read: every file and folder that is configured, but for the playbooks."""
-        paths = [value for key in _PATH_KEYS if key != "playbook_root" and (value := getattr(self, key)) is not None]
-        return (*paths, *([self.config_file] if self.config_file else []))
+        keys = [key for key in (*_PATH_KEYS, *_OPTIONAL_PATH_KEYS) if key != "playbook_root"]
+        # What the audit log's head is called is its own business; here it is enough that it begins the same way.
+        head = self.audit_file.with_name(f"{self.audit_file.name}.head")
+        paths = [getattr(self, key) for key in keys]
+        return tuple(path for path in (*paths, head, self.config_file) if path is not None)
 
     @property
     def ssh_masters_dir(self) -> Path:
@@ -234,6 +289,21 @@ class Settings(BaseModel):
         return EMBEDDED in (self.CELERY_BROKER_URL, self.CELERY_RESULT_BACKEND)
 
     @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Those of cors_origins."""
+        return frozenset(_words(self.cors_origins))
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """Those of trusted_proxies."""
+        return tuple(ipaddress.ip_network(word, strict=False) for word in _words(self.trusted_proxies))
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the web server itself speaks TLS."""
+        return self.tls_certificate is not None
+
+    @property
     def listens_on_loopback(self) -> bool:
         """True when only this machine can reach the web server."""
         return is_loopback(self.Flask_tcp_ip)
@@ -249,6 +319,7 @@ class Settings(BaseModel):
 # What an operator can set: the fields above less the two that say where they came from.
 KEYS = tuple(name for name, field in Settings.model_fields.items() if not field.exclude)
 _PATH_KEYS = ("playbook_root", "rbac_file", "data_dir", "secret_key_file", "token_file", "audit_file")
+_OPTIONAL_PATH_KEYS = ("tls_certificate", "tls_key")
 
 
 def is_loopback(address: str) -> bool:
@@ -293,8 +364,12 @@ def load(explicit: str | None = None, environ: Mapping[str, str] = os.environ) -
 def _fault(item: Any, sources: Mapping[str, str]) -> Fault:
     key = str(item["loc"][0]) if item["loc"] else ""
     message = item["msg"].removeprefix("Value error, ")
-    # A URL may carry a password: name the key, never the value.
-    shown = "" if key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND" else repr(item["input"])
+    # A URL may carry a password: name the key, never the value. What concerns several keys is said of all of them.
+    shown = (
+        ""
+        if not key or key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND"
+        else repr(item["input"])
+    )
     return Fault(sources.get(key, "config.ini"), key, f"{shown} {message}".strip())
 
 
@@ -352,6 +427,9 @@ def _resolve_paths(values: Mapping[str, str], base_dir: Path) -> dict[str, Any]:
     for key in _PATH_KEYS:
         given = resolved.get(key) or Settings.model_fields[key].default
         resolved[key] = (base_dir / Path(given).expanduser()).absolute()
+    for key in _OPTIONAL_PATH_KEYS:
+        if given := resolved.pop(key, ""):
+            resolved[key] = (base_dir / Path(given).expanduser()).absolute()
     inventory = resolved.get("default_inventory")
     if inventory == "":
         resolved["default_inventory"] = None

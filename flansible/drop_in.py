@@ -55,7 +55,9 @@ def main(program: Program, arguments: Sequence[str]) -> int:
     line = ansible_options.parse(program, arguments)
     own = line.client
     try:
-        found = login.find(login.Given(own.url, own.api_user, own.api_password_file, own.api_token_file))
+        found = login.find(
+            login.Given(own.url, own.api_user, own.api_password_file, own.api_token_file, own.api_ca_file)
+        )
         body = request(line, found.is_here)
         for name in held_back():
             print(f"flansible: {name} is not sent: what looks like a secret would stay in a record", file=sys.stderr)

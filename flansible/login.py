@@ -1,9 +1,9 @@
 """Where the client commands find the service, and the user and password or the token.
 
-For each: the option, then FLANSIBLE_URL, FLANSIBLE_USER, FLANSIBLE_PASSWORD and FLANSIBLE_TOKEN, then
-~/.config/flansible/client.ini. Whichever of these is the first to name a token or a user decides which of both it is; a
-token goes before a user beside it. Neither token nor password is ever an option, because everybody on a machine can
-read command lines; without a password a terminal is asked.
+For each: the option, then FLANSIBLE_URL, FLANSIBLE_USER, FLANSIBLE_PASSWORD, FLANSIBLE_TOKEN and FLANSIBLE_CA_FILE,
+then ~/.config/flansible/client.ini. Whichever of these is the first to name a token or a user decides which of both it
+is; a token goes before a user beside it. Neither token nor password is ever an option, because everybody on a machine
+can read command lines; without a password a terminal is asked.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ from flansible.errors import OptionError
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 SECTION = "client"
-KEYS = ("url", "user", "password", "token")
+KEYS = ("url", "user", "password", "token", "ca_file")
 
 
 @dataclass(frozen=True)
 class Given:
-    """The options that say where to go and as whom; the first line of `password_file` or `token_file` is it."""
+    """The options that say where to go and as whom; the first line of `password_file` or `token_file` is it; `ca_file`:
+    certificates, one of which must have signed the service's."""
 
     url: str | None = None
     user: str | None = None
     password_file: str | None = None
     token_file: str | None = None
+    ca_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Login:
     user: str
     password: str = field(repr=False)
     token: str = field(default="", repr=False)
+    ca_file: str | None = None
 
     @property
     def is_here(self) -> bool:
@@ -56,7 +59,9 @@ class Login:
             return host == "localhost"
 
     def client(self, timeout_seconds: float = 30.0) -> Client:
-        return Client(self.url, self.user, self.password, token=self.token, timeout_seconds=timeout_seconds)
+        return Client(
+            self.url, self.user, self.password, token=self.token, timeout_seconds=timeout_seconds, ca_file=self.ca_file
+        )
 
 
 def find(given: Given, environ: Mapping[str, str] = os.environ) -> Login:
@@ -67,8 +72,10 @@ def find(given: Given, environ: Mapping[str, str] = os.environ) -> Login:
     if "@" in url.partition("//")[2].partition("/")[0]:
         raise OptionError("a URL with a password in it can be read by others; give the password by FLANSIBLE_PASSWORD")
     url_scheme(url)
+    named = given.ca_file or environ.get("FLANSIBLE_CA_FILE") or kept.get("ca_file")
+    ca_file = os.path.expanduser(named) if named else None
     if token := _token(given, environ, kept):
-        return Login(url, "", "", token)
+        return Login(url, "", "", token, ca_file)
     user = given.user or environ.get("FLANSIBLE_USER") or kept.get("user")
     if not user:
         raise OptionError(f"no user: give --api-user, FLANSIBLE_USER, or `user` below [{SECTION}] in {path}")
@@ -77,7 +84,7 @@ def find(given: Given, environ: Mapping[str, str] = os.environ) -> Login:
     password = (
         _from_file("--api-password-file", given.password_file) or environ.get("FLANSIBLE_PASSWORD") or kept_password
     )
-    return Login(url, user, password or _ask(user, url, path))
+    return Login(url, user, password or _ask(user, url, path), ca_file=ca_file)
 
 
 def _token(given: Given, environ: Mapping[str, str], kept: Mapping[str, str]) -> str | None:

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from flansible import children, isolation, passwords, rbac, redis_server
+from flansible import children, isolation, passwords, rbac, redis_server, tls
 from flansible.children import Plan, Role
 from flansible.config import Settings, is_loopback
 from flansible.errors import ConfigurationError, Fault
@@ -37,6 +37,7 @@ def serve(settings: Settings, with_flower: bool = False) -> None:
     addresses = [settings.Flask_tcp_ip, settings.flower_tcp_ip] if with_flower else [settings.Flask_tcp_ip]
     require_tested_ansible(settings.allow_untested_ansible)
     isolation.require(settings.isolation)
+    tls.check(settings)
     _make_private(settings.data_dir)
     locks = [
         _lock(settings.data_dir, "up.lock", _OTHER_UP_SECONDS, _OTHER_UP),
@@ -51,11 +52,13 @@ def serve(settings: Settings, with_flower: bool = False) -> None:
 
 
 def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
+    # Who listens on all addresses is asked on this one.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.Flask_tcp_ip, settings.Flask_tcp_ip)
     return Plan(
         roles=_roles(settings, with_flower),
         url=url(settings),
         health_address=(host.strip("[]"), settings.Flask_tcp_port),
+        is_tls=settings.is_tls,
         redis_socket=str(settings.redis_socket) if settings.embeds_redis else "",
         # The short alias of a deep data_dir, made for the socket alone.
         is_alias=settings.redis_socket.parent != settings.data_dir,
@@ -89,8 +92,8 @@ def _command(settings: Settings, name: str) -> list[str]:
 
 def url(settings: Settings) -> str:
     """Where a browser on this machine finds the service."""
-    host = settings.Flask_tcp_ip
-    return f"http://[{host}]:{settings.Flask_tcp_port}" if ":" in host else f"http://{host}:{settings.Flask_tcp_port}"
+    scheme, host = "https" if settings.is_tls else "http", settings.Flask_tcp_ip
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.Flask_tcp_port}"
 
 
 def _prepare_rbac(settings: Settings, addresses: list[str]) -> None:

@@ -203,6 +203,15 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
     return make_settings()
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody on this machine may enter, as none below tmp_path is."""
+    path = Path(tempfile.mkdtemp(prefix="fl-open-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
 @dataclass(frozen=True)
 class _Belongings:
     """What this process has at one moment."""

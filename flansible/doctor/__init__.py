@@ -22,6 +22,8 @@ AREA_SECONDS = 10.0
 CONFIGURED: dict[str, Callable[[Settings], list[Check]]] = {
     "rbac.json": configured.users,
     "isolation": configured.isolated,
+    "secret files": configured.secrets,
+    "tls": configured.certificate,
     "playbook_root": configured.playbook_root,
     "data_dir": configured.data_dir,
     "redis": servers.redis,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
+import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from flansible import config, isolation, passwords, rbac
+from cryptography import x509
+
+from flansible import config, isolation, passwords, rbac, secret_files, tls
 from flansible.config import Settings
 from flansible.doctor import schema
 from flansible.doctor.check import Check, Mark, quoted
 from flansible.errors import ConfigurationError, Fault
 
 MIN_FREE_BYTES = 1_000_000_000
-_URL_PASSWORD = re.compile(r"://[^\s/]*:\S*@")
+RENEW_BEFORE = timedelta(days=14)
 
 
 def configuration(config_file: str | None, loaded: list[Settings]) -> list[Check]:
@@ -31,11 +34,7 @@ def configuration(config_file: str | None, loaded: list[Settings]) -> list[Check
 
 
 def _config_permissions(path: Path) -> list[Check]:
-    checks = _check_writable("configuration", path)
-    if path.stat().st_mode & 0o004 and _URL_PASSWORD.search(path.read_text(encoding="utf-8", errors="replace")):
-        found = f"{path} has a URL with a password, and everybody on this machine can read it"
-        checks.append(Check(Mark.FAIL, "configuration", found, f"chmod o-r {quoted(path)}"))
-    return checks
+    return _exposed("configuration", path, secret_files.has_url_password(path))
 
 
 def users(settings: Settings) -> list[Check]:
@@ -45,16 +44,15 @@ def users(settings: Settings) -> list[Check]:
             f"make one: {_passwd(settings, rbac.ADMIN)}, or let `flansible up` make one (admin/admin, loopback only)"
         )
         return [Check(Mark.WARN, "rbac.json", f"{path} does not exist", advice)]
-    checks = _check_writable("rbac.json", path)
+    checks = _exposed("rbac.json", path, secret_files.holds_secrets(path))
     try:
         found = rbac.RbacFile(path).users()
     except ConfigurationError as error:
         told = {fault.key for fault in error.faults}
         faults = error.faults + [fault for fault in _violations(path) if fault.key not in told]
         checks += [Check(Mark.FAIL, "rbac.json", str(fault), "mend it") for fault in faults]
-        return checks + _check_readable(path, Mark.FAIL)
+        return checks
     plain = sorted(user.name for user in found.values() if not rbac.is_hash(user.password))
-    checks += _check_readable(path, Mark.FAIL if plain else Mark.WARN)
     checks += [_check_plain(settings, plain, len(found)), *_check_admin(settings, found)]
     for user in found.values():
         gone = [str(inventory) for inventory in user.inventories if not os.path.exists(inventory)]
@@ -96,22 +94,19 @@ def _passwd(settings: Settings, user: str) -> str:
     return f"flansible passwd {option}{shlex.quote(user)}"
 
 
-def _check_readable(path: Path, mark: Mark) -> list[Check]:
-    if not path.stat().st_mode & 0o004:
-        return []
-    return [Check(mark, "rbac.json", f"everybody on this machine can read {path}", f"chmod o-r {quoted(path)}")]
+def _exposed(subject: str, path: Path, is_secret: bool) -> list[Check]:
+    """What would stop the start, as lines."""
+    return [Check(Mark.FAIL, subject, item.found, item.command) for item in secret_files.exposures(path, is_secret)]
 
 
-def _check_writable(subject: str, path: Path) -> list[Check]:
-    """The file, and its folder: who can put another file in its place can write it."""
-    folder_mode = path.parent.stat().st_mode
+def secrets(settings: Settings) -> list[Check]:
+    """The files of which every byte is secret."""
     checks = []
-    if path.stat().st_mode & 0o002:
-        found = f"everybody on this machine can write {path}"
-        checks.append(Check(Mark.FAIL, subject, found, f"chmod o-w {quoted(path)}"))
-    if folder_mode & 0o002 and not folder_mode & 0o1000:
-        found = f"everybody on this machine can replace {path}"
-        checks.append(Check(Mark.FAIL, subject, found, f"chmod o-w {quoted(path.parent)}"))
+    for key in secret_files.SECRET_KEYS:
+        path = getattr(settings, key)
+        if path is not None and path.is_file():
+            found = _exposed(key, path, True) or _shared_with_group(key, path)
+            checks += found or [Check(Mark.OK, key, f"{path}: only this user can read it")]
     return checks
 
 
@@ -125,6 +120,29 @@ def isolated(settings: Settings) -> list[Check]:
     if not found.in_force:
         return [Check(Mark.WARN, "isolation", str(found), "give logins only to those you would let on this machine")]
     return [Check(Mark.OK, "isolation", str(found))]
+
+
+def _shared_with_group(key: str, path: Path) -> list[Check]:
+    """Not refused: web servers and workers may be users of their own, with a group in common."""
+    if not path.stat().st_mode & stat.S_IRGRP:
+        return []
+    return [Check(Mark.WARN, key, f"the group of {path} can read it", f"chmod g-r {quoted(path)}, unless it is meant")]
+
+
+def certificate(settings: Settings) -> list[Check]:
+    """Whether the web server could speak TLS with what it was given, and for how long."""
+    if settings.tls_certificate is None:
+        return []
+    try:
+        tls.check(settings)
+    except ConfigurationError as error:
+        return [Check(Mark.FAIL, "tls", str(fault), "mend it") for fault in error.faults]
+    ends_at = x509.load_pem_x509_certificate(settings.tls_certificate.read_bytes()).not_valid_after_utc
+    left = ends_at - datetime.now(UTC)
+    found = f"{settings.tls_certificate} is valid until {ends_at:%Y-%m-%d %H:%M} UTC"
+    if left <= timedelta():
+        return [Check(Mark.FAIL, "tls", found, "renew it: clients refuse it")]
+    return [Check(Mark.WARN, "tls", found, "renew it") if left < RENEW_BEFORE else Check(Mark.OK, "tls", found)]
 
 
 def playbook_root(settings: Settings) -> list[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from flansible import celery_app, redis_server
+from flansible import celery_app, open_services, redis_server
 from flansible.config import EMBEDDED, Settings
 from flansible.doctor.check import Check, Mark
 from flansible.errors import BrokerUnavailable, StoreUnavailable
@@ -19,7 +19,15 @@ def redis(settings: Settings) -> list[Check]:
         keys.setdefault(settings.broker_url, "CELERY_BROKER_URL")
     for url, key in keys.items():
         checks += _redis_server(url, key, embedded=getattr(settings, key) == EMBEDDED)
+        checks += _open("redis", url, key)
     return checks
+
+
+def _open(subject: str, url: str, key: str) -> list[Check]:
+    found = open_services.openness(url)
+    if found is None:
+        return []
+    return [Check(Mark.WARN if found.is_local else Mark.FAIL, subject, f"{key} {found.found}", found.advice)]
 
 
 def _redis_program() -> Check:
@@ -79,6 +87,11 @@ def _eviction(found: dict[str, str], key: str) -> Check:
 
 
 def broker(settings: Settings) -> list[Check]:
+    url = settings.broker_url
+    return (_open("broker", url, "CELERY_BROKER_URL") if url.startswith("amqp") else []) + _broker(settings)
+
+
+def _broker(settings: Settings) -> list[Check]:
     celery_app.configure(settings)
     try:
         celery_app.ping_broker()

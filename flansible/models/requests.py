@@ -11,17 +11,41 @@ from flansible.models.records import Secrets, VariablesPart
 DEFAULT_VAULT_ID = "default"  # Ansible's own name for a vault password without one
 
 
+# What a request may hold; all of it together is held by max_body_bytes. Seconds stay below what Ansible, ssh and the
+# kernel count in C integers, some of them in milliseconds.
+MAX_TEXT_CHARACTERS = 64 * 1024
+MAX_LIST_ITEMS = 1000
+MAX_LOCKS = 100
+MAX_LOCK_CHARACTERS = 255
+MAX_SECONDS = 365 * 24 * 3600
+MAX_CONNECT_SECONDS = 1_000_000
+
+
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be empty")
     return value
 
 
-Text = Annotated[str, AfterValidator(_not_blank), Field(min_length=1)]
-Texts = Text | Annotated[list[Text], Field(min_length=1)]
-Secret = Annotated[str, Field(min_length=1, json_schema_extra={"format": "password"})]
-ExtraVars = dict[str, JsonValue] | str | list[VariablesPart]
-EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# Says to clients what `_not_blank` says to us: there is something else than what str.strip takes away.
+_NOT_BLANK: dict[str, JsonValue] = {"pattern": r"[^\s\x1c-\x1f\x85]"}
+
+Text = Annotated[
+    str,
+    AfterValidator(_not_blank),
+    Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, json_schema_extra=_NOT_BLANK),
+]
+Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_LIST_ITEMS)]
+LockName = Annotated[
+    str,
+    AfterValidator(_not_blank),
+    Field(min_length=1, max_length=MAX_LOCK_CHARACTERS, json_schema_extra=_NOT_BLANK),
+]
+LockNames = LockName | Annotated[list[LockName], Field(min_length=1, max_length=MAX_LOCKS)]
+FreeText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
+Secret = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, json_schema_extra={"format": "password"})]
+ExtraVars = dict[str, JsonValue] | str | Annotated[list[VariablesPart], Field(max_length=MAX_LIST_ITEMS)]
+EnvironmentName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 def _texts(value: str | list[str] | None) -> list[str]:
@@ -47,14 +71,17 @@ class TaskOptions(Request):
     """What every request can say about its task, whatever it runs."""
 
     time_limit: int | None = Field(
-        None, ge=1, description="Seconds the run may take, at most CELERY_TASK_TIMEOUT; then it is `timed_out`."
+        None,
+        ge=1,
+        le=MAX_SECONDS,
+        description="Seconds the run may take, at most CELERY_TASK_TIMEOUT; then it is `timed_out`.",
     )
     on_lost: Literal["fail", "requeue"] = Field(
         "fail",
         description="When the worker or the machine dies while it runs: `fail` makes it `lost`; `requeue` runs it "
         "again from the beginning, three times in all at most.",
     )
-    lock: Texts | None = Field(
+    lock: LockNames | None = Field(
         None, description="A name, or a list of them: two tasks that share one never run at the same time."
     )
 
@@ -85,7 +112,7 @@ class RunOptions(TaskOptions):
     remote_user: Text | None = Field(None, description="User to connect as.")
     check: bool = Field(False, description="Predict changes, do not make them.")
     diff: bool = Field(False, description="Show differences in changed files and templates.")
-    timeout: int | None = Field(None, ge=1, description="Connection timeout in seconds.")
+    timeout: int | None = Field(None, ge=1, le=MAX_CONNECT_SECONDS, description="Connection timeout in seconds.")
     flush_cache: bool = Field(False, description="Clear the fact cache of every host in the inventory first.")
     list_hosts: bool = Field(False, description="List matching hosts, execute nothing.")
     connection: Text | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
@@ -96,10 +123,10 @@ class RunOptions(TaskOptions):
     private_key: Secret | None = Field(
         None, repr=False, description="The key itself; sealed, used once and removed with the run."
     )
-    ssh_common_args: str | None = Field(None, description="Arguments for ssh, sftp and scp (admin).")
-    ssh_extra_args: str | None = Field(None, description="Arguments for ssh only (admin).")
-    sftp_extra_args: str | None = Field(None, description="Arguments for sftp only (admin).")
-    scp_extra_args: str | None = Field(None, description="Arguments for scp only (admin).")
+    ssh_common_args: FreeText | None = Field(None, description="Arguments for ssh, sftp and scp (admin).")
+    ssh_extra_args: FreeText | None = Field(None, description="Arguments for ssh only (admin).")
+    sftp_extra_args: FreeText | None = Field(None, description="Arguments for sftp only (admin).")
+    scp_extra_args: FreeText | None = Field(None, description="Arguments for scp only (admin).")
     connection_password: Secret | None = Field(
         None, repr=False, description="Password to connect with; sealed, used once."
     )
@@ -111,7 +138,7 @@ class RunOptions(TaskOptions):
     )
     vault_file: Text | None = Field(None, description="Another name of `vault_password_file`; give one of the two.")
     vault_password_file: Texts | None = Field(None, description="Path of a vault password file, or a list of them.")
-    vault_password: Secret | dict[str, Secret] | None = Field(
+    vault_password: Secret | Annotated[dict[str, Secret], Field(max_length=MAX_LIST_ITEMS)] | None = Field(
         None, repr=False, description="The vault password, or an object of passwords by vault id; sealed, used once."
     )
     module_path: Texts | None = Field(
@@ -120,8 +147,10 @@ class RunOptions(TaskOptions):
     strategy: Literal["mitogen_linear", "mitogen_free", "mitogen_host_pinned"] | None = Field(
         None, description="Run plays that name no strategy with Mitogen's, where it is installed (admin)."
     )
-    environment: dict[EnvironmentName, str] | None = Field(
-        None, description="Environment variables of the run (admin; others: names of `environment_names`)."
+    environment: dict[EnvironmentName, FreeText] | None = Field(
+        None,
+        max_length=MAX_LIST_ITEMS,
+        description="Environment variables of the run (admin; others: names of `environment_names`).",
     )
 
     @model_validator(mode="after")
@@ -185,13 +214,19 @@ class AdhocRequest(RunOptions):
     host_pattern: Text | None = Field(None, description="Hosts to work on; default `localhost`.")
     host_filter: Text | None = Field(None, description="Another name of `host_pattern`; give one of the two.")
     module: Text = Field(description="Module to run, such as `ping` or `ansible.builtin.command`.")
-    module_args: dict[str, JsonValue] | str | list[ModuleArgument] | None = Field(
+    module_args: (
+        dict[str, JsonValue] | str | Annotated[list[ModuleArgument], Field(max_length=MAX_LIST_ITEMS)] | None
+    ) = Field(
         None,
         description="Arguments of the module: an object, a free-form string, or a list of `{arg_name, arg_value}`.",
     )
-    background: int | None = Field(None, ge=0, description="Run asynchronously, failing after so many seconds.")
-    poll: int | None = Field(None, ge=0, description="Seconds between polls of a background run.")
-    task_timeout: int | None = Field(None, ge=0, description="Limit of each play task in seconds; 0 is none.")
+    background: int | None = Field(
+        None, ge=0, le=MAX_SECONDS, description="Run asynchronously, failing after so many seconds."
+    )
+    poll: int | None = Field(None, ge=0, le=MAX_SECONDS, description="Seconds between polls of a background run.")
+    task_timeout: int | None = Field(
+        None, ge=0, le=MAX_SECONDS, description="Limit of each play task in seconds; 0 is none."
+    )
     one_line: bool = Field(False, description="One line of output per host.")
     tree: Text | None = Field(None, description="Folder to write each host's result to, on the worker (admin).")
     playbook_dir: Text | None = Field(

@@ -25,8 +25,9 @@ from flansible.rbac import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import LoginLimits, Retention, Store
 from flansible.tokens import TokenFile
-from flansible.web import answers, docs, problems, routes, trail
+from flansible.web import answers, docs, other_sites, problems, routes, safe_headers, trail
 from flansible.web.doors import Doors
+from flansible.web.proxies import Proxies
 from flansible.web.services import Services
 from flansible.web.thrift import Thrift
 
@@ -72,10 +73,15 @@ def create_app(settings: Settings) -> Flask:
     services = _services(settings)
     app.extensions["flansible"] = services
     problems.register(app)
-    app.after_request(_no_guessing)
+    safe_headers.register(app, settings.is_tls)
     trail.register(app)
+    other_sites.register(app, settings)
+    # Werkzeug would lead `//api` to `/api` at the host that the request names, whoever wrote that name.
+    app.url_map.merge_slashes = False
     routes.register(app)
     docs.register(app)
+    if settings.proxy_networks:
+        app.wsgi_app = Proxies(app.wsgi_app, settings.proxy_networks)  # type: ignore[method-assign]
     _tell_of_start(services)
     return app
 
@@ -127,10 +133,3 @@ def _tell_of_start(services: Services) -> None:
         if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _NO_SPACE:
             raise ConfigurationError([Fault("config", "audit_file", str(error))]) from error
         log.error("%s; nothing can be submitted until then", error)
-
-
-def _no_guessing(response: Response) -> Response:
-    """What a task prints is text to every browser, and no cache keeps an answer that is true for a moment only."""
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response

@@ -6,10 +6,12 @@ import difflib
 import json
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from flask import request
-from pydantic import BaseModel, ValidationError
+from gunicorn.http.errors import ParseException
+from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -18,7 +20,16 @@ from flansible.web.services import services
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# In environ, where the server can do it: a context within which the body must come to its end.
+READING = "flansible.reading"
+MAX_NUMBER = 2**53 - 1  # what JSON's readers, Lua and Redis count without loss
 _MAX_DEPTH = 64
+
+
+class NoFields(BaseModel):
+    """A request that has nothing to say."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 def body(model: type[Model]) -> Model:
@@ -31,6 +42,15 @@ def body(model: type[Model]) -> Model:
         return model.model_validate(document)
     except ValidationError as error:
         _refuse(_field_errors(error, document, list(model.model_fields)))
+
+
+def no_body() -> None:
+    """For a POST that takes no body: an empty JSON object is none either. A browser sends forms for any page's asking.
+
+    Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge.
+    """
+    if request.content_length or "Transfer-Encoding" in request.headers:
+        body(NoFields)
 
 
 def query(model: type[Model]) -> Model:
@@ -50,11 +70,11 @@ def _document() -> dict[str, Any]:
     if request.mimetype != "application/json":
         got = request.mimetype or "none"
         raise UnsupportedMediaType(f"Send JSON with the header Content-Type: application/json (it was {got}).")
-    try:
-        data = request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        limit = services().settings.max_body_bytes
-        raise BodyTooLarge(f"The body is over the limit of {limit} bytes (max_body_bytes).") from None
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
+    with request.environ.get(READING, nullcontext)():
+        data = _read(services().settings.max_body_bytes)
     try:
         document = json.loads(
             data.decode("utf-8"),
@@ -69,6 +89,22 @@ def _document() -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _not_json("must be a JSON object")
     return document
+
+
+def _read(most_bytes: int) -> bytes:
+    """The whole body. Raises BodyTooLarge, and InvalidRequest when it breaks off or its chunks are none."""
+    try:
+        if request.content_length is not None or not request.environ.get("wsgi.input_terminated"):
+            return request.get_data(cache=False)
+        # Of a body that does not say how long it is, werkzeug would give what is within the limit and drop the rest.
+        data: bytes = request.environ["wsgi.input"].read(most_bytes + 1)
+        if len(data) <= most_bytes:
+            return data
+    except RequestEntityTooLarge:
+        pass
+    except (OSError, ParseException):
+        raise InvalidRequest("The body cannot be read: it is cut off, or its chunks are not well formed.") from None
+    raise BodyTooLarge(f"The body is over the limit of {most_bytes} bytes (max_body_bytes).")
 
 
 def _not_json(message: str) -> InvalidRequest:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from flansible import rbac_schema
-from flansible.web import openapi, swagger
+from flansible.web import openapi, safe_headers, swagger
 
 _SPEC = "/api/spec"
 _OPENAPI = "/api/openapi.json"
@@ -53,14 +53,14 @@ SwaggerUIBundle({
 });
 """
 
-_INSIDE_ONLY = (
-    "default-src 'none'; connect-src 'self'; font-src 'self' data:; img-src 'self' data:; "
-    "style-src 'self' 'unsafe-inline'; script-src 'self'{scripts}; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+# Both pages set styles in the HTML they make; scripts come as files alone.
+_PAGE_POLICY = safe_headers.policy(
+    connect_src="'self'",
+    font_src="'self' data:",
+    img_src="'self' data:",
+    style_src="'self' 'unsafe-inline'",
+    script_src="'self'",
 )
-_UI_POLICY = _INSIDE_ONLY.format(scripts="")
-# The old page has its start and its click handlers in the HTML.
-_SPEC_POLICY = _INSIDE_ONLY.format(scripts=" 'unsafe-inline'")
 
 
 def register(app: Flask) -> None:
@@ -72,8 +72,11 @@ def register(app: Flask) -> None:
 
 def _register_swagger(app: Flask) -> None:
     declaration = swagger.declaration()
-    page = swagger.page("spec/_/static/", "spec/_/resource_list.json")
-    script = swagger.script("spec/_/static/")
+    page = swagger.page("spec/_/static/")
+    scripts = {
+        "swagger-ui.js": swagger.script("spec/_/static/"),
+        "start.js": swagger.start("spec/_/resource_list.json"),
+    }
     names = _asset_names(swagger.ASSETS)
 
     def spec() -> Response:
@@ -83,13 +86,13 @@ def _register_swagger(app: Flask) -> None:
         return _of_this_request(swagger.listing(request.url_root.rstrip("/") + _SPEC))
 
     def asset(name: str) -> Response:
-        if name == "swagger-ui.js":
-            return Response(script, mimetype="text/javascript")
+        if name in scripts:
+            return Response(scripts[name], mimetype="text/javascript")
         return _asset(swagger.ASSETS, names, name)
 
     _get(app, _SPEC, "api_spec", spec)
     _get(app, f"{_SPEC}.json", "api_spec", spec)
-    _get(app, f"{_SPEC}.html", "api_spec_page", lambda: _page(page, _SPEC_POLICY))
+    _get(app, f"{_SPEC}.html", "api_spec_page", lambda: _page(page))
     _get(app, f"{_SPEC}/_/resource_list.json", "api_spec_listing", listing)
     _get(app, f"{_SPEC}/_/static/<path:name>", "api_spec_asset", asset)
 
@@ -98,7 +101,7 @@ def _register_openapi(app: Flask) -> None:
     document = json.dumps(openapi.document(), sort_keys=False)
     names = _asset_names(_UI_ASSETS)
     _get(app, _OPENAPI, "api_openapi", lambda: Response(document, mimetype="application/json"))
-    _get(app, _PAGE, "api_docs", lambda: _page(_UI_PAGE, _UI_POLICY))
+    _get(app, _PAGE, "api_docs", lambda: _page(_UI_PAGE))
     _get(app, f"{_PAGE}/", "api_docs_slash", lambda: redirect("../docs", 308))
     _get(app, f"{_PAGE}/start.js", "api_docs_start", lambda: Response(_UI_START, mimetype="text/javascript"))
     _get(app, f"{_PAGE}/<path:name>", "api_docs_asset", lambda name: _asset(_UI_ASSETS, names, name))
@@ -115,10 +118,9 @@ def _of_this_request(document: dict[str, Any]) -> Response:
     return response
 
 
-def _page(text: str, policy: str) -> Response:
+def _page(text: str) -> Response:
     response = Response(text, mimetype="text/html")
-    response.headers["Content-Security-Policy"] = policy
-    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Content-Security-Policy"] = _PAGE_POLICY
     return response
 
 
@@ -131,6 +133,4 @@ def _asset(folder: Path, names: frozenset[str], name: str) -> Response:
     """A file of a package, by exact name from the list made at start: a path of the client's making is no path."""
     if name not in names:
         raise NotFound
-    response = send_from_directory(folder, name, max_age=3600)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+    return send_from_directory(folder, name, max_age=3600)

@@ -31,6 +31,7 @@ _PAGE_BYTES = 4 * 1024 * 1024
 _MOST_EVENTS = 10**12 - 1
 _SEQ = re.compile(r"[0-9]{1,12}")
 _VERDICTS: tuple[str, ...] = get_args(Verdict)
+_ONE_VERDICT = f"({'|'.join(_VERDICTS)})"
 
 
 def _known_verdicts(value: str) -> str:
@@ -46,11 +47,12 @@ class EventQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     after: int = Field(0, ge=0, le=_MOST_EVENTS, description="Only events with a higher `seq`.")
-    host: str | None = Field(None, min_length=1, description="Only results of this host.")
+    host: str | None = Field(None, min_length=1, max_length=1024, description="Only results of this host.")
     verdict: Annotated[str, AfterValidator(_known_verdicts)] | None = Field(
         None,
         description="Only results with this verdict, or with one of several separated by commas: "
         f"{', '.join(f'`{word}`' for word in _VERDICTS)}.",
+        json_schema_extra={"pattern": f"^{_ONE_VERDICT}(,{_ONE_VERDICT})*$"},
     )
     limit: int = Field(500, ge=1, le=5000, description="Events per page, at most. Not for a stream.")
     wait: float = Field(
@@ -73,7 +75,8 @@ class AnsibleTaskEvents(PrivateResource):
         """Read a task's events, or wait for them"""
         asked = query(EventQuery)
         is_stream = request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM
-        after = _last_event_id() if is_stream else None
+        last_event_id = _last_event_id()  # what is wrong is refused, whether it would count or not
+        after = last_event_id if is_stream else None
         store = services().store
         position = store.positions([own_task(task_id).task_id])[task_id]
         if position.state is None:

@@ -157,6 +157,8 @@ MEANINGS = {
     409: "It is no longer in a state that allows this.",
     413: "The body is over `max_body_bytes`.",
     415: "The body is not `application/json`.",
+    414: "The address, with its query string, is longer than 8,190 bytes.",
+    431: "A header is longer than 8,190 bytes, or there are more than 100.",
     429: "Too many requests; ask again after the seconds in `Retry-After`.",
     500: "Something failed on our side; the web server's log has the details.",
     503: "A part of the service is away; ask again after the seconds in `Retry-After`.",
@@ -168,6 +170,9 @@ def _failure(code: str, message: str, *fields: tuple[str, str]) -> ErrorBody:
 
 
 _STORE_AWAY = _failure("store_unavailable", "The record store (Redis) does not answer; nothing was queued. Try again.")
+_CROSS_SITE = _failure(
+    "cross_site", "This request comes from a page of another site, which is not one of cors_origins."
+)
 _TOO_MANY_FOLLOWERS = _failure(
     "too_many_followers",
     "Too many replies are being followed; ask for what there is instead (offset, after), or try again.",
@@ -199,6 +204,10 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     ),
     404: (_failure("task_not_found", "Task not found"),),
     409: (_failure("task_final", "The task is final already: succeeded."),),
+    413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
+    414: (_failure("uri_too_long", "Request Line is too large (9000 > 8190)"),),
+    415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
+    431: (_failure("headers_too_large", "limit request headers fields size"),),
     429: (_TOO_MANY_LOGINS,),
     500: (_failure("internal_error", "Something failed on our side; the web server's log has the details."),),
     503: (_STORE_AWAY,),
@@ -222,6 +231,7 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
             "playbook_dir: playbooks outside playbook_root are for admin only",
             ("playbook_dir", "playbooks outside playbook_root are for admin only"),
         ),
+        _CROSS_SITE,
     ),
     404: (_failure("not_found", "playbook_dir /srv/x does not exist", ("playbook_dir", "does not exist")),),
     409: (
@@ -230,8 +240,6 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
             "This Idempotency-Key was used for another request within the last 24 hours; use a new one.",
         ),
     ),
-    413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
-    415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
     429: (
         _TOO_MANY_LOGINS,
         _failure(
@@ -248,7 +256,7 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
 
 # What only this route answers, at this status.
 ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
+    ("ansibletaskcancel", 403): (_CROSS_SITE, _LOOKS_ONLY),
     ("ansibletaskoutput", 503): (_TOO_MANY_FOLLOWERS,),
     ("ansibletaskevents", 503): (_TOO_MANY_FOLLOWERS,),
-    ("ansibletaskcancel", 403): (_LOOKS_ONLY,),
 }

@@ -13,9 +13,8 @@ from flansible import __version__, celery_app, isolation
 from flansible.errors import BrokerUnavailable, StoreUnavailable
 from flansible.models import Health, PartHealth
 from flansible.web.auth import asking_user
-from flansible.web.bodies import query
+from flansible.web.bodies import NoFields, query
 from flansible.web.services import Services, services
-from flansible.web.tasks import NoQuery
 
 # A worker's answer is good for this long: a load balancer that asks often must not load the broker. That there was none
 # is good for those who have waited for it, and hardly longer: it may have just come.
@@ -30,7 +29,7 @@ class HealthResource(Resource):  # type: ignore[misc]
 
     def get(self) -> Response:
         """Ask whether the service can do its work"""
-        query(NoQuery)
+        query(NoFields)
         parts = _parts(services())
         if not all(parts[name].ok for name in ("store", "broker", "workers")):
             status = "unavailable"

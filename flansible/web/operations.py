@@ -42,6 +42,8 @@ _STATUS_HEADERS = {
     429: (_RETRY_AFTER,),
     503: (_RETRY_AFTER,),
 }
+# What any route can answer. The addresses and headers that are too long are refused before any route is known.
+ANYWHERE = (400, 414, 431, 500)
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -158,7 +160,7 @@ def _operation(route: Route) -> Operation:
 def _answers(route: Route) -> tuple[Answer, ...]:
     replies = [_reply(status, route) for status in (route.status, *route.also)]
     replies += [Answer(status, _meaning(status), headers=(_REQUEST_ID,)) for status in route.empty]
-    statuses = {400, 500, *route.errors}
+    statuses = {*ANYWHERE, *route.errors}
     if not route.public:
         statuses |= {401, 429} | ({403} if route.method == "post" else set())
     failures = [_failure(status, route) for status in statuses]

@@ -6,8 +6,11 @@ task's end: what a client needs to ask for the rest and nothing twice.
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Literal
 
 from ansi2html import Ansi2HTMLConverter
@@ -16,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.models import FINAL_STATES
 from flansible.store import ColourMark, Position, Store
+from flansible.web import safe_headers
 from flansible.web.auth import PrivateResource
-from flansible.web.bodies import query
+from flansible.web.bodies import MAX_NUMBER, query
 from flansible.web.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.handover import follow
 from flansible.web.services import services
@@ -27,7 +31,9 @@ NEXT_OFFSET = "Flansible-Next-Offset"
 FINAL = "Flansible-Final"
 _CHUNK_BYTES = 256 * 1024
 _MOST_HTML_BYTES = 1024 * 1024  # a browser shows no more at once, and neither need we hold more
-_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+# The page's one style sheet; what a task has printed is escaped, so no other can stand there.
+_STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
+_BODY_STYLE = ' style="font-size: normal;"'  # which the policy forbids, and which means nothing
 
 
 class OutputQuery(BaseModel):
@@ -40,7 +46,7 @@ class OutputQuery(BaseModel):
         description="`txt`: plain; `ansi`: with Ansible's colours as escape codes; `html`: a standalone page of "
         "1 MiB at most.",
     )
-    offset: int = Field(0, ge=0, description="Begin at this byte of the plain text.")
+    offset: int = Field(0, ge=0, le=MAX_NUMBER, description="Begin at this byte of the plain text.")
     follow: bool = Field(False, description="Stay until the task is final and send what comes (not for html).")
 
 
@@ -114,9 +120,14 @@ def _coloured(chunk: bytes, start: int, marks: list[ColourMark]) -> bytes:
 
 def _page(text: str, task_id: str, goes_on_at: int | None) -> Response:
     converter = Ansi2HTMLConverter(title=f"Output of {task_id}", dark_bg=True, line_wrap=True)
-    page = converter.convert(text)
+    page = converter.convert(text).replace(_BODY_STYLE, "", 1)
     if goes_on_at is not None:
         page = page.replace("</body>", f'<p><a href="?format=html&amp;offset={goes_on_at}">More output</a></p></body>')
     response = Response(page, mimetype="text/html")
-    response.headers["Content-Security-Policy"] = _PAGE_POLICY
+    response.headers["Content-Security-Policy"] = safe_headers.policy(style_src=f"'sha256-{_style_digest(page)}'")
     return response
+
+
+def _style_digest(page: str) -> str:
+    found = _STYLE.search(page)
+    return b64encode(sha256((found[1] if found else "").encode()).digest()).decode()

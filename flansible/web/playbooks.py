@@ -14,9 +14,8 @@ from flansible import outline
 from flansible.models import ListedPlaybook, PlaybookList
 from flansible.rules.files import may_start
 from flansible.web.auth import PrivateResource, current_user
-from flansible.web.bodies import query
+from flansible.web.bodies import NoFields, query
 from flansible.web.services import services
-from flansible.web.tasks import NoQuery
 
 # Folders in which YAML files are not playbooks.
 _SKIPPED = frozenset(
@@ -31,7 +30,7 @@ class ListPlaybooks(PrivateResource):
 
     def get(self) -> Response:
         """List the playbooks under playbook_root"""
-        query(NoQuery)
+        query(NoFields)
         settings, user = services().settings, current_user()
         root = Path(os.path.realpath(settings.playbook_root))
         found = [

@@ -39,7 +39,9 @@ class ResultQuery(BaseModel):
 
     limit: int = Field(1000, ge=1, le=5000, description="Hosts per page, at most.")
     after: Annotated[str, AfterValidator(_a_cursor)] | None = Field(
-        None, description="Cursor: `next_after` of the page before this one."
+        None,
+        description="Cursor: `next_after` of the page before this one.",
+        json_schema_extra={"pattern": f"^{_CURSOR.pattern}$"},
     )
 
 

@@ -66,7 +66,7 @@ _KEY = Header(
     "Idempotency-Key",
     "A word of the client's own for this request: sent again with the same body within 24 hours, it starts nothing and "
     "is answered with the same task.",
-    {"type": "string", "minLength": 1, "maxLength": 255},
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 )
 _REPLAYED = Header(
     "Idempotency-Replayed", "`true` when the task was started by an earlier request.", {"enum": ["true"]}
@@ -75,7 +75,7 @@ _LOCATION = Header("Location", "Where to ask for the task's status.", {"type": "
 _LAST_EVENT_ID = Header(
     events.LAST_EVENT_ID,
     "Instead of `after`, for a stream: the last `seq` that came. Browsers send it when they connect again.",
-    {"type": "integer", "minimum": 0},
+    {"type": "integer", "minimum": 0, "maximum": 10**12 - 1},
 )
 _LINK = Header("Link", 'The address of the next page, as `rel="next"`, unless this is the last.', {"type": "string"})
 _NEXT_OFFSET = Header(
@@ -142,7 +142,7 @@ ROUTES: tuple[Route, ...] = (
         status=202,
         query=CancelQuery,
         also=(200,),
-        errors=(403, 404, 409, 503),
+        errors=(403, 404, 409, 413, 415, 503),
     ),
     Route(
         "/api/ansibletasks",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import select
 import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask
@@ -13,25 +17,34 @@ from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from flansible import celery_app, descriptors, passwords
+from flansible import celery_app, descriptors, passwords, tls
 from flansible.config import Settings
 from flansible.models import ErrorBody
 from flansible.reaper import Reaper
-from flansible.web import create_app, handover
+from flansible.tls import ServerContext
+from flansible.web import bodies, create_app, handover, safe_headers
 
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 _LINGER_MILLISECONDS = 5
+# From the first byte to the last, for who sends slowly on purpose: each such client holds a thread.
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 120.0
 
 
-def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:
+def _error_writer(is_tls: bool) -> Callable[[socket.socket, int, str, str], None]:
     """What gunicorn says to a request that never reaches the app, in our one shape."""
-    what = message if message else reason
-    body = ErrorBody(message=what, code=_CODES.get(status, "invalid_request"), errors=[]).model_dump_json().encode()
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    util.write_nonblock(client, head.encode("latin-1") + body)
+    safe = "".join(f"{name}: {value}\r\n" for name, value in safe_headers.always(is_tls))
+
+    def write(client: socket.socket, status: int, reason: str, message: str) -> None:
+        what = message if message else reason
+        body = ErrorBody(message=what, code=_CODES.get(status, "invalid_request"), errors=[]).model_dump_json().encode()
+        head = (
+            f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n{safe}\r\n"
+        )
+        util.write_nonblock(client, head.encode("latin-1") + body)
+
+    return write
 
 
 class _Settled:
@@ -62,12 +75,16 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         # A thread in four never lingers: whoever comes new finds one.
         self.cfg: Any = _Settled(self.cfg)
         self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
+        # By thread: the connection it reads from, and until when. Each touches its own entry; `notify` looks at all.
+        self._reading: dict[int, tuple[TConn, float]] = {}
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
         app = self.wsgi
 
         def with_socket(environ: dict[str, Any], start_response: Any) -> Any:
+            connection, _ = self._reading.pop(threading.get_ident())
+            environ[bodies.READING] = lambda: self._in_time(connection, BODY_SECONDS)
             client = environ["gunicorn.socket"]
             # An SSLSocket has state of its own above the descriptor, and in HTTP/2 others share the connection.
             if type(client) is socket.socket and environ["SERVER_PROTOCOL"] in ("HTTP/1.0", "HTTP/1.1"):
@@ -78,14 +95,37 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         self._followers = handover.followers_of(app)
 
     def handle(self, conn: TConn) -> Any:
-        keep = super().handle(conn)
+        keep = self._handle_one(conn)
         # A client that asks again at once is answered by the same thread. Through the main thread, its poller and the
         # pool's queue, each request would cost as much again as its answer.
         while keep is True and self.alive and self._asks_again(conn):
-            keep = super().handle(conn)
+            keep = self._handle_one(conn)
         if conn.sock.fileno() < 0:
             conn.close = lambda graceful=False: None
         return keep
+
+    def _handle_one(self, conn: TConn) -> Any:
+        with self._in_time(conn, HEAD_SECONDS):
+            return super().handle(conn)
+
+    @contextmanager
+    def _in_time(self, conn: TConn, seconds: float) -> Iterator[None]:
+        """What this thread reads of the connection comes to its end by then, or the connection does."""
+        self._reading[threading.get_ident()] = (conn, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._reading.pop(threading.get_ident(), None)
+
+    def notify(self) -> None:
+        """The main thread's sign of life, about once a second."""
+        super().notify()
+        now = time.monotonic()
+        for conn, until in tuple(self._reading.values()):
+            if now > until:
+                # To its reader the client has left. (An SSLSocket's own shutdown would take its state away from it.)
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
 
     def _asks_again(self, conn: TConn) -> bool:
         if type(conn.sock) is not socket.socket or not self._may_linger.acquire(blocking=False):
@@ -122,10 +162,24 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": 3,
             "timeout": 120,
             "keepalive": 30,
+            # Headers of other proxies are read by ours (flansible.web.proxies); gunicorn would trust 127.0.0.1.
+            "forwarded_allow_ips": "",
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
+            "limit_request_line": 8190,
+            "limit_request_fields": 100,
+            "limit_request_field_size": 8190,
             "accesslog": None,
             "loglevel": "warning",
             "control_socket_disable": True,
         }
+        if settings.tls_certificate and settings.tls_key:
+            secure = ServerContext(settings.tls_certificate, settings.tls_key)
+            options |= {
+                "certfile": str(settings.tls_certificate),
+                "keyfile": str(settings.tls_key),
+                "ssl_context": lambda cfg, default: secure.current(),
+            }
         for key, value in options.items():
             if key in self.cfg.settings:
                 self.cfg.set(key, value)
@@ -139,8 +193,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
     app = create_app(settings)
+    tls.check(settings)
     # gunicorn has no setting for it; its workers look the function up in this module each time.
-    util.write_error = _write_error
+    util.write_error = _error_writer(settings.is_tls)
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
     descriptors.allow_many()
     server = _Server(settings, app)

@@ -34,6 +34,16 @@ _BASIC = "basicAuth"
 _DESCRIPTION = "Run Ansible ad-hoc commands and playbooks"
 # The page's own header can load any other address, and two of its buttons do.
 _OUTSIDE = re.compile(r"<link href='https?:[^>]*>|<div id='header'>.*?</form>\s*</div>\s*</div>", re.DOTALL)
+_INLINE = re.compile(r'<script type="text/javascript">(.*?)</script>', re.DOTALL)
+# In the templates: onclick=\"Docs.name('" + a resource + "'); return false;\">
+_HANDLER_BEGINS = re.compile(r"""onclick=\\"Docs\.(\w+)\('""")
+_HANDLER_ENDS = re.compile(r"""'\);(?: return false;)?\\">""")
+_CLICKS = """\
+$(document).on("click", "[data-docs]", function (event) {
+  Docs[this.getAttribute("data-docs")](this.getAttribute("data-resource"));
+  if (this.getAttribute("href") === "#") event.preventDefault();
+});
+"""
 
 _registry_lock = threading.Lock()
 
@@ -85,19 +95,34 @@ def listing(declaration_url: str) -> dict[str, Any]:
     }
 
 
-def page(assets_url: str, listing_url: str) -> str:
-    """The library's page, without what it loads from outside. Both addresses count from the page's own."""
-    text = (ASSETS / "index.html").read_text(encoding="utf-8")
-    text = _OUTSIDE.sub("", text)
-    # The script completes a relative address wrongly; let the browser do it.
-    text = text.replace('"{{resource_list_url}}"', f'new URL("{listing_url}", window.location.href).href')
-    text = text.replace('docExpansion: "none"', 'docExpansion: "list"')
+def page(assets_url: str) -> str:
+    """The library's page, without what it loads from outside and with its script in a file (`start`).
+
+    The address counts from the page's own.
+    """
+    text = _OUTSIDE.sub("", _index())
+    text = _INLINE.sub(f'<script src="{assets_url}start.js"></script>', text)
     return text.replace("<title>Swagger UI", "<title>Flansible").replace("{{base_url}}", assets_url)
 
 
+def start(listing_url: str) -> str:
+    """What the page's own script did, as a file: browsers are told to run no script that stands in the HTML."""
+    found = _INLINE.search(_index())
+    assert found is not None, "the library's page has changed"
+    # The script completes a relative address wrongly; let the browser do it.
+    text = found[1].replace('"{{resource_list_url}}"', f'new URL("{listing_url}", window.location.href).href')
+    return _CLICKS + text.replace('docExpansion: "none"', 'docExpansion: "list"')
+
+
 def script(assets_url: str) -> str:
-    """`swagger-ui.js`, which the library keeps as a template."""
-    return (ASSETS / "swagger-ui.js").read_text(encoding="utf-8").replace("{{base_url}}", assets_url)
+    """`swagger-ui.js`, which the library keeps as a template; its click handlers in the HTML made attributes."""
+    text = (ASSETS / "swagger-ui.js").read_text(encoding="utf-8").replace("{{base_url}}", assets_url)
+    text = _HANDLER_BEGINS.sub(r'data-docs=\\"\1\\" data-resource=\\"', text)
+    return _HANDLER_ENDS.sub(r'\\">', text)
+
+
+def _index() -> str:
+    return (ASSETS / "index.html").read_text(encoding="utf-8")
 
 
 def _finished(api: dict[str, Any], item: Operation) -> dict[str, Any]:

@@ -14,17 +14,11 @@ from flansible.models import FINAL_STATES, Kind, State, TaskStatus
 from flansible.store import Store
 from flansible.web import answers, places, trail
 from flansible.web.auth import PrivateResource, current_user
-from flansible.web.bodies import query
+from flansible.web.bodies import MAX_NUMBER, NoFields, no_body, query
 from flansible.web.services import services
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOOK_SECONDS = 0.05
-
-
-class NoQuery(BaseModel):
-    """A resource that takes no query string."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class ListQuery(BaseModel):
@@ -33,10 +27,15 @@ class ListQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(50, ge=1, le=1000, description="Tasks per page.")
-    before: int | None = Field(None, ge=0, description="Cursor: `next_before` of the page before this one.")
+    before: int | None = Field(
+        None, ge=0, le=MAX_NUMBER, description="Cursor: `next_before` of the page before this one."
+    )
     state: State | None = Field(None, description="Only tasks in this state.")
     user: str | None = Field(
-        None, min_length=1, description="Only this user's tasks (others than one's own: admin, auditor)."
+        None,
+        min_length=1,
+        max_length=255,
+        description="Only this user's tasks (others than one's own: admin, auditor).",
     )
     kind: Kind | None = Field(None, description="Only `adhoc`, `playbook` or `git`.")
     text: str | None = Field(
@@ -59,7 +58,7 @@ class AnsibleTaskStatus(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Ask for a task's status"""
-        query(NoQuery)
+        query(NoFields)
         return jsonify(answers.status(own_task(task_id)))
 
 
@@ -97,6 +96,7 @@ class AnsibleTaskCancel(PrivateResource):
     def post(self, task_id: str) -> Response:
         """Cancel a task"""
         asked = query(CancelQuery)
+        no_body()
         authorization.check_may_act(current_user())
         before = own_task(task_id)
         store = services().store

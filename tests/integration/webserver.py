@@ -44,9 +44,19 @@ class WebServer:
     """One web process of four threads; what it says is in `log`."""
 
     def __init__(
-        self, folder: Path, redis_url: str, keep_alive_seconds: float = 0.2, most_followers: int = 300
+        self,
+        folder: Path,
+        redis_url: str,
+        keep_alive_seconds: float = 0.2,
+        most_followers: int = 300,
+        inventories: tuple[str, ...] = (),
+        before: str = "",
     ) -> None:
-        users = [{"user": name, "password": password, "inventories": []} for name, password in (ADMIN, DEV)]
+        """inventories: those of the user dev; before: Python to be run in the process before it serves."""
+        users = [
+            {"user": name, "password": password, "inventories": [] if name == "admin" else list(inventories)}
+            for name, password in (ADMIN, DEV)
+        ]
         (folder / "rbac.json").write_text(json.dumps({"rbac": users}))
         (folder / "rbac.json").chmod(0o600)
         with socket.socket() as probe:
@@ -57,7 +67,7 @@ class WebServer:
         given = json.dumps([str(folder), redis_url, self.port, keep_alive_seconds, most_followers])
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE, given], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [sys.executable, "-c", before + _SERVE, given], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         eventually(self._answers)
 

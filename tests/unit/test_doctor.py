@@ -18,6 +18,7 @@ from flansible.config import Settings
 from flansible.doctor import configured, machine, servers
 from flansible.doctor.check import Check, Mark
 from flansible.isolation import Isolation
+from tests import certificates
 from tests.conftest import RedisServer, eventually
 
 MakeSettings = Callable[..., Settings]
@@ -133,11 +134,11 @@ def test_every_fault_of_the_configuration_is_a_line(tmp_path: Path) -> None:
         f"[Default]\nCELERY_RESULT_BACKEND = redis+socket://:{MARKER}@/nobody/listens\n",
     ],
 )
-def test_a_password_in_a_broken_url_is_never_printed(tmp_path: Path, text: str) -> None:
-    config = tmp_path / "config.ini"
+def test_a_password_in_a_broken_url_is_never_printed(open_folder: Path, text: str) -> None:
+    config = open_folder / "config.ini"
     config.write_text(text)
     config.chmod(0o644)
-    code, output = run(tmp_path)
+    code, output = run(open_folder)
     assert code == 1
     assert f"chmod o-r {config}" in output
 
@@ -244,8 +245,8 @@ def test_a_check_is_one_line_without_the_password_of_a_url() -> None:
 # Area by area: what was configured.
 
 
-def test_a_config_others_can_write_is_a_failure(tmp_path: Path) -> None:
-    path = write_config(tmp_path)
+def test_a_config_others_can_write_is_a_failure(open_folder: Path) -> None:
+    path = write_config(open_folder)
     path.chmod(0o666)
     loaded: list[Settings] = []
     assert marks(configured.configuration(str(path), loaded), "write", f"chmod o-w {path}") == [Mark.FAIL]
@@ -254,11 +255,14 @@ def test_a_config_others_can_write_is_a_failure(tmp_path: Path) -> None:
     assert marks(configured.configuration(str(path), []), "chmod") == []
 
 
-def test_a_folder_in_which_others_can_replace_the_file_is_a_failure(tmp_path: Path, settings: Settings) -> None:
+def test_a_folder_in_which_others_can_replace_the_file_is_a_failure(
+    open_folder: Path, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(rbac_file=open_folder / "rbac.json")
     write_users(settings.rbac_file, user())
-    tmp_path.chmod(0o777)
-    assert marks(configured.users(settings), "replace", f"chmod o-w {tmp_path}") == [Mark.FAIL]
-    tmp_path.chmod(0o1777)
+    open_folder.chmod(0o777)
+    assert marks(configured.users(settings), "replace", f"chmod o-w {open_folder}") == [Mark.FAIL]
+    open_folder.chmod(0o1777)
     assert marks(configured.users(settings), "replace") == []
 
 
@@ -311,15 +315,32 @@ def test_plain_passwords_are_a_warning_with_the_command_to_type(make_settings: M
     assert MARKER not in "".join(map(str, lines))
 
 
-@pytest.mark.parametrize(("password", "mark"), [(HASHED, Mark.WARN), ("plain", Mark.FAIL)])
-def test_an_rbac_file_that_others_can_read(settings: Settings, password: str, mark: Mark) -> None:
-    write_users(settings.rbac_file, user(password=password)).chmod(0o644)
-    assert marks(configured.users(settings), "can read", "chmod o-r") == [mark]
+@pytest.mark.parametrize(("password", "found"), [(HASHED, [Mark.FAIL]), ("plain", [Mark.FAIL]), ("admin", [])])
+def test_an_rbac_file_that_others_can_read(
+    make_settings: MakeSettings, open_folder: Path, tmp_path: Path, password: str, found: list[Mark]
+) -> None:
+    """One with the passwords of the samples has nothing to hide; in a private folder none can be read."""
+    for folder, expected in ((open_folder, found), (tmp_path, [])):
+        settings = make_settings(rbac_file=folder / "rbac.json")
+        write_users(settings.rbac_file, user(password=password)).chmod(0o644)
+        assert marks(configured.users(settings), "can read", "chmod o-r") == expected
 
 
-def test_an_rbac_file_that_others_can_write_is_a_failure(settings: Settings) -> None:
+def test_an_rbac_file_that_others_can_write_is_a_failure(make_settings: MakeSettings, open_folder: Path) -> None:
+    settings = make_settings(rbac_file=open_folder / "rbac.json")
     write_users(settings.rbac_file, user()).chmod(0o602)
     assert marks(configured.users(settings), "can write", "chmod o-w") == [Mark.FAIL]
+
+
+def test_a_key_that_others_can_read_is_a_failure_and_the_group_a_warning(
+    make_settings: MakeSettings, open_folder: Path
+) -> None:
+    key = open_folder / "key"
+    key.write_text("x")
+    settings = make_settings(secret_key_file=key)
+    for mode, expected in ((0o604, Mark.FAIL), (0o640, Mark.WARN), (0o600, Mark.OK)):
+        key.chmod(mode)
+        assert [check.mark for check in configured.secrets(settings)] == [expected]
 
 
 @pytest.mark.parametrize("password", ["admin", generate_password_hash("admin")])
@@ -344,6 +365,17 @@ def test_inventories_that_are_not_there_are_a_warning(settings: Settings, tmp_pa
         Mark.WARN
     ]
     assert marks(configured.users(settings), str(tmp_path / "dev") + ",") == []
+
+
+def test_a_certificate_is_looked_at_with_its_end(make_settings: MakeSettings, tmp_path: Path) -> None:
+    assert configured.certificate(make_settings()) == []
+    signer = certificates.authority(tmp_path)
+    for days, expected in ((30, Mark.OK), (2, Mark.WARN)):
+        pair = certificates.signed(tmp_path, signer, days=days)
+        settings = make_settings(tls_certificate=pair.certificate, tls_key=pair.key)
+        assert marks(configured.certificate(settings), "is valid until") == [expected]
+    wrong = make_settings(tls_certificate=pair.certificate, tls_key=signer.key)
+    assert marks(configured.certificate(wrong), "tls_key") == [Mark.FAIL]
 
 
 def test_the_playbook_root(settings: Settings) -> None:

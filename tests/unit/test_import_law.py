@@ -40,6 +40,8 @@ OWN_LAW = {
     "outline": (),
     "processes": (),
     "children": ("ssh_masters",),
+    "tls_children": ("children",),
+    "tls": ("config", "errors"),
     "descriptors": (),
     "ssh_masters": (),
     "config": ("errors",),
@@ -54,11 +56,22 @@ OWN_LAW = {
     "tokens": ("errors", "files"),
     "rules": ("config", "errors", "isolation", "models", "outline", "rbac", "rules", "variables"),
     "authorization": ("command", "config", "errors", "isolation", "models", "rbac", "rules", "variables"),
+    "secret_files": ("config", "errors"),
+    "open_services": ("config",),
 }
 
 # Folders are kinds of process: they never import each other. Only the commands start from everywhere.
 FOLDERS = ("web", "worker", "runner")
-STANDARD_LIBRARY_ONLY = ("errors", "wire", "variables", "processes", "children", "ssh_masters", "descriptors")
+STANDARD_LIBRARY_ONLY = (
+    "errors",
+    "wire",
+    "variables",
+    "processes",
+    "children",
+    "tls_children",
+    "ssh_masters",
+    "descriptors",
+)
 MAY_IMPORT_IN_FUNCTIONS = ("cli",)
 
 
@@ -229,7 +242,7 @@ def python(code: str, cwd: Path, **environ: str) -> str:
         ("flansible.rbac", ("ansible", "celery", "flask", "redis")),
         (
             "flansible.children",
-            ("ansible", "celery", "flask", "redis", "pydantic", "click", "werkzeug", "http", "email"),
+            ("ansible", "celery", "flask", "redis", "pydantic", "click", "werkzeug", "http", "email", "ssl"),
         ),
         ("flansible.cli", ("ansible", "celery", "flask", "redis", "pydantic", "httpx")),
     ],

@@ -229,3 +229,41 @@ def test_every_field_has_a_description_for_the_documentation(model: type[BaseMod
     internal = {"AuthorizedRun", "Step", "Secrets"}
     missing = [name for name, field in model.model_fields.items() if not field.description]
     assert missing == [] or model.__name__ in internal
+
+
+LIMITED = [
+    (AdhocRequest, "module", "a" * (64 * 1024 + 1)),
+    (AdhocRequest, "host_pattern", "a" * (64 * 1024 + 1)),
+    (AdhocRequest, "connection_password", "a" * (64 * 1024 + 1)),
+    (AdhocRequest, "ssh_extra_args", "a" * (64 * 1024 + 1)),
+    (AdhocRequest, "inventory", ["a"] * 1001),
+    (AdhocRequest, "extra_vars", [{}] * 1001),
+    (AdhocRequest, "module_args", [{"arg_name": "a", "arg_value": 1}] * 1001),
+    (AdhocRequest, "environment", {f"A{number}": "" for number in range(1001)}),
+    (AdhocRequest, "environment", {"A" * 256: ""}),
+    (AdhocRequest, "environment", {"A": "a" * (64 * 1024 + 1)}),
+    (AdhocRequest, "vault_password", {str(number): "x" for number in range(1001)}),
+    (AdhocRequest, "lock", "a" * 256),
+    (AdhocRequest, "lock", [str(number) for number in range(101)]),
+    (AdhocRequest, "forks", 10_001),
+    (AdhocRequest, "timeout", 1_000_001),
+    (AdhocRequest, "time_limit", 365 * 24 * 3600 + 1),
+    (AdhocRequest, "poll", 2**31),
+    (AdhocRequest, "background", 2**63),
+    (AdhocRequest, "task_timeout", 10**30),
+    (PlaybookRequest, "tags", ["a"] * 1001),
+    (GitRequest, "branch_name", "a" * (64 * 1024 + 1)),
+]
+
+
+@pytest.mark.parametrize(("model", "field", "value"), LIMITED, ids=lambda value: str(value)[:20])
+def test_what_is_too_long_too_many_or_too_large_is_refused(model: type[BaseModel], field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=field):
+        make(model, **{field: value})
+
+
+def test_what_is_just_within_the_limits_is_taken() -> None:
+    make(AdhocRequest, module="a" * (64 * 1024), inventory=["a"] * 1000, lock=["a" * 255] * 100, forks=10_000)
+    make(AdhocRequest, timeout=1_000_000, poll=365 * 24 * 3600, background=365 * 24 * 3600)
+    # These are as long as the whole body may be.
+    make(AdhocRequest, module_args="a" * 1_000_000, extra_vars={"a": "b" * 1_000_000})
