@@ -106,11 +106,12 @@ def _nothing_more() -> Response:
 
 def _last_event_id() -> int | None:
     value = request.headers.get(LAST_EVENT_ID)
-    if value is not None and not _SEQ.fullmatch(value):
+    # Empty: nothing has come yet.
+    if value and not _SEQ.fullmatch(value):
         message = "must be the number of an event"
         errors = [FieldError(LAST_EVENT_ID, message)]
         raise InvalidRequest(f"{LAST_EVENT_ID} {message}", code="invalid_header", errors=errors)
-    return None if value is None else int(value)
+    return int(value) if value else None
 
 
 def _is_over(position: Position) -> bool:

@@ -75,7 +75,7 @@ _LOCATION = Header("Location", "Where to ask for the task's status.", {"type": "
 _LAST_EVENT_ID = Header(
     events.LAST_EVENT_ID,
     "Instead of `after`, for a stream: the last `seq` that came. Browsers send it when they connect again.",
-    {"type": "integer", "minimum": 0, "maximum": 10**12 - 1},
+    {"type": "string", "pattern": "^[0-9]{0,12}$"},
 )
 _LINK = Header("Link", 'The address of the next page, as `rel="next"`, unless this is the last.', {"type": "string"})
 _NEXT_OFFSET = Header(

@@ -187,7 +187,7 @@ def test_a_bad_query_names_the_field(client: FlaskClient, run: RecordedRun, quer
     assert refused(client.get(f"{run.events_path}?{query}", auth=ADMIN), query.partition("=")[0])
 
 
-@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "9" * 30, "1 2"])
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 30, "1 2"])
 def test_a_bad_last_event_id_names_the_header(client: FlaskClient, run: RecordedRun, value: str) -> None:
     headers = {"Accept": "text/event-stream", "Last-Event-ID": value}
     assert refused(client.get(run.events_path, headers=headers, auth=ADMIN), "Last-Event-ID")

@@ -27,8 +27,14 @@ CASES = int(os.environ.get("CASES", "5000"))
 SEED = 20261122
 # For each operation and user, beside the values at the borders, which make up the first 3,600.
 EXAMPLES = max(10, (CASES - 3600) // 20)
-# Health is 503 without a worker, and says so in the document; here it is to show its other side.
-NO_WORKER_IS_MISSED = "from flansible import celery_app\ncelery_app.ping_worker = lambda: 'nobody'\n"
+# Health is 503 without a worker, and says so in the document; here it is to show its other side. And so many wrong
+# passwords come that nobody's would be looked at.
+BEFORE = """
+from flansible import celery_app, config
+celery_app.ping_worker = lambda: 'nobody'
+config.Settings.model_fields["login_failures"].default = 0
+config.Settings.model_rebuild(force=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("fuzzed")
     (folder / "hosts").write_text("web1\n")
     (folder / "site.yml").write_text("- hosts: all\n")
-    running = WebServer(folder, shared_redis.url, inventories=("hosts",), before=NO_WORKER_IS_MISSED)
+    running = WebServer(folder, shared_redis.url, inventories=("hosts",), before=BEFORE)
     yield running
     running.stop()
     assert "Traceback" not in running.log.read_text()

@@ -18,7 +18,18 @@ import redis
 
 from flansible.errors import IllegalMove, StoreUnavailable
 from flansible.models import FINAL_STATES, State
-from flansible.store import MOVES, Batch, Claim, Idempotency, Progress, Refusal, Store, StoredEvent, TaskPage
+from flansible.store import (
+    MOVES,
+    Batch,
+    Claim,
+    Idempotency,
+    LoginLimits,
+    Progress,
+    Refusal,
+    Store,
+    StoredEvent,
+    TaskPage,
+)
 from flansible.store import changes as changes_module
 from flansible.store import tasks as tasks_module
 from tests.conftest import RedisServer, eventually
@@ -564,6 +575,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "events": lambda store: list(store.events(UNKNOWN)),
     "stats_event": lambda store: store.stats_event(UNKNOWN),
     "hosts": lambda store: store.hosts(UNKNOWN, 0, 10),
+    "login_closed_seconds": lambda store: store.login_closed_seconds("dev", "10.0.0.1", LoginLimits()),
+    "login_failed": lambda store: store.login_failed("dev", "10.0.0.1", LoginLimits()),
     "host_events": lambda store: store.host_events(UNKNOWN, ["web1"], 10, 100),
 }
 # It is no fault when it comes to nothing; `changes` has a test of its own.
