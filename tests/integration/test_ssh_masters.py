@@ -104,3 +104,14 @@ def test_a_directory_of_somebody_else_is_refused(root: Path, monkeypatch: pytest
     monkeypatch.setattr("os.getuid", lambda: 4711)
     with pytest.raises(PermissionError):
         Masters(root)
+
+
+def test_folders_nested_deeper_than_python_can_follow_are_removed(root: Path) -> None:
+    """A confined user can write there; a worker that could not remove it would never start again."""
+    masters = Masters(root)
+    nest = "import os, sys\nos.chdir(sys.argv[1])\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n"
+    subprocess.run([sys.executable, "-c", nest, masters.directory_of("dev")], check=True)
+    masters.close()
+    assert list(root.iterdir()) == []
+    ssh_masters.end_forsaken(root)
+    assert not root.exists()
