@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from flansible.config import Settings, load
 from flansible.models import Confinement
 from flansible.worker import sandbox
 from flansible.worker.configuration import configuration_of
+from flansible.worker.forkservers import ForkServer
 from tests.acceptance.servers import require
 from tests.conftest import eventually
 
@@ -229,3 +232,15 @@ def test_it_ends_whole(place: Path) -> None:
     os.kill(init, 9)
     process.wait(10)
     eventually(lambda: subprocess.run(["pgrep", "-f", "^sleep 61.5"], capture_output=True).stdout == b"")
+
+
+def test_two_runs_can_end_one_sandbox_in_one_moment() -> None:
+    """Each would close its descriptor, and the second one what another thread has opened meanwhile."""
+    for _ in range(20):
+        process = subprocess.Popen(["sleep", "60"])
+        server = ForkServer.__new__(ForkServer)
+        server._ending, server._init = threading.Lock(), os.pidfd_open(process.pid)
+        with ThreadPoolExecutor(8) as pool:
+            for ending in [pool.submit(server.end_all) for _ in range(8)]:
+                ending.result(10)
+        process.wait(10)
