@@ -314,7 +314,7 @@ class Supervisor:
         try:
             for frame in seen.reader.feed(data) if seen.fault is None else ():
                 self._note(frame, seen)
-        except (WireError, TypeError, ValueError) as error:
+        except (WireError, TypeError, ValueError, RecursionError) as error:
             seen.fault = f"the run's events cannot be read: {error}"
         return True
 
