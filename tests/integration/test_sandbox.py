@@ -182,6 +182,31 @@ def test_variables_beside_an_inventory_file_are_those_of_its_hosts_and_groups(pl
     assert "inventories/all/group_vars/shop.yml" in seen(build(place, "inventories/all/dev.ini"), place)
 
 
+def test_a_range_of_hosts_is_no_name_that_begins_like_it(place: Path) -> None:
+    folder = place / "inventories/all"
+    write(folder / "dev.ini", "web[1:3]\nrack-[a:c].example.com\n")
+    write(folder / "prod.ini", "shop1\n")
+    for name in ("web2.yml", "web-prod.yml", "web2-prod.yml", "rack-b.example.com.yml", "rack-1.example.com.yml"):
+        write(folder / "host_vars" / name)
+    found = seen(build(place, "inventories/all/dev.ini"), place)
+    names = {os.path.basename(path) for path in found if "host_vars" in path}
+    assert names == {"web2.yml", "rack-b.example.com.yml"}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_variables_of_five_thousand_hosts_are_seen(alone: bool, place: Path) -> None:
+    folder = place / "inventories/all"
+    write(folder / "dev.ini", "".join(f"web{number}.example.com\n" for number in range(5000)))
+    for number in range(5000):
+        write(folder / f"host_vars/web{number}.example.com.yml")
+    if not alone:
+        write(folder / "prod.ini", "shop1\n")
+        write(folder / "group_vars/shop.yml")
+    found = seen(build(place, "inventories/all/dev.ini"), place)
+    assert len([path for path in found if "host_vars" in path]) == 5000
+    assert not any("group_vars" in path for path in found)
+
+
 def test_a_folder_that_is_replaced_makes_another_sandbox(place: Path) -> None:
     before = build(place, "inventories/dev")
     assert build(place, "inventories/dev") == before
