@@ -181,7 +181,8 @@ class _Shown:
             self.arguments += ["--ro-bind", source, f"/proc/{name}"]
         for place in ("/tmp", "/dev/shm"):
             self.arguments += ["--perms", "1777", "--size", str(_TMPFS_BYTES), "--tmpfs", place]
-        self.arguments += ["--symlink", "/tmp", "/var/tmp"]
+        # Of bubblewrap's own making, and without a bound to what could be written there.
+        self.arguments += ["--remount-ro", "/dev", "--symlink", "/tmp", "/var/tmp"]
 
     def python(self) -> None:
         """This Python, its packages, and Flansible where it is not one of them."""
