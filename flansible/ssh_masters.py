@@ -89,11 +89,14 @@ def _end(directory: Path) -> None:
 
 def _remove(directory: Path) -> None:
     """As far as that can be done in time; what is left is there for the next one to remove."""
-    # A confined user can write there, and nest folders deeper than Python's own functions can follow.
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        quiet = subprocess.DEVNULL
-        command = ["rm", "-rf", "--", str(directory)]
-        subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=_REMOVE_SECONDS)
+    # A confined user can write there, nest folders deeper than Python's own functions can follow, and lock them.
+    quiet = subprocess.DEVNULL
+    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+        if not directory.exists():
+            return
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            given = [*command, "--", str(directory)]
+            subprocess.run(given, stdin=quiet, stdout=quiet, stderr=quiet, timeout=_REMOVE_SECONDS)
 
 
 def _masters(directory: Path) -> Iterator[int]:
