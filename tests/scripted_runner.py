@@ -79,7 +79,8 @@ def flood_and_tell(keeper: Keeper, number: str, witness: str) -> None:
 
 def result(**fields: Any) -> dict[str, Any]:
     """What a callback says of a module's result."""
-    return {"event": "host_result", "host": "h", "verdict": "ok", "result": fields}
+    names = {"play": "p", "task": "t", "module": "m", "host": "h"}
+    return {"event": "host_result", **names, "verdict": "ok", "duration_seconds": 0.5, "result": fields}
 
 
 def count(keeper: Keeper, number: str) -> None:
@@ -175,6 +176,14 @@ def lie(keeper: Keeper) -> None:
     say(keeper, "fine\n")
 
 
+def nest(keeper: Keeper) -> None:
+    """A result that is nested as deeply as JSON can be read."""
+    marked = wire.encode({"type": "event", "offset": 0, **result(a="NEST")})[4:]
+    body = marked.replace(b'"NEST"', b"[" * 900 + b"]" * 900)
+    keeper.write(len(body).to_bytes(4, "big") + body, keeper.events)
+    say(keeper, "fine\n")
+
+
 def no_end(keeper: Keeper) -> None:
     """Exit code 0 and not a word of what was done."""
     keeper.write(b"text\n")
@@ -248,7 +257,7 @@ SCRIPTS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
         say, flood, flood_and_tell, count, pieces, big_event, both, hang, finish_first, ignore, vanish, half, babble,
-        garbage, lie, no_end, broken, killed, leave_child, endless, kill_server, where, descriptors, environment,
+        garbage, lie, nest, no_end, broken, killed, leave_child, endless, kill_server, where, descriptors, environment,
     )
 }  # fmt: skip
 

@@ -255,8 +255,9 @@ def _close(**_: Any) -> None:
     if _parts is not None:
         _parts.reaper.stop()
         _parts.leases.stop()
+        # With it the sandboxes end, in which somebody may still write where the masters have their sockets.
+        _parts.fork_servers.close()
         if _parts.ssh_masters is not None:
             _parts.ssh_masters.close()
-        _parts.fork_servers.close()
         _parts.store.close()
     stopping.ignore_signals()

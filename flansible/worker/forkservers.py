@@ -53,6 +53,7 @@ class ForkServer:
         self._words = [f"files={limits[0]}:{limits[1]}"] if limits else []
         self._words += ["usual"] if pack_usual else []
         self._init: int | None = None  # of a sandbox, the first process: with it all others in there end
+        self._ending = threading.Lock()  # about _init: two runs of one sandbox may want it ended in one moment
         self._lock = threading.Lock()
         # What it says while it loads goes to a file nobody else sees; afterwards nothing writes there but tracebacks.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()
@@ -75,14 +76,16 @@ class ForkServer:
 
     def end_all(self) -> None:
         """End whatever is in its sandbox, runs as well. Nothing without one."""
-        if self._init is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._init, signal.SIGKILL)
-            self._is_over(_EXIT_SECONDS)
+        with self._ending:
+            if self._init is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._init, signal.SIGKILL)
+                self._is_over(_EXIT_SECONDS)
 
     def is_over(self) -> bool:
         """Whether nothing is left of it, runs in its sandbox included."""
-        return not self.alive and self._is_over(0)
+        with self._ending:
+            return not self.alive and self._is_over(0)
 
     def _is_over(self, seconds: float) -> bool:
         if self._init is None:
@@ -231,10 +234,11 @@ class ForkServers:
             self._closed = True
             servers, self._servers = list(self._servers.values()), OrderedDict()
             let_go, self._let_go = self._let_go, []
-        for server in servers:
-            server.close()
+        # Ended first: whoever is in a sandbox can stop its fork server, which would keep us waiting for each of them.
         for server in (*servers, *let_go):
             server.end_all()
+        for server in servers:
+            server.close()
 
     def _server(self, configuration: Configuration, pack_usual: bool = False) -> ForkServer:
         with self._lock:

@@ -68,7 +68,7 @@ class Masker:
             return {self._value(name): self._value(item) for name, item in value.items()}
         if isinstance(value, list):
             return [self._value(item) for item in value]
-        if isinstance(value, int) and str(value).encode() in self._forms:
+        if isinstance(value, int | float) and str(value).encode() in self._forms:
             return "*" * len(str(value))
         return value
 

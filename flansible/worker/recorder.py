@@ -56,7 +56,10 @@ class Recorder:
         self._seen = self._kept = claim.progress.output_bytes
         self._event_bytes = 0
         self._cut_at: int | None = None  # where the cap has ended the output
-        self._early: deque[tuple[dict[str, Any], int]] = deque()  # events whose output is not here yet
+        self._memory_bytes = memory_bytes
+        # Events whose output is not here yet, each with its offset and about its size.
+        self._early: deque[tuple[dict[str, Any], int, int]] = deque()
+        self._early_bytes = 0
         self._events_end = claim.progress.events_end
         self._sent: Batch | None = None
         self._stored = claim.progress
@@ -91,7 +94,11 @@ class Recorder:
     def add_event(self, event: dict[str, Any]) -> None:
         """`offset`: the output, of all attempts, that goes before it; `time`: seconds since 1970."""
         with self._lock:
-            self._early.append((event, int(event.pop("offset", 0))))
+            offset = int(event.pop("offset", 0))
+            # That of one which need not wait does not count.
+            size = len(json.dumps(event)) if offset > self._seen or self._early else 0
+            self._early.append((event, offset, size))
+            self._early_bytes += size
             self._release_events(self._seen)
         self._wake()
 
@@ -187,8 +194,11 @@ class Recorder:
 
     def _release_events(self, up_to: int | None) -> None:
         """An event is not told before its output is: in a batch, output goes first."""
-        while self._early and (up_to is None or self._early[0][1] <= up_to):
-            event, offset = self._early.popleft()
+        while self._early and (
+            up_to is None or self._early[0][1] <= up_to or self._early_bytes > self._memory_bytes
+        ):  # a run that lies about its output must not fill our memory
+            event, offset, size = self._early.popleft()
+            self._early_bytes -= size
             end = max(self._events_end, min(offset, self._kept))
             event |= {"output_start": self._events_end, "output_end": end}
             event |= {name: _as_text(event[name]) for name in _NAMES if name in event}

@@ -181,7 +181,8 @@ class _Shown:
             self.arguments += ["--ro-bind", source, f"/proc/{name}"]
         for place in ("/tmp", "/dev/shm"):
             self.arguments += ["--perms", "1777", "--size", str(_TMPFS_BYTES), "--tmpfs", place]
-        self.arguments += ["--symlink", "/tmp", "/var/tmp"]
+        # Of bubblewrap's own making, and without a bound to what could be written there.
+        self.arguments += ["--remount-ro", "/dev", "--symlink", "/tmp", "/var/tmp"]
 
     def python(self) -> None:
         """This Python, its packages, and Flansible where it is not one of them."""
@@ -222,17 +223,19 @@ class _Shown:
             name in _VARIABLES or any(_is_below(os.path.join(folder, name), one) for one in readable)
             for name in os.listdir(folder)
         )
-        named = None if alone else _names_in(inventory)
+        named = None if alone else _Names(inventory)
         for place in (os.path.join(folder, name) for name in _VARIABLES):
             if not os.path.isdir(place) or os.path.islink(place):
                 continue
-            for name in sorted(os.listdir(place)):
-                if (
-                    named is None
-                    or named.fullmatch(name.partition(".")[0])
-                    or named.fullmatch(os.path.splitext(name)[0])
-                ):
-                    self.tree(os.path.realpath(os.path.join(place, name)))
+            names = sorted(os.listdir(place))
+            known = [
+                name
+                for name in names
+                if named is None or name.partition(".")[0] in named or os.path.splitext(name)[0] in named
+            ]
+            # In one piece where that is possible: bubblewrap takes three thousand pieces, not more.
+            for path in [place] if known == names else [os.path.join(place, name) for name in known]:
+                self.tree(os.path.realpath(path))
 
 
 def _is_below(path: str, folder: str) -> bool:
@@ -240,14 +243,28 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _names_in(inventory: str) -> re.Pattern[str]:
+class _Names:
     """The hosts and groups that an inventory file names, as far as its text tells."""
-    with open(inventory, errors="replace") as file:
-        text = file.read(_LONGEST_INVENTORY_BYTES)
-    names = {re.escape(word) for word in _WORD.findall(text)} | {"all", "ungrouped"}
-    # web[01:50].example.com: any host between.
-    names |= {".+".join(map(re.escape, re.split(r"\[[\w:]+\]", word))) for word in _RANGE.findall(text)}
-    return re.compile("|".join(sorted(names)))
+
+    def __init__(self, inventory: str) -> None:
+        with open(inventory, errors="replace") as file:
+            text = file.read(_LONGEST_INVENTORY_BYTES)
+        self._words = {*_WORD.findall(text), "all", "ungrouped"}
+        # web[01:50].example.com: any host between.
+        ranges = {_any_between(word) for word in _RANGE.findall(text)}
+        self._ranges = re.compile("|".join(sorted(ranges)) or "(?!)")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._words or self._ranges.fullmatch(name) is not None
+
+
+def _any_between(word: str) -> str:
+    """A pattern for the hosts of a range: of numbers, or of letters."""
+    pieces = re.split(r"(\[[\w:]+\])", word)
+    return "".join(
+        (r"[0-9]+" if piece[1].isdigit() else r"[A-Za-z]+") if number % 2 else re.escape(piece)
+        for number, piece in enumerate(pieces)
+    )
 
 
 def _hidden_below(root: str, confinement: Confinement, settings: Settings) -> frozenset[str]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from flansible.errors import StoreUnavailable
 from flansible.models import State
-from flansible.store import Claim, Store
+from flansible.store import Appended, Claim, Store
 from flansible.worker.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,14 @@ class Sender:
         batch = recorder.next_batch()
         if batch is None:
             return False
-        answer = self._store.append(recorder.task_id, recorder.claim.token, batch)
+        try:
+            answer = self._store.append(recorder.task_id, recorder.claim.token, batch)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # Whatever it is, the other runs must not wait for it.
+            log.exception("what task %s left cannot be stored", recorder.task_id)
+            answer = Appended("unstorable", batch.before)
         if self._failures:
             log.warning("the store is back")
             self._failures = 0

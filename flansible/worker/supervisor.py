@@ -34,6 +34,7 @@ _READ_BYTES = 256 * 1024
 _HURRY_SECONDS = 0.25
 _STOP_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
 _KEEPER_SECONDS = 12.0  # after the grace a keeper kills for up to ten seconds; one that takes longer is given up
+_HURRIED_KEEPER_SECONDS = 0.5  # when the worker is being stopped: it must end the sandbox before it is killed itself
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
 
 # Ansible's exit codes (ansible.errors.ExitCode), in words.
@@ -70,6 +71,7 @@ class _Observed:
     channel_ended: bool = False
     end: wire.Frame | None = None
     fault: str | None = None
+    unsent: bytes = b""  # what the channel did not take yet: a user's code can stop whoever is to read it
     base_offset: int = 0
     colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
     reader: wire.FrameReader = field(default_factory=wire.FrameReader)
@@ -185,11 +187,13 @@ class Supervisor:
                 os.close(events_end)
             mark, offset = choose_mark(), self._recorder.offset
             seen = _Observed(base_offset=offset, colours=ColourSplitter(mark, offset))
-            self._begin(channel, step, mark, rules, seen)
-            self._watch(channel, output, events, seen)
-            if seen.exited is None:
-                # Whoever shares a sandbox with its keeper can stop or kill it; the kernel ends what is in there.
-                server.end_all()
+            try:
+                self._begin(channel, step, mark, rules, seen)
+                self._watch(channel, output, events, seen)
+            finally:
+                if seen.exited is None:
+                    # Whoever shares a sandbox with its keeper can stop or kill it; the kernel ends what is in there.
+                    server.end_all()
             return replace(verdict(step, seen, self._timeout), ended=hearsay.ended(seen.exited))
         finally:
             channel.close()
@@ -208,8 +212,17 @@ class Supervisor:
             "secrets": self._secrets.model_dump() if self._secrets and step.program != "git" else None,
             **step.model_dump(mode="json"),
         }
+        channel.setblocking(False)
+        seen.unsent = wire.encode(request)
+        self._send(channel, seen)
+
+    def _send(self, channel: socket.socket, seen: _Observed) -> None:
+        """As much of what is to be said as is taken, without waiting."""
         try:
-            channel.sendall(wire.encode(request))
+            if seen.unsent:
+                seen.unsent = seen.unsent[channel.send(seen.unsent) :]
+        except BlockingIOError:
+            pass
         except OSError:
             seen.channel_ended = True
 
@@ -220,7 +233,7 @@ class Supervisor:
         signals = {self._shutdown.descriptor}
         if self._cancellation is not None:
             signals.add(self._cancellation.descriptor)
-        for descriptor in (channel.fileno(), self._recorder.descriptor, *signals):
+        for descriptor in (self._recorder.descriptor, *signals):
             poll.register(descriptor, select.POLLIN)
         open_pipes = {output, events}
         reading: set[int] = set()
@@ -231,11 +244,13 @@ class Supervisor:
             for descriptor in wanted - reading:
                 poll.register(descriptor, select.POLLIN)
             reading = set(wanted)
+            poll.register(channel, select.POLLIN | (select.POLLOUT if seen.unsent else 0))
             ready = {descriptor for descriptor, _ in poll.poll(self._poll_milliseconds(seen))}
             for descriptor in (output, events):
                 if descriptor in ready and not self._read(descriptor, descriptor == events, seen):
                     open_pipes.discard(descriptor)
             if channel.fileno() in ready:
+                self._send(channel, seen)
                 self._read_channel(channel, reader, seen)
             if self._recorder.descriptor in ready:
                 os.eventfd_read(self._recorder.descriptor)
@@ -279,11 +294,10 @@ class Supervisor:
             self._stop(channel, grace, seen)
 
     def _stop(self, channel: socket.socket, grace_seconds: float, seen: _Observed) -> None:
-        seen.give_up_at = time.monotonic() + grace_seconds + _KEEPER_SECONDS
-        try:
-            channel.sendall(wire.encode({"type": "stop", "grace_seconds": grace_seconds}))
-        except OSError:
-            seen.channel_ended = True
+        patience = _HURRIED_KEEPER_SECONDS if seen.stop_reason is State.LOST else _KEEPER_SECONDS
+        seen.give_up_at = time.monotonic() + grace_seconds + patience
+        seen.unsent += wire.encode({"type": "stop", "grace_seconds": grace_seconds})
+        self._send(channel, seen)
 
     def _read(self, descriptor: int, is_events: bool, seen: _Observed) -> bool:
         """One read from a pipe that has something; False at its end."""
@@ -300,7 +314,7 @@ class Supervisor:
         try:
             for frame in seen.reader.feed(data) if seen.fault is None else ():
                 self._note(frame, seen)
-        except (WireError, TypeError, ValueError) as error:
+        except (WireError, TypeError, ValueError, RecursionError) as error:
             seen.fault = f"the run's events cannot be read: {error}"
         return True
 
@@ -327,6 +341,8 @@ class Supervisor:
             for frame in reader.feed(data):
                 if frame.get("type") == "exited":
                     seen.exited = hearsay.exited(frame)
+        except BlockingIOError:
+            return
         except (OSError, WireError):
             data = b""
         if not data:

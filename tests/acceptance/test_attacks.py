@@ -14,6 +14,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -398,6 +399,50 @@ def test_a_lying_run_lies_about_itself_alone(confined: Target) -> None:
     assert final(confined.service.wait(task_id, DEV, 90))
     assert "dev1" in shell(confined, "echo dev1 again")
     assert confined.service.status(confined.others_task, OPS)["state"] == "succeeded"
+
+
+# Stops the fork server of the sandbox, of which processes 1 is bubblewrap and 2 the fork server.
+STOP_THE_FORK_SERVER = "kill -STOP 2"
+
+
+def test_a_request_that_nobody_reads_holds_no_worker(confined: Target) -> None:
+    """A stopped fork server takes no request; one that is larger than a socket holds must not be waited for."""
+    shell(confined, STOP_THE_FORK_SERVER)
+    large = {f"x{number}": "y" * 1000 for number in range(900)}
+    body = confined.filled(adhoc(extra_vars=large, time_limit=1)[1])
+    task_id = confined.service.submit("ansiblecommand", body, DEV)
+    assert confined.service.wait(task_id, DEV, 60)["state"] == "timed_out"
+    assert "dev1" in shell(confined, "echo dev1 again")
+
+
+def test_sandboxes_whose_fork_servers_are_stopped_do_not_hold_up_the_services_end() -> None:
+    require("bwrap")
+    parts = begin("bwrap")
+    target = next(parts)
+    number = f"7{secrets.randbelow(10**6):06d}"
+    for name in ("one", "two", "three"):
+        (target.root / "playbooks" / name).mkdir()
+        shell(target, f"setsid sleep {number} >/dev/null 2>&1 & {STOP_THE_FORK_SERVER}", chdir=name)
+    assert target.service.stop() < 6
+    assert number not in _sleeping()
+    with pytest.raises(StopIteration):
+        next(parts)
+
+
+def test_a_run_that_has_stopped_its_keeper_ends_with_the_service() -> None:
+    require("bwrap")
+    parts = begin("bwrap")
+    target = next(parts)
+    number = f"6{secrets.randbelow(10**6):06d}"
+    stop = "for one in /proc/[0-9]*; do p=${one#/proc/}; [ $p -gt 1 ] && [ $p != $$ ] && kill -STOP $p; done"
+    script = f"setsid sleep {number} >/dev/null 2>&1 & sleep 0.5; {stop}; sleep 60"
+    target.service.submit("ansiblecommand", target.filled(adhoc(module="shell", module_args={"cmd": script})[1]), DEV)
+    eventually(lambda: number in _sleeping())
+    time.sleep(1)
+    assert target.service.stop() < 10
+    assert number not in _sleeping()
+    with pytest.raises(StopIteration):
+        next(parts)
 
 
 # Without bubblewrap, where it is wanted.

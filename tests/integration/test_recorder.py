@@ -261,6 +261,35 @@ def test_a_task_that_another_has_begun_again_is_not_written_to(write: Callable[.
     assert writing.output == b"old"
 
 
+def test_events_that_wait_for_output_that_never_comes_do_not_fill_the_memory(write: Callable[..., Writing]) -> None:
+    writing = write(memory_bytes=100_000)
+    for _ in range(100):
+        writing.recorder.add_event(event(10**9, result={"text": "x" * 10_000}))
+    eventually(lambda: len(writing.events) > 80)
+    writing.finish()
+    assert [one["seq"] for one in writing.events] == list(range(1, 101))
+
+
+def test_what_cannot_be_stored_keeps_no_other_run_waiting(
+    write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = write(), write()
+    append = bad.store.append
+
+    def refuse(task_id: str, *rest: Any) -> Any:
+        if task_id == bad.task_id:
+            raise ValueError("of no known kind")
+        return append(task_id, *rest)
+
+    monkeypatch.setattr(bad.store, "append", refuse)
+    with bad.sender.serve(good.recorder):
+        bad.recorder.add_output(b"bad", [])
+        eventually(lambda: bad.recorder.standing == "unstorable")
+        good.recorder.add_output(b"good", [])
+        bad.sender.wake()
+        eventually(lambda: good.output == b"good", 5)
+
+
 def test_two_runs_are_stored_side_by_side_though_one_floods(write: Callable[..., Writing]) -> None:
     """One sender for all: a quiet run must not wait for a loud one."""
     loud, quiet = write(), write()

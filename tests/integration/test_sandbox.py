@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from flansible.config import Settings, load
 from flansible.models import Confinement
 from flansible.worker import sandbox
 from flansible.worker.configuration import configuration_of
+from flansible.worker.forkservers import ForkServer
 from tests.acceptance.servers import require
 from tests.conftest import eventually
 
@@ -179,6 +182,31 @@ def test_variables_beside_an_inventory_file_are_those_of_its_hosts_and_groups(pl
     assert "inventories/all/group_vars/shop.yml" in seen(build(place, "inventories/all/dev.ini"), place)
 
 
+def test_a_range_of_hosts_is_no_name_that_begins_like_it(place: Path) -> None:
+    folder = place / "inventories/all"
+    write(folder / "dev.ini", "web[1:3]\nrack-[a:c].example.com\n")
+    write(folder / "prod.ini", "shop1\n")
+    for name in ("web2.yml", "web-prod.yml", "web2-prod.yml", "rack-b.example.com.yml", "rack-1.example.com.yml"):
+        write(folder / "host_vars" / name)
+    found = seen(build(place, "inventories/all/dev.ini"), place)
+    names = {os.path.basename(path) for path in found if "host_vars" in path}
+    assert names == {"web2.yml", "rack-b.example.com.yml"}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_variables_of_five_thousand_hosts_are_seen(alone: bool, place: Path) -> None:
+    folder = place / "inventories/all"
+    write(folder / "dev.ini", "".join(f"web{number}.example.com\n" for number in range(5000)))
+    for number in range(5000):
+        write(folder / f"host_vars/web{number}.example.com.yml")
+    if not alone:
+        write(folder / "prod.ini", "shop1\n")
+        write(folder / "group_vars/shop.yml")
+    found = seen(build(place, "inventories/all/dev.ini"), place)
+    assert len([path for path in found if "host_vars" in path]) == 5000
+    assert not any("group_vars" in path for path in found)
+
+
 def test_a_folder_that_is_replaced_makes_another_sandbox(place: Path) -> None:
     before = build(place, "inventories/dev")
     assert build(place, "inventories/dev") == before
@@ -194,7 +222,8 @@ def test_paths_for_everybody_are_seen_by_everybody(place: Path) -> None:
 
 def test_what_is_configured_is_read_only_and_the_kernels_switches_too(place: Path) -> None:
     one = build(place, "inventories/dev")
-    for path in (place / "playbooks/x", place / "inventories/dev/x", Path("/usr/x"), Path("/x"), Path("/etc/x")):
+    folders = (place / "playbooks", place / "inventories/dev", *map(Path, ("/usr", "/", "/etc", "/dev", "/home")))
+    for path in (folder / "x" for folder in folders):
         assert "Read-only" in inside(one, "touch", str(path)).stderr
     switches = inside(
         one, "sh", "-c", "find /proc/[a-z]* -writable -type f ! -path '/proc/self/*' ! -path '/proc/net/*'"
@@ -229,3 +258,15 @@ def test_it_ends_whole(place: Path) -> None:
     os.kill(init, 9)
     process.wait(10)
     eventually(lambda: subprocess.run(["pgrep", "-f", "^sleep 61.5"], capture_output=True).stdout == b"")
+
+
+def test_two_runs_can_end_one_sandbox_in_one_moment() -> None:
+    """Each would close its descriptor, and the second one what another thread has opened meanwhile."""
+    for _ in range(20):
+        process = subprocess.Popen(["sleep", "60"])
+        server = ForkServer.__new__(ForkServer)
+        server._ending, server._init = threading.Lock(), os.pidfd_open(process.pid)
+        with ThreadPoolExecutor(8) as pool:
+            for ending in [pool.submit(server.end_all) for _ in range(8)]:
+                ending.result(10)
+        process.wait(10)

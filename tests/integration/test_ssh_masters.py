@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,3 +106,34 @@ def test_a_directory_of_somebody_else_is_refused(root: Path, monkeypatch: pytest
     monkeypatch.setattr("os.getuid", lambda: 4711)
     with pytest.raises(PermissionError):
         Masters(root)
+
+
+def test_folders_nested_deeper_than_python_can_follow_are_removed(root: Path) -> None:
+    """A confined user can write there; a worker that could not remove it would never start again."""
+    masters = Masters(root)
+    nest = "import os, sys\nos.chdir(sys.argv[1])\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n"
+    subprocess.run([sys.executable, "-c", nest, masters.directory_of("dev")], check=True)
+    masters.close()
+    assert list(root.iterdir()) == []
+    ssh_masters.end_forsaken(root)
+    assert not root.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become nobody")
+def test_folders_that_are_locked_are_removed() -> None:
+    """Not by root, to whom no folder is locked."""
+    place = Path(tempfile.mkdtemp(prefix="flansible-locked-"))
+    locked = place / "folder/locked"
+    (locked / "within").mkdir(parents=True)
+    for path in (place, place / "folder", locked, locked / "within"):
+        os.chown(path, 65534, 65534)
+    (place / "folder").chmod(0)
+    locked.chmod(0)
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        ssh_masters._remove(place / "folder")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert list(place.iterdir()) == []
+    place.rmdir()

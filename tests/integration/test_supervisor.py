@@ -197,6 +197,10 @@ def test_frames_with_nonsense_in_them_are_an_error_of_ours(worker: Worker) -> No
     assert worker.run("lie").outcome.state is State.ERROR
 
 
+def test_a_result_nested_too_deeply_is_no_fault_inside_flansible(worker: Worker) -> None:
+    assert worker.run("nest").outcome.state in (State.ERROR, State.SUCCEEDED)
+
+
 def test_exit_code_zero_without_an_end_is_no_success(worker: Worker) -> None:
     ended = worker.run("no_end")
     assert (ended.outcome.state, ended.outcome.returncode) == (State.ERROR, 0)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from flansible.errors import WireError
 from flansible.worker import hearsay
 
-RESULT = {"event": "host_result", "host": "h", "verdict": "ok", "result": {"a": 1}, "offset": 3}
+NAMES = {"play": "p", "task": "t", "module": "m", "host": "h"}
+RESULT = {"event": "host_result", **NAMES, "verdict": "ok", "duration_seconds": 0.5, "result": {"a": 1}, "offset": 3}
 EXIT = {"returncode": 0, "signal": None, "stopped": [], "stopped_count": 0}
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -35,8 +36,15 @@ def test_what_is_an_event_stays_one_less_what_it_does_not_have() -> None:
         {"host": None},
         {"result": "text"},
         {"duration_seconds": "long"},
+        {"duration_seconds": float("nan")},
+        {"duration_seconds": 10**400},
+        {"task": "x" * 100_000},
+        {"host": "x" * 100_000},
         {"offset": -1},
+        {"offset": 10**400},
         {"offset": 1.5},
+        {"time": 10**400},
+        {"time": float("nan")},
         {"time": float("inf")},
         {"time": 1e300},
     ],
@@ -46,6 +54,12 @@ def test_what_is_no_event_is_refused(change: dict[str, Any]) -> None:
         hearsay.event({**RESULT, **change})
 
 
+@pytest.mark.parametrize("name", [*NAMES, "verdict", "duration_seconds", "result"])
+def test_a_result_has_what_results_have(name: str) -> None:
+    with pytest.raises(WireError):
+        hearsay.event({key: value for key, value in RESULT.items() if key != name})
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -53,6 +67,7 @@ def test_what_is_no_event_is_refused(change: dict[str, Any]) -> None:
         {"stats": {"h": 1}},
         {"stats": {"h": {"ok": "many"}}},
         {"custom_stats": []},
+        {"custom_stats": {"a": "ü" * 6_000_000}},
         {"broken": {"a": 1}},
         {"offset": None},
     ],

@@ -110,3 +110,9 @@ def test_without_secrets_nothing_is_touched() -> None:
     for one in (Masker(None), Masker(Secrets())):
         assert one.feed(b"as it is", [ColourMark(0, "0")]) == (b"as it is", [ColourMark(0, "0")])
         assert one.event({"a": 1}) == {"a": 1}
+
+
+@pytest.mark.parametrize(("password", "value"), [("123456", 123456), ("3.14159", 3.14159)])
+def test_a_secret_that_is_a_number_is_hidden_in_events(password: str, value: float) -> None:
+    masker = Masker(Secrets(connection_password=password))
+    assert masker.event({"event": "host_result", "result": {"a": value}})["result"] == {"a": "*" * len(password)}
