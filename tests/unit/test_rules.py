@@ -497,6 +497,12 @@ def test_a_path_is_no_remote(dev: Asking, name: str) -> None:
     assert refusal(dev.git, remote_name=name) == "git_forbidden"
 
 
+def test_a_path_from_the_top_of_the_checkout_is_no_remote_either(dev: Asking) -> None:
+    """git changes to the top before it looks for the path."""
+    assert refusal(dev.git, playbook_dir="team", remote_name="link-out") == "git_forbidden"
+    dev.git(playbook_dir="team", remote_name="outside")  # lies above playbook_root, where no checkout begins
+
+
 def test_a_user_may_have_environment_variables_of_their_own(as_user: AskingAs) -> None:
     run = as_user(environment=["REGION"]).adhoc(inventory=OWN, environment={"REGION": "x"})
     assert run.steps[0].environment == {"REGION": "x"}
