@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +20,8 @@ from flansible.web.services import services
 Model = TypeVar("Model", bound=BaseModel)
 
 _MAX_DEPTH = 64
+# Nobody reads more of them, and what is guessed for each unknown field takes its time.
+_MOST_ERRORS = 100
 
 
 def body(model: type[Model]) -> Model:
@@ -90,9 +93,9 @@ def _finite(text: str) -> float:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"an object has the key {twice[0]!r} twice")
+        counts = Counter(name for name, _ in pairs)
+        twice = min(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"an object has the key {twice!r} twice")
     return result
 
 
@@ -127,7 +130,7 @@ def _encodable(text: str) -> bool:
 def _field_errors(error: ValidationError, document: Any, known: list[str]) -> list[FieldError]:
     """Pydantic's list by field: the branches of a union become one message."""
     messages: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False, include_context=False):
+    for item in error.errors(include_url=False, include_context=False)[:_MOST_ERRORS]:
         path = _path(item["loc"], document, item["type"])
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -87,6 +88,19 @@ def test_what_is_not_a_json_object_is_refused(client: FlaskClient, path: str, bo
     assert reply.status_code == 400
     assert reply.get_json()["code"] == "invalid_json"
     assert list(faults(reply)) in (["body"], [])
+
+
+def test_no_body_takes_long_to_find_wrong(client: FlaskClient) -> None:
+    app = client.application
+    before, app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_CONTENT_LENGTH"], 4 * 1024 * 1024
+    keys = b",".join(b'"%d":1' % number for number in range(250_000))
+    try:
+        began = time.perf_counter()
+        assert faults(post(client, ADHOC, b"{%b,%b}" % (keys, keys[:5])))["body"].endswith("has the key '0' twice")
+        assert len(faults(post(client, ADHOC, b"{%b}" % keys))) == 100
+        assert time.perf_counter() - began < 10
+    finally:
+        app.config["MAX_CONTENT_LENGTH"] = before
 
 
 @pytest.mark.parametrize("path", SUBMISSIONS)
