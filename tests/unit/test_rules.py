@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -318,6 +319,18 @@ def test_no_pattern_takes_long_to_split(evil: str) -> None:
     began = time.perf_counter()
     list(hosts.terms(evil))
     assert time.perf_counter() - began < 2
+
+
+def test_no_inventory_keeps_the_look_for_localhost_waiting(as_user: AskingAs, root: Path) -> None:
+    (root / "inv/dev/hosts").write_text("\n" * 1_000_000 + "# localhost\n" + " " * 1_000_000)
+    (root / "inv/dev/sub/hosts").unlink()
+    for link in ("loop", "link-to-prod"):
+        (root / "inv/dev" / link).unlink()
+    began = time.perf_counter()
+    assert refusal(as_user().adhoc, inventory=OWN, host_pattern="localhost") == "localhost_forbidden"
+    os.mkfifo(root / "inv/dev/pipe")
+    as_user().adhoc(inventory=OWN, host_pattern="localhost")  # the run will know
+    assert time.perf_counter() - began < 5
 
 
 GRANTED = ["web1", "db*", "~app[0-9]+$", "staging", "2001:db8::1"]
