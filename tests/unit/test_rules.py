@@ -684,12 +684,33 @@ def test_a_string_of_other_variables_goes_to_the_run_as_it_is(dev: Asking, text:
         "[" * 1_000_000,
         "{a: " * 1000 + "}" * 1000,
         "{" + "a," * 10**6 + "}",
+        "\\N{" * 1_000_000,
+        "x=\\N{" * 10_000,
+        "a\u0301" + "\u0301\u0323" * 15_000 + "=1",
+        "{"
+        + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}, " for n in range(1, 60)).replace("[*a0, *a0]", "{}")
+        + "<<: [*a59, *a59]}",
     ],
     ids=lambda text: text[:4],
 )
 def test_no_string_of_variables_takes_long_or_ends_the_process(evil: str) -> None:
     began = time.perf_counter()
     assert not any(strings.is_reserved(name) for name in strings.names_in(evil))
+    assert time.perf_counter() - began < 5
+
+
+def test_no_name_of_a_variable_takes_long(dev: Asking) -> None:
+    """Python's normalize() sorts combining characters one by one: two million of them took hours."""
+    began = time.perf_counter()
+    dev.adhoc(inventory=OWN, extra_vars={"a" + "\u0301" * 10**6 + "\u0323" * 10**6: 1})
+    assert time.perf_counter() - began < 5
+    longer = " \"'" * 100 + "ａnsible_host"
+    assert refusal(dev.adhoc, inventory=OWN, extra_vars={longer: 1}) == "connection_variable_forbidden"
+
+
+def test_no_string_of_arguments_takes_long(dev: Asking) -> None:
+    began = time.perf_counter()
+    dev.adhoc(inventory=OWN, module_args="\\N{" * 1_000_000)
     assert time.perf_counter() - began < 5
 
 
