@@ -17,8 +17,23 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _path_or_hosts(value: str) -> str:
+    if "," not in value and len(value) > _MOST_IN_PATH:
+        raise ValueError(f"a path must have at most {_MOST_IN_PATH} characters")
+    return value
+
+
+# What no file could be called, and to follow through millions of folders would take hours.
+_MOST_IN_PATH = 4096
+_MOST_PATHS = 100
+_MOST_TEXTS = 1000
+
 Text = Annotated[str, AfterValidator(_not_blank), Field(min_length=1)]
-Texts = Text | Annotated[list[Text], Field(min_length=1)]
+Texts = Text | Annotated[list[Text], Field(min_length=1, max_length=_MOST_TEXTS)]
+PathText = Annotated[str, AfterValidator(_not_blank), Field(min_length=1, max_length=_MOST_IN_PATH)]
+PathTexts = PathText | Annotated[list[PathText], Field(min_length=1, max_length=_MOST_PATHS)]
+Inventory = Annotated[Text, AfterValidator(_path_or_hosts)]
+Inventories = Inventory | Annotated[list[Inventory], Field(min_length=1, max_length=_MOST_PATHS)]
 Secret = Annotated[str, Field(min_length=1, json_schema_extra={"format": "password"})]
 ExtraVars = dict[str, JsonValue] | str | list[VariablesPart]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -67,7 +82,7 @@ class TaskOptions(Request):
 class RunOptions(TaskOptions):
     """The options `ansible` and `ansible-playbook` share; each is named as the long option with underscores."""
 
-    inventory: Texts | None = Field(
+    inventory: Inventories | None = Field(
         None, description="Inventory path, or a list of them; admin may give a host list such as `web1,web2,`."
     )
     limit: Text | None = Field(None, description="Further limit the hosts to this pattern.")
@@ -89,7 +104,7 @@ class RunOptions(TaskOptions):
     flush_cache: bool = Field(False, description="Clear the fact cache of every host in the inventory first.")
     list_hosts: bool = Field(False, description="List matching hosts, execute nothing.")
     connection: Text | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
-    private_key_file: Text | None = Field(
+    private_key_file: PathText | None = Field(
         None,
         description="Path of the key to connect with (others than admin: below `playbook_root` or in their `paths`).",
     )
@@ -103,18 +118,18 @@ class RunOptions(TaskOptions):
     connection_password: Secret | None = Field(
         None, repr=False, description="Password to connect with; sealed, used once."
     )
-    connection_password_file: Text | None = Field(None, description="Path of a file with that password (admin).")
+    connection_password_file: PathText | None = Field(None, description="Path of a file with that password (admin).")
     become_password: Secret | None = Field(None, repr=False, description="Password for become; sealed, used once.")
-    become_password_file: Text | None = Field(None, description="Path of a file with that password (admin).")
-    vault_id: Texts | None = Field(
+    become_password_file: PathText | None = Field(None, description="Path of a file with that password (admin).")
+    vault_id: PathTexts | None = Field(
         None, description="Vault identities as `label@file`; `label@prompt` takes its password from `vault_password`."
     )
-    vault_file: Text | None = Field(None, description="Another name of `vault_password_file`; give one of the two.")
-    vault_password_file: Texts | None = Field(None, description="Path of a vault password file, or a list of them.")
+    vault_file: PathText | None = Field(None, description="Another name of `vault_password_file`; give one of the two.")
+    vault_password_file: PathTexts | None = Field(None, description="Path of a vault password file, or a list of them.")
     vault_password: Secret | dict[str, Secret] | None = Field(
         None, repr=False, description="The vault password, or an object of passwords by vault id; sealed, used once."
     )
-    module_path: Texts | None = Field(
+    module_path: PathTexts | None = Field(
         None, description="Folders to look for modules in before all others (others than admin: as `private_key_file`)."
     )
     strategy: Literal["mitogen_linear", "mitogen_free", "mitogen_host_pinned"] | None = Field(
@@ -193,11 +208,11 @@ class AdhocRequest(RunOptions):
     poll: int | None = Field(None, ge=0, description="Seconds between polls of a background run.")
     task_timeout: int | None = Field(None, ge=0, description="Limit of each play task in seconds; 0 is none.")
     one_line: bool = Field(False, description="One line of output per host.")
-    tree: Text | None = Field(None, description="Folder to write each host's result to, on the worker (admin).")
-    playbook_dir: Text | None = Field(
+    tree: PathText | None = Field(None, description="Folder to write each host's result to, on the worker (admin).")
+    playbook_dir: PathText | None = Field(
         None, description="Take this folder for the playbook's: its roles, plugins and group_vars count."
     )
-    chdir: Text | None = Field(
+    chdir: PathText | None = Field(
         None,
         description="Directory to run in, as after `cd`: its `ansible.cfg` and relative paths count. "
         "Default, and what a relative one counts from: `playbook_root`.",
@@ -233,8 +248,8 @@ class PlaybookRequest(RunOptions):
         }
     )
 
-    playbook_dir: Text = Field(description="Directory to run in; a relative one counts from `playbook_root`.")
-    playbook: Texts = Field(description="Playbook, or a list of them, relative to `playbook_dir`.")
+    playbook_dir: PathText = Field(description="Directory to run in; a relative one counts from `playbook_root`.")
+    playbook: PathTexts = Field(description="Playbook, or a list of them, relative to `playbook_dir`.")
     tags: Texts | None = Field(None, description="Only play tasks with these tags.")
     skip_tags: Texts | None = Field(None, description="Only play tasks without these tags.")
     start_at_task: Text | None = Field(None, description="Start at the play task of this name.")
@@ -256,7 +271,7 @@ class GitRequest(TaskOptions):
 
     model_config = ConfigDict(json_schema_extra={"example": {"playbook_dir": "demo", "branch_name": "main"}})
 
-    playbook_dir: Text = Field(description="The checkout; a relative path counts from `playbook_root`.")
+    playbook_dir: PathText = Field(description="The checkout; a relative path counts from `playbook_root`.")
     remote_name: Text = Field("origin", description="Name of the remote (not a URL).")
     branch_name: Text | None = Field(None, description="Branch to fetch; default: the branch that is checked out.")
     reset: bool = Field(False, description="Discard local changes and commits and take the remote's state.")

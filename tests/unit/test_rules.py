@@ -714,6 +714,19 @@ def test_no_string_of_arguments_takes_long(dev: Asking) -> None:
     assert time.perf_counter() - began < 5
 
 
+def test_no_path_takes_long(as_user: AskingAs) -> None:
+    ask = as_user(playbooks=["**/*-*-*-*.yml"])
+    began = time.perf_counter()
+    for field in ("inventory", "playbook", "playbook_dir", "private_key_file", "module_path", "vault_file"):
+        for path in ("a/" * 2_000_000, ["x"] * 1001):
+            with pytest.raises(ValueError, match=field):
+                ask.playbook(**{"inventory": OWN, field: path})
+    assert refusal(ask.playbook, playbook="-" * 4096, inventory=OWN) == "playbook_forbidden"
+    assert refusal(ask.playbook, playbook=["-" * 255] * 100, inventory=OWN) == "playbook_forbidden"
+    assert refusal(ask.playbook, playbook=["-/" * 2048] * 100, inventory=OWN) == "playbook_forbidden"
+    assert time.perf_counter() - began < 5
+
+
 # Where runs cannot be confined.
 
 
