@@ -35,7 +35,7 @@ PathTexts = PathText | Annotated[list[PathText], Field(min_length=1, max_length=
 Inventory = Annotated[Text, AfterValidator(_path_or_hosts)]
 Inventories = Inventory | Annotated[list[Inventory], Field(min_length=1, max_length=_MOST_PATHS)]
 Secret = Annotated[str, Field(min_length=1, json_schema_extra={"format": "password"})]
-ExtraVars = dict[str, JsonValue] | str | list[VariablesPart]
+ExtraVars = dict[str, JsonValue] | str | Annotated[list[VariablesPart], Field(max_length=_MOST_TEXTS)]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -56,6 +56,9 @@ class ModuleArgument(Request):
 
     arg_name: Text = Field(description="Name of the argument.")
     arg_value: JsonValue = Field(description="Its value.")
+
+
+ModuleArguments = Annotated[list[ModuleArgument], Field(max_length=_MOST_TEXTS)]
 
 
 class TaskOptions(Request):
@@ -200,7 +203,7 @@ class AdhocRequest(RunOptions):
     host_pattern: Text | None = Field(None, description="Hosts to work on; default `localhost`.")
     host_filter: Text | None = Field(None, description="Another name of `host_pattern`; give one of the two.")
     module: Text = Field(description="Module to run, such as `ping` or `ansible.builtin.command`.")
-    module_args: dict[str, JsonValue] | str | list[ModuleArgument] | None = Field(
+    module_args: dict[str, JsonValue] | str | ModuleArguments | None = Field(
         None,
         description="Arguments of the module: an object, a free-form string, or a list of `{arg_name, arg_value}`.",
     )

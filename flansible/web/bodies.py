@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 from collections import Counter
@@ -27,7 +28,7 @@ _MOST_ERRORS = 100
 def body(model: type[Model]) -> Model:
     """The JSON body as a model. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge."""
     document = _document()
-    errors = list(_bad_text(document, ""))
+    errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
     if errors:
         _refuse(errors)
     try:
