@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
 from flask import request
+from gunicorn.http.errors import ParseException
 from pydantic import BaseModel, ValidationError
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -59,6 +60,8 @@ def _document() -> dict[str, Any]:
     except RequestEntityTooLarge:
         limit = services().settings.max_body_bytes
         raise BodyTooLarge(f"The body is over the limit of {limit} bytes (max_body_bytes).") from None
+    except (OSError, ParseException) as error:  # the client has gone, or its chunks are none
+        raise _not_json(f"did not arrive whole: {error}") from None
     try:
         document = json.loads(
             data.decode("utf-8"),
