@@ -41,7 +41,7 @@ _ESCAPE = re.compile(r"""\\(?:U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|N\
 # ssh puts the user into the commands of its configuration (%r), and a shell runs those.
 _NO_NAME = re.compile(r"""^-|[\s'"`$;&|<>(){}*?!#%]|\\$""")
 _PLUGIN = re.compile(r"\w+(\.\w+)*", re.ASCII)
-# Reading closely takes its time: of a longer text every word counts as a name.
+# Reading closely takes its time: of a longer text, in one string or in several, every word counts as a name.
 _MAX_CLOSE_LOOK = 64 * 1024
 _QUOTES = "\"'{[("
 # Where a name begins is what counts; to normalize a long one can take hours.
@@ -71,10 +71,12 @@ def _check_names(request: RunOptions) -> None:
 
 def _check_variables(request: RunOptions) -> None:
     field = "extra_vars" if request.extra_vars is not None else "extra_args"
+    left = _MAX_CLOSE_LOOK
     for part in request.variables:
         if isinstance(part, str) and part.lstrip().startswith(("@", "/", ".")):
             raise forbidden(field, "variables_file_forbidden", "variables read from a file (@) are for admin only")
-        for name in part if isinstance(part, dict) else set(names_in(part)):
+        left -= len(part) if isinstance(part, str) else 0
+        for name in part if isinstance(part, dict) else set(names_in(part) if left >= 0 else _words(part)):
             if is_reserved(name):
                 message = f"{name} is one of the variables that decide where and how Ansible connects; for admin only"
                 raise forbidden(f"{field}.{name}", "connection_variable_forbidden", message)

@@ -708,6 +708,15 @@ def test_no_name_of_a_variable_takes_long(dev: Asking) -> None:
     assert refusal(dev.adhoc, inventory=OWN, extra_vars={longer: 1}) == "connection_variable_forbidden"
 
 
+def test_no_list_of_strings_of_variables_takes_long(dev: Asking) -> None:
+    parts = ["{" + "[a]," * 15_000 + "}"] * 60
+    began = time.perf_counter()
+    dev.adhoc(inventory=OWN, extra_vars=parts)
+    assert time.perf_counter() - began < 5
+    parts.append("{a: {}, ansible_host: web1}")
+    assert refusal(dev.adhoc, inventory=OWN, extra_vars=parts) == "connection_variable_forbidden"
+
+
 def test_no_string_of_arguments_takes_long(dev: Asking) -> None:
     began = time.perf_counter()
     dev.adhoc(inventory=OWN, module_args="\\N{" * 1_000_000)
