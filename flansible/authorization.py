@@ -34,6 +34,11 @@ from flansible.rules.grants import check_may_act as check_may_act
 from flansible.rules.refusals import forbidden
 
 _GIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
+_NOT_BARE = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.bareRepository",
+    "GIT_CONFIG_VALUE_0": "explicit",
+}
 _ADMIN_FIELDS = (
     "connection",
     "ssh_common_args",
@@ -93,7 +98,7 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
             message = "must be a plain name: letters, digits, . _ / + -, not beginning with a dash or a dot"
             raise InvalidRequest(f"{field} {message}", errors=[FieldError(field, message)])
     cwd = _directory(user, request.playbook_dir, settings)
-    _check_remote(user, request.remote_name, cwd)
+    _check_remote(user, request.remote_name, cwd, settings)
     if not os.path.isdir(cwd):
         raise _missing("playbook_dir", cwd)
     verb = "reset" if request.reset else "update"
@@ -161,8 +166,9 @@ def _check_strategy(request: RunOptions) -> None:
 
 
 def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings: Settings) -> tuple[Step, ...]:
-    # git works on the repository around a directory: for others than admin it must not look above playbook_root.
-    environment = {} if user.is_admin else {"GIT_CEILING_DIRECTORIES": str(files.root(settings).parent)}
+    # git works on the repository around a directory: for others than admin it must not look above playbook_root, nor
+    # take for one a folder that was pulled and looks like a bare repository, whose configuration names programs.
+    environment = {} if user.is_admin else {"GIT_CEILING_DIRECTORIES": str(files.root(settings).parent), **_NOT_BARE}
     return tuple(Step(program="git", argv=line, cwd=str(cwd), environment=environment) for line in lines)
 
 
@@ -223,9 +229,12 @@ def _missing(field: str, path: Path) -> NotFound:
     return NotFound(f"{field} {path} does not exist", errors=[FieldError(field, "does not exist")])
 
 
-def _check_remote(user: User, name: str, cwd: Path) -> None:
-    # What git knows no remote by, it takes for a path: of another repository on this machine.
-    is_path = "/" in name or any(os.path.lexists(cwd / (name + end)) for end in ("", ".git", ".bundle"))
+def _check_remote(user: User, name: str, cwd: Path, settings: Settings) -> None:
+    # What git knows no remote by, it takes for a path: of another repository on this machine. It counts from the top of
+    # the checkout, which is `cwd` or a folder above.
+    folders = [folder for folder in (cwd, *cwd.parents) if folder.is_relative_to(files.root(settings))]
+    places = (folder / (name + end) for folder in folders for end in ("", ".git", ".bundle"))
+    is_path = "/" in name or any(os.path.lexists(path) for path in places)
     if is_path and not user.is_admin:
         message = "must be the name of a remote, not a path; paths are for admin only"
         raise forbidden("remote_name", "git_forbidden", message)

@@ -15,6 +15,9 @@ DEFAULT_VAULT_ID = "default"  # Ansible's own name for a vault password without 
 # kernel count in C integers, some of them in milliseconds.
 MAX_TEXT_CHARACTERS = 64 * 1024
 MAX_LIST_ITEMS = 1000
+# What no file could be called, and to follow through millions of folders would take hours.
+MAX_PATH_CHARACTERS = 4096
+MAX_PATHS = 100
 MAX_LOCKS = 100
 MAX_LOCK_CHARACTERS = 255
 MAX_SECONDS = 365 * 24 * 3600
@@ -24,6 +27,12 @@ MAX_CONNECT_SECONDS = 1_000_000
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be empty")
+    return value
+
+
+def _path_or_hosts(value: str) -> str:
+    if "," not in value and len(value) > MAX_PATH_CHARACTERS:
+        raise ValueError(f"a path must have at most {MAX_PATH_CHARACTERS} characters")
     return value
 
 
@@ -42,6 +51,14 @@ LockName = Annotated[
     Field(min_length=1, max_length=MAX_LOCK_CHARACTERS, json_schema_extra=_NOT_BLANK),
 ]
 LockNames = LockName | Annotated[list[LockName], Field(min_length=1, max_length=MAX_LOCKS)]
+PathText = Annotated[
+    str,
+    AfterValidator(_not_blank),
+    Field(min_length=1, max_length=MAX_PATH_CHARACTERS, json_schema_extra=_NOT_BLANK),
+]
+PathTexts = PathText | Annotated[list[PathText], Field(min_length=1, max_length=MAX_PATHS)]
+Inventory = Annotated[Text, AfterValidator(_path_or_hosts)]
+Inventories = Inventory | Annotated[list[Inventory], Field(min_length=1, max_length=MAX_PATHS)]
 FreeText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 Secret = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, json_schema_extra={"format": "password"})]
 ExtraVars = dict[str, JsonValue] | str | Annotated[list[VariablesPart], Field(max_length=MAX_LIST_ITEMS)]
@@ -65,6 +82,9 @@ class ModuleArgument(Request):
 
     arg_name: Text = Field(description="Name of the argument.")
     arg_value: JsonValue = Field(description="Its value.")
+
+
+ModuleArguments = Annotated[list[ModuleArgument], Field(max_length=MAX_LIST_ITEMS)]
 
 
 class TaskOptions(Request):
@@ -94,7 +114,7 @@ class TaskOptions(Request):
 class RunOptions(TaskOptions):
     """The options `ansible` and `ansible-playbook` share; each is named as the long option with underscores."""
 
-    inventory: Texts | None = Field(
+    inventory: Inventories | None = Field(
         None, description="Inventory path, or a list of them; admin may give a host list such as `web1,web2,`."
     )
     limit: Text | None = Field(None, description="Further limit the hosts to this pattern.")
@@ -116,7 +136,7 @@ class RunOptions(TaskOptions):
     flush_cache: bool = Field(False, description="Clear the fact cache of every host in the inventory first.")
     list_hosts: bool = Field(False, description="List matching hosts, execute nothing.")
     connection: Text | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
-    private_key_file: Text | None = Field(
+    private_key_file: PathText | None = Field(
         None,
         description="Path of the key to connect with (others than admin: below `playbook_root` or in their `paths`).",
     )
@@ -130,18 +150,18 @@ class RunOptions(TaskOptions):
     connection_password: Secret | None = Field(
         None, repr=False, description="Password to connect with; sealed, used once."
     )
-    connection_password_file: Text | None = Field(None, description="Path of a file with that password (admin).")
+    connection_password_file: PathText | None = Field(None, description="Path of a file with that password (admin).")
     become_password: Secret | None = Field(None, repr=False, description="Password for become; sealed, used once.")
-    become_password_file: Text | None = Field(None, description="Path of a file with that password (admin).")
-    vault_id: Texts | None = Field(
+    become_password_file: PathText | None = Field(None, description="Path of a file with that password (admin).")
+    vault_id: PathTexts | None = Field(
         None, description="Vault identities as `label@file`; `label@prompt` takes its password from `vault_password`."
     )
-    vault_file: Text | None = Field(None, description="Another name of `vault_password_file`; give one of the two.")
-    vault_password_file: Texts | None = Field(None, description="Path of a vault password file, or a list of them.")
+    vault_file: PathText | None = Field(None, description="Another name of `vault_password_file`; give one of the two.")
+    vault_password_file: PathTexts | None = Field(None, description="Path of a vault password file, or a list of them.")
     vault_password: Secret | Annotated[dict[str, Secret], Field(max_length=MAX_LIST_ITEMS)] | None = Field(
         None, repr=False, description="The vault password, or an object of passwords by vault id; sealed, used once."
     )
-    module_path: Texts | None = Field(
+    module_path: PathTexts | None = Field(
         None, description="Folders to look for modules in before all others (others than admin: as `private_key_file`)."
     )
     strategy: Literal["mitogen_linear", "mitogen_free", "mitogen_host_pinned"] | None = Field(
@@ -214,9 +234,7 @@ class AdhocRequest(RunOptions):
     host_pattern: Text | None = Field(None, description="Hosts to work on; default `localhost`.")
     host_filter: Text | None = Field(None, description="Another name of `host_pattern`; give one of the two.")
     module: Text = Field(description="Module to run, such as `ping` or `ansible.builtin.command`.")
-    module_args: (
-        dict[str, JsonValue] | str | Annotated[list[ModuleArgument], Field(max_length=MAX_LIST_ITEMS)] | None
-    ) = Field(
+    module_args: dict[str, JsonValue] | str | ModuleArguments | None = Field(
         None,
         description="Arguments of the module: an object, a free-form string, or a list of `{arg_name, arg_value}`.",
     )
@@ -228,11 +246,11 @@ class AdhocRequest(RunOptions):
         None, ge=0, le=MAX_SECONDS, description="Limit of each play task in seconds; 0 is none."
     )
     one_line: bool = Field(False, description="One line of output per host.")
-    tree: Text | None = Field(None, description="Folder to write each host's result to, on the worker (admin).")
-    playbook_dir: Text | None = Field(
+    tree: PathText | None = Field(None, description="Folder to write each host's result to, on the worker (admin).")
+    playbook_dir: PathText | None = Field(
         None, description="Take this folder for the playbook's: its roles, plugins and group_vars count."
     )
-    chdir: Text | None = Field(
+    chdir: PathText | None = Field(
         None,
         description="Directory to run in, as after `cd`: its `ansible.cfg` and relative paths count. "
         "Default, and what a relative one counts from: `playbook_root`.",
@@ -268,8 +286,8 @@ class PlaybookRequest(RunOptions):
         }
     )
 
-    playbook_dir: Text = Field(description="Directory to run in; a relative one counts from `playbook_root`.")
-    playbook: Texts = Field(description="Playbook, or a list of them, relative to `playbook_dir`.")
+    playbook_dir: PathText = Field(description="Directory to run in; a relative one counts from `playbook_root`.")
+    playbook: PathTexts = Field(description="Playbook, or a list of them, relative to `playbook_dir`.")
     tags: Texts | None = Field(None, description="Only play tasks with these tags.")
     skip_tags: Texts | None = Field(None, description="Only play tasks without these tags.")
     start_at_task: Text | None = Field(None, description="Start at the play task of this name.")
@@ -291,7 +309,7 @@ class GitRequest(TaskOptions):
 
     model_config = ConfigDict(json_schema_extra={"example": {"playbook_dir": "demo", "branch_name": "main"}})
 
-    playbook_dir: Text = Field(description="The checkout; a relative path counts from `playbook_root`.")
+    playbook_dir: PathText = Field(description="The checkout; a relative path counts from `playbook_root`.")
     remote_name: Text = Field("origin", description="Name of the remote (not a URL).")
     branch_name: Text | None = Field(None, description="Branch to fetch; default: the branch that is checked out.")
     reset: bool = Field(False, description="Discard local changes and commits and take the remote's state.")

@@ -22,6 +22,7 @@ _EXPANDED = re.compile(r"[~$,\0\r\n]")
 COLLECTION_PLAYBOOK = re.compile(r"\w+\.\w+\.\w+(\.\w+)*")
 _EXTENSIONS = (".yml", ".yaml", ".json")
 _PROMPT = "prompt"
+_MOST_IN_NAME = 255
 
 
 def root(settings: Settings) -> Path:
@@ -119,6 +120,8 @@ def may_start(user: User, path: Path, folder: Path) -> bool:
     if user.playbooks is None:
         return True
     below = os.path.relpath(os.path.realpath(path), folder)
+    if max(map(len, below.split(os.sep))) > _MOST_IN_NAME:
+        return False  # it is no file, and to compare it with several stars would take long
     return any(_glob(pattern).fullmatch(below) for pattern in user.playbooks)
 
 

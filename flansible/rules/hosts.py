@@ -27,7 +27,7 @@ _MAX_BYTES = 4 * 1024 * 1024
 _VARIABLES = frozenset({"group_vars", "host_vars", "vars_plugins"})
 # The configuration of an inventory plugin, and what is encrypted: who is in it, only Ansible can tell.
 _COMPUTED = re.compile(rb"\bplugin[\"']?\s*:|^\$ANSIBLE_VAULT", re.MULTILINE)
-_COMMENT = re.compile(rb"^\s*[#;].*$", re.MULTILINE)
+_COMMENT = re.compile(rb"^[ \t]*[#;].*$", re.MULTILINE)
 
 
 def check(user: User, request: AdhocRequest | PlaybookRequest, inventories: Iterable[str]) -> None:
@@ -106,7 +106,8 @@ def _may_have(inventories: Iterable[str], name: str) -> bool:
     bytes_left = _MAX_BYTES
     for count, path in enumerate(_files(inventories)):
         try:
-            if count >= _MAX_FILES or bytes_left <= 0 or os.access(path, os.X_OK):
+            # What is no plain file may keep whoever reads it waiting for ever.
+            if count >= _MAX_FILES or bytes_left <= 0 or not os.path.isfile(path) or os.access(path, os.X_OK):
                 return True
             with open(path, "rb") as file:
                 content = file.read(bytes_left)

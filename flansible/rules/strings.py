@@ -37,13 +37,15 @@ _DATA_FIELDS = frozenset(
     }
 )
 # Ansible decodes these in key=value strings before it looks for the =.
-_ESCAPE = re.compile(r"""\\(?:U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|N\{[^}]+\}|[\\'"abfnrtv])""")
+_ESCAPE = re.compile(r"""\\(?:U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|N\{[^{}\\]+\}|[\\'"abfnrtv])""")
 # ssh puts the user into the commands of its configuration (%r), and a shell runs those.
 _NO_NAME = re.compile(r"""^-|[\s'"`$;&|<>(){}*?!#%]|\\$""")
 _PLUGIN = re.compile(r"\w+(\.\w+)*", re.ASCII)
-# Reading closely takes its time: of a longer text every word counts as a name.
+# Reading closely takes its time: of a longer text, in one string or in several, every word counts as a name.
 _MAX_CLOSE_LOOK = 64 * 1024
 _QUOTES = "\"'{[("
+# Where a name begins is what counts; to normalize a long one can take hours.
+_MAX_NAME = 100
 
 
 def check(request: RunOptions) -> None:
@@ -69,10 +71,12 @@ def _check_names(request: RunOptions) -> None:
 
 def _check_variables(request: RunOptions) -> None:
     field = "extra_vars" if request.extra_vars is not None else "extra_args"
+    left = _MAX_CLOSE_LOOK
     for part in request.variables:
         if isinstance(part, str) and part.lstrip().startswith(("@", "/", ".")):
             raise forbidden(field, "variables_file_forbidden", "variables read from a file (@) are for admin only")
-        for name in part if isinstance(part, dict) else set(names_in(part)):
+        left -= len(part) if isinstance(part, str) else 0
+        for name in part if isinstance(part, dict) else set(names_in(part) if left >= 0 else _words(part)):
             if is_reserved(name):
                 message = f"{name} is one of the variables that decide where and how Ansible connects; for admin only"
                 raise forbidden(f"{field}.{name}", "connection_variable_forbidden", message)
@@ -80,7 +84,8 @@ def _check_variables(request: RunOptions) -> None:
 
 def is_reserved(name: str) -> bool:
     """Whether a variable of this name could lead a run elsewhere; spaces and look-alikes around it are no way out."""
-    plain = unicodedata.normalize("NFKC", name).strip(_QUOTES + " \t\r\n")
+    around = _QUOTES + " \t\r\n"
+    plain = unicodedata.normalize("NFKC", name.strip(around)[:_MAX_NAME]).strip(around)
     return any(CONNECTION_VARIABLE.match(text) for text in (name, plain))
 
 
@@ -112,14 +117,19 @@ def assignments_in(text: str) -> Iterator[tuple[str, str]]:
                 yield name[0].strip(_QUOTES), "".join(value).strip(_QUOTES)
 
 
-def _keys(node: Any) -> Iterator[str]:
-    """The names in YAML's outermost object, also when they are merged into it."""
-    if not isinstance(node, yaml.MappingNode):
+def _keys(node: Any, seen: set[int] | None = None) -> Iterator[str]:
+    """The names in YAML's outermost object, also when they are merged into it.
+
+    seen: the nodes that were looked at; a few aliases can merge one a billion times.
+    """
+    seen = set() if seen is None else seen
+    if not isinstance(node, yaml.MappingNode) or id(node) in seen:
         return
+    seen.add(id(node))
     for key, value in node.value:
         if key.tag == "tag:yaml.org,2002:merge" or key.value == "<<":
             for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                yield from _keys(merged)
+                yield from _keys(merged, seen)
         elif isinstance(key, yaml.ScalarNode):
             yield key.value
 

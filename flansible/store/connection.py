@@ -17,6 +17,7 @@ from flansible.errors import StoreUnavailable
 from flansible.models import State
 
 PREFIX = "flansible:"
+_MOST_CONNECTIONS = 2**31  # as many as there are threads; redis-py's own limit, 100, would be an error to those beyond
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 10.0
 
@@ -88,8 +89,10 @@ class _Lanes:
             self._idle.append(lane)
             raise
         except BaseException:
-            # Lent again it might take an answer that comes late for its own.
+            # Lent again it might take an answer that comes late for its own. It connects anew: the pool counts what it
+            # has made, for good, and would make no more.
             lane.disconnect()
+            self._idle.append(lane)
             raise
         self._idle.append(lane)
         return answer
@@ -112,6 +115,7 @@ class Connection:
             socket_timeout=reply_timeout_seconds,
             retry=Retry(NoBackoff(), 1),
             health_check_interval=0,
+            max_connections=_MOST_CONNECTIONS,
         )
         self._scripts: dict[str, Script] = {}
         self._lanes = _Lanes(self._redis.connection_pool)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, NoReturn, TypeVar
@@ -24,6 +26,8 @@ Model = TypeVar("Model", bound=BaseModel)
 READING = "flansible.reading"
 MAX_NUMBER = 2**53 - 1  # what JSON's readers, Lua and Redis count without loss
 _MAX_DEPTH = 64
+# Nobody reads more of them, and what is guessed for each unknown field takes its time.
+_MOST_ERRORS = 100
 
 
 class NoFields(BaseModel):
@@ -35,7 +39,7 @@ class NoFields(BaseModel):
 def body(model: type[Model]) -> Model:
     """The JSON body as a model. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge."""
     document = _document()
-    errors = list(_bad_text(document, ""))
+    errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
     if errors:
         _refuse(errors)
     try:
@@ -126,9 +130,9 @@ def _finite(text: str) -> float:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"an object has the key {twice[0]!r} twice")
+        counts = Counter(name for name, _ in pairs)
+        twice = min(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"an object has the key {twice!r} twice")
     return result
 
 
@@ -163,7 +167,7 @@ def _encodable(text: str) -> bool:
 def _field_errors(error: ValidationError, document: Any, known: list[str]) -> list[FieldError]:
     """Pydantic's list by field: the branches of a union become one message."""
     messages: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False, include_context=False):
+    for item in error.errors(include_url=False, include_context=False)[:_MOST_ERRORS]:
         path = _path(item["loc"], document, item["type"])
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":

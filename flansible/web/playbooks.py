@@ -54,7 +54,8 @@ def _playbooks(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
 def _is_playbook(path: Path) -> bool:
     """A YAML list whose first item is a play. Read for its outline only: tags such as !vault construct nothing."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        # A pipe would keep this thread waiting for ever.
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
             return False
         document = outline.compose(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

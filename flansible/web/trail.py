@@ -48,7 +48,7 @@ def event(name: str, **fields: Any) -> Event:
 
 def sparingly(who: str, found: Event) -> None:
     """Tell what a stranger, or a user without the right, can make happen as often as they like."""
-    omitted = services().thrift.omitted(who)
+    omitted = services().thrift.omitted(who, found.event)
     if omitted is not None:
         services().audit.note(replace(found, omitted=omitted))
 

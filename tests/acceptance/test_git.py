@@ -115,3 +115,23 @@ def test_git_of_a_restricted_user_does_not_reach_a_checkout_around_playbook_root
     finally:
         (root / "rbac.json").write_text(before)
         shutil.rmtree(root / ".git")
+
+
+def test_a_pulled_folder_that_looks_like_a_bare_repository_starts_no_program(
+    service: Service, checkout: Path, tmp_path: Path
+) -> None:
+    """Whoever may push playbooks could pull them too, and git runs outside the sandbox."""
+    origin = tmp_path / "origin"
+    git(origin, "init", "-q", "--bare", "evil")
+    for empty in ("objects", "refs"):
+        write(origin / "evil" / empty / "kept", "")
+    git(origin / "evil", "config", "remote.origin.url", str(origin))
+    git(origin / "evil", "config", "remote.origin.uploadpack", f"touch {tmp_path}/pwned; git-upload-pack")
+    git(origin, "add", "-A", "--force")
+    git(origin, "commit", "-qm", "three")
+    assert service.run("git", {"playbook_dir": str(checkout)}, DEV)[0]["Status"] == "SUCCESS"
+    pull = {"playbook": "x.yml", "inventory": str(service.root / "inventories/dev"), "update_git_repo": True}
+    for kind, fields in (("git", {}), ("git", {"reset": True}), ("ansibleplaybook", pull)):
+        status, output = service.run(kind, {"playbook_dir": str(checkout / "evil"), **fields}, DEV)
+        assert status["state"] == "failed" and "bare repository" in output, output
+    assert not (tmp_path / "pwned").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import time
@@ -305,3 +306,14 @@ def test_what_never_reaches_the_app_is_answered_in_the_one_shape_too(service: Se
     head, _, body = reply.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert set(json.loads(body)) == {"message", "code", "errors"}
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"-1\r\n\r\n", b"2\r\n{}xx\r\n"])
+def test_chunks_that_are_none_are_the_clients_fault(service: Service, chunk: bytes) -> None:
+    url = httpx.URL(service.url)
+    login = base64.b64encode(":".join(ADMIN).encode()).decode()
+    head = f"POST /api/git HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {login}\r\n"
+    head += "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((url.host, url.port or 80), 10) as connection:
+        connection.sendall(head.encode() + chunk)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")

@@ -636,6 +636,17 @@ def test_every_method_works_again_when_redis_is_back(own_redis: RedisServer) -> 
     store.close()
 
 
+def test_redis_is_found_again_however_often_it_was_asked_for_while_away(own_redis: RedisServer) -> None:
+    store = Store(own_redis.url)
+    own_redis.kill()
+    for _ in range(200):
+        with pytest.raises(StoreUnavailable):
+            store.task(UNKNOWN)
+    own_redis.start()
+    assert store.task(UNKNOWN) is None
+    store.close()
+
+
 def test_a_password_that_redis_refuses_is_our_error_without_the_password(own_redis: RedisServer) -> None:
     client = own_redis.client()
     client.config_set("requirepass", "right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +37,8 @@ def test_what_is_nested_too_deep_ends_no_process(text: str, tmp_path: Path) -> N
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (1, "ValueError: is nested deeper than 100 levels")
     assert not _is_playbook(path)
     assert outline.compose("[" * 100 + "]" * 100) is not None
+
+
+def test_a_pipe_among_the_playbooks_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "site.yml")
+    assert not _is_playbook(tmp_path / "site.yml")

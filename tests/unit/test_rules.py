@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -320,6 +321,18 @@ def test_no_pattern_takes_long_to_split(evil: str) -> None:
     assert time.perf_counter() - began < 2
 
 
+def test_no_inventory_keeps_the_look_for_localhost_waiting(as_user: AskingAs, root: Path) -> None:
+    (root / "inv/dev/hosts").write_text("\n" * 1_000_000 + "# localhost\n" + " " * 1_000_000)
+    (root / "inv/dev/sub/hosts").unlink()
+    for link in ("loop", "link-to-prod"):
+        (root / "inv/dev" / link).unlink()
+    began = time.perf_counter()
+    assert refusal(as_user().adhoc, inventory=OWN, host_pattern="localhost") == "localhost_forbidden"
+    os.mkfifo(root / "inv/dev/pipe")
+    as_user().adhoc(inventory=OWN, host_pattern="localhost")  # the run will know
+    assert time.perf_counter() - began < 5
+
+
 GRANTED = ["web1", "db*", "~app[0-9]+$", "staging", "2001:db8::1"]
 
 
@@ -497,6 +510,12 @@ def test_a_path_is_no_remote(dev: Asking, name: str) -> None:
     assert refusal(dev.git, remote_name=name) == "git_forbidden"
 
 
+def test_a_path_from_the_top_of_the_checkout_is_no_remote_either(dev: Asking) -> None:
+    """git changes to the top before it looks for the path."""
+    assert refusal(dev.git, playbook_dir="team", remote_name="link-out") == "git_forbidden"
+    dev.git(playbook_dir="team", remote_name="outside")  # lies above playbook_root, where no checkout begins
+
+
 def test_a_user_may_have_environment_variables_of_their_own(as_user: AskingAs) -> None:
     run = as_user(environment=["REGION"]).adhoc(inventory=OWN, environment={"REGION": "x"})
     assert run.steps[0].environment == {"REGION": "x"}
@@ -665,12 +684,55 @@ def test_a_string_of_other_variables_goes_to_the_run_as_it_is(dev: Asking, text:
         "[" * 1_000_000,
         "{a: " * 1000 + "}" * 1000,
         "{" + "a," * 10**6 + "}",
+        "\\N{" * 1_000_000,
+        "x=\\N{" * 10_000,
+        "a\u0301" + "\u0301\u0323" * 15_000 + "=1",
+        "{"
+        + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}, " for n in range(1, 60)).replace("[*a0, *a0]", "{}")
+        + "<<: [*a59, *a59]}",
     ],
     ids=lambda text: text[:4],
 )
 def test_no_string_of_variables_takes_long_or_ends_the_process(evil: str) -> None:
     began = time.perf_counter()
     assert not any(strings.is_reserved(name) for name in strings.names_in(evil))
+    assert time.perf_counter() - began < 5
+
+
+def test_no_name_of_a_variable_takes_long(dev: Asking) -> None:
+    """Python's normalize() sorts combining characters one by one: two million of them took hours."""
+    began = time.perf_counter()
+    dev.adhoc(inventory=OWN, extra_vars={"a" + "\u0301" * 10**6 + "\u0323" * 10**6: 1})
+    assert time.perf_counter() - began < 5
+    longer = " \"'" * 100 + "ａnsible_host"
+    assert refusal(dev.adhoc, inventory=OWN, extra_vars={longer: 1}) == "connection_variable_forbidden"
+
+
+def test_no_list_of_strings_of_variables_takes_long(dev: Asking) -> None:
+    parts = ["{" + "[a]," * 15_000 + "}"] * 60
+    began = time.perf_counter()
+    dev.adhoc(inventory=OWN, extra_vars=parts)
+    assert time.perf_counter() - began < 5
+    parts.append("{a: {}, ansible_host: web1}")
+    assert refusal(dev.adhoc, inventory=OWN, extra_vars=parts) == "connection_variable_forbidden"
+
+
+def test_no_string_of_arguments_takes_long(dev: Asking) -> None:
+    began = time.perf_counter()
+    dev.adhoc(inventory=OWN, module_args="\\N{" * 1_000_000)
+    assert time.perf_counter() - began < 5
+
+
+def test_no_path_takes_long(as_user: AskingAs) -> None:
+    ask = as_user(playbooks=["**/*-*-*-*.yml"])
+    began = time.perf_counter()
+    for field in ("inventory", "playbook", "playbook_dir", "private_key_file", "module_path", "vault_file"):
+        for path in ("a/" * 2_000_000, ["x"] * 1001):
+            with pytest.raises(ValueError, match=field):
+                ask.playbook(**{"inventory": OWN, field: path})
+    assert refusal(ask.playbook, playbook="-" * 4096, inventory=OWN) == "playbook_forbidden"
+    assert refusal(ask.playbook, playbook=["-" * 255] * 100, inventory=OWN) == "playbook_forbidden"
+    assert refusal(ask.playbook, playbook=["-/" * 2048] * 100, inventory=OWN) == "playbook_forbidden"
     assert time.perf_counter() - began < 5
 
 
