@@ -55,7 +55,7 @@ def starts(rounds: int) -> None:
 
 def build(settings: Settings) -> sandbox.Sandbox:
     readable = (str(settings.playbook_root / "hosts"),)
-    return sandbox.build("dev", Confinement(readable=readable), str(settings.playbook_root), None, settings)
+    return sandbox.build("dev", Confinement(readable=readable), None, settings)
 
 
 def start(one: sandbox.Sandbox | None, root: Path) -> float:

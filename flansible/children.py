@@ -34,6 +34,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_SECONDS = 0.05
 _RESTARTS_PER_MINUTE = 10
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_REAP_SECONDS = 1.0
+_SANDBOX_SECONDS = 1.0
+_SANDBOX = "bwrap\n"  # what the first process of a sandbox is called
 # Who is stopped together with whom, and in which order: no new runs, then no new requests, then no store.
 _STOP_ORDER = (("worker", "flower"), ("web",), ("redis",))
 
@@ -114,6 +118,7 @@ class _Children:
 
     def run(self) -> int:
         """Start, serve until SIGINT or SIGTERM, stop. Returns the exit code."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -154,7 +159,11 @@ class _Children:
 
     def _watch(self) -> int:
         """Until asked to stop; start again what has died, but not for ever."""
+        reap_at = 0.0
         while not self._stopping:
+            if time.monotonic() >= reap_at:
+                self._reap_adopted()
+                reap_at = time.monotonic() + _REAP_SECONDS
             for child in self._children:
                 if child.process is None or child.process.poll() is None or self._stopping:
                     continue
@@ -174,12 +183,34 @@ class _Children:
         self._stopping = True
         for names in _STOP_ORDER:
             self._stop([child for child in self._children if child.name in names])
+            if "worker" in names:
+                self._end_sandboxes()
         with contextlib.suppress(OSError):
             ssh_masters.end_forsaken(Path(self._plan.ssh_masters))
         if self._plan.redis_socket:
             _remove_socket(self._plan.redis_socket, self._plan.is_alias)
         for descriptor in self._plan.locks:
             os.close(descriptor)
+
+    def _reap_adopted(self) -> list[int]:
+        """Take note of the ends of children that we have not started; returns those that go on.
+
+        They are what the worker has let go of, or left when it was killed: this process is the subreaper of all below.
+        """
+        ours = {child.process.pid for child in self._children if child.process is not None}
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            adopted = [pid for pid in map(int, file.read().split()) if pid not in ours]
+        return [pid for pid in adopted if os.waitpid(pid, os.WNOHANG)[0] == 0]
+
+    def _end_sandboxes(self) -> None:
+        """A worker ends its own as it stops; those of one that was killed go on, with what users have left in them."""
+        give_up_at = time.monotonic() + _SANDBOX_SECONDS
+        while left := [pid for pid in self._reap_adopted() if _is_sandbox(pid)]:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > give_up_at:
+                break
+            time.sleep(_TICK_SECONDS)
 
     def _stop(self, children: list[_Child]) -> None:
         """Ask them to end, wait for that, and end what does not. Who hurries us hurries the worker."""
@@ -231,6 +262,11 @@ def _die_with(parent: int, number: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:  # it died before the kernel was asked
         os._exit(1)
+
+
+def _is_sandbox(pid: int) -> bool:
+    with open(f"/proc/{pid}/comm") as file:
+        return file.read() == _SANDBOX
 
 
 def _send(child: _Child, number: signal.Signals) -> None:

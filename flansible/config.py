@@ -195,7 +195,10 @@ class Settings(BaseModel):
         description="Seconds a worker that is being stopped lets its runs go on before it ends them.",
     )
     fork_servers: int = Field(
-        4, ge=1, le=64, description="Warm Ansible processes kept per worker, one for each distinct configuration."
+        8,
+        ge=1,
+        le=64,
+        description="Warm Ansible processes kept per worker, one for each distinct configuration, of each confined user.",
     )
     isolation: Literal["auto", "bwrap", "none"] = Field(
         "auto",

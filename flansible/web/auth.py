@@ -111,7 +111,7 @@ class _Door:
             raise TooManyRequests(message, code="too_many_logins", retry_after_seconds=seconds)
 
     def was_wrong(self) -> None:
-        trail.login_failed(self._name, "password")
+        trail.login_failed(trail.shown(self._name), "password")
         if services().doors.failed(self._name, self._address):
             trail.login_locked(self._name)
 

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Flask, Response, g, request
 
 from flansible.audit import Event
+from flansible.errors import ConfigurationError
 from flansible.web.services import services
 
 REQUEST_ID = "X-Request-ID"
@@ -46,6 +47,16 @@ def event(name: str, **fields: Any) -> Event:
     )
 
 
+def shown(name: str) -> str:
+    """A name as somebody has typed it: what is no user's may be a password that went into the wrong field."""
+    if name in services().rbac.users():
+        return name
+    try:
+        return f"unknown:{services().audit.digest(name.encode(errors='surrogatepass'))}"
+    except ConfigurationError:
+        return "unknown"
+
+
 def sparingly(who: str, found: Event) -> None:
     """Tell what a stranger, or a user without the right, can make happen as often as they like."""
     omitted = services().thrift.omitted(who, found.event)
@@ -61,7 +72,7 @@ def login_failed(user: str, by: str) -> None:
 
 def login_locked(user: str) -> None:
     """Once for each door that closes: what comes while it is closed makes no line."""
-    services().audit.note(event("login_locked", user=user, outcome="refused", code="too_many_logins"))
+    services().audit.note(event("login_locked", user=shown(user), outcome="refused", code="too_many_logins"))
 
 
 def _finish(response: Response) -> Response:

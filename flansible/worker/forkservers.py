@@ -123,7 +123,8 @@ class ForkServer:
         command = [sys.executable, "-s", *command] if sandbox else [sys.executable, *command]
         told, telling = os.pipe2(os.O_CLOEXEC)
         if sandbox is not None:
-            command = [*sandbox.arguments, "--info-fd", str(telling), "--", *command]
+            place = ["--chdir", self.configuration.directory]
+            command = [*sandbox.arguments, *place, "--info-fd", str(telling), "--", *command]
         try:
             process = subprocess.Popen(
                 command,

@@ -95,8 +95,8 @@ def make_home(user: str, data_dir: Path) -> Path:
     return home
 
 
-def build(user: str, confinement: Confinement, cwd: str, masters: str | None, settings: Settings) -> Sandbox:
-    """The sandbox of a run in `cwd`; masters: the directory for sockets of ssh masters. Raises RunnerError."""
+def build(user: str, confinement: Confinement, masters: str | None, settings: Settings) -> Sandbox:
+    """The sandbox of this user's runs; masters: the directory for sockets of ssh masters. Raises RunnerError."""
     program = shutil.which("bwrap")
     if program is None:
         raise RunnerError(f"bwrap is not installed; {isolation.ADVICE}")
@@ -123,8 +123,7 @@ def build(user: str, confinement: Confinement, cwd: str, masters: str | None, se
     arguments = (
         *(program, *isolation.NAMESPACES),
         *shown.arguments,
-        *("--bind", str(home), HOME),
-        *("--dir", cwd, "--remount-ro", "/", "--chdir", cwd),
+        *("--bind", str(home), HOME, "--remount-ro", "/"),
     )
     return Sandbox(user, str(home), arguments, tuple(shown.stamps), _environment())
 
@@ -135,11 +134,11 @@ class Sandboxes:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def of(self, user: str, confinement: Confinement, cwd: str, masters: str | None) -> Sandbox | None:
+    def of(self, user: str, confinement: Confinement, masters: str | None) -> Sandbox | None:
         """None where there is none. Raises RunnerError when it cannot be made."""
         if not isolation.of(self._settings.isolation).in_force:
             return None
-        return build(user, confinement, cwd, masters, self._settings)
+        return build(user, confinement, masters, self._settings)
 
     def rules(self, confinement: Confinement) -> dict[str, Any]:
         """What the run itself has to keep to, for flansible.runner.rules."""

@@ -169,7 +169,7 @@ class Supervisor:
         rules, sandbox = None, None
         if confined is not None and self._sandboxes is not None:
             rules = self._sandboxes.rules(confined)
-            sandbox = self._sandboxes.of(run.user, confined, step.cwd, self._ssh_masters)
+            sandbox = self._sandboxes.of(run.user, confined, self._ssh_masters)
         channel, theirs = socket.socketpair()
         output, output_end = os.pipe2(os.O_CLOEXEC)
         events, events_end = os.pipe2(os.O_CLOEXEC)

@@ -381,6 +381,20 @@ def test_what_a_user_leaves_running_ends_with_the_service() -> None:
     assert number not in _sleeping()
 
 
+def test_what_a_user_leaves_running_ends_with_the_service_even_when_the_worker_was_killed() -> None:
+    require("bwrap")
+    parts = begin("bwrap")
+    target = next(parts)
+    number = f"8{secrets.randbelow(10**6):06d}"
+    shell(target, f"setsid sleep {number} >/dev/null 2>&1 & true")
+    eventually(lambda: number in _sleeping())
+    children = psutil.Process(target.service.process.pid).children()
+    next(child for child in children if "worker" in child.cmdline()).kill()
+    with pytest.raises(StopIteration):
+        next(parts)
+    assert number not in _sleeping()
+
+
 def test_whoever_stops_the_keeper_is_ended_with_the_sandbox(confined: Target) -> None:
     """A run can reach the process that is to end it; then the kernel ends them both."""
     stop = "for one in /proc/[0-9]*; do p=${one#/proc/}; [ $p -gt 2 ] && [ $p != $$ ] && kill -STOP $p; done; sleep 60"
@@ -421,7 +435,7 @@ def test_sandboxes_whose_fork_servers_are_stopped_do_not_hold_up_the_services_en
     target = next(parts)
     number = f"7{secrets.randbelow(10**6):06d}"
     for name in ("one", "two", "three"):
-        (target.root / "playbooks" / name).mkdir()
+        write(target.root / "playbooks" / name / "ansible.cfg", "[defaults]\n")  # so that each has one of its own
         shell(target, f"setsid sleep {number} >/dev/null 2>&1 & {STOP_THE_FORK_SERVER}", chdir=name)
     assert target.service.stop() < 6
     assert number not in _sleeping()

@@ -421,9 +421,9 @@ def test_who_is_refused_without_end_does_not_fill_the_disk(site: Site) -> None:
         assert site.client().post(COMMAND, json=PING, auth=("dev", "secret")).status_code == 403
     for n in range(20):
         site.bearer(f"flansible_{n}")
-    assert len(site.log("refusal")) == 5
-    assert len(site.log("login_failure")) == 3
-    assert site.log("login_failure")[0]["omitted"] == 45
+    # Each kind has its own count: neither hides the other.
+    assert len(site.log("refusal")) == len(site.log("login_failure")) == 5
+    assert not any("omitted" in line for line in site.log("refusal", "login_failure"))
 
 
 def test_without_the_log_nothing_is_submitted_and_reading_goes_on(site: Site, shared_redis: RedisServer) -> None:

@@ -50,7 +50,7 @@ def build(place: Path, *readable: str, hidden: tuple[str, ...] = (), **changes: 
     confinement = Confinement(
         readable=tuple(str(place / path) for path in readable), hidden=tuple(str(place / path) for path in hidden)
     )
-    return sandbox.build("dev", confinement, str(place / "playbooks"), None, settings(place, **changes))
+    return sandbox.build("dev", confinement, None, settings(place, **changes))
 
 
 def inside(one: sandbox.Sandbox, *command: str) -> subprocess.CompletedProcess[str]:
@@ -236,6 +236,13 @@ def test_ansible_has_its_configuration_from_the_playbooks_alone(place: Path) -> 
     assert configuration_of(str(place / "playbooks"), sandbox=one).config_file is None
     own = write(place / "playbooks/ansible.cfg", "[defaults]\n")
     assert configuration_of(str(place / "playbooks"), sandbox=one).config_file == str(own)
+
+
+def test_folders_with_the_same_configuration_share_a_fork_server(place: Path) -> None:
+    for name in "ab":
+        write(place / "playbooks" / name / "site.yml")
+    one, other = (configuration_of(str(place / "playbooks" / name), sandbox=build(place)) for name in "ab")
+    assert one == other
 
 
 def test_one_that_cannot_be_made_says_why(place: Path) -> None:
