@@ -198,7 +198,8 @@ class Settings(BaseModel):
         8,
         ge=1,
         le=64,
-        description="Warm Ansible processes kept per worker, one for each distinct configuration, of each confined user.",
+        description="Warm Ansible processes kept per worker, one for each distinct configuration, "
+        "of each confined user.",
     )
     isolation: Literal["auto", "bwrap", "none"] = Field(
         "auto",
