@@ -34,7 +34,7 @@ _READ_BYTES = 256 * 1024
 _HURRY_SECONDS = 0.25
 _STOP_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
 _KEEPER_SECONDS = 12.0  # after the grace a keeper kills for up to ten seconds; one that takes longer is given up
-_HURRIED_KEEPER_SECONDS = 0.5  # when the worker is being stopped: it must end the sandbox before it is killed itself
+_HURRIED_KEEPER_SECONDS = 1.0  # when the worker is being stopped: it must end the sandbox before it is killed itself
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
 
 # Ansible's exit codes (ansible.errors.ExitCode), in words.
