@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -525,7 +526,14 @@ def test_health_and_a_start_that_insists_say_what_is_missing(without_bwrap: Targ
     environ = {**os.environ, "FLANSIBLE_ISOLATION": "bwrap", "FLANSIBLE_FLASK_TCP_PORT": str(free_port())}
     environ["FLANSIBLE_DATA_DIR"] = str(root / "other")
     for role in ("up", "worker"):
-        ended = subprocess.run(["flansible", role], cwd=root, env=environ, capture_output=True, text=True, timeout=60)
+        ended = subprocess.run(
+            [Path(sys.executable).parent / "flansible", role],
+            cwd=root,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert ended.returncode == 2 and "bwrap is not installed" in ended.stderr, ended.stderr
 
 
