@@ -147,6 +147,13 @@ def begin(isolation: str) -> Iterator[Target]:
         shutil.rmtree(path)
 
 
+@contextlib.contextmanager
+def attacked() -> Iterator[Target]:
+    """One for a single test, which may break it. Afterwards it has been stopped, and nothing of it is left."""
+    require("bwrap")
+    yield from begin("bwrap")
+
+
 @pytest.fixture(scope="module")
 def confined() -> Iterator[Target]:
     require("bwrap")
@@ -371,28 +378,20 @@ def _sleeping() -> set[str]:
 
 
 def test_what_a_user_leaves_running_ends_with_the_service() -> None:
-    require("bwrap")
-    parts = begin("bwrap")
-    target = next(parts)
-    number = f"8{secrets.randbelow(10**6):06d}"
-    shell(target, f"setsid sleep {number} >/dev/null 2>&1 & disown -a 2>/dev/null; true")
-    eventually(lambda: number in _sleeping())
-    with pytest.raises(StopIteration):
-        next(parts)
+    with attacked() as target:
+        number = f"8{secrets.randbelow(10**6):06d}"
+        shell(target, f"setsid sleep {number} >/dev/null 2>&1 & disown -a 2>/dev/null; true")
+        eventually(lambda: number in _sleeping())
     assert number not in _sleeping()
 
 
 def test_what_a_user_leaves_running_ends_with_the_service_even_when_the_worker_was_killed() -> None:
-    require("bwrap")
-    parts = begin("bwrap")
-    target = next(parts)
-    number = f"8{secrets.randbelow(10**6):06d}"
-    shell(target, f"setsid sleep {number} >/dev/null 2>&1 & true")
-    eventually(lambda: number in _sleeping())
-    children = psutil.Process(target.service.process.pid).children()
-    next(child for child in children if "worker" in child.cmdline()).kill()
-    with pytest.raises(StopIteration):
-        next(parts)
+    with attacked() as target:
+        number = f"8{secrets.randbelow(10**6):06d}"
+        shell(target, f"setsid sleep {number} >/dev/null 2>&1 & true")
+        eventually(lambda: number in _sleeping())
+        children = psutil.Process(target.service.process.pid).children()
+        next(child for child in children if "worker" in child.cmdline()).kill()
     assert number not in _sleeping()
 
 
@@ -431,33 +430,27 @@ def test_a_request_that_nobody_reads_holds_no_worker(confined: Target) -> None:
 
 
 def test_sandboxes_whose_fork_servers_are_stopped_do_not_hold_up_the_services_end() -> None:
-    require("bwrap")
-    parts = begin("bwrap")
-    target = next(parts)
-    number = f"7{secrets.randbelow(10**6):06d}"
-    for name in ("one", "two", "three"):
-        write(target.root / "playbooks" / name / "ansible.cfg", "[defaults]\n")  # so that each has one of its own
-        shell(target, f"setsid sleep {number} >/dev/null 2>&1 & {STOP_THE_FORK_SERVER}", chdir=name)
-    assert target.service.stop() < 6
-    assert number not in _sleeping()
-    with pytest.raises(StopIteration):
-        next(parts)
+    with attacked() as target:
+        number = f"7{secrets.randbelow(10**6):06d}"
+        for name in ("one", "two", "three"):
+            write(target.root / "playbooks" / name / "ansible.cfg", "[defaults]\n")  # so that each has one of its own
+            shell(target, f"setsid sleep {number} >/dev/null 2>&1 & {STOP_THE_FORK_SERVER}", chdir=name)
+        assert target.service.stop() < 6
+        assert number not in _sleeping()
 
 
 def test_a_run_that_has_stopped_its_keeper_ends_with_the_service() -> None:
-    require("bwrap")
-    parts = begin("bwrap")
-    target = next(parts)
-    number = f"6{secrets.randbelow(10**6):06d}"
-    stop = "for one in /proc/[0-9]*; do p=${one#/proc/}; [ $p -gt 1 ] && [ $p != $$ ] && kill -STOP $p; done"
-    script = f"setsid sleep {number} >/dev/null 2>&1 & sleep 0.5; {stop}; sleep 60"
-    target.service.submit("ansiblecommand", target.filled(adhoc(module="shell", module_args={"cmd": script})[1]), DEV)
-    eventually(lambda: number in _sleeping())
-    time.sleep(1)
-    assert target.service.stop() < 10
-    assert number not in _sleeping()
-    with pytest.raises(StopIteration):
-        next(parts)
+    with attacked() as target:
+        number = f"6{secrets.randbelow(10**6):06d}"
+        stop = "for one in /proc/[0-9]*; do p=${one#/proc/}; [ $p -gt 1 ] && [ $p != $$ ] && kill -STOP $p; done"
+        script = f"setsid sleep {number} >/dev/null 2>&1 & sleep 0.5; {stop}; sleep 60"
+        target.service.submit(
+            "ansiblecommand", target.filled(adhoc(module="shell", module_args={"cmd": script})[1]), DEV
+        )
+        eventually(lambda: number in _sleeping())
+        time.sleep(1)
+        assert target.service.stop() < 10
+        assert number not in _sleeping()
 
 
 # Without bubblewrap, where it is wanted.
