@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from flansible import setting_values
 from flansible.errors import ConfigurationError, Fault
+from flansible.setting_values import EMBEDDED as EMBEDDED
+from flansible.setting_values import ListenAddress, Network, Port
 
-EMBEDDED = "embedded"
 SECTION = "Default"
 VARIABLE_PREFIX = "FLANSIBLE_"
 # Variables that start with the prefix and are not settings of the service.
@@ -42,89 +43,15 @@ _MAX_MASTERS_PATH_BYTES = 56  # what ssh_masters and ssh append to it is up to 5
 _PLAIN_PATH = re.compile(r"[\w./+,:@-]+", re.ASCII)
 
 
-_REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://")
-_AMQP_SCHEMES = ("amqp://", "amqps://")
-
-
-def _store_url(value: str) -> str:
-    if value != EMBEDDED and not value.startswith(_REDIS_SCHEMES):
-        raise ValueError("must be 'embedded' or a redis://, rediss:// or redis+socket:// URL")
-    return _with_a_port_that_is_one(value)
-
-
-def _broker_url(value: str) -> str:
-    if value != EMBEDDED and not value.startswith((*_REDIS_SCHEMES, *_AMQP_SCHEMES)):
-        raise ValueError("must be 'embedded' or a redis://, rediss://, redis+socket:// or amqp:// URL")
-    return _with_a_port_that_is_one(value)
-
-
-def _with_a_port_that_is_one(url: str) -> str:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        # Not in its words: they quote what was taken for a port, which may be part of a password.
-        raise ValueError("has a port that is no number up to 65535; is a / or @ in its password escaped?") from None
-    return url
-
-
-def _regular_expression(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    return value
-
-
-def _address(value: str) -> str:
-    if not value or re.search(r"[\s/]", value):
-        raise ValueError("must be an IP address or a host name to listen on")
-    return value
-
-
-def _function(value: str) -> str:
-    if value and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", value):
-        raise ValueError("must be package.module:function")
-    return value
-
-
-def _origins(value: str) -> str:
-    for origin in _words(value):
-        if origin == "*":
-            raise ValueError("must name each origin; `*` would let every page of the web in")
-        if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", origin):
-            raise ValueError(
-                f"{origin!r} is no origin; one is https://console.example.org, without a path, in small letters"
-            )
-    return value
-
-
-def _networks(value: str) -> str:
-    for word in _words(value):
-        try:
-            ipaddress.ip_network(word, strict=False)
-        except ValueError:
-            raise ValueError(f"{word!r} is neither an address nor a network such as 10.0.0.0/8") from None
-    return value
-
-
-def _words(value: str) -> list[str]:
-    return [word for word in (part.strip() for part in value.split(",")) if word]
-
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-ListenAddress = Annotated[str, AfterValidator(_address)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
 class Settings(BaseModel):
     """The configuration of one process. Paths are absolute; `base_dir` is the folder relative ones counted from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    CELERY_BROKER_URL: Annotated[str, AfterValidator(_broker_url)] = Field(
+    CELERY_BROKER_URL: Annotated[str, AfterValidator(setting_values.broker_url)] = Field(
         EMBEDDED, description="Broker: `embedded`, `redis://`, `rediss://`, `redis+socket://` or `amqp://`."
     )
-    CELERY_RESULT_BACKEND: Annotated[str, AfterValidator(_store_url)] = Field(
+    CELERY_RESULT_BACKEND: Annotated[str, AfterValidator(setting_values.store_url)] = Field(
         EMBEDDED, description="Records (always Redis): `embedded`, `redis://`, `rediss://` or `redis+socket://`."
     )
     CELERY_TASK_TIMEOUT: int = Field(
@@ -136,7 +63,7 @@ class Settings(BaseModel):
         None, description="Certificate, with its chain, in PEM form: with it and `tls_key` the web server speaks TLS."
     )
     tls_key: Path | None = Field(None, description="Key of that certificate, without a password.")
-    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+    trusted_proxies: Annotated[str, AfterValidator(setting_values.networks)] = Field(
         "",
         description="Proxies whose X-Forwarded-For, -Proto and -Host are believed: addresses or networks, separated by "
         "commas. Empty: none.",
@@ -146,7 +73,7 @@ class Settings(BaseModel):
         description="Folder of playbooks. Users other than admin can run playbooks only from here; "
         "a relative `playbook_dir` and ad-hoc commands count from it.",
     )
-    playbook_filter: Annotated[str, AfterValidator(_regular_expression)] = Field(
+    playbook_filter: Annotated[str, AfterValidator(setting_values.regular_expression)] = Field(
         r"\.ya?ml$", description="Regular expression searched in a playbook's path below `playbook_root` for listing."
     )
     rbac_file: Path = Field(Path("rbac.json"), description="Users and their rights.")
@@ -163,7 +90,7 @@ class Settings(BaseModel):
         "Web servers and workers on several machines need the same one.",
     )
     token_file: Path = Field(Path(".flansible/tokens.json"), description="API tokens, hashed: see `flansible token`.")
-    login_function: Annotated[str, AfterValidator(_function)] = Field(
+    login_function: Annotated[str, AfterValidator(setting_values.function)] = Field(
         "", description="`package.module:function` that may say who is asking, by the headers of a request."
     )
     login_failures: int = Field(
@@ -177,7 +104,7 @@ class Settings(BaseModel):
     )
     audit_stdout: bool = Field(True, description="Write these lines to the web server's standard output as well.")
     worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs one worker carries side by side.")
-    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+    cors_origins: Annotated[str, AfterValidator(setting_values.origins)] = Field(
         "",
         description="Origins whose pages may use the API from a browser, such as `https://console.example.org`, "
         "separated by commas. Empty: none.",
@@ -295,12 +222,12 @@ class Settings(BaseModel):
     @property
     def allowed_origins(self) -> frozenset[str]:
         """Those of cors_origins."""
-        return frozenset(_words(self.cors_origins))
+        return frozenset(setting_values.words(self.cors_origins))
 
     @property
     def proxy_networks(self) -> tuple[Network, ...]:
         """Those of trusted_proxies."""
-        return tuple(ipaddress.ip_network(word, strict=False) for word in _words(self.trusted_proxies))
+        return tuple(ipaddress.ip_network(word, strict=False) for word in setting_values.words(self.trusted_proxies))
 
     @property
     def is_tls(self) -> bool:
