@@ -35,7 +35,6 @@ _TICK_SECONDS = 0.05
 _RESTARTS_PER_MINUTE = 10
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_REAP_SECONDS = 1.0
 _SANDBOX_SECONDS = 1.0
 _SANDBOX = "bwrap\n"  # what the first process of a sandbox is called
 # Who is stopped together with whom, and in which order: no new runs, then no new requests, then no store.
@@ -159,11 +158,8 @@ class _Children:
 
     def _watch(self) -> int:
         """Until asked to stop; start again what has died, but not for ever."""
-        reap_at = 0.0
         while not self._stopping:
-            if time.monotonic() >= reap_at:
-                self._reap_adopted()
-                reap_at = time.monotonic() + _REAP_SECONDS
+            self._reap_adopted()
             for child in self._children:
                 if child.process is None or child.process.poll() is None or self._stopping:
                     continue

@@ -152,7 +152,10 @@ def test_a_second_service_on_the_same_data_is_refused(impatient: Service) -> Non
 def child(service: Service, role: str) -> psutil.Process:
     """The process of one role that `flansible up` has started."""
     for process in psutil.Process(service.process.pid).children():
-        words = process.cmdline()
+        try:
+            words = process.cmdline()
+        except psutil.ZombieProcess:  # left to `up` by one that was killed, and about to be taken note of
+            continue
         if (role in words) if role != "redis" else ("unixsocket" in " ".join(words)):
             return process
     raise AssertionError(f"no {role}")
