@@ -218,13 +218,14 @@ def test_what_is_to_run_soon_does_not_wait_behind_all_others(service: Service) -
     busy = [sleep(service, 600), sleep(service, 600)]
     for task_id in busy:
         eventually(lambda task_id=task_id: service.status(task_id)["state"] == "running")
-    waiting = [sleep(service, 0.5) for _ in range(8)]
+    waiting = [sleep(service, 0.2) for _ in range(40)]
     code = f"from flansible import celery_app; celery_app.enqueue({waiting[-1]!r}, 'a summary', soon=True)"
     subprocess.run([sys.executable, "-P", "-c", code], cwd=service.root, env=service.environ, check=True)
     for task_id in busy:
         service.client().post(f"/api/ansibletaskcancel/{task_id}")
     began = [service.wait(task_id)["started_at"] for task_id in waiting]
-    # RabbitMQ has given out one or two of the others by then, and serves the two queues in turn.
+    # RabbitMQ has given out one or two of the others by then. Whenever a slot is free its two queues race for it, and
+    # on a busy machine either may win several times in a row: hence so many.
     assert sorted(began).index(began[-1]) < len(waiting) / 2
 
 

@@ -47,7 +47,10 @@ class Writing:
         assert self.recorder.wait_until_stored(seconds)
 
     def close(self) -> None:
+        """A batch that is still on its way would hold a connection of a store that is closed."""
         self.serving.__exit__(None, None, None)
+        self.sender.wake()
+        eventually(lambda: not self.sender._awake)  # a round has begun after that: the one before is over
         self.recorder.close()
 
     @property
@@ -308,7 +311,6 @@ def test_two_runs_are_stored_side_by_side_though_one_floods(write: Callable[...,
     finally:
         stop.set()
         thread.join()
-    # A batch that is still on its way would hold a connection of a store that is closed.
     loud.finish(60)
 
 

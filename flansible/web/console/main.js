@@ -1,0 +1,150 @@
+// The frame around the views: which one the address names, who is logged in, light or dark.
+
+import { logout, session, whoami } from "./api.js";
+import { faultBox, h, notice, replace } from "./dom.js";
+
+// name -> module, loaded when it is first shown. A view is `show(root, route)`.
+const VIEWS = {
+  tasks: () => import("./views/tasks.js"),
+  task: () => import("./views/task.js"),
+  launch: () => import("./views/launch.js"),
+  overview: () => import("./views/overview.js"),
+  login: () => import("./views/login.js"),
+};
+const NAVIGATION = [
+  ["tasks", "Tasks"],
+  ["launch", "Launch"],
+  ["overview", "Overview"],
+];
+const THEMES = ["system", "light", "dark"];
+
+let current = new AbortController();
+
+/** What the address says: `{name, id, params}`. */
+export function readRoute(hash = location.hash) {
+  const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
+  const [first, second] = path.split("/").map(decodeURIComponent);
+  const params = new URLSearchParams(query);
+  if (first === "tasks" && second) return { name: "task", id: second, params };
+  return { name: first in VIEWS ? first : "tasks", id: null, params };
+}
+
+/** Change the query of this address without leaving the view: what is null or "" goes. */
+export function setParams(changes) {
+  const [path, query = ""] = location.hash.split("?");
+  const params = new URLSearchParams(query);
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null || value === undefined || value === "") params.delete(name);
+    else params.set(name, value);
+  }
+  const text = params.toString();
+  history.replaceState(null, "", (path || "#/tasks") + (text ? `?${text}` : ""));
+}
+
+async function showView() {
+  current.abort();
+  current = new AbortController();
+  const { signal } = current;
+  let route = readRoute();
+  if (!session && route.name !== "login") {
+    const back = location.hash;
+    history.replaceState(null, "", `#/login${back.length > 2 ? `?next=${encodeURIComponent(back)}` : ""}`);
+    route = readRoute();
+  }
+  showFrame(route);
+  const main = document.getElementById("main");
+  const root = h("div", { class: `view view-${route.name}` });
+  replace(main, root);
+  try {
+    const [view] = await Promise.all([VIEWS[route.name](), loadStyle(route.name)]);
+    if (!signal.aborted) await view.show(root, { ...route, signal });
+  } catch (error) {
+    if (!signal.aborted && error.name !== "AbortError" && error.status !== 401) replace(root, faultBox(error));
+  }
+}
+
+function showFrame(route) {
+  const top = document.getElementById("top");
+  top.hidden = !session;
+  if (!session) return;
+  const shown = route.name === "task" ? "tasks" : route.name;
+  const links = NAVIGATION.filter(([name]) => name !== "launch" || session.may_act).map(([name, word]) =>
+    h("a", { href: `#/${name}`, "aria-current": name === shown ? "page" : null }, word),
+  );
+  links.push(h("a", { href: "api/docs", target: "_blank", rel: "noopener" }, "API"));
+  if (session.flower_url) links.push(h("a", { href: session.flower_url, target: "_blank", rel: "noopener" }, "Flower"));
+  replace(document.getElementById("nav"), links);
+  replace(
+    document.getElementById("who"),
+    themeButton(),
+    h("span", { class: "user", title: session.role }, session.user),
+    h("button", { type: "button", class: "quiet", onclick: leave }, "Log out"),
+  );
+}
+
+function themeButton() {
+  const theme = document.documentElement.dataset.theme ?? "system";
+  const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+  const change = (event) => {
+    setTheme(next);
+    event.currentTarget.replaceWith(themeButton());
+    document.getElementById("theme").focus();
+  };
+  return h("button", { type: "button", id: "theme", class: "quiet", onclick: change, title: `Colours: ${theme}` }, `Colours: ${theme}`);
+}
+
+function setTheme(theme) {
+  if (theme === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("flansible-theme", theme);
+  } catch {
+    // Without storage it holds until the page is left.
+  }
+}
+
+function storedTheme() {
+  try {
+    return localStorage.getItem("flansible-theme") ?? "system";
+  } catch {
+    return "system";
+  }
+}
+
+async function leave() {
+  try {
+    await logout();
+  } catch (error) {
+    notice(error.message);
+    return;
+  }
+  location.hash = "#/login";
+}
+
+const loaded = new Map();
+
+/** The view's own sheet, before it is shown. */
+function loadStyle(name) {
+  if (!loaded.has(name)) {
+    const link = h("link", { rel: "stylesheet", href: `console/views/${name}.css` });
+    const ready = new Promise((resolve) => ["load", "error"].forEach((event) => link.addEventListener(event, resolve)));
+    document.head.append(link);
+    loaded.set(name, ready);
+  }
+  return loaded.get(name);
+}
+
+async function start() {
+  setTheme(storedTheme());
+  window.addEventListener("hashchange", showView);
+  window.addEventListener("flansible-logged-out", showView);
+  try {
+    await whoami();
+  } catch (error) {
+    replace(document.getElementById("main"), faultBox(error));
+    return;
+  }
+  await showView();
+}
+
+start();
