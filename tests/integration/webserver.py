@@ -101,7 +101,7 @@ class WebServer:
     def _answers(self) -> bool:
         assert self._process.poll() is None, self.log.read_text()
         try:
-            return httpx.get(self.url, timeout=20).status_code == 404
+            return httpx.get(self.url, timeout=20).status_code == 200
         except httpx.TransportError:
             return False
 
