@@ -151,7 +151,7 @@ def result(host: str, verdict: str = "ok", task: str = "ping", **of_module: Any)
         "output_start": 0,
         "output_end": 0,
     }
-    return StoredEvent(json.dumps(event), host, failed=verdict in ("failed", "unreachable"))
+    return StoredEvent(json.dumps(event), host, failed=verdict in ("failed", "unreachable"), verdict=verdict)
 
 
 def counts(**by_host: int) -> StoredEvent:
