@@ -109,11 +109,11 @@ class WebServer:
 class RecordedRun:
     """A task that is running, as its worker stores it."""
 
-    def __init__(self, store: Store, user: str = "admin", summary: str = "a run") -> None:
+    def __init__(self, store: Store, user: str = "admin", summary: str = "a run", **fields: Any) -> None:
         self._store = store
         self.task_id = str(uuid.uuid4())
         step = Step(program="ansible", argv=("--", "localhost"), cwd="/")
-        store.submit(self.task_id, AuthorizedRun(kind="adhoc", user=user, summary=summary, steps=(step,)))
+        store.submit(self.task_id, _run(user, summary, steps=(step,), **fields))
         store.claim(self.task_id, "worker", token=self.task_id)
         self._progress = Progress()
 
@@ -135,6 +135,10 @@ class RecordedRun:
     @property
     def output_path(self) -> str:
         return f"/api/ansibletaskoutput/{self.task_id}"
+
+
+def _run(user: str, summary: str, **fields: Any) -> AuthorizedRun:
+    return AuthorizedRun(**{"kind": "adhoc", "user": user, "summary": summary, **fields})
 
 
 def result(host: str, verdict: str = "ok", task: str = "ping", **of_module: Any) -> StoredEvent:
