@@ -47,7 +47,7 @@ function tableOf({ heads, rows }) {
 /** Bars of several parts, one per label. parts: `[{name, fill, values}]`, from the ground up; a part that is 0 everywhere is left out. */
 export function stackedBars(width, { title, description, labels, tips, parts, height = 230, unit }) {
   const sums = labels.map((_, index) => parts.reduce((sum, part) => sum + part.values[index], 0));
-  const axes = frame(width, height, labels, scale(Math.max(...sums, 1)), unit, String);
+  const axes = frame(width, height, labels, scale(Math.max(...sums, 1), 4, 1), unit, String);
   const thick = Math.max(1, axes.step * 0.76);
   const columns = labels.map((_, index) => {
     let below = 0;
@@ -66,7 +66,7 @@ export function stackedBars(width, { title, description, labels, tips, parts, he
 /** A line through the values; null has no point. */
 export function line(width, { title, description, labels, tips, values, height = 130, unit, tell }) {
   const known = values.filter((value) => value !== null);
-  const axes = frame(width, height, labels, scale(Math.max(...known, 0.1), 2), unit, tell);
+  const axes = frame(width, height, labels, scale(Math.max(...known, 0.1), 2, 0.01), unit, tell);
   const points = values.flatMap((value, index) => (value === null ? [] : [[axes.x(index), axes.y(value), tips[index]]]));
   const path = points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
   const dots = points.map(([x, y, tip]) => svg("circle", { class: "dot", cx: x, cy: y, r: 3 }, svg("title", {}, tip)));
@@ -109,15 +109,17 @@ function frame(width, height, labels, { top, step: tick }, unit, tell) {
   }
   const every = Math.max(1, Math.ceil(LABEL_PX / step));
   const last = labels.length - 1;
-  const words = labels.map((label, index) => (last - index) % every === 0 && x(index) > LEFT + 12 && svg("text", { x: Math.min(x(index), width - 22), y: ground + 16, "text-anchor": "middle" }, label));
+  const isNamed = (index) => (last - index) % every === 0 && x(index) > LEFT + 12;
+  const word = (label, index) => svg("text", { x: Math.min(x(index), width - 22), y: ground + 16, "text-anchor": "middle" }, label);
+  const words = labels.map((label, index) => isNamed(index) && word(label, index));
   const name = svg("text", { class: "unit", x: LEFT, y: height - 4 }, unit);
   return { element: svg("g", { class: "frame", "aria-hidden": "true" }, lines, words.filter(Boolean), name), x, y, step, ground };
 }
 
-/** A round number not below `most`, and steps of it. */
-function scale(most, wanted = 4) {
+/** A round number not below `most`, and steps of it, none smaller than `least`. */
+function scale(most, wanted, least) {
   const power = 10 ** Math.floor(Math.log10(most / wanted));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size * wanted >= most) ?? most;
-  const whole = most > 1 ? Math.max(1, Math.ceil(step)) : step;
-  return { top: whole * Math.ceil(most / whole), step: whole };
+  const round = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size * wanted >= most);
+  const step = Math.max(round, least);
+  return { top: step * Math.ceil(most / step - 1e-9), step };
 }
