@@ -22,7 +22,6 @@ local function changed(id) redis.call('PUBLISH', P .. 'changed:' .. id, '') end
 local function listed(id)
   local count = redis.call('HINCRBY', task_key('all'), 'events', 1)
   redis.call('XADD', P .. 'listed', 'MAXLEN', '~', 10000, count .. '-0', 'id', id)
-  redis.call('HSET', task_key(id), 'listed', seconds())
   changed('all')
 end
 local function each_index(user, state, act)
