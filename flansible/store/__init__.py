@@ -31,8 +31,9 @@
 | flansible:logins:user:<u>           | string | web         | ... for a user from anywhere                | 5 minutes |
 | flansible:logins:address:<address>  | string | web         | ... from an address, or an IPv6 /64         | 5 minutes |
 
-retention: set when the task becomes final. pruned: entries go when their task does. Beside the keys, each change is
-told on the channel `flansible:changed:<id>`.
+A hidden task (a preview, a look at an inventory) has its record alone, with an expiry of minutes from the start: none
+of the indexes and counts knows it. retention: set when the task becomes final. pruned: entries go when their task does.
+Beside the keys, each change is told on the channel `flansible:changed:<id>`.
 
 Every step that decides something is one Lua script, so two processes can never both win. Redis' errors become
 StoreUnavailable here and nowhere else. Called by web (any thread) and by the worker's threads.

@@ -13,8 +13,10 @@ from flansible import models
 from flansible.web import events, handover, output
 from flansible.web.events import AnsibleTaskEvents, EventQuery
 from flansible.web.health import HealthResource
+from flansible.web.inventories import InventoryQuery, ListInventories
 from flansible.web.output import AnsibleTaskOutput, OutputQuery
-from flansible.web.playbooks import ListPlaybooks
+from flansible.web.playbooks import ListPlaybooks, PlaybookQuery
+from flansible.web.preview import Preview
 from flansible.web.problems import OneShapeApi
 from flansible.web.results import AnsibleTaskResult, ResultQuery
 from flansible.web.submissions import AnsibleCommand, AnsiblePlaybook, Git
@@ -153,7 +155,23 @@ ROUTES: tuple[Route, ...] = (
         reply_headers=(_LINK,),
         errors=(403, 503),
     ),
-    Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList),
+    Route(
+        "/api/preview",
+        "post",
+        Preview,
+        models.PreviewReply,
+        body=models.PreviewRequest,
+        errors=(403, 413, 415, 503),
+    ),
+    Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList, query=PlaybookQuery, errors=(403, 404)),
+    Route(
+        "/api/listinventories",
+        "get",
+        ListInventories,
+        models.InventoryList,
+        query=InventoryQuery,
+        errors=(403, 404, 503),
+    ),
     Route("/api/health", "get", HealthResource, models.Health, public=True, also=(503,)),
 )
 
