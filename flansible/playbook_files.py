@@ -7,6 +7,7 @@ and no template is looked into.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ _PLAY_KEYS = ("hosts", *_IMPORTS)
 _TYPES = {"str": "str", "int": "int", "integer": "int", "bool": "bool", "boolean": "bool", "list": "list"}
 _TYPES |= {"dict": "dict", "path": "path", "raw": "raw", "float": "float"}
 _SPECS = ("meta/argument_specs.yml", "meta/argument_specs.yaml", "meta/main.yml", "meta/main.yaml")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_DESCRIPTION = 2000
 _MOST_VARIABLES = 500
 
@@ -66,7 +68,7 @@ def variables(playbook: Playbook, path: Path, may_read: Callable[[Path], bool]) 
         for role in _roles(play):
             found += _of_role(role, path.parent / "roles", name, may_read)
         found += _plain_vars(play, name)
-    return [variable for variable in found if variable.name][:_MOST_VARIABLES]
+    return [variable for variable in found if _NAME.fullmatch(variable.name)][:_MOST_VARIABLES]
 
 
 def _text(path: Path) -> str | None:

@@ -24,8 +24,8 @@ WAIT_SECONDS = 15.0
 _PAUSE_SECONDS = 0.02
 _MESSAGE_BYTES = 64 * 1024
 _MOST_MESSAGES = 100
-# Where Ansible begins to say something new; what follows are lines that it has wrapped.
-_BEGINS = re.compile(r"\[(?:WARNING|ERROR|DEPRECATION WARNING)\]|ERROR|Traceback|\s*$")
+# Where Ansible begins to say something new; what follows belongs to it.
+_BEGINS = re.compile(r"\[(?:WARNING|ERROR|DEPRECATION WARNING)\]|ERROR")
 _WAITS = {
     "no_worker": "no worker answers",
     "workers_busy": "all workers are busy",
@@ -104,14 +104,9 @@ def _found(store: Store, task_id: str, task: TaskStatus | None) -> Look:
 def _messages(store: Store, task_id: str) -> list[str]:
     """What Ansible printed, message by message."""
     messages: list[str] = []
-    starts = True
     for line in store.output(task_id, 0, _MESSAGE_BYTES).decode(errors="replace").splitlines():
-        starts = starts or _BEGINS.match(line) is not None
-        if not line.strip():
-            starts = True
-        elif starts:
-            messages.append(line.rstrip())
-            starts = False
+        if not messages or _BEGINS.match(line):
+            messages.append(line)
         else:
-            messages[-1] += "\n" + line.rstrip()
-    return messages[:_MOST_MESSAGES]
+            messages[-1] += "\n" + line
+    return [text.strip() for text in messages[:_MOST_MESSAGES] if text.strip()]
