@@ -7,11 +7,10 @@ and never appear in a process list. Values are joined with `=` and operands foll
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flansible.models import AdhocRequest, GitRequest, PlaybookRequest, RunOptions, Step, VariablesPart
+from flansible.models import AdhocRequest, GitRequest, PlaybookRequest, RunOptions, VariablesPart
 
 # Request field -> long option. A boolean adds the option, a list repeats it, anything else is its value.
 SHARED_OPTIONS = {
@@ -52,7 +51,6 @@ PLAYBOOK_OPTIONS = {
     "list_tasks": "--list-tasks",
     "list_tags": "--list-tags",
 }
-_EXTRA_VARS = "--extra-vars="
 
 
 @dataclass(frozen=True)
@@ -85,24 +83,7 @@ def playbook(request: PlaybookRequest, paths: Paths, playbooks: Iterable[str]) -
 
 def extra_vars(parts: Iterable[VariablesPart]) -> tuple[str, ...]:
     """The options that set variables as the command line would; JSON is YAML to Ansible, so any value survives."""
-    return tuple(f"{_EXTRA_VARS}{part if isinstance(part, str) else json.dumps(part)}" for part in parts)
-
-
-def shown(step: Step) -> str:
-    """The step as somebody would type it into a shell. Secrets are not in it: they are on no command line."""
-    environment = [f"{name}={shlex.quote(value)}" for name, value in step.environment.items()]
-    variables = [part if isinstance(part, str) else json.dumps(part) for part in step.extra_vars]
-    words = [step.program, *(word for text in variables for word in ("-e", text)), *_short_variables(step.argv)]
-    return " ".join(("cd", shlex.quote(step.cwd), "&&", *environment, *map(shlex.quote, words)))
-
-
-def _short_variables(argv: tuple[str, ...]) -> Iterator[str]:
-    """`-e VALUE` for `--extra-vars=VALUE`, which is what people write. A dash in front of the value is none here."""
-    operands = argv.index("--") if "--" in argv else len(argv)
-    for word in argv[:operands]:
-        text = word.removeprefix(_EXTRA_VARS)
-        yield from (word,) if text == word or text.startswith("-") else ("-e", text)
-    yield from argv[operands:]
+    return tuple(f"--extra-vars={part if isinstance(part, str) else json.dumps(part)}" for part in parts)
 
 
 def git_update(request: GitRequest) -> tuple[tuple[str, ...], ...]:

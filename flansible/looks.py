@@ -24,6 +24,7 @@ def at(run: AuthorizedRun, what: Literal["plan", "inventory"]) -> AuthorizedRun:
         update={
             "summary": f"{run.summary} (look)",
             "steps": (step.model_copy(update={"argv": _listing(step), "listing": what}),),
+            "request": {},
             "secrets": _needed(run.secrets),
             "hidden": True,
             "time_limit": LONGEST_SECONDS,

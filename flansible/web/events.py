@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, get_args
 
 from flask import Response, request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from flansible.errors import FieldError, InvalidRequest
 from flansible.models import FINAL_STATES, State, Verdict
 from flansible.store import Position, Store
-from flansible.web import answers
+from flansible.web import answers, sse
 from flansible.web.answers import Address
 from flansible.web.auth import PrivateResource
 from flansible.web.bodies import query
 from flansible.web.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.handover import follow
 from flansible.web.services import services
+from flansible.web.sse import JSON, STREAM, event_number
 from flansible.web.tasks import own_task, unknown_task
 
-LAST_EVENT_ID = "Last-Event-ID"
-STREAM = "text/event-stream"
-JSON = "application/json"
-RETRY_MILLISECONDS = 1000
 _READ_BYTES = 256 * 1024
 _MOST_READS = 16  # for one page, which looks through about as much as it can hold
 _PAGE_BYTES = 4 * 1024 * 1024
 _MOST_EVENTS = 10**12 - 1
-_SEQ = re.compile(r"[0-9]{1,12}")
 _VERDICTS: tuple[str, ...] = get_args(Verdict)
 _ONE_VERDICT = f"({'|'.join(_VERDICTS)})"
 
@@ -42,7 +36,7 @@ def _known_verdicts(value: str) -> str:
 
 
 class EventQuery(BaseModel):
-    """`?after=&host=&verdict=&limit=&wait=` of the events."""
+    """`?after=&host=&verdict=&results=&limit=&wait=` of the events."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,6 +48,7 @@ class EventQuery(BaseModel):
         f"{', '.join(f'`{word}`' for word in _VERDICTS)}.",
         json_schema_extra={"pattern": f"^{_ONE_VERDICT}(,{_ONE_VERDICT})*$"},
     )
+    results: bool = Field(True, description="With each host's `result`; without it thousands of events are light.")
     limit: int = Field(500, ge=1, le=5000, description="Events per page, at most. Not for a stream.")
     wait: float = Field(
         0,
@@ -75,14 +70,15 @@ class AnsibleTaskEvents(PrivateResource):
         """Read a task's events, or wait for them"""
         asked = query(EventQuery)
         is_stream = request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM
-        last_event_id = _last_event_id()  # what is wrong is refused, whether it would count or not
+        last_event_id = event_number()  # what is wrong is refused, whether it would count or not
         after = last_event_id if is_stream else None
         store = services().store
         position = store.positions([own_task(task_id).task_id])[task_id]
         if position.state is None:
             raise unknown_task()
         verdicts = frozenset(asked.verdict.split(",")) if asked.verdict else frozenset()
-        wanted = _Wanted(task_id, asked.after if after is None else after, asked.host or "", verdicts)
+        begin = asked.after if after is None else after
+        wanted = _Wanted(task_id, begin, asked.host or "", verdicts, asked.results)
         if is_stream:
             if _is_over(position) and wanted.after >= position.events:
                 return _nothing_more()
@@ -104,16 +100,6 @@ def _nothing_more() -> Response:
     return response
 
 
-def _last_event_id() -> int | None:
-    value = request.headers.get(LAST_EVENT_ID)
-    # Empty: nothing has come yet.
-    if value and not _SEQ.fullmatch(value):
-        message = "must be the number of an event"
-        errors = [FieldError(LAST_EVENT_ID, message)]
-        raise InvalidRequest(f"{LAST_EVENT_ID} {message}", code="invalid_header", errors=errors)
-    return int(value) if value else None
-
-
 def _is_over(position: Position) -> bool:
     return position.state is None or position.state in FINAL_STATES
 
@@ -126,6 +112,14 @@ class _Wanted:
     after: int
     host: str
     verdicts: frozenset[str]
+    with_results: bool
+
+    def json(self, event: dict[str, Any]) -> str:
+        """A stored event as it is told."""
+        told = answers.event(event)
+        if not self.with_results:
+            told.pop("result", None)
+        return answers.dumps(told)
 
     def read(self, store: Store, position: Position, limit: int, max_bytes: int) -> tuple[list[dict[str, Any]], int]:
         """What one look into the store finds, and the seq up to which there is nothing else."""
@@ -162,7 +156,7 @@ class _Page(Feed):
         wanted = self.wanted
         for _ in range(most_reads):
             more, after = wanted.read(store, position, self.limit - len(found), _READ_BYTES)
-            found += (answers.dumps(answers.event(event)) for event in more)
+            found += map(wanted.json, more)
             wanted = replace(wanted, after=after)
             if len(found) == self.limit or after >= position.events or sum(map(len, found)) > _PAGE_BYTES:
                 break
@@ -190,8 +184,8 @@ class _Page(Feed):
 class _EventStream(Feed):
     """Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html), up to the final one."""
 
-    opening: ClassVar[bytes] = b"retry: %d\n\n" % RETRY_MILLISECONDS
-    keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
+    opening: ClassVar[bytes] = sse.OPENING
+    keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
 
     task_id: str
     wanted: _Wanted
@@ -203,9 +197,5 @@ class _EventStream(Feed):
             # A filter has left it out, or its record is gone.
             found += store.event_page(self.task_id, position.events - 1, 1) if position.events else []
             is_end = True
-        data = b"".join(_message(event) for event in found)
+        data = b"".join(sse.message(event["seq"], event["event"], self.wanted.json(event)) for event in found)
         return Piece(data, None if is_end else replace(self, wanted=replace(self.wanted, after=after)))
-
-
-def _message(event: dict[str, Any]) -> bytes:
-    return f"id: {event['seq']}\nevent: {event['event']}\ndata: {answers.dumps(answers.event(event))}\n\n".encode()

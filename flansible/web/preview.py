@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response, jsonify
 from pydantic import ValidationError
 
-from flansible import authorization, command, isolation, looks, rights
+from flansible import authorization, disclosure, isolation, looks, rights
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError
 from flansible.isolation import Isolation
@@ -74,7 +74,7 @@ def _refused(refusal: RequestError, said: list[str]) -> PreviewReply:
 def _answer(run: AuthorizedRun, request: AdhocRequest | PlaybookRequest, said: list[str], look: Look) -> PreviewReply:
     reply = PreviewReply(
         allowed=True,
-        command=command.shown(run.steps[-1]),
+        command=disclosure.command(run),
         rights=said,
         messages=[*_remarks(request), *look.messages],
         detail=look.detail,

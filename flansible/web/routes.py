@@ -10,7 +10,7 @@ from flask_restful import Resource
 from pydantic import BaseModel
 
 from flansible import models
-from flansible.web import events, handover, output
+from flansible.web import handover, output, sse
 from flansible.web.events import AnsibleTaskEvents, EventQuery
 from flansible.web.health import HealthResource
 from flansible.web.inventories import InventoryQuery, ListInventories
@@ -19,8 +19,17 @@ from flansible.web.playbooks import ListPlaybooks, PlaybookQuery
 from flansible.web.preview import Preview
 from flansible.web.problems import OneShapeApi
 from flansible.web.results import AnsibleTaskResult, ResultQuery
+from flansible.web.sessions import CurrentSession, Login
+from flansible.web.stats import StatsQuery, StatsResource
 from flansible.web.submissions import AnsibleCommand, AnsiblePlaybook, Git
-from flansible.web.tasks import AnsibleTaskCancel, AnsibleTasks, AnsibleTaskStatus, CancelQuery, ListQuery
+from flansible.web.tasks import (
+    AnsibleTaskCancel,
+    AnsibleTaskRequest,
+    AnsibleTasks,
+    AnsibleTaskStatus,
+    CancelQuery,
+    ListQuery,
+)
 
 JSON = "application/json"
 
@@ -57,11 +66,12 @@ class Route:
     errors: tuple[int, ...] = field(default=())
     also: tuple[int, ...] = field(default=())
     empty: tuple[int, ...] = field(default=())
+    name: str = ""
 
     @property
     def endpoint(self) -> str:
-        """The name `url_for` takes: the path's own word."""
-        return self.path.split("/")[2]
+        """The name of the operation, which `url_for` takes: the path's own word, where no other has it."""
+        return self.name or self.path.split("/")[2]
 
 
 _KEY = Header(
@@ -75,7 +85,7 @@ _REPLAYED = Header(
 )
 _LOCATION = Header("Location", "Where to ask for the task's status.", {"type": "string", "format": "uri-reference"})
 _LAST_EVENT_ID = Header(
-    events.LAST_EVENT_ID,
+    sse.LAST_EVENT_ID,
     "Instead of `after`, for a stream: the last `seq` that came. Browsers send it when they connect again.",
     {"type": "string", "pattern": "^[0-9]{0,12}$"},
 )
@@ -100,6 +110,8 @@ def _submission(path: str, resource: type[Resource], body: type[BaseModel]) -> R
     )
 
 
+_COOKIE = Header("Set-Cookie", "The session's cookie.", {"type": "string"})
+
 ROUTES: tuple[Route, ...] = (
     _submission("/api/ansiblecommand", AnsibleCommand, models.AdhocRequest),
     _submission("/api/ansibleplaybook", AnsiblePlaybook, models.PlaybookRequest),
@@ -123,7 +135,7 @@ ROUTES: tuple[Route, ...] = (
         query=EventQuery,
         headers=(_LAST_EVENT_ID,),
         reply_headers=(_LINK,),
-        media_types=(JSON, events.STREAM),
+        media_types=(JSON, sse.STREAM),
         empty=(204,),
         errors=(404, 503),
     ),
@@ -136,6 +148,7 @@ ROUTES: tuple[Route, ...] = (
         reply_headers=(_LINK,),
         errors=(404, 503),
     ),
+    Route("/api/ansibletaskrequest/<string:task_id>", "get", AnsibleTaskRequest, models.TaskRequest, errors=(404, 503)),
     Route(
         "/api/ansibletaskcancel/<string:task_id>",
         "post",
@@ -152,7 +165,9 @@ ROUTES: tuple[Route, ...] = (
         AnsibleTasks,
         models.TaskList,
         query=ListQuery,
+        headers=(_LAST_EVENT_ID,),
         reply_headers=(_LINK,),
+        media_types=(JSON, sse.STREAM),
         errors=(403, 503),
     ),
     Route(
@@ -172,6 +187,21 @@ ROUTES: tuple[Route, ...] = (
         query=InventoryQuery,
         errors=(403, 404, 503),
     ),
+    Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList),
+    Route("/api/stats", "get", StatsResource, models.ServiceStats, query=StatsQuery, errors=(503,)),
+    Route(
+        "/api/session",
+        "post",
+        Login,
+        models.SessionReply,
+        body=models.LoginBody,
+        reply_headers=(_COOKIE,),
+        public=True,
+        errors=(401, 403, 413, 415, 429, 503),
+        name="login",
+    ),
+    Route("/api/session", "get", CurrentSession, models.SessionReply, errors=(503,)),
+    Route("/api/session", "delete", CurrentSession, None, status=204, media_types=(), name="logout", errors=(403, 503)),
     Route("/api/health", "get", HealthResource, models.Health, public=True, also=(503,)),
 )
 
@@ -179,5 +209,6 @@ ROUTES: tuple[Route, ...] = (
 def register(app: Flask) -> None:
     handover.register(app)
     api = OneShapeApi(app)
-    for route in ROUTES:
-        api.add_resource(route.resource, route.path, endpoint=route.endpoint)
+    # A resource with several methods has several routes, and is added once.
+    for resource, route in {route.resource: route for route in reversed(ROUTES)}.items():
+        api.add_resource(resource, route.path, endpoint=route.endpoint)
