@@ -187,7 +187,6 @@ ROUTES: tuple[Route, ...] = (
         query=InventoryQuery,
         errors=(403, 404, 503),
     ),
-    Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList),
     Route("/api/stats", "get", StatsResource, models.ServiceStats, query=StatsQuery, errors=(503,)),
     Route(
         "/api/session",
