@@ -10,12 +10,13 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from flansible import outline
+from flansible import files, outline
 from flansible.models import ListedPlay, ListedVariable
 
 MAX_BYTES = 1024 * 1024
@@ -53,6 +54,28 @@ def read(path: Path) -> Playbook | None:
     if not any(name in _PLAY_KEYS for name in outline.entries(node.value[0])):
         return None
     return Playbook(_leading_comment(text), node)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the list of playbooks tells of one."""
+
+    description: str
+    plays: tuple[ListedPlay, ...]
+
+
+def summary(path: Path) -> Summary | None:
+    """The same in short, read again when the file has changed: hundreds of them are asked for at once."""
+    try:
+        return _summary(path, files.stamp(path))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=5000)
+def _summary(path: Path, _stamp: tuple[int, ...] | None) -> Summary | None:
+    found = read(path)
+    return Summary(found.description, tuple(found.plays)) if found is not None else None
 
 
 def variables(playbook: Playbook, path: Path, may_read: Callable[[Path], bool]) -> list[ListedVariable]:

@@ -67,7 +67,7 @@ def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:
     for path in sorted(_candidates(root, re.compile(settings.playbook_filter))):
         # What a link leads to elsewhere could not be started either.
         is_mine = user.is_admin or Path(os.path.realpath(path)).is_relative_to(root)
-        if is_mine and may_start(user, path, root) and (found := playbook_files.read(path)) is not None:
+        if is_mine and may_start(user, path, root) and (found := playbook_files.summary(path)) is not None:
             yield _entry(path, found)
 
 
@@ -80,9 +80,9 @@ def _candidates(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
                 yield path
 
 
-def _entry(path: Path, found: playbook_files.Playbook) -> ListedPlaybook:
+def _entry(path: Path, found: playbook_files.Summary) -> ListedPlaybook:
     return ListedPlaybook(
-        playbook=path.name, playbook_dir=str(path.parent), description=found.description, plays=found.plays
+        playbook=path.name, playbook_dir=str(path.parent), description=found.description, plays=list(found.plays)
     )
 
 
@@ -101,6 +101,6 @@ def _one(user: User, playbook_dir: str, playbook: str, settings: Settings) -> Li
         return file.is_relative_to(root) and not any(file.is_relative_to(hidden) for hidden in user.hidden)
 
     listed = playbook_files.variables(found, path, may_read)
-    return _entry(cwd / playbook, found).model_copy(
-        update={"playbook": playbook, "playbook_dir": str(cwd), "variables": listed}
+    return ListedPlaybook(
+        playbook=playbook, playbook_dir=str(cwd), description=found.description, plays=found.plays, variables=listed
     )
