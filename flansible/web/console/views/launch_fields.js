@@ -84,8 +84,9 @@ export function numberField(name, label, options = {}) {
   return new Field(name, label, input, { ...options, parse: whole, format: numberText });
 }
 
+/** choices: pairs of value and word. */
 export function choiceField(name, label, choices, options = {}) {
-  const input = h("select", {}, Object.entries(choices).map(([value, word]) => h("option", { value }, word)));
+  const input = h("select", {}, choices.map(([value, word]) => h("option", { value }, word)));
   return new Field(name, label, input, options);
 }
 

@@ -4,7 +4,7 @@ import { h } from "../dom.js";
 import { areaField, choiceField, looseJson, looseJsonText, numberField, secretField, strictJson, textField, tickField, whole } from "./launch_fields.js";
 
 const MODULES = ["ping", "setup", "command", "shell", "copy", "file", "service", "systemd", "package", "apt", "dnf", "user", "reboot", "debug", "fetch", "git"];
-const VERBOSITY = { "": "Normal", 1: "-v", 2: "-vv", 3: "-vvv", 4: "-vvvv", 5: "-vvvvv", 6: "-vvvvvv" };
+const VERBOSITY = [["", "Normal"], ...[1, 2, 3, 4, 5, 6].map((level) => [String(level), `-${"v".repeat(level)}`])];
 
 /** Of an ad-hoc command: whom, and what. */
 export function adhocFields() {

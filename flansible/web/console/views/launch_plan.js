@@ -9,10 +9,10 @@ export function planView(found) {
   return [
     h("p", { class: `verdict ${found.allowed ? "is-allowed" : "is-refused"}` }, found.allowed ? "✓ This would be taken." : "✗ This would be refused."),
     found.refusal ? faultBox(found.refusal) : null,
-    found.command ? section("Command", h("pre", { class: "command" }, found.command)) : null,
+    found.command ? section("Command", h("pre", { class: "command", tabindex: 0 }, found.command)) : null,
     found.plays ? plan(found) : null,
     !found.plays && found.allowed ? h("p", { class: "fault" }, `There is no plan: ${found.detail}.`) : null,
-    found.messages.length ? section("Messages", found.messages.map((text) => h("pre", { class: "said" }, text))) : null,
+    found.messages.length ? section("Messages", found.messages.map((text) => h("pre", { class: "said", tabindex: 0 }, text))) : null,
     section("Your rights", h("ul", {}, found.rights.map((text) => h("li", {}, text)))),
   ];
 }

@@ -97,15 +97,12 @@ function bare(variable) {
 }
 
 function chosen(name, label, choices, shown, hint) {
-  const words = Object.fromEntries(choices.map((choice, index) => [String(index), asText(choice)]));
   const format = (value) => {
     const index = choices.findIndex((choice) => JSON.stringify(choice) === JSON.stringify(value));
     return index < 0 ? undefined : String(index);
   };
-  const field = choiceField(name, label, {}, { hint, parse: (text) => (text ? choices[Number(text)] : undefined), format });
-  const options = Object.entries(words).map(([value, word]) => h("option", { value }, word));
-  field.input.append(h("option", { value: "" }, shown ? `Default: ${shown}` : "Not set"), ...options);
-  return field;
+  const words = [["", shown ? `Default: ${shown}` : "Not set"], ...choices.map((choice, index) => [String(index), asText(choice)])];
+  return choiceField(name, label, words, { hint, parse: (text) => (text ? choices[Number(text)] : undefined), format });
 }
 
 function asText(value) {
