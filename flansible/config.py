@@ -99,6 +99,9 @@ class Settings(BaseModel):
         description="Wrong passwords for one user from one address within five minutes; above it 429. Five times as "
         "many for one user from anywhere, ten times as many from one address. 0: any number.",
     )
+    session_hours: int = Field(
+        12, ge=1, le=168, description="Hours after which a login of the console ends that nobody uses; a week at most."
+    )
     audit_file: Path = Field(
         Path(".flansible/audit.log"), description="Who did what, a JSON line each: see `flansible audit`."
     )

@@ -9,6 +9,18 @@ from pydantic import Field
 from flansible.models.records import Kind, Record, State, Verdict
 
 
+class SessionReply(Record):
+    """Reply of `session`: who is logged in."""
+
+    user: str = Field(description="Name of the user.")
+    role: str = Field(description="`operator`, `viewer` or `auditor`.")
+    is_admin: bool = Field(description="Whether this is admin.")
+    sees_all: bool = Field(description="Whether everybody's tasks are shown.")
+    may_act: bool = Field(description="Whether tasks may be started and canceled at all.")
+    csrf_token: str = Field(description="For the header `X-CSRF-Token`; empty without a session's cookie.")
+    flower_url: str | None = Field(description="Where Flower is, when it runs here; for admin.")
+
+
 class Accepted(Record):
     """Reply to a submission (202)."""
 

@@ -77,6 +77,15 @@ class Request(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
+class LoginBody(Request):
+    """`POST /api/session`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"user": "dev", "password": "the password of dev"}})
+
+    user: str = Field(min_length=1, max_length=255, description="Name of the user.")
+    password: Secret = Field(repr=False, description="Their password.")
+
+
 class ModuleArgument(Request):
     """One argument of a module, as the original Flansible's clients send it."""
 

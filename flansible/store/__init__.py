@@ -30,6 +30,7 @@
 | flansible:logins:both:<u>:<address> | string | web         | wrong passwords, u: the user's name hashed  | 5 minutes |
 | flansible:logins:user:<u>           | string | web         | ... for a user from anywhere                | 5 minutes |
 | flansible:logins:address:<address>  | string | web         | ... from an address, or an IPv6 /64         | 5 minutes |
+| flansible:session:<digest>          | string | web         | who is logged in with a browser's cookie    | idle time |
 
 retention: set when the task becomes final. pruned: entries go when their task does. Beside the keys, each change is
 told on the channel `flansible:changed:<id>`.
@@ -51,6 +52,7 @@ from flansible.store.recordings import (
     Recordings,
     StoredEvent,
 )
+from flansible.store.sessions import Session, Sessions
 from flansible.store.tasks import (
     LEASE_SECONDS,
     MOVES,
@@ -81,6 +83,7 @@ __all__ = [
     "Refusal",
     "Retention",
     "Run",
+    "Session",
     "Store",
     "StoredEvent",
     "Submitted",
@@ -90,7 +93,7 @@ __all__ = [
 ]
 
 
-class Store(Leases, Recordings, Logins):
+class Store(Leases, Recordings, Logins, Sessions):
     """Records in one Redis. Opens no connection until first used; safe to share between threads, not across a fork."""
 
     def changes(self) -> Changes:

@@ -25,7 +25,7 @@ from flansible.rbac import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import LoginLimits, Retention, Store
 from flansible.tokens import TokenFile
-from flansible.web import answers, docs, other_sites, problems, routes, safe_headers, trail
+from flansible.web import answers, console, docs, other_sites, problems, routes, safe_headers, trail
 from flansible.web.doors import Doors
 from flansible.web.proxies import Proxies
 from flansible.web.services import Services
@@ -80,6 +80,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.merge_slashes = False
     routes.register(app)
     docs.register(app)
+    console.register(app)
     if settings.proxy_networks:
         app.wsgi_app = Proxies(app.wsgi_app, settings.proxy_networks)  # type: ignore[method-assign]
     _tell_of_start(services)

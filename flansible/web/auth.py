@@ -1,24 +1,28 @@
-"""Who is asking: by password (HTTP Basic) or token (Bearer) of a user of rbac.json, or as a login function says.
+"""Who is asking: by password (HTTP Basic) or token (Bearer) of a user of rbac.json, by the cookie of a session, or as
+a login function says.
 
 `identify` is the one place that decides it; what a user may do is decided elsewhere.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
-from flask import Response, request
+from flask import Response, g, request
 from flask_httpauth import HTTPBasicAuth
 from flask_restful import Resource
+from werkzeug.datastructures import Authorization
 
 from flansible.errors import Forbidden, NotAuthenticated, TooManyRequests
 from flansible.login_function import Headers, LoginRequest
 from flansible.rbac import User
+from flansible.store import Session
 from flansible.tokens import TEXT, Scope
-from flansible.web import problems, trail
+from flansible.web import cookies, problems, trail
 from flansible.web.services import services
 
 log = logging.getLogger(__name__)
@@ -32,11 +36,13 @@ _basic = HTTPBasicAuth()
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose request this is, and how far it goes. token: the id of the one it came with, or ''."""
+    """Whose request this is, and how far it goes. token: the id of the one it came with, or ''; session: the one whose
+    cookie it came with."""
 
     user: User
     scope: Scope = "run"
     token: str = ""
+    session: Session | None = None
 
 
 def identify() -> Identity | None:
@@ -50,9 +56,9 @@ def identify() -> Identity | None:
     if scheme.lower() == "bearer" and (credentials.startswith("flansible_") or services().login_function is None):
         found = _by_token(credentials.strip())
     elif given is not None and given.type == "basic" and given.username:
-        found = _by_password(given.username, given.password or "")
+        found = by_password(given.username, given.password or "")
     else:
-        found = _by_function()
+        found = (_by_session() if not scheme else None) or _by_function(Headers(request.headers.items()))
     if found is not None:
         trail.known_as(found.user.name, found.token)
     return found
@@ -68,25 +74,37 @@ def _by_token(text: str) -> Identity | None:
     return Identity(user, token.scope, token.id)
 
 
-def _by_password(name: str, password: str) -> Identity | None:
+def by_password(name: str, password: str) -> Identity | None:
+    """Whose password this is. Raises TooManyRequests."""
     rbac = services().rbac
     user = rbac.known(name, password)
     if user is None:
         door = _Door(name, request.remote_addr or "")
         if services().login_function is not None:
             door.enter()
-            if (found := _by_function()) is not None:
+            # As it would have come with HTTP Basic, which is what the function knows.
+            login = Authorization("basic", {"username": name, "password": password}).to_header()
+            given = (pair for pair in request.headers.items() if pair[0].lower() != "authorization")
+            if (found := _by_function(Headers((*given, ("Authorization", login))))) is not None:
                 return found
         user = rbac.authenticate(name, password, door)
     return Identity(user) if user else None
 
 
-def _by_function() -> Identity | None:
+def _by_session() -> Identity | None:
+    cookie = cookies.given()
+    session = services().store.session(cookie, cookies.idle_seconds()) if cookie else None
+    user = services().rbac.users().get(session.user) if session else None
+    if session is None or user is None or not cookies.holds(session, user):
+        return None
+    return Identity(user, session=session)
+
+
+def _by_function(headers: Headers) -> Identity | None:
     function = services().login_function
     if function is None:
         return None
     try:
-        headers = Headers(request.headers.items())
         name = function(LoginRequest(headers, request.remote_addr or "", request.method, request.path))
     except Exception:  # it is the operator's own, and may raise anything; who it fails on is not let in
         log.exception("login_function failed")
@@ -123,6 +141,13 @@ def _verify(_name: str, _password: str) -> User | None:
         return None
     if found.scope == "read" and request.method not in _READING:
         raise Forbidden("This token is for reading only (scope read).", code="scope_forbidden")
+    if found.session is not None and request.method not in _READING:
+        # A browser sends the cookie with whatever a page asks for; this header only our own page can know.
+        given = request.headers.get(cookies.CSRF_HEADER, "")
+        if not hmac.compare_digest(given.encode(errors="replace"), found.session.csrf.encode()):
+            message = f"A session needs the header {cookies.CSRF_HEADER} with its csrf_token (GET /api/session)."
+            raise Forbidden(message, code="csrf")
+    g.session = found.session
     return found.user
 
 
@@ -134,6 +159,11 @@ def _refuse(status: int) -> Response:
 def current_user() -> User:
     """The user whose request this is; only within a PrivateResource."""
     return cast(User, _basic.current_user())
+
+
+def current_session() -> Session | None:
+    """The session whose cookie this request came with, if it did; only within a PrivateResource."""
+    return cast("Session | None", g.get("session"))
 
 
 def asking_user() -> User | None:

@@ -42,7 +42,7 @@ def _known_verdicts(value: str) -> str:
 
 
 class EventQuery(BaseModel):
-    """`?after=&host=&verdict=&limit=&wait=` of the events."""
+    """`?after=&host=&verdict=&results=&limit=&wait=` of the events."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,6 +54,7 @@ class EventQuery(BaseModel):
         f"{', '.join(f'`{word}`' for word in _VERDICTS)}.",
         json_schema_extra={"pattern": f"^{_ONE_VERDICT}(,{_ONE_VERDICT})*$"},
     )
+    results: bool = Field(True, description="With each host's `result`; without it thousands of events are light.")
     limit: int = Field(500, ge=1, le=5000, description="Events per page, at most. Not for a stream.")
     wait: float = Field(
         0,
@@ -82,7 +83,8 @@ class AnsibleTaskEvents(PrivateResource):
         if position.state is None:
             raise unknown_task()
         verdicts = frozenset(asked.verdict.split(",")) if asked.verdict else frozenset()
-        wanted = _Wanted(task_id, asked.after if after is None else after, asked.host or "", verdicts)
+        begin = asked.after if after is None else after
+        wanted = _Wanted(task_id, begin, asked.host or "", verdicts, asked.results)
         if is_stream:
             if _is_over(position) and wanted.after >= position.events:
                 return _nothing_more()
@@ -126,6 +128,14 @@ class _Wanted:
     after: int
     host: str
     verdicts: frozenset[str]
+    with_results: bool
+
+    def json(self, event: dict[str, Any]) -> str:
+        """A stored event as it is told."""
+        told = answers.event(event)
+        if not self.with_results:
+            told.pop("result", None)
+        return answers.dumps(told)
 
     def read(self, store: Store, position: Position, limit: int, max_bytes: int) -> tuple[list[dict[str, Any]], int]:
         """What one look into the store finds, and the seq up to which there is nothing else."""
@@ -162,7 +172,7 @@ class _Page(Feed):
         wanted = self.wanted
         for _ in range(most_reads):
             more, after = wanted.read(store, position, self.limit - len(found), _READ_BYTES)
-            found += (answers.dumps(answers.event(event)) for event in more)
+            found += map(wanted.json, more)
             wanted = replace(wanted, after=after)
             if len(found) == self.limit or after >= position.events or sum(map(len, found)) > _PAGE_BYTES:
                 break
@@ -203,9 +213,9 @@ class _EventStream(Feed):
             # A filter has left it out, or its record is gone.
             found += store.event_page(self.task_id, position.events - 1, 1) if position.events else []
             is_end = True
-        data = b"".join(_message(event) for event in found)
+        data = b"".join(_message(event, self.wanted.json(event)) for event in found)
         return Piece(data, None if is_end else replace(self, wanted=replace(self.wanted, after=after)))
 
 
-def _message(event: dict[str, Any]) -> bytes:
-    return f"id: {event['seq']}\nevent: {event['event']}\ndata: {answers.dumps(answers.event(event))}\n\n".encode()
+def _message(event: dict[str, Any], data: str) -> bytes:
+    return f"id: {event['seq']}\nevent: {event['event']}\ndata: {data}\n\n".encode()

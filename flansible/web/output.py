@@ -30,24 +30,30 @@ from flansible.web.tasks import own_task
 NEXT_OFFSET = "Flansible-Next-Offset"
 FINAL = "Flansible-Final"
 _CHUNK_BYTES = 256 * 1024
-_MOST_HTML_BYTES = 1024 * 1024  # a browser shows no more at once, and neither need we hold more
+# A browser shows no more at once, and neither need we hold more.
+_MOST_BYTES = {"html": 1024 * 1024, "fragment": 256 * 1024}
 # The page's one style sheet; what a task has printed is escaped, so no other can stand there.
 _STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
 _BODY_STYLE = ' style="font-size: normal;"'  # which the policy forbids, and which means nothing
 
 
 class OutputQuery(BaseModel):
-    """`?format=&offset=&follow=` of the output."""
+    """`?format=&offset=&end=&follow=` of the output."""
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal["txt", "ansi", "html"] = Field(
+    format: Literal["txt", "ansi", "html", "fragment"] = Field(
         "txt",
         description="`txt`: plain; `ansi`: with Ansible's colours as escape codes; `html`: a standalone page of "
-        "1 MiB at most.",
+        "1 MiB at most; `fragment`: 256 KiB at most, text and `span` elements whose classes `/console/ansi.css` has.",
     )
     offset: int = Field(0, ge=0, le=MAX_NUMBER, description="Begin at this byte of the plain text.")
-    follow: bool = Field(False, description="Stay until the task is final and send what comes (not for html).")
+    end: int = Field(
+        MAX_NUMBER, ge=0, le=MAX_NUMBER, description="Stop before this byte of the plain text. Not when following."
+    )
+    follow: bool = Field(
+        False, description="Stay until the task is final and send what comes (not for html and fragment)."
+    )
 
 
 class AnsibleTaskOutput(PrivateResource):
@@ -58,15 +64,15 @@ class AnsibleTaskOutput(PrivateResource):
         asked = query(OutputQuery)
         # The state before the text: what is final is whole.
         final = own_task(task_id).state in FINAL_STATES
-        if asked.follow and asked.format != "html":
+        if asked.follow and asked.format in ("txt", "ansi"):
             return follow(_OutputStream(task_id, asked.offset, asked.format == "ansi"), "text/plain")
         store = services().store
-        end = store.output_size(task_id)
-        if asked.format == "html":
-            is_long = end - asked.offset > _MOST_HTML_BYTES
-            end, final = min(end, asked.offset + _MOST_HTML_BYTES), final and not is_long
-            text = b"".join(_between(store, task_id, asked.offset, end, True))
-            response = _page(text.decode(errors="replace"), task_id, end if is_long else None)
+        size = store.output_size(task_id)
+        end = min(size, asked.end, asked.offset + _MOST_BYTES.get(asked.format, size))
+        final = final and end >= size
+        if asked.format in ("html", "fragment"):
+            text = b"".join(_between(store, task_id, asked.offset, end, True)).decode(errors="replace")
+            response = _fragment(text) if asked.format == "fragment" else _page(text, task_id, size, end)
         else:
             response = Response(
                 _between(store, task_id, asked.offset, end, asked.format == "ansi"), mimetype="text/plain"
@@ -118,11 +124,15 @@ def _coloured(chunk: bytes, start: int, marks: list[ColourMark]) -> bytes:
     return b"".join((*pieces, chunk[position - start :]))
 
 
-def _page(text: str, task_id: str, goes_on_at: int | None) -> Response:
+def _fragment(text: str) -> Response:
+    return Response(Ansi2HTMLConverter(dark_bg=True).convert(text, full=False), mimetype="text/html")
+
+
+def _page(text: str, task_id: str, size: int, end: int) -> Response:
     converter = Ansi2HTMLConverter(title=f"Output of {task_id}", dark_bg=True, line_wrap=True)
     page = converter.convert(text).replace(_BODY_STYLE, "", 1)
-    if goes_on_at is not None:
-        page = page.replace("</body>", f'<p><a href="?format=html&amp;offset={goes_on_at}">More output</a></p></body>')
+    if end < size:
+        page = page.replace("</body>", f'<p><a href="?format=html&amp;offset={end}">More output</a></p></body>')
     response = Response(page, mimetype="text/html")
     response.headers["Content-Security-Policy"] = safe_headers.policy(style_src=f"'sha256-{_style_digest(page)}'")
     return response

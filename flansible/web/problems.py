@@ -94,7 +94,9 @@ def _reply(
     if retry_after_seconds is not None:
         response.headers["Retry-After"] = str(retry_after_seconds)
     if status == 401:
-        response.headers["WWW-Authenticate"] = REALM
+        # At a Basic challenge a browser opens a window of its own; the console has a page for that.
+        if request.headers.get("X-Requested-With") != "flansible":
+            response.headers.add("WWW-Authenticate", REALM)
         response.headers.add("WWW-Authenticate", TOKEN_REALM)
     g.error_code = code
     return response

@@ -17,6 +17,7 @@ from flansible.web.output import AnsibleTaskOutput, OutputQuery
 from flansible.web.playbooks import ListPlaybooks
 from flansible.web.problems import OneShapeApi
 from flansible.web.results import AnsibleTaskResult, ResultQuery
+from flansible.web.sessions import CurrentSession, Login
 from flansible.web.submissions import AnsibleCommand, AnsiblePlaybook, Git
 from flansible.web.tasks import AnsibleTaskCancel, AnsibleTasks, AnsibleTaskStatus, CancelQuery, ListQuery
 
@@ -55,11 +56,12 @@ class Route:
     errors: tuple[int, ...] = field(default=())
     also: tuple[int, ...] = field(default=())
     empty: tuple[int, ...] = field(default=())
+    name: str = ""
 
     @property
     def endpoint(self) -> str:
-        """The name `url_for` takes: the path's own word."""
-        return self.path.split("/")[2]
+        """The name of the operation, which `url_for` takes: the path's own word, where no other has it."""
+        return self.name or self.path.split("/")[2]
 
 
 _KEY = Header(
@@ -97,6 +99,8 @@ def _submission(path: str, resource: type[Resource], body: type[BaseModel]) -> R
         errors=(403, 404, 409, 413, 415, 429, 503),
     )
 
+
+_COOKIE = Header("Set-Cookie", "The session's cookie.", {"type": "string"})
 
 ROUTES: tuple[Route, ...] = (
     _submission("/api/ansiblecommand", AnsibleCommand, models.AdhocRequest),
@@ -154,6 +158,19 @@ ROUTES: tuple[Route, ...] = (
         errors=(403, 503),
     ),
     Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList),
+    Route(
+        "/api/session",
+        "post",
+        Login,
+        models.SessionReply,
+        body=models.LoginBody,
+        reply_headers=(_COOKIE,),
+        public=True,
+        errors=(401, 403, 413, 415, 429, 503),
+        name="login",
+    ),
+    Route("/api/session", "get", CurrentSession, models.SessionReply, errors=(503,)),
+    Route("/api/session", "delete", CurrentSession, None, status=204, media_types=(), name="logout", errors=(403, 503)),
     Route("/api/health", "get", HealthResource, models.Health, public=True, also=(503,)),
 )
 
@@ -161,5 +178,6 @@ ROUTES: tuple[Route, ...] = (
 def register(app: Flask) -> None:
     handover.register(app)
     api = OneShapeApi(app)
-    for route in ROUTES:
-        api.add_resource(route.resource, route.path, endpoint=route.endpoint)
+    # A resource with several methods has several routes, and is added once.
+    for resource, route in {route.resource: route for route in reversed(ROUTES)}.items():
+        api.add_resource(resource, route.path, endpoint=route.endpoint)
