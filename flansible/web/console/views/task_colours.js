@@ -74,6 +74,11 @@ export class Colours {
     this.chunks = new Map();
   }
 
+  /** Lines are counted from elsewhere now. */
+  clear() {
+    this.chunks.clear();
+  }
+
   /** The runs of a line, or null while it has no colours. */
   runs(line) {
     const number = chunkOf(this.text.start(line));
