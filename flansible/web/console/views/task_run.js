@@ -30,6 +30,13 @@ export class Run extends EventTarget {
     return this.task;
   }
 
+  /** Look now, and tell. */
+  async refresh() {
+    await this.look();
+    this.fault = null;
+    this.#tell("task");
+  }
+
   /** Keep the status up to date until the task is final. An event is a reason to look at once. */
   async watch() {
     if (this.isFinal) return;
@@ -39,9 +46,7 @@ export class Run extends EventTarget {
       await this.#wait(LOOK_SECONDS[this.task.state] ?? LEAST_SECONDS);
       if (this.signal.aborted) return;
       try {
-        await this.look();
-        this.fault = null;
-        this.#tell("task");
+        await this.refresh();
       } catch (error) {
         this.#trouble(error);
         if (error.status === 404) return;
