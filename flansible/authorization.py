@@ -13,11 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from flansible import command
+from flansible import command, disclosure
 from flansible.config import Settings
 from flansible.errors import FieldError, InvalidRequest, NotFound
 from flansible.isolation import Isolation
 from flansible.models import (
+    About,
     AdhocRequest,
     AuthorizedRun,
     Confinement,
@@ -67,7 +68,8 @@ def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isola
         reach.check_adhoc(user, bounded, paths.vault_ids + paths.vault_password_files, isolation)
     step = _ansible_step("ansible", user, bounded, command.adhoc(bounded, paths), cwd)
     summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
-    return _authorized("adhoc", user, bounded, summary, (step,), settings)
+    about = About(module=request.module, hosts=_line(request.pattern), inventory=_inventory(request, settings))
+    return _authorized("adhoc", user, bounded, summary, (step,), settings, about, request)
 
 
 def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
@@ -86,7 +88,12 @@ def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings,
     summary = f"{user.name}: playbook {' '.join(request.playbooks)} in {cwd}"
     if request.limit:
         summary += f" on {request.limit}"
-    return _authorized("playbook", user, bounded, summary, (*pull, step), settings)
+    about = About(
+        playbook=_line(" ".join(_below_root(name, cwd, settings) for name in request.playbooks)),
+        hosts=request.limit and _line(request.limit),
+        inventory=_inventory(request, settings),
+    )
+    return _authorized("playbook", user, bounded, summary, (*pull, step), settings, about, request)
 
 
 def authorize_git(user: User, request: GitRequest, settings: Settings) -> AuthorizedRun:
@@ -105,11 +112,18 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
     target = " ".join(filter(None, (request.remote_name, request.branch_name)))
     summary = f"{user.name}: git {verb} {cwd} from {target}"
     steps = _git_steps(user, command.git_update(request), cwd, settings)
-    return _authorized("git", user, request, summary, steps, settings)
+    return _authorized("git", user, request, summary, steps, settings, About(), request)
 
 
 def _authorized(
-    kind: Kind, user: User, request: TaskOptions, summary: str, steps: tuple[Step, ...], settings: Settings
+    kind: Kind,
+    user: User,
+    request: TaskOptions,
+    summary: str,
+    steps: tuple[Step, ...],
+    settings: Settings,
+    about: About,
+    sent: TaskOptions,
 ) -> AuthorizedRun:
     time_limit = grants.time_limit(user, request)
     if request.time_limit is not None and request.time_limit > settings.CELERY_TASK_TIMEOUT:
@@ -120,6 +134,8 @@ def _authorized(
         user=user.name,
         summary=_line(summary),
         steps=steps,
+        about=about,
+        request=disclosure.as_sent(sent),
         secrets=request.secrets if isinstance(request, RunOptions) else None,
         time_limit=time_limit,
         on_lost=request.on_lost,
@@ -254,6 +270,20 @@ def _adhoc_directory(user: User, chdir: str | None, settings: Settings) -> Path:
     if not os.path.isdir(path):
         raise _missing("chdir", path)
     return path
+
+
+def _inventory(request: RunOptions, settings: Settings) -> str | None:
+    named = request.inventories or ([settings.default_inventory] if settings.default_inventory else [])
+    return _line(", ".join(named)) or None
+
+
+def _below_root(name: str, cwd: Path, settings: Settings) -> str:
+    """A playbook as lists name it: by its path below playbook_root, if that is where it lies."""
+    if files.COLLECTION_PLAYBOOK.fullmatch(name) and not os.path.exists(cwd / name):
+        return name
+    path = Path(os.path.normpath(cwd / name))
+    root = Path(os.path.realpath(settings.playbook_root))
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 def _line(text: str) -> str:

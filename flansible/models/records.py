@@ -82,6 +82,15 @@ class Confinement(Record):
     control_node: bool = Field(default=False, description="Whether it may run on the control machine itself.")
 
 
+class About(Record):
+    """What a task is about, for lists. None: not of its kind, or not said."""
+
+    playbook: str | None = Field(default=None, description="Playbooks, as paths below `playbook_root`.")
+    module: str | None = None
+    hosts: str | None = Field(default=None, description="Pattern of an ad-hoc command, limit of a playbook.")
+    inventory: str | None = None
+
+
 class AuthorizedRun(Record):
     """What flansible.authorization let through. Only this can be submitted: the check cannot be skipped."""
 
@@ -89,6 +98,8 @@ class AuthorizedRun(Record):
     user: str
     summary: str = Field(description="One line for people, without secrets: user, kind, what, on which hosts.")
     steps: tuple[Step, ...] = Field(min_length=1)
+    about: About = About()
+    request: dict[str, JsonValue] = Field(default={}, description="The body as it was sent, secrets masked.")
     time_limit: int | None = Field(default=None, description="Seconds; beside CELERY_TASK_TIMEOUT, the shorter counts.")
     on_lost: Literal["fail", "requeue"] = "fail"
     locks: tuple[str, ...] = Field(default=(), description="Two tasks that share one never run together.")

@@ -45,6 +45,16 @@ class TaskStatus(Record):
     user: str = Field(description="Who submitted it.")
     kind: Kind = Field(description="`adhoc`, `playbook` or `git`.")
     summary: str = Field(description="What was asked for, in one line.")
+    playbook: str | None = Field(
+        None, description="Playbook, as a path below `playbook_root`; several with a space between."
+    )
+    module: str | None = Field(None, description="Module of an ad-hoc command.")
+    hosts: str | None = Field(None, description="Host pattern of an ad-hoc command, `limit` of a playbook.")
+    inventory: str | None = Field(None, description="Inventory; several with a comma between.")
+    counts: dict[Verdict, int] = Field(
+        {}, description="How many results of play tasks on hosts there are so far, by verdict."
+    )
+    host_count: int = Field(0, description="Hosts of which there are results so far.")
     submitted_at: str = Field(description="RFC 3339, UTC.")
     started_at: str | None = Field(None, description="RFC 3339, UTC; null while queued.")
     finished_at: str | None = Field(None, description="RFC 3339, UTC; null until final.")
@@ -68,6 +78,20 @@ class TaskList(Record):
 
     tasks: list[TaskStatus] = Field(description="One page of tasks, newest first.")
     next_before: int | None = Field(None, description="Pass as `before` for the next page; null on the last.")
+    changes: int = Field(description="Pass as `after` to follow what changes from here on, as a stream.")
+
+
+class TaskRequest(Record):
+    """Reply of `ansibletaskrequest`: what a task was asked to do, without secrets."""
+
+    task_id: str = Field(description="Public id of the task.")
+    kind: Kind = Field(description="`adhoc`, `playbook` or `git`.")
+    path: str = Field(description="Where it was sent to.")
+    body: dict[str, Any] = Field(description="The body as it was sent; in the place of secrets stands `********`.")
+    masked: list[str] = Field(description="Paths of the fields in whose place that stands.")
+    command: str = Field(description="What runs, as it would be typed on the service's machine.")
+    curl: str = Field(description="The same request as a curl command; it asks for the password.")
+    flansible: str | None = Field(description="The same request as a command of `flansible`; null for git.")
 
 
 class Event(Record):
@@ -142,6 +166,55 @@ class PlaybookList(Record):
     """Reply of `listplaybooks`."""
 
     playbooks: list[ListedPlaybook] = Field(description="Sorted by directory and name.")
+
+
+class WorkerStats(Record):
+    """One worker."""
+
+    name: str = Field(description="Its name in Celery.")
+    slots: int = Field(description="Runs it carries side by side.")
+    running: int = Field(description="Runs it carries now, everybody's.")
+
+
+class DayStats(Record):
+    """How the tasks of one day ended."""
+
+    day: str = Field(description="Date, in UTC.")
+    succeeded: int = Field(description="Ended with exit code 0.")
+    failed: int = Field(description="Ansible or git said no.")
+    canceled: int = Field(description="Ended on request.")
+    timed_out: int = Field(description="Ended because their time was over.")
+    lost: int = Field(description="Their worker or machine died.")
+    error: int = Field(description="Flansible failed.")
+
+
+class PlaybookStats(Record):
+    """Runs of one playbook that Ansible has ended."""
+
+    playbook: str = Field(description="Path below `playbook_root`.")
+    runs: int = Field(description="How many.")
+    failed: int = Field(description="How many of them failed.")
+    mean_seconds: float = Field(description="Mean time from start to end.")
+    longest_seconds: float = Field(description="The longest of them.")
+
+
+class HostStats(Record):
+    """A host that did not do well."""
+
+    host: str = Field(description="Its name in the inventory.")
+    failed: int = Field(description="Runs in which it failed or was unreachable.")
+
+
+class ServiceStats(Record):
+    """Reply of `stats`."""
+
+    queued: int = Field(description="Tasks that wait now.")
+    running: int = Field(description="Tasks that run now.")
+    workers: list[WorkerStats] = Field(description="Workers that are there, by name.")
+    days: list[DayStats] = Field(description="Each day, the oldest first.")
+    playbooks: list[PlaybookStats] = Field(description="The slowest, 20 at most, by mean time.")
+    hosts: list[HostStats] = Field(description="Those that failed most, 20 at most.")
+    everybody: bool = Field(description="Whether this is about everybody's tasks, or the caller's own.")
 
 
 class PartHealth(Record):

@@ -30,6 +30,9 @@
 | flansible:logins:both:<u>:<address> | string | web         | wrong passwords, u: the user's name hashed  | 5 minutes |
 | flansible:logins:user:<u>           | string | web         | ... for a user from anywhere                | 5 minutes |
 | flansible:logins:address:<address>  | string | web         | ... from an address, or an IPv6 /64         | 5 minutes |
+| flansible:task:all                  | hash   | every move  | how many changes of lists there were        | none      |
+| flansible:listed                    | stream | every move  | ids of the last 10,000 tasks that changed   | trimmed   |
+| flansible:stats:<day>[:<user>]      | hash   | final move  | counts of a day (since 1970), by user       | 100 days  |
 | flansible:session:<digest>          | string | web         | who is logged in with a browser's cookie    | idle time |
 
 retention: set when the task becomes final. pruned: entries go when their task does. Beside the keys, each change is
@@ -53,6 +56,7 @@ from flansible.store.recordings import (
     StoredEvent,
 )
 from flansible.store.sessions import Session, Sessions
+from flansible.store.stats import Counts, PlaybookCounts, Stats, WorkerLoad
 from flansible.store.tasks import (
     LEASE_SECONDS,
     MOVES,
@@ -75,9 +79,11 @@ __all__ = [
     "Changes",
     "Claim",
     "ColourMark",
+    "Counts",
     "Idempotency",
     "LoginLimits",
     "Moved",
+    "PlaybookCounts",
     "Position",
     "Progress",
     "Refusal",
@@ -89,11 +95,12 @@ __all__ = [
     "Submitted",
     "TaskPage",
     "Woken",
+    "WorkerLoad",
     "now",
 ]
 
 
-class Store(Leases, Recordings, Logins, Sessions):
+class Store(Leases, Recordings, Logins, Sessions, Stats):
     """Records in one Redis. Opens no connection until first used; safe to share between threads, not across a fork."""
 
     def changes(self) -> Changes:

@@ -17,6 +17,14 @@ local function seconds()
   return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 local function changed(id) redis.call('PUBLISH', P .. 'changed:' .. id, '') end
+
+-- What lists show of a task is another now. A record of its own counts it, so that lists can be followed as tasks are.
+local function listed(id)
+  local count = redis.call('HINCRBY', task_key('all'), 'events', 1)
+  redis.call('XADD', P .. 'listed', 'MAXLEN', '~', 10000, count .. '-0', 'id', id)
+  redis.call('HSET', task_key(id), 'listed', seconds())
+  changed('all')
+end
 local function each_index(user, state, act)
   for _, index in ipairs({'tasks:state:' .. state, 'tasks:user:' .. user .. ':' .. state}) do act(P .. index) end
 end

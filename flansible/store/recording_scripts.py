@@ -3,7 +3,7 @@
 from flansible.store.lua import COLOURS_PER_SEGMENT, COMMON, SEGMENT_BYTES
 
 # ARGV: id, claim, offset, bytes, first colour, colours, end of the last event's output, first seq,
-# then for each event: JSON, host ('' none), its rank among hosts (0: failed, 1), 'stats' or ''.
+# then for each event: JSON, host ('' none), its rank among hosts (0: failed, 1), 'stats' or a result's verdict or ''.
 # What was stored before is skipped: a retry stores nothing twice. Gives {state or what stood against it, and what is
 # stored: output bytes, colours, events}; nothing is stored when it would leave a gap ('gap').
 APPEND = (
@@ -11,7 +11,7 @@ APPEND = (
     + """
 local id = ARGV[1]
 local task = task_key(id)
-local known = redis.call('HMGET', task, 'output_bytes', 'colours', 'events', 'state', 'claim')
+local known = redis.call('HMGET', task, 'output_bytes', 'colours', 'events', 'state', 'claim', 'counts', 'listed')
 if not known[1] then return {'missing', 0, 0, 0} end
 local stored, colours, events = tonumber(known[1]), tonumber(known[2] or 0), tonumber(known[3])
 if known[4] ~= 'running' then return {known[4], stored, colours, events} end
@@ -36,7 +36,7 @@ if first_colour + new_colours > colours then
   write(':colours:', 16 * COLOURS, colours * 16, string.sub(ARGV[6], (colours - first_colour) * 16 + 1))
   colours = first_colour + new_colours
 end
-local bytes = 0
+local bytes, counts = 0, list(known[6])
 for i = 9, #ARGV, 4 do
   local seq = first_seq + (i - 9) / 4
   if seq > events then
@@ -46,13 +46,21 @@ for i = 9, #ARGV, 4 do
       redis.call('ZADD', task .. ':hosts', 'LT', ARGV[i + 2], ARGV[i + 1])
       redis.call('ZADD', task .. ':by_host', 0, by_host(ARGV[i + 1]) .. string.format('%012d', seq))
     end
-    if ARGV[i + 3] == 'stats' then redis.call('HSET', task, 'stats_seq', seq) end
+    local what = ARGV[i + 3]
+    if what == 'stats' then redis.call('HSET', task, 'stats_seq', seq)
+    elseif what ~= '' then counts[what] = (counts[what] or 0) + 1 end
   end
 end
 redis.call('HSET', task, 'output_bytes', stored, 'colours', colours)
 if events > tonumber(known[3]) then
   redis.call('HSET', task, 'events', events, 'events_end', ARGV[7])
   redis.call('HINCRBY', task, 'event_bytes', bytes)
+  if next(counts) then
+    counts.hosts = redis.call('ZCARD', task .. ':hosts')
+    redis.call('HSET', task, 'counts', cjson.encode(counts))
+    -- At the end its state tells the lists.
+    if seconds() - tonumber(known[7] or 0) > 1 then listed(id) end
+  end
 end
 changed(id)
 return {'running', stored, colours, events}

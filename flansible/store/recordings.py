@@ -28,12 +28,14 @@ class ColourMark:
 
 @dataclass(frozen=True)
 class StoredEvent:
-    """An event as a run tells it. host: whose result it is; failed: whether that host comes first in the results."""
+    """An event as a run tells it. host: whose result it is; failed: whether that host comes first in the results;
+    verdict: of a result, which is counted by it."""
 
     json: str
     host: str = ""
     failed: bool = False
     is_stats: bool = False
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Recordings(Connection):
         colours = b"".join(_COLOUR.pack(mark.offset, mark.code.encode()) for mark in batch.colours)
         events: list[str | int] = []
         for event in batch.events:
-            events += [event.json, event.host, 0 if event.failed else 1, "stats" if event.is_stats else ""]
+            what = "stats" if event.is_stats else event.verdict
+            events += [event.json, event.host, 0 if event.failed else 1, what]
         before = batch.before
         answer: Any = self._run(
             scripts.APPEND,

@@ -15,10 +15,12 @@ STATUS_FIELDS = (
     "finished_at",
     "attempt",
     "ended",
+    "about",
+    "counts",
 )
 
 # ARGV: id, user, run, now, kind, summary, sealed secrets, locks (JSON), on_lost, most queued tasks (0: any number),
-# idempotency key ('' none), digest of the request, seconds the key is kept, most runs of the user.
+# idempotency key ('' none), digest of the request, seconds the key is kept, most runs of the user, what it is about.
 # Gives {what, task id}.
 SUBMIT = (
     COMMON
@@ -45,13 +47,15 @@ end
 local seq = redis.call('INCR', P .. 'sequence')
 redis.call('HSET', task, 'seq', seq, 'user', user, 'kind', ARGV[5], 'summary', ARGV[6], 'state', 'queued',
            'description', 'waiting for a worker', 'submitted_at', now, 'output_bytes', 0, 'colours', 0, 'events', 0,
-           'locks', ARGV[8], 'on_lost', ARGV[9], 'max_running', ARGV[14], 'attempt', 1, 'idempotency', key)
+           'locks', ARGV[8], 'on_lost', ARGV[9], 'max_running', ARGV[14], 'attempt', 1, 'idempotency', key,
+           'about', ARGV[15])
 redis.call('SET', task .. ':run', run)
 if #ARGV[7] > 0 then redis.call('SET', task .. ':secrets', ARGV[7]) end
 redis.call('ZADD', P .. 'tasks', seq, id)
 redis.call('ZADD', P .. 'tasks:user:' .. user, seq, id)
 redis.call('ZADD', P .. 'unsent', seq, id)
 each_index(user, 'queued', function(index) redis.call('ZADD', index, seq, id) end)
+listed(id)
 return {'submitted', id}
 """
 )
@@ -140,15 +144,44 @@ redis.call('ZADD', P .. 'leases', time + ARGV[6], id)
 each_index(user, 'queued', function(index) redis.call('ZREM', index, id) end)
 each_index(user, 'running', function(index) redis.call('ZADD', index, seq, id) end)
 changed(id)
+listed(id)
 return claimed()
 """
 )
+
+# Adds a task that has ended to the counts of its day, everybody's and its user's: by state, by playbook, by hosts that
+# failed in it. took: seconds it ran, or nil.
+_COUNT_END = """
+local function count_end(id, user, state, took)
+  local day = math.floor(seconds() / 86400)
+  local about = list(redis.call('HGET', task_key(id), 'about'))
+  for _, key in ipairs({P .. 'stats:' .. day, P .. 'stats:' .. day .. ':' .. user}) do
+    local function add(name, number) redis.call('HINCRBYFLOAT', key, name, number) end
+    add('state:' .. state, 1)
+    local has_room = redis.call('HLEN', key) < 20000
+    if has_room and took and about.playbook and (state == 'succeeded' or state == 'failed') then
+      local name = about.playbook
+      add('runs:' .. name, 1)
+      add('seconds:' .. name, took)
+      if state == 'failed' then add('failed:' .. name, 1) end
+      if took > tonumber(redis.call('HGET', key, 'longest:' .. name) or 0) then
+        redis.call('HSET', key, 'longest:' .. name, took)
+      end
+    end
+    for _, host in ipairs(has_room and redis.call('ZRANGEBYSCORE', task_key(id) .. ':hosts', 0, 0) or {}) do
+      add('host:' .. host, 1)
+    end
+    redis.call('EXPIRE', key, 100 * 86400)
+  end
+end
+"""
 
 # ARGV: id, new state, legal old states (comma-separated), seconds it is kept ('' when not final), condition
 # ('lapsed': only when its lease has; 'claim:<token>': only this claim's; ''), now, field, value, ...
 # Gives {'moved', id, summary, ...} with those who may try to run now, or {what stood against it}.
 MOVE = (
     COMMON
+    + _COUNT_END
     + """
 local id, to, condition = ARGV[1], ARGV[2], ARGV[5]
 local task = task_key(id)
@@ -178,7 +211,7 @@ local answer = {'moved'}
 if from == 'running' then answer = {'moved', unpack(release(id, user, known[4]))} end
 local now = redis.call('HMGET', task, 'description', 'returncode', 'attempt')
 if to == 'queued' then
-  redis.call('HDEL', task, 'claim', 'worker', 'process', 'started_at', 'started', 'stats_seq')
+  redis.call('HDEL', task, 'claim', 'worker', 'process', 'started_at', 'started', 'stats_seq', 'counts')
   redis.call('HINCRBY', task, 'attempt', 1)
   redis.call('DEL', task .. ':hosts', task .. ':by_host')
   add_event(id, {event = 'restart', time = ARGV[6], description = now[1]})
@@ -200,8 +233,10 @@ elseif ARGV[4] ~= '' then
   redis.call('EXPIREAT', task, expires)
   redis.call('ZADD', P .. 'expiring', expires, id .. ' ' .. user .. ' ' .. to .. ' ' .. bytes)
   redis.call('INCRBY', P .. 'stored_bytes', bytes)
+  count_end(id, user, to, tonumber(known[6]) and time - tonumber(known[6]))
 end
 changed(id)
+listed(id)
 return answer
 """
 )
@@ -265,23 +300,30 @@ return {values, {(rank or 0) + 1, why, slots, redis.call('ZCARD', P .. 'tasks:st
 """
 )
 
-# ARGV: index, highest score, tasks wanted, entries to look at, kind ('' any), text in lower case ('' any).
+# ARGV: index, highest score, tasks wanted, entries to look at, kind ('' any), text in lower case ('' any), playbook (''
+# any), host ('' any).
 # Gives {score of the last entry looked at ('' at the end), id, ...}, newest first.
 SEARCH = (
     COMMON
     + """
 local wanted, budget, kind, text = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local playbook, host = ARGV[7], ARGV[8]
+local function fits(id)
+  local known = redis.call('HMGET', task_key(id), 'kind', 'summary', 'about')
+  return known[1] and (kind == '' or known[1] == kind)
+         and (text == '' or string.find(string.lower(known[2]), text, 1, true))
+         and (playbook == '' or list(known[3]).playbook == playbook)
+         and (host == '' or redis.call('ZSCORE', task_key(id) .. ':hosts', host))
+end
 local found, last, highest = {}, '', ARGV[2]
 while budget > 0 and #found < wanted do
   local page = redis.call('ZREVRANGEBYSCORE', P .. ARGV[1], highest, '-inf', 'WITHSCORES',
                           'LIMIT', 0, math.min(budget, 200))
   if #page == 0 then return {'', unpack(found)} end
   for i = 1, #page, 2 do
-    local known = redis.call('HMGET', task_key(page[i]), 'kind', 'summary')
     last = page[i + 1]
     budget = budget - 1
-    if known[1] and (kind == '' or known[1] == kind)
-       and (text == '' or string.find(string.lower(known[2]), text, 1, true)) then
+    if fits(page[i]) then
       table.insert(found, page[i])
       if #found == wanted then break end
     end

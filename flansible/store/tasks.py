@@ -14,6 +14,7 @@ from flansible.errors import IllegalMove, StoreUnavailable
 from flansible.models import STATUS_WORDS, AuthorizedRun, State, TaskStatus
 from flansible.store import task_scripts as scripts
 from flansible.store.connection import (
+    PREFIX,
     REPLY_TIMEOUT_SECONDS,
     Connection,
     index_name,
@@ -146,6 +147,7 @@ class Tasks(Connection):
             idempotency.digest if idempotency else "",
             IDEMPOTENCY_SECONDS,
             run.max_running,
+            run.about.model_dump_json(exclude_none=True),
         )
         return Submitted(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
 
@@ -282,12 +284,21 @@ class Tasks(Connection):
 
     def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> TaskPage:
         """Tasks newest first; user None means everybody's; `before` is the `next_before` of the page above."""
-        return self._page(index_name(user, state), before, limit, "", b"", math.inf)
+        return self._page(index_name(user, state), before, limit, ("", b"", "", ""), math.inf)
 
     def search(
-        self, user: str | None, state: State | None, before: int | None, limit: int, kind: str = "", words: str = ""
+        self,
+        user: str | None,
+        state: State | None,
+        before: int | None,
+        limit: int,
+        kind: str = "",
+        words: str = "",
+        playbook: str = "",
+        host: str = "",
     ) -> TaskPage:
-        """As `tasks`, of one kind, or with these words in the summary (case of ASCII letters does not count).
+        """As `tasks`, of one kind or playbook, with results of a host, or with these words in the summary (case of
+        ASCII letters does not count).
 
         A search among very many may end before the page is full; `next_before` goes on.
         """
@@ -295,19 +306,33 @@ class Tasks(Connection):
         lower = words.encode(
             errors="backslashreplace"
         ).lower()  # ASCII letters alone, as Redis does it with the summaries
-        return self._page(index_name(user, state), before, limit, kind, lower, give_up_at)
+        return self._page(index_name(user, state), before, limit, (kind, lower, playbook, host), give_up_at)
 
     def count(self, state: State) -> int:
         """How many tasks are in a state."""
         with translated():
             return int(self._redis.zcard(f"flansible:{index_name(None, state)}"))
 
-    def _page(self, index: str, before: int | None, limit: int, kind: str, words: bytes, give_up_at: float) -> TaskPage:
+    def listed(self, after: int, limit: int) -> tuple[list[tuple[int, TaskStatus]], int | None]:
+        """The tasks that lists show in another way since a change, as they are now, each with the change's number; and
+        the number up to which there is no other. None: more than is known has changed."""
+        with translated():
+            found: Any = self._redis.xrange(f"{PREFIX}listed", f"{after + 1}-0", count=limit)
+        rows = [(int(text(entry).partition("-")[0]), text(fields[b"id"])) for entry, fields in found]
+        if not rows or rows[0][0] != after + 1:
+            return [], None
+        numbers = {task_id: number for number, task_id in rows}
+        tasks = self._load(sorted(numbers, key=lambda task_id: numbers[task_id]))
+        return [(numbers[task.task_id], task) for task in tasks], rows[-1][0]
+
+    def _page(
+        self, index: str, before: int | None, limit: int, wanted: tuple[str, bytes, str, str], give_up_at: float
+    ) -> TaskPage:
         task_ids: list[str] = []
         while True:
             highest = "+inf" if before is None else f"({before}"
-            wanted = limit - len(task_ids)
-            answer: Any = self._run(scripts.SEARCH, index, highest, wanted, _SEARCH_BUDGET, kind, words)
+            missing = limit - len(task_ids)
+            answer: Any = self._run(scripts.SEARCH, index, highest, missing, _SEARCH_BUDGET, *wanted)
             task_ids += [text(task_id) for task_id in answer[1:]]
             before = int(answer[0]) if text(answer[0]) else None
             if before is None or len(task_ids) == limit or time.monotonic() > give_up_at:
@@ -364,8 +389,15 @@ def _stored(task_id: str, values: list[Any], waiting: list[Any] | None = None) -
         finished_at=found.get("finished_at"),
         attempt=attempt if attempt > 1 else None,
         ended=json.loads(found["ended"]) if "ended" in found else None,
+        **_shown_in_lists(found),
         **(_queue(waiting) if waiting else {}),
     )
+
+
+def _shown_in_lists(found: dict[str, str]) -> dict[str, Any]:
+    counts = json.loads(found["counts"]) if "counts" in found else {}
+    about = json.loads(found["about"]) if "about" in found else {}
+    return {"host_count": counts.pop("hosts", 0), "counts": counts, **about}
 
 
 def _queue(waiting: list[Any]) -> dict[str, Any]:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, get_args
 
 from flask import Response, request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from flansible.errors import FieldError, InvalidRequest
 from flansible.models import FINAL_STATES, State, Verdict
 from flansible.store import Position, Store
-from flansible.web import answers
+from flansible.web import answers, sse
 from flansible.web.answers import Address
 from flansible.web.auth import PrivateResource
 from flansible.web.bodies import query
 from flansible.web.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.handover import follow
 from flansible.web.services import services
+from flansible.web.sse import JSON, STREAM, event_number
 from flansible.web.tasks import own_task, unknown_task
 
-LAST_EVENT_ID = "Last-Event-ID"
-STREAM = "text/event-stream"
-JSON = "application/json"
-RETRY_MILLISECONDS = 1000
 _READ_BYTES = 256 * 1024
 _MOST_READS = 16  # for one page, which looks through about as much as it can hold
 _PAGE_BYTES = 4 * 1024 * 1024
 _MOST_EVENTS = 10**12 - 1
-_SEQ = re.compile(r"[0-9]{1,12}")
 _VERDICTS: tuple[str, ...] = get_args(Verdict)
 _ONE_VERDICT = f"({'|'.join(_VERDICTS)})"
 
@@ -76,7 +70,7 @@ class AnsibleTaskEvents(PrivateResource):
         """Read a task's events, or wait for them"""
         asked = query(EventQuery)
         is_stream = request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM
-        last_event_id = _last_event_id()  # what is wrong is refused, whether it would count or not
+        last_event_id = event_number()  # what is wrong is refused, whether it would count or not
         after = last_event_id if is_stream else None
         store = services().store
         position = store.positions([own_task(task_id).task_id])[task_id]
@@ -104,16 +98,6 @@ def _nothing_more() -> Response:
     response = Response(status=204)
     del response.headers["Content-Type"]
     return response
-
-
-def _last_event_id() -> int | None:
-    value = request.headers.get(LAST_EVENT_ID)
-    # Empty: nothing has come yet.
-    if value and not _SEQ.fullmatch(value):
-        message = "must be the number of an event"
-        errors = [FieldError(LAST_EVENT_ID, message)]
-        raise InvalidRequest(f"{LAST_EVENT_ID} {message}", code="invalid_header", errors=errors)
-    return int(value) if value else None
 
 
 def _is_over(position: Position) -> bool:
@@ -200,8 +184,8 @@ class _Page(Feed):
 class _EventStream(Feed):
     """Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html), up to the final one."""
 
-    opening: ClassVar[bytes] = b"retry: %d\n\n" % RETRY_MILLISECONDS
-    keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
+    opening: ClassVar[bytes] = sse.OPENING
+    keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
 
     task_id: str
     wanted: _Wanted
@@ -213,9 +197,5 @@ class _EventStream(Feed):
             # A filter has left it out, or its record is gone.
             found += store.event_page(self.task_id, position.events - 1, 1) if position.events else []
             is_end = True
-        data = b"".join(_message(event, self.wanted.json(event)) for event in found)
+        data = b"".join(sse.message(event["seq"], event["event"], self.wanted.json(event)) for event in found)
         return Piece(data, None if is_end else replace(self, wanted=replace(self.wanted, after=after)))
-
-
-def _message(event: dict[str, Any], data: str) -> bytes:
-    return f"id: {event['seq']}\nevent: {event['event']}\ndata: {data}\n\n".encode()

@@ -14,19 +14,26 @@ from pydantic import BaseModel
 from flansible import __version__
 from flansible.models import (
     Accepted,
+    DayStats,
     ErrorBody,
     ErrorItem,
     Event,
     EventPage,
     Health,
+    HostStats,
     ListedPlaybook,
     PartHealth,
     PlaybookList,
+    PlaybookStats,
     PlayTaskResult,
+    ServiceStats,
+    SessionReply,
     State,
     TaskList,
+    TaskRequest,
     TaskResult,
     TaskStatus,
+    WorkerStats,
 )
 
 _TASK_ID = "7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52"
@@ -44,6 +51,12 @@ def _task(**changes: Any) -> TaskStatus:
         "user": "dev",
         "kind": "adhoc",
         "summary": "dev: adhoc ping on localhost",
+        "playbook": None,
+        "module": "ping",
+        "hosts": "localhost",
+        "inventory": "inventories/dev",
+        "counts": {"ok": 1},
+        "host_count": 1,
         "submitted_at": "2026-01-31T12:00:00.000Z",
         "started_at": "2026-01-31T12:00:00.020Z",
         "finished_at": "2026-01-31T12:00:00.350Z",
@@ -116,7 +129,7 @@ _REPLIES = (
         output_url=f"/api/ansibletaskoutput/{_TASK_ID}",
     ),
     _task(),
-    TaskList(tasks=[_task()], next_before=None),
+    TaskList(tasks=[_task()], next_before=None, changes=17),
     TaskResult(
         task_id=_TASK_ID,
         state=State.SUCCEEDED,
@@ -126,6 +139,34 @@ _REPLIES = (
         stats={"localhost": {name: int(name == "ok") for name in _COUNTS}},
         custom_stats={},
         next_after=None,
+    ),
+    TaskRequest(
+        task_id=_TASK_ID,
+        kind="adhoc",
+        path="/api/ansiblecommand",
+        body={"module": "ping", "become_password": "********"},
+        masked=["become_password"],
+        command="cd /srv/flansible/playbooks && ansible --inventory=inventories/dev --module-name=ping -- localhost",
+        curl="curl --user dev --header 'Content-Type: application/json' ... http://127.0.0.1:3000/api/ansiblecommand",
+        flansible="flansible adhoc --inventory=inventories/dev --module-name=ping -- localhost",
+    ),
+    SessionReply(
+        user="dev",
+        role="operator",
+        is_admin=False,
+        sees_all=False,
+        may_act=True,
+        csrf_token="q4tO0yM1c1rAqTz0gFJ7bX0wEwBl1S0kqk1m0v9m3hY",
+        flower_url=None,
+    ),
+    ServiceStats(
+        queued=0,
+        running=1,
+        workers=[WorkerStats(name="flansible@host", slots=8, running=1)],
+        days=[DayStats(day="2026-01-31", succeeded=41, failed=2, canceled=1, timed_out=0, lost=0, error=0)],
+        playbooks=[PlaybookStats(playbook="demo/site.yml", runs=12, failed=1, mean_seconds=3.2, longest_seconds=9.1)],
+        hosts=[HostStats(host="web1", failed=2)],
+        everybody=False,
     ),
     EventPage(task_id=_TASK_ID, state=State.SUCCEEDED, events=_EVENTS, next_after=4, final=True),
     PlaybookList(playbooks=[ListedPlaybook(playbook="site.yml", playbook_dir="/srv/flansible/playbooks/demo")]),
@@ -185,6 +226,8 @@ _SCOPE = _failure("scope_forbidden", "This token is for reading only (scope read
 _TOO_MANY_LOGINS = _failure(
     "too_many_logins", "Too many wrong passwords: no other is looked at for now. A token goes on being taken."
 )
+
+_NO_CSRF = _failure("csrf", "A session needs the header X-CSRF-Token with its csrf_token (GET /api/session).")
 
 FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     400: (_failure("invalid_field", "colour: unknown field", ("colour", "unknown field")),),
@@ -256,6 +299,7 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
 
 # What only this route answers, at this status.
 ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
+    ("logout", 403): (_NO_CSRF,),
     ("ansibletaskcancel", 403): (_CROSS_SITE, _LOOKS_ONLY),
     ("ansibletaskoutput", 503): (_TOO_MANY_FOLLOWERS,),
     ("ansibletaskevents", 503): (_TOO_MANY_FOLLOWERS,),

@@ -10,7 +10,7 @@ from flask_restful import Resource
 from pydantic import BaseModel
 
 from flansible import models
-from flansible.web import events, handover, output
+from flansible.web import handover, output, sse
 from flansible.web.events import AnsibleTaskEvents, EventQuery
 from flansible.web.health import HealthResource
 from flansible.web.output import AnsibleTaskOutput, OutputQuery
@@ -18,8 +18,16 @@ from flansible.web.playbooks import ListPlaybooks
 from flansible.web.problems import OneShapeApi
 from flansible.web.results import AnsibleTaskResult, ResultQuery
 from flansible.web.sessions import CurrentSession, Login
+from flansible.web.stats import StatsQuery, StatsResource
 from flansible.web.submissions import AnsibleCommand, AnsiblePlaybook, Git
-from flansible.web.tasks import AnsibleTaskCancel, AnsibleTasks, AnsibleTaskStatus, CancelQuery, ListQuery
+from flansible.web.tasks import (
+    AnsibleTaskCancel,
+    AnsibleTaskRequest,
+    AnsibleTasks,
+    AnsibleTaskStatus,
+    CancelQuery,
+    ListQuery,
+)
 
 JSON = "application/json"
 
@@ -75,7 +83,7 @@ _REPLAYED = Header(
 )
 _LOCATION = Header("Location", "Where to ask for the task's status.", {"type": "string", "format": "uri-reference"})
 _LAST_EVENT_ID = Header(
-    events.LAST_EVENT_ID,
+    sse.LAST_EVENT_ID,
     "Instead of `after`, for a stream: the last `seq` that came. Browsers send it when they connect again.",
     {"type": "string", "pattern": "^[0-9]{0,12}$"},
 )
@@ -125,7 +133,7 @@ ROUTES: tuple[Route, ...] = (
         query=EventQuery,
         headers=(_LAST_EVENT_ID,),
         reply_headers=(_LINK,),
-        media_types=(JSON, events.STREAM),
+        media_types=(JSON, sse.STREAM),
         empty=(204,),
         errors=(404, 503),
     ),
@@ -138,6 +146,7 @@ ROUTES: tuple[Route, ...] = (
         reply_headers=(_LINK,),
         errors=(404, 503),
     ),
+    Route("/api/ansibletaskrequest/<string:task_id>", "get", AnsibleTaskRequest, models.TaskRequest, errors=(404, 503)),
     Route(
         "/api/ansibletaskcancel/<string:task_id>",
         "post",
@@ -154,10 +163,13 @@ ROUTES: tuple[Route, ...] = (
         AnsibleTasks,
         models.TaskList,
         query=ListQuery,
+        headers=(_LAST_EVENT_ID,),
         reply_headers=(_LINK,),
+        media_types=(JSON, sse.STREAM),
         errors=(403, 503),
     ),
     Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList),
+    Route("/api/stats", "get", StatsResource, models.ServiceStats, query=StatsQuery, errors=(503,)),
     Route(
         "/api/session",
         "post",

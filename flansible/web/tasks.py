@@ -1,28 +1,31 @@
-"""The resources of a task's record: status, cancel, and the list. A user sees their own tasks, admin all."""
+"""The resources of a task's record: status, request, cancel, and the list. A user sees their own tasks, admin all."""
 
 from __future__ import annotations
 
 import re
 import time
 
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from flansible import authorization
+from flansible import authorization, disclosure
 from flansible.errors import Conflict, FieldError, Forbidden, NotFound
-from flansible.models import FINAL_STATES, Kind, State, TaskStatus
+from flansible.models import FINAL_STATES, Kind, State, TaskRequest, TaskStatus
 from flansible.store import Store
 from flansible.web import answers, places, trail
 from flansible.web.auth import PrivateResource, current_user
 from flansible.web.bodies import MAX_NUMBER, NoFields, no_body, query
+from flansible.web.handover import follow
+from flansible.web.list_stream import LIST, ListStream
 from flansible.web.services import services
+from flansible.web.sse import JSON, STREAM, event_number
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOOK_SECONDS = 0.05
 
 
 class ListQuery(BaseModel):
-    """`?limit=&before=&state=&user=&kind=&text=` of the task list."""
+    """`?limit=&before=&state=&user=&kind=&text=&playbook=&host=&after=` of the task list."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,6 +43,11 @@ class ListQuery(BaseModel):
     kind: Kind | None = Field(None, description="Only `adhoc`, `playbook` or `git`.")
     text: str | None = Field(
         None, min_length=1, max_length=200, description="Only tasks with this in their summary, in capitals or not."
+    )
+    playbook: str | None = Field(None, min_length=1, max_length=300, description="Only runs of this `playbook`.")
+    host: str | None = Field(None, min_length=1, max_length=1024, description="Only tasks with results of this host.")
+    after: int | None = Field(
+        None, ge=0, le=MAX_NUMBER, description="Only for a stream: the `changes` of a list, to go on from there."
     )
 
 
@@ -62,10 +70,35 @@ class AnsibleTaskStatus(PrivateResource):
         return jsonify(answers.status(own_task(task_id)))
 
 
+class AnsibleTaskRequest(PrivateResource):
+    """What a task was asked to do, as it was sent and as command lines. Secrets are masked."""
+
+    def get(self, task_id: str) -> Response:
+        """Ask what a task was to do"""
+        query(NoFields)
+        task = own_task(task_id)
+        run = services().store.authorized_run(task.task_id)
+        if run is None:
+            raise unknown_task()
+        found = TaskRequest(
+            task_id=task_id,
+            kind=run.kind,
+            path=disclosure.PATHS[run.kind],
+            body=run.request,
+            masked=disclosure.masked_fields(run.request),
+            command=disclosure.command(run),
+            curl=disclosure.curl(run.kind, run.request, current_user().name, request.url_root),
+            flansible=disclosure.flansible_command(run),
+        )
+        return jsonify(found.model_dump(mode="json"))
+
+
 class AnsibleTasks(PrivateResource):
     """The caller's tasks; all of them for admin and auditors.
 
-    With `kind` or `text` a page may have fewer tasks than `limit`, or none, and still be followed by another.
+    With `kind`, `text`, `playbook` or `host` a page may have fewer tasks than `limit`, or none, and still be followed
+    by another. As `text/event-stream`: an event `task`, with the task as data, whenever one is submitted, starts, ends,
+    or has new results (once in a second); `reset` when more has changed than is known. Filters are for the list alone.
     """
 
     def get(self) -> Response:
@@ -76,11 +109,24 @@ class AnsibleTasks(PrivateResource):
             message = "the tasks of other users are for admin and auditors only"
             raise Forbidden(f"user: {message}", errors=[FieldError("user", message)])
         whose = asked.user if user.sees_all else user.name
-        found = services().store.search(
-            whose, asked.state, asked.before, asked.limit, asked.kind or "", asked.text or ""
+        store = services().store
+        changes = store.positions([LIST])[LIST].events  # before the list: what changes meanwhile comes twice
+        last = event_number()
+        if request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM:
+            begin = asked.after if last is None else last
+            return follow(ListStream(None if user.sees_all else user.name, changes if begin is None else begin), STREAM)
+        found = store.search(
+            whose,
+            asked.state,
+            asked.before,
+            asked.limit,
+            asked.kind or "",
+            asked.text or "",
+            asked.playbook or "",
+            asked.host or "",
         )
         tasks = [answers.status(task) for task in found.tasks]
-        response = jsonify({"tasks": tasks, "next_before": found.next_before})
+        response = jsonify({"tasks": tasks, "next_before": found.next_before, "changes": changes})
         if found.next_before is not None:
             response.headers.add(*answers.address().next_page(before=found.next_before))
         return response

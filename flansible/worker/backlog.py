@@ -137,11 +137,11 @@ def _packed(piece: Piece) -> bytes:
     if isinstance(piece, ColourMark):
         return marshal.dumps((piece.offset, piece.code))
     event, end = piece
-    return marshal.dumps((event.json, event.host, event.failed, event.is_stats, end))
+    return marshal.dumps((event.json, event.host, event.failed, event.is_stats, event.verdict, end))
 
 
 def _unpacked(body: bytes) -> Piece:
     found = marshal.loads(body)  # written by this very process
     if isinstance(found, bytes):
         return found
-    return ColourMark(*found) if len(found) == 2 else (StoredEvent(*found[:4]), found[4])
+    return ColourMark(*found) if len(found) == 2 else (StoredEvent(*found[:-1]), found[-1])

@@ -215,7 +215,8 @@ class Recorder:
             text = json.dumps({**event, "result": {"flansible_left_out": left_out}}, separators=(",", ":"))
         self._event_bytes += len(text)
         host = str(event.get("host", "")) if event.get("event") == "host_result" else ""
-        return StoredEvent(text, host, event.get("verdict") in _FAILED, event.get("event") == "stats")
+        verdict = str(event.get("verdict", "")) if host else ""
+        return StoredEvent(text, host, verdict in _FAILED, event.get("event") == "stats", verdict)
 
     def _batch(self, pieces: list[Piece]) -> Batch | None:
         if not pieces:

@@ -1,0 +1,119 @@
+"""What of a request may be shown again: its body with secrets masked, and the command lines that mean the same.
+
+Pure. What came in a field made for secrets is masked by the field; variables and module arguments by their names, as
+people put passwords there too. Called by flansible.authorization, and by web with what is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import JsonValue
+
+from flansible.models import AuthorizedRun, Kind, Step, TaskOptions
+
+MASK = "********"
+PATHS: dict[Kind, str] = {"adhoc": "/api/ansiblecommand", "playbook": "/api/ansibleplaybook", "git": "/api/git"}
+SECRET_FIELDS = frozenset({"connection_password", "become_password", "vault_password", "private_key", "secret_vars"})
+# Where a name tells what its value is.
+_NAMED_FIELDS = ("extra_vars", "extra_args", "module_args", "environment")
+_SECRET_NAME = r"[\w.-]*(?:pass|passwd|password|passphrase|pwd|secret|token|api_?key|private_?key|credential)[\w.-]*"
+_IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
+_ASSIGNED = re.compile(rf"(?<![\w.-])({_SECRET_NAME}\s*=\s*)('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
+_OPTIONS = ("--extra-vars=", "--args=")
+
+
+def as_sent(request: TaskOptions) -> dict[str, JsonValue]:
+    """The body with every secret in it masked."""
+    body: dict[str, JsonValue] = request.model_dump(mode="json", exclude_unset=True)
+    for field in SECRET_FIELDS & body.keys():
+        value = body[field]
+        body[field] = dict.fromkeys(value, MASK) if isinstance(value, dict) else MASK
+    for field in _NAMED_FIELDS:
+        if field in body:
+            body[field] = _masked(body[field])
+    return body
+
+
+def masked_fields(value: JsonValue, path: str = "") -> list[str]:
+    """The paths at which something is masked, wholly or in part."""
+    if isinstance(value, str):
+        return [path] if MASK in value else []
+    if isinstance(value, dict):
+        return [
+            found for name, item in value.items() for found in masked_fields(item, f"{path}.{name}" if path else name)
+        ]
+    if isinstance(value, list):
+        return [found for number, item in enumerate(value) for found in masked_fields(item, f"{path}[{number}]")]
+    return []
+
+
+def command(run: AuthorizedRun) -> str:
+    """What runs, as it would be typed: steps joined by `&&`, secrets in variables masked."""
+    folder = shlex.join(("cd", run.steps[0].cwd))
+    return " && ".join((folder, *(_typed(step.program, _arguments(step)) for step in run.steps)))
+
+
+def flansible_command(run: AuthorizedRun) -> str | None:
+    """The same by `flansible adhoc` or `flansible playbook`, which take the options of Ansible's own."""
+    if run.kind == "git":
+        return None
+    step = run.steps[-1]
+    options = ("--chdir", step.cwd, *(("--update-git-repo",) if len(run.steps) > 1 else ()))
+    return _typed("flansible", (run.kind, *options, *_arguments(step)))
+
+
+def curl(kind: Kind, body: dict[str, JsonValue], user: str, base: str) -> str:
+    """base: the address of the service. curl asks for the password."""
+    lines = (
+        ("curl", "--user", user, "--header", "Content-Type: application/json"),
+        ("--data", json.dumps(body, ensure_ascii=False)),
+        (base.rstrip("/") + PATHS[kind],),
+    )
+    return " \\\n  ".join(map(shlex.join, lines))
+
+
+def _typed(program: str, arguments: Iterable[str]) -> str:
+    return shlex.join((program, *arguments))
+
+
+def _arguments(step: Step) -> list[str]:
+    variables = [f"--extra-vars={part if isinstance(part, str) else json.dumps(part)}" for part in step.extra_vars]
+    return [_masked_option(word) for word in (*variables, *step.argv)]
+
+
+def _masked_option(word: str) -> str:
+    option = next((option for option in _OPTIONS if word.startswith(option)), None)
+    if option is None:
+        return word
+    text = word.removeprefix(option)
+    return option + str(_masked(text))
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        named = value.get("arg_name") if "arg_value" in value else None
+        if isinstance(named, str) and _IS_SECRET.fullmatch(named):
+            return {**value, "arg_value": MASK}
+        return {name: MASK if _hides(name, item) else _masked(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item) for item in value]
+    return _masked_text(value) if isinstance(value, str) else value
+
+
+def _hides(name: str, value: Any) -> bool:
+    """A truth value, or nothing at all, tells nothing: `no_log_password: true`."""
+    return _IS_SECRET.fullmatch(name) is not None and value not in (None, "") and not isinstance(value, bool)
+
+
+def _masked_text(text: str) -> str:
+    if text[:1] in ("{", "["):
+        try:
+            return json.dumps(_masked(json.loads(text)))
+        except ValueError:
+            pass  # YAML, or cut: the words below are looked for in it
+    return _ASSIGNED.sub(rf"\g<1>{MASK}", text)
