@@ -6,6 +6,7 @@ import { drawRuns, fragmentLines } from "./task_colours.js";
 import { oneEvent } from "./task_events.js";
 import { fragment } from "./task_feed.js";
 import { itemName, reason } from "./task_reason.js";
+import { visible } from "./task_text.js";
 
 const SHOWN_CHARACTERS = 20_000;
 const SHOWN_ITEMS = 100;
@@ -96,9 +97,9 @@ export class CellPanel {
 
   #json(result) {
     const text = JSON.stringify(result ?? null, null, 2);
-    const shown = h("pre", { class: "json", tabindex: 0, "aria-label": "Result as JSON" }, text.slice(0, SHOWN_CHARACTERS));
+    const shown = h("pre", { class: "json", tabindex: 0, "aria-label": "Result as JSON" }, visible(text.slice(0, SHOWN_CHARACTERS)));
     const all = (event) => {
-      shown.textContent = text;
+      shown.textContent = visible(text);
       event.currentTarget.remove();
     };
     const isLong = text.length > SHOWN_CHARACTERS;

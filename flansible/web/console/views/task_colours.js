@@ -3,6 +3,8 @@
 // A line is an array of runs, `[text, classes]`. The text that is shown is always that of the plain output: colours whose
 // text is another one are not used.
 
+import { visible } from "./task_text.js";
+
 const CHUNK_BYTES = 64 * 1024;
 const MOST_BYTES = 256 * 1024;
 const KEPT_CHUNKS = 48;
@@ -52,10 +54,10 @@ function marked(text, start, marks) {
     const begin = Math.max(from - start, done);
     const end = Math.min(to - start, text.length);
     if (begin >= end) continue;
-    found.push(text.slice(done, begin), element("mark", classes, [text.slice(begin, end)]));
+    found.push(visible(text.slice(done, begin)), element("mark", classes, [visible(text.slice(begin, end))]));
     done = end;
   }
-  return [...found, text.slice(done)];
+  return [...found, visible(text.slice(done))];
 }
 
 function element(tag, classes, children) {

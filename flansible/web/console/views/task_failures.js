@@ -6,6 +6,7 @@ import { plural, verdictMark } from "../format.js";
 import { BAD, oneEvent } from "./task_events.js";
 import { lastLines } from "./task_feed.js";
 import { reason } from "./task_reason.js";
+import { visible } from "./task_text.js";
 
 const SHOWN_HOSTS = 50;
 const OPEN_HOSTS = 3;
@@ -103,7 +104,7 @@ export class Failures {
     if (task.state === "succeeded" || task.state === "canceled") return;
     const lines = await lastLines(id, LAST_LINES, signal);
     const words = h("p", { class: "failure-text" }, task.description);
-    const printed = lines.length ? [h("p", { class: "hint" }, "The last lines of its output:"), h("pre", { class: "terminal last-lines" }, lines.join("\n"))] : null;
+    const printed = lines.length ? [h("p", { class: "hint" }, "The last lines of its output:"), h("pre", { class: "terminal last-lines" }, visible(lines.join("\n")))] : null;
     this.plain.hidden = false;
     replace(this.plain, h("h2", {}, "It failed before any host did"), words, printed);
   }

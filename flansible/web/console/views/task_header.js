@@ -43,7 +43,7 @@ export class Header {
     // Said aloud only when it changes.
     if (this.state !== task.state) replace(this.verdict, h("span", { role: "status" }, stateMark(task.state)), this.took);
     this.state = task.state;
-    replace(this.summary, h("bdi", {}, task.summary));
+    replace(this.summary, h("bdi", {}, task.summary.replace(`${task.user}: `, "")));
     replace(this.facts, this.#facts(task).map(([name, value]) => h("span", { class: "fact" }, h("span", { class: "hint" }, `${name} `), value)));
     this.words.textContent = task.description;
     replace(this.results, this.#counts(task));

@@ -10,6 +10,7 @@ import { verdictOf } from "./task_events.js";
 import { Measures } from "./task_measures.js";
 
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], PageUp: [-10, 0], PageDown: [10, 0] };
+const SCROLLBAR = 18;
 const order = new Intl.Collator(undefined, { numeric: true });
 
 export class HostsTab {
@@ -85,6 +86,7 @@ export class HostsTab {
     const sizes = this.measures.fit(width, columns.length);
     this.sizer.style.width = `${sizes.first + columns.length * sizes.column}px`;
     this.sizer.style.height = `${sizes.head + this.rows.length * sizes.row}px`;
+    this.grid.style.height = `${sizes.head + this.rows.length * sizes.row + SCROLLBAR}px`;
     this.grid.style.setProperty("--first", `${sizes.first}px`);
     this.grid.classList.toggle("is-dense", sizes.isDense);
     this.span = this.measures.inSight(scrollLeft, scrollTop, width, height, columns.length, this.rows.length);

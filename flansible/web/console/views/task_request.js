@@ -2,6 +2,7 @@
 
 import { copy, faultBox, h, replace } from "../dom.js";
 import { moment, plural } from "../format.js";
+import { visible } from "./task_text.js";
 
 export class RequestTab {
   constructor(run) {
@@ -54,6 +55,6 @@ export class RequestTab {
 
   #part(title, text, button, what, hint = null) {
     const bar = h("div", { class: "row part-head" }, h("h3", {}, title), h("button", { type: "button", onclick: () => copy(text, what) }, button));
-    return h("section", { "aria-label": title }, bar, hint, h("pre", { class: "terminal request-text", tabindex: 0, "aria-label": title }, text));
+    return h("section", { "aria-label": title }, bar, hint, h("pre", { class: "terminal request-text", tabindex: 0, "aria-label": title }, visible(text)));
   }
 }

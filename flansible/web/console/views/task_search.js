@@ -1,7 +1,7 @@
 // Search through all of an output, capitals or not, a piece at a time so that the page stays awake.
 
 const LINES_AT_ONCE = 5000;
-const MOST_HITS = 100_000;
+const MOST_HITS = 500_000;
 
 export class Search {
   constructor(text, onMore) {

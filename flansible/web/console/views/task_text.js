@@ -3,6 +3,8 @@
 
 const NEWLINE = 10;
 const decoder = new TextDecoder();
+// Controls, and what turns the direction of the text around it: a line must not look like another one than it is.
+const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 /** Lines are numbered from 0 here. Offsets are bytes of the whole output, as the API counts them. */
 export class OutputText {
@@ -121,6 +123,15 @@ export class OutputText {
     this.starts[this.lines] = start;
     this.lines += 1;
   }
+}
+
+/** The text as it may be shown: what cannot be seen, or plays tricks, becomes a sign of the same length. */
+export function visible(text) {
+  return text.replace(UNSEEN, (one) => {
+    const code = one.charCodeAt(0);
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
+    return code < 0xa0 ? "\u2421" : "\u21c4";
+  });
 }
 
 function doubled(array) {

@@ -69,7 +69,7 @@ export class TimelineTab {
     const slowest = new Set([...groups].sort((a, b) => b.seconds - a.seconds).slice(0, groups.length > SLOWEST ? SLOWEST : 1));
     this.name.textContent = this.by === "task" ? "Play task" : "Host, slowest first";
     this.said.textContent = groups.length ? `${duration((this.to - this.from) / 1000)} in all` : "Nothing has been timed yet";
-    replace(this.axis, groups.length ? [0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, duration((part * (this.to - this.from)) / 1000) || "0")) : null);
+    replace(this.axis, groups.length ? [0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, part ? duration((part * (this.to - this.from)) / 1000) : "0")) : null);
     const focused = document.activeElement?.dataset?.group;
     replace(this.body, groups.slice(0, this.shown).map((group) => this.#rows(group, slowest.has(group))));
     if (focused !== undefined) this.body.querySelector(`[data-group="${CSS.escape(focused)}"]`)?.focus();
@@ -79,10 +79,11 @@ export class TimelineTab {
 
   #playTasks() {
     const { columns } = this.run.events;
-    return columns.filter((column) => column.results.length || column.start).map((column) => {
-      const from = Math.min(column.start ?? Infinity, column.first ?? Infinity);
+    return columns.map((column, i) => {
+      const from = Math.min(column.start ?? column.first, column.first ?? column.start);
       const to = column.last ?? (this.run.isFinal ? from : Date.now());
-      const about = `${column.play}${column.handler ? " · handler" : ""}`;
+      const play = column.play === columns[i - 1]?.play ? "" : column.play;
+      const about = [play, column.handler ? "handler" : ""].filter(Boolean).join(" · ");
       return { key: `task-${column.index}`, name: column.task || column.module || "play task", about, from, to, seconds: (to - from) / 1000, parts: column.results, partName: (one) => one.host };
     });
   }
@@ -109,7 +110,7 @@ export class TimelineTab {
     const attributes = { type: "button", class: "quiet expand", "aria-expanded": String(isOpen), "data-group": group.key, onclick: toggle };
     const name = h("button", attributes, h("span", { "aria-hidden": "true" }, isOpen ? "▾ " : "▸ "), h("bdi", {}, group.name));
     const tag = isSlow ? h("span", { class: "tag" }, "◆ slowest") : null;
-    const first = h("th", { scope: "row" }, name, tag, h("bdi", { class: "hint about" }, group.about));
+    const first = h("th", { scope: "row" }, name, tag, group.about ? h("bdi", { class: "hint about" }, group.about) : null);
     const row = h("tr", { class: isSlow ? "is-slow" : "" }, first, this.#times(group.from, group.seconds), h("td", { class: "drawn" }, this.#bar(group)));
     return [row, isOpen ? this.#parts(group) : null];
   }
