@@ -7,6 +7,7 @@ import { h, replace } from "../dom.js";
 
 const MOST_PIXELS = 8_000_000;
 const SPARE_ROWS = 12;
+const SCROLLBAR = 16;
 
 /** drawRow(row) gives an element. onMove(isAtEnd): somebody has scrolled. onDraw(first, last): these rows are drawn. */
 export class Rows {
@@ -36,6 +37,7 @@ export class Rows {
   resize(count, isFollowing, isSame = false) {
     const wasDrawn = isSame && !isFollowing && this.last < this.count;
     this.count = count;
+    this.element.style.height = `${Math.min(MOST_PIXELS, count * this.rowHeight) + SCROLLBAR}px`; // as far as the sheet lets it
     this.sizer.style.height = `${Math.min(MOST_PIXELS, count * this.rowHeight)}px`;
     if (wasDrawn && !this.#isSqueezed) return;
     this.moveTo(isFollowing ? Infinity : this.top);
