@@ -17,6 +17,7 @@ export class HostsTab {
   constructor(run) {
     this.run = run;
     this.rows = [];
+    this.drawn = new Map();
     this.active = { row: 0, column: 0 };
     this.text = "";
     this.onlyFailures = false;
@@ -69,7 +70,7 @@ export class HostsTab {
     this.said.textContent = hosts.size || isComplete ? shown : "No results yet";
     this.grid.setAttribute("aria-rowcount", this.rows.length + 1);
     this.grid.setAttribute("aria-colcount", columns.length + 1);
-    this.#draw();
+    this.#anew();
   }
 
   #soon() {
@@ -90,10 +91,30 @@ export class HostsTab {
     this.grid.style.setProperty("--first", `${sizes.first}px`);
     this.grid.classList.toggle("is-dense", sizes.isDense);
     this.span = this.measures.inSight(scrollLeft, scrollTop, width, height, columns.length, this.rows.length);
-    replace(this.sizer, this.#head(), this.rows.slice(this.span.top, this.span.bottom).map((host, i) => this.#row(host, this.span.top + i)));
+    this.#drawRows(`${this.span.left}-${this.span.right} ${sizes.column} ${sizes.head}`);
     const cell = document.getElementById(this.#idOf(this.active));
     if (cell) this.grid.setAttribute("aria-activedescendant", cell.id);
     else this.grid.removeAttribute("aria-activedescendant");
+  }
+
+  // Rows that stay in sight stay as they are, unless there is something else to show in them.
+  #drawRows(columns) {
+    const before = this.isStale || this.drawnColumns !== columns ? new Map() : this.drawn;
+    if (!before.size) this.top = this.#head();
+    this.drawn = new Map();
+    for (let row = this.span.top; row < this.span.bottom; row++) {
+      this.drawn.set(row, before.get(row) ?? this.#row(this.rows[row], row));
+    }
+    this.isStale = false;
+    this.drawnColumns = columns;
+    for (const [row, element] of before) if (!this.drawn.has(row)) element.remove();
+    if (!before.size) replace(this.sizer, this.top);
+    this.sizer.append(...[...this.drawn.values()].filter((element) => !element.isConnected));
+  }
+
+  #anew() {
+    this.isStale = true;
+    this.#draw();
   }
 
   #head() {
@@ -179,7 +200,7 @@ export class HostsTab {
   #activate(row, column) {
     this.active = { row: Math.max(0, row), column: Math.max(0, column) };
     this.measures.reveal(this.grid, this.active);
-    this.#draw();
+    this.#anew();
   }
 
   #openActive() {
@@ -193,7 +214,7 @@ export class HostsTab {
     const results = this.#resultsWith(seq, host);
     setParams({ host: results[0]?.host ?? host, seq });
     const opened = this.panel.open(seq, results);
-    this.#draw();
+    this.#anew();
     await opened;
   }
 
@@ -208,7 +229,7 @@ export class HostsTab {
 
   #closed() {
     setParams({ host: null, seq: null });
-    this.#draw();
+    this.#anew();
     this.grid.focus({ preventScroll: true });
   }
 }

@@ -4,7 +4,8 @@ const ROW = 28;
 const DENSE_COLUMN = 32;
 const WORD_COLUMN = 112; // room for a shape and the longest word
 const MOST_COLUMN = 220;
-const SPARE = 3;
+const SPARE = 4;
+const BLOCK = 8; // columns come and go by so many: a row is not made anew for every one
 
 export class Measures {
   constructor() {
@@ -29,8 +30,8 @@ export class Measures {
   inSight(scrollLeft, scrollTop, width, height, columns, rows) {
     const { column, row } = this.sizes;
     return {
-      left: Math.max(0, Math.floor(scrollLeft / column) - SPARE),
-      right: Math.min(columns, Math.ceil((scrollLeft + width) / column) + SPARE),
+      left: Math.floor(scrollLeft / column / BLOCK) * BLOCK,
+      right: Math.min(columns, Math.ceil((scrollLeft + width) / column / BLOCK) * BLOCK),
       top: Math.max(0, Math.floor(scrollTop / row) - SPARE),
       bottom: Math.min(rows, Math.ceil((scrollTop + height) / row) + SPARE),
     };
