@@ -21,7 +21,11 @@ PATHS: dict[Kind, str] = {"adhoc": "/api/ansiblecommand", "playbook": "/api/ansi
 SECRET_FIELDS = frozenset({"connection_password", "become_password", "vault_password", "private_key", "secret_vars"})
 # Where a name tells what its value is.
 _NAMED_FIELDS = ("extra_vars", "extra_args", "module_args", "environment")
-_SECRET_NAME = r"[\w.-]*(?:pass|passwd|password|passphrase|pwd|secret|token|api_?key|private_?key|credential)[\w.-]*"
+# `pass` as a word of its own, the others wherever they stand.
+_SECRET_WORD = (
+    r"(?:passwd|password|passphrase|secret|token|api_?key|private_?key|credential|(?<![a-z])(?:pass|pwd)(?![a-z]))"
+)
+_SECRET_NAME = rf"[\w.-]*{_SECRET_WORD}[\w.-]*"
 _IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w.-])({_SECRET_NAME}\s*=\s*)('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
 _OPTIONS = ("--extra-vars=", "--args=")

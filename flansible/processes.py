@@ -20,6 +20,12 @@ def own_name() -> str:
     return " ".join([socket.gethostname(), *_kernel(), str(os.getpid()), _began(os.getpid()) or "?"])
 
 
+def shown(name: str) -> str:
+    """A process by its name, for people."""
+    parts = name.split()
+    return f"{parts[0]}, process {parts[3]}" if len(parts) == 5 else name
+
+
 def why_gone(name: str) -> str | None:
     """What became of the process of this name when it is gone for certain; None when it lives, or cannot be seen from
     here: on another machine, in another container, or before the last boot."""

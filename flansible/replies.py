@@ -24,6 +24,12 @@ class TaskStatus(TypedDict):
     user: str
     kind: Kind
     summary: str
+    playbook: str | None  # below playbook_root; several with a space between
+    module: str | None
+    hosts: str | None  # pattern of an ad-hoc command, limit of a playbook
+    inventory: str | None
+    counts: dict[str, int]  # results so far, by verdict
+    host_count: int
     submitted_at: str
     started_at: str | None
     finished_at: str | None
@@ -88,10 +94,12 @@ class TaskResult(TypedDict):
 
 
 class TaskPage(TypedDict):
-    """One page of tasks, newest first; `next_before` continues it as `before`, None on the last page."""
+    """One page of tasks, newest first; `next_before` continues it as `before`, None on the last page; `changes`: from
+    where on a stream of changes goes on."""
 
     tasks: list[TaskStatus]
     next_before: int | None
+    changes: int
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,9 @@ class About(Record):
     """What a task is about, for lists. None: not of its kind, or not said."""
 
     playbook: str | None = Field(default=None, description="Playbooks, as paths below `playbook_root`.")
-    module: str | None = None
+    module: str | None = Field(default=None, description="Module of an ad-hoc command.")
     hosts: str | None = Field(default=None, description="Pattern of an ad-hoc command, limit of a playbook.")
-    inventory: str | None = None
+    inventory: str | None = Field(default=None, description="Inventories, with a comma between.")
 
 
 class AuthorizedRun(Record):
@@ -98,7 +98,7 @@ class AuthorizedRun(Record):
     user: str
     summary: str = Field(description="One line for people, without secrets: user, kind, what, on which hosts.")
     steps: tuple[Step, ...] = Field(min_length=1)
-    about: About = About()
+    about: About = Field(default=About(), description="What lists say of it.")
     request: dict[str, JsonValue] = Field(default={}, description="The body as it was sent, secrets masked.")
     time_limit: int | None = Field(default=None, description="Seconds; beside CELERY_TASK_TIMEOUT, the shorter counts.")
     on_lost: Literal["fail", "requeue"] = "fail"

@@ -171,7 +171,7 @@ class PlaybookList(Record):
 class WorkerStats(Record):
     """One worker."""
 
-    name: str = Field(description="Its name in Celery.")
+    name: str = Field(description="Its host and process.")
     slots: int = Field(description="Runs it carries side by side.")
     running: int = Field(description="Runs it carries now, everybody's.")
 

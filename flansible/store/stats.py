@@ -35,7 +35,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class WorkerLoad:
-    """slots: how many runs it carries side by side; running: how many it does now."""
+    """name: its process, as flansible.processes names it; slots: how many runs it carries side by side; running: how
+    many it does now."""
 
     name: str
     slots: int
@@ -48,7 +49,7 @@ _WORKERS = (
     + """
 local running, found = {}, {}
 for _, id in ipairs(redis.call('ZRANGE', P .. 'tasks:state:running', 0, 9999)) do
-  local worker = redis.call('HGET', task_key(id), 'worker') or ''
+  local worker = redis.call('HGET', task_key(id), 'process') or ''
   running[worker] = (running[worker] or 0) + 1
 end
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', seconds(), '+inf')) do

@@ -162,7 +162,7 @@ _REPLIES = (
     ServiceStats(
         queued=0,
         running=1,
-        workers=[WorkerStats(name="flansible@host", slots=8, running=1)],
+        workers=[WorkerStats(name="host, process 4711", slots=8, running=1)],
         days=[DayStats(day="2026-01-31", succeeded=41, failed=2, canceled=1, timed_out=0, lost=0, error=0)],
         playbooks=[PlaybookStats(playbook="demo/site.yml", runs=12, failed=1, mean_seconds=3.2, longest_seconds=9.1)],
         hosts=[HostStats(host="web1", failed=2)],

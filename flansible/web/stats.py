@@ -8,6 +8,7 @@ from heapq import nlargest
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
+from flansible import processes
 from flansible.models import DayStats, HostStats, PlaybookStats, ServiceStats, WorkerStats
 from flansible.store import Counts
 from flansible.web.auth import PrivateResource, current_user
@@ -39,7 +40,10 @@ class StatsResource(PrivateResource):
         found = ServiceStats(
             queued=queued,
             running=running,
-            workers=[WorkerStats(name=load.name, slots=load.slots, running=load.running) for load in store.workers()],
+            workers=[
+                WorkerStats(name=processes.shown(load.name), slots=load.slots, running=load.running)
+                for load in store.workers()
+            ],
             days=[DayStats(day=_date(day), **states) for day, states in counts.days.items()],
             playbooks=_slowest(counts),
             hosts=[

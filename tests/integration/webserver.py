@@ -101,7 +101,7 @@ class WebServer:
     def _answers(self) -> bool:
         assert self._process.poll() is None, self.log.read_text()
         try:
-            return httpx.get(self.url, timeout=20).status_code == 404
+            return httpx.get(self.url, timeout=20).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -109,11 +109,11 @@ class WebServer:
 class RecordedRun:
     """A task that is running, as its worker stores it."""
 
-    def __init__(self, store: Store, user: str = "admin", summary: str = "a run") -> None:
+    def __init__(self, store: Store, user: str = "admin", summary: str = "a run", **fields: Any) -> None:
         self._store = store
         self.task_id = str(uuid.uuid4())
         step = Step(program="ansible", argv=("--", "localhost"), cwd="/")
-        store.submit(self.task_id, AuthorizedRun(kind="adhoc", user=user, summary=summary, steps=(step,)))
+        store.submit(self.task_id, _run(user, summary, steps=(step,), **fields))
         store.claim(self.task_id, "worker", token=self.task_id)
         self._progress = Progress()
 
@@ -137,6 +137,10 @@ class RecordedRun:
         return f"/api/ansibletaskoutput/{self.task_id}"
 
 
+def _run(user: str, summary: str, **fields: Any) -> AuthorizedRun:
+    return AuthorizedRun(**{"kind": "adhoc", "user": user, "summary": summary, **fields})
+
+
 def result(host: str, verdict: str = "ok", task: str = "ping", **of_module: Any) -> StoredEvent:
     event = {
         "event": "host_result",
@@ -151,7 +155,7 @@ def result(host: str, verdict: str = "ok", task: str = "ping", **of_module: Any)
         "output_start": 0,
         "output_end": 0,
     }
-    return StoredEvent(json.dumps(event), host, failed=verdict in ("failed", "unreachable"))
+    return StoredEvent(json.dumps(event), host, failed=verdict in ("failed", "unreachable"), verdict=verdict)
 
 
 def counts(**by_host: int) -> StoredEvent:

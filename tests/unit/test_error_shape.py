@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response
 
 from flansible import errors
 from flansible.errors import FlansibleError, RequestError
-from flansible.web import problems
+from flansible.web import cookies, problems
 from flansible.web.routes import ROUTES, Route
 
 SUBMISSIONS = [route.path for route in ROUTES if route.body]
@@ -61,9 +61,13 @@ def test_a_wrong_method_is_405_and_says_which_are_right(anybody: FlaskClient, pa
 
 def test_a_wrong_method_is_405_on_every_other_address_too(app: Flask, anybody: FlaskClient) -> None:
     """The documentation's pages and whatever is added: nothing answers in a shape of its own."""
-    for rule in app.url_map.iter_rules():
-        if "DELETE" not in (rule.methods or ()):
+    rules = list(app.url_map.iter_rules())
+    deletable = {rule.rule for rule in rules if "DELETE" in (rule.methods or ())}
+    assert deletable == {"/api/session"}
+    for rule in rules:
+        if rule.rule not in deletable:
             assert_shape(anybody.delete(at(rule.rule)), 405)
+    assert_shape(anybody.put("/api/session"), 405)
 
 
 @pytest.mark.parametrize("route", PRIVATE, ids=lambda route: route.endpoint)
@@ -159,7 +163,10 @@ def test_a_missing_playbook_is_404_with_the_path(client: FlaskClient, root: Path
     assert str(root / "playbooks/missing.yml") in reply.get_json()["message"]
 
 
-@pytest.mark.parametrize("route", [route for route in PRIVATE if 503 in route.errors], ids=lambda route: route.endpoint)
+ASK_THE_STORE = [route for route in PRIVATE if 503 in route.errors and route.path != "/api/session"]
+
+
+@pytest.mark.parametrize("route", ASK_THE_STORE, ids=lambda route: route.endpoint)
 def test_without_the_store_it_is_503_with_retry_after(client: FlaskClient, route: Route) -> None:
     path, method = route.path, route.method
     bodies = {"ansiblecommand": {"module": "ping"}, "ansibleplaybook": {"playbook_dir": ".", "playbook": "site.yml"}}
@@ -167,6 +174,18 @@ def test_without_the_store_it_is_503_with_retry_after(client: FlaskClient, route
     reply = client.get(at(path)) if method == "get" else client.post(at(path), json=body if route.body else None)
     assert_shape(reply, 503)
     assert int(reply.headers["Retry-After"]) > 0
+
+
+def test_without_the_store_a_session_is_503(app: Flask, anybody: FlaskClient) -> None:
+    with app.test_request_context():
+        name = cookies._name(app.extensions["flansible"].settings.secret_key_file)
+    anybody.set_cookie(name, "x")
+    assert_shape(anybody.get("/api/session"), 503)
+    assert_shape(anybody.delete("/api/session"), 503)
+    login = {"user": "admin", "password": "root"}
+    assert_shape(anybody.post("/api/session", json=login), 503)
+    # With a password in each request it is nobody's cookie that is asked about.
+    assert anybody.get("/api/session", auth=("admin", "root")).status_code == 200
 
 
 def classes(root: type[FlansibleError]) -> list[type[FlansibleError]]:

@@ -77,7 +77,7 @@ def test_hsts_is_said_by_a_server_that_speaks_tls_itself() -> None:
 def test_a_page_of_output_may_use_its_own_style_sheet_and_nothing_else(app: Flask) -> None:
     hostile = "</pre></style><style>body{}</style><script>alert(1)</script>\x1b[31mred\x1b[0m"
     with app.test_request_context():
-        reply = output._page(hostile, "00000000-0000-4000-8000-000000000000", 7)
+        reply = output._page(hostile, "00000000-0000-4000-8000-000000000000", 8, 7)
     styles = re.findall(r"<style[^>]*>(.*?)</style>", reply.get_data(as_text=True), re.DOTALL)
     assert len(styles) == 1
     digest = b64encode(hashlib.sha256(styles[0].encode()).digest()).decode()

@@ -1,0 +1,132 @@
+"""The list of tasks as a stream: each change, to those who may see the task, and where it goes on after a break."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from flansible.models import About, State
+from flansible.store import Store
+from tests.conftest import RedisServer, eventually
+from tests.integration.webserver import DEV, RecordedRun, WebServer, result
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture(scope="module")
+def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(server: WebServer, store: Store) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+def listed(client: httpx.Client, **query: Any) -> dict[str, Any]:
+    reply = client.get("/api/ansibletasks", params=query)
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
+
+
+def read(lines: Iterator[str], count: int) -> list[tuple[str, str, dict[str, Any]]]:
+    """Events as (id, event, data)."""
+    found, fields = [], {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name in ("id", "event", "data"):
+            fields[name] = value
+        elif not line and "data" in fields:
+            found.append((fields["id"], fields["event"], json.loads(fields["data"])))
+            fields = {}
+            if len(found) == count:
+                return found
+    raise AssertionError(f"the stream ended after {found}")
+
+
+def test_each_change_of_a_task_is_told_as_it_is_then(client: httpx.Client, store: Store) -> None:
+    begin = listed(client)["changes"]
+    with client.stream("GET", "/api/ansibletasks", params={"after": begin}, headers=STREAM) as reply:
+        lines = reply.iter_lines()
+        run = RecordedRun(store, "dev", "a run", about=About(module="ping", hosts="all"))
+        told = read(lines, 1)
+        while told[-1][2]["state"] != "running":
+            told += read(lines, 1)
+        run.write(b"", result("a", "changed"), result("b", "unreachable"))
+        run.end(State.FAILED)
+        while told[-1][2]["state"] != "failed":
+            told += read(lines, 1)
+    assert {(event, data["task_id"]) for _, event, data in told} == {("task", run.task_id)}
+    last = told[-1][2]
+    assert (last["counts"], last["host_count"]) == ({"changed": 1, "unreachable": 1}, 2)
+    assert (last["module"], last["hosts"], last["playbook"]) == ("ping", "all", None)
+    assert last == listed(client)["tasks"][0]
+
+
+def test_a_stream_goes_on_where_it_was_cut(client: httpx.Client, store: Store) -> None:
+    begin = listed(client)["changes"]
+    runs = [RecordedRun(store) for _ in range(3)]
+    with client.stream("GET", "/api/ansibletasks", params={"after": begin}, headers=STREAM) as reply:
+        told = read(reply.iter_lines(), 1)
+    with client.stream("GET", "/api/ansibletasks", headers={**STREAM, "Last-Event-ID": told[0][0]}) as reply:
+        told += read(reply.iter_lines(), 2)
+    assert {data["task_id"] for _, _, data in told} == {run.task_id for run in runs}
+
+
+def test_nobody_is_told_of_another_users_task(server: WebServer, client: httpx.Client, store: Store) -> None:
+    begin = listed(client)["changes"]
+    RecordedRun(store, "admin", "not for dev")
+    own = RecordedRun(store, "dev")
+    with server.client(DEV) as dev, dev.stream("GET", f"/api/ansibletasks?after={begin}", headers=STREAM) as reply:
+        assert read(reply.iter_lines(), 1)[0][2]["task_id"] == own.task_id
+
+
+@pytest.mark.parametrize("after", [0, 2**40])
+def test_one_who_was_away_for_too_long_is_told_to_load_again(client: httpx.Client, store: Store, after: int) -> None:
+    for _ in range(2):
+        RecordedRun(store)
+    store._redis.xtrim("flansible:listed", maxlen=1, approximate=False)
+    with client.stream("GET", "/api/ansibletasks", params={"after": after}, headers=STREAM) as reply:
+        lines = reply.iter_lines()
+        number, event, data = read(lines, 1)[0]
+        assert (event, data) == ("reset", {}) and int(number) == listed(client)["changes"]
+        new = RecordedRun(store)
+        assert read(lines, 1)[0][2]["task_id"] == new.task_id
+
+
+def test_progress_is_told_at_most_once_a_second(client: httpx.Client, store: Store) -> None:
+    run = RecordedRun(store)
+    before = listed(client)["changes"]
+    for number in range(50):
+        run.write(b"", result(f"h{number}"))
+    assert listed(client)["changes"] - before <= 2
+    assert listed(client)["tasks"][0]["counts"] == {"ok": 50}
+
+
+def test_the_list_can_be_asked_for_a_playbook_and_for_a_host(client: httpx.Client, store: Store) -> None:
+    one = RecordedRun(store, about=About(playbook="demo/site.yml"))
+    RecordedRun(store, about=About(playbook="demo/site.yml2"))
+    other = RecordedRun(store)
+    one.write(b"", result("web1"))
+    other.write(b"", result("web1"), result("web2"))
+    assert [task["task_id"] for task in listed(client, playbook="demo/site.yml")["tasks"]] == [one.task_id]
+    found = [task["task_id"] for task in listed(client, host="web1")["tasks"]]
+    assert found == [other.task_id, one.task_id]
+    assert [task["task_id"] for task in listed(client, host="web2")["tasks"]] == [other.task_id]
+    assert listed(client, host="web")["tasks"] == []
+
+
+def test_counts_of_a_run_that_begins_again_begin_again(client: httpx.Client, store: Store) -> None:
+    run = RecordedRun(store, on_lost="requeue")
+    run.write(b"", result("a"), result("b", "failed"))
+    store._move(run.task_id, State.QUEUED, {"description": "lost"})
+    assert eventually(
+        lambda: listed(client)["tasks"][0]["counts"] == {} and listed(client)["tasks"][0]["host_count"] == 0
+    )

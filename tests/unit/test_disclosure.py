@@ -1,0 +1,115 @@
+"""What is shown again of a request: everything but secrets, whatever field they came in."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from flansible import disclosure
+from flansible.disclosure import MASK
+from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, Step
+
+SECRET = "hunter2-marker"
+
+
+def run(*argv: str, kind: str = "playbook", extra_vars: tuple[object, ...] = ()) -> AuthorizedRun:
+    program = "ansible" if kind == "adhoc" else "ansible-playbook"
+    step = Step(program=program, argv=argv, cwd="/srv/a b", extra_vars=extra_vars)  # type: ignore[arg-type]
+    return AuthorizedRun(kind=kind, user="dev", summary="x", steps=(step,))  # type: ignore[arg-type]
+
+
+def test_fields_made_for_secrets_are_masked_and_named() -> None:
+    request = PlaybookRequest(
+        playbook_dir="demo",
+        playbook="site.yml",
+        become_password=SECRET,
+        private_key=SECRET,
+        vault_password={"prod": SECRET, "dev": SECRET},
+    )
+    body = disclosure.as_sent(request)
+    assert SECRET not in json.dumps(body)
+    assert sorted(disclosure.masked_fields(body)) == [
+        "become_password",
+        "private_key",
+        "vault_password.dev",
+        "vault_password.prod",
+    ]
+    assert body["playbook"] == "site.yml" and "check" not in body  # as it was sent
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"db_password": SECRET},
+        {"deep": {"list": [{"API_KEY": SECRET}]}},
+        [{"a": 1}, {"ansible_become_pass": SECRET}],
+        f"user=x db_password={SECRET} z=1",
+        f"db_password='{SECRET} with spaces'",
+        f'token = "{SECRET} y"',
+        json.dumps({"secret": SECRET}),
+        {"passwords": [SECRET]},
+        {"passwords": {"one": SECRET}},
+    ],
+)
+def test_variables_that_are_called_secret_are_masked(given: object) -> None:
+    request = PlaybookRequest(playbook_dir="demo", playbook="site.yml", extra_vars=given)  # type: ignore[arg-type]
+    body = disclosure.as_sent(request)
+    assert SECRET not in json.dumps(body)
+    assert disclosure.masked_fields(body)
+    parts = tuple(request.variables)
+    argv = tuple(f"--extra-vars={part if isinstance(part, str) else json.dumps(part)}" for part in parts)
+    for found in (run(*argv, "--", "site.yml"), run("--", "site.yml", extra_vars=parts)):
+        assert SECRET not in disclosure.command(found) and SECRET not in str(disclosure.flansible_command(found))
+        assert MASK in disclosure.command(found)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": "x", "password": SECRET},
+        [{"arg_name": "password", "arg_value": SECRET}],
+        f"name=x password={SECRET} state=present",
+    ],
+)
+def test_module_arguments_that_are_called_secret_are_masked(arguments: object) -> None:
+    request = AdhocRequest(module="user", module_args=arguments)  # type: ignore[arg-type]
+    assert SECRET not in json.dumps(disclosure.as_sent(request))
+
+
+@pytest.mark.parametrize(
+    "given", [{"no_password": True}, {"password": None}, {"password": ""}, {"compass": 1, "x": "passage"}, "a=1 b=2"]
+)
+def test_what_tells_nothing_is_left_as_it_is(given: object) -> None:
+    request = PlaybookRequest(playbook_dir="demo", playbook="site.yml", extra_vars=given)  # type: ignore[arg-type]
+    assert disclosure.masked_fields(disclosure.as_sent(request)) == []
+
+
+def test_the_command_is_one_that_a_shell_takes_apart_as_it_was() -> None:
+    argv = ("--inventory=/x y/hosts", "--limit=a'b;rm", "--", "site.yml")
+    words = shlex.split(disclosure.command(run(*argv)))
+    assert words == ["cd", "/srv/a b", "&&", "ansible-playbook", *argv]
+    assert shlex.split(disclosure.flansible_command(run(*argv)) or "") == [
+        "flansible",
+        "playbook",
+        "--chdir",
+        "/srv/a b",
+        *argv,
+    ]
+
+
+def test_curl_sends_the_body_and_asks_for_the_password() -> None:
+    body = disclosure.as_sent(AdhocRequest(module="command", module_args="echo 'it''s'", host_pattern="ü"))
+    text = disclosure.curl("adhoc", body, "de'v", "http://h:3000/prefix/").replace("\\\n", "")
+    words = shlex.split(text)
+    assert words[:3] == ["curl", "--user", "de'v"] and words[-1] == "http://h:3000/prefix/api/ansiblecommand"
+    assert json.loads(words[words.index("--data") + 1]) == body
+
+
+def test_git_has_no_command_of_flansible() -> None:
+    step = Step(program="git", argv=("fetch", "--", "origin"), cwd="/srv")
+    found = AuthorizedRun(kind="git", user="dev", summary="x", steps=(step,))
+    assert disclosure.flansible_command(found) is None
+    assert disclosure.command(found) == "cd /srv && git fetch -- origin"
+    assert disclosure.as_sent(GitRequest(playbook_dir="x")) == {"playbook_dir": "x"}
