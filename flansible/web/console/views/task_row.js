@@ -80,6 +80,7 @@ function results(task) {
   const trouble = TROUBLE.filter((word) => task.counts?.[word]).map((word) =>
     h("span", { class: `verdict-${word}` }, `${task.counts[word]} ${word}`),
   );
-  const words = [plural(task.host_count, "host"), ...trouble].flatMap((word) => [" · ", word]).slice(1);
+  // What went wrong first: where there is no room, the end is cut off.
+  const words = [...trouble, plural(task.host_count, "host")].flatMap((word) => [" · ", word]).slice(1);
   return [countsBar(task.counts), h("span", { class: "sub" }, words)];
 }
