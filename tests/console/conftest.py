@@ -154,7 +154,7 @@ def new_task(service: Service) -> Callable[..., str]:
             request = {"playbook_dir": str(service.root / "playbooks"), "playbook": playbook, "extra_vars": variables}
         else:
             kind = "ansiblecommand"
-            request = {"module": "ping"}
+            request = {"module": "ping", "host_pattern": "all"}
         request |= {"inventory": str(service.root / "inventories/dev")}
         task_id = service.submit(kind, request | (body or {}), user)
         if wait:
