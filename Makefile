@@ -49,10 +49,15 @@ $(VENV)/.installed-test: requirements-test.txt $(VENV)/.installed
 	@$(PIP) install -r requirements-test.txt
 	@touch $@
 
+# In place of npm, which nothing else here needs.
+$(VENV)/axe.min.js: scripts/fetch_axe.py $(VENV)/.installed
+	@echo "==> Fetching axe-core, which looks at the console for faults in accessibility"
+	@$(BIN)/python scripts/fetch_axe.py $@
+
 demo: $(VENV)/.installed
 	@PYTHON="$(abspath $(BIN))/python" bash scripts/demo.sh
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test $(VENV)/axe.min.js
 	@echo "==> Running the tests"
 	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest $(PYTEST_ARGS)
 

@@ -51,6 +51,7 @@ setup(
             "mitogen>=0.3.54,<0.4",
             "hypothesis>=6.100,<7",
             "schemathesis>=4,<5",
+            "playwright>=1.50,<2",  # drives the Chromium of the system; none of its own is downloaded
             "bandit>=1.8,<2",
             "pip-audit>=2.7,<3",
             "ruff>=0.9,<1",

@@ -27,7 +27,8 @@ import redis
 from flansible import redis_server
 from flansible.config import Settings
 
-ACCEPTANCE = Path(__file__).parent / "acceptance"
+# Their HTTP clients belong to the module's service, and keep connections open from test to test.
+KEEP_CONNECTIONS = (Path(__file__).parent / "acceptance", Path(__file__).parent / "console")
 LEAK_PATIENCE_SECONDS = 15.0  # a module may still be being packed, on a machine that has other things to do
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -232,9 +233,9 @@ class _Belongings:
 def _leaves_nothing_behind(request: pytest.FixtureRequest, _home: Path, _subreaper: None) -> Iterator[None]:
     """Fails a test after which there is a child process, a descriptor or an Ansible temp directory more than before.
 
-    One tolerance: an acceptance test's HTTP clients belong to its module's service and keep connections open.
+    One tolerance: connections of tests whose HTTP clients belong to their module's service.
     """
-    keeps_connections = request.node.path.is_relative_to(ACCEPTANCE)
+    keeps_connections = any(request.node.path.is_relative_to(folder) for folder in KEEP_CONNECTIONS)
     before = _belongings(_home, keeps_connections)
     yield
     give_up_at = time.monotonic() + LEAK_PATIENCE_SECONDS

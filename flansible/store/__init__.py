@@ -36,8 +36,9 @@
 | flansible:stats:<day>               | hash   | final move  | ... of everybody's                          | 100 days  |
 | flansible:session:<digest>          | string | web         | who is logged in with a browser's cookie    | idle time |
 
-retention: set when the task becomes final. pruned: entries go when their task does. Beside the keys, each change is
-told on the channel `flansible:changed:<id>`.
+A hidden task (a preview, a look at an inventory) has its record alone, with an expiry of minutes from the start: none
+of the indexes and counts knows it. retention: set when the task becomes final. pruned: entries go when their task does.
+Beside the keys, each change is told on the channel `flansible:changed:<id>`.
 
 Every step that decides something is one Lua script, so two processes can never both win. Redis' errors become
 StoreUnavailable here and nowhere else. Called by web (any thread) and by the worker's threads.

@@ -52,6 +52,11 @@ for i = 9, #ARGV, 4 do
   end
 end
 redis.call('HSET', task, 'output_bytes', stored, 'colours', colours)
+-- What is in no index goes by itself, also when nobody is left to make it final.
+local hidden = redis.call('HGET', task, 'hidden')
+if hidden then
+  for _, key in ipairs(parts_of(id)) do redis.call('EXPIRE', key, hidden) end
+end
 if events > tonumber(known[3]) then
   redis.call('HSET', task, 'events', events, 'events_end', ARGV[7])
   redis.call('HINCRBY', task, 'event_bytes', bytes)

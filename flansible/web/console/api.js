@@ -7,11 +7,12 @@ const RETRY_SECONDS = [1, 2, 5, 10];
 /** Who is logged in: `{user, role, is_admin, sees_all, may_act, csrf_token, flower_url}`, or null. */
 export let session = null;
 
-/** A reply that says what was wrong. status 0: none came at all. */
+/** A reply that says what was wrong. status 0: none came at all. retrySeconds: when to ask again, 0 when it did not say. */
 export class ApiError extends Error {
-  constructor(status, body) {
+  constructor(status, body, retrySeconds = 0) {
     super(body.message);
     this.status = status;
+    this.retrySeconds = retrySeconds;
     this.code = body.code ?? "";
     this.errors = body.errors ?? [];
   }
@@ -157,5 +158,5 @@ async function checked(reply) {
     session = null;
     window.dispatchEvent(new Event("flansible-logged-out"));
   }
-  throw new ApiError(reply.status, body);
+  throw new ApiError(reply.status, body, Number(reply.headers.get("Retry-After")) || 0);
 }

@@ -65,6 +65,11 @@ export function duration(seconds) {
   return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
 }
 
+/** As `duration`, in whole seconds: for what is counted while one looks at it. */
+export function elapsed(seconds) {
+  return seconds < 60 ? `${Math.floor(seconds)} s` : duration(seconds);
+}
+
 /** Seconds a task has run, or ran; null while it waits. */
 export function runSeconds(task, now = Date.now()) {
   if (!task.started_at) return null;

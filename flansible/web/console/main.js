@@ -29,8 +29,9 @@ export function readRoute(hash = location.hash) {
   return { name: first in VIEWS ? first : "tasks", id: null, params };
 }
 
-/** Change the query of this address without leaving the view: what is null or "" goes. */
-export function setParams(changes) {
+/** Change the query of this address without leaving the view: what is null or "" goes. isStep: the browser's back button
+ * leads to what it was. */
+export function setParams(changes, isStep = false) {
   const [path, query = ""] = location.hash.split("?");
   const params = new URLSearchParams(query);
   for (const [name, value] of Object.entries(changes)) {
@@ -38,7 +39,9 @@ export function setParams(changes) {
     else params.set(name, value);
   }
   const text = params.toString();
-  history.replaceState(null, "", (path || "#/tasks") + (text ? `?${text}` : ""));
+  const address = (path || "#/tasks") + (text ? `?${text}` : "");
+  if (isStep) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
 }
 
 async function showView() {

@@ -1,0 +1,123 @@
+// Charts as inline SVG: drawn for the width there is, with axes, a title and a description, and again as a table.
+
+import { h, newId, replace, svg } from "./dom.js";
+
+const LEFT = 44;
+const RIGHT = 8;
+const TOP = 12;
+const BOTTOM = 40;
+const LABEL_PX = 58;
+
+/** A figure that is drawn again whenever its width or its data change: `figure.show(data)`.
+ * draw(width, data): an svg element; table(data): `{heads, rows}`, the same in cells. */
+export function figure(draw, table, signal) {
+  const place = h("div", { class: "chart" });
+  const cells = h("div", { class: "scroll" });
+  const element = h("figure", {}, place, h("details", {}, h("summary", {}, "As a table"), cells));
+  let data = null;
+  let width = 0;
+  const redraw = () => data && width && replace(place, draw(width, data));
+  const watch = new ResizeObserver(([entry]) => {
+    const found = Math.floor(entry.contentRect.width);
+    if (found !== width) {
+      width = found;
+      redraw();
+    }
+  });
+  watch.observe(place);
+  signal.addEventListener("abort", () => watch.disconnect());
+  const show = (given) => {
+    data = given;
+    redraw();
+    replace(cells, tableOf(table(data)));
+  };
+  return { element, show };
+}
+
+function tableOf({ heads, rows }) {
+  const cell = (value, index) => h(index ? "td" : "th", index ? { class: "number" } : { scope: "row" }, String(value));
+  return h(
+    "table",
+    {},
+    h("thead", {}, h("tr", {}, heads.map((head, index) => h("th", { scope: "col", class: index ? "number" : null }, head)))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell)))),
+  );
+}
+
+/** Bars of several parts, one per label. parts: `[{name, fill, values}]`, from the ground up; a part that is 0 everywhere is left out. */
+export function stackedBars(width, { title, description, labels, tips, parts, height = 230, unit }) {
+  const sums = labels.map((_, index) => parts.reduce((sum, part) => sum + part.values[index], 0));
+  const axes = frame(width, height, labels, scale(Math.max(...sums, 1)), unit, String);
+  const thick = Math.max(1, axes.step * 0.76);
+  const columns = labels.map((_, index) => {
+    let below = 0;
+    const pieces = parts.map(({ fill, values }) => {
+      const from = axes.y(below);
+      below += values[index];
+      const tall = from - axes.y(below);
+      return tall > 0 && svg("rect", { class: fill, x: axes.x(index) - thick / 2, y: axes.y(below), width: thick, height: tall });
+    });
+    const whole = svg("rect", { class: "hit", x: axes.x(index) - axes.step / 2, y: TOP, width: axes.step, height: axes.ground - TOP });
+    return svg("g", { class: "column" }, svg("title", {}, tips[index]), whole, pieces);
+  });
+  return drawing(width, height, title, description, hatching(), axes.element, columns);
+}
+
+/** A line through the values; null has no point. */
+export function line(width, { title, description, labels, tips, values, height = 130, unit, tell }) {
+  const known = values.filter((value) => value !== null);
+  const axes = frame(width, height, labels, scale(Math.max(...known, 0.1), 2), unit, tell);
+  const points = values.flatMap((value, index) => (value === null ? [] : [[axes.x(index), axes.y(value), tips[index]]]));
+  const path = points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+  const dots = points.map(([x, y, tip]) => svg("circle", { class: "dot", cx: x, cy: y, r: 3 }, svg("title", {}, tip)));
+  return drawing(width, height, title, description, axes.element, path && svg("path", { class: "line", d: path }), dots);
+}
+
+/** How much of something is in use: a bar beside words that say the same. */
+export function meter(value, most, fill) {
+  const used = svg("rect", { class: fill, x: 0, y: 0, width: most ? Math.min(100, (100 * value) / most) : 0, height: 8 });
+  return h("span", { class: "bar", "aria-hidden": "true" }, svg("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none" }, used));
+}
+
+function drawing(width, height, title, description, ...children) {
+  const [name, about] = [newId("chart"), newId("chart")];
+  return svg(
+    "svg",
+    { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-labelledby": `${name} ${about}` },
+    svg("title", { id: name }, title),
+    svg("desc", { id: about }, description),
+    children,
+  );
+}
+
+/** Lines across a colour: what failed can be told without seeing red. */
+function hatching() {
+  const stripes = svg("path", { class: "stripes", d: "M-1 1l2-2M0 6l6-6M5 7l2-2" });
+  return svg("defs", {}, svg("pattern", { id: "hatched", width: 6, height: 6, patternUnits: "userSpaceOnUse" }, svg("rect", { class: "under", width: 6, height: 6 }), stripes));
+}
+
+/** Axes and their words; x(index), y(value), the step between two labels, the y of the ground. */
+function frame(width, height, labels, { top, step: tick }, unit, tell) {
+  const ground = height - BOTTOM;
+  const step = (width - LEFT - RIGHT) / labels.length;
+  const x = (index) => LEFT + step * (index + 0.5);
+  const y = (value) => ground - ((ground - TOP) * value) / top;
+  const lines = [];
+  for (let value = 0; value <= top * 1.001; value += tick) {
+    lines.push(svg("path", { class: value ? "grid" : "axis", d: `M${LEFT} ${y(value)}H${width - RIGHT}` }));
+    lines.push(svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, tell(value)));
+  }
+  const every = Math.max(1, Math.ceil(LABEL_PX / step));
+  const last = labels.length - 1;
+  const words = labels.map((label, index) => (last - index) % every === 0 && x(index) > LEFT + 12 && svg("text", { x: Math.min(x(index), width - 22), y: ground + 16, "text-anchor": "middle" }, label));
+  const name = svg("text", { class: "unit", x: LEFT, y: height - 4 }, unit);
+  return { element: svg("g", { class: "frame", "aria-hidden": "true" }, lines, words.filter(Boolean), name), x, y, step, ground };
+}
+
+/** A round number not below `most`, and steps of it. */
+function scale(most, wanted = 4) {
+  const power = 10 ** Math.floor(Math.log10(most / wanted));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size * wanted >= most) ?? most;
+  const whole = most > 1 ? Math.max(1, Math.ceil(step)) : step;
+  return { top: whole * Math.ceil(most / whole), step: whole };
+}

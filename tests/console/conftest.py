@@ -1,0 +1,164 @@
+"""The console in a real Chromium, against a whole service with real Ansible.
+
+Playwright drives the Chromium of the system over pipes; its sync API keeps an event loop of its own in this thread for
+as long as it runs, so it runs only while the tests of this folder do. Browser and service are started before a test's
+leak detector looks for the first time, and stay until the last test that uses them: as other shared services, they
+are no test's leak.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.acceptance.conftest import ADMIN, Service, lay_out, start_service
+from tests.conftest import missing, require_program
+from tests.console.watch import Watch
+
+PATIENCE_MS = 20_000  # the machine may have other things to do
+DESKTOP = {"width": 1280, "height": 800}
+SHOTS = Path(__file__).parents[2] / "artefacts/console"
+AUDITOR = ("eve", "eve secret")
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    program = require_program("chromium")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        running = playwright.chromium.launch(executable_path=program, args=options)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def root() -> Iterator[Path]:
+    """A folder as a small team has it, with a short name: sockets lie in it. A module may put more into it."""
+    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    lay_out(path)
+    users = json.loads((path / "rbac.json").read_text())
+    users["rbac"].append({"user": AUDITOR[0], "password": AUDITOR[1], "role": "auditor"})
+    (path / "rbac.json").write_text(json.dumps(users))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def service(root: Path) -> Iterator[Service]:
+    running = start_service(root)
+    yield running
+    assert running.stop() < 10
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """What the pages of this test say; unexpected complaints fail it. `watch.expect("401")` lets one pass."""
+    watching = Watch()
+    yield watching
+    if complaints := watching.complaints():
+        pytest.fail("the browser complained:\n" + "\n".join(complaints), pytrace=False)
+
+
+@pytest.fixture
+def new_page(browser: Browser, watch: Watch) -> Iterator[Callable[..., Page]]:
+    """A page with a fresh profile; options are those of playwright's `new_context`, such as viewport, color_scheme."""
+    contexts = []
+
+    def make(**options: Any) -> Page:
+        context = browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", "reduced_motion": "reduce", **options})
+        context.set_default_timeout(PATIENCE_MS)
+        watch.follow(context)
+        contexts.append(context)
+        return context.new_page()
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Page]) -> Page:
+    return new_page()
+
+
+@pytest.fixture
+def login(service: Service) -> Callable[..., None]:
+    """Logs a page in by the API, and opens it there: `login(page)`, `login(page, DEV, "#/launch")`."""
+
+    def enter(page: Page, user: tuple[str, str] = ADMIN, place: str = "#/tasks", url: str = service.url) -> None:
+        reply = page.request.post(f"{url}/api/session", data={"user": user[0], "password": user[1]})
+        assert reply.ok, reply.text()
+        page.goto(f"{url}/{place}")
+        expect(page.get_by_role("button", name="Log out")).to_be_visible()
+
+    return enter
+
+
+@pytest.fixture
+def shot(page: Page) -> Callable[..., None]:
+    """Keeps a picture in artefacts/console/: `shot("tasks-dark")`, `shot("tasks-360", narrow, full=True)`."""
+
+    def take(name: str, page: Page = page, full: bool = False) -> None:
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SHOTS / f"{name}.png", full_page=full)
+
+    return take
+
+
+@pytest.fixture
+def check_accessibility() -> Callable[[Page], None]:
+    """Fails when axe-core finds something serious or critical in what the page shows now."""
+    file = Path(sys.prefix) / "axe.min.js"
+    if not file.exists():
+        missing("axe-core (`make test` fetches it)")
+    script = file.read_text(encoding="utf-8")
+
+    def check(page: Page) -> None:
+        page.evaluate(script)  # by way of the debugger: the page's policy lets no script in
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        grave = [
+            f"{one['impact']}: {one['id']}: {one['help']}: {node['target']} {node['html'][:200]}"
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
+        assert not grave, "\n".join(grave)
+
+    return check
+
+
+@pytest.fixture
+def new_task(service: Service) -> Callable[..., str]:
+    """Submits by the API and gives the id: `new_task()` is a ping, `new_task(playbook="slow.yml", seconds=5)` a
+    playbook with variables. `body` says the rest of the request; `wait` until it is over."""
+
+    def submit(
+        playbook: str = "",
+        user: tuple[str, str] = ADMIN,
+        body: dict[str, Any] | None = None,
+        wait: bool = False,
+        **variables: Any,
+    ) -> str:
+        if playbook:
+            kind = "ansibleplaybook"
+            request = {"playbook_dir": str(service.root / "playbooks"), "playbook": playbook, "extra_vars": variables}
+        else:
+            kind = "ansiblecommand"
+            request = {"module": "ping", "host_pattern": "all"}
+        request |= {"inventory": str(service.root / "inventories/dev")}
+        task_id = service.submit(kind, request | (body or {}), user)
+        if wait:
+            service.wait(task_id, user)
+        return task_id
+
+    return submit

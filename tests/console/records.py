@@ -1,0 +1,49 @@
+"""A web server over a store that the test fills itself: lists of any length and content, without a run of Ansible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flansible.models import State
+from flansible.store import Store
+from flansible.web.list_stream import LIST
+from tests.conftest import RedisServer
+from tests.integration.webserver import RecordedRun, WebServer, result
+
+
+class Records:
+    """`url` answers for what is in the store; nothing is there at first."""
+
+    def __init__(self, folder: Path, redis: RedisServer) -> None:
+        self._server = WebServer(folder, redis.url)
+        self._redis = redis
+        self.url = self._server.url
+        self.store = Store(redis.url)
+        self.add()  # its connections are ours, not the first test's
+        self.clear()
+
+    def add(self, count: int = 1, user: str = "admin", word: str = "run", failed: int = 0) -> list[str]:
+        """So many tasks that have ended, with a result on one host, oldest first: the first `failed` of them failed."""
+        found = []
+        for number in range(count):
+            run = RecordedRun(self.store, user, f"{user}: {word} {number}")
+            run.write(b"", result(f"host{number}", "failed" if number < failed else "ok"))
+            run.end(State.FAILED if number < failed else State.SUCCEEDED)
+            found.append(run.task_id)
+        return found
+
+    def running(self, user: str = "admin", summary: str = "admin: a run that goes on") -> RecordedRun:
+        return RecordedRun(self.store, user, summary)
+
+    def changes(self) -> int:
+        """The number of the last change that followers of the list hear of."""
+        return self.store.positions([LIST])[LIST].events
+
+    def clear(self) -> None:
+        client = self._redis.client()
+        client.flushall()
+        client.close()
+
+    def stop(self) -> None:
+        self.store.close()
+        self._server.stop()

@@ -1,0 +1,122 @@
+"""Logging in and out, and what becomes of a page whose session has ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.acceptance.conftest import ADMIN, DEV, Service
+from tests.console.conftest import AUDITOR
+from tests.console.watch import Watch
+
+NOT_YET = "401.*api/session"
+
+
+def fill(page: Page, user: tuple[str, str]) -> None:
+    page.get_by_label("User").fill(user[0])
+    page.get_by_label("Password").fill(user[1])
+    page.get_by_role("button", name="Log in").click()
+
+
+def test_one_logs_in_and_comes_to_where_one_wanted_to_go(
+    page: Page, service: Service, watch: Watch, shot: Callable[..., None]
+) -> None:
+    watch.expect(NOT_YET)
+    page.goto(f"{service.url}/#/tasks?state=failed")
+    expect(page.get_by_label("User")).to_be_focused()
+    shot("login")
+    fill(page, DEV)
+    expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
+    assert page.url == f"{service.url}/#/tasks?state=failed"
+    expect(page.get_by_label("State")).to_have_value("failed")
+    expect(page.locator("#who")).to_contain_text("dev")
+    # The browser's own memory of the session, not the page's.
+    page.reload()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    assert [cookie["httpOnly"] for cookie in page.context.cookies()] == [True]
+
+
+def test_a_wrong_password_is_said_and_can_be_mended(
+    page: Page, service: Service, watch: Watch, shot: Callable[..., None]
+) -> None:
+    watch.expect(NOT_YET)
+    page.goto(f"{service.url}/")
+    fill(page, (ADMIN[0], "another"))
+    expect(page.get_by_role("alert")).to_have_text("User or password is wrong.")
+    expect(page.get_by_label("Password")).to_be_focused()
+    shot("login-wrong")
+    page.keyboard.type(ADMIN[1])
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
+
+
+def test_who_has_logged_out_is_out(page: Page, service: Service, watch: Watch, login: Callable[..., None]) -> None:
+    watch.expect(NOT_YET)
+    login(page)
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Password")).to_be_visible()
+    expect(page.get_by_role("button", name="Log out")).to_be_hidden()
+    assert page.context.cookies() == []
+    assert page.request.get(f"{service.url}/api/ansibletasks").status == 401
+
+
+def test_too_many_wrong_passwords_are_told_with_how_long(page: Page, service: Service, watch: Watch) -> None:
+    watch.expect(NOT_YET)
+    watch.expect("429.*api/session")
+    page.goto(f"{service.url}/")
+    alert = page.get_by_role("alert")
+    for _ in range(30):
+        fill(page, ("nobody", "wrong"))
+        expect(page.get_by_role("button", name="Log in")).to_be_enabled()
+        expect(alert).to_be_visible()
+        if "Too many" in alert.inner_text():
+            break
+    expect(alert).to_contain_text("Try again in")
+
+
+def test_a_service_that_is_away_is_said(page: Page, service: Service, watch: Watch) -> None:
+    watch.expect(NOT_YET)
+    watch.expect("ERR_")
+    page.goto(f"{service.url}/")
+    expect(page.get_by_label("User")).to_be_visible()
+    page.context.set_offline(True)
+    fill(page, ADMIN)
+    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
+
+
+def test_no_link_leads_through_the_login_to_elsewhere(page: Page, service: Service, watch: Watch) -> None:
+    watch.expect(NOT_YET)
+    page.goto(f"{service.url}/#/login?next=https%3A%2F%2Fexample.org%2F")
+    fill(page, ADMIN)
+    expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
+    assert page.url == f"{service.url}/#/tasks"
+
+
+def test_who_is_logged_in_needs_no_login(page: Page, service: Service, login: Callable[..., None]) -> None:
+    login(page, ADMIN, "#/login?next=%23%2Foverview")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+def test_a_user_who_is_removed_is_logged_out_and_comes_back_to_the_same_place(
+    page: Page, service: Service, watch: Watch, login: Callable[..., None]
+) -> None:
+    watch.expect("401")
+    login(page, AUDITOR, "#/overview")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    path = service.root / "rbac.json"
+    before = path.read_text()
+    document = json.loads(before)
+    document["rbac"] = [user for user in document["rbac"] if user["user"] != AUDITOR[0]]
+    try:
+        path.write_text(json.dumps(document))
+        # By itself: the overview asks again and again.
+        expect(page.get_by_label("Password")).to_be_visible()
+    finally:
+        path.write_text(before)
+    fill(page, ADMIN)
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()

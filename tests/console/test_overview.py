@@ -1,0 +1,95 @@
+"""The overview: what runs, how the days went, and where it hurts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.acceptance.conftest import ADMIN, DEV, Service
+from tests.console.watch import Watch
+
+
+def card(page: Page, name: str) -> str:
+    return page.locator(".card", has_text=name).locator("strong").inner_text()
+
+
+def test_it_tells_of_now_and_of_the_days_and_keeps_up(
+    page: Page, login: Callable[..., None], new_task: Callable[..., str], shot: Callable[..., None]
+) -> None:
+    new_task("site.yml", wait=True)
+    new_task("fail.yml", wait=True)
+    login(page, ADMIN, "#/overview")
+    expect(page.get_by_text("Everybody's tasks")).to_be_visible()
+    chart = page.get_by_role("img", name=re.compile("Runs per day in the last 30 days"))
+    expect(chart).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("Failure rate per day"))).to_be_visible()
+    assert card(page, "Runs") == "2"
+    assert card(page, "Went wrong") == "50 %"
+    expect(page.locator(".workers li")).to_contain_text("slots")
+    expect(page.get_by_role("row", name=re.compile("site.yml"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("dev1"))).to_contain_text("1")
+    new_task("slow.yml", seconds=8)
+    expect(page.locator(".card", has_text="Running now").locator("strong")).to_have_text("1")
+    shot("overview", full=True)
+    expect(page.locator(".card", has_text="Running now").locator("strong")).to_have_text("0")
+    expect(page.locator(".card", has_text="Runs").locator("strong").last).to_have_text("3")
+
+
+def test_each_chart_is_a_table_too(page: Page, login: Callable[..., None], new_task: Callable[..., str]) -> None:
+    new_task(wait=True)
+    login(page, ADMIN, "#/overview?days=7")
+    expect(page.get_by_label("Last", exact=True)).to_have_value("7")
+    [runs, rate] = page.get_by_text("As a table").all()
+    runs.click()
+    rate.click()
+    expect(page.locator("figure table")).to_have_count(2)
+    rows = page.locator("figure").first.get_by_role("row")
+    expect(rows).to_have_count(8)
+    expect(page.get_by_role("columnheader", name="Succeeded")).to_be_visible()
+    page.get_by_label("Last", exact=True).select_option("90 days")
+    expect(rows).to_have_count(91)
+    expect(page.locator("figure details[open]")).to_have_count(2)
+    page.go_back()
+    expect(page.get_by_label("Last", exact=True)).to_have_value("7")
+
+
+def test_numbers_lead_into_the_list(page: Page, login: Callable[..., None], new_task: Callable[..., str]) -> None:
+    failed = new_task("fail.yml", wait=True)
+    new_task(wait=True)
+    login(page, ADMIN, "#/overview")
+    page.get_by_role("link", name="dev1").click()
+    expect(page.get_by_label("Host", exact=True)).to_have_value("dev1")
+    expect(page.locator(f"[data-task='{failed}']")).to_be_visible()
+    page.go_back()
+    page.get_by_role("link", name="fail.yml").click()
+    expect(page.get_by_label("Playbook")).to_have_value("fail.yml")
+    expect(page.locator(f"[data-task='{failed}']")).to_be_visible()
+    page.go_back()
+    page.locator(".card", has_text="Went wrong").click()
+    expect(page.get_by_label("State")).to_have_value("failed")
+
+
+def test_a_user_sees_what_is_theirs(
+    page: Page, service: Service, login: Callable[..., None], new_task: Callable[..., str]
+) -> None:
+    new_task("fail.yml", wait=True)
+    new_task(user=DEV, wait=True)
+    login(page, DEV, "#/overview")
+    expect(page.get_by_text("Your tasks")).to_be_visible()
+    assert card(page, "Went wrong") == "0 %"
+    expect(page.get_by_text("No playbook has ended in these days.")).to_be_visible()
+    expect(page.get_by_text("No host has failed in these days.")).to_be_visible()
+
+
+def test_an_overview_that_cannot_be_had_says_so_and_comes_back(
+    page: Page, login: Callable[..., None], watch: Watch
+) -> None:
+    watch.expect("503")
+    page.route(re.compile("api/stats"), lambda route: route.fulfill(status=503, json={"message": "Redis is away."}))
+    login(page, ADMIN, "#/overview")
+    expect(page.get_by_role("alert")).to_contain_text("Redis is away.")
+    page.unroute_all()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_role("img", name=re.compile("Runs per day"))).to_be_visible()
