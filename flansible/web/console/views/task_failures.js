@@ -1,0 +1,111 @@
+// What failed, on top of the page: for each host the first play task that did, and why.
+
+import { get } from "../api.js";
+import { h, replace } from "../dom.js";
+import { plural, verdictMark } from "../format.js";
+import { BAD, oneEvent } from "./task_events.js";
+import { lastLines } from "./task_feed.js";
+import { reason } from "./task_reason.js";
+import { visible } from "./task_text.js";
+
+const SHOWN_HOSTS = 50;
+const OPEN_HOSTS = 3;
+const PAGE = 5000;
+const LAST_LINES = 15;
+
+/** The hosts that have failed, in the order they did: name -> their first failing event, without its result. */
+export class Failures {
+  constructor(run) {
+    this.run = run;
+    this.hosts = new Map();
+    this.after = 0;
+    this.list = h("ul", { class: "failures" });
+    this.heading = h("h2", {});
+    this.rest = h("p", { class: "hint" });
+    this.box = h("section", { class: "panel failure-box", "aria-label": "Failures", hidden: true }, this.heading, this.list, this.rest);
+    this.plain = h("section", { class: "panel failure-box", "aria-label": "Why it failed", hidden: true });
+    this.element = h("div", {}, this.box, this.plain);
+  }
+
+  /** Look for those that have failed since; one look at a time. */
+  async look() {
+    if (this.isLooking) return (this.isStale = true);
+    this.isLooking = true;
+    do {
+      this.isStale = false;
+      await this.#read();
+      await this.#show();
+    } while (this.isStale && !this.run.signal.aborted);
+    this.isLooking = false;
+    return true;
+  }
+
+  async #read() {
+    const { id, signal, events, task } = this.run;
+    // What an attempt that was lost has done is no failure of this one.
+    if (task.attempt > 1) await (this.run.isFinal ? events.load() : null);
+    if (events.attemptStart > this.after) this.#begin(events.attemptStart);
+    for (;;) {
+      const params = { verdict: [...BAD].join(","), results: false, after: this.after, limit: PAGE };
+      const page = await get(`api/ansibletaskevents/${id}`, params, signal);
+      for (const event of page.events) {
+        if (BAD.has(event.verdict) && !this.hosts.has(event.host)) this.hosts.set(event.host, event);
+      }
+      const isAll = page.final || page.next_after === this.after;
+      this.after = page.next_after;
+      if (isAll) return;
+    }
+  }
+
+  #begin(after) {
+    this.after = after;
+    this.hosts.clear();
+    replace(this.list);
+  }
+
+  async #show() {
+    const { size } = this.hosts;
+    this.box.hidden = size === 0;
+    this.heading.textContent = `Failed on ${plural(size, "host")}`;
+    const first = [...this.hosts.values()].slice(this.list.childElementCount, SHOWN_HOSTS);
+    const whole = await Promise.all(first.map((event) => this.#whole(event)));
+    this.list.append(...whole.map((event) => this.#item(event)));
+    replace(this.rest, size > SHOWN_HOSTS ? this.#andMore(size) : null);
+    this.rest.hidden = size <= SHOWN_HOSTS;
+    if (!size && this.run.isFinal) await this.#showWithoutHosts();
+  }
+
+  async #whole(event) {
+    return (await oneEvent(this.run.id, event.seq, this.run.signal)) ?? event;
+  }
+
+  #item(event) {
+    const { text, more, code } = reason(event.result);
+    const to = (params) => `#/tasks/${this.run.id}?${new URLSearchParams(params)}`;
+    const cell = to({ tab: "hosts", host: event.host, seq: event.seq });
+    const lines = to({ tab: "output", at: `${event.output_start}-${event.output_end}` });
+    const what = h("span", { class: "failure-task" }, h("bdi", {}, event.task || "play task"), event.module ? h("code", {}, ` ${event.module}`) : null);
+    const links = [h("a", { href: cell, "data-stay": true }, "Result")];
+    if (event.output_end > event.output_start) links.push(h("a", { href: lines, "data-stay": true }, "Output"));
+    const head = [verdictMark(event.verdict, h("bdi", {}, event.host)), what, code === null ? null : h("span", { class: "hint" }, `rc ${code}`), h("span", { class: "row failure-links" }, links)];
+    const isOpen = this.list.childElementCount < OPEN_HOSTS;
+    const printed = more ? h("details", { open: isOpen }, h("summary", {}, "What it printed"), h("pre", {}, more)) : null;
+    return h("li", { class: "failure" }, h("div", { class: "row failure-head" }, head), h("p", { class: "failure-text" }, text), printed);
+  }
+
+  #andMore(size) {
+    const all = `#/tasks/${this.run.id}?tab=hosts&only=failures`;
+    return [`… and ${(size - SHOWN_HOSTS).toLocaleString()} more: `, h("a", { href: all, "data-stay": true }, "all of them in Hosts")];
+  }
+
+  // It never came as far as a host: a syntax error, a lost worker, no time.
+  async #showWithoutHosts() {
+    const { task, id, signal } = this.run;
+    if (task.state === "succeeded" || task.state === "canceled") return;
+    const lines = await lastLines(id, LAST_LINES, signal);
+    const words = h("p", { class: "failure-text" }, task.description);
+    const printed = lines.length ? [h("p", { class: "hint" }, "The last lines of its output:"), h("pre", { class: "terminal last-lines" }, visible(lines.join("\n")))] : null;
+    this.plain.hidden = false;
+    replace(this.plain, h("h2", {}, "It failed before any host did"), words, printed);
+  }
+}

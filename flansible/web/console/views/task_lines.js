@@ -1,0 +1,66 @@
+// Which row of the screen shows which part of which line: with lines wrapped, one line is several rows.
+
+/** A row of a line that is not wrapped holds so much; what is longer is only shown wrapped. */
+export const MOST_UNITS = 4000;
+
+export class Lines {
+  constructor(text) {
+    this.text = text;
+    this.columns = 0;
+    this.ends = new Uint32Array(1 << 10);
+    this.counted = 0;
+  }
+
+  get rows() {
+    if (!this.columns) return this.text.lines;
+    return this.counted ? this.ends[this.counted - 1] : 0;
+  }
+
+  /** columns: characters in a row; 0: lines are not wrapped. */
+  wrap(columns) {
+    this.columns = columns;
+    this.counted = 0;
+    this.grow();
+  }
+
+  /** The text has grown: the line that was the last may be longer too. */
+  grow() {
+    if (!this.columns) return;
+    if (this.ends.length < this.text.lines) {
+      const grown = new Uint32Array(this.text.lines * 2);
+      grown.set(this.ends);
+      this.ends = grown;
+    }
+    for (let line = Math.max(0, this.counted - 1); line < this.text.lines; line++) {
+      const rows = Math.max(1, Math.ceil(this.text.length(line) / this.#width(line)));
+      this.ends[line] = (line ? this.ends[line - 1] : 0) + rows;
+    }
+    this.counted = this.text.lines;
+  }
+
+  /** `{line, from, to}`: units of the line that stand in this row. */
+  at(row) {
+    if (!this.columns) return { line: row, from: 0, to: MOST_UNITS };
+    let low = 0;
+    let high = this.counted - 1;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.ends[middle] > row) high = middle;
+      else low = middle + 1;
+    }
+    const width = this.#width(low);
+    const from = (row - (low ? this.ends[low - 1] : 0)) * width;
+    return { line: low, from, to: from + width };
+  }
+
+  /** The row that shows this unit of the line. */
+  rowOf(line, unit = 0) {
+    if (!this.columns) return line;
+    return (line ? this.ends[line - 1] : 0) + Math.floor(unit / this.#width(line));
+  }
+
+  // Characters may be twice as wide where there are others than ASCII: none may be cut off.
+  #width(line) {
+    return this.text.isNarrow(line) ? this.columns : Math.max(1, this.columns >> 1);
+  }
+}

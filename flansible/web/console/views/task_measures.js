@@ -1,0 +1,49 @@
+// How wide and high the parts of the matrix are, and which of them are in sight.
+
+const ROW = 28;
+const DENSE_COLUMN = 32;
+const WORD_COLUMN = 112; // room for a shape and the longest word
+const MOST_COLUMN = 220;
+const SPARE = 4;
+const BLOCK = 8; // columns come and go by so many: a row is not made anew for every one
+
+export class Measures {
+  constructor() {
+    this.sizes = null;
+  }
+
+  /** Columns with words where there is room for all of them; otherwise narrow ones, whose names stand upright. */
+  fit(width, columns) {
+    const first = width < 600 ? 110 : 200;
+    const room = (width - first) / Math.max(1, columns);
+    const isDense = room < WORD_COLUMN;
+    const column = isDense ? Math.max(DENSE_COLUMN, Math.floor(Math.min(room, WORD_COLUMN))) : Math.floor(Math.min(room, MOST_COLUMN));
+    this.sizes = { first, column, row: ROW, head: isDense ? 170 : 62, isDense };
+    return this.sizes;
+  }
+
+  x(column) {
+    return this.sizes.first + column * this.sizes.column;
+  }
+
+  /** `{left, right, top, bottom}`: columns and rows to draw, the last ones excluded. */
+  inSight(scrollLeft, scrollTop, width, height, columns, rows) {
+    const { column, row } = this.sizes;
+    return {
+      left: Math.floor(scrollLeft / column / BLOCK) * BLOCK,
+      right: Math.min(columns, Math.ceil((scrollLeft + width) / column / BLOCK) * BLOCK),
+      top: Math.max(0, Math.floor(scrollTop / row) - SPARE),
+      bottom: Math.min(rows, Math.ceil((scrollTop + height) / row) + SPARE),
+    };
+  }
+
+  /** Scroll so that this cell is not under the head, nor out of sight. */
+  reveal(element, { row, column }) {
+    const { first, head, column: width, row: height } = this.sizes;
+    const y = row * height;
+    const x = column * width;
+    const top = Math.min(Math.max(element.scrollTop, y + height - (element.clientHeight - head)), y);
+    const left = Math.min(Math.max(element.scrollLeft, x + width - (element.clientWidth - first)), x);
+    element.scrollTo(left, top);
+  }
+}

@@ -1,0 +1,141 @@
+// The text of an output, held as bytes, with where its lines begin: a hundred thousand lines are an index and a buffer,
+// and a line becomes a string only when it is drawn or searched.
+
+const NEWLINE = 10;
+const decoder = new TextDecoder();
+// Controls, and what turns the direction of the text around it: a line must not look like another one than it is.
+const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/** Lines are numbered from 0 here. Offsets are bytes of the whole output, as the API counts them. */
+export class OutputText {
+  constructor(base = 0) {
+    this.base = base;
+    this.size = 0;
+    this.bytes = new Uint8Array(1 << 16);
+    this.starts = new Uint32Array(1 << 10);
+    this.lengths = new Uint32Array(1 << 10);
+    this.lines = 0;
+    this.longest = 0;
+  }
+
+  get end() {
+    return this.base + this.size;
+  }
+
+  append(more) {
+    if (this.size + more.length > this.bytes.length) {
+      const grown = new Uint8Array(Math.max(this.bytes.length * 2, this.size + more.length));
+      grown.set(this.bytes.subarray(0, this.size));
+      this.bytes = grown;
+    }
+    this.bytes.set(more, this.size);
+    this.#index(more);
+    this.size += more.length;
+  }
+
+  /** What stands before all there is so far. */
+  prepend(more) {
+    const whole = new Uint8Array(more.length + this.size);
+    whole.set(more);
+    whole.set(this.bytes.subarray(0, this.size), more.length);
+    Object.assign(this, new OutputText(this.base - more.length));
+    this.append(whole);
+  }
+
+  start(line) {
+    return this.base + this.starts[line];
+  }
+
+  /** The byte after the line and its newline. */
+  stop(line) {
+    return line + 1 < this.lines ? this.base + this.starts[line + 1] : this.end;
+  }
+
+  /** In UTF-16 units, as strings count. */
+  length(line) {
+    return this.lengths[line];
+  }
+
+  /** One byte for each unit: every character is as wide as any other. */
+  isNarrow(line) {
+    const bytes = this.stop(line) - this.start(line);
+    return bytes - this.lengths[line] <= 1;
+  }
+
+  /** Whether its newline has come: the last line may still grow. */
+  isWhole(line) {
+    return line + 1 < this.lines || this.bytes[this.size - 1] === NEWLINE;
+  }
+
+  line(line) {
+    return this.text(line, line + 1).replace(/\n$/, "");
+  }
+
+  /** The lines from one up to another, as they stand. */
+  text(from, to) {
+    if (from >= to) return "";
+    return decoder.decode(this.bytes.subarray(this.starts[from], this.stop(to - 1) - this.base));
+  }
+
+  /** The line a byte is in. */
+  lineAt(offset) {
+    let low = 0;
+    let high = this.lines;
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (this.start(middle) <= offset) low = middle;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /** The first line that begins at this byte or later; `lines` when none does. */
+  lineFrom(offset) {
+    if (!this.lines || offset <= this.base) return 0;
+    return this.lineAt(offset - 1) + 1;
+  }
+
+  #index(more) {
+    const from = this.size;
+    let isNew = !this.lines || this.bytes[from - 1] === NEWLINE;
+    let length = isNew ? 0 : this.lengths[this.lines - 1];
+    for (let i = 0; i < more.length; i++) {
+      if (isNew) {
+        this.#addLine(from + i);
+        length = 0;
+        isNew = false;
+      }
+      const byte = more[i];
+      if (byte === NEWLINE) isNew = true;
+      else if ((byte & 0xc0) !== 0x80) length += byte >= 0xf0 ? 2 : 1;
+      if (isNew || i === more.length - 1) {
+        this.lengths[this.lines - 1] = length;
+        if (length > this.longest) this.longest = length;
+      }
+    }
+  }
+
+  #addLine(start) {
+    if (this.lines === this.starts.length) {
+      this.starts = doubled(this.starts);
+      this.lengths = doubled(this.lengths);
+    }
+    this.starts[this.lines] = start;
+    this.lines += 1;
+  }
+}
+
+/** The text as it may be shown: what cannot be seen, or plays tricks, becomes a sign of the same length. */
+export function visible(text) {
+  return text.replace(UNSEEN, (one) => {
+    const code = one.charCodeAt(0);
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
+    return code < 0xa0 ? "\u2421" : "\u21c4";
+  });
+}
+
+function doubled(array) {
+  const grown = new Uint32Array(array.length * 2);
+  grown.set(array);
+  return grown;
+}
