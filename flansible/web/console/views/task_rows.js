@@ -16,7 +16,7 @@ export class Rows {
     this.layer = h("div", { class: "rows-layer" });
     this.sizer = h("div", { class: "rows-sizer" }, this.layer);
     const listeners = { onscroll: () => this.#scrolled(), onkeydown: (event) => this.#key(event) };
-    this.element = h("div", { class: "rows", role: "region", tabindex: 0, "aria-label": label, ...listeners }, this.sizer);
+    this.element = h("div", { class: "rows scroll", role: "region", tabindex: 0, "aria-label": label, ...listeners }, this.sizer);
     this.element.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     new ResizeObserver(() => this.refresh()).observe(this.element);
   }
