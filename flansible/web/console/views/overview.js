@@ -51,7 +51,8 @@ class Overview {
       this.refresh();
     };
     const options = PERIODS.map((days) => h("option", { value: days, selected: days === this.days }, `${days} days`));
-    return h("div", { class: "row period" }, h("label", { for: id }, "Last"), h("select", { id, onchange: change }, options));
+    const select = h("select", { id, onchange: change }, options);
+    return h("div", { class: "row period" }, h("label", { for: id }, "Last"), select);
   }
 
   async goOn() {
@@ -114,11 +115,12 @@ function cards({ queued, running, workers, days }) {
   const ended = days.reduce((sum, day) => sum + judged(day), 0);
   const bad = days.reduce((sum, day) => sum + wrong(day), 0);
   const all = days.reduce((sum, day) => sum + total(day), 0);
+  const ofAll = `${tell(bad)} of ${tell(ended)} not canceled`;
   return [
     card("Running now", running, slots ? `of ${plural(slots, "slot")}` : "no worker is there", "#/tasks?state=running"),
     card("Queued now", queued, queued ? "waiting for their turn" : "nothing waits", "#/tasks?state=queued"),
     card("Runs", all, `ended in ${plural(days.length, "day")}`, "#/tasks"),
-    card("Went wrong", ended ? percent(bad / ended) : "–", `${tell(bad)} of ${tell(ended)} not canceled`, "#/tasks?state=failed"),
+    card("Went wrong", ended ? percent(bad / ended) : "–", ofAll, "#/tasks?state=failed"),
   ];
 }
 
