@@ -96,6 +96,22 @@ def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings,
     return _authorized("playbook", user, bounded, summary, (*pull, step), settings, about, request)
 
 
+def authorize_inventory(user: User, inventory: str, settings: Settings, isolation: Isolation) -> AuthorizedRun:
+    """What may be listed is what an ad-hoc command on all of its hosts might reach. Raises Forbidden, NotFound."""
+    request = AdhocRequest.model_validate({"host_pattern": "all", "module": "ping", "inventory": inventory})
+    _check_request(user, request, settings)
+    cwd = _adhoc_directory(user, None, settings)
+    bounded, paths = _bounded(user, request, cwd, settings)
+    if not user.is_admin:
+        reach.check_adhoc(user, bounded, (), isolation)
+    path = resolve(inventory, cwd)
+    if "," not in inventory and not os.path.exists(path):
+        raise _missing("inventory", path)
+    step = _ansible_step("ansible", user, bounded, command.adhoc(bounded, paths), cwd)
+    summary = f"{user.name}: listing of the inventory {inventory}"
+    return _authorized("adhoc", user, bounded, summary, (step,), settings, About(), request)
+
+
 def authorize_git(user: User, request: GitRequest, settings: Settings) -> AuthorizedRun:
     """Raises InvalidRequest for names git could take for options or URLs, Forbidden, NotFound."""
     check_may_act(user)

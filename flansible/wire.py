@@ -8,12 +8,14 @@ Standard library only (import law).
 | frame   | from       | fields |
 |---------|------------|--------|
 | run     | supervisor | program, argv, cwd, extra_vars, data_only, environment, secrets, grace_seconds, colour_mark, |
-|         |            | strategy: Mitogen's, or null; ssh_masters: where the fast ssh profile has masters, or null |
+|         |            | strategy: Mitogen's, or null; ssh_masters: where the fast ssh profile has masters, or null; |
+|         |            | listing: `plan` or `inventory` when it is to tell what it would touch and execute nothing |
 | stop    | supervisor | grace_seconds: between TERM and KILL |
 | started | keeper     | pid |
 | exited  | keeper     | returncode (int, null when signalled), signal (int or null), stopped_count, and stopped: |
 |         |            | of the processes that were ended before their time the first 200, each {pid, name} |
 | event   | run        | event (str), time (unix seconds), offset (int: output bytes before it), and what it carries |
+| plan    | run        | plan: what a listing run has found; too_large: there is more of it than is told; time, offset |
 | end     | run        | returncode (int), broken (str or null), stats, custom_stats, time, offset |
 """
 

@@ -53,6 +53,7 @@ class Secrets(Record):
     become_password: str | None = Field(default=None, repr=False)
     vault_passwords: dict[str, str] = Field(default_factory=dict, repr=False)
     private_key: str | None = Field(default=None, repr=False)
+    variables: dict[str, str] = Field(default_factory=dict, repr=False)
 
 
 class Step(Record):
@@ -68,6 +69,9 @@ class Step(Record):
     data_only: bool = False
     environment: dict[str, str] = {}
     strategy: str | None = None
+    listing: Literal["plan", "inventory"] | None = Field(
+        default=None, description="Execute nothing: tell the hosts and play tasks, or the hosts and groups."
+    )
 
 
 class Confinement(Record):
@@ -106,4 +110,5 @@ class AuthorizedRun(Record):
     max_running: int = Field(default=0, description="Runs this user may have side by side; 0: no limit.")
     max_queued: int = Field(default=0, description="Tasks this user may have waiting; 0: no limit.")
     confinement: Confinement | None = Field(default=None, description="Null for admin alone.")
+    hidden: bool = Field(default=False, description="A look, no task of the user's: in no list, kept some minutes.")
     secrets: Secrets | None = Field(default=None, exclude=True, repr=False)

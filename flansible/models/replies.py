@@ -155,11 +155,44 @@ class TaskResult(Record):
     next_after: str | None = Field(None, description="Pass as `after` for the next page; null on the last.")
 
 
+class ListedPlay(Record):
+    """One play of a playbook, as its file has it."""
+
+    play: str = Field(description="Its name; of one without, its hosts; of an import, the playbook that is imported.")
+    hosts: str = Field(description="The pattern of its hosts; empty for an import.")
+
+
+class ListedVariable(Record):
+    """A variable that a playbook asks for, or that its plays or roles set."""
+
+    name: str = Field(description="Its name.")
+    source: Literal["vars_prompt", "argument_specs", "vars"] = Field(
+        description="`vars_prompt` of a play, `argument_specs` of a role, or simple `vars` of a play."
+    )
+    play: str | None = Field(default=None, description="The play that has it.")
+    role: str | None = Field(default=None, description="The role that has it (`argument_specs`).")
+    type: Literal["str", "int", "bool", "list", "dict", "path", "raw", "float"] = Field(
+        description="Type of its value."
+    )
+    required: bool = Field(description="Whether the run wants a value for it.")
+    default: Any = Field(
+        default=None, description="What it is without one; null when there is none, or it is not plain."
+    )
+    choices: list[Any] | None = Field(default=None, description="The values it may have.")
+    description: str = Field(default="", description="What it is for: the prompt, or the role's own words.")
+    private: bool = Field(default=False, description="Whether it is a secret: send it in `secret_vars`.")
+
+
 class ListedPlaybook(Record):
     """One playbook under `playbook_root`."""
 
     playbook: str = Field(description="File name, as `ansibleplaybook` takes it.")
     playbook_dir: str = Field(description="Absolute directory, as `ansibleplaybook` takes it.")
+    description: str = Field(default="", description="The comment that its file begins with.")
+    plays: list[ListedPlay] = Field(default=[], description="Its plays, in order.")
+    variables: list[ListedVariable] | None = Field(
+        default=None, description="Only when it was asked for by name: what it can be given."
+    )
 
 
 class PlaybookList(Record):
@@ -247,3 +280,62 @@ class ErrorBody(Record):
     message: str = Field(description="What is wrong and what to do.")
     code: str = Field(description="Stable word for programs.")
     errors: list[ErrorItem] = Field(description="Faulty fields, when there are any.")
+
+
+class PlannedTask(Record):
+    """One play task that a run would begin with."""
+
+    name: str = Field(description="Its name, or its action when it has none.")
+    tags: list[str] = Field(description="Its tags and its play's.")
+
+
+class PlannedPlay(Record):
+    """One play of a plan."""
+
+    play: str = Field(description="Name of the play.")
+    pattern: str = Field(description="The pattern of its hosts.")
+    hosts: list[str] = Field(description="The hosts that this selects, within `limit` and the user's rights.")
+    play_tasks: list[PlannedTask] = Field(description="Its play tasks, within `tags` and `skip_tags`, in order.")
+
+
+class PreviewReply(Record):
+    """Reply of `preview`."""
+
+    allowed: bool = Field(description="Whether the request would be taken.")
+    refusal: ErrorBody | None = Field(default=None, description="What it would be refused with.")
+    command: str | None = Field(default=None, description="What one would type into a shell; secrets are never in it.")
+    rights: list[str] = Field(description="What rbac.json gives the user, in sentences.")
+    plays: list[PlannedPlay] | None = Field(
+        default=None, description="What it would touch; null when there is no plan."
+    )
+    hosts: list[str] | None = Field(default=None, description="All hosts of all plays, by name.")
+    messages: list[str] = Field(default=[], description="What Ansible said besides, and where the run will differ.")
+    detail: str | None = Field(default=None, description="Why there is no plan.")
+
+
+class InventoryHosts(Record):
+    """Who is in an inventory."""
+
+    groups: dict[str, list[str]] = Field(description="Group to its hosts, those of its children among them.")
+    hosts: list[str] = Field(description="All hosts.")
+
+
+class ListedInventory(Record):
+    """One inventory. With its hosts only when it was asked for by name."""
+
+    inventory: str = Field(description="Absolute path, as requests take it; or a list of hosts.")
+    name: str = Field(description="A short name to show.")
+    is_default: bool = Field(description="Whether it is what a request without `inventory` gets.")
+    exists: bool = Field(description="Whether there is such a file or folder.")
+    groups: dict[str, list[str]] | None = Field(
+        default=None, description="Group to its hosts, those of its children among them."
+    )
+    hosts: list[str] | None = Field(default=None, description="All hosts.")
+    messages: list[str] | None = Field(default=None, description="What Ansible said while it read it.")
+    detail: str | None = Field(default=None, description="Why there are no hosts.")
+
+
+class InventoryList(Record):
+    """Reply of `listinventories`."""
+
+    inventories: list[ListedInventory] = Field(description="Sorted by path.")

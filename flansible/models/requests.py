@@ -62,6 +62,7 @@ Inventories = Inventory | Annotated[list[Inventory], Field(min_length=1, max_len
 FreeText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 Secret = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, json_schema_extra={"format": "password"})]
 ExtraVars = dict[str, JsonValue] | str | Annotated[list[VariablesPart], Field(max_length=MAX_LIST_ITEMS)]
+VariableName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 EnvironmentName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -133,6 +134,13 @@ class RunOptions(TaskOptions):
         "or a list of these, the later ones winning.",
     )
     extra_args: ExtraVars | None = Field(None, description="Another name of `extra_vars`; give one of the two.")
+    secret_vars: dict[VariableName, Secret] | None = Field(
+        None,
+        max_length=MAX_LIST_ITEMS,
+        repr=False,
+        description="Variables that are secrets, by name; sealed, hidden in the output, never templates. They win over "
+        "`extra_vars`.",
+    )
     forks: int | None = Field(None, ge=1, le=10000, description="Hosts worked on side by side.")
     verbose_level: int = Field(0, ge=0, le=6, description="Verbosity, 0 to 6; 3 is `-vvv`.")
     become: bool = Field(False, description="Run operations with become.")
@@ -227,6 +235,7 @@ class RunOptions(TaskOptions):
             become_password=self.become_password,
             vault_passwords={DEFAULT_VAULT_ID: vault} if isinstance(vault, str) else vault or {},
             private_key=self.private_key,
+            variables=self.secret_vars or {},
         )
         return None if given == Secrets() else given
 
@@ -322,3 +331,14 @@ class GitRequest(TaskOptions):
     remote_name: Text = Field("origin", description="Name of the remote (not a URL).")
     branch_name: Text | None = Field(None, description="Branch to fetch; default: the branch that is checked out.")
     reset: bool = Field(False, description="Discard local changes and commits and take the remote's state.")
+
+
+class PreviewRequest(Request):
+    """`POST /api/preview`: a request, and what kind it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"kind": "playbook", "request": {"playbook_dir": "demo", "playbook": "site.yml"}}}
+    )
+
+    kind: Literal["adhoc", "playbook"] = Field(description="Where it would be posted: `adhoc` is `ansiblecommand`.")
+    request: dict[str, JsonValue] = Field(description="The body that would be posted there.")

@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
@@ -34,6 +34,7 @@ _DATA_FIELDS = frozenset(
         "connection_password",
         "become_password",
         "vault_password",
+        "secret_vars",
     }
 )
 # Ansible decodes these in key=value strings before it looks for the =.
@@ -76,10 +77,17 @@ def _check_variables(request: RunOptions) -> None:
         if isinstance(part, str) and part.lstrip().startswith(("@", "/", ".")):
             raise forbidden(field, "variables_file_forbidden", "variables read from a file (@) are for admin only")
         left -= len(part) if isinstance(part, str) else 0
-        for name in part if isinstance(part, dict) else set(names_in(part) if left >= 0 else _words(part)):
-            if is_reserved(name):
-                message = f"{name} is one of the variables that decide where and how Ansible connects; for admin only"
-                raise forbidden(f"{field}.{name}", "connection_variable_forbidden", message)
+        _check_variable_names(
+            field, part if isinstance(part, dict) else set(names_in(part) if left >= 0 else _words(part))
+        )
+    _check_variable_names("secret_vars", request.secret_vars or ())
+
+
+def _check_variable_names(field: str, names: Iterable[str]) -> None:
+    for name in names:
+        if is_reserved(name):
+            message = f"{name} is one of the variables that decide where and how Ansible connects; for admin only"
+            raise forbidden(f"{field}.{name}", "connection_variable_forbidden", message)
 
 
 def is_reserved(name: str) -> bool:

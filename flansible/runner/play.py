@@ -27,7 +27,7 @@ from ansible.errors import AnsibleOptionsError
 from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
-from flansible.runner import compat, preload, processes, rules, ssh_profile, strategy
+from flansible.runner import compat, listing, preload, processes, rules, ssh_profile, strategy
 from flansible.runner.answers import answer_prompts
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.colours import mark_colours
@@ -106,7 +106,7 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     _forget_parent()
     sys.stderr.buffer.write(preload.said_while_loading)
     sys.stderr.flush()  # it comes first, before what goes to standard output
-    returncode = _call(request)
+    returncode = _call(request, pipe)
     killed.finish()
     _finish_as_an_interpreter()
     silent = returncode == 0 and events.starts > 0 and events.results == 0
@@ -127,15 +127,19 @@ def _give_up(pipe: EventPipe, events: EventCallback) -> None:
     os._exit(EXIT_UNEXPECTED)
 
 
-def _call(request: wire.Frame) -> int:
+def _call(request: wire.Frame, pipe: EventPipe) -> int:
     program = request["program"]
     argv = request["argv"]
     if request["secrets"]:
         answer_prompts(request["secrets"])
     rules.apply(request.get("rules"), program)
     command: type[CLI] = AdHocCLI if program == "ansible" else PlaybookCLI
+    if request.get("listing"):
+        command = listing.instead_of(command, request["listing"], pipe)
     if request["data_only"]:
         command = _data_only(command, request["extra_vars"])
+    if request["secrets"] and request["secrets"].get("variables"):
+        command = _with_variables(command, request["secrets"]["variables"])
     # What Ansible calls its own location: beside the interpreter, where pip put it.
     beside = os.path.join(os.path.dirname(sys.executable), program)
     sys.argv = [beside if os.path.exists(beside) else shutil.which(program) or program]
@@ -186,6 +190,20 @@ def _data_only(command: type[CLI], extra_vars: list[dict[str, Any] | str]) -> ty
 
     DataOnly.__name__ = command.__name__
     return DataOnly
+
+
+def _with_variables(command: type[CLI], secret: dict[str, str]) -> type[CLI]:
+    """`command` with these besides, stronger than all other extra variables; data to everybody, admin included: a
+    password may have any two signs in it."""
+
+    class WithVariables(command):
+        def _play_prereqs(self) -> tuple[Any, Any, Any]:
+            loader, inventory, variable_manager = super()._play_prereqs()
+            variable_manager._extra_vars.update(_untrusted(secret))
+            return loader, inventory, variable_manager
+
+    WithVariables.__name__ = command.__name__
+    return WithVariables
 
 
 def _variables(part: dict[str, Any] | str, loader: Any) -> dict[str, Any]:

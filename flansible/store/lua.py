@@ -20,9 +20,9 @@ local function changed(id) redis.call('PUBLISH', P .. 'changed:' .. id, '') end
 
 -- What lists show of a task is another now. A record of its own counts it, so that lists can be followed as tasks are.
 local function listed(id)
+  if redis.call('HEXISTS', task_key(id), 'hidden') == 1 then return end
   local count = redis.call('HINCRBY', task_key('all'), 'events', 1)
   redis.call('XADD', P .. 'listed', 'MAXLEN', '~', 10000, count .. '-0', 'id', id)
-  redis.call('HSET', task_key(id), 'listed', seconds())
   changed('all')
 end
 local function each_index(user, state, act)

@@ -52,6 +52,11 @@ for i = 9, #ARGV, 4 do
   end
 end
 redis.call('HSET', task, 'output_bytes', stored, 'colours', colours)
+-- What is in no index goes by itself, also when nobody is left to make it final.
+local hidden = redis.call('HGET', task, 'hidden')
+if hidden then
+  for _, key in ipairs(parts_of(id)) do redis.call('EXPIRE', key, hidden) end
+end
 if events > tonumber(known[3]) then
   redis.call('HSET', task, 'events', events, 'events_end', ARGV[7])
   redis.call('HINCRBY', task, 'event_bytes', bytes)
@@ -59,7 +64,10 @@ if events > tonumber(known[3]) then
     counts.hosts = redis.call('ZCARD', task .. ':hosts')
     redis.call('HSET', task, 'counts', cjson.encode(counts))
     -- At the end its state tells the lists.
-    if seconds() - tonumber(known[7] or 0) > 1 then listed(id) end
+    if seconds() - tonumber(known[7] or 0) > 1 then
+      redis.call('HSET', task, 'listed', seconds())
+      listed(id)
+    end
   end
 end
 changed(id)

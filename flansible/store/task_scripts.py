@@ -20,7 +20,8 @@ STATUS_FIELDS = (
 )
 
 # ARGV: id, user, run, now, kind, summary, sealed secrets, locks (JSON), on_lost, most queued tasks (0: any number),
-# idempotency key ('' none), digest of the request, seconds the key is kept, most runs of the user, what it is about.
+# idempotency key ('' none), digest of the request, seconds the key is kept, most runs of the user, what it is about,
+# seconds that a hidden task is kept ('' when it is none).
 # Gives {what, task id}.
 SUBMIT = (
     COMMON
@@ -51,6 +52,12 @@ redis.call('HSET', task, 'seq', seq, 'user', user, 'kind', ARGV[5], 'summary', A
            'about', ARGV[15])
 redis.call('SET', task .. ':run', run)
 if #ARGV[7] > 0 then redis.call('SET', task .. ':secrets', ARGV[7]) end
+if ARGV[16] ~= '' then
+  -- In no index: whoever submitted it waits for it, and nobody else ever asks. Should they die, it goes by itself.
+  redis.call('HSET', task, 'hidden', ARGV[16])
+  for _, name in ipairs({task, task .. ':run', task .. ':secrets'}) do redis.call('EXPIRE', name, ARGV[16]) end
+  return {'submitted', id}
+end
 redis.call('ZADD', P .. 'tasks', seq, id)
 redis.call('ZADD', P .. 'tasks:user:' .. user, seq, id)
 redis.call('ZADD', P .. 'unsent', seq, id)
@@ -142,7 +149,9 @@ redis.call('HSET', task, 'state', 'running', 'claim', token, 'started_at', ARGV[
            'worker', ARGV[4], 'process', ARGV[5], 'description', 'running on ' .. ARGV[4])
 redis.call('ZADD', P .. 'leases', time + ARGV[6], id)
 each_index(user, 'queued', function(index) redis.call('ZREM', index, id) end)
-each_index(user, 'running', function(index) redis.call('ZADD', index, seq, id) end)
+if redis.call('HEXISTS', task, 'hidden') == 0 then
+  each_index(user, 'running', function(index) redis.call('ZADD', index, seq, id) end)
+end
 changed(id)
 listed(id)
 return claimed()
@@ -190,8 +199,8 @@ if condition == 'lapsed' then
   local lease = redis.call('ZSCORE', P .. 'leases', id)
   if not lease or tonumber(lease) > time then return {'alive'} end
 end
-local known = redis.call('HMGET', task, 'state', 'user', 'seq', 'locks', 'claim', 'started')
-local from, user, seq = known[1], known[2], known[3]
+local known = redis.call('HMGET', task, 'state', 'user', 'seq', 'locks', 'claim', 'started', 'hidden')
+local from, user, seq, hidden = known[1], known[2], known[3], known[7]
 if not from then
   redis.call('ZREM', P .. 'leases', id)
   return {'missing'}
@@ -206,7 +215,7 @@ redis.call('HSET', task, 'state', to)
 for i = 7, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
 redis.call('ZREM', P .. 'leases', id)
 each_index(user, from, function(index) redis.call('ZREM', index, id) end)
-each_index(user, to, function(index) redis.call('ZADD', index, seq, id) end)
+if not hidden then each_index(user, to, function(index) redis.call('ZADD', index, seq, id) end) end
 local answer = {'moved'}
 if from == 'running' then answer = {'moved', unpack(release(id, user, known[4]))} end
 local now = redis.call('HMGET', task, 'description', 'returncode', 'attempt')
@@ -220,7 +229,7 @@ elseif ARGV[4] ~= '' then
   redis.call('DEL', task .. ':secrets')
   add_event(id, {event = 'final', time = ARGV[6], state = to, description = now[1],
                  returncode = now[2] and tonumber(now[2]) or nil})
-  if from == 'running' and (to == 'succeeded' or to == 'failed') then
+  if from == 'running' and (to == 'succeeded' or to == 'failed') and not hidden then
     local mean = tonumber(redis.call('HGET', P .. 'durations', 'mean') or '')
     local took = time - tonumber(known[6] or time)
     redis.call('HSET', P .. 'durations', 'mean', mean and mean * 0.8 + took * 0.2 or took)
@@ -228,12 +237,14 @@ elseif ARGV[4] ~= '' then
   local size = redis.call('HMGET', task, 'output_bytes', 'event_bytes', 'colours')
   local bytes = tonumber(size[1]) + tonumber(size[2] or 0) + 16 * tonumber(size[3] or 0)
                 + redis.call('STRLEN', task .. ':run')
-  local expires = math.floor(time) + ARGV[4]
+  local expires = math.floor(time) + (hidden or ARGV[4])
   for _, key in ipairs(parts_of(id)) do redis.call('EXPIREAT', key, expires) end
   redis.call('EXPIREAT', task, expires)
-  redis.call('ZADD', P .. 'expiring', expires, id .. ' ' .. user .. ' ' .. to .. ' ' .. bytes)
-  redis.call('INCRBY', P .. 'stored_bytes', bytes)
-  count_end(id, user, to, tonumber(known[6]) and time - tonumber(known[6]))
+  if not hidden then
+    redis.call('ZADD', P .. 'expiring', expires, id .. ' ' .. user .. ' ' .. to .. ' ' .. bytes)
+    redis.call('INCRBY', P .. 'stored_bytes', bytes)
+    count_end(id, user, to, tonumber(known[6]) and time - tonumber(known[6]))
+  end
 end
 changed(id)
 listed(id)

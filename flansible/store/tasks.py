@@ -28,6 +28,7 @@ from flansible.store.recordings import Progress
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 LEASE_SECONDS = 7
+HIDDEN_SECONDS = 300  # a task that is in no list is kept so long, and so long again once it is final
 _PRUNE_AT_ONCE = 100
 _SEARCH_BUDGET = 2000  # index entries looked at in one step: some milliseconds during which Redis answers nobody else
 _SEARCH_SECONDS = 0.15
@@ -148,6 +149,7 @@ class Tasks(Connection):
             IDEMPOTENCY_SECONDS,
             run.max_running,
             run.about.model_dump_json(exclude_none=True),
+            HIDDEN_SECONDS if run.hidden else "",
         )
         return Submitted(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
 

@@ -10,11 +10,13 @@ from urllib.parse import quote, urlencode
 from flask import request
 from pydantic import BaseModel
 
-from flansible.models import Event, TaskStatus
+from flansible.models import Event, ListedInventory, ListedPlaybook, TaskStatus
 
 # Fields that are absent where they would be null. All others of a reply are always there.
 LEFT_OUT: dict[type[BaseModel], frozenset[str]] = {
     TaskStatus: frozenset({"queue_position", "reason", "expected_start", "attempt", "ended"}),
+    ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
+    ListedPlaybook: frozenset({"variables"}),
     Event: frozenset(name for name, field in Event.model_fields.items() if not field.is_required()),
 }
 
@@ -24,8 +26,13 @@ dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def status(task: TaskStatus) -> dict[str, Any]:
-    found = task.model_dump(mode="json")
-    return {name: value for name, value in found.items() if value is not None or name not in LEFT_OUT[TaskStatus]}
+    return fields(task)
+
+
+def fields(model: BaseModel) -> dict[str, Any]:
+    """Of a reply, or an item of one, what is there."""
+    found, absent = model.model_dump(mode="json"), LEFT_OUT[type(model)]
+    return {name: value for name, value in found.items() if value is not None or name not in absent}
 
 
 def event(stored: dict[str, Any]) -> dict[str, Any]:

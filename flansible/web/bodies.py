@@ -48,6 +48,15 @@ def body(model: type[Model]) -> Model:
         _refuse(_field_errors(error, document, list(model.model_fields)))
 
 
+def part(model: type[Model], document: Any, name: str) -> Model:
+    """An object within a body, `name`, as a model. Raises InvalidRequest with the fields' paths from the top."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        found = _field_errors(error, document, list(model.model_fields))
+        _refuse([FieldError(name if item.field == "body" else f"{name}.{item.field}", item.message) for item in found])
+
+
 def no_body() -> None:
     """For a POST that takes no body: an empty JSON object is none either. A browser sends forms for any page's asking.
 

@@ -21,11 +21,17 @@ from flansible.models import (
     EventPage,
     Health,
     HostStats,
+    InventoryList,
+    ListedInventory,
+    ListedPlay,
     ListedPlaybook,
     PartHealth,
+    PlannedPlay,
+    PlannedTask,
     PlaybookList,
     PlaybookStats,
     PlayTaskResult,
+    PreviewReply,
     ServiceStats,
     SessionReply,
     State,
@@ -122,6 +128,13 @@ TEXTS = {
 
 _COUNTS = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ignored")
 
+_SITE = ListedPlaybook(
+    playbook="site.yml",
+    playbook_dir="/srv/flansible/playbooks/demo",
+    description="Sets up the web servers.",
+    plays=[ListedPlay(play="Web servers", hosts="web")],
+)
+
 _REPLIES = (
     Accepted(
         task_id=_TASK_ID,
@@ -169,7 +182,29 @@ _REPLIES = (
         everybody=False,
     ),
     EventPage(task_id=_TASK_ID, state=State.SUCCEEDED, events=_EVENTS, next_after=4, final=True),
-    PlaybookList(playbooks=[ListedPlaybook(playbook="site.yml", playbook_dir="/srv/flansible/playbooks/demo")]),
+    PlaybookList(playbooks=[_SITE]),
+    PreviewReply(
+        allowed=True,
+        refusal=None,
+        command="cd /srv/flansible/playbooks/demo && ansible-playbook --inventory=inventories/dev -- site.yml",
+        rights=[
+            "You are dev, with the role operator.",
+            "You may use these inventories: /srv/flansible/inventories/dev.",
+        ],
+        plays=[
+            PlannedPlay(
+                play="Web servers", pattern="web", hosts=["web1"], play_tasks=[PlannedTask(name="Install", tags=[])]
+            )
+        ],
+        hosts=["web1"],
+        messages=[],
+        detail=None,
+    ),
+    InventoryList(
+        inventories=[
+            ListedInventory(inventory="/srv/flansible/inventories/dev", name="dev", is_default=False, exists=True)
+        ]
+    ),
     Health(status="ok", version=__version__, parts=_parts()),
 )
 

@@ -1,4 +1,4 @@
-"""The list of playbooks under playbook_root."""
+"""The list of playbooks under playbook_root, and what each of them can be given."""
 
 from __future__ import annotations
 
@@ -7,60 +7,100 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
 from flask import Response, jsonify
+from pydantic import BaseModel, ConfigDict, Field
 
-from flansible import outline
-from flansible.models import ListedPlaybook, PlaybookList
+from flansible import playbook_files
+from flansible.config import Settings
+from flansible.errors import FieldError, InvalidRequest, NotFound
+from flansible.models import ListedPlaybook, PathText
+from flansible.rbac import User, resolve
+from flansible.rules import files
 from flansible.rules.files import may_start
+from flansible.web import answers
 from flansible.web.auth import PrivateResource, current_user
-from flansible.web.bodies import NoFields, query
+from flansible.web.bodies import query
 from flansible.web.services import services
 
 # Folders in which YAML files are not playbooks.
 _SKIPPED = frozenset(
     {"roles", "group_vars", "host_vars", "collections", "inventories", "inventory", "templates", "files", "vars"}
 )
-_MAX_BYTES = 1024 * 1024
-_PLAY_KEYS = ("hosts", "import_playbook", "ansible.builtin.import_playbook")
+
+
+class PlaybookQuery(BaseModel):
+    """`?playbook_dir=&playbook=` of the list of playbooks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    playbook_dir: PathText | None = Field(None, description="With `playbook`: only that one, with its variables.")
+    playbook: PathText | None = Field(None, description="The playbook, relative to `playbook_dir`.")
 
 
 class ListPlaybooks(PrivateResource):
-    """Playbooks that the caller may run, if their inventory allows."""
+    """Playbooks that the caller may run, if their inventory allows.
+
+    With `playbook_dir` and `playbook`, as `ansibleplaybook` takes them, that one alone and with its `variables`: what
+    plays ask for (`vars_prompt`), what their roles in `roles` beside the playbook take (`argument_specs`), and simple
+    values that plays set. Its files are read, nothing in them is executed.
+    """
 
     def get(self) -> Response:
         """List the playbooks under playbook_root"""
-        query(NoFields)
+        asked = query(PlaybookQuery)
         settings, user = services().settings, current_user()
-        root = Path(os.path.realpath(settings.playbook_root))
-        found = [
-            path
-            for path in sorted(_playbooks(root, re.compile(settings.playbook_filter)))
-            if may_start(user, path, root)
-        ]
-        listed = [ListedPlaybook(playbook=path.name, playbook_dir=str(path.parent)) for path in found]
-        return jsonify(PlaybookList(playbooks=listed).model_dump())
+        if asked.playbook_dir is not None and asked.playbook is not None:
+            return _reply([_one(user, asked.playbook_dir, asked.playbook, settings)])
+        if asked.playbook_dir is not None or asked.playbook is not None:
+            missing = "playbook" if asked.playbook is None else "playbook_dir"
+            message = "is required: playbook_dir and playbook go together"
+            raise InvalidRequest(f"{missing}: {message}", code="invalid_field", errors=[FieldError(missing, message)])
+        return _reply(list(_listed(user, settings)))
 
 
-def _playbooks(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root):
+def _reply(found: list[ListedPlaybook]) -> Response:
+    return jsonify({"playbooks": [answers.fields(entry) for entry in found]})
+
+
+def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:
+    root = files.root(settings)
+    for path in sorted(_candidates(root, re.compile(settings.playbook_filter))):
+        # What a link leads to elsewhere could not be started either.
+        is_mine = user.is_admin or Path(os.path.realpath(path)).is_relative_to(root)
+        if is_mine and may_start(user, path, root) and (found := playbook_files.summary(path)) is not None:
+            yield _entry(path, found)
+
+
+def _candidates(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in _SKIPPED and not name.startswith(".")]
-        for name in files:
+        for name in names:
             path = Path(folder, name)
-            if name_filter.search(str(path.relative_to(root))) and _is_playbook(path):
+            if name_filter.search(str(path.relative_to(root))):
                 yield path
 
 
-def _is_playbook(path: Path) -> bool:
-    """A YAML list whose first item is a play. Read for its outline only: tags such as !vault construct nothing."""
-    try:
-        # A pipe would keep this thread waiting for ever.
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return False
-        document = outline.compose(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    if not isinstance(document, yaml.SequenceNode) or not document.value:
-        return False
-    first = document.value[0]
-    return isinstance(first, yaml.MappingNode) and any(key.value in _PLAY_KEYS for key, _ in first.value)
+def _entry(path: Path, found: playbook_files.Summary) -> ListedPlaybook:
+    return ListedPlaybook(
+        playbook=path.name, playbook_dir=str(path.parent), description=found.description, plays=list(found.plays)
+    )
+
+
+def _one(user: User, playbook_dir: str, playbook: str, settings: Settings) -> ListedPlaybook:
+    """Raises Forbidden as a submission would, NotFound for what is no playbook."""
+    root, cwd = files.root(settings), resolve(playbook_dir, settings.playbook_root)
+    if not user.is_admin:
+        files.check_folder(cwd, playbook_dir, settings, "playbook_dir")
+        files.playbook(user, playbook, cwd, settings)
+    path = cwd / playbook
+    found = playbook_files.read(path)
+    if found is None:
+        raise NotFound(f"playbook {path} is no playbook", errors=[FieldError("playbook", "is no playbook")])
+
+    def may_read(file: Path) -> bool:
+        return file.is_relative_to(root) and not any(file.is_relative_to(hidden) for hidden in user.hidden)
+
+    listed = playbook_files.variables(found, path, may_read)
+    return ListedPlaybook(
+        playbook=playbook, playbook_dir=str(cwd), description=found.description, plays=found.plays, variables=listed
+    )

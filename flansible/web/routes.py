@@ -13,8 +13,10 @@ from flansible import models
 from flansible.web import handover, output, sse
 from flansible.web.events import AnsibleTaskEvents, EventQuery
 from flansible.web.health import HealthResource
+from flansible.web.inventories import InventoryQuery, ListInventories
 from flansible.web.output import AnsibleTaskOutput, OutputQuery
-from flansible.web.playbooks import ListPlaybooks
+from flansible.web.playbooks import ListPlaybooks, PlaybookQuery
+from flansible.web.preview import Preview
 from flansible.web.problems import OneShapeApi
 from flansible.web.results import AnsibleTaskResult, ResultQuery
 from flansible.web.sessions import CurrentSession, Login
@@ -168,7 +170,23 @@ ROUTES: tuple[Route, ...] = (
         media_types=(JSON, sse.STREAM),
         errors=(403, 503),
     ),
-    Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList),
+    Route(
+        "/api/preview",
+        "post",
+        Preview,
+        models.PreviewReply,
+        body=models.PreviewRequest,
+        errors=(403, 413, 415, 503),
+    ),
+    Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList, query=PlaybookQuery, errors=(403, 404)),
+    Route(
+        "/api/listinventories",
+        "get",
+        ListInventories,
+        models.InventoryList,
+        query=InventoryQuery,
+        errors=(403, 404, 503),
+    ),
     Route("/api/stats", "get", StatsResource, models.ServiceStats, query=StatsQuery, errors=(503,)),
     Route(
         "/api/session",

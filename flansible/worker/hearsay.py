@@ -19,6 +19,7 @@ _LONGEST_NAME = 64
 _LONGEST_TEXT = 4096
 _LONGEST_WORD = 64 * 1024  # of a play, task, module or host: Redis takes half a gigabyte at once, not more
 _MOST_STATS_BYTES = 32 * 1024 * 1024
+_MOST_PLAN_BYTES = 5 * 1024 * 1024
 _MOST_CODE = 255
 _MOST_BYTES = 2**63
 _LATEST_TIME = 32503680000.0  # the year 3000: a datetime has an end
@@ -50,6 +51,16 @@ def event(frame: wire.Frame) -> dict[str, Any]:
     if frame["event"] == "host_result" and not _FIELDS.keys() - {"handler"} <= found.keys():
         raise WireError("a result that lacks what results have")
     return {"event": frame["event"], **found, **_moment(frame)}
+
+
+def plan(frame: wire.Frame) -> dict[str, Any]:
+    """What a listing run has found, as an event. Its form is for whoever reads it to check."""
+    found, too_large = frame.get("plan"), frame.get("too_large", False)
+    if not isinstance(found, dict) or not isinstance(too_large, bool):
+        raise WireError("a plan with a field of the wrong type")
+    if len(json.dumps(found)) > _MOST_PLAN_BYTES:
+        raise WireError("a plan that is too long")
+    return {"event": "plan", "plan": found, "too_large": too_large, **_moment(frame)}
 
 
 def end(frame: wire.Frame) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _asterisks(match: re.Match[str]) -> str:
 def _texts(secrets: Secrets) -> Iterator[str]:
     """The lines of every value: none of them has a line end, so that a finished line of output never waits."""
     plain = [secrets.connection_password, secrets.become_password, *secrets.vault_passwords.values()]
-    for value in plain:
+    for value in (*plain, *secrets.variables.values()):
         yield from (line for line in (value or "").splitlines() if len(line) >= _SHORTEST)
     for line in (secrets.private_key or "").splitlines():
         if len(line) >= _SHORTEST_KEY_LINE and not line.startswith(_ARMOUR):

@@ -73,6 +73,7 @@ class _Observed:
     fault: str | None = None
     unsent: bytes = b""  # what the channel did not take yet: a user's code can stop whoever is to read it
     base_offset: int = 0
+    is_listing: bool = False  # of no other run are plans taken, whatever a user's code writes into the pipe
     colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
     reader: wire.FrameReader = field(default_factory=wire.FrameReader)
 
@@ -186,7 +187,9 @@ class Supervisor:
                 os.close(output_end)
                 os.close(events_end)
             mark, offset = choose_mark(), self._recorder.offset
-            seen = _Observed(base_offset=offset, colours=ColourSplitter(mark, offset))
+            seen = _Observed(
+                base_offset=offset, is_listing=step.listing is not None, colours=ColourSplitter(mark, offset)
+            )
             try:
                 self._begin(channel, step, mark, rules, seen)
                 self._watch(channel, output, events, seen)
@@ -330,6 +333,8 @@ class Supervisor:
             }
         elif kind == "event":
             event = hearsay.event(frame)
+        elif kind == "plan" and seen.is_listing:
+            event = hearsay.plan(frame)
         else:
             return
         event["offset"] = seen.base_offset + int(frame.get("offset", 0))

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flansible import outline
-from flansible.web.playbooks import _is_playbook
+from flansible import outline, playbook_files
 
 
 def test_nodes_stand_as_they_are_written() -> None:
@@ -35,10 +34,10 @@ def test_what_is_nested_too_deep_ends_no_process(text: str, tmp_path: Path) -> N
     code = "import pathlib, sys; from flansible import outline; outline.compose(pathlib.Path(sys.argv[1]).read_text())"
     ended = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (1, "ValueError: is nested deeper than 100 levels")
-    assert not _is_playbook(path)
+    assert playbook_files.read(path) is None
     assert outline.compose("[" * 100 + "]" * 100) is not None
 
 
 def test_a_pipe_among_the_playbooks_keeps_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "site.yml")
-    assert not _is_playbook(tmp_path / "site.yml")
+    assert playbook_files.read(tmp_path / "site.yml") is None

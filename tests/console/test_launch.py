@@ -1,0 +1,244 @@
+"""Starting something from the console: the form, what is refused, the preview, and links that fill it in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.acceptance.conftest import ADMIN, DEV, Service, start_service, write
+from tests.console.conftest import AUDITOR
+from tests.console.watch import Watch
+
+HUSH = "hush, a password"
+SCRIPT = "<script>document.title='caught'</script>"
+ASKING = f"""\
+# Deploys the thing {SCRIPT}.
+- name: Deploy
+  hosts: web
+  gather_facts: false
+  vars_prompt:
+    - {{name: db_password, prompt: Password of the database}}
+    - {{name: colour, prompt: Colour, private: false, default: red}}
+  vars: {{port: 80, is_big: false}}
+  roles: [sized]
+  tasks:
+    - name: Say it {SCRIPT}
+      ansible.builtin.debug:
+        msg: "{{{{ colour }}}} {{{{ port }}}} {{{{ is_big }}}} {{{{ size }}}} {{{{ names }}}} {{{{ db_password }}}}"
+"""
+SPECS = """\
+argument_specs:
+  main:
+    options:
+      size: {type: str, choices: [small, large], required: true, description: How much of it}
+      names: {type: list, default: [a]}
+"""
+
+
+@pytest.fixture(scope="module")
+def service(root: Path) -> Iterator[Service]:
+    write(root / "playbooks/ask.yml", ASKING)
+    write(root / "playbooks/roles/sized/meta/argument_specs.yml", SPECS)
+    write(root / "playbooks/roles/sized/tasks/main.yml", "- ansible.builtin.debug: msg=sized\n")
+    write(root / "playbooks/roles/sized/defaults/main.yml", "names: [a]\n")
+    running = start_service(root, "default_inventory = inventories/dev\n")
+    yield running
+    assert running.stop() < 10
+
+
+Login = Callable[..., None]
+
+
+def plan(page: Page) -> str:
+    page.get_by_role("button", name="Preview").click()
+    aside = page.get_by_role("region", name="Preview")
+    expect(aside.get_by_role("heading", name="Your rights")).to_be_visible()
+    return aside.inner_text()
+
+
+def body_of(service: Service, page: Page, user: tuple[str, str] = DEV) -> tuple[str, dict[str, object]]:
+    """Starts what is in the form; the task and the body that arrived."""
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url(re.compile(r"#/tasks/[0-9a-f-]{36}"))
+    task_id = page.url.rpartition("/")[2]
+    return task_id, service.client(user).get(f"/api/ansibletaskrequest/{task_id}").json()["body"]
+
+
+def test_a_ping_is_launched(page: Page, service: Service, login: Login, shot: Callable[..., None]) -> None:
+    login(page, DEV, "#/launch?kind=adhoc")
+    page.get_by_label("Module").fill("ping")
+    page.get_by_text("Groups and hosts").click()
+    page.get_by_role("button", name="web", exact=True).click()
+    expect(page.get_by_label("Hosts", exact=True)).to_have_value("web")
+    page.get_by_role("button", name="dev2").click()
+    page.get_by_role("button", name="web", exact=True).click()
+    expect(page.get_by_label("Hosts", exact=True)).to_have_value("dev2")
+    text = plan(page)
+    assert "This would be taken" in text and "ansible --inventory=" in text and "1 host, 1 play task" in text
+    shot("launch-adhoc")
+    task_id, body = body_of(service, page)
+    assert body == {"module": "ping", "host_pattern": "dev2"}
+    assert service.wait(task_id, DEV)["state"] == "succeeded"
+
+
+def test_a_playbook_is_launched_with_what_it_asks_for(
+    page: Page, service: Service, login: Login, shot: Callable[..., None], check_accessibility: Callable[[Page], None]
+) -> None:
+    login(page, DEV, "#/launch")
+    page.get_by_role("radio", name="ask.yml").check()
+    expect(page.get_by_label("size")).to_be_visible()
+    page.get_by_label("size").select_option("large")
+    page.get_by_label("port").fill("443")
+    page.get_by_label("is_big").check()
+    page.get_by_label("names").fill('["b", "c"]')
+    page.get_by_label("db_password").fill(HUSH)
+    page.get_by_label("Limit").fill("dev1")
+    text = plan(page)
+    assert f"Say it {SCRIPT}" in text and "dev1" in text and "dev2" not in text
+    assert HUSH not in text and HUSH not in page.url and quote(HUSH) not in page.url
+    check_accessibility(page)
+    shot("launch-playbook", full=True)
+    task_id, body = body_of(service, page)
+    assert body["extra_vars"] == {"port": 443, "is_big": True, "size": "large", "names": ["b", "c"]}
+    assert body["secret_vars"] == {"db_password": "********"}
+    assert service.wait(task_id, DEV)["state"] == "succeeded"
+    output = service.output(task_id, DEV)
+    assert "*" * len(HUSH) in output and HUSH not in output and "red 443 True large" in output
+    assert page.title() != "caught"
+
+
+def test_what_the_service_refuses_is_told_at_its_field(
+    page: Page, service: Service, login: Login, watch: Watch
+) -> None:
+    watch.expect("40[03].*(preview|ansiblecommand)")
+    login(
+        page,
+        DEV,
+        f"#/launch?kind=adhoc&module=ping&host_pattern=all&inventory={quote(str(service.root))}/inventories/prod",
+    )
+    text = plan(page)
+    assert "This would be refused" in text and "inventory" in text
+    expect(page.get_by_label("Inventory")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator(".field-fault:visible")).to_contain_text("is not one of your inventories")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("alert").last).to_contain_text("is not one of your inventories")
+    page.get_by_label("Inventory").select_option(label="dev")
+    page.get_by_text("More options").click()
+    page.get_by_label("Forks").fill("many")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_label("Forks")).to_be_focused()
+    page.get_by_label("Forks").fill("0")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(".field-fault:visible")).to_contain_text("greater than or equal to 1")
+
+
+def test_a_list_that_is_none_is_told_at_once(page: Page, service: Service, login: Login) -> None:
+    login(page, DEV, "#/launch?kind=playbook&playbook_dir=.&playbook=ask.yml")
+    expect(page.get_by_role("radio", name="ask.yml")).to_be_attached()
+    page.get_by_label("names").fill("a, b")
+    page.get_by_role("button", name="Start").click()
+    faults = page.locator(".field-fault:visible")
+    expect(faults.filter(has_text="This is not JSON")).to_have_count(1)
+    expect(faults.filter(has_text="This is needed")).to_have_count(2)
+    page.get_by_label("names").fill('{"a": 1}')
+    page.get_by_role("button", name="Start").click()
+    expect(faults.filter(has_text="has to be a list")).to_have_count(1)
+
+
+def test_a_link_fills_the_form_and_the_form_makes_the_link(page: Page, service: Service, login: Login) -> None:
+    variables = quote(json.dumps({"size": "small", "port": 8080, "other": 1}))
+    login(
+        page, DEV, f"#/launch?kind=playbook&playbook=ask.yml&playbook_dir=.&limit=dev1&check=true&variables={variables}"
+    )
+    expect(page.get_by_label("port")).to_have_value("8080")
+    expect(page.get_by_label("Limit")).to_have_value("dev1")
+    expect(page.get_by_label(re.compile("Check"))).to_be_checked()
+    expect(page.get_by_label("Extra variables")).to_have_value(re.compile('"other": 1'))
+    page.get_by_label("db_password").fill(HUSH)
+    page.get_by_label("Tags", exact=True).fill("one,two")
+    page.wait_for_url(re.compile("tags=one%2Ctwo"))
+    assert "hush" not in page.url
+    page.reload()
+    expect(page.get_by_label("Tags", exact=True)).to_have_value("one,two")
+    expect(page.get_by_label("port")).to_have_value("8080")
+    expect(page.get_by_label("db_password")).to_have_value("")
+
+
+def test_a_task_is_run_again_but_its_secrets_are_typed_again(page: Page, service: Service, login: Login) -> None:
+    request = {"playbook_dir": ".", "playbook": "ask.yml", "limit": "dev1", "timeout": 20, "lock": ["a", "b"]}
+    request |= {"extra_vars": {"size": "large", "api_key": "x1x1"}, "secret_vars": {"db_password": HUSH}}
+    request |= {"become_password": "b3come"}
+    before = service.submit("ansibleplaybook", request, DEV)
+    service.wait(before, DEV)
+    login(page, DEV, f"#/launch?from={before}")
+    expect(page.get_by_label("size")).to_have_value("1")
+    for field in ("db_password", "Become password"):
+        expect(page.get_by_label(field)).to_have_value("")
+        expect(page.get_by_label(field)).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("db_password").fill(HUSH)
+    expect(page.get_by_label("Name", exact=True)).to_have_value("api_key")
+    page.get_by_label("Value", exact=True).fill("y2y2")
+    _, body = body_of(service, page)
+    assert body["secret_vars"] == {"db_password": "********", "api_key": "********"}
+    assert (body["timeout"], body["lock"], body["extra_vars"]) == (20, ["a", "b"], {"size": "large"})
+    assert "become_password" not in body
+
+
+def test_pressed_twice_it_starts_once(page: Page, service: Service, login: Login, watch: Watch) -> None:
+    watch.expect("ERR_FAILED|Failed to load")
+    login(page, ADMIN, "#/launch?kind=adhoc&module=ping&host_pattern=dev1")
+    keys: list[str | None] = []
+
+    def lose(route: object, request: object) -> None:
+        keys.append(request.headers.get("idempotency-key"))  # type: ignore[attr-defined]
+        route.abort() if len(keys) == 1 else route.continue_()  # type: ignore[attr-defined]
+
+    page.route("**/api/ansiblecommand", lose)
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    body_of(service, page, ADMIN)
+    assert len(keys) == 2 and keys[0] and keys[0] == keys[1]
+
+
+def test_those_who_look_only_find_no_form(page: Page, service: Service, login: Login) -> None:
+    login(page, AUDITOR, "#/launch")
+    expect(page.get_by_text("which starts nothing")).to_be_visible()
+    expect(page.get_by_role("button", name="Start")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1920, "light")])
+def test_it_fits_narrow_and_wide_pages(
+    new_page: Callable[..., Page],
+    service: Service,
+    login: Login,
+    shot: Callable[..., None],
+    check_accessibility: Callable[[Page], None],
+    width: int,
+    scheme: str,
+) -> None:
+    page = new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    login(page, DEV, "#/launch?kind=playbook&playbook_dir=.&playbook=ask.yml&inventory=")
+    page.get_by_label("size").select_option("small")
+    page.get_by_label("db_password").fill(HUSH)
+    page.get_by_text("Groups and hosts").click()
+    expect(page.get_by_role("button", name="dev2")).to_be_visible()
+    plan(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    check_accessibility(page)
+    shot(f"launch-{width}-{scheme}", page, full=True)
+
+
+def test_it_works_by_keyboard_alone(page: Page, service: Service, login: Login) -> None:
+    login(page, DEV, "#/launch?kind=adhoc")
+    page.get_by_label("Hosts", exact=True).focus()
+    page.keyboard.type("dev1")
+    page.keyboard.press("Tab")
+    page.keyboard.type("ping")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"#/tasks/[0-9a-f-]{36}"))
