@@ -265,6 +265,21 @@ def test_a_task_is_canceled_after_a_question(
     expect(page.get_by_role("button", name="Run again")).to_be_visible()
 
 
+def test_a_queued_task_says_why_it_waits(
+    open_task: Callable[..., Page], service: Service, new_task: Callable[..., str], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    first = new_task("gate.yml", gate=str(gate), body={"lock": "farm"})
+    page = open_task(new_task("site.yml", body={"lock": "farm"}))
+    expect(page.locator(".task-verdict")).to_contain_text("Queued")
+    expect(page.locator(".task-facts")).to_contain_text("its lock is held by task")
+    expect(page.get_by_role("link", name=f"task {first[:8]}")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_visible()
+    gate.touch()
+    expect(page.locator(".task-verdict")).to_contain_text("Succeeded")
+    expect(page.get_by_text("PLAY RECAP")).to_be_visible()
+
+
 def test_a_task_is_run_again(open_task: Callable[..., Page], service: Service, new_task: Callable[..., str]) -> None:
     first = new_task("vars.yml", given="once more", wait=True)
     page = open_task(first)

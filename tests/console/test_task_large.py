@@ -196,3 +196,20 @@ def test_thousands_of_failed_hosts_are_counted_and_the_first_ones_shown(
     expect(failures.get_by_role("listitem").last).to_contain_text("no luck on 49")
     expect(failures).to_contain_text("… and 4,950 more")
     expect(page.get_by_role("button", name="Run again on 5,000 failed hosts")).to_be_visible()
+
+
+def test_a_page_that_was_out_of_sight_goes_on_where_it_was(open_task: Callable[..., Page], web: Records) -> None:
+    run = web.running()
+    run.write(b"first line\n")
+    page = open_task(run.task_id)
+    expect(page.get_by_text("first line")).to_be_visible()
+    hide = "is => (Object.defineProperty(document, 'hidden', {value: is, configurable: true}),"
+    page.evaluate(hide + "document.dispatchEvent(new Event('visibilitychange')))", True)
+    run.write(b"second line\n", task_start("ping"), result("host1"))
+    page.evaluate(hide + "document.dispatchEvent(new Event('visibilitychange')))", False)
+    expect(page.get_by_text("second line")).to_be_visible()
+    run.write(b"third line\n")
+    run.end()
+    expect(page.get_by_text("third line")).to_be_visible()
+    expect(page.locator(".line")).to_have_count(3)
+    expect(page.locator(".task-verdict")).to_contain_text("Succeeded")

@@ -31,12 +31,15 @@ export class Failures {
   async look() {
     if (this.isLooking) return (this.isStale = true);
     this.isLooking = true;
-    do {
-      this.isStale = false;
-      await this.#read();
-      await this.#show();
-    } while (this.isStale && !this.run.signal.aborted);
-    this.isLooking = false;
+    try {
+      do {
+        this.isStale = false;
+        await this.#read();
+        await this.#show();
+      } while (this.isStale && !this.run.signal.aborted);
+    } finally {
+      this.isLooking = false;
+    }
     return true;
   }
 
@@ -104,7 +107,7 @@ export class Failures {
     if (task.state === "succeeded" || task.state === "canceled") return;
     const lines = await lastLines(id, LAST_LINES, signal);
     const words = h("p", { class: "failure-text" }, task.description);
-    const printed = lines.length ? [h("p", { class: "hint" }, "The last lines of its output:"), h("pre", { class: "terminal last-lines" }, visible(lines.join("\n")))] : null;
+    const printed = lines.length ? [h("p", { class: "hint" }, "The last lines of its output:"), h("pre", { class: "terminal last-lines", tabindex: 0, "aria-label": "Last lines of output" }, visible(lines.join("\n")))] : null;
     this.plain.hidden = false;
     replace(this.plain, h("h2", {}, "It failed before any host did"), words, printed);
   }
