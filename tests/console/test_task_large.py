@@ -1,4 +1,4 @@
-"""One task that is large: a long output opens at once, scrolls, is searched; matrices and failures of thousands of hosts."""
+"""One task that is large: a long output opens at once and is searched; matrices and failures of thousands of hosts."""
 
 from __future__ import annotations
 
@@ -167,7 +167,9 @@ def test_of_a_large_matrix_only_what_is_in_sight_is_drawn(
     run = web.running()
     for task in range(PLAY_TASKS):
         verdicts = ("failed" if (host, task) == (HOSTS - 1, PLAY_TASKS - 1) else "ok" for host in range(HOSTS))
-        run.write(b"", task_start(f"Step {task}"), *(result(f"host{n}", v, f"Step {task}") for n, v in enumerate(verdicts)))
+        run.write(
+            b"", task_start(f"Step {task}"), *(result(f"host{n}", v, f"Step {task}") for n, v in enumerate(verdicts))
+        )
     run.end(State.FAILED)
     page = open_task(run.task_id, "tab=hosts")
     expect(page.get_by_text(f"{HOSTS} hosts × {PLAY_TASKS} play tasks")).to_be_visible()
