@@ -194,6 +194,8 @@ def test_thousands_of_failed_hosts_are_counted_and_the_first_ones_shown(
     page = open_task(run.task_id)
     expect(page.get_by_role("heading", name="Failed on 5,000 hosts")).to_be_visible()
     failures = page.get_by_role("region", name="Failures")
+    expect(failures.get_by_role("listitem")).to_have_count(4)
+    failures.get_by_role("button", name="Show 46 more").click()
     expect(failures.get_by_role("listitem")).to_have_count(50)
     expect(failures.get_by_role("listitem").last).to_contain_text("no luck on 49")
     expect(failures).to_contain_text("… and 4,950 more")
