@@ -98,6 +98,7 @@ def test_what_failed_is_on_top_with_its_reason(
     expect(failure(page, "web2")).to_contain_text("line 12 makes no sense")
     expect(failure(page, "web2")).to_contain_text("rc 3")
     expect(failure(page, "web3")).to_contain_text("Several items")
+    expect(failure(page, "gone1")).to_contain_text("unreachable")
     expect(failure(page, "gone1")).to_contain_text("Reach them")
     head = page.locator(".task-header")
     expect(head).to_contain_text("Failed")
@@ -150,7 +151,10 @@ def test_the_end_is_followed(open_task: Callable[..., Page], new_task: Callable[
     gate = tmp_path / "gate"
     page = open_task(new_task("gate.yml", gate=str(gate)))
     expect(page.get_by_text("TASK [Wait at the gate]")).to_be_visible()
+    page.get_by_role("tab", name="Timeline").click()
     gate.touch()
+    expect(page.get_by_role("row").filter(has_text="After the gate")).to_be_visible()
+    page.get_by_role("tab", name="Output").click()
     expect(page.get_by_text("PLAY RECAP")).to_be_visible()
     expect(page.locator(".line .ansi32").first).to_be_visible()  # in colours, the last lines too
 

@@ -74,6 +74,11 @@ def test_a_hundred_thousand_lines_open_at_once_and_scroll(
     page.keyboard.press("End")
     expect(page.get_by_text(f"line {LINES - 1} of a long output")).to_be_in_viewport()
     shot("task-long-output")
+    page.get_by_role("tab", name="Hosts").click()
+    expect(page.get_by_text(f"line {LINES - 1} of a long output")).to_be_hidden()
+    page.get_by_role("tab", name="Output").click()
+    page.get_by_role("region", name="Output").focus()
+    expect(page.get_by_text(f"line {LINES - 1} of a long output")).to_be_in_viewport()
     page.evaluate("document.querySelector('.rows').scrollTop = 1_000_000")
     expect(page.get_by_text("line 50005 of a long output")).to_be_visible()
 

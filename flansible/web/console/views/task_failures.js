@@ -110,7 +110,7 @@ export class Failures {
     const what = h("span", { class: "failure-task" }, h("bdi", {}, event.task || "play task"), event.module ? h("code", {}, ` ${event.module}`) : null);
     const links = [h("a", { href: cell, "data-stay": true }, "Result")];
     if (event.output_end > event.output_start) links.push(h("a", { href: lines, "data-stay": true }, "Output"));
-    const head = [verdictMark(event.verdict, h("bdi", {}, event.host)), what, code === null ? null : h("span", { class: "hint" }, `rc ${code}`), h("span", { class: "row failure-links" }, links)];
+    const head = [verdictMark(event.verdict), h("bdi", { class: "failure-host" }, event.host), what, code === null ? null : h("span", { class: "hint" }, `rc ${code}`), h("span", { class: "row failure-links" }, links)];
     const short = text.split("\n", SHORT_LINES).join("\n").slice(0, SHORT_CHARACTERS);
     const isCut = short.length < text.length;
     const whole = [isCut ? text : "", more].filter(Boolean).join("\n\n");

@@ -49,6 +49,7 @@ export class OutputTab {
     await this.loading;
     await this.#goTo(params);
     this.#wrap();
+    this.rows.moveTo(this.isFollowing ? Infinity : this.rows.top);
   }
 
   #build() {

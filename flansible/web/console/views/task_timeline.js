@@ -120,7 +120,7 @@ export class TimelineTab {
     const rows = all.slice(0, SHOWN_PARTS).map((one) => {
       const begin = one.end - one.seconds * 1000;
       const piece = this.#drawing([this.#piece(one, `fill-${one.verdict}`)], `${group.partName(one)}: ${duration(one.seconds)}`);
-      const name = h("th", { scope: "row", class: "part" }, verdictMark(one.verdict, h("bdi", {}, group.partName(one))), h("span", { class: "visually-hidden" }, ` ${one.verdict}`));
+      const name = h("th", { scope: "row", class: "part" }, verdictMark(one.verdict), " ", h("bdi", {}, group.partName(one)));
       return h("tr", { class: "part-row" }, name, this.#times(begin, one.seconds), h("td", { class: "drawn" }, piece));
     });
     const rest = all.length - SHOWN_PARTS;
