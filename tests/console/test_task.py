@@ -98,6 +98,7 @@ def test_what_failed_is_on_top_with_its_reason(
     expect(failure(page, "web2")).to_contain_text("line 12 makes no sense")
     expect(failure(page, "web2")).to_contain_text("rc 3")
     expect(failure(page, "web3")).to_contain_text("Several items")
+    expect(failure(page, "gone1")).to_contain_text("unreachable")
     expect(failure(page, "gone1")).to_contain_text("Reach them")
     head = page.locator(".task-header")
     expect(head).to_contain_text("Failed")
@@ -150,7 +151,10 @@ def test_the_end_is_followed(open_task: Callable[..., Page], new_task: Callable[
     gate = tmp_path / "gate"
     page = open_task(new_task("gate.yml", gate=str(gate)))
     expect(page.get_by_text("TASK [Wait at the gate]")).to_be_visible()
+    page.get_by_role("tab", name="Timeline").click()
     gate.touch()
+    expect(page.get_by_role("row").filter(has_text="After the gate")).to_be_visible()
+    page.get_by_role("tab", name="Output").click()
     expect(page.get_by_text("PLAY RECAP")).to_be_visible()
     expect(page.locator(".line .ansi32").first).to_be_visible()  # in colours, the last lines too
 
@@ -263,6 +267,21 @@ def test_a_task_is_canceled_after_a_question(
     question.get_by_role("button", name="Cancel the task").click()
     expect(page.locator(".task-verdict")).to_contain_text("Canceled")
     expect(page.get_by_role("button", name="Run again")).to_be_visible()
+
+
+def test_a_queued_task_says_why_it_waits(
+    open_task: Callable[..., Page], service: Service, new_task: Callable[..., str], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    first = new_task("gate.yml", gate=str(gate), body={"lock": "farm"})
+    page = open_task(new_task("site.yml", body={"lock": "farm"}))
+    expect(page.locator(".task-verdict")).to_contain_text("Queued")
+    expect(page.locator(".task-facts")).to_contain_text("its lock is held by task")
+    expect(page.get_by_role("link", name=f"task {first[:8]}")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_visible()
+    gate.touch()
+    expect(page.locator(".task-verdict")).to_contain_text("Succeeded")
+    expect(page.get_by_text("PLAY RECAP")).to_be_visible()
 
 
 def test_a_task_is_run_again(open_task: Callable[..., Page], service: Service, new_task: Callable[..., str]) -> None:

@@ -46,7 +46,7 @@ export async function show(root, { id, params, signal }) {
     goTo(new URLSearchParams(link.getAttribute("href").split("?")[1]));
     tabs.element.scrollIntoView({ block: "start" });
   });
-  const lookForFailures = () => failures.look().then(() => header.drawButtons(), (error) => run.signal.aborted || header.say(error));
+  const lookForFailures = () => failures.look().then(() => header.drawButtons(), (error) => signal.aborted || header.say(error));
   run.addEventListener("task", () => {
     header.draw();
     header.say(null);
@@ -54,6 +54,9 @@ export async function show(root, { id, params, signal }) {
   });
   run.addEventListener("trouble", () => header.say(run.fault));
   showTab(params);
-  lookForFailures();
+  lookForFailures().then(() => {
+    // Whoever follows a link to a line or a cell wants to see that.
+    if (PLACES.some((place) => params.has(place)) && !signal.aborted) tabs.element.scrollIntoView({ block: "start" });
+  });
   run.watch();
 }

@@ -84,7 +84,7 @@ export class HostsTab {
     const { clientWidth: width, clientHeight: height, scrollLeft, scrollTop } = this.grid;
     if (!width || this.run.signal.aborted) return;
     const { columns } = this.run.events;
-    const sizes = this.measures.fit(width, columns.length);
+    const sizes = this.measures.fit(width, columns.length, columns.reduce((most, { task }) => Math.max(most, task.length), 0));
     this.sizer.style.width = `${sizes.first + columns.length * sizes.column}px`;
     this.sizer.style.height = `${sizes.head + this.rows.length * sizes.row}px`;
     this.grid.style.height = `${sizes.head + this.rows.length * sizes.row + SCROLLBAR}px`;
