@@ -87,7 +87,6 @@ export class LaunchForm {
 
   async fillFrom(params) {
     for (const [name, field] of this.fields) if (!field.isSecret && params.has(name)) field.text = params.get(name);
-    this.choice?.mark();
     await this.loadVariables();
     try {
       this.takeVariables(JSON.parse(params.get("variables") ?? "{}"));
@@ -110,7 +109,6 @@ export class LaunchForm {
       else if (!field || !field.write(value)) left[given] = value;
     }
     if (Object.keys(left).length) this.fields.get("other").write(left);
-    this.choice?.mark();
     await this.loadVariables();
     this.takeVariables(variables);
     for (const name of Object.keys(this.variables.take(secret, true))) this.secretRows.add(name).value.askAgain();
@@ -141,6 +139,7 @@ export class LaunchForm {
       if (this.wanted !== key) return;
       replace(this.about);
       this.variables.show(playbooks[0].variables);
+      this.choice.mark(playbooks[0].playbook_dir, playbooks[0].playbook);
     } catch (error) {
       if (this.signal.aborted || this.wanted !== key) return;
       this.variables.show([]);
