@@ -2,6 +2,8 @@
 
 | key                                 | type   | written by  | holds                                       | expiry    |
 |-------------------------------------|--------|-------------|---------------------------------------------|-----------|
+| flansible:task:all                  | hash   | every move  | how many changes of lists there were        | none      |
+| flansible:listed                    | stream | every move  | ids of the last 10,000 tasks that changed   | trimmed   |
 | flansible:task:<id>                 | hash   | web, worker | the record: state, times, counts            | retention |
 | flansible:task:<id>:run             | string | web         | the AuthorizedRun as JSON                   | retention |
 | flansible:task:<id>:secrets         | string | web         | sealed secrets; gone once read, or final    | read once |
@@ -30,9 +32,8 @@
 | flansible:logins:both:<u>:<address> | string | web         | wrong passwords, u: the user's name hashed  | 5 minutes |
 | flansible:logins:user:<u>           | string | web         | ... for a user from anywhere                | 5 minutes |
 | flansible:logins:address:<address>  | string | web         | ... from an address, or an IPv6 /64         | 5 minutes |
-| flansible:task:all                  | hash   | every move  | how many changes of lists there were        | none      |
-| flansible:listed                    | stream | every move  | ids of the last 10,000 tasks that changed   | trimmed   |
-| flansible:stats:<day>[:<user>]      | hash   | final move  | counts of a day (since 1970), by user       | 100 days  |
+| flansible:stats:<day>:<user>        | hash   | final move  | counts of a user's tasks; day: since 1970   | 100 days  |
+| flansible:stats:<day>               | hash   | final move  | ... of everybody's                          | 100 days  |
 | flansible:session:<digest>          | string | web         | who is logged in with a browser's cookie    | idle time |
 
 A hidden task (a preview, a look at an inventory) has its record alone, with an expiry of minutes from the start: none

@@ -23,7 +23,6 @@ local function listed(id)
   if redis.call('HEXISTS', task_key(id), 'hidden') == 1 then return end
   local count = redis.call('HINCRBY', task_key('all'), 'events', 1)
   redis.call('XADD', P .. 'listed', 'MAXLEN', '~', 10000, count .. '-0', 'id', id)
-  redis.call('HSET', task_key(id), 'listed', seconds())
   changed('all')
 end
 local function each_index(user, state, act)

@@ -64,7 +64,10 @@ if events > tonumber(known[3]) then
     counts.hosts = redis.call('ZCARD', task .. ':hosts')
     redis.call('HSET', task, 'counts', cjson.encode(counts))
     -- At the end its state tells the lists.
-    if seconds() - tonumber(known[7] or 0) > 1 then listed(id) end
+    if seconds() - tonumber(known[7] or 0) > 1 then
+      redis.call('HSET', task, 'listed', seconds())
+      listed(id)
+    end
   end
 end
 changed(id)

@@ -26,6 +26,7 @@ from flansible.store import (
     Progress,
     Refusal,
     Retention,
+    Session,
     Store,
     StoredEvent,
 )
@@ -98,8 +99,9 @@ def content(raw: redis.Redis, key: bytes) -> Any:
 
 
 def mentions(raw: redis.Redis, task_id: str) -> list[bytes]:
-    """The keys in whose name or content the task is found."""
-    return [key for key in raw.keys() if task_id in key.decode() or task_id in str(content(raw, key))]
+    """The keys in whose name or content the task is found, but for the ids that lists are told of for a while."""
+    keys = (key for key in raw.keys() if key != b"flansible:listed")
+    return [key for key in keys if task_id in key.decode() or task_id in str(content(raw, key))]
 
 
 # Expiry
@@ -223,7 +225,7 @@ def test_a_hundred_are_forgotten_at_once_and_the_rest_when_called_again(short: S
     for _ in range(250):
         ended(short)
     assert [short.prune() for _ in range(4)] == [100, 100, 50, 0]
-    assert raw.keys("flansible:task*") == raw.keys("flansible:expiring") == []
+    assert raw.keys("flansible:task*[0-9]") == raw.keys("flansible:expiring") == []
 
 
 @pytest.mark.parametrize("retention", [Retention(tasks=10), Retention(bytes=1), Retention(days=0)])
@@ -373,6 +375,9 @@ def live(store: Store, few: Store) -> None:
     store.sign_off("worker")
     assert not store.login_failed("a stranger", "2001:db8::1", LoginLimits())
     assert store.login_closed_seconds("a stranger", "2001:db8::1", LoginLimits()) == 0
+    store.begin_session("cookie", Session("dev", "csrf", "digest", 0.0), 60)
+    assert store.session("cookie", 60) == Session("dev", "csrf", "digest", 0.0)
+    assert store.counts("dev", 2).days and store.workers() == [] and store.waiting_and_running(None) == (0, 0)
 
 
 def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: RedisServer) -> None:
@@ -414,8 +419,14 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
         "flansible:sequence",
         "flansible:stored_bytes",
         "flansible:durations",
+        "flansible:task:all",
+        "flansible:listed",
     }
-    expiring = {key for key, ttl in left.items() if ttl > 0 and not key.startswith("flansible:logins:")}
+    counted = {key: ttl for key, ttl in left.items() if key.startswith("flansible:stats:")}
+    assert len(counted) == 3 and all(99 * 86400 < ttl <= 100 * 86400 for ttl in counted.values())
+    assert 0 < left.pop(next(key for key in left if key.startswith("flansible:session:"))) <= 60
+    short = ("flansible:logins:", "flansible:stats:")
+    expiring = {key for key, ttl in left.items() if ttl > 0 and not key.startswith(short)}
     assert expiring == {"flansible:idempotency:c:key"}
     assert all(0 < ttl <= 300 for key, ttl in left.items() if key.startswith("flansible:logins:"))
     for one in (store, few, none, watched):
