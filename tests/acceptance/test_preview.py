@@ -262,3 +262,16 @@ def test_one_playbook_has_its_variables(service: Service, root: Path) -> None:
         assert client.get("/api/listplaybooks", params=asked).status_code == status
     assert client.get("/api/listplaybooks", params={"playbook": "odd.yml"}).status_code == 400
     assert all("variables" not in one for one in client.get("/api/listplaybooks").json()["playbooks"])
+
+
+def test_of_what_a_confined_run_cannot_read_nothing_is_told(service: Service, root: Path) -> None:
+    told = "- name: Not for dev\n  hosts: all\n  vars: {word: hidden}\n"
+    write(root / "playbooks/environments/prod.yml", told)
+    write(root / "elsewhere.yml", told)
+    (root / "playbooks/linked.yml").symlink_to(root / "elsewhere.yml")
+    for name in ("environments/prod.yml", "linked.yml"):
+        asked = {"playbook_dir": ".", "playbook": name}
+        assert service.client(DEV).get("/api/listplaybooks", params=asked).status_code in (403, 404)
+        assert service.client(ADMIN).get("/api/listplaybooks", params=asked).status_code == 200
+    assert "Not for dev" not in service.client(DEV).get("/api/listplaybooks").text
+    assert "Not for dev" in service.client(ADMIN).get("/api/listplaybooks").text
