@@ -86,6 +86,7 @@ class EventCallback(CallbackBase):
         self._pipe = pipe
         self._play = ""
         self._started: dict[tuple[str, str], float] = {}
+        self._names: dict[str, str] = {}
         self._counts = AggregateStats()
         self._rescued: dict[str, int] = {}
         self.starts = 0
@@ -141,7 +142,9 @@ class EventCallback(CallbackBase):
         return bool(count > before)
 
     def _task_start(self, task: Task, **more: Any) -> None:
-        fields = {"play": self._play, "task": _cut(task.get_name().strip()), "module": _cut(task.action), **more}
+        # Its results have it by this name too: later Ansible has the name without its role, or not templated.
+        name = self._names[task._uuid] = _cut(task.get_name().strip())
+        fields = {"play": self._play, "task": name, "module": _cut(task.action), **more}
         self._pipe.send({"type": "event", "event": "task_start", **fields})
 
     def _result(self, result: CallbackTaskResult, verdict: str) -> None:
@@ -154,7 +157,7 @@ class EventCallback(CallbackBase):
                 "event": "host_result",
                 "host": _cut(host),
                 "play": self._play,
-                "task": _cut(result.task_name.strip()),
+                "task": self._names.get(result.task._uuid) or _cut(result.task_name.strip()),
                 "module": _cut(result.task.action),
                 "verdict": verdict,
                 "duration_seconds": round(time.monotonic() - began, 4) if began is not None else 0.0,

@@ -264,6 +264,26 @@ def test_a_handler_says_that_it_is_one(servers: ForkServers, place: Path) -> Non
     assert "RUNNING HANDLER [bad hand]" in run.text
 
 
+def test_a_result_has_its_play_task_by_the_name_under_which_it_began(servers: ForkServers, place: Path) -> None:
+    """With its role before it, and templated, as the text has it: elsewhere Ansible has it without either."""
+    for role in ("shop", "cart"):
+        folder = place / f"roles/{role}"
+        (folder / "tasks").mkdir(parents=True)
+        (folder / "handlers").mkdir()
+        (folder / "tasks/main.yml").write_text(
+            "- {name: 'in {{ x }}', command: 'true', notify: told}\n- {include_tasks: more.yml}\n"
+        )
+        (folder / "tasks/more.yml").write_text("- {debug: msg=1}\n")
+        (folder / "handlers/main.yml").write_text("- {name: told, debug: msg=2}\n")
+    tasks = "- {name: 'of {{ x }} and {{ inventory_hostname }}', debug: msg=3}"
+    play = on_hosts(tasks, "h1,h2", "  vars: {x: here}\n  roles: [shop, cart]\n")
+    for strategy in ("linear", "free"):
+        run = ran(servers, place, play.replace("  gather_facts", f"  strategy: {strategy}\n  gather_facts"))
+        begun = {event["task"] for event in run.events if event["event"] == "task_start"}
+        assert {event["task"] for event in run.results} <= begun
+        assert {"shop : in here", "cart : in here", "cart : told", "cart : debug"} <= begun
+
+
 def test_every_frame_has_its_time_and_offsets_never_go_back(servers: ForkServers, place: Path) -> None:
     before = time.time()
     run = ran(servers, place, TWO_PLAYS.replace("include_tasks: included.yml", "debug:"), "-v")

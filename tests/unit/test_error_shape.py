@@ -105,7 +105,6 @@ def test_without_the_right_password_it_is_401_with_a_challenge(
 
 
 UNKNOWN = [
-    "/",
     "/api",
     "/api/",
     "/api/nothing",

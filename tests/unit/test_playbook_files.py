@@ -156,9 +156,9 @@ def test_aliases_that_make_a_billion_of_a_few_lines_are_cut_short(tmp_path: Path
     lines = ["x0: &x0 [a, a, a, a, a, a, a, a, a, a]"]
     lines += [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]" for n in range(1, 10)]
     node = outline.compose("\n".join(lines))
-    began = time.monotonic()
+    began = time.thread_time()
     outline.value(node)
-    assert time.monotonic() - began < 2
+    assert time.thread_time() - began < 2
 
 
 @pytest.mark.parametrize("text", ["", "{}", "- just text\n", "- tasks: []\n", "{{", "- !x y\n"])

@@ -140,9 +140,9 @@ def test_an_odd_password_is_just_wrong(path: Path, odd: str) -> None:
 
 
 def seconds(file: rbac.RbacFile, name: str, password: str) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     file.authenticate(name, password)
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
 def test_a_verified_hash_is_remembered_so_that_polling_stays_cheap(path: Path) -> None:

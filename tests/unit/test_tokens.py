@@ -133,10 +133,10 @@ def test_an_unknown_token_costs_as_much_as_a_wrong_one(path: Path) -> None:
     file = TokenFile(path)
 
     def seconds(text: str) -> float:
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(2000):
             file.find(text, NOW)
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     wrong = f"flansible_{made.token.id}_{'0' * 64}"
     unknown = f"flansible_{'0' * 12}_{'0' * 64}"
