@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flansible import isolation, playbook_files
 from flansible.config import Settings
-from flansible.errors import FieldError, InvalidRequest, NotFound
+from flansible.errors import FieldError, NotFound
 from flansible.models import ListedPlaybook, PathText
 from flansible.rbac import User, resolve
 from flansible.rules import files
@@ -33,8 +33,10 @@ class PlaybookQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    playbook_dir: PathText | None = Field(None, description="With `playbook`: only that one, with its variables.")
-    playbook: PathText | None = Field(None, description="The playbook, relative to `playbook_dir`.")
+    playbook_dir: PathText | None = Field(None, description="Only those in this folder.")
+    playbook: PathText | None = Field(
+        None, description="Only those of this name; with `playbook_dir` that one alone, with its variables."
+    )
 
 
 class ListPlaybooks(PrivateResource):
@@ -51,11 +53,14 @@ class ListPlaybooks(PrivateResource):
         settings, user = services().settings, current_user()
         if asked.playbook_dir is not None and asked.playbook is not None:
             return _reply([_one(user, asked.playbook_dir, asked.playbook, settings)])
-        if asked.playbook_dir is not None or asked.playbook is not None:
-            missing = "playbook" if asked.playbook is None else "playbook_dir"
-            message = "is required: playbook_dir and playbook go together"
-            raise InvalidRequest(f"{missing}: {message}", code="invalid_field", errors=[FieldError(missing, message)])
-        return _reply(list(_listed(user, settings)))
+        folder = None if asked.playbook_dir is None else str(resolve(asked.playbook_dir, settings.playbook_root))
+        return _reply(
+            [
+                found
+                for found in _listed(user, settings)
+                if folder in (None, found.playbook_dir) and asked.playbook in (None, found.playbook)
+            ]
+        )
 
 
 def _reply(found: list[ListedPlaybook]) -> Response:

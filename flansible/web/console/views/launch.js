@@ -107,7 +107,7 @@ class Launch {
       if (this.signal.aborted) return;
       this.outdated.hidden = true;
       replace(this.result, h("h2", {}, "Preview"), this.outdated, planView(found));
-      this.result.scrollIntoView({ block: "nearest" });
+      this.result.parentElement.scrollIntoView({ block: "nearest" });
       if (found.refusal) this.form.complain(found.refusal.errors);
     });
   }
