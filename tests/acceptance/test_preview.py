@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,3 +279,22 @@ def test_of_what_a_confined_run_cannot_read_nothing_is_told(service: Service, ro
         assert service.client(ADMIN).get("/api/listplaybooks", params=asked).status_code == 200
     assert "Not for dev" not in service.client(DEV).get("/api/listplaybooks").text
     assert "Not for dev" in service.client(ADMIN).get("/api/listplaybooks").text
+
+
+def test_what_is_encrypted_needs_its_password_as_in_a_run(service: Service, root: Path, tmp_path: Path) -> None:
+    path = write(root / "playbooks/group_vars/web.yml", "word: from the vault\n")
+    password = write(tmp_path / "password", "vault secret\n")
+    vault = Path(sys.executable).parent / "ansible-vault"
+    subprocess.run([vault, "encrypt", f"--vault-password-file={password}", path], check=True, capture_output=True)
+    request = {"playbook_dir": ".", "playbook": "odd.yml", "inventory": dev_inventory(root)}
+    try:
+        found = ask(service, "playbook", {**request, "vault_password": "vault secret"}, DEV)
+        assert (found["detail"], found["hosts"]) == (None, ["dev1", "dev2"])
+        assert "--ask-vault-password" in found["command"] and "vault secret" not in json.dumps(found)
+        without = ask(service, "playbook", {**request, "vault_password": "another"}, DEV)
+        told = service.run("ansibleplaybook", {**request, "vault_password": "another"}, DEV)[0]
+        assert told["state"] == "failed"
+        assert without["plays"] is not None or "exit code" in without["detail"]
+        assert "from the vault" not in json.dumps([found, without])
+    finally:
+        path.unlink()
