@@ -29,6 +29,8 @@ _SECRET_NAME = rf"[\w.-]*{_SECRET_WORD}[\w.-]*"
 _IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w.-])({_SECRET_NAME}\s*=\s*)('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
 _OPTIONS = ("--extra-vars=", "--args=")
+_SENT_BY_CLIENTS = "ANSIBLE_"  # of the environment of `flansible`, what goes with the request
+_NOT_BY_CLIENTS = ("update_git_repo", "private_key", "secret_vars", "strategy")
 
 
 def as_sent(request: TaskOptions) -> dict[str, JsonValue]:
@@ -63,12 +65,20 @@ def command(run: AuthorizedRun) -> str:
 
 
 def flansible_command(run: AuthorizedRun) -> str | None:
-    """The same by `flansible adhoc` or `flansible playbook`, which take the options of Ansible's own."""
-    if run.kind == "git":
+    """The same by `flansible adhoc` or `flansible playbook`, which take the options of Ansible's own; None for what
+    they cannot say."""
+    request, step = run.request, run.steps[-1]
+    environment = step.environment
+    sayable = all(name.startswith(_SENT_BY_CLIENTS) for name in environment)
+    if run.kind == "git" or any(request.get(field) for field in _NOT_BY_CLIENTS) or not sayable:
         return None
-    step = run.steps[-1]
-    options = ("--chdir", step.cwd, *(("--update-git-repo",) if len(run.steps) > 1 else ()))
-    return _typed("flansible", (run.kind, *options, *_arguments(step)))
+    words = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    options = ["--chdir", step.cwd]
+    if run.time_limit is not None:
+        options += ["--time-limit", str(run.time_limit)]
+    options += [word for lock in run.locks for word in ("--lock", lock)]
+    options += ["--on-lost", run.on_lost] if run.on_lost != "fail" else []
+    return " ".join((*words, _typed("flansible", (run.kind, *options, *_arguments(step)))))
 
 
 def curl(kind: Kind, body: dict[str, JsonValue], user: str, base: str) -> str:

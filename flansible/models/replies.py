@@ -91,7 +91,7 @@ class TaskRequest(Record):
     masked: list[str] = Field(description="Paths of the fields in whose place that stands.")
     command: str = Field(description="What runs, as it would be typed on the service's machine.")
     curl: str = Field(description="The same request as a curl command; it asks for the password.")
-    flansible: str | None = Field(description="The same request as a command of `flansible`; null for git.")
+    flansible: str | None = Field(description="The same as a command of `flansible`; null where none can say it.")
 
 
 class Event(Record):

@@ -56,6 +56,13 @@ def test_a_wrong_login_gives_none(browser: httpx.Client, login: tuple[str, str])
     assert "Set-Cookie" not in reply.headers and browser.get("/api/session").status_code == 401
 
 
+def test_passwords_cannot_be_tried_here_more_often_than_elsewhere(browser: httpx.Client) -> None:
+    guesses = [browser.post("/api/session", json={"user": "a guess", "password": str(n)}) for n in range(12)]
+    assert [reply.status_code for reply in guesses] == [401] * 10 + [429] * 2
+    assert guesses[-1].json()["code"] == "too_many_logins" and int(guesses[-1].headers["Retry-After"]) > 0
+    assert browser.get("/api/session", auth=("a guess", "x")).status_code == 429
+
+
 def test_what_changes_something_needs_the_token_that_only_the_page_knows(browser: httpx.Client) -> None:
     token = login(browser)
     for headers in ({}, {"X-CSRF-Token": ""}, {"X-CSRF-Token": "x"}, {"X-CSRF-Token": token + "x"}):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
-from flansible import disclosure
+from flansible import ansible_options, authorization, disclosure
+from flansible.config import Settings
 from flansible.disclosure import MASK
+from flansible.isolation import Isolation
 from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, Step
+from flansible.rbac import User
 
 SECRET = "hunter2-marker"
 
@@ -97,6 +101,48 @@ def test_the_command_is_one_that_a_shell_takes_apart_as_it_was() -> None:
         "/srv/a b",
         *argv,
     ]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        AdhocRequest(module="copy", module_args={"content": "a 'b'", "dest": "/x"}, host_pattern="a:&b", one_line=True),
+        AdhocRequest(module="ping", inventory=["/a", "/b c"], verbose_level=3, become=True, forks=7, time_limit=9),
+        PlaybookRequest(playbook_dir=".", playbook=["a.yml", "-b.yml"], tags=["x", "y"], lock=["l 1", "l2"]),
+        PlaybookRequest(playbook_dir=".", playbook="a.yml", extra_vars=[{"n": 1}, "k=v w=2"], on_lost="requeue"),
+        PlaybookRequest(playbook_dir=".", playbook="a.yml", become_password=SECRET, environment={"ANSIBLE_X": "a b"}),
+    ],
+)
+def test_the_command_of_flansible_says_the_same(request_: AdhocRequest | PlaybookRequest, tmp_path: Path) -> None:
+    for name in ("a.yml", "-b.yml"):
+        (tmp_path / name).write_text("[]")
+    settings = Settings(playbook_root=tmp_path, base_dir=tmp_path)
+    admin = User("admin", "", ())
+    if isinstance(request_, AdhocRequest):
+        run = authorization.authorize_adhoc(admin, request_, settings, Isolation("none"))
+    else:
+        run = authorization.authorize_playbook(admin, request_, settings, Isolation("none"))
+    text = disclosure.flansible_command(run)
+    assert text is not None and SECRET not in text
+    words = shlex.split(text.removeprefix("ANSIBLE_X='a b' "))
+    assert words[:2] == ["flansible", run.kind]
+    line = ansible_options.parse(run.kind, words[2:])  # type: ignore[arg-type]
+    assert (line.client.chdir, line.client.time_limit) == (run.steps[-1].cwd, run.time_limit)
+    assert (tuple(line.client.lock or ()), line.client.on_lost or "fail") == (run.locks, run.on_lost)
+    if isinstance(request_, AdhocRequest):
+        assert (line.operands, line.given["module"]) == ([request_.pattern], request_.module)
+    else:
+        assert line.operands == request_.playbooks and line.given["tags"] == (request_.tags or None)
+        assert line.given["become_password"] is (request_.become_password is not None)
+        parts = [json.loads(part) if part.startswith("{") else part for part in line.given["extra_vars"] or ()]
+        assert parts == request_.variables
+    assert line.given["forks"] == request_.forks and line.given["verbose_level"] == request_.verbose_level
+
+
+def test_what_no_command_can_say_has_none() -> None:
+    for more in ({"update_git_repo": True}, {"private_key": "x"}, {"strategy": "mitogen_free"}):
+        found = run("--", "a.yml").model_copy(update={"request": more})
+        assert disclosure.flansible_command(found) is None
 
 
 def test_curl_sends_the_body_and_asks_for_the_password() -> None:
