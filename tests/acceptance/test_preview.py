@@ -298,3 +298,12 @@ def test_what_is_encrypted_needs_its_password_as_in_a_run(service: Service, root
         assert "from the vault" not in json.dumps([found, without])
     finally:
         path.unlink()
+
+
+def test_a_host_whose_name_is_no_text_is_told_all_the_same(service: Service, root: Path) -> None:
+    path = root / "inventories/bytes"
+    path.write_bytes(b"[odd]\nn\xffme\n<b>x</b>\n")
+    [found] = service.client().get("/api/listinventories", params={"inventory": str(path)}).json()["inventories"]
+    assert found.get("hosts") is not None or found["messages"], found
+    preview = ask(service, "adhoc", {"module": "ping", "host_pattern": "all", "inventory": str(path)})
+    assert preview["plays"] is not None, preview
