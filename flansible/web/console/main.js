@@ -60,7 +60,9 @@ async function showView() {
   replace(main, root);
   try {
     const [view] = await Promise.all([VIEWS[route.name](), loadStyle(route.name)]);
-    if (!signal.aborted) await view.show(root, { ...route, signal });
+    if (signal.aborted) return;
+    useStyle(route.name);
+    await view.show(root, { ...route, signal });
   } catch (error) {
     if (!signal.aborted && error.name !== "AbortError" && error.status !== 401) replace(root, faultBox(error));
   }
@@ -132,9 +134,14 @@ function loadStyle(name) {
     const link = h("link", { rel: "stylesheet", href: `console/views/${name}.css` });
     const ready = new Promise((resolve) => ["load", "error"].forEach((event) => link.addEventListener(event, resolve)));
     document.head.append(link);
-    loaded.set(name, ready);
+    loaded.set(name, { link, ready });
   }
-  return loaded.get(name);
+  return loaded.get(name).ready;
+}
+
+/** Of the sheets that are there only this view's: two may call different things by one name. */
+function useStyle(name) {
+  for (const [other, { link }] of loaded) if (link.sheet) link.sheet.disabled = other !== name;
 }
 
 async function start() {
