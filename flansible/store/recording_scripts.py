@@ -63,10 +63,13 @@ if events > tonumber(known[3]) then
   if next(counts) then
     counts.hosts = redis.call('ZCARD', task .. ':hosts')
     redis.call('HSET', task, 'counts', cjson.encode(counts))
-    -- At the end its state tells the lists.
+    -- What is not told now is told when its worker next says that it lives (RENEW), or with its end.
     if seconds() - tonumber(known[7] or 0) > 1 then
       redis.call('HSET', task, 'listed', seconds())
+      redis.call('HDEL', task, 'unlisted')
       listed(id)
+    else
+      redis.call('HSET', task, 'unlisted', 1)
     end
   end
 end

@@ -392,12 +392,16 @@ return redis.call('ZRANGE', P .. 'unsent', 0, ARGV[1] - 1)
 """
 )
 
-# ARGV: lease seconds, worker, its slots, id, id, ... What is no longer running has no lease and gets none.
+# ARGV: lease seconds, worker, its slots, id, id, ... What is no longer running has no lease and gets none. Lists are
+# told of results that came too soon after others to be told at once.
 RENEW = (
     COMMON
     + """
 local time = seconds()
-for i = 4, #ARGV do redis.call('ZADD', P .. 'leases', 'XX', time + ARGV[1], ARGV[i]) end
+for i = 4, #ARGV do
+  redis.call('ZADD', P .. 'leases', 'XX', time + ARGV[1], ARGV[i])
+  if redis.call('HDEL', task_key(ARGV[i]), 'unlisted') == 1 then listed(ARGV[i]) end
+end
 redis.call('ZADD', P .. 'workers', time + ARGV[1], ARGV[2])
 redis.call('HSET', P .. 'workers:slots', ARGV[2], ARGV[3])
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', time - 3600)) do

@@ -31,7 +31,7 @@ LEASE_SECONDS = 7
 HIDDEN_SECONDS = 300  # a task that is in no list is kept so long, and so long again once it is final
 _PRUNE_AT_ONCE = 100
 _SEARCH_BUDGET = 2000  # index entries looked at in one step: some milliseconds during which Redis answers nobody else
-_SEARCH_SECONDS = 0.15
+_SEARCH_SECONDS = 0.1
 
 # The legal moves; the scripts enforce them. Back from running to queued: lost, and asked to begin again.
 MOVES: dict[State, frozenset[State]] = {

@@ -16,7 +16,9 @@ from ansi2html import Ansi2HTMLConverter
 from flask import Flask, Response, request
 from werkzeug.exceptions import NotFound
 
+from flansible.errors import SealError, StoreUnavailable
 from flansible.web import safe_headers
+from flansible.web.auth import asking_user
 
 _FOLDER = Path(__file__).with_name("console")
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
@@ -24,6 +26,7 @@ _POLICY = safe_headers.policy(
     script_src="'self'", style_src="'self'", img_src="'self' data:", connect_src="'self'", manifest_src="'self'"
 )
 _ANSI = "ansi.css"
+_NOBODY = b'<html data-session="none" '
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,12 @@ def register(app: Flask) -> None:
     files = {path.relative_to(_FOLDER).as_posix(): _read(path) for path in _FOLDER.rglob("*") if path.is_file()}
     files[_ANSI] = _file(_ansi_classes().encode(), "text/css")
 
+    page_of_nobody = _file(files["index.html"].body.replace(b"<html ", _NOBODY, 1), "text/html")
+
     def page() -> Response:
-        response = _reply(files["index.html"])
+        response = _reply(page_of_nobody if _is_nobody() else files["index.html"])
         response.headers["Content-Security-Policy"] = _POLICY
+        response.vary.add("Cookie")
         return response
 
     def asset(name: str) -> Response:
@@ -50,6 +56,14 @@ def register(app: Flask) -> None:
 
     app.add_url_rule("/", "console", page, methods=["GET"])
     app.add_url_rule("/console/<path:name>", "console_file", asset, methods=["GET"])
+
+
+def _is_nobody() -> bool:
+    """Whether it is certain that who asks is not logged in: the page need not ask, and be refused, to find that out."""
+    try:
+        return asking_user() is None
+    except (StoreUnavailable, SealError):
+        return False
 
 
 def _read(path: Path) -> _File:

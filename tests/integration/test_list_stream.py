@@ -108,6 +108,11 @@ def test_progress_is_told_at_most_once_a_second(client: httpx.Client, store: Sto
         run.write(b"", result(f"h{number}"))
     assert listed(client)["changes"] - before <= 2
     assert listed(client)["tasks"][0]["counts"] == {"ok": 50}
+    # Should there be no further result for long, its worker tells of the last ones.
+    before = listed(client)["changes"]
+    store.renew_leases("worker", 1, [run.task_id])
+    store.renew_leases("worker", 1, [run.task_id])
+    assert listed(client)["changes"] == before + 1
 
 
 def test_the_list_can_be_asked_for_a_playbook_and_for_a_host(client: httpx.Client, store: Store) -> None:

@@ -19,6 +19,7 @@ const NAVIGATION = [
 const THEMES = ["system", "light", "dark"];
 
 let current = new AbortController();
+let hasShown = false;
 
 /** What the address says: `{name, id, params}`. */
 export function readRoute(hash = location.hash) {
@@ -63,6 +64,9 @@ async function showView() {
     if (signal.aborted) return;
     useStyle(route.name);
     await view.show(root, { ...route, signal });
+    // What had the focus went with the last view: a keyboard goes on from here, a screen reader says where it is.
+    if (hasShown && !signal.aborted && document.activeElement === document.body) main.focus({ preventScroll: true });
+    hasShown = true;
   } catch (error) {
     if (!signal.aborted && error.name !== "AbortError" && error.status !== 401) replace(root, faultBox(error));
   }
@@ -153,7 +157,8 @@ async function start() {
   VIEWS[name]().catch(() => {});
   loadStyle(name);
   try {
-    await whoami();
+    // The server has said with the page when there is nobody to ask about.
+    if (document.documentElement.dataset.session !== "none") await whoami();
   } catch (error) {
     replace(document.getElementById("main"), faultBox(error));
     return;
