@@ -23,6 +23,7 @@ help:
 	@echo "make scale   several workers on this machine: what waits and what computes; writes docs/scaling.md's tables"
 	@echo "make sandbox   what the sandbox of a restricted user costs: the start of its fork server, and runs in it"
 	@echo "make lines   a million lines of output from one run, against the command line writing to a file"
+	@echo "make console   the list of 100,000 tasks: how long the API takes for a page, the console for its first row"
 	@echo "make soak    half an hour of mixed load, and whether anything grows; MINUTES=5 for less"
 	@echo "make chaos   twenty rounds of each fault on a service under load (hours); ROUNDS=2 for less, CHAOS_SEED=... to repeat"
 	@echo "make venv    make $(VENV) with what Flansible needs; then: $(BIN)/flansible up"
@@ -86,6 +87,9 @@ sandbox: $(VENV)/.installed
 
 lines: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.lines
+
+console: $(VENV)/.installed-test
+	@$(BIN)/python -m benchmarks.console $(BENCH_ARGS)
 
 soak: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),30)

@@ -64,7 +64,7 @@ def test_numbers_lead_into_the_list(page: Page, login: Callable[..., None], new_
     expect(page.locator(f"[data-task='{failed}']")).to_be_visible()
     page.go_back()
     page.get_by_role("link", name="fail.yml").click()
-    expect(page.get_by_label("Playbook")).to_have_value("fail.yml")
+    expect(page.get_by_role("combobox", name="Playbook")).to_have_value("fail.yml")
     expect(page.locator(f"[data-task='{failed}']")).to_be_visible()
     page.go_back()
     page.locator(".card", has_text="Went wrong").click()

@@ -63,7 +63,7 @@ export async function stream(path, params, { signal, after = null, onEvent, onSt
   for (let failures = 0; !signal.aborted; ) {
     try {
       const headers = { Accept: "text/event-stream", ...(last === null ? {} : { "Last-Event-ID": String(last) }) };
-      const reply = await fetchReply(path, params, signal, headers);
+      const reply = await fetchReply(path, params, whileSeen(signal), headers);
       if (reply.status === 204) return;
       failures = 0;
       onState(true);
@@ -78,9 +78,39 @@ export async function stream(path, params, { signal, after = null, onEvent, onSt
       if (signal.aborted) return;
       if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
     }
+    if (document.hidden) {
+      await untilSeen(signal);
+      continue;
+    }
     onState(false);
     await pause(RETRY_SECONDS[Math.min(failures++, RETRY_SECONDS.length - 1)], signal);
   }
+}
+
+/** Aborts as `signal` does, or once the page is out of sight. A stream holds one of the six connections that a browser has
+ * to a server for all its tabs: those nobody looks at would keep the next one from loading. */
+export function whileSeen(signal) {
+  const hidden = new AbortController();
+  const either = AbortSignal.any([signal, hidden.signal]);
+  const look = () => document.hidden && hidden.abort();
+  document.addEventListener("visibilitychange", look, { signal: either });
+  look();
+  return either;
+}
+
+/** Until the page is in sight, or the signal aborts. */
+export function untilSeen(signal) {
+  const seen = new AbortController();
+  return new Promise((resolve) => {
+    const look = () => {
+      if (document.hidden && !signal.aborted) return;
+      seen.abort();
+      resolve();
+    };
+    document.addEventListener("visibilitychange", look, { signal: seen.signal });
+    signal.addEventListener("abort", look, { signal: seen.signal });
+    look();
+  });
 }
 
 /** Seconds, or until the signal aborts. */

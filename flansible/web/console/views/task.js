@@ -1,6 +1,6 @@
 // The page of one task: how it is doing, what failed, and its output, hosts, timeline and request as tabs.
 
-import { faultBox } from "../dom.js";
+import { faultBox, h } from "../dom.js";
 import { setParams } from "../main.js";
 import { Failures } from "./task_failures.js";
 import { Header } from "./task_header.js";
@@ -14,7 +14,11 @@ import { TimelineTab } from "./task_timeline.js";
 // What the tabs keep in the address; a link to another place in the page leaves none of it behind.
 const PLACES = ["line", "at", "host", "seq", "only"];
 
+// The classes of the output's colours.
+const COLOURS = h("link", { rel: "stylesheet", href: "console/ansi.css" });
+
 export async function show(root, { id, params, signal }) {
+  document.head.prepend(COLOURS);
   const run = new Run(id, signal);
   await run.look();
   const failures = new Failures(run);
@@ -42,7 +46,7 @@ export async function show(root, { id, params, signal }) {
     goTo(new URLSearchParams(link.getAttribute("href").split("?")[1]));
     tabs.element.scrollIntoView({ block: "start" });
   });
-  const lookForFailures = () => failures.look().then(() => header.drawButtons(), (error) => run.signal.aborted || header.say(error));
+  const lookForFailures = () => failures.look().then(() => header.drawButtons(), (error) => signal.aborted || header.say(error));
   run.addEventListener("task", () => {
     header.draw();
     header.say(null);
@@ -50,6 +54,9 @@ export async function show(root, { id, params, signal }) {
   });
   run.addEventListener("trouble", () => header.say(run.fault));
   showTab(params);
-  lookForFailures();
+  lookForFailures().then(() => {
+    // Whoever follows a link to a line or a cell wants to see that.
+    if (PLACES.some((place) => params.has(place)) && !signal.aborted) tabs.element.scrollIntoView({ block: "start" });
+  });
   run.watch();
 }

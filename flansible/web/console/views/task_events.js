@@ -25,7 +25,10 @@ export class Events {
 
   /** Read all there are and, while the task runs, those that come. The promise holds until the last one is here. */
   load() {
-    this.loading ??= this.#load();
+    this.loading ??= this.#load().catch((error) => {
+      this.loading = undefined;
+      throw error;
+    });
     return this.loading;
   }
 

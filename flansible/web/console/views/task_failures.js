@@ -9,7 +9,10 @@ import { reason } from "./task_reason.js";
 import { visible } from "./task_text.js";
 
 const SHOWN_HOSTS = 50;
-const OPEN_HOSTS = 3;
+const SHOWN_AT_ONCE = 4;
+const FEW = 6; // are shown without asking
+const SHORT_LINES = 6;
+const SHORT_CHARACTERS = 600;
 const PAGE = 5000;
 const LAST_LINES = 15;
 
@@ -22,7 +25,8 @@ export class Failures {
     this.list = h("ul", { class: "failures" });
     this.heading = h("h2", {});
     this.rest = h("p", { class: "hint" });
-    this.box = h("section", { class: "panel failure-box", "aria-label": "Failures", hidden: true }, this.heading, this.list, this.rest);
+    this.others = h("button", { type: "button", hidden: true, onclick: () => this.#showOthers() });
+    this.box = h("section", { class: "panel failure-box", "aria-label": "Failures", hidden: true }, this.heading, this.list, this.others, this.rest);
     this.plain = h("section", { class: "panel failure-box", "aria-label": "Why it failed", hidden: true });
     this.element = h("div", {}, this.box, this.plain);
   }
@@ -31,12 +35,15 @@ export class Failures {
   async look() {
     if (this.isLooking) return (this.isStale = true);
     this.isLooking = true;
-    do {
-      this.isStale = false;
-      await this.#read();
-      await this.#show();
-    } while (this.isStale && !this.run.signal.aborted);
-    this.isLooking = false;
+    try {
+      do {
+        this.isStale = false;
+        await this.#read();
+        await this.#show();
+      } while (this.isStale && !this.run.signal.aborted);
+    } finally {
+      this.isLooking = false;
+    }
     return true;
   }
 
@@ -70,9 +77,25 @@ export class Failures {
     const first = [...this.hosts.values()].slice(this.list.childElementCount, SHOWN_HOSTS);
     const whole = await Promise.all(first.map((event) => this.#whole(event)));
     this.list.append(...whole.map((event) => this.#item(event)));
+    this.#fold();
     replace(this.rest, size > SHOWN_HOSTS ? this.#andMore(size) : null);
     this.rest.hidden = size <= SHOWN_HOSTS;
     if (!size && this.run.isFinal) await this.#showWithoutHosts();
+  }
+
+  // What is below must not be pushed out of sight by many that failed for one reason.
+  #fold() {
+    const items = [...this.list.children];
+    const isFolded = !this.isUnfolded && items.length > FEW;
+    items.slice(SHOWN_AT_ONCE).forEach((item) => (item.hidden = isFolded));
+    this.others.hidden = !isFolded;
+    this.others.textContent = `Show ${items.length - SHOWN_AT_ONCE} more`;
+  }
+
+  #showOthers() {
+    this.isUnfolded = true;
+    this.#fold();
+    this.list.children[SHOWN_AT_ONCE].querySelector("a")?.focus();
   }
 
   async #whole(event) {
@@ -87,10 +110,12 @@ export class Failures {
     const what = h("span", { class: "failure-task" }, h("bdi", {}, event.task || "play task"), event.module ? h("code", {}, ` ${event.module}`) : null);
     const links = [h("a", { href: cell, "data-stay": true }, "Result")];
     if (event.output_end > event.output_start) links.push(h("a", { href: lines, "data-stay": true }, "Output"));
-    const head = [verdictMark(event.verdict, h("bdi", {}, event.host)), what, code === null ? null : h("span", { class: "hint" }, `rc ${code}`), h("span", { class: "row failure-links" }, links)];
-    const isOpen = this.list.childElementCount < OPEN_HOSTS;
-    const printed = more ? h("details", { open: isOpen }, h("summary", {}, "What it printed"), h("pre", {}, more)) : null;
-    return h("li", { class: "failure" }, h("div", { class: "row failure-head" }, head), h("p", { class: "failure-text" }, text), printed);
+    const head = [verdictMark(event.verdict), h("bdi", { class: "failure-host" }, event.host), what, code === null ? null : h("span", { class: "hint" }, `rc ${code}`), h("span", { class: "row failure-links" }, links)];
+    const short = text.split("\n", SHORT_LINES).join("\n").slice(0, SHORT_CHARACTERS);
+    const isCut = short.length < text.length;
+    const whole = [isCut ? text : "", more].filter(Boolean).join("\n\n");
+    const rest = whole ? h("details", {}, h("summary", {}, isCut ? "All of it" : "What it printed"), h("pre", {}, whole)) : null;
+    return h("li", { class: "failure" }, h("div", { class: "row failure-head" }, head), h("p", { class: "failure-text" }, isCut ? `${short} …` : short), rest);
   }
 
   #andMore(size) {
@@ -104,7 +129,7 @@ export class Failures {
     if (task.state === "succeeded" || task.state === "canceled") return;
     const lines = await lastLines(id, LAST_LINES, signal);
     const words = h("p", { class: "failure-text" }, task.description);
-    const printed = lines.length ? [h("p", { class: "hint" }, "The last lines of its output:"), h("pre", { class: "terminal last-lines" }, visible(lines.join("\n")))] : null;
+    const printed = lines.length ? [h("p", { class: "hint" }, "The last lines of its output:"), h("pre", { class: "terminal last-lines", tabindex: 0, "aria-label": "Last lines of output" }, visible(lines.join("\n")))] : null;
     this.plain.hidden = false;
     replace(this.plain, h("h2", {}, "It failed before any host did"), words, printed);
   }

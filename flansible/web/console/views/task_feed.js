@@ -1,6 +1,6 @@
 // Where the text of an output comes from: loaded once, its last part when it is very long, and followed to its end.
 
-import { fetchReply, get, pause } from "../api.js";
+import { fetchReply, get, pause, untilSeen, whileSeen } from "../api.js";
 import { FINAL } from "../format.js";
 import { OutputText } from "./task_text.js";
 
@@ -58,13 +58,14 @@ export class OutputFeed {
   async follow() {
     while (!this.isFinal && !this.signal.aborted) {
       try {
-        await this.#take(await this.#ask({ format: "txt", offset: this.text.end, follow: true }));
+        await untilSeen(this.signal);
+        await this.#take(await this.#ask({ format: "txt", offset: this.text.end, follow: true }, whileSeen(this.signal)));
         const task = await get(`api/ansibletaskstatus/${this.id}`, {}, this.signal);
         this.isFinal = FINAL.has(task.state) && (await this.#isAll());
       } catch (error) {
         if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
       }
-      if (!this.isFinal) await pause(RETRY_SECONDS, this.signal);
+      if (!this.isFinal && !document.hidden) await pause(RETRY_SECONDS, this.signal);
     }
     if (!this.signal.aborted) this.onMore();
   }
@@ -76,8 +77,8 @@ export class OutputFeed {
     return reply.headers.get("Flansible-Final") === "true";
   }
 
-  #ask(params) {
-    return fetchReply(this.address, params, this.signal);
+  #ask(params, signal = this.signal) {
+    return fetchReply(this.address, params, signal);
   }
 
   async #take(reply) {

@@ -2,7 +2,7 @@
 
 import { session } from "../api.js";
 import { faultBox, h, replace } from "../dom.js";
-import { FINAL, STATES, countsBar, duration, moment, plural, runSeconds, stateMark, verdictMark } from "../format.js";
+import { FINAL, STATES, VERDICTS, countsBar, duration, moment, plural, runSeconds, stateMark, verdictMark } from "../format.js";
 import { askToCancel, runAgain } from "./task_actions.js";
 
 const TICK_MILLISECONDS = 1000;
@@ -12,6 +12,8 @@ const REASONS = {
   user_limit: "this user has as many running as may be",
   starting: "a worker is taking it",
 };
+
+const MOST_CHARACTERS = 200;
 
 export class Header {
   /** failures: whose `hosts` it can be run again on. */
@@ -43,7 +45,7 @@ export class Header {
     // Said aloud only when it changes.
     if (this.state !== task.state) replace(this.verdict, h("span", { role: "status" }, stateMark(task.state)), this.took);
     this.state = task.state;
-    replace(this.summary, h("bdi", {}, task.summary.replace(`${task.user}: `, "")));
+    replace(this.summary, short(task.summary.replace(`${task.user}: `, "")));
     replace(this.facts, this.#facts(task).map(([name, value]) => h("span", { class: "fact" }, h("span", { class: "hint" }, `${name} `), value)));
     this.words.textContent = task.description;
     replace(this.results, this.#counts(task));
@@ -72,8 +74,8 @@ export class Header {
 
   #facts(task) {
     const facts = [["by", h("bdi", {}, task.user)]];
-    if (task.hosts) facts.push(["on", h("bdi", {}, task.hosts)]);
-    if (task.inventory) facts.push(["inventory", h("bdi", {}, task.inventory)]);
+    if (task.hosts) facts.push(["on", short(task.hosts)]);
+    if (task.inventory) facts.push(["inventory", short(task.inventory)]);
     facts.push(["submitted", moment(task.submitted_at)]);
     if (task.started_at) facts.push(["started", moment(task.started_at)]);
     if (task.finished_at) facts.push(["ended", moment(task.finished_at)]);
@@ -95,7 +97,7 @@ export class Header {
   }
 
   #counts({ counts, host_count: hosts }) {
-    const given = Object.entries(counts ?? {}).filter(([, count]) => count > 0);
+    const given = Object.keys(VERDICTS).map((verdict) => [verdict, counts?.[verdict] ?? 0]).filter(([, count]) => count > 0);
     if (!given.length) return null;
     const words = given.map(([verdict, count]) => verdictMark(verdict, `${count.toLocaleString()} ${verdict}`));
     return [countsBar(counts), h("div", { class: "row counts" }, hosts ? h("span", { class: "hint" }, `${plural(hosts, "host")}:`) : null, words)];
@@ -120,4 +122,10 @@ export class Header {
     const isRunning = this.run.task.state === "running";
     this.took.textContent = seconds === null ? "" : duration(isRunning && seconds >= 1 ? Math.floor(seconds) : seconds);
   }
+}
+
+// A pattern may name thousands of hosts.
+function short(text) {
+  const isLong = text.length > MOST_CHARACTERS;
+  return h("bdi", { title: isLong ? text.slice(0, 10 * MOST_CHARACTERS) : null }, isLong ? `${text.slice(0, MOST_CHARACTERS)}…` : text);
 }

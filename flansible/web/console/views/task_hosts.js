@@ -49,7 +49,7 @@ export class HostsTab {
     const only = h("label", { class: "row only" }, this.checkbox, "Only failures");
     const key = Object.keys(VERDICTS).map((verdict) => verdictMark(verdict));
     this.sizer = h("div", { class: "grid-sizer", role: "presentation" });
-    this.grid = h("div", { class: "grid", role: "grid", tabindex: 0, "aria-label": "Results by host and play task", onscroll: () => this.#soon(), onkeydown: (event) => this.#key(event), onclick: (event) => this.#clicked(event) }, this.sizer);
+    this.grid = h("div", { class: "grid scroll", role: "grid", tabindex: 0, "aria-label": "Results by host and play task", onscroll: () => this.#soon(), onkeydown: (event) => this.#key(event), onclick: (event) => this.#clicked(event) }, this.sizer);
     const main = h("div", { class: "hosts-main" }, this.grid, h("div", { class: "row key", "aria-hidden": "true" }, key));
     return h("div", { class: "hosts" }, h("div", { class: "row hosts-bar" }, field, only, this.said), h("div", { class: "hosts-body" }, main, this.panel.element));
   }
@@ -84,7 +84,7 @@ export class HostsTab {
     const { clientWidth: width, clientHeight: height, scrollLeft, scrollTop } = this.grid;
     if (!width || this.run.signal.aborted) return;
     const { columns } = this.run.events;
-    const sizes = this.measures.fit(width, columns.length);
+    const sizes = this.measures.fit(width, columns.length, columns.reduce((most, { task }) => Math.max(most, task.length), 0));
     this.sizer.style.width = `${sizes.first + columns.length * sizes.column}px`;
     this.sizer.style.height = `${sizes.head + this.rows.length * sizes.row}px`;
     this.grid.style.height = `${sizes.head + this.rows.length * sizes.row + SCROLLBAR}px`;

@@ -4,6 +4,7 @@ const ROW = 28;
 const DENSE_COLUMN = 32;
 const WORD_COLUMN = 112; // room for a shape and the longest word
 const MOST_COLUMN = 220;
+const LETTER = 7.5;
 const SPARE = 4;
 const BLOCK = 8; // columns come and go by so many: a row is not made anew for every one
 
@@ -12,13 +13,14 @@ export class Measures {
     this.sizes = null;
   }
 
-  /** Columns with words where there is room for all of them; otherwise narrow ones, whose names stand upright. */
-  fit(width, columns) {
+  /** Columns with words where there is room for all of them; otherwise narrow ones, whose names stand upright; longest: letters of the
+   * longest name. */
+  fit(width, columns, longest) {
     const first = width < 600 ? 110 : 200;
     const room = (width - first) / Math.max(1, columns);
     const isDense = room < WORD_COLUMN;
     const column = isDense ? Math.max(DENSE_COLUMN, Math.floor(Math.min(room, WORD_COLUMN))) : Math.floor(Math.min(room, MOST_COLUMN));
-    this.sizes = { first, column, row: ROW, head: isDense ? 170 : 62, isDense };
+    this.sizes = { first, column, row: ROW, head: isDense ? Math.min(170, 30 + longest * LETTER) : 62, isDense };
     return this.sizes;
   }
 

@@ -42,10 +42,14 @@ export class OutputTab {
 
   /** The tab is shown, perhaps with lines to go to: `line=10`, `line=10-20`, or bytes: `at=100-200`. */
   async show(params) {
-    this.loading ??= this.#load(Boolean(params.get("line") || params.get("at")));
+    this.loading ??= this.#load(Boolean(params.get("line") || params.get("at"))).catch((error) => {
+      this.loading = undefined;
+      throw error;
+    });
     await this.loading;
     await this.#goTo(params);
     this.#wrap();
+    this.rows.moveTo(this.isFollowing ? Infinity : this.rows.top);
   }
 
   #build() {

@@ -16,9 +16,9 @@ export class Rows {
     this.layer = h("div", { class: "rows-layer" });
     this.sizer = h("div", { class: "rows-sizer" }, this.layer);
     const listeners = { onscroll: () => this.#scrolled(), onkeydown: (event) => this.#key(event) };
-    this.element = h("div", { class: "rows", role: "region", tabindex: 0, "aria-label": label, ...listeners }, this.sizer);
+    this.element = h("div", { class: "rows scroll", role: "region", tabindex: 0, "aria-label": label, ...listeners }, this.sizer);
     this.element.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
-    new ResizeObserver(() => this.refresh()).observe(this.element);
+    new ResizeObserver(() => this.moveTo(this.top)).observe(this.element);
   }
 
   get viewRows() {
@@ -84,6 +84,7 @@ export class Rows {
 
   #scrolled() {
     const { scrollTop, clientHeight } = this.element;
+    if (!clientHeight) return; // in a tab that is not shown
     if (Math.abs(scrollTop - this.#scrollOf(this.top)) < 1.5) return;
     const top = this.#isSqueezed ? (scrollTop / (MOST_PIXELS - clientHeight)) * this.mostTop : scrollTop / this.rowHeight;
     this.top = Math.min(Math.max(0, top), this.mostTop);

@@ -9,7 +9,7 @@ const HEIGHT = 14;
 const SHOWN = 200;
 const SHOWN_PARTS = 20;
 const MOST_PIECES = 400;
-const SLOWEST = 3;
+const SLOWEST = ["slowest", "second slowest", "third slowest"];
 const REDRAW_MILLISECONDS = 1000;
 
 export class TimelineTab {
@@ -66,12 +66,12 @@ export class TimelineTab {
     const groups = this.by === "task" ? this.#playTasks() : this.#hosts();
     this.from = groups.reduce((least, group) => Math.min(least, group.from), Infinity);
     this.to = groups.reduce((most, group) => Math.max(most, group.to), this.from + 1);
-    const slowest = new Set([...groups].sort((a, b) => b.seconds - a.seconds).slice(0, groups.length > SLOWEST ? SLOWEST : 1));
+    const slowest = [...groups].sort((a, b) => b.seconds - a.seconds).slice(0, groups.length > SLOWEST.length ? SLOWEST.length : 1);
     this.name.textContent = this.by === "task" ? "Play task" : "Host, slowest first";
     this.said.textContent = groups.length ? `${duration((this.to - this.from) / 1000)} in all` : "Nothing has been timed yet";
     replace(this.axis, groups.length ? [0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, part ? duration((part * (this.to - this.from)) / 1000) : "0")) : null);
     const focused = document.activeElement?.dataset?.group;
-    replace(this.body, groups.slice(0, this.shown).map((group) => this.#rows(group, slowest.has(group))));
+    replace(this.body, groups.slice(0, this.shown).map((group) => this.#rows(group, SLOWEST[slowest.indexOf(group)])));
     if (focused !== undefined) this.body.querySelector(`[data-group="${CSS.escape(focused)}"]`)?.focus();
     this.more.hidden = groups.length <= this.shown;
     this.more.textContent = `Show all ${groups.length.toLocaleString()}`;
@@ -100,7 +100,7 @@ export class TimelineTab {
     return groups.sort((a, b) => b.seconds - a.seconds);
   }
 
-  #rows(group, isSlow) {
+  #rows(group, rank) {
     const isOpen = this.open.has(group.key);
     const toggle = () => {
       if (isOpen) this.open.delete(group.key);
@@ -109,9 +109,9 @@ export class TimelineTab {
     };
     const attributes = { type: "button", class: "quiet expand", "aria-expanded": String(isOpen), "data-group": group.key, onclick: toggle };
     const name = h("button", attributes, h("span", { "aria-hidden": "true" }, isOpen ? "▾ " : "▸ "), h("bdi", {}, group.name));
-    const tag = isSlow ? h("span", { class: "tag" }, "◆ slowest") : null;
+    const tag = rank ? h("span", { class: "tag" }, `◆ ${rank}`) : null;
     const first = h("th", { scope: "row" }, name, tag, group.about ? h("bdi", { class: "hint about" }, group.about) : null);
-    const row = h("tr", { class: isSlow ? "is-slow" : "" }, first, this.#times(group.from, group.seconds), h("td", { class: "drawn" }, this.#bar(group)));
+    const row = h("tr", { class: rank ? "is-slow" : "" }, first, this.#times(group.from, group.seconds), h("td", { class: "drawn" }, this.#bar(group)));
     return [row, isOpen ? this.#parts(group) : null];
   }
 
@@ -120,7 +120,7 @@ export class TimelineTab {
     const rows = all.slice(0, SHOWN_PARTS).map((one) => {
       const begin = one.end - one.seconds * 1000;
       const piece = this.#drawing([this.#piece(one, `fill-${one.verdict}`)], `${group.partName(one)}: ${duration(one.seconds)}`);
-      const name = h("th", { scope: "row", class: "part" }, verdictMark(one.verdict, h("bdi", {}, group.partName(one))), h("span", { class: "visually-hidden" }, ` ${one.verdict}`));
+      const name = h("th", { scope: "row", class: "part" }, verdictMark(one.verdict), " ", h("bdi", {}, group.partName(one)));
       return h("tr", { class: "part-row" }, name, this.#times(begin, one.seconds), h("td", { class: "drawn" }, piece));
     });
     const rest = all.length - SHOWN_PARTS;
