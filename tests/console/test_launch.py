@@ -130,7 +130,7 @@ def test_what_the_service_refuses_is_told_at_its_field(
     expect(page.get_by_label("Inventory", exact=True)).to_have_attribute("aria-invalid", "true")
     expect(page.locator(".field-fault:visible")).to_contain_text("is not one of your inventories")
     page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("alert").last).to_contain_text("is not one of your inventories")
+    expect(page.locator("form").get_by_role("alert")).to_contain_text("is not one of your inventories")
     page.get_by_label("Inventory", exact=True).select_option(label="dev")
     page.get_by_text("More options").click()
     page.get_by_label("Forks").fill("many")

@@ -60,6 +60,7 @@ export class LaunchForm {
     const body = {};
     let faults = 0;
     for (const [name, field] of this.fields) {
+      field.complain(""); // what was said of the form as it was before
       try {
         const value = field.read();
         if (JSON.stringify(value)?.includes(MASK)) throw new Error("Something in it was hidden: type it in the place of the asterisks.");

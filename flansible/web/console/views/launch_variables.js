@@ -24,6 +24,7 @@ export class VariableFields {
   read() {
     const found = { plain: {}, secret: {}, faults: 0 };
     for (const [name, field] of this.fields) {
+      field.complain("");
       try {
         const value = field.changed();
         if (value === undefined && field.isRequired) throw new Error("This is needed.");
