@@ -11,7 +11,7 @@ from tests.acceptance.conftest import ADMIN, DEV, Service
 from tests.console.conftest import AUDITOR
 from tests.console.watch import Watch
 
-NOT_YET = "401.*api/session"
+WRONG = "401.*api/session"
 
 
 def fill(page: Page, user: tuple[str, str]) -> None:
@@ -23,7 +23,6 @@ def fill(page: Page, user: tuple[str, str]) -> None:
 def test_one_logs_in_and_comes_to_where_one_wanted_to_go(
     page: Page, service: Service, watch: Watch, shot: Callable[..., None]
 ) -> None:
-    watch.expect(NOT_YET)
     page.goto(f"{service.url}/#/tasks?state=failed")
     expect(page.get_by_label("User")).to_be_focused()
     shot("login")
@@ -41,7 +40,7 @@ def test_one_logs_in_and_comes_to_where_one_wanted_to_go(
 def test_a_wrong_password_is_said_and_can_be_mended(
     page: Page, service: Service, watch: Watch, shot: Callable[..., None]
 ) -> None:
-    watch.expect(NOT_YET)
+    watch.expect(WRONG)
     page.goto(f"{service.url}/")
     fill(page, (ADMIN[0], "another"))
     expect(page.get_by_role("alert")).to_have_text("User or password is wrong.")
@@ -53,7 +52,6 @@ def test_a_wrong_password_is_said_and_can_be_mended(
 
 
 def test_who_has_logged_out_is_out(page: Page, service: Service, watch: Watch, login: Callable[..., None]) -> None:
-    watch.expect(NOT_YET)
     login(page)
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_label("Password")).to_be_visible()
@@ -63,7 +61,7 @@ def test_who_has_logged_out_is_out(page: Page, service: Service, watch: Watch, l
 
 
 def test_too_many_wrong_passwords_are_told_with_how_long(page: Page, service: Service, watch: Watch) -> None:
-    watch.expect(NOT_YET)
+    watch.expect(WRONG)
     watch.expect("429.*api/session")
     page.goto(f"{service.url}/")
     alert = page.get_by_role("alert")
@@ -77,7 +75,6 @@ def test_too_many_wrong_passwords_are_told_with_how_long(page: Page, service: Se
 
 
 def test_a_service_that_is_away_is_said(page: Page, service: Service, watch: Watch) -> None:
-    watch.expect(NOT_YET)
     watch.expect("ERR_")
     page.goto(f"{service.url}/")
     expect(page.get_by_label("User")).to_be_visible()
@@ -90,7 +87,6 @@ def test_a_service_that_is_away_is_said(page: Page, service: Service, watch: Wat
 
 
 def test_no_link_leads_through_the_login_to_elsewhere(page: Page, service: Service, watch: Watch) -> None:
-    watch.expect(NOT_YET)
     page.goto(f"{service.url}/#/login?next=https%3A%2F%2Fexample.org%2F")
     fill(page, ADMIN)
     expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
