@@ -30,6 +30,9 @@ export function askToCancel(run, place) {
 export async function runAgain(run, hosts = null) {
   const { path, body, masked } = await run.request();
   const limit = hosts?.join(",");
+  if (masked.length && run.task.kind === "git") {
+    throw new Error("Its secrets are not kept: send it again with the curl command of the tab Request.");
+  }
   if (masked.length) {
     const params = new URLSearchParams({ from: run.id, ...(limit ? { limit } : {}) });
     location.hash = `#/launch?${params}`;
