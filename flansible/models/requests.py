@@ -333,12 +333,22 @@ class GitRequest(TaskOptions):
     reset: bool = Field(False, description="Discard local changes and commits and take the remote's state.")
 
 
+def _each_kind_its_request(schema: dict[str, JsonValue]) -> None:
+    """Says to clients what the web process looks at in a second step: which body belongs to which kind."""
+    models = {"adhoc": "AdhocRequest", "playbook": "PlaybookRequest"}
+    references: dict[str, dict[str, JsonValue]] = {
+        kind: {"$ref": f"#/components/schemas/{name}"} for kind, name in models.items()
+    }
+    schema["anyOf"] = [
+        {"properties": {"kind": {"const": kind}, "request": found}} for kind, found in references.items()
+    ]
+    schema["example"] = {"kind": "playbook", "request": {"playbook_dir": "demo", "playbook": "site.yml"}}
+
+
 class PreviewRequest(Request):
     """`POST /api/preview`: a request, and what kind it is."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"kind": "playbook", "request": {"playbook_dir": "demo", "playbook": "site.yml"}}}
-    )
+    model_config = ConfigDict(json_schema_extra=_each_kind_its_request)
 
     kind: Literal["adhoc", "playbook"] = Field(description="Where it would be posted: `adhoc` is `ansiblecommand`.")
     request: dict[str, JsonValue] = Field(description="The body that would be posted there.")

@@ -32,15 +32,16 @@ def instead_of(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
     """The class to use in place of `command`. what: `plan`, or `inventory` (for `ansible`)."""
     if issubclass(command, AdHocCLI):
         return _listing_adhoc(command, what, pipe)
-    executor = _listing_executor(pipe)
-    ansible.cli.playbook.PlaybookExecutor = executor
+    ListingExecutor.event_pipe = pipe
+    ansible.cli.playbook.PlaybookExecutor = ListingExecutor
     return command
 
 
 def _tell(pipe: EventPipe, plan: dict[str, Any]) -> None:
-    found = plain(plan)
-    is_large = len(json.dumps(found)) > MAX_PLAN_BYTES
-    pipe.send({"type": "plan", "plan": {} if is_large else found, "too_large": is_large})
+    # A name with bytes that are no UTF-8 is no text: something else stands for them.
+    text = json.dumps(plain(plan), ensure_ascii=False).encode(errors="replace")
+    is_large = len(text) > MAX_PLAN_BYTES
+    pipe.send({"type": "plan", "plan": {} if is_large else json.loads(text), "too_large": is_large})
 
 
 def _listing_adhoc(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
@@ -93,50 +94,51 @@ def _name(host: Any) -> str:
     return str(getattr(host, "name", host))
 
 
-def _listing_executor(pipe: EventPipe) -> type[PlaybookExecutor]:
-    class ListingExecutor(PlaybookExecutor):
-        def run(self) -> Any:
-            found = super().run()
-            # It is a list when Ansible has been told to list; anything else is how it failed.
-            if not isinstance(found, list):
-                return found
-            plays, includes = [], 0
-            for entry in found:
-                for play in entry["plays"]:
-                    self._work_beside(play, entry["playbook"])
-                    tasks, count = self._play_tasks(play)
-                    plays.append(self._play(play, tasks))
-                    includes += count
-            _tell(pipe, {"plays": plays, "includes": includes})
-            return 0
+class ListingExecutor(PlaybookExecutor):
+    """Ansible's, which collects the plays it has been told to list; here they are told, not printed."""
 
-        def _work_beside(self, play: Play, playbook: str) -> None:
-            self._loader.set_basedir(play._included_path or os.path.realpath(os.path.dirname(playbook)))
+    event_pipe: EventPipe
 
-        def _play(self, play: Play, tasks: list[dict[str, Any]]) -> dict[str, Any]:
-            pattern = play.hosts if isinstance(play.hosts, str) else ",".join(map(str, play.hosts or []))
-            hosts = dict.fromkeys(_name(host) for host in self._inventory.get_hosts(play.hosts))
-            return {"play": play.get_name(), "pattern": pattern, "hosts": list(hosts), "play_tasks": tasks}
+    def run(self) -> Any:
+        found = super().run()
+        # It is a list when Ansible has been told to list; anything else is how it failed.
+        if not isinstance(found, list):
+            return found
+        plays, includes = [], 0
+        for entry in found:
+            for play in entry["plays"]:
+                self._work_beside(play, entry["playbook"])
+                tasks, count = self._play_tasks(play)
+                plays.append(self._play(play, tasks))
+                includes += count
+        _tell(self.event_pipe, {"plays": plays, "includes": includes})
+        return 0
 
-        def _play_tasks(self, play: Play) -> tuple[list[dict[str, Any]], int]:
-            """Those that the tags let through, in order, and how many of them include others as they run."""
-            variables = self._variable_manager.get_vars(play=play)
-            tasks = [
-                task
-                for block in play.compile()
-                for task in _tasks_of(block.filter_tagged_tasks(variables))
-                if not (task.action in constants._ACTION_META and task.implicit)
-            ]
-            listed = [
-                {
-                    "name": task.get_name() if task.name else task.action,
-                    "tags": sorted({*map(str, play.tags), *map(str, task.tags)}),
-                }
-                for task in tasks
-            ]
-            return listed, sum(task.action in constants._ACTION_ALL_INCLUDES for task in tasks)
+    def _work_beside(self, play: Play, playbook: str) -> None:
+        self._loader.set_basedir(play._included_path or os.path.realpath(os.path.dirname(playbook)))
 
-    return ListingExecutor
+    def _play(self, play: Play, tasks: list[dict[str, Any]]) -> dict[str, Any]:
+        pattern = play.hosts if isinstance(play.hosts, str) else ",".join(map(str, play.hosts or []))
+        hosts = dict.fromkeys(_name(host) for host in self._inventory.get_hosts(play.hosts))
+        return {"play": play.get_name(), "pattern": pattern, "hosts": list(hosts), "play_tasks": tasks}
+
+    def _play_tasks(self, play: Play) -> tuple[list[dict[str, Any]], int]:
+        """Those that the tags let through, in order, and how many of them include others as they run."""
+        variables = self._variable_manager.get_vars(play=play)
+        tasks = [
+            task
+            for block in play.compile()
+            for task in _tasks_of(block.filter_tagged_tasks(variables))
+            if not (task.action in constants._ACTION_META and task.implicit)
+        ]
+        listed = [
+            {
+                "name": task.get_name() if task.name else task.action,
+                "tags": sorted({*map(str, play.tags), *map(str, task.tags)}),
+            }
+            for task in tasks
+        ]
+        return listed, sum(task.action in constants._ACTION_ALL_INCLUDES for task in tasks)
 
 
 def _tasks_of(block: Block) -> list[Any]:

@@ -42,6 +42,7 @@ from flansible.models import (
     WorkerStats,
 )
 
+_CSRF = "q4tO0yM1c1rAqTz0gFJ7bX0wEwBl1S0kqk1m0v9m3hY"
 _TASK_ID = "7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52"
 
 _OUTPUT = 'localhost | SUCCESS => {\n    "changed": false,\n    "ping": "pong"\n}\n'
@@ -169,7 +170,7 @@ _REPLIES = (
         is_admin=False,
         sees_all=False,
         may_act=True,
-        csrf_token="q4tO0yM1c1rAqTz0gFJ7bX0wEwBl1S0kqk1m0v9m3hY",
+        csrf_token=_CSRF,
         flower_url=None,
     ),
     ServiceStats(

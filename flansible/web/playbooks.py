@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
-from flansible import playbook_files
+from flansible import isolation, playbook_files
 from flansible.config import Settings
-from flansible.errors import FieldError, InvalidRequest, NotFound
+from flansible.errors import FieldError, NotFound
 from flansible.models import ListedPlaybook, PathText
 from flansible.rbac import User, resolve
 from flansible.rules import files
@@ -33,8 +33,10 @@ class PlaybookQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    playbook_dir: PathText | None = Field(None, description="With `playbook`: only that one, with its variables.")
-    playbook: PathText | None = Field(None, description="The playbook, relative to `playbook_dir`.")
+    playbook_dir: PathText | None = Field(None, description="Only those in this folder.")
+    playbook: PathText | None = Field(
+        None, description="Only those of this name; with `playbook_dir` that one alone, with its variables."
+    )
 
 
 class ListPlaybooks(PrivateResource):
@@ -51,11 +53,14 @@ class ListPlaybooks(PrivateResource):
         settings, user = services().settings, current_user()
         if asked.playbook_dir is not None and asked.playbook is not None:
             return _reply([_one(user, asked.playbook_dir, asked.playbook, settings)])
-        if asked.playbook_dir is not None or asked.playbook is not None:
-            missing = "playbook" if asked.playbook is None else "playbook_dir"
-            message = "is required: playbook_dir and playbook go together"
-            raise InvalidRequest(f"{missing}: {message}", code="invalid_field", errors=[FieldError(missing, message)])
-        return _reply(list(_listed(user, settings)))
+        folder = None if asked.playbook_dir is None else str(resolve(asked.playbook_dir, settings.playbook_root))
+        return _reply(
+            [
+                found
+                for found in _listed(user, settings)
+                if folder in (None, found.playbook_dir) and asked.playbook in (None, found.playbook)
+            ]
+        )
 
 
 def _reply(found: list[ListedPlaybook]) -> Response:
@@ -64,11 +69,24 @@ def _reply(found: list[ListedPlaybook]) -> Response:
 
 def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:
     root = files.root(settings)
+    is_seen = _sight(user, settings)
     for path in sorted(_candidates(root, re.compile(settings.playbook_filter))):
-        # What a link leads to elsewhere could not be started either.
-        is_mine = user.is_admin or Path(os.path.realpath(path)).is_relative_to(root)
-        if is_mine and may_start(user, path, root) and (found := playbook_files.summary(path)) is not None:
+        if is_seen(path) and may_start(user, path, root) and (found := playbook_files.summary(path)) is not None:
             yield _entry(path, found)
+
+
+def _sight(user: User, settings: Settings) -> Callable[[Path], bool]:
+    """Whether a run of the user's could read a file: of what it could not, nothing is told, wherever links lead."""
+    root = files.root(settings)
+    is_confined = not user.is_admin and isolation.of(settings.isolation).in_force
+
+    def is_seen(path: Path) -> bool:
+        real = Path(os.path.realpath(path))
+        if is_confined:
+            return not files.is_out_of_sight(user, real, settings)
+        return user.is_admin or real.is_relative_to(root)
+
+    return is_seen
 
 
 def _candidates(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
@@ -92,15 +110,12 @@ def _one(user: User, playbook_dir: str, playbook: str, settings: Settings) -> Li
     if not user.is_admin:
         files.check_folder(cwd, playbook_dir, settings, "playbook_dir")
         files.playbook(user, playbook, cwd, settings)
-    path = cwd / playbook
-    found = playbook_files.read(path)
+    path, is_seen = cwd / playbook, _sight(user, settings)
+    found = playbook_files.read(path) if is_seen(path) else None
     if found is None:
         raise NotFound(f"playbook {path} is no playbook", errors=[FieldError("playbook", "is no playbook")])
-
-    def may_read(file: Path) -> bool:
-        return file.is_relative_to(root) and not any(file.is_relative_to(hidden) for hidden in user.hidden)
-
-    listed = playbook_files.variables(found, path, may_read)
+    # Roles within playbook_root alone, for admin too: links of theirs may lead anywhere.
+    listed = playbook_files.variables(found, path, lambda file: file.is_relative_to(root) and is_seen(file))
     return ListedPlaybook(
         playbook=playbook, playbook_dir=str(cwd), description=found.description, plays=found.plays, variables=listed
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -260,5 +262,48 @@ def test_one_playbook_has_its_variables(service: Service, root: Path) -> None:
     outside = {"playbook_dir": str(root / "outside"), "playbook": "evil.yml"}
     for asked, status in ((outside, 403), ({"playbook_dir": ".", "playbook": "more.yml"}, 404)):
         assert client.get("/api/listplaybooks", params=asked).status_code == status
-    assert client.get("/api/listplaybooks", params={"playbook": "odd.yml"}).status_code == 400
+    for asked in ({"playbook": "odd.yml"}, {"playbook_dir": "."}):
+        listed = client.get("/api/listplaybooks", params=asked).json()["playbooks"]
+        assert "odd.yml" in [one["playbook"] for one in listed]
     assert all("variables" not in one for one in client.get("/api/listplaybooks").json()["playbooks"])
+
+
+def test_of_what_a_confined_run_cannot_read_nothing_is_told(service: Service, root: Path) -> None:
+    told = "- name: Not for dev\n  hosts: all\n  vars: {word: hidden}\n"
+    write(root / "playbooks/environments/prod.yml", told)
+    write(root / "elsewhere.yml", told)
+    (root / "playbooks/linked.yml").symlink_to(root / "elsewhere.yml")
+    for name in ("environments/prod.yml", "linked.yml"):
+        asked = {"playbook_dir": ".", "playbook": name}
+        assert service.client(DEV).get("/api/listplaybooks", params=asked).status_code in (403, 404)
+        assert service.client(ADMIN).get("/api/listplaybooks", params=asked).status_code == 200
+    assert "Not for dev" not in service.client(DEV).get("/api/listplaybooks").text
+    assert "Not for dev" in service.client(ADMIN).get("/api/listplaybooks").text
+
+
+def test_what_is_encrypted_needs_its_password_as_in_a_run(service: Service, root: Path, tmp_path: Path) -> None:
+    path = write(root / "playbooks/group_vars/web.yml", "word: from the vault\n")
+    password = write(tmp_path / "password", "vault secret\n")
+    vault = Path(sys.executable).parent / "ansible-vault"
+    subprocess.run([vault, "encrypt", f"--vault-password-file={password}", path], check=True, capture_output=True)
+    request = {"playbook_dir": ".", "playbook": "odd.yml", "inventory": dev_inventory(root)}
+    try:
+        found = ask(service, "playbook", {**request, "vault_password": "vault secret"}, DEV)
+        assert (found["detail"], found["hosts"]) == (None, ["dev1", "dev2"])
+        assert "--ask-vault-password" in found["command"] and "vault secret" not in json.dumps(found)
+        without = ask(service, "playbook", {**request, "vault_password": "another"}, DEV)
+        told = service.run("ansibleplaybook", {**request, "vault_password": "another"}, DEV)[0]
+        assert told["state"] == "failed"
+        assert without["plays"] is not None or "exit code" in without["detail"]
+        assert "from the vault" not in json.dumps([found, without])
+    finally:
+        path.unlink()
+
+
+def test_a_host_whose_name_is_no_text_is_told_all_the_same(service: Service, root: Path) -> None:
+    path = root / "inventories/bytes"
+    path.write_bytes(b"[odd]\nn\xffme\n<b>x</b>\n")
+    [found] = service.client().get("/api/listinventories", params={"inventory": str(path)}).json()["inventories"]
+    assert found.get("hosts") is not None or found["messages"], found
+    preview = ask(service, "adhoc", {"module": "ping", "host_pattern": "all", "inventory": str(path)})
+    assert preview["plays"] is not None, preview

@@ -82,6 +82,9 @@ def test_a_ping_is_launched(page: Page, service: Service, login: Login, shot: Ca
     text = plan(page)
     assert "This would be taken" in text and "ansible --inventory=" in text and "1 host, 1 play task" in text
     shot("launch-adhoc")
+    page.get_by_label("Become", exact=True).check()
+    expect(page.get_by_text("The form has changed since")).to_be_visible()
+    page.get_by_label("Become", exact=True).uncheck()
     task_id, body = body_of(service, page)
     assert body == {"module": "ping", "host_pattern": "dev2"}
     assert service.wait(task_id, DEV)["state"] == "succeeded"
@@ -98,7 +101,7 @@ def test_a_playbook_is_launched_with_what_it_asks_for(
     page.get_by_label("is_big").check()
     page.get_by_label("names").fill('["b", "c"]')
     page.get_by_label("db_password").fill(HUSH)
-    page.get_by_label("Limit").fill("dev1")
+    page.get_by_label("Limit", exact=True).fill("dev1")
     text = plan(page)
     assert f"Say it {SCRIPT}" in text and "dev1" in text and "dev2" not in text
     assert HUSH not in text and HUSH not in page.url and quote(HUSH) not in page.url
@@ -124,11 +127,11 @@ def test_what_the_service_refuses_is_told_at_its_field(
     )
     text = plan(page)
     assert "This would be refused" in text and "inventory" in text
-    expect(page.get_by_label("Inventory")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Inventory", exact=True)).to_have_attribute("aria-invalid", "true")
     expect(page.locator(".field-fault:visible")).to_contain_text("is not one of your inventories")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("alert").last).to_contain_text("is not one of your inventories")
-    page.get_by_label("Inventory").select_option(label="dev")
+    page.get_by_label("Inventory", exact=True).select_option(label="dev")
     page.get_by_text("More options").click()
     page.get_by_label("Forks").fill("many")
     page.get_by_role("button", name="Start").click()
@@ -140,7 +143,7 @@ def test_what_the_service_refuses_is_told_at_its_field(
 
 def test_a_list_that_is_none_is_told_at_once(page: Page, service: Service, login: Login) -> None:
     login(page, DEV, "#/launch?kind=playbook&playbook_dir=.&playbook=ask.yml")
-    expect(page.get_by_role("radio", name="ask.yml")).to_be_attached()
+    expect(page.get_by_role("radio", name="ask.yml")).to_be_checked()
     page.get_by_label("names").fill("a, b")
     page.get_by_role("button", name="Start").click()
     faults = page.locator(".field-fault:visible")
@@ -157,12 +160,18 @@ def test_a_link_fills_the_form_and_the_form_makes_the_link(page: Page, service: 
         page, DEV, f"#/launch?kind=playbook&playbook=ask.yml&playbook_dir=.&limit=dev1&check=true&variables={variables}"
     )
     expect(page.get_by_label("port")).to_have_value("8080")
-    expect(page.get_by_label("Limit")).to_have_value("dev1")
+    expect(page.get_by_label("Limit", exact=True)).to_have_value("dev1")
     expect(page.get_by_label(re.compile("Check"))).to_be_checked()
     expect(page.get_by_label("Extra variables")).to_have_value(re.compile('"other": 1'))
     page.get_by_label("db_password").fill(HUSH)
     page.get_by_label("Tags", exact=True).fill("one,two")
     page.wait_for_url(re.compile("tags=one%2Ctwo"))
+    page.get_by_label("Extra variables").fill('{"api_key": "hush too"}')
+    page.get_by_text("Passwords and secret variables").click()
+    page.get_by_label("Private key").fill("hush as well")
+    page.get_by_label("Tags", exact=True).fill("one,two")
+    page.get_by_label("Skip tags").fill("three")
+    page.wait_for_url(re.compile("skip_tags=three"))
     assert "hush" not in page.url
     page.reload()
     expect(page.get_by_label("Tags", exact=True)).to_have_value("one,two")

@@ -107,3 +107,11 @@ def test_nothing_raises_anything_else(frame: dict[str, Any]) -> None:
             hearsay.ended(check(frame)) if check is hearsay.exited else check(frame)
         except WireError:
             pass
+
+
+def test_a_plan_is_an_object_of_bounded_size() -> None:
+    told = {"type": "plan", "plan": {"plays": []}, "too_large": False, "offset": 3, "more": 1}
+    assert hearsay.plan(told) == {"event": "plan", "plan": {"plays": []}, "too_large": False, "offset": 3}
+    for change in ({"plan": []}, {"plan": None}, {"too_large": 1}, {"plan": {"x": "y" * 6_000_000}}, {"offset": -1}):
+        with pytest.raises(WireError):
+            hearsay.plan({**told, **change})

@@ -36,28 +36,26 @@ export function figure(draw, table, signal) {
 
 function tableOf({ heads, rows }) {
   const cell = (value, index) => h(index ? "td" : "th", index ? { class: "number" } : { scope: "row" }, String(value));
-  return h(
-    "table",
-    {},
-    h("thead", {}, h("tr", {}, heads.map((head, index) => h("th", { scope: "col", class: index ? "number" : null }, head)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map(cell)))),
-  );
+  const top = heads.map((head, index) => h("th", { scope: "col", class: index ? "number" : null }, head));
+  const body = rows.map((row) => h("tr", {}, row.map(cell)));
+  return h("table", {}, h("thead", {}, h("tr", {}, top)), h("tbody", {}, body));
 }
 
-/** Bars of several parts, one per label. parts: `[{name, fill, values}]`, from the ground up; a part that is 0 everywhere is left out. */
+/** Bars, one per label, of several parts: `[{fill, values}]`, from the ground up. tips: what is said of each bar. */
 export function stackedBars(width, { title, description, labels, tips, parts, height = 230, unit }) {
   const sums = labels.map((_, index) => parts.reduce((sum, part) => sum + part.values[index], 0));
-  const axes = frame(width, height, labels, scale(Math.max(...sums, 1)), unit, String);
+  const axes = frame(width, height, labels, scale(Math.max(...sums, 1), 4, 1), unit, String);
   const thick = Math.max(1, axes.step * 0.76);
   const columns = labels.map((_, index) => {
     let below = 0;
     const pieces = parts.map(({ fill, values }) => {
       const from = axes.y(below);
       below += values[index];
-      const tall = from - axes.y(below);
-      return tall > 0 && svg("rect", { class: fill, x: axes.x(index) - thick / 2, y: axes.y(below), width: thick, height: tall });
+      const [x, y] = [axes.x(index) - thick / 2, axes.y(below)];
+      return from > y && svg("rect", { class: fill, x, y, width: thick, height: from - y });
     });
-    const whole = svg("rect", { class: "hit", x: axes.x(index) - axes.step / 2, y: TOP, width: axes.step, height: axes.ground - TOP });
+    const [left, high] = [axes.x(index) - axes.step / 2, axes.ground - TOP];
+    const whole = svg("rect", { class: "hit", x: left, y: TOP, width: axes.step, height: high });
     return svg("g", { class: "column" }, svg("title", {}, tips[index]), whole, pieces);
   });
   return drawing(width, height, title, description, hatching(), axes.element, columns);
@@ -66,7 +64,7 @@ export function stackedBars(width, { title, description, labels, tips, parts, he
 /** A line through the values; null has no point. */
 export function line(width, { title, description, labels, tips, values, height = 130, unit, tell }) {
   const known = values.filter((value) => value !== null);
-  const axes = frame(width, height, labels, scale(Math.max(...known, 0.1), 2), unit, tell);
+  const axes = frame(width, height, labels, scale(Math.max(...known, 0.1), 2, 0.01), unit, tell);
   const points = values.flatMap((value, index) => (value === null ? [] : [[axes.x(index), axes.y(value), tips[index]]]));
   const path = points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
   const dots = points.map(([x, y, tip]) => svg("circle", { class: "dot", cx: x, cy: y, r: 3 }, svg("title", {}, tip)));
@@ -75,8 +73,10 @@ export function line(width, { title, description, labels, tips, values, height =
 
 /** How much of something is in use: a bar beside words that say the same. */
 export function meter(value, most, fill) {
-  const used = svg("rect", { class: fill, x: 0, y: 0, width: most ? Math.min(100, (100 * value) / most) : 0, height: 8 });
-  return h("span", { class: "bar", "aria-hidden": "true" }, svg("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none" }, used));
+  const width = most ? Math.min(100, (100 * value) / most) : 0;
+  const used = svg("rect", { class: fill, x: 0, y: 0, width, height: 8 });
+  const drawn = svg("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none" }, used);
+  return h("span", { class: "bar", "aria-hidden": "true" }, drawn);
 }
 
 function drawing(width, height, title, description, ...children) {
@@ -92,8 +92,10 @@ function drawing(width, height, title, description, ...children) {
 
 /** Lines across a colour: what failed can be told without seeing red. */
 function hatching() {
+  const under = svg("rect", { class: "under", width: 6, height: 6 });
   const stripes = svg("path", { class: "stripes", d: "M-1 1l2-2M0 6l6-6M5 7l2-2" });
-  return svg("defs", {}, svg("pattern", { id: "hatched", width: 6, height: 6, patternUnits: "userSpaceOnUse" }, svg("rect", { class: "under", width: 6, height: 6 }), stripes));
+  const attributes = { id: "hatched", width: 6, height: 6, patternUnits: "userSpaceOnUse" };
+  return svg("defs", {}, svg("pattern", attributes, under, stripes));
 }
 
 /** Axes and their words; x(index), y(value), the step between two labels, the y of the ground. */
@@ -109,15 +111,18 @@ function frame(width, height, labels, { top, step: tick }, unit, tell) {
   }
   const every = Math.max(1, Math.ceil(LABEL_PX / step));
   const last = labels.length - 1;
-  const words = labels.map((label, index) => (last - index) % every === 0 && x(index) > LEFT + 12 && svg("text", { x: Math.min(x(index), width - 22), y: ground + 16, "text-anchor": "middle" }, label));
+  const isNamed = (index) => (last - index) % every === 0 && x(index) > LEFT + 12;
+  const named = (index) => ({ x: Math.min(x(index), width - 22), y: ground + 16, "text-anchor": "middle" });
+  const words = labels.map((label, index) => isNamed(index) && svg("text", named(index), label));
   const name = svg("text", { class: "unit", x: LEFT, y: height - 4 }, unit);
-  return { element: svg("g", { class: "frame", "aria-hidden": "true" }, lines, words.filter(Boolean), name), x, y, step, ground };
+  const element = svg("g", { class: "frame", "aria-hidden": "true" }, lines, words, name);
+  return { element, x, y, step, ground };
 }
 
-/** A round number not below `most`, and steps of it. */
-function scale(most, wanted = 4) {
+/** A round number not below `most`, and steps of it, none smaller than `least`. */
+function scale(most, wanted, least) {
   const power = 10 ** Math.floor(Math.log10(most / wanted));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size * wanted >= most) ?? most;
-  const whole = most > 1 ? Math.max(1, Math.ceil(step)) : step;
-  return { top: whole * Math.ceil(most / whole), step: whole };
+  const round = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size * wanted >= most);
+  const step = Math.max(round, least);
+  return { top: step * Math.ceil(most / step - 1e-9), step };
 }

@@ -148,6 +148,10 @@ async function start() {
   setTheme(storedTheme());
   window.addEventListener("hashchange", showView);
   window.addEventListener("flansible-logged-out", showView);
+  // Beside the question who is logged in: the view is wanted in any case. What fails here is said when it is shown.
+  const { name } = readRoute();
+  VIEWS[name]().catch(() => {});
+  loadStyle(name);
   try {
     await whoami();
   } catch (error) {

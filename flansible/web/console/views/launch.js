@@ -43,6 +43,7 @@ class Launch {
     this.sent = { body: "", key: "" };
     this.place = h("div", { class: "launch-form" });
     this.trouble = h("div", {});
+    this.outdated = h("p", { class: "hint", hidden: true }, "The form has changed since.");
     this.result = h("div", { class: "launch-plan", "aria-live": "polite" });
     this.previewing = h("button", { type: "button", onclick: () => this.preview() }, "Preview");
     this.starting = h("button", { type: "submit", class: "main" }, "Start");
@@ -91,6 +92,7 @@ class Launch {
 
   /** The address says what the form says, but for secrets: it can be kept and sent to others. */
   changed() {
+    this.outdated.hidden = false;
     clearTimeout(this.telling);
     this.telling = setTimeout(() => {
       if (this.signal.aborted) return;
@@ -105,7 +107,9 @@ class Launch {
     await this.working(this.previewing, "Ansible is asked…", async () => {
       const found = await post("api/preview", { kind: this.kind, request: body });
       if (this.signal.aborted) return;
-      replace(this.result, h("h2", {}, "Preview"), planView(found));
+      this.outdated.hidden = true;
+      replace(this.result, h("h2", {}, "Preview"), this.outdated, planView(found));
+      this.result.parentElement.scrollIntoView({ block: "nearest" });
       if (found.refusal) this.form.complain(found.refusal.errors);
     });
   }

@@ -96,6 +96,17 @@ export function areaField(name, label, options = {}) {
   return new Field(name, label, input, others);
 }
 
+/** A secret of several lines. */
+export function secretArea(name, label, options = {}) {
+  const input = h("textarea", { rows: 2, class: "secret-area", autocomplete: "off", spellcheck: "false", autocapitalize: "none" });
+  return new Field(name, label, input, { ...options, parse: (text) => text || undefined, isSecret: true });
+}
+
+/** Whether something in it is called as secrets are: that is put into no address. */
+export function looksSecret(text) {
+  return /pass|pwd|secret|token|api_?key|private_?key|credential/i.test(text);
+}
+
 /** Text, or JSON where it begins as an object or a list. */
 export function looseJson(text) {
   const word = text.trim();

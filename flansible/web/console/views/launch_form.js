@@ -2,7 +2,7 @@
 
 import { get, session } from "../api.js";
 import { faultBox, h, replace } from "../dom.js";
-import { MASK } from "./launch_fields.js";
+import { MASK, looksSecret } from "./launch_fields.js";
 import { InventoryChoice } from "./launch_inventory.js";
 import { adhocFields, otherField, playbookFields, runFields, secretFields, tickFields, variablesField } from "./launch_options.js";
 import { PlaybookChoice } from "./launch_playbook.js";
@@ -10,6 +10,8 @@ import { SecretRows, VariableFields } from "./launch_variables.js";
 
 // Other names of fields that the form has.
 const ALIASES = { host_filter: "host_pattern", extra_args: "extra_vars" };
+// Where somebody may have typed a password by its name.
+const FREE = new Set(["module_args", "extra_vars", "other"]);
 
 export class LaunchForm {
   constructor(kind, playbooks, inventories, signal, onChange) {
@@ -76,18 +78,20 @@ export class LaunchForm {
     return { body, faults: faults + asked.faults + rows.faults };
   }
 
-  /** For the address: what is typed, but secrets. */
+  /** For the address: what is typed, but secrets and what is called so. */
   params() {
     const found = {};
-    for (const [name, field] of this.fields) if (!field.isSecret && field.text) found[name] = field.text;
-    const plain = this.variables.plain();
+    for (const [name, field] of this.fields) {
+      const isTold = field.text && !field.isSecret && !(FREE.has(name) && looksSecret(field.text));
+      if (isTold) found[name] = field.text;
+    }
+    const plain = Object.fromEntries(Object.entries(this.variables.plain()).filter(([name]) => !looksSecret(name)));
     if (Object.keys(plain).length) found.variables = JSON.stringify(plain);
     return found;
   }
 
   async fillFrom(params) {
     for (const [name, field] of this.fields) if (!field.isSecret && params.has(name)) field.text = params.get(name);
-    this.choice?.mark();
     await this.loadVariables();
     try {
       this.takeVariables(JSON.parse(params.get("variables") ?? "{}"));
@@ -110,7 +114,6 @@ export class LaunchForm {
       else if (!field || !field.write(value)) left[given] = value;
     }
     if (Object.keys(left).length) this.fields.get("other").write(left);
-    this.choice?.mark();
     await this.loadVariables();
     this.takeVariables(variables);
     for (const name of Object.keys(this.variables.take(secret, true))) this.secretRows.add(name).value.askAgain();
@@ -141,6 +144,7 @@ export class LaunchForm {
       if (this.wanted !== key) return;
       replace(this.about);
       this.variables.show(playbooks[0].variables);
+      this.choice.mark(playbooks[0].playbook_dir, playbooks[0].playbook);
     } catch (error) {
       if (this.signal.aborted || this.wanted !== key) return;
       this.variables.show([]);

@@ -1,7 +1,7 @@
 // The fields that ad-hoc commands and playbooks have beside their own, in groups.
 
 import { h } from "../dom.js";
-import { areaField, choiceField, looseJson, looseJsonText, numberField, secretField, strictJson, textField, tickField, whole } from "./launch_fields.js";
+import { areaField, choiceField, looseJson, looseJsonText, numberField, secretArea, secretField, strictJson, textField, tickField, whole } from "./launch_fields.js";
 
 const MODULES = ["ping", "setup", "command", "shell", "copy", "file", "service", "systemd", "package", "apt", "dnf", "user", "reboot", "debug", "fetch", "git"];
 const VERBOSITY = [["", "Normal"], ...[1, 2, 3, 4, 5, 6].map((level) => [String(level), `-${"v".repeat(level)}`])];
@@ -54,6 +54,7 @@ export function secretFields() {
     secretField("connection_password", "Connection password"),
     secretField("become_password", "Become password"),
     secretField("vault_password", "Vault password"),
+    secretArea("private_key", "Private key"),
   ];
 }
 

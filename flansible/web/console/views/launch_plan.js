@@ -4,6 +4,7 @@ import { faultBox, h, newId } from "../dom.js";
 import { plural } from "../format.js";
 
 const MOST_SHOWN = 300;
+const MANY = 20; // as many may need scrolling, which the keyboard must reach
 
 export function planView(found) {
   return [
@@ -32,7 +33,7 @@ function playView(play) {
     "div",
     { class: "planned" },
     h("h4", {}, play.play, play.play === play.pattern ? null : h("span", { class: "hint" }, ` ${play.pattern}`)),
-    play.hosts.length ? h("ul", { class: "host-list", "aria-label": "Hosts" }, hosts, over(play.hosts)) : h("p", { class: "hint" }, "No host matches."),
+    play.hosts.length ? h("ul", { class: "host-list", "aria-label": "Hosts", tabindex: hosts.length > MANY ? 0 : null }, hosts, over(play.hosts)) : h("p", { class: "hint" }, "No host matches."),
     h("ol", { class: "task-list", "aria-label": "Play tasks" }, tasks, over(play.play_tasks)),
   );
 }

@@ -48,12 +48,10 @@ export class PlaybookChoice {
     this.none.hidden = this.items.some((item) => !item.element.hidden);
   }
 
-  /** The choice in the list follows what the two fields say. */
-  mark() {
-    const [folder, file] = this.fields.map((field) => field.text.trim());
-    for (const { one, input } of this.items) {
-      input.checked = one.playbook === file && (one.playbook_dir === folder || isBelow(one.playbook_dir, folder));
-    }
+  /** The choice in the list follows the fields. playbook_dir: the whole path, which only the service knows of a relative
+   * one. */
+  mark(playbook_dir = this.fields[0].text.trim(), playbook = this.fields[1].text.trim()) {
+    for (const { one, input } of this.items) input.checked = one.playbook === playbook && one.playbook_dir === playbook_dir;
     const chosen = this.items.find(({ input }) => input.checked);
     if (chosen) chosen.element.parentElement.scrollTop = chosen.element.offsetTop - 8;
   }
@@ -62,9 +60,4 @@ export class PlaybookChoice {
     this.mark();
     this.onChoose();
   }
-}
-
-// A relative folder counts from a root that the console does not know: its end has to do.
-function isBelow(whole, folder) {
-  return folder !== "" && !folder.startsWith("/") && folder !== "." && whole.endsWith(`/${folder.replace(/\/+$/, "")}`);
 }

@@ -47,7 +47,8 @@ function credential(word, attributes) {
 function explained(error) {
   if (error.status === 0) return "The service does not answer. Is it running, and is the network there?";
   if (error.status === 401) return "User or password is wrong.";
-  if (error.status === 429) return `Too many wrong passwords. Try again ${error.retrySeconds ? `in ${elapsed(error.retrySeconds)}` : "later"}.`;
+  const when = error.retrySeconds ? `in ${elapsed(error.retrySeconds)}` : "later";
+  if (error.status === 429) return `Too many wrong passwords. Try again ${when}.`;
   if (error.status >= 500) return `The service cannot look at the password now: ${error.message}`;
   return error.message;
 }

@@ -48,13 +48,15 @@ export class FilterForm {
       this.typed("host", "Host", { autocapitalize: "none" }),
     ];
     this.count = h("span", { class: "hint" });
-    this.details = h("details", {}, h("summary", {}, "More filters ", this.count), h("div", { class: "filters-more" }, fields));
+    const summary = h("summary", {}, "More filters ", this.count);
+    this.details = h("details", {}, summary, h("div", { class: "filters-more" }, fields));
     // Where there is room for them all, nothing can be folded.
     const unfold = () => (this.details.open = this.details.open || wide.matches);
     wide.addEventListener("change", unfold, { signal });
     unfold();
     this.clearing = h("button", { type: "button", onclick: () => this.clear() }, "Clear");
-    this.element = h("form", { class: "filters", role: "search", "aria-label": "Filters of the list" }, text, this.details, this.clearing);
+    const attributes = { class: "filters", role: "search", "aria-label": "Filters of the list" };
+    this.element = h("form", attributes, text, this.details, this.clearing);
     this.element.addEventListener("submit", (event) => (event.preventDefault(), this.told(true)));
     this.fill(filters);
   }
@@ -85,7 +87,8 @@ export class FilterForm {
     const id = newId("filter");
     const list = isSuggested ? h("datalist", { id: newId("known") }) : null;
     if (list) this.lists[name] = list;
-    const input = h("input", { id, name, type: "text", autocomplete: "off", spellcheck: "false", maxlength: 200, list: list?.id, ...attributes });
+    const plain = { type: "text", autocomplete: "off", spellcheck: "false", maxlength: 200 };
+    const input = h("input", { id, name, list: list?.id, ...plain, ...attributes });
     input.addEventListener("input", () => {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.told(true), TYPING_MS);

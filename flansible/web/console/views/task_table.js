@@ -8,7 +8,8 @@ export class TaskTable {
     this.rows = new Map(); // task_id -> TaskRow
     this.body = h("div", { role: "rowgroup", class: "task-body" });
     const heads = COLUMNS.map((word) => h("div", { class: "cell", role: "columnheader" }, word));
-    const head = h("div", { class: "task-top", role: "rowgroup" }, h("div", { class: "task task-head", role: "row" }, heads));
+    const names = h("div", { class: "task task-head", role: "row" }, heads);
+    const head = h("div", { class: "task-top", role: "rowgroup" }, names);
     this.element = h("div", { class: "tasks", role: "table", "aria-label": "Tasks, newest first" }, head, this.body);
   }
 

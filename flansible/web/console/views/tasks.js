@@ -47,14 +47,14 @@ class TaskList {
   /** What goes on besides, until the view is left. */
   watch() {
     const ticking = setInterval(() => this.table.tick(), 1000);
-    const atEnd = new IntersectionObserver(([entry]) => entry.isIntersecting && this.more(), { rootMargin: "600px" });
-    atEnd.observe(this.older);
+    this.atEnd = new IntersectionObserver((entries) => entries.at(-1).isIntersecting && this.more(), { rootMargin: "600px" });
+    this.atEnd.observe(this.older);
     const atTop = () => this.waiting.size && !this.isReading() && this.showFresh(false);
     window.addEventListener("scroll", atTop, { signal: this.signal, passive: true });
     this.signal.addEventListener("abort", () => {
       clearInterval(ticking);
       clearTimeout(this.reloading);
-      atEnd.disconnect();
+      this.atEnd.disconnect();
     });
   }
 
@@ -205,7 +205,7 @@ class TaskList {
   }
 
   showFresh(scrolls) {
-    for (const task of [...this.waiting.values()].reverse()) this.table.insert(task);
+    for (const task of this.waiting.values()) this.table.insert(task);
     this.waiting.clear();
     this.settle(false);
     if (scrolls) window.scrollTo(0, 0);
@@ -215,7 +215,12 @@ class TaskList {
   settle(isTold) {
     this.fresh.hidden = !this.waiting.size;
     if (this.waiting.size) this.fresh.textContent = plural(this.waiting.size, "new task");
-    this.older.hidden = this.nextBefore === null;
+    if (this.older.hidden !== (this.nextBefore === null)) {
+      this.older.hidden = this.nextBefore === null;
+      // Asked anew: it tells of changes alone, and who scrolls fast is at the end again before it has looked.
+      this.atEnd.unobserve(this.older);
+      this.atEnd.observe(this.older);
+    }
     const isEmpty = !this.table.size && this.nextBefore === null && !this.waiting.size;
     this.table.element.hidden = isEmpty;
     replace(this.below, isEmpty ? this.nothing() : null);
