@@ -250,7 +250,9 @@ def test_a_request_with_secrets_is_run_again_from_the_form(
     task_id = new_task("fail.yml", body={"become_password": "hush hush"}, wait=True)
     page = open_task(task_id)
     page.get_by_role("button", name="Run again on 2 failed hosts").click()
-    page.wait_for_url(f"**/#/launch?from={task_id}&limit=dev1%2Cdev2")
+    expect(page.get_by_label("Become password")).to_have_value("")
+    expect(page.get_by_label("Become password")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Limit", exact=True)).to_have_value("dev1,dev2")
 
 
 def test_a_task_is_canceled_after_a_question(

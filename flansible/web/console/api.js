@@ -116,8 +116,13 @@ export function untilSeen(signal) {
 /** Seconds, or until the signal aborts. */
 export function pause(seconds, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, seconds * 1000);
-    signal?.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    const over = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", over);
+      resolve();
+    };
+    const timer = setTimeout(over, seconds * 1000);
+    signal?.addEventListener("abort", over);
   });
 }
 

@@ -31,7 +31,9 @@ async function earlier(route) {
   if (!taskId) return null;
   const found = await get(`api/ansibletaskrequest/${encodeURIComponent(taskId)}`, {}, route.signal);
   if (!(found.kind in PATHS)) throw new Error("A checkout's update cannot be started from here.");
-  return found;
+  // On other hosts than before, as when it is to be run again on those that failed.
+  const limit = route.params.get("limit");
+  return limit ? { ...found, body: { ...found.body, limit } } : found;
 }
 
 class Launch {

@@ -29,7 +29,10 @@ export function askToCancel(run, place) {
 /** The same again, perhaps on these hosts only; where secrets were left out, by way of the form, to type them there. */
 export async function runAgain(run, hosts = null) {
   const { path, body, masked } = await run.request();
-  const limit = hosts?.join(",");
+  const limit = hosts?.toSorted().join(",");
+  if (masked.length && run.task.kind === "git") {
+    throw new Error("Its secrets are not kept: send it again with the curl command of the tab Request.");
+  }
   if (masked.length) {
     const params = new URLSearchParams({ from: run.id, ...(limit ? { limit } : {}) });
     location.hash = `#/launch?${params}`;

@@ -38,13 +38,19 @@ export class Failures {
     try {
       do {
         this.isStale = false;
-        await this.#read();
+        if (this.#mayBeSome()) await this.#read();
         await this.#show();
       } while (this.isStale && !this.run.signal.aborted);
     } finally {
       this.isLooking = false;
     }
     return true;
+  }
+
+  // To look through the events of a large run for nothing would take seconds.
+  #mayBeSome() {
+    const { counts } = this.run.task;
+    return !counts || [...BAD].some((verdict) => counts[verdict] > 0);
   }
 
   async #read() {
