@@ -19,7 +19,8 @@ class Records:
         self._redis = redis
         self.url = self._server.url
         self.store = Store(redis.url)
-        self.add()  # its connections are ours, not the first test's
+        self.add()  # its connections, of both kinds, are ours and no test's
+        self.changes()
         self.clear()
 
     def add(self, count: int = 1, user: str = "admin", word: str = "run", failed: int = 0) -> list[str]:
