@@ -23,6 +23,8 @@ from flansible.worker.sandbox import Sandboxes
 from flansible.worker.sender import Sender
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.supervisor import Outcome, Supervisor
+from tests.conftest import RedisServer
+from tests.integration.webserver import WebServer
 
 GRACE_SECONDS = 0.2
 CLAIM = "the claim of a test"
@@ -44,6 +46,14 @@ def store(redis_url: str) -> Iterator[Store]:
     store = Store(redis_url)
     yield store
     store.close()
+
+
+@pytest.fixture(scope="module")
+def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    """A web server of one process, as `flansible web` starts it. A module with other wishes has one of its own."""
+    running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
+    yield running
+    running.stop()
 
 
 @pytest.fixture

@@ -9,18 +9,11 @@ from pathlib import Path
 import pytest
 
 from flansible.store import Store
-from tests.conftest import RedisServer, eventually
+from tests.conftest import eventually
 from tests.integration.browser import Browser
 from tests.integration.webserver import RecordedRun, WebServer
 
 LOGIN = "admin:admin%20secret@"
-
-
-@pytest.fixture(scope="module")
-def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
-    yield running
-    running.stop()
 
 
 @pytest.fixture(scope="module")

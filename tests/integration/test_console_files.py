@@ -12,18 +12,10 @@ import pytest
 
 from flansible.store import Store
 from flansible.web import console
-from tests.conftest import RedisServer
 from tests.integration.webserver import RecordedRun, WebServer, result
 
 FOLDER = Path(console.__file__).with_name("console")
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file())
-
-
-@pytest.fixture(scope="module")
-def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

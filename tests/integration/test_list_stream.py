@@ -11,17 +11,10 @@ import pytest
 
 from flansible.models import About, State
 from flansible.store import Store
-from tests.conftest import RedisServer, eventually
+from tests.conftest import eventually
 from tests.integration.webserver import DEV, RecordedRun, WebServer, result
 
 STREAM = {"Accept": "text/event-stream"}
-
-
-@pytest.fixture(scope="module")
-def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

@@ -14,13 +14,6 @@ from tests.conftest import RedisServer
 from tests.integration.webserver import ADMIN, DEV, WebServer
 
 
-@pytest.fixture(scope="module")
-def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
-    yield running
-    running.stop()
-
-
 @pytest.fixture
 def browser(server: WebServer, store: Store) -> Iterator[httpx.Client]:
     """Nobody yet: with a jar for cookies, and no password."""

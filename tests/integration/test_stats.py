@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,16 +9,8 @@ import pytest
 
 from flansible.models import About, State
 from flansible.store import Store
-from tests.conftest import RedisServer
 from tests.integration.conftest import make_run, new_id
 from tests.integration.webserver import ADMIN, DEV, RecordedRun, WebServer, result
-
-
-@pytest.fixture(scope="module")
-def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ const SHORT_LINES = 6;
 const SHORT_CHARACTERS = 600;
 const PAGE = 5000;
 const LAST_LINES = 15;
+const MOST_LINES = 40;
+// How Ansible begins to say why it gives up; what follows belongs to it.
+const BEGINS = /^(\[ERROR\]|ERROR)/;
 
 /** The hosts that have failed, in the order they did: name -> their first failing event, without its result. */
 export class Failures {
@@ -133,10 +136,16 @@ export class Failures {
   async #showWithoutHosts() {
     const { task, id, signal } = this.run;
     if (task.state === "succeeded" || task.state === "canceled") return;
-    const lines = await lastLines(id, LAST_LINES, signal);
+    const lines = fromError(await lastLines(id, MOST_LINES, signal));
     const words = h("p", { class: "failure-text" }, task.description);
-    const printed = lines.length ? [h("p", { class: "hint" }, "The last lines of its output:"), h("pre", { class: "terminal last-lines", tabindex: 0, "aria-label": "Last lines of output" }, visible(lines.join("\n")))] : null;
+    const printed = lines.length ? [h("p", { class: "hint" }, "The end of its output:"), h("pre", { class: "terminal last-lines", tabindex: 0, "aria-label": "Last lines of output" }, visible(lines.join("\n")))] : null;
     this.plain.hidden = false;
     replace(this.plain, h("h2", {}, "It failed before any host did"), words, printed);
   }
+}
+
+/** Of the last lines, those from its last error on; without one, the last of them. */
+function fromError(lines) {
+  const begin = lines.findLastIndex((line) => BEGINS.test(line));
+  return begin < 0 ? lines.slice(-LAST_LINES) : lines.slice(begin);
 }
