@@ -76,7 +76,7 @@ def test_without_any_file_it_works_and_makes_a_private_rbac_json(place: Path) ->
     line = process.stdout.readline()
     assert line == f"Flansible is ready at http://127.0.0.1:{environ['FLANSIBLE_FLASK_TCP_PORT']}\n"
     reply = httpx.get(line.split()[-1] + "/api/ansibletasks", auth=("admin", "admin"))
-    assert reply.json() == {"tasks": [], "next_before": None}
+    assert reply.json() == {"tasks": [], "next_before": None, "changes": 0}
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 0
