@@ -158,7 +158,7 @@ CONFINED = {
     "the data folder": "cat -r @ROOT@/.flansible/*; find @ROOT@/.flansible -type f -exec cat {} +",
     "another's ssh key": "cat @ROOT@/.flansible/homes/*/.ssh/*",
     "a file outside": "cat @OUTSIDE@/secret.txt",
-    "everything": "grep -rIs marker- / --exclude-dir=proc --exclude-dir=usr",
+    "everything": "grep -rIsoE 'marker-[a-z-]*[0-9a-f]{16}' / --exclude-dir=proc --exclude-dir=usr",
     "everything that is open": "for one in /proc/[0-9]*/fd/*; do timeout 0.1 head -c 4096 $one; done </dev/null",
     "what lies above what is open": "for one in /proc/[0-9]*/fd/* /proc/[0-9]*/cwd /proc/[0-9]*/root; do cat $one/../rbac.json $one@ROOT@/rbac.json; done",
     "memory and maps": "cat /proc/[0-9]*/maps | grep -c flansible-web",

@@ -20,8 +20,8 @@ BODY: dict[str, Any] = {"kind": "adhoc", "request": {"module": "ping", "host_pat
 
 
 @pytest.fixture
-def server(tmp_path: Path, shared_redis: RedisServer) -> Iterator[WebServer]:
-    running = WebServer(tmp_path, shared_redis.url)
+def server(tmp_path: Path, redis_url: str) -> Iterator[WebServer]:
+    running = WebServer(tmp_path, redis_url)
     yield running
     running.stop()
 

@@ -42,6 +42,8 @@ def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("fuzzed")
     (folder / "hosts").write_text("web1\n")
     (folder / "site.yml").write_text("- hosts: all\n")
+    with shared_redis.client() as client:
+        client.flushall()  # a run that a test before has left would be waited for by each cancel
     running = WebServer(folder, shared_redis.url, inventories=("hosts",), before=BEFORE)
     yield running
     running.stop()
