@@ -43,6 +43,33 @@ class WorkerLoad:
     running: int
 
 
+# Adds a task that has ended to the counts of its day, everybody's and its user's: by state, by playbook, by hosts that
+# failed in it. took: seconds it ran, or nil.
+COUNT_END = """
+local function count_end(id, user, state, took)
+  local day = math.floor(seconds() / 86400)
+  local about = list(redis.call('HGET', task_key(id), 'about'))
+  for _, key in ipairs({P .. 'stats:' .. day, P .. 'stats:' .. day .. ':' .. user}) do
+    local function add(name, number) redis.call('HINCRBYFLOAT', key, name, number) end
+    add('state:' .. state, 1)
+    local has_room = redis.call('HLEN', key) < 20000
+    if has_room and took and about.playbook and (state == 'succeeded' or state == 'failed') then
+      local name = about.playbook
+      add('runs:' .. name, 1)
+      add('seconds:' .. name, took)
+      if state == 'failed' then add('failed:' .. name, 1) end
+      if took > tonumber(redis.call('HGET', key, 'longest:' .. name) or 0) then
+        redis.call('HSET', key, 'longest:' .. name, took)
+      end
+    end
+    for _, host in ipairs(has_room and redis.call('ZRANGEBYSCORE', task_key(id) .. ':hosts', 0, 0) or {}) do
+      add('host:' .. host, 1)
+    end
+    redis.call('EXPIRE', key, 100 * 86400)
+  end
+end
+"""
+
 # Live workers: {name, slots, runs, ...}.
 _WORKERS = (
     COMMON
@@ -63,7 +90,7 @@ return found
 
 
 class Stats(Connection):
-    """Part of Store. Adding up is a part of the move that ends a task (task_scripts)."""
+    """Part of Store. Adding up (COUNT_END) is a part of the move that ends a task."""
 
     def counts(self, user: str | None, days: int) -> Counts:
         """Of the last so many days (UTC), today included; user None: everybody's."""

@@ -7,11 +7,11 @@ import math
 import time
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from flansible.errors import IllegalMove, StoreUnavailable
-from flansible.models import STATUS_WORDS, AuthorizedRun, State, TaskStatus
+from flansible.models import AuthorizedRun, State, TaskStatus
+from flansible.store import search_scripts, statuses
 from flansible.store import task_scripts as scripts
 from flansible.store.connection import (
     PREFIX,
@@ -21,7 +21,6 @@ from flansible.store.connection import (
     now,
     task_key,
     text,
-    timestamp,
     translated,
 )
 from flansible.store.recordings import Progress
@@ -187,7 +186,7 @@ class Tasks(Connection):
 
     def overtaken(self, limit: int, seconds: float) -> list[TaskStatus]:
         """Tasks that wait for a worker alone, though one submitted after them was started so long ago."""
-        return self._load([text(task_id) for task_id in self._run(scripts.OVERTAKEN, limit, seconds)])
+        return self._load([text(task_id) for task_id in self._run(search_scripts.OVERTAKEN, limit, seconds)])
 
     def oldest_queued(self, limit: int, was_sent: bool = True) -> list[TaskStatus]:
         """The tasks that have waited longest for a worker (not those that wait for a lock), oldest first.
@@ -195,11 +194,11 @@ class Tasks(Connection):
         was_sent: those whose message was put on the queue (`enqueued`), or those of which nobody knows that.
         """
         if not was_sent:
-            return self._load([text(task_id) for task_id in self._run(scripts.UNSENT, limit)])
+            return self._load([text(task_id) for task_id in self._run(search_scripts.UNSENT, limit)])
         found: list[str] = []
         after = 0
         while True:
-            answer: Any = self._run(scripts.OLDEST_QUEUED, limit - len(found), after)
+            answer: Any = self._run(search_scripts.OLDEST_QUEUED, limit - len(found), after)
             found += [text(task_id) for task_id in answer[1:]]
             if len(found) == limit or not text(answer[0]):
                 return self._load(found)
@@ -275,8 +274,8 @@ class Tasks(Connection):
 
     def task(self, task_id: str) -> TaskStatus | None:
         """One task and, while it is queued, what it waits for; in one round trip."""
-        answer: Any = self._run(scripts.STATUS, task_id)
-        return _stored(task_id, answer[0], answer[1] if len(answer) > 1 else None)
+        answer: Any = self._run(search_scripts.STATUS, task_id)
+        return statuses.status(task_id, answer[0], answer[1] if len(answer) > 1 else None)
 
     def authorized_run(self, task_id: str) -> AuthorizedRun | None:
         """What was submitted."""
@@ -334,7 +333,7 @@ class Tasks(Connection):
         while True:
             highest = "+inf" if before is None else f"({before}"
             missing = limit - len(task_ids)
-            answer: Any = self._run(scripts.SEARCH, index, highest, missing, _SEARCH_BUDGET, *wanted)
+            answer: Any = self._run(search_scripts.SEARCH, index, highest, missing, _SEARCH_BUDGET, *wanted)
             task_ids += [text(task_id) for task_id in answer[1:]]
             before = int(answer[0]) if text(answer[0]) else None
             if before is None or len(task_ids) == limit or time.monotonic() > give_up_at:
@@ -344,10 +343,10 @@ class Tasks(Connection):
         """Those of the tasks that still exist, in the order asked, in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
         for task_id in task_ids:
-            pipeline.hmget(task_key(task_id), list(scripts.STATUS_FIELDS))
+            pipeline.hmget(task_key(task_id), list(search_scripts.STATUS_FIELDS))
         with translated():
             rows = pipeline.execute()
-        found = (_stored(task_id, values) for task_id, values in zip(task_ids, rows, strict=True))
+        found = (statuses.status(task_id, values) for task_id, values in zip(task_ids, rows, strict=True))
         return [task for task in found if task is not None]
 
     def _move(
@@ -368,56 +367,3 @@ class Tasks(Connection):
 
 def _woken(flat: Any) -> tuple[Woken, ...]:
     return tuple(Woken(text(one), text(other)) for one, other in zip(flat[::2], flat[1::2], strict=True))
-
-
-def _stored(task_id: str, values: list[Any], waiting: list[Any] | None = None) -> TaskStatus | None:
-    found = {name: text(value) for name, value in zip(scripts.STATUS_FIELDS, values, strict=True) if value is not None}
-    if "state" not in found:
-        return None
-    state = State(found["state"])
-    word = STATUS_WORDS[state]
-    attempt = int(found.get("attempt", 1))
-    return TaskStatus(
-        task_id=task_id,
-        Status=f"{word}: {found['description']}" if state is State.ERROR else word,
-        state=state,
-        description=found["description"],
-        returncode=int(found["returncode"]) if "returncode" in found else None,
-        user=found["user"],
-        kind=found["kind"],  # type: ignore[arg-type]  # validated by the model
-        summary=found["summary"],
-        submitted_at=found["submitted_at"],
-        started_at=found.get("started_at"),
-        finished_at=found.get("finished_at"),
-        attempt=attempt if attempt > 1 else None,
-        ended=json.loads(found["ended"]) if "ended" in found else None,
-        **_shown_in_lists(found),
-        **(_queue(waiting) if waiting else {}),
-    )
-
-
-def _shown_in_lists(found: dict[str, str]) -> dict[str, Any]:
-    counts = json.loads(found["counts"]) if "counts" in found else {}
-    about = json.loads(found["about"]) if "about" in found else {}
-    return {"host_count": counts.pop("hosts", 0), "counts": counts, **about}
-
-
-def _queue(waiting: list[Any]) -> dict[str, Any]:
-    """Of a queued task: its place, why it waits, and when the latest runs let expect its start."""
-    position, waits_for, slots, running, mean, moment, since, ahead, most = (text(value) for value in waiting)
-    reason = waits_for or "starting"
-    if not waits_for and int(slots) == 0:
-        reason = "no_worker"
-    elif not waits_for and int(running) >= int(slots):
-        reason = "workers_busy"
-    wait_seconds: float | None = None
-    if reason == "starting":
-        wait_seconds = 0.0
-    elif mean and reason == "workers_busy":
-        wait_seconds = float(mean) * (int(position) - 0.5) / int(slots)
-    elif mean and reason == "user_limit":
-        wait_seconds = float(mean) * (int(ahead) + 0.5) / int(most)
-    elif mean and since:
-        wait_seconds = max(0.0, float(since) + float(mean) - float(moment)) + float(mean) * int(ahead)
-    expected = None if wait_seconds is None else timestamp(datetime.now(UTC) + timedelta(seconds=wait_seconds))
-    return {"queue_position": int(position), "reason": reason, "expected_start": expected}

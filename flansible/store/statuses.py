@@ -1,0 +1,64 @@
+"""What is stored of a task, to the status that people and programs are told."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flansible.models import STATUS_WORDS, State, TaskStatus
+from flansible.store.connection import text, timestamp
+from flansible.store.search_scripts import STATUS_FIELDS
+
+
+def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) -> TaskStatus | None:
+    found = {name: text(value) for name, value in zip(STATUS_FIELDS, values, strict=True) if value is not None}
+    if "state" not in found:
+        return None
+    state = State(found["state"])
+    word = STATUS_WORDS[state]
+    attempt = int(found.get("attempt", 1))
+    return TaskStatus(
+        task_id=task_id,
+        Status=f"{word}: {found['description']}" if state is State.ERROR else word,
+        state=state,
+        description=found["description"],
+        returncode=int(found["returncode"]) if "returncode" in found else None,
+        user=found["user"],
+        kind=found["kind"],  # type: ignore[arg-type]  # validated by the model
+        summary=found["summary"],
+        submitted_at=found["submitted_at"],
+        started_at=found.get("started_at"),
+        finished_at=found.get("finished_at"),
+        attempt=attempt if attempt > 1 else None,
+        ended=json.loads(found["ended"]) if "ended" in found else None,
+        **_shown_in_lists(found),
+        **(_queue(waiting) if waiting else {}),
+    )
+
+
+def _shown_in_lists(found: dict[str, str]) -> dict[str, Any]:
+    counts = json.loads(found["counts"]) if "counts" in found else {}
+    about = json.loads(found["about"]) if "about" in found else {}
+    return {"host_count": counts.pop("hosts", 0), "counts": counts, **about}
+
+
+def _queue(waiting: list[Any]) -> dict[str, Any]:
+    """Of a queued task: its place, why it waits, and when the latest runs let expect its start."""
+    position, waits_for, slots, running, mean, moment, since, ahead, most = (text(value) for value in waiting)
+    reason = waits_for or "starting"
+    if not waits_for and int(slots) == 0:
+        reason = "no_worker"
+    elif not waits_for and int(running) >= int(slots):
+        reason = "workers_busy"
+    wait_seconds: float | None = None
+    if reason == "starting":
+        wait_seconds = 0.0
+    elif mean and reason == "workers_busy":
+        wait_seconds = float(mean) * (int(position) - 0.5) / int(slots)
+    elif mean and reason == "user_limit":
+        wait_seconds = float(mean) * (int(ahead) + 0.5) / int(most)
+    elif mean and since:
+        wait_seconds = max(0.0, float(since) + float(mean) - float(moment)) + float(mean) * int(ahead)
+    expected = None if wait_seconds is None else timestamp(datetime.now(UTC) + timedelta(seconds=wait_seconds))
+    return {"queue_position": int(position), "reason": reason, "expected_start": expected}
