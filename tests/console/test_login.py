@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.acceptance.conftest import ADMIN, DEV, Service
@@ -116,3 +117,13 @@ def test_a_user_who_is_removed_is_logged_out_and_comes_back_to_the_same_place(
         path.write_text(before)
     fill(page, ADMIN)
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+@pytest.mark.parametrize("address", ["#/%", "#/tasks/%E0%A4%A", "#/nothing", "#//", "#/tasks?state=%"])
+def test_an_address_that_was_cut_leads_somewhere(
+    page: Page, service: Service, watch: Watch, login: Callable[..., None], address: str
+) -> None:
+    watch.expect("(400|404).*api/ansibletask")  # what it names is asked for, and is not there
+    login(page)
+    page.goto(f"{service.url}/{address}")
+    expect(page.get_by_role("heading", name="Tasks").or_(page.get_by_role("alert")).first).to_be_visible()

@@ -24,10 +24,19 @@ let hasShown = false;
 /** What the address says: `{name, id, params}`. */
 export function readRoute(hash = location.hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
-  const [first, second] = path.split("/").map(decodeURIComponent);
+  const [first, second] = path.split("/").map(decoded);
   const params = new URLSearchParams(query);
   if (first === "tasks" && second) return { name: "task", id: second, params };
   return { name: first in VIEWS ? first : "tasks", id: null, params };
+}
+
+/** A part of the address; one that was cut within an escape stays as it is. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 /** Change the query of this address without leaving the view: what is null or "" goes. isStep: the browser's back button
