@@ -18,8 +18,8 @@ from benchmarks.service import INVENTORY, machine, running
 from flansible.config import Settings, load
 from flansible.models import Confinement
 from flansible.worker import sandbox
-from flansible.worker.configuration import configuration_of
-from flansible.worker.forkservers import ForkServer
+from flansible.worker.ansible_config import configuration_of
+from flansible.worker.forkserver_pool import ForkServer
 
 BODY = {"host_pattern": "one", "module": "debug", "module_args": "msg=hello", "inventory": "hosts"}
 

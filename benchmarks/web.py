@@ -2,8 +2,8 @@
 
 Starts a service of its own with two web workers, admin's password hashed, and loads it over loopback with wrk, 16
 connections kept alive. Beside it, in turn, a bare Flask-RESTful resource that reads one hash from the same Redis: once
-on the same server (flansible.web.server), once on gunicorn's own threads. The machine is shared by all of them, so what
-counts are the ratios within a round. Prints a Markdown table. Not part of the tests.
+on the same server (flansible.web.gunicorn_server), once on gunicorn's own threads. The machine is shared by all of
+them, so what counts are the ratios within a round. Prints a Markdown table. Not part of the tests.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from benchmarks.service import ADMIN, Running, machine, megabytes, running, usag
 from flansible import config
 from flansible.models import AuthorizedRun, Step
 from flansible.store import Store
-from flansible.web import create_app, server
+from flansible.web import create_app, gunicorn_server
 
 CONNECTIONS = 16
 FOLLOWERS = 500
@@ -93,7 +93,7 @@ def bare_app(redis_socket: str) -> Flask:
     return app
 
 
-class _SameServer(server._Server):
+class _SameServer(gunicorn_server._Server):
     """The bare app on the service's own server."""
 
     def __init__(self, settings: config.Settings) -> None:

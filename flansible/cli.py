@@ -16,10 +16,10 @@ from flansible import __version__
 from flansible.errors import ClientError, ConfigurationError, FlansibleError
 
 if TYPE_CHECKING:
+    from flansible.client.profile import Profile
+    from flansible.client.replies import Format
     from flansible.config import Settings
-    from flansible.login import Login
-    from flansible.replies import Format
-    from flansible.tokens import Scope
+    from flansible.identity.tokens import Scope
 
 _config_option = click.option(
     "--config",
@@ -76,7 +76,7 @@ def cli() -> None:
 @click.option("--flower", is_flag=True, help="Start Flower as well.")
 def up(config_file: str | None, flower: bool) -> None:
     """Start the whole service on this machine: Redis, a worker and the web server."""
-    from flansible import up as preparation
+    from flansible.launcher import up as preparation
 
     preparation.serve(_service_settings(config_file), with_flower=flower)
 
@@ -86,7 +86,7 @@ def up(config_file: str | None, flower: bool) -> None:
 def web(config_file: str | None) -> None:
     """Start the web server alone."""
     settings = _service_settings(config_file)
-    from flansible.web.server import serve
+    from flansible.web.gunicorn_server import serve
 
     serve(settings)
 
@@ -98,14 +98,14 @@ def web(config_file: str | None) -> None:
 def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
     """Start a Celery worker alone."""
     settings = _service_settings(config_file)
-    from flansible import celery_app
+    from flansible.broker import app as broker_app
 
     if concurrency:
         settings = settings.model_copy(update={"worker_concurrency": concurrency})
-    celery_app.configure(settings)
+    broker_app.configure(settings)
     # Ansible has good reasons to run as root, and `flansible doctor` tells when it does.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
-    sys.exit(celery_app.work(name, settings.log_level))
+    sys.exit(broker_app.work(name, settings.log_level))
 
 
 @cli.command()
@@ -113,7 +113,7 @@ def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
 def flower(config_file: str | None) -> None:
     """Start Flower, Celery's monitor, behind admin's login."""
     settings = _service_settings(config_file)
-    from flansible import flower as flower_server
+    from flansible.monitoring import flower as flower_server
 
     flower_server.serve(settings)
 
@@ -125,7 +125,7 @@ def flower(config_file: str | None) -> None:
 def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> None:
     """Set USER's password in rbac.json, hashed; adds USER when new. Reads it from standard input or asks for it."""
     settings = _settings(config_file)
-    from flansible import access
+    from flansible.identity import admin_commands
 
     if sys.stdin.isatty():
         password = click.prompt("New password", hide_input=True, confirmation_prompt=True)
@@ -133,7 +133,7 @@ def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> 
         password = sys.stdin.readline().rstrip("\r\n")
     if not password:
         _fail("The password must not be empty.")
-    added = access.set_password(settings, user, password, inventories)
+    added = admin_commands.set_password(settings, user, password, inventories)
     click.echo(f"{'Added' if added else 'Changed'} {user} in {settings.rbac_file}")
 
 
@@ -154,13 +154,13 @@ def token() -> None:
 def create_token(config_file: str | None, user: str, expires: str, scope: Scope) -> None:
     """Make a token for USER of rbac.json and print it, this once."""
     settings = _settings(config_file)
-    from flansible import access, tokens
+    from flansible.identity import admin_commands, tokens
 
     try:
         until = tokens.moment_of(expires, datetime.now(UTC))
     except (ValueError, OverflowError):
         raise click.UsageError("--expires takes never, 30d, 12h, 90m, or a date to come as 2027-01-31") from None
-    made = access.create_token(settings, user, scope, until)
+    made = admin_commands.create_token(settings, user, scope, until)
     click.echo(made.text)
     click.echo(f"Token {made.token.id} for {user}; it is shown only now", err=True)
 
@@ -171,9 +171,9 @@ def create_token(config_file: str | None, user: str, expires: str, scope: Scope)
 def list_tokens(config_file: str | None, user: str | None) -> None:
     """List the tokens, of USER alone or all."""
     settings = _settings(config_file)
-    from flansible import access
+    from flansible.identity import admin_commands
 
-    for line in access.list_tokens(settings, user):
+    for line in admin_commands.list_tokens(settings, user):
         click.echo(line)
 
 
@@ -183,9 +183,9 @@ def list_tokens(config_file: str | None, user: str | None) -> None:
 def revoke_token(config_file: str | None, token_id: str) -> None:
     """Take the token ID out of force, with the next request."""
     settings = _settings(config_file)
-    from flansible import access
+    from flansible.identity import admin_commands
 
-    gone = access.revoke_token(settings, token_id)
+    gone = admin_commands.revoke_token(settings, token_id)
     if gone is None:
         click.echo(f"There is no token {token_id}", err=True)
         sys.exit(1)
@@ -206,12 +206,12 @@ def verify_audit(config_file: str | None, partial: bool, files: tuple[str, ...])
     settings = _settings(config_file)
     from pathlib import Path
 
-    from flansible import audit_check
+    from flansible.audit import verify
 
     paths = [Path(name) for name in files] or [settings.audit_file]
-    key = audit_check.read_key(settings.secret_key_file)
-    found = audit_check.verify(paths, settings.audit_file, key, partial)
-    if isinstance(found, audit_check.Wrong):
+    key = verify.read_key(settings.secret_key_file)
+    found = verify.verify(paths, settings.audit_file, key, partial)
+    if isinstance(found, verify.Wrong):
         click.echo(str(found), err=True)
         sys.exit(1)
     click.echo(str(found))
@@ -249,8 +249,8 @@ def doctor(config_file: str | None) -> None:
 def export(config_file: str | None, since: str, until: str | None, path: str | None, without_output: bool) -> None:
     """Write finished tasks as JSON lines, oldest first, for keeping."""
     settings = _settings(config_file)
-    from flansible import export as exporter
     from flansible.store import Store
+    from flansible.store import export as exporter
 
     try:
         first, last = exporter.moment(since), exporter.moment(until) if until else None
@@ -265,7 +265,7 @@ def export(config_file: str | None, since: str, until: str | None, path: str | N
 @cli.command(cls=_Verbatim)
 def adhoc(arguments: list[str]) -> None:
     """Run one module on hosts through a service, with the options of `ansible`."""
-    from flansible import drop_in
+    from flansible.client import drop_in
 
     sys.exit(drop_in.main("adhoc", arguments))
 
@@ -273,7 +273,7 @@ def adhoc(arguments: list[str]) -> None:
 @cli.command(cls=_Verbatim)
 def playbook(arguments: list[str]) -> None:
     """Run playbooks through a service, with the options of `ansible-playbook`."""
-    from flansible import drop_in
+    from flansible.client import drop_in
 
     sys.exit(drop_in.main("playbook", arguments))
 
@@ -284,7 +284,7 @@ def playbook(arguments: list[str]) -> None:
 @click.argument("task_id")
 def status(task_id: str, as_json: bool) -> None:
     """Show how a task is doing."""
-    from flansible import terminal
+    from flansible.client import terminal
 
     sys.exit(terminal.show_status(_login(), task_id, as_json))
 
@@ -296,7 +296,7 @@ def status(task_id: str, as_json: bool) -> None:
 @click.argument("task_id")
 def output(task_id: str, follow: bool, format: Format | None) -> None:
     """Show what a task has printed."""
-    from flansible import terminal
+    from flansible.client import terminal
 
     if follow and format == "html":
         raise click.UsageError("a page cannot be followed: leave out --follow, or take another --format")
@@ -308,7 +308,7 @@ def output(task_id: str, follow: bool, format: Format | None) -> None:
 @click.argument("task_id")
 def result(task_id: str) -> None:
     """Show a task's results by host, as JSON."""
-    from flansible import terminal
+    from flansible.client import terminal
 
     sys.exit(terminal.show_result(_login(), task_id))
 
@@ -320,7 +320,7 @@ def result(task_id: str) -> None:
 @click.argument("task_id")
 def events(task_id: str, after: int, follow: bool) -> None:
     """Show what happened in a task, one event a line, as JSON."""
-    from flansible import terminal
+    from flansible.client import terminal
 
     sys.exit(terminal.show_events(_login(), task_id, after, follow))
 
@@ -330,7 +330,7 @@ def events(task_id: str, after: int, follow: bool) -> None:
 @click.argument("task_id")
 def cancel(task_id: str) -> None:
     """End a task, with every process it has started."""
-    from flansible import terminal
+    from flansible.client import terminal
 
     sys.exit(terminal.cancel(_login(), task_id))
 
@@ -342,13 +342,13 @@ def cancel(task_id: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def tasks(limit: int, state: str | None, as_json: bool) -> None:
     """List tasks, newest first."""
-    from flansible import terminal
+    from flansible.client import terminal
 
     sys.exit(terminal.list_tasks(_login(), limit, state, as_json))
 
 
-def _login() -> Login:
-    from flansible.login import Given, find
+def _login() -> Profile:
+    from flansible.client.profile import Given, find
 
     given = click.get_current_context().obj
     return find(
@@ -373,7 +373,7 @@ def _settings(config_file: str | None) -> Settings:
 
 def _service_settings(config_file: str | None) -> Settings:
     """Settings of a part of the service, which does not start while others can read its secrets."""
-    from flansible import open_services, secret_files
+    from flansible.doctor import open_services, secret_files
 
     settings = _settings(config_file)
     secret_files.refuse_exposed(settings)

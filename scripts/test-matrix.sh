@@ -19,12 +19,12 @@ tests=(
   tests/integration/test_forkserver.py
   tests/integration/test_supervisor.py
   tests/integration/test_compat.py
-  tests/integration/test_leftovers.py
-  tests/integration/test_payloads.py
+  tests/integration/test_cleanup.py
+  tests/integration/test_module_cache.py
   tests/integration/test_runner_events.py
   tests/integration/test_sandbox.py
   tests/integration/test_ssh_profile.py
-  tests/integration/test_templates.py
+  tests/integration/test_template_cache.py
   tests/acceptance/test_http.py
   tests/acceptance/test_same_as_cli.py
   tests/acceptance/test_conformance.py

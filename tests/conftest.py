@@ -24,8 +24,8 @@ import psutil
 import pytest
 import redis
 
-from flansible import redis_server
 from flansible.config import Settings
+from flansible.launcher import embedded_redis
 
 # Their HTTP clients belong to the module's service, and keep connections open from test to test.
 KEEP_CONNECTIONS = (Path(__file__).parent / "acceptance", Path(__file__).parent / "console")
@@ -143,7 +143,7 @@ class RedisServer:
 
 
 def _redis_program() -> str:
-    program = redis_server.find_program()
+    program = embedded_redis.find_program()
     if program is None:
         missing("redis-server")
     assert program is not None

@@ -1,6 +1,7 @@
-"""`flansible doctor`: looks at this machine and installation; one line per check, with what to do where one is needed.
+"""`flansible doctor`: checks of this machine and installation, one line each, with what to do where one fails.
 
-Called by the command alone; changes nothing. No state of the machine ends in a traceback: what cannot be looked at, or
+Run by that command alone; changes nothing. May import all of the service but `web`, `worker` and `runner`. No state of
+the machine ends in a traceback: what cannot be looked at, or
 does not answer in time, is a line of its own. Passwords are never printed, not those in URLs either.
 """
 

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from cryptography import x509
 
-from flansible import config, isolation, passwords, rbac, secret_files, tls
-from flansible.config import Settings
-from flansible.doctor import schema
+from flansible import config
+from flansible.authorization import isolation
+from flansible.config import Settings, tls
+from flansible.doctor import rbac_check, secret_files
 from flansible.doctor.check import Check, Mark, quoted
 from flansible.errors import ConfigurationError, Fault
+from flansible.identity import passwords
+from flansible.identity import users as rbac_users
 
 MIN_FREE_BYTES = 1_000_000_000
 RENEW_BEFORE = timedelta(days=14)
@@ -40,19 +43,18 @@ def _config_permissions(path: Path) -> list[Check]:
 def users(settings: Settings) -> list[Check]:
     path = settings.rbac_file
     if not path.exists():
-        advice = (
-            f"make one: {_passwd(settings, rbac.ADMIN)}, or let `flansible up` make one (admin/admin, loopback only)"
-        )
+        make_one = _passwd(settings, rbac_users.ADMIN)
+        advice = f"make one: {make_one}, or let `flansible up` make one (admin/admin, loopback only)"
         return [Check(Mark.WARN, "rbac.json", f"{path} does not exist", advice)]
     checks = _exposed("rbac.json", path, secret_files.holds_secrets(path))
     try:
-        found = rbac.RbacFile(path).users()
+        found = rbac_users.RbacFile(path).users()
     except ConfigurationError as error:
         told = {fault.key for fault in error.faults}
         faults = error.faults + [fault for fault in _violations(path) if fault.key not in told]
         checks += [Check(Mark.FAIL, "rbac.json", str(fault), "mend it") for fault in faults]
         return checks
-    plain = sorted(user.name for user in found.values() if not rbac.is_hash(user.password))
+    plain = sorted(user.name for user in found.values() if not rbac_users.is_hash(user.password))
     checks += [_check_plain(settings, plain, len(found)), *_check_admin(settings, found)]
     for user in found.values():
         gone = [str(inventory) for inventory in user.inventories if not os.path.exists(inventory)]
@@ -64,7 +66,7 @@ def users(settings: Settings) -> list[Check]:
 
 def _violations(path: Path) -> list[Fault]:
     try:
-        return schema.violations(path)
+        return rbac_check.violations(path)
     except OSError:
         return []  # that it cannot be read is told already
 
@@ -76,17 +78,17 @@ def _check_plain(settings: Settings, plain: list[str], count: int) -> Check:
     return Check(Mark.WARN, "rbac.json", f"passwords that are not hashed: {', '.join(plain)}", f"hash them: {commands}")
 
 
-def _check_admin(settings: Settings, found: dict[str, rbac.User]) -> list[Check]:
-    if rbac.ADMIN not in found:
+def _check_admin(settings: Settings, found: dict[str, rbac_users.User]) -> list[Check]:
+    if rbac_users.ADMIN not in found:
         what = "nobody sees all tasks, and Flower cannot be used"
-        return [Check(Mark.WARN, "rbac.json", f"no user admin: {what}", _passwd(settings, rbac.ADMIN))]
+        return [Check(Mark.WARN, "rbac.json", f"no user admin: {what}", _passwd(settings, rbac_users.ADMIN))]
     if not passwords.has_default_admin(found):
         return []
     addresses = (settings.Flask_tcp_ip, settings.flower_tcp_ip)
     reachable = [address for address in addresses if not config.is_loopback(address)]
     where = f"and {reachable[0]} can be reached from outside" if reachable else "known to everybody on this machine"
     mark = Mark.FAIL if reachable else Mark.WARN
-    return [Check(mark, "rbac.json", f"admin's password is admin, {where}", _passwd(settings, rbac.ADMIN))]
+    return [Check(mark, "rbac.json", f"admin's password is admin, {where}", _passwd(settings, rbac_users.ADMIN))]
 
 
 def _passwd(settings: Settings, user: str) -> str:

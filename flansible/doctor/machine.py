@@ -10,8 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from flansible.config.ansible_version import ansible_version
 from flansible.doctor.check import Check, Mark
-from flansible.versions import ansible_version
 
 PROGRAM_SECONDS = 5.0
 MIN_PYTHON = (3, 11)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from flansible import celery_app, open_services, redis_server
+from flansible.broker import app as broker_app
 from flansible.config import EMBEDDED, Settings
+from flansible.doctor import open_services
 from flansible.doctor.check import Check, Mark
 from flansible.errors import BrokerUnavailable, StoreUnavailable
+from flansible.launcher import embedded_redis
 from flansible.store import Store
 
 
@@ -31,7 +33,7 @@ def _open(subject: str, url: str, key: str) -> list[Check]:
 
 
 def _redis_program() -> Check:
-    program = redis_server.find_program()
+    program = embedded_redis.find_program()
     if program is None:
         advice = (
             "on Debian: apt-get install redis-server (or valkey-server); or set CELERY_BROKER_URL and "
@@ -92,10 +94,10 @@ def broker(settings: Settings) -> list[Check]:
 
 
 def _broker(settings: Settings) -> list[Check]:
-    celery_app.configure(settings)
+    broker_app.configure(settings)
     try:
-        celery_app.ping_broker()
-        name = celery_app.ping_worker()
+        broker_app.ping_broker()
+        name = broker_app.ping_worker()
     except ValueError:
         what = "the URL in CELERY_BROKER_URL cannot be understood"
         return [Check(Mark.FAIL, "broker", what, "mend CELERY_BROKER_URL")]

@@ -1,7 +1,8 @@
 """What crosses a border: requests as clients send them, the authorized run, the task record and the replies.
 
 Pydantic models, frozen; web validates with them, docs are generated from them, store keeps them as JSON. The runner
-never sees them: it gets plain frames (flansible.wire).
+never sees them: it gets plain frames (flansible.wire). Every process but the runs loads them. May import `errors`
+alone.
 """
 
 from flansible.models.records import (
@@ -18,7 +19,21 @@ from flansible.models.records import (
     VariablesPart,
     Verdict,
 )
-from flansible.models.replies import (
+from flansible.models.requests import (
+    DEFAULT_VAULT_ID,
+    AdhocRequest,
+    GitRequest,
+    Inventory,
+    LoginBody,
+    ModuleArgument,
+    PathText,
+    PlaybookRequest,
+    PreviewRequest,
+    Request,
+    RunOptions,
+    TaskOptions,
+)
+from flansible.models.responses import (
     Accepted,
     DayStats,
     ErrorBody,
@@ -47,20 +62,6 @@ from flansible.models.replies import (
     TaskResult,
     TaskStatus,
     WorkerStats,
-)
-from flansible.models.requests import (
-    DEFAULT_VAULT_ID,
-    AdhocRequest,
-    GitRequest,
-    Inventory,
-    LoginBody,
-    ModuleArgument,
-    PathText,
-    PlaybookRequest,
-    PreviewRequest,
-    Request,
-    RunOptions,
-    TaskOptions,
 )
 
 __all__ = [

@@ -1,10 +1,10 @@
 """The fork server: a process with Ansible preloaded that forks one keeper, and that one run, per request.
 
-Started by exec from the worker (flansible.worker.forkservers) as
+Started by exec from the worker (flansible.worker.forkserver_pool) as
 `python -m flansible.runner.forkserver FD [files=SOFT:HARD] [usual]`, in the directory and environment whose Ansible
 configuration its runs obey; for users other than admin in a sandbox. FD is a Unix socket: each message on it is one
 byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread, no state between runs but
-the packed modules of the installation (flansible.runner.payloads), whose names the keepers tell on a pipe. When the
+the packed modules of the installation (flansible.runner.module_cache), whose names the keepers tell on a pipe. When the
 worker goes away the socket ends and so does this process; each keeper sees its own channel end.
 """
 
@@ -21,10 +21,11 @@ import time
 
 import psutil
 
-from flansible import descriptors, wire
-from flansible.runner import keeper, leftovers, play, preload, processes
-from flansible.runner.packer import Packer
-from flansible.runner.payloads import Payloads
+from flansible import wire
+from flansible.runner import cleanup, keeper, play, preload, process_tree
+from flansible.runner.module_cache import Payloads
+from flansible.runner.module_packer import Packer
+from flansible.system import rlimits
 
 DESCRIPTORS_PER_RUN = 3
 _END_SECONDS = 2.0
@@ -38,12 +39,12 @@ def main(argv: list[str]) -> int:
     control.set_inheritable(False)
     for word in argv[2:]:
         if word.startswith("files="):
-            descriptors.limit(*map(int, word.removeprefix("files=").split(":")))
+            rlimits.limit(*map(int, word.removeprefix("files=").split(":")))
     loaded = preload.load()
     gc.collect()
     gc.freeze()  # what is loaded now is shared by every run; a collection must not touch, and so copy, its pages
     control.sendall(wire.encode({"type": "ready", **loaded}))
-    leftovers.sweep(play.local_tmp_base())
+    cleanup.sweep(play.local_tmp_base())
     serve(control, "usual" in argv[2:])
     return 0
 
@@ -60,7 +61,7 @@ def serve(control: socket.socket, pack_usual: bool = False) -> None:
     payloads = Payloads()
     packer = Packer(payloads)
     children = _Children(packer)
-    processes.become_subreaper()
+    process_tree.become_subreaper()
     patience = _IDLE_MILLISECONDS if pack_usual else None
     while True:
         ready = {descriptor for descriptor, _ in poll.poll(patience)}
@@ -135,13 +136,13 @@ class _Children:
             self.keepers.discard(pid)
             if os.WIFSIGNALED(status):
                 self._end_strangers()
-                for files in leftovers.of_keeper(play.local_tmp_base(), pid):
+                for files in cleanup.of_keeper(play.local_tmp_base(), pid):
                     files.remove()
             else:
                 self._adopted.update(self._strangers())
 
     def _strangers(self) -> set[int]:
-        return set(processes.children()) - self.keepers - self._adopted - {self._packer.child}
+        return set(process_tree.children()) - self.keepers - self._adopted - {self._packer.child}
 
     def _end_strangers(self) -> None:
         """Kill what a killed keeper was keeping; what that sets free comes to us in turn, so look again."""
@@ -150,7 +151,7 @@ class _Children:
             for pid in strangers:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     stranger = psutil.Process(pid)
-                    processes.kill([stranger, *stranger.children(recursive=True)])
+                    process_tree.kill([stranger, *stranger.children(recursive=True)])
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
             time.sleep(_END_ROUND_SECONDS)

@@ -21,9 +21,9 @@ import psutil
 
 from flansible import wire
 from flansible.errors import WireError
-from flansible.runner import masters, play, processes
-from flansible.runner.leftovers import RunFiles
-from flansible.runner.payloads import Payloads
+from flansible.runner import play, process_tree, ssh_cleanup
+from flansible.runner.cleanup import RunFiles
+from flansible.runner.module_cache import Payloads
 
 _KILL_ROUND_SECONDS = 0.02
 _KILL_LIMIT_SECONDS = 10.0
@@ -40,7 +40,7 @@ class _Ending:
 
     def note(self, found: list[psutil.Process]) -> None:
         for process in found:
-            if process.pid not in self.ended and (name := processes.name_of(process.pid)) is not None:
+            if process.pid not in self.ended and (name := process_tree.name_of(process.pid)) is not None:
                 self.ended[process.pid] = name
 
 
@@ -57,7 +57,7 @@ def keep(channel: socket.socket, output: int, events: int, lent: Lent) -> None:
     request = wire.receive(channel)
     if request is None or request.get("type") != "run":
         return
-    processes.become_subreaper()
+    process_tree.become_subreaper()
     # git gets none: its directory may have a broken ansible.cfg, and it leaves nothing.
     files = RunFiles.make(play.local_tmp_base()) if request["program"] != "git" else None
     keeper = os.getpid()
@@ -162,7 +162,7 @@ def _grace(channel: socket.socket, default: float) -> float:
 def _begin_ending(run_pid: int, grace_seconds: float, ending: _Ending) -> None:
     ending.stopping = True
     ending.kill_at = time.monotonic() + grace_seconds
-    ending.note(processes.descendants())
+    ending.note(process_tree.descendants())
     # To the run alone: Ansible's handler passes TERM on to its workers, and each to its own session.
     try:
         os.kill(run_pid, signal.SIGTERM)
@@ -175,17 +175,17 @@ def _kill_all(ending: _Ending, masters_directory: str | None) -> None:
 
     But for masters of ssh that other runs of the user are using: those end with them.
     """
-    left = processes.descendants()
-    spared = set(shared := masters.of(masters_directory, left))
+    left = process_tree.descendants()
+    spared = set(shared := ssh_cleanup.of(masters_directory, left))
     ending.note([process for process in left if process not in spared])
     for process in left:
         if process not in spared:
-            processes.send(process, signal.SIGTERM)
+            process_tree.send(process, signal.SIGTERM)
     while set(_reaped_tree()) - spared and time.monotonic() < ending.kill_at:
         time.sleep(_KILL_ROUND_SECONDS)
     _kill_until_none_is_left(ending, spared)
     if shared:
-        _kill_until_none_is_left(ending, masters.dismiss(shared))
+        _kill_until_none_is_left(ending, ssh_cleanup.dismiss(shared))
 
 
 def _kill_until_none_is_left(ending: _Ending, spared: set[psutil.Process]) -> None:
@@ -193,7 +193,7 @@ def _kill_until_none_is_left(ending: _Ending, spared: set[psutil.Process]) -> No
     # A dying process may still fork: look again until the tree is empty. Orphans come to us, the subreaper.
     while (left := [one for one in _reaped_tree() if one not in spared]) and time.monotonic() < give_up_at:
         ending.note(left)
-        processes.kill(left)
+        process_tree.kill(left)
         time.sleep(_KILL_ROUND_SECONDS)
 
 
@@ -204,7 +204,7 @@ def _reaped_tree() -> list[psutil.Process]:
         except ChildProcessError:
             return []
         if pid == 0:
-            return processes.descendants()
+            return process_tree.descendants()
 
 
 def _kill(pid: int) -> None:
@@ -236,7 +236,7 @@ def _be_the_run(
     try:
         os.setsid()
         # Should the keeper be killed, the run must not go on unsupervised.
-        processes.be_told_of_parents_death(signal.SIGTERM)
+        process_tree.be_told_of_parents_death(signal.SIGTERM)
         if os.getppid() != keeper:
             os._exit(status)
         channel.close()

@@ -27,15 +27,15 @@ from ansible.errors import AnsibleOptionsError
 from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
-from flansible.runner import compat, listing, preload, processes, rules, ssh_profile, strategy
-from flansible.runner.answers import answer_prompts
+from flansible.authorization.reserved_variables import CONNECTION_VARIABLE
+from flansible.runner import compat, enforcement, mitogen, preload, preview_listing, process_tree, ssh_profile
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
-from flansible.runner.colours import mark_colours
-from flansible.runner.leftovers import RunFiles
-from flansible.runner.naming import name_after
-from flansible.runner.payloads import Payloads
-from flansible.runner.workers import STUCK, KilledWorkers, WorkerStarts, end_with_their_parents
-from flansible.variables import CONNECTION_VARIABLE
+from flansible.runner.cleanup import RunFiles
+from flansible.runner.colour_marks import mark_colours
+from flansible.runner.module_cache import Payloads
+from flansible.runner.prompts import answer_prompts
+from flansible.runner.tempdir_tags import name_after
+from flansible.runner.worker_processes import STUCK, KilledWorkers, WorkerStarts, end_with_their_parents
 
 NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
 EXIT_UNEXPECTED = 250  # ansible's own code for an unexpected exception
@@ -72,7 +72,7 @@ def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, payl
     mark_colours(request["colour_mark"])
     ssh_profile.apply(request.get("ssh_masters"))
     try:
-        strategy.use(request.get("strategy"), files)
+        mitogen.use(request.get("strategy"), files)
     except ImportError as error:
         print(f"ERROR: Mitogen is not installed on this worker: {error}", file=sys.stderr)
         return _EXIT_NOT_FOUND
@@ -122,7 +122,7 @@ def _tell_end(pipe: EventPipe, events: EventCallback, returncode: int, broken: s
 
 def _give_up(pipe: EventPipe, events: EventCallback) -> None:
     """End a run that waits for what will never come, with all it has started."""
-    processes.kill_descendants(_KILL_SECONDS)
+    process_tree.kill_descendants(_KILL_SECONDS)
     _tell_end(pipe, events, EXIT_UNEXPECTED, STUCK)
     os._exit(EXIT_UNEXPECTED)
 
@@ -132,10 +132,10 @@ def _call(request: wire.Frame, pipe: EventPipe) -> int:
     argv = request["argv"]
     if request["secrets"]:
         answer_prompts(request["secrets"])
-    rules.apply(request.get("rules"), program)
+    enforcement.apply(request.get("rules"), program)
     command: type[CLI] = AdHocCLI if program == "ansible" else PlaybookCLI
     if request.get("listing"):
-        command = listing.instead_of(command, request["listing"], pipe)
+        command = preview_listing.instead_of(command, request["listing"], pipe)
     if request["data_only"]:
         command = _data_only(command, request["extra_vars"])
     if request["secrets"] and request["secrets"].get("variables"):

@@ -29,7 +29,7 @@ from ansible.utils.collection_loader._collection_finder import _AnsibleCollectio
 from ansible.utils.color import parsecolor
 from ansible.vars.clean import clean_facts
 
-from flansible.runner import colours, definitions, templates
+from flansible.runner import colour_marks, plugin_options_cache, template_cache
 
 # Imported here for their weight alone: a run would import them lazily, one by one.
 _LAZY_MODULES = (
@@ -79,7 +79,7 @@ def load() -> dict[str, Any]:
     # A finder that knows the installation alone; each run makes the real one, which looks for collections then.
     _AnsibleCollectionFinder([os.path.dirname(_internal.__file__)], False)._install()
     try:
-        with definitions.remembered():
+        with plugin_options_cache.remembered():
             for plugin_loader in _LOADERS:
                 _load_classes(plugin_loader)
         _rehearse()
@@ -88,8 +88,8 @@ def load() -> dict[str, Any]:
         for name in [name for name in sys.modules if name.partition(".")[0] == "ansible_collections"]:
             del sys.modules[name]
     _load_collection_with_inventory_plugins()
-    templates.remember_compiled()
-    colours.take_over()
+    template_cache.remember_compiled()
+    colour_marks.take_over()
     _drop_own_temp_dir()
     return {"ansible_version": ansible_version, "config_file": constants.CONFIG_FILE}
 

@@ -11,7 +11,7 @@ import os
 
 import ansible.plugins.connection
 
-from flansible.runner import definitions
+from flansible.runner import plugin_options_cache
 
 _SSH_PLUGIN = os.path.join(os.path.dirname(str(ansible.plugins.connection.__file__)), "ssh.py")
 
@@ -19,4 +19,4 @@ _SSH_PLUGIN = os.path.join(os.path.dirname(str(ansible.plugins.connection.__file
 def apply(masters_directory: str | None) -> None:
     """masters_directory: where this user's masters have their sockets; None: the profile is not in use."""
     if masters_directory is not None:
-        definitions.change_defaults(_SSH_PLUGIN, {"pipelining": True, "control_path_dir": masters_directory})
+        plugin_options_cache.change_defaults(_SSH_PLUGIN, {"pipelining": True, "control_path_dir": masters_directory})

@@ -41,11 +41,13 @@ of the indexes and counts knows it. retention: set when the task becomes final. 
 Beside the keys, each change is told on the channel `flansible:changed:<id>`.
 
 Every step that decides something is one Lua script, so two processes can never both win. Redis' errors become
-StoreUnavailable here and nowhere else. Called by web (any thread) and by the worker's threads.
+StoreUnavailable here and nowhere else. Called by web (any thread) and by the worker's threads. May import
+`models` and `errors`.
 """
 
 from flansible.store.changes import Changes
 from flansible.store.connection import now
+from flansible.store.day_statistics import Counts, PlaybookCounts, Stats, WorkerLoad
 from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
 from flansible.store.logins import LoginLimits, Logins
 from flansible.store.recordings import (
@@ -57,18 +59,17 @@ from flansible.store.recordings import (
     Recordings,
     StoredEvent,
 )
-from flansible.store.sessions import Session, Sessions
-from flansible.store.stats import Counts, PlaybookCounts, Stats, WorkerLoad
-from flansible.store.tasks import (
+from flansible.store.session_records import Session, Sessions
+from flansible.store.task_records import (
     LEASE_SECONDS,
     MOVES,
     Claim,
     Idempotency,
     Moved,
+    RecordPage,
     Refusal,
     Retention,
     Submitted,
-    TaskPage,
     Woken,
 )
 
@@ -95,7 +96,7 @@ __all__ = [
     "Store",
     "StoredEvent",
     "Submitted",
-    "TaskPage",
+    "RecordPage",
     "Woken",
     "WorkerLoad",
     "now",

@@ -9,14 +9,14 @@ from flansible.errors import IllegalMove
 from flansible.models import State
 from flansible.store import task_scripts as scripts
 from flansible.store.connection import task_key, text, translated
-from flansible.store.tasks import LEASE_SECONDS, Moved, Tasks
+from flansible.store.task_records import LEASE_SECONDS, Moved, Tasks
 
 MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """One task that is running. process: the worker's, as flansible.processes names it."""
+    """One task that is running. process: the worker's, as flansible.system.process_identity names it."""
 
     task_id: str
     claim: str

@@ -3,8 +3,8 @@
 Those that only look are in flansible.store.search_scripts.
 """
 
+from flansible.store.day_statistics import COUNT_END
 from flansible.store.lua import COMMON
-from flansible.store.stats import COUNT_END
 
 # ARGV: id, user, run, now, kind, summary, sealed secrets, locks (JSON), on_lost, most queued tasks (0: any number),
 # idempotency key ('' none), digest of the request, seconds the key is kept, most runs of the user, what it is about,

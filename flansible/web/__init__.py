@@ -1,7 +1,8 @@
 """The HTTP side: checks a request against rbac.json, records and enqueues it, and reads records back.
 
 `create_app` is the factory; `ROUTES` (flansible.web.routes) is the one list of URLs, read by flask-restful and by both
-kinds of API documentation. Runs in gunicorn's processes; never imports the worker or Ansible.
+kinds of API documentation. Runs in gunicorn's processes; never imports the worker or Ansible. May import
+`authorization`, `identity`, `audit`, `broker`, `playbooks`, `sealing`, `store`, `config` and what stands below.
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ from flask import Flask, Response
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SessionInterface
 
-from flansible import __version__, celery_app, login_function
-from flansible.audit import Audit, Event
+from flansible import __version__
+from flansible.audit.log import Audit, AuditEvent
+from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.errors import AuditUnavailable, ConfigurationError, Fault
-from flansible.rbac import RbacFile
+from flansible.identity import custom_login
+from flansible.identity.tokens import TokenFile
+from flansible.identity.users import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import LoginLimits, Retention, Store
-from flansible.tokens import TokenFile
-from flansible.web import answers, console, docs, other_sites, problems, routes, safe_headers, trail
-from flansible.web.doors import Doors
-from flansible.web.proxies import Proxies
-from flansible.web.services import Services
-from flansible.web.thrift import Thrift
+from flansible.web import routes, serialization, static_files
+from flansible.web.audit_throttle import AuditThrottle
+from flansible.web.context import Services
+from flansible.web.login_throttle import LoginThrottle
+from flansible.web.middleware import audit_context, cross_origin, error_handlers, security_headers
+from flansible.web.middleware.proxy_headers import Proxies
+from flansible.web.openapi import views
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +49,7 @@ class _Json(DefaultJSONProvider):
     """JSON by the one encoder of `answers`; Flask would make a new one for each reply."""
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
-        return Response(answers.dumps(self._prepare_response_obj(args, kwargs)) + "\n", mimetype=self.mimetype)
+        return Response(serialization.dumps(self._prepare_response_obj(args, kwargs)) + "\n", mimetype=self.mimetype)
 
 
 class _NoSessions(SessionInterface):
@@ -69,18 +74,18 @@ def create_app(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     # Errors of our own making are answered by one handler; let none be swallowed or re-raised on the way.
     app.config["PROPAGATE_EXCEPTIONS"] = False
-    celery_app.configure(settings)
+    broker_app.configure(settings)
     services = _services(settings)
     app.extensions["flansible"] = services
-    problems.register(app)
-    safe_headers.register(app, settings.is_tls)
-    trail.register(app)
-    other_sites.register(app, settings)
+    error_handlers.register(app)
+    security_headers.register(app, settings.is_tls)
+    audit_context.register(app)
+    cross_origin.register(app, settings)
     # Werkzeug would lead `//api` to `/api` at the host that the request names, whoever wrote that name.
     app.url_map.merge_slashes = False
     routes.register(app)
-    docs.register(app)
-    console.register(app)
+    views.register(app)
+    static_files.register(app)
     if settings.proxy_networks:
         app.wsgi_app = Proxies(app.wsgi_app, settings.proxy_networks)  # type: ignore[method-assign]
     _tell_of_start(services)
@@ -92,7 +97,7 @@ def _services(settings: Settings) -> Services:
 
     def tell(path: Path, what: str, is_good: bool) -> None:
         what = f"{path.name} {_digest_of(path, audit)}: {what}"
-        audit.note(Event("configuration", what=what, outcome="in force" if is_good else "refused"))
+        audit.note(AuditEvent("configuration", what=what, outcome="in force" if is_good else "refused"))
 
     store = Store(
         settings.store_url,
@@ -106,10 +111,10 @@ def _services(settings: Settings) -> Services:
         store=store,
         sealer=Sealer(settings.secret_key_file),
         tokens=TokenFile(settings.token_file, partial(tell, settings.token_file)),
-        login_function=login_function.load(settings.login_function),
-        doors=Doors(store, LoginLimits(of_both=most, of_user=5 * most, of_address=10 * most)),
+        login_function=custom_login.load(settings.login_function),
+        doors=LoginThrottle(store, LoginLimits(of_both=most, of_user=5 * most, of_address=10 * most)),
         audit=audit,
-        thrift=Thrift(),
+        thrift=AuditThrottle(),
     )
 
 
@@ -129,7 +134,9 @@ def _tell_of_start(services: Services) -> None:
             f"settings {audit.digest(settings.model_dump_json().encode())}",
             f"rbac {_digest_of(settings.rbac_file, audit)}",
         ]
-        audit.write(Event("service_start", what=f"flansible {__version__}: {', '.join(digests)}", outcome="in force"))
+        audit.write(
+            AuditEvent("service_start", what=f"flansible {__version__}: {', '.join(digests)}", outcome="in force")
+        )
     except AuditUnavailable as error:
         if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _NO_SPACE:
             raise ConfigurationError([Fault("config", "audit_file", str(error))]) from error

@@ -1,4 +1,4 @@
-"""Every URL of the API, once. flask-restful serves from this table; flansible.web.docs documents from it."""
+"""Every URL of the API, once. flask-restful serves from this table; flansible.web.openapi.views documents from it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from flask_restful import Resource
 from pydantic import BaseModel
 
 from flansible import models
-from flansible.web import handover, output, sse
-from flansible.web.events import AnsibleTaskEvents, EventQuery
-from flansible.web.health import HealthResource
-from flansible.web.inventories import InventoryQuery, ListInventories
-from flansible.web.output import AnsibleTaskOutput, OutputQuery
-from flansible.web.playbooks import ListPlaybooks, PlaybookQuery
-from flansible.web.preview import Preview
-from flansible.web.problems import OneShapeApi
-from flansible.web.results import AnsibleTaskResult, ResultQuery
-from flansible.web.sessions import CurrentSession, Login
-from flansible.web.stats import StatsQuery, StatsResource
-from flansible.web.submissions import AnsibleCommand, AnsiblePlaybook, Git
-from flansible.web.tasks import (
+from flansible.web.middleware.error_handlers import OneShapeApi
+from flansible.web.resources import output
+from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
+from flansible.web.resources.health import HealthResource
+from flansible.web.resources.inventories import InventoryQuery, ListInventories
+from flansible.web.resources.output import AnsibleTaskOutput, OutputQuery
+from flansible.web.resources.playbooks import ListPlaybooks, PlaybookQuery
+from flansible.web.resources.preview import Preview
+from flansible.web.resources.results import AnsibleTaskResult, ResultQuery
+from flansible.web.resources.sessions import CurrentSession, Login
+from flansible.web.resources.stats import StatsQuery, StatsResource
+from flansible.web.resources.submissions import AnsibleCommand, AnsiblePlaybook, Git
+from flansible.web.resources.tasks import (
     AnsibleTaskCancel,
     AnsibleTaskRequest,
     AnsibleTasks,
@@ -30,6 +30,7 @@ from flansible.web.tasks import (
     CancelQuery,
     ListQuery,
 )
+from flansible.web.streaming import socket_handoff, sse
 
 JSON = "application/json"
 
@@ -206,7 +207,7 @@ ROUTES: tuple[Route, ...] = (
 
 
 def register(app: Flask) -> None:
-    handover.register(app)
+    socket_handoff.register(app)
     api = OneShapeApi(app)
     # A resource with several methods has several routes, and is added once.
     for resource, route in {route.resource: route for route in reversed(ROUTES)}.items():

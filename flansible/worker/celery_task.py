@@ -18,23 +18,25 @@ from typing import Any
 from celery import Task
 from celery.signals import worker_init, worker_ready, worker_shutdown
 
-from flansible import descriptors, isolation, processes, reaper
-from flansible.celery_app import RUN_TASK, app, settings
+from flansible.authorization import isolation
+from flansible.broker import recovery
+from flansible.broker.app import RUN_TASK, app, settings
+from flansible.broker.recovery import Reaper
+from flansible.config.ansible_version import require_tested_ansible
 from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealError, StoreUnavailable
 from flansible.models import State
-from flansible.reaper import Reaper
 from flansible.sealing import Sealer
-from flansible.ssh_masters import Masters
 from flansible.store import Claim, Moved, Refusal, Retention, Store, Woken
-from flansible.versions import require_tested_ansible
-from flansible.worker import revocations, stopping
-from flansible.worker.cancellations import Cancellation, Cancellations
-from flansible.worker.forkservers import ForkServers
-from flansible.worker.leases import Leases
+from flansible.system import process_identity, rlimits
+from flansible.system.ssh_control import Masters
+from flansible.worker import celery_revoke, signal_handling
+from flansible.worker.cancel_watcher import Cancellation, Cancellations
+from flansible.worker.forkserver_pool import ForkServers
+from flansible.worker.lease_renewal import LeaseRenewal
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
-from flansible.worker.sender import Sender
 from flansible.worker.shutdown import Shutdown
+from flansible.worker.store_writer import Sender
 from flansible.worker.supervisor import Outcome, Supervisor
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class _Parts:
     fork_servers: ForkServers
     cancellations: Cancellations
     sender: Sender
-    leases: Leases
+    leases: LeaseRenewal
     reaper: Reaper
     shutdown: Shutdown
     ssh_masters: Masters | None
@@ -80,7 +82,7 @@ def _worker() -> _Parts:
                 fork_servers=ForkServers(found.fork_servers, limits=_limits_before),
                 cancellations=cancellations,
                 sender=Sender(store),
-                leases=Leases(prompt_store, cancellations.task_ids, found.worker_concurrency),
+                leases=LeaseRenewal(prompt_store, cancellations.task_ids, found.worker_concurrency),
                 reaper=Reaper(prompt_store),
                 shutdown=Shutdown(),
                 ssh_masters=_ssh_masters(),
@@ -108,7 +110,7 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
     parts = _worker()
     claim = _claim(parts, task_id, self.request.hostname or "worker")
     if isinstance(claim, Refusal):
-        reaper.send(claim.woken)
+        recovery.send(claim.woken)
         return f"not started: {claim.reason}"
     found = settings()
     spill = found.data_dir if found.data_dir.is_dir() else None
@@ -131,7 +133,7 @@ def _claim(parts: _Parts, task_id: str, hostname: str) -> Claim | Refusal:
             _pass_on(parts.store, task_id)
             return Refusal("the worker is being stopped")
         try:
-            return parts.store.claim(task_id, hostname, token, processes.own_name())
+            return parts.store.claim(task_id, hostname, token, process_identity.own_name())
         except StoreUnavailable as error:
             log.warning("task %s cannot be claimed yet: %s", task_id, error)
             time.sleep(_SETTLE_RETRY_SECONDS)
@@ -142,7 +144,7 @@ def _pass_on(store: Store, task_id: str) -> None:
     with contextlib.suppress(StoreUnavailable):
         task = store.task(task_id)
         if task is not None and task.state is State.QUEUED:
-            reaper.send([Woken(task_id, task.summary)])
+            recovery.send([Woken(task_id, task.summary)])
 
 
 def _supervise(parts: _Parts, recorder: Recorder, cancellation: Cancellation) -> Outcome:
@@ -194,7 +196,7 @@ def _settle(parts: _Parts, recorder: Recorder, outcome: Outcome) -> None:
             break
     while True:
         try:
-            return reaper.announce(parts.store, task_id, _end(parts.store, recorder.claim, task_id, outcome))
+            return recovery.announce(parts.store, task_id, _end(parts.store, recorder.claim, task_id, outcome))
         except IllegalMove as error:
             log.warning("%s", error)
             return
@@ -232,9 +234,9 @@ def _refuse_to_start(**_: Any) -> None:
 def _prepare(**_: Any) -> None:
     """Before Celery makes the steps of which its worker consists."""
     global _limits_before
-    _limits_before = descriptors.allow_many()
-    stopping.install(app, lambda: _worker().shutdown, lambda: settings().drain_seconds)
-    revocations.install(lambda: _worker().store)
+    _limits_before = rlimits.allow_many()
+    signal_handling.install(app, lambda: _worker().shutdown, lambda: settings().drain_seconds)
+    celery_revoke.install(lambda: _worker().store)
 
 
 @worker_ready.connect
@@ -260,4 +262,4 @@ def _close(**_: Any) -> None:
         if _parts.ssh_masters is not None:
             _parts.ssh_masters.close()
         _parts.store.close()
-    stopping.ignore_signals()
+    signal_handling.ignore_signals()

@@ -1,7 +1,7 @@
 """Output and events of one task on their way to the store: numbered, cut at the cap, kept while the store is away.
 
 Its supervisor adds, the worker's one Sender takes batches and reports what became of them; both at any time. Nothing
-here waits for Redis: a run goes on while the store is away, and what it says is kept (flansible.worker.backlog).
+here waits for Redis: a run goes on while the store is away, and what it says is kept (flansible.worker.spill_queue).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from flansible.store import Appended, Batch, Claim, ColourMark, Progress, StoredEvent
 from flansible.store.connection import timestamp
-from flansible.worker.backlog import Backlog, Piece
+from flansible.worker.spill_queue import Backlog, Piece
 
 MEMORY_BYTES = 4 * 1024 * 1024
 _BATCH_BYTES = 1024 * 1024

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import flansible
-from flansible import isolation
+from flansible.authorization import isolation
 from flansible.config import Settings
 from flansible.errors import RunnerError
 from flansible.models import Confinement
@@ -141,7 +141,7 @@ class Sandboxes:
         return build(user, confinement, masters, self._settings)
 
     def rules(self, confinement: Confinement) -> dict[str, Any]:
-        """What the run itself has to keep to, for flansible.runner.rules."""
+        """What the run itself has to keep to, for flansible.runner.enforcement."""
         missing = isolation.of(self._settings.isolation).is_missing
         return {
             "hosts": confinement.hosts,

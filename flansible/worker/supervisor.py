@@ -19,10 +19,10 @@ from typing import Any
 from flansible import wire
 from flansible.errors import StartFailure, WireError
 from flansible.models import AuthorizedRun, Secrets, State, Step
-from flansible.worker import hearsay
-from flansible.worker.cancellations import Cancellation
-from flansible.worker.colours import ColourSplitter, choose_mark
-from flansible.worker.forkservers import ForkServers
+from flansible.worker import frame_validation
+from flansible.worker.cancel_watcher import Cancellation
+from flansible.worker.colour_parser import ColourSplitter, choose_mark
+from flansible.worker.forkserver_pool import ForkServers
 from flansible.worker.masking import Masker
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
@@ -197,7 +197,7 @@ class Supervisor:
                 if seen.exited is None:
                     # Whoever shares a sandbox with its keeper can stop or kill it; the kernel ends what is in there.
                     server.end_all()
-            return replace(verdict(step, seen, self._timeout), ended=hearsay.ended(seen.exited))
+            return replace(verdict(step, seen, self._timeout), ended=frame_validation.ended(seen.exited))
         finally:
             channel.close()
             os.close(output)
@@ -324,7 +324,7 @@ class Supervisor:
     def _note(self, frame: wire.Frame, seen: _Observed) -> None:
         kind = frame.get("type")
         if kind == "end":
-            seen.end = end = hearsay.end(frame)
+            seen.end = end = frame_validation.end(frame)
             event: dict[str, Any] = {
                 "event": "stats",
                 "stats": end["stats"],
@@ -332,9 +332,9 @@ class Supervisor:
                 "time": end.get("time", time.time()),
             }
         elif kind == "event":
-            event = hearsay.event(frame)
+            event = frame_validation.event(frame)
         elif kind == "plan" and seen.is_listing:
-            event = hearsay.plan(frame)
+            event = frame_validation.plan(frame)
         else:
             return
         event["offset"] = seen.base_offset + int(frame.get("offset", 0))
@@ -345,7 +345,7 @@ class Supervisor:
             data = channel.recv(_READ_BYTES)
             for frame in reader.feed(data):
                 if frame.get("type") == "exited":
-                    seen.exited = hearsay.exited(frame)
+                    seen.exited = frame_validation.exited(frame)
         except BlockingIOError:
             return
         except (OSError, WireError):

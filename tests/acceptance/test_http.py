@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flansible import isolation
+from flansible.authorization import isolation
 from tests.acceptance.conftest import ADMIN, DEV, Service, eventually, write
 
 
@@ -275,7 +275,7 @@ def test_a_run_leaves_no_process_and_no_temp_directory(service: Service) -> None
 
 
 def test_polling_with_a_hashed_password_is_cheap(service: Service, root: Path) -> None:
-    from flansible import passwords
+    from flansible.identity import passwords
 
     passwords.set_password(root / "rbac.json", "hashed", "long enough", (str(root / "inventories/dev"),))
     auth = ("hashed", "long enough")

@@ -14,7 +14,7 @@ import pytest
 
 from flansible.client import Client
 from flansible.errors import ServiceUnreachable
-from flansible.web import safe_headers
+from flansible.web.middleware import security_headers
 from tests import certificates
 from tests.acceptance.conftest import ADMIN, Service, flansible_environ, start_service
 from tests.certificates import Pair
@@ -71,7 +71,7 @@ def test_a_run_is_followed_live_by_output_and_by_events(service: Service, truste
         service, trusted, f"/api/ansibletaskevents/{task_id}", *login, "-i", "-H", "Accept: text/event-stream"
     )
     assert "event: final" in stream.stdout
-    for name, value in safe_headers.always(is_tls=True):
+    for name, value in security_headers.always(is_tls=True):
         assert f"{name}: {value}" in stream.stdout
     assert client.wait(task_id)["Status"] == "SUCCESS"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flansible.models import State
 from flansible.store import Store
-from flansible.web.list_stream import LIST
+from flansible.web.streaming.task_list_stream import LIST
 from tests.conftest import RedisServer
 from tests.integration.webserver import RecordedRun, WebServer, result
 

@@ -16,12 +16,12 @@ from flansible.config import Settings
 from flansible.errors import RunnerError
 from flansible.models import AuthorizedRun, Confinement, State, Step
 from flansible.store import Claim, Store
-from flansible.worker.cancellations import Cancellation
-from flansible.worker.forkservers import ForkServers
+from flansible.worker.cancel_watcher import Cancellation
+from flansible.worker.forkserver_pool import ForkServers
 from flansible.worker.recorder import MEMORY_BYTES, Recorder
 from flansible.worker.sandbox import Sandboxes
-from flansible.worker.sender import Sender
 from flansible.worker.shutdown import Shutdown
+from flansible.worker.store_writer import Sender
 from flansible.worker.supervisor import Outcome, Supervisor
 from tests.conftest import RedisServer
 from tests.integration.webserver import WebServer

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from flansible import wire
-from flansible.worker.forkservers import ForkServers
+from flansible.worker.forkserver_pool import ForkServers
 from tests.conftest import eventually
 
 COLOUR_MARK = "\U00100000"

@@ -18,14 +18,16 @@ from flask.testing import FlaskClient
 from werkzeug.security import generate_password_hash
 from werkzeug.test import TestResponse
 
-from flansible import audit_check, celery_app, tokens
+from flansible.audit import verify
+from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.errors import ConfigurationError
+from flansible.identity import tokens
+from flansible.identity.tokens import Scope
 from flansible.store import LoginLimits, Store
-from flansible.tokens import Scope
 from flansible.web import create_app
-from flansible.web.doors import Doors
-from flansible.web.thrift import Thrift
+from flansible.web.audit_throttle import AuditThrottle
+from flansible.web.login_throttle import LoginThrottle
 from tests.conftest import RedisServer
 
 MARKER = "marker-password"
@@ -64,7 +66,7 @@ class Site:
 
     def limit(self, limits: LoginLimits) -> None:
         services = self.app.extensions["flansible"]
-        self.app.extensions["flansible"] = replace(services, doors=Doors(services.store, limits))
+        self.app.extensions["flansible"] = replace(services, doors=LoginThrottle(services.store, limits))
 
     def log(self, *events: str) -> list[dict[str, Any]]:
         """The lines of the audit log, of these events."""
@@ -72,17 +74,17 @@ class Site:
         return [line for line in lines if not events or line["event"] in events]
 
     def verified(self) -> bool:
-        key = audit_check.read_key(self.settings.secret_key_file)
-        found = audit_check.verify([self.settings.audit_file], self.settings.audit_file, key)
-        return isinstance(found, audit_check.Verified)
+        key = verify.read_key(self.settings.secret_key_file)
+        found = verify.verify([self.settings.audit_file], self.settings.audit_file, key)
+        return isinstance(found, verify.Verified)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _broker(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The connections to the broker belong to the process: they are there before the first test, and nobody's leak."""
     url = shared_redis.url
-    celery_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
-    celery_app.enqueue("00000000-0000-4000-8000-000000000000", "")
+    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
+    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
 
 
 @pytest.fixture
@@ -416,7 +418,7 @@ def test_an_attacker_at_a_closed_door_makes_one_line(site: Site) -> None:
 
 def test_who_is_refused_without_end_does_not_fill_the_disk(site: Site) -> None:
     services = site.app.extensions["flansible"]
-    site.app.extensions["flansible"] = replace(services, thrift=Thrift(most_of_one=5, most=8))
+    site.app.extensions["flansible"] = replace(services, thrift=AuditThrottle(most_of_one=5, most=8))
     for _ in range(50):
         assert site.client().post(COMMAND, json=PING, auth=("dev", "secret")).status_code == 403
     for n in range(20):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flansible.models import State
-from flansible.worker.cancellations import Cancellation
+from flansible.worker.cancel_watcher import Cancellation
 from tests.conftest import eventually
 from tests.integration.conftest import Worker
 from tests.integration.test_forkserver import adhoc, ansible, cold, command_line, new_mark, sleeping, temp_dirs, warm

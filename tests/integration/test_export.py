@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from flansible.cli import cli
-from flansible.export import export, moment
 from flansible.models import State
 from flansible.store import Batch, Claim, Progress, Store, StoredEvent
+from flansible.store.export import export, moment
 from tests.conftest import RedisServer
 from tests.integration.conftest import make_run, new_id
 

@@ -19,7 +19,8 @@ import httpx
 import psutil
 import pytest
 
-from flansible import passwords, redis_server
+from flansible.identity import passwords
+from flansible.launcher import embedded_redis
 from tests.conftest import eventually, missing
 
 ADMIN = ("admin", "MARKER-admin-password")
@@ -122,7 +123,7 @@ class Service:
 @pytest.fixture(scope="module")
 def redis_server_on_tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[psutil.Process, int]]:
     """A Redis of our own that wants a password: it must not show either. Its process and its port."""
-    program = redis_server.find_program()
+    program = embedded_redis.find_program()
     if program is None:
         missing("redis-server")
     (port,) = free_ports(1)

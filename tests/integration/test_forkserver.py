@@ -19,9 +19,9 @@ import pytest
 from flansible import wire
 from flansible.models import State, Step
 from flansible.store import Store
-from flansible.worker.cancellations import Cancellation
-from flansible.worker.configuration import configuration_of
-from flansible.worker.sender import Sender
+from flansible.worker.ansible_config import configuration_of
+from flansible.worker.cancel_watcher import Cancellation
+from flansible.worker.store_writer import Sender
 from flansible.worker.supervisor import _Observed, verdict
 from tests.conftest import RedisServer, eventually, require_program
 from tests.integration.conftest import Ended, Worker, new_id
@@ -428,7 +428,7 @@ def test_an_end_of_the_worker_ends_its_runs(
     code = (
         "import os, socket, sys\n"
         "from flansible import wire\n"
-        "from flansible.worker.forkservers import ForkServers\n"
+        "from flansible.worker.forkserver_pool import ForkServers\n"
         "channel, theirs = socket.socketpair()\n"
         "null = os.open(os.devnull, os.O_WRONLY)\n"
         "ForkServers(1).launch(sys.argv[1], {}, theirs, null, null)\n"

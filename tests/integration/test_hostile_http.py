@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from flansible.store import Store
-from flansible.web import safe_headers
+from flansible.web.middleware import security_headers
 from tests.conftest import RedisServer
 from tests.integration.webserver import RecordedRun, WebServer, read_head, read_to_end
 
@@ -68,7 +68,7 @@ def test_what_gunicorn_refuses_is_in_the_one_shape_with_the_safe_headers(
     found, headers, body = said(server, request_bytes)
     assert found == status, body
     assert set(json.loads(body)) == {"message", "code", "errors"}
-    assert dict(safe_headers.ALWAYS).items() <= headers.items()
+    assert dict(security_headers.ALWAYS).items() <= headers.items()
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_replies_that_are_handed_over_have_the_safe_headers(server: WebServer, s
         with server.connect(path, *accept) as connection:
             head, _ = read_head(connection)
         headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
-        assert dict(safe_headers.ALWAYS).items() <= headers.items()
+        assert dict(security_headers.ALWAYS).items() <= headers.items()
         assert "Server" not in headers or headers["Server"] == "gunicorn"
 
 
 @pytest.fixture(scope="module")
 def hasty(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     """A server that waits half a second for a request, and as long for its body. It has four threads."""
-    before = "from flansible.web import server\nserver.HEAD_SECONDS = server.BODY_SECONDS = 0.5\n"
+    before = "from flansible.web import gunicorn_server as server\nserver.HEAD_SECONDS = server.BODY_SECONDS = 0.5\n"
     running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url, before=before)
     yield running
     running.stop()

@@ -17,7 +17,8 @@ from werkzeug.test import TestResponse
 from flansible.config import Settings
 from flansible.models import AuthorizedRun, State, Step
 from flansible.store import Store
-from flansible.web import create_app, results
+from flansible.web import create_app
+from flansible.web.resources import results
 from tests.conftest import RedisServer, eventually
 from tests.integration.conftest import new_id
 from tests.integration.webserver import ADMIN, DEV, RecordedRun, counts, result

@@ -15,10 +15,10 @@ import redis
 
 from flansible.models import State
 from flansible.store import Batch, Claim, ColourMark, Progress, Store
-from flansible.worker import backlog
-from flansible.worker.backlog import Backlog
+from flansible.worker import spill_queue
 from flansible.worker.recorder import Recorder
-from flansible.worker.sender import Sender
+from flansible.worker.spill_queue import Backlog
+from flansible.worker.store_writer import Sender
 from tests.conftest import RedisServer, eventually
 from tests.integration.conftest import make_run, new_id
 
@@ -142,7 +142,7 @@ def test_results_over_the_cap_are_left_out_and_say_so(write: Callable[..., Writi
 
 
 def test_order_is_kept_through_memory_and_disk() -> None:
-    pieces: list[backlog.Piece] = []
+    pieces: list[spill_queue.Piece] = []
     queue = Backlog(1000, None)
     for number in range(2000):
         piece = b"%d " % number * (number % 50 + 1) if number % 3 else ColourMark(number, "0;1")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flansible import wire
-from flansible.worker.forkservers import ForkServers
+from flansible.worker.forkserver_pool import ForkServers
 from tests.conftest import require_program
 from tests.integration.direct_runs import DirectRun
 

@@ -18,8 +18,8 @@ import pytest
 from flansible.config import Settings, load
 from flansible.models import Confinement
 from flansible.worker import sandbox
-from flansible.worker.configuration import configuration_of
-from flansible.worker.forkservers import ForkServer
+from flansible.worker.ansible_config import configuration_of
+from flansible.worker.forkserver_pool import ForkServer
 from tests.acceptance.servers import require
 from tests.conftest import eventually
 

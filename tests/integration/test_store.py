@@ -25,14 +25,14 @@ from flansible.store import (
     Idempotency,
     LoginLimits,
     Progress,
+    RecordPage,
     Refusal,
     Session,
     Store,
     StoredEvent,
-    TaskPage,
 )
 from flansible.store import changes as changes_module
-from flansible.store import tasks as tasks_module
+from flansible.store import task_records as tasks_module
 from tests.conftest import RedisServer, eventually
 from tests.integration.conftest import CLAIM, make_run, new_id
 
@@ -257,11 +257,11 @@ def listed(store: Store, *args: Any) -> list[str]:
     return ids(store.tasks(*args))
 
 
-def ids(page: TaskPage) -> list[str]:
+def ids(page: RecordPage) -> list[str]:
     return [task.task_id for task in page.tasks]
 
 
-def all_pages(read: Callable[[int | None], TaskPage], between: Callable[[], Any] = lambda: None) -> list[str]:
+def all_pages(read: Callable[[int | None], RecordPage], between: Callable[[], Any] = lambda: None) -> list[str]:
     found, before = [], None
     while True:
         page = read(before)
@@ -379,7 +379,7 @@ def test_a_search_among_many_ends_early_and_goes_on(
             wanted.append(start(store, summary="rare"))
     pages: list[int] = []
 
-    def read(before: int | None) -> TaskPage:
+    def read(before: int | None) -> RecordPage:
         page = store.search(None, None, before, 2, words="rare")
         pages.append(len(page.tasks))
         return page

@@ -9,7 +9,7 @@ import redis
 
 from flansible.models import State
 from flansible.store import Batch, Claim, Progress, Refusal, Store, StoredEvent
-from flansible.store.tasks import HIDDEN_SECONDS
+from flansible.store.task_records import HIDDEN_SECONDS
 from tests.conftest import RedisServer
 from tests.integration.conftest import CLAIM, make_run, new_id
 

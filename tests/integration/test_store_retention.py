@@ -15,7 +15,7 @@ import pytest
 import redis
 
 import flansible.store
-from flansible import redis_server
+from flansible.launcher import embedded_redis
 from flansible.models import State
 from flansible.store import (
     Batch,
@@ -320,7 +320,7 @@ def servers() -> list[str]:
     """Every redis-server of this machine."""
     places = [*os.get_exec_path(), "/usr/bin", "/usr/local/bin"]
     programs = [shutil.which(name, path=place) for place in places for name in ("redis-server", "valkey-server")]
-    found = {Path(program).resolve(): program for program in [redis_server.find_program(), *programs] if program}
+    found = {Path(program).resolve(): program for program in [embedded_redis.find_program(), *programs] if program}
     return list(found.values())
 
 

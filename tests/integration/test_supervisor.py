@@ -17,7 +17,7 @@ import pytest
 
 from flansible.models import State, Step
 from flansible.store import Store
-from flansible.worker import forkservers
+from flansible.worker import forkserver_pool
 from flansible.worker import supervisor as supervisor_module
 from flansible.worker.supervisor import _Observed, verdict
 from tests.conftest import RedisServer, eventually
@@ -269,8 +269,8 @@ def test_a_fork_server_that_dies_before_it_is_ready_gives_its_text_and_exit_code
 def test_a_fork_server_that_never_gets_ready_holds_nobody_for_ever(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: ThreadPoolExecutor, script: str
 ) -> None:
-    monkeypatch.setattr(forkservers, "START_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(forkservers, "_EXIT_SECONDS", 0.5)
+    monkeypatch.setattr(forkserver_pool, "START_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(forkserver_pool, "_EXIT_SECONDS", 0.5)
     running = background.submit(worker.run, "say", "never", cwd=directory_with(tmp_path, script))
     ended = running.result(10)
     assert ended.outcome.state is State.ERROR

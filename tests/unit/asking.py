@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flansible import authorization, rbac
+from flansible.authorization import authorize
+from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
-from flansible.isolation import Isolation
+from flansible.identity import users
 from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest
 
 PLAY = "- hosts: all\n"
@@ -43,21 +44,21 @@ def build(tmp_path: Path) -> Path:
 class Asking:
     """Requests by one user, with paths written as {root}/…"""
 
-    def __init__(self, root: Path, settings: Settings, user: rbac.User, isolation: Isolation = CONFINED) -> None:
+    def __init__(self, root: Path, settings: Settings, user: users.User, isolation: Isolation = CONFINED) -> None:
         self._root, self._settings, self._user, self._isolation = root, settings, user, isolation
 
     def adhoc(self, **fields: Any) -> AuthorizedRun:
         request = AdhocRequest.model_validate({"module": "ping", **self._filled(fields)})
-        return authorization.authorize_adhoc(self._user, request, self._settings, self._isolation)
+        return authorize.authorize_adhoc(self._user, request, self._settings, self._isolation)
 
     def playbook(self, **fields: Any) -> AuthorizedRun:
         given = {"playbook_dir": ".", "playbook": "site.yml", **self._filled(fields)}
         request = PlaybookRequest.model_validate(given)
-        return authorization.authorize_playbook(self._user, request, self._settings, self._isolation)
+        return authorize.authorize_playbook(self._user, request, self._settings, self._isolation)
 
     def git(self, **fields: Any) -> AuthorizedRun:
         request = GitRequest.model_validate({"playbook_dir": ".", **self._filled(fields)})
-        return authorization.authorize_git(self._user, request, self._settings)
+        return authorize.authorize_git(self._user, request, self._settings)
 
     def _filled(self, value: Any) -> Any:
         if isinstance(value, dict):

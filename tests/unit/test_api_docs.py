@@ -23,7 +23,8 @@ import flansible
 from flansible import models
 from flansible.config import Settings
 from flansible.models import ErrorBody
-from flansible.web import answers, create_app, operations
+from flansible.web import create_app, serialization
+from flansible.web.openapi import operations
 from flansible.web.routes import ROUTES, Route
 
 Get = Callable[..., TestResponse]
@@ -237,7 +238,7 @@ def test_examples_are_what_the_api_takes_and_gives(route: Route, openapi: dict[s
 
 
 def test_a_field_that_replies_may_leave_out_is_not_required_and_never_null(openapi: dict[str, Any]) -> None:
-    for model, names in answers.LEFT_OUT.items():
+    for model, names in serialization.LEFT_OUT.items():
         schema = openapi["components"]["schemas"][model.__name__]
         assert names and set(schema["required"]) == model.model_fields.keys() - names
         for name in names:
@@ -473,7 +474,7 @@ def test_each_route_has_a_docstring_of_its_own() -> None:
 
 
 def test_importing_the_library_for_the_first_time_warns_of_nothing(tmp_path: Path) -> None:
-    code = "import warnings; warnings.simplefilter('error', SyntaxWarning); import flansible.web.swagger"
+    code = "import warnings; warnings.simplefilter('error', SyntaxWarning); import flansible.web.openapi.swagger12"
     command = [sys.executable, "-X", f"pycache_prefix={tmp_path}", "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stderr) == (0, "")

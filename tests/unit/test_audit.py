@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from flansible import audit, audit_check
-from flansible.audit import Audit, Event, head_path
-from flansible.audit_check import Verified, Wrong
+from flansible.audit import log as audit_log
+from flansible.audit import verify as audit_verify
+from flansible.audit.log import Audit, AuditEvent, head_path
+from flansible.audit.verify import Verified, Wrong
 from flansible.errors import AuditUnavailable, ConfigurationError
 
 
@@ -35,7 +36,7 @@ def log(path: Path) -> Audit:
 
 def fill(log: Audit, count: int = 5) -> list[bytes]:
     for number in range(count):
-        log.write(Event("submission", user="dev", what=f"number {number}"))
+        log.write(AuditEvent("submission", user="dev", what=f"number {number}"))
     return lines(log)
 
 
@@ -44,8 +45,8 @@ def lines(log: Audit) -> list[bytes]:
 
 
 def verify(log: Audit, *paths: Path, is_partial: bool = False) -> Verified | Wrong:
-    key = audit_check.read_key(log.path.parent / "secret.key")
-    return audit_check.verify(list(paths) or [log.path], log.path, key, is_partial)
+    key = audit_verify.read_key(log.path.parent / "secret.key")
+    return audit_verify.verify(list(paths) or [log.path], log.path, key, is_partial)
 
 
 def wrong(log: Audit, *paths: Path) -> Wrong:
@@ -56,7 +57,7 @@ def wrong(log: Audit, *paths: Path) -> Wrong:
 
 def test_a_line_says_who_did_what(log: Audit) -> None:
     log.write(
-        Event("submission", "dev", "10.0.0.1", "POST /api/git", "dev: git", "allowed", request_id="r", task_id="t")
+        AuditEvent("submission", "dev", "10.0.0.1", "POST /api/git", "dev: git", "allowed", request_id="r", task_id="t")
     )
     [line] = lines(log)
     record = json.loads(line)
@@ -64,7 +65,7 @@ def test_a_line_says_who_did_what(log: Audit) -> None:
         ["time", "event", "user", "address", "request", "what", "outcome", "request_id", "task_id"]
         + ["seq", "prev", "mac"]
     )
-    assert (record["seq"], record["prev"]) == (1, audit.FIRST)
+    assert (record["seq"], record["prev"]) == (1, audit_log.FIRST)
     assert record["time"].endswith("Z") and len(record["time"]) == 24
 
 
@@ -81,7 +82,7 @@ def test_what_was_written_is_verified(log: Audit) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 1_000_000, "a\nb\r\x1b[2J\u202e\0", "\ud800", '"}, "mac": "', "ü" * 400])
 def test_a_strangers_text_is_cut_and_cleaned_to_one_line(log: Audit, name: str) -> None:
-    log.write(Event("login_failure", user=name, request=f"GET /{name}"))
+    log.write(AuditEvent("login_failure", user=name, request=f"GET /{name}"))
     [line] = lines(log)
     assert len(line) < 6000 and line.isascii() and b"\\u202e" not in line and b"\\u001b" not in line
     record = json.loads(line)
@@ -91,7 +92,7 @@ def test_a_strangers_text_is_cut_and_cleaned_to_one_line(log: Audit, name: str) 
 
 def test_a_token_given_as_a_name_is_not_in_the_log(log: Audit) -> None:
     log.write(
-        Event("login_failure", user="flansible_0123456789ab_" + "f" * 64, what="Flansible_0123456789ab_" + "e" * 9)
+        AuditEvent("login_failure", user="flansible_0123456789ab_" + "f" * 64, what="Flansible_0123456789ab_" + "e" * 9)
     )
     assert b"fff" not in lines(log)[0] and b"eee" not in lines(log)[0] and b"0123456789ab" in lines(log)[0]
 
@@ -159,7 +160,7 @@ def test_another_logs_head_is_noticed(log: Audit, tmp_path: Path) -> None:
     fill(log)
     other = Audit(tmp_path / "other.log", log.path.parent / "secret.key")
     for _ in range(5):
-        other.write(Event("cancel"))
+        other.write(AuditEvent("cancel"))
     head_path(log.path).write_bytes(head_path(other.path).read_bytes())
     assert "belongs to another log" in wrong(log).why
 
@@ -177,7 +178,7 @@ def test_an_older_log_put_back_with_its_head_is_noticed_by_a_process_that_has_wr
 def test_without_the_key_no_line_can_be_made_that_fits(log: Audit, tmp_path: Path) -> None:
     fill(log)
     forger = Audit(log.path, tmp_path / "another.key")
-    forger.write(Event("submission", user="nobody"))
+    forger.write(AuditEvent("submission", user="nobody"))
     assert isinstance(verify(log), Wrong)
 
 
@@ -186,7 +187,7 @@ def test_a_log_without_its_key_cannot_be_verified_and_no_key_is_made(log: Audit)
     key = log.path.parent / "secret.key"
     key.unlink()
     with pytest.raises(ConfigurationError, match="nothing of it can be verified"):
-        audit_check.read_key(key)
+        audit_verify.read_key(key)
     assert not key.exists()
 
 
@@ -239,9 +240,9 @@ def test_half_a_line_is_owned_up_to_even_when_the_disk_was_still_full_at_first(
     with log.path.open("ab") as file:
         file.write(b'{"time": "2026-')
     whole = os.write
-    monkeypatch.setattr(audit.os, "write", lambda file, data: whole(file, data[:1]))
+    monkeypatch.setattr(audit_log.os, "write", lambda file, data: whole(file, data[:1]))
     with pytest.raises(AuditUnavailable):
-        log.write(Event("submission"))
+        log.write(AuditEvent("submission"))
     monkeypatch.undo()
     fill(log, 1)
     assert verify(log) == Verified(1, 4, 1)
@@ -260,13 +261,13 @@ def test_a_line_whose_writer_died_before_it_told_the_head_is_kept(log: Audit) ->
 def test_a_full_disk_leaves_no_half_line(log: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(log, 2)
     whole = os.write
-    monkeypatch.setattr(audit.os, "write", lambda file, data: whole(file, data[:20]))
+    monkeypatch.setattr(audit_log.os, "write", lambda file, data: whole(file, data[:20]))
     with pytest.raises(AuditUnavailable, match="No space"):
-        log.write(Event("submission"))
+        log.write(AuditEvent("submission"))
     monkeypatch.undo()
-    monkeypatch.setattr(audit.os, "pwrite", lambda file, data, offset: 20)
+    monkeypatch.setattr(audit_log.os, "pwrite", lambda file, data, offset: 20)
     with pytest.raises(AuditUnavailable, match="No space"):
-        log.write(Event("submission"))
+        log.write(AuditEvent("submission"))
     monkeypatch.undo()
     assert verify(log) == Verified(1, 2, 0)
     fill(log, 1)
@@ -295,12 +296,12 @@ def test_a_disk_that_is_really_full_stops_the_log_at_a_whole_line_and_it_goes_on
             file.write(b"x" * 1024)
     with pytest.raises(AuditUnavailable):
         fill(log, 100)
-    key = audit_check.read_key(small_disk / "secret.key")
-    stopped = audit_check.verify([log.path], log.path, key)
+    key = audit_verify.read_key(small_disk / "secret.key")
+    stopped = audit_verify.verify([log.path], log.path, key)
     assert isinstance(stopped, Verified) and stopped.torn == 0 and stopped.last >= 2
     ballast.unlink()
     fill(log, 3)
-    assert audit_check.verify([log.path], log.path, key) == Verified(1, stopped.last + 3, 0)
+    assert audit_verify.verify([log.path], log.path, key) == Verified(1, stopped.last + 3, 0)
 
 
 def test_a_log_that_cannot_be_written_is_said_and_a_note_goes_on(log: Audit, caplog: pytest.LogCaptureFixture) -> None:
@@ -308,8 +309,8 @@ def test_a_log_that_cannot_be_written_is_said_and_a_note_goes_on(log: Audit, cap
     log.path.unlink()
     log.path.mkdir()
     with pytest.raises(AuditUnavailable, match="cannot be written"):
-        log.write(Event("submission"))
-    log.note(Event("cancel", user="dev", task_id="t1"))
+        log.write(AuditEvent("submission"))
+    log.note(AuditEvent("cancel", user="dev", task_id="t1"))
     assert "t1" in caplog.text
     assert os.strerror(errno.EISDIR) in caplog.text
 
@@ -348,12 +349,12 @@ def test_many_processes_and_threads_keep_one_chain(path: Path) -> None:
 def _without_end(path: Path) -> None:
     log = Audit(path, path.parent / "secret.key")
     while True:
-        log.write(Event("submission", user="dev"))
+        log.write(AuditEvent("submission", user="dev"))
 
 
 def test_writers_that_are_killed_at_any_moment_leave_a_chain_that_holds(path: Path) -> None:
     log = Audit(path, path.parent / "secret.key")
-    log.write(Event("service_start"))
+    log.write(AuditEvent("service_start"))
     context = multiprocessing.get_context("fork")
     for number in range(20):
         writers = [context.Process(target=_without_end, args=(path,)) for _ in range(2)]
@@ -364,6 +365,6 @@ def test_writers_that_are_killed_at_any_moment_leave_a_chain_that_holds(path: Pa
             writer.kill()
             writer.join(20)
             writer.close()
-    log.write(Event("service_start"))
+    log.write(AuditEvent("service_start"))
     found = verify(log)
     assert isinstance(found, Verified) and found.count > 20, found

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from flansible import rbac
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
+from flansible.identity import users as rbac_users
 from flansible.models import AdhocRequest, AuthorizedRun, PlaybookRequest
 from tests.unit.asking import OWN, Asking, build
 
@@ -24,22 +24,22 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def users(root: Path) -> dict[str, rbac.User]:
+def users(root: Path) -> dict[str, rbac_users.User]:
     entries: list[dict[str, Any]] = [
         {"user": "admin", "password": "x"},
         {"user": "dev", "password": "x", "inventories": ["inv/dev", "inv/shared"]},
         {"user": "none", "password": "x"},
     ]
-    return rbac.parse(json.dumps({"rbac": entries}), root / "rbac.json")
+    return rbac_users.parse(json.dumps({"rbac": entries}), root / "rbac.json")
 
 
 @pytest.fixture
-def dev(root: Path, settings: Settings, users: dict[str, rbac.User]) -> Asking:
+def dev(root: Path, settings: Settings, users: dict[str, rbac_users.User]) -> Asking:
     return Asking(root, settings, users["dev"])
 
 
 @pytest.fixture
-def admin(root: Path, settings: Settings, users: dict[str, rbac.User]) -> Asking:
+def admin(root: Path, settings: Settings, users: dict[str, rbac_users.User]) -> Asking:
     return Asking(root, settings, users["admin"])
 
 
@@ -163,7 +163,7 @@ def test_an_unnamed_inventory_is_forbidden_and_the_answer_names_the_users_own(de
 def test_the_default_inventory_is_checked_like_a_named_one(
     root: Path,
     make_settings: Callable[..., Settings],
-    users: dict[str, rbac.User],
+    users: dict[str, rbac_users.User],
     kind: str,
     default: str,
     allowed: bool,
@@ -177,7 +177,9 @@ def test_the_default_inventory_is_checked_like_a_named_one(
             ask()
 
 
-def test_a_user_without_inventories_can_use_none(root: Path, settings: Settings, users: dict[str, rbac.User]) -> None:
+def test_a_user_without_inventories_can_use_none(
+    root: Path, settings: Settings, users: dict[str, rbac_users.User]
+) -> None:
     nobody = Asking(root, settings, users["none"])
     for fields in ({}, {"inventory": "{root}/inv/dev"}, {"inventory": "/"}, {"inventory": "."}):
         with pytest.raises(Forbidden):
@@ -255,7 +257,7 @@ def test_a_playbook_outside_the_root_is_forbidden_whether_it_exists_or_not(
 
 
 def test_a_root_that_is_a_link_is_the_folder_it_points_to(
-    root: Path, make_settings: Callable[..., Settings], users: dict[str, rbac.User]
+    root: Path, make_settings: Callable[..., Settings], users: dict[str, rbac_users.User]
 ) -> None:
     (root / "plays").symlink_to("playbooks")
     linked = Asking(root, make_settings(playbook_root=root / "plays"), users["dev"])
@@ -455,7 +457,7 @@ def test_a_strategy_of_mitogen_needs_mitogen(admin: Asking, monkeypatch: pytest.
 
 
 def test_only_the_environment_variables_of_the_configuration_may_be_set(
-    root: Path, make_settings: Callable[..., Settings], users: dict[str, rbac.User], dev: Asking, admin: Asking
+    root: Path, make_settings: Callable[..., Settings], users: dict[str, rbac_users.User], dev: Asking, admin: Asking
 ) -> None:
     evil = {"ANSIBLE_CONFIG": "/tmp/x"}
     for ask in (dev.adhoc, dev.playbook):

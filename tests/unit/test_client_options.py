@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from flansible import ansible_options, cli, client, login, models, replies, terminal
-from flansible.ansible_options import EXCLUDED, OWN, TABLES, Option, Program, parse
-from flansible.drop_in import ask, held_back, request
+from flansible import cli, models
+from flansible.client import api, profile, replies, terminal
+from flansible.client import options as client_options
+from flansible.client.drop_in import ask, held_back, request
+from flansible.client.options import EXCLUDED, OWN, TABLES, Option, Program, parse
 from flansible.errors import ClientError, OptionError, ServiceRefused
 
 PROGRAMS: tuple[Program, ...] = ("adhoc", "playbook")
@@ -269,7 +271,7 @@ def test_every_field_of_the_tables_has_a_case() -> None:
 def test_options_of_our_own_may_stand_anywhere_but_after_the_dashes(place: Path) -> None:
     given = ["--json", "site.yml", "--url=http://x", "-l", "a", "--api-user", "me", "--api-password-file", "f"]
     line = parse("playbook", [*given, "--no-wait", "--chdir", "d"])
-    assert line.client == ansible_options.Client("http://x", "me", "f", "d", no_wait=True, json=True)
+    assert line.client == client_options.ClientOptions("http://x", "me", "f", "d", no_wait=True, json=True)
     assert (line.operands, line.given["limit"]) == (["site.yml"], "a")
     assert parse("adhoc", ["--", "--json"]).operands == ["--json"]
 
@@ -540,14 +542,14 @@ ENVIRON = {"FLANSIBLE_URL": "http://env:1", "FLANSIBLE_USER": "env", "FLANSIBLE_
 def test_a_login_is_found_in_options_then_variables_then_the_file(home: Path) -> None:
     client_ini(home, KEPT)
     (home / "word").write_text("file word\nmore\n")
-    given = login.Given("http://option:1", "option", str(home / "word"))
-    assert login.find(given, ENVIRON) == login.Login("http://option:1", "option", "file word")
-    assert login.find(login.Given(), ENVIRON) == login.Login("http://env:1", "env", "env word")
-    assert login.find(login.Given(), {}) == login.Login("http://kept:1", "kept", "kept 100%")
+    given = profile.Given("http://option:1", "option", str(home / "word"))
+    assert profile.find(given, ENVIRON) == profile.Profile("http://option:1", "option", "file word")
+    assert profile.find(profile.Given(), ENVIRON) == profile.Profile("http://env:1", "env", "env word")
+    assert profile.find(profile.Given(), {}) == profile.Profile("http://kept:1", "kept", "kept 100%")
 
 
 def test_without_a_url_the_service_is_on_this_machine(home: Path) -> None:
-    found = login.find(login.Given(), {"FLANSIBLE_USER": "me", "FLANSIBLE_PASSWORD": "x"})
+    found = profile.find(profile.Given(), {"FLANSIBLE_USER": "me", "FLANSIBLE_PASSWORD": "x"})
     assert (found.url, found.is_here) == ("http://127.0.0.1:3000", True)
     assert "x" not in repr(found).replace("http://127.0.0.1:3000", "")
 
@@ -573,22 +575,22 @@ def test_a_token_takes_the_place_of_user_and_password_where_it_is_named_first(
     client_ini(home, kept)
     (home / "word").write_text("file token\n")
     paths = {name: str(home / value) if name.endswith("file") else value for name, value in given.items()}
-    found = login.find(login.Given(**paths), environ)
+    found = profile.find(profile.Given(**paths), environ)
     assert found.token == expected and bool(found.user) == (expected == "")
     assert expected == "" or expected not in repr(found)
 
 
 def test_a_token_and_a_user_cannot_both_be_given(home: Path) -> None:
     with pytest.raises(OptionError, match="leave out --api-user"):
-        login.find(login.Given(user="me", token_file="x"), {})
+        profile.find(profile.Given(user="me", token_file="x"), {})
     with pytest.raises(OptionError, match="--api-token-file /no/such cannot be read"):
-        login.find(login.Given(token_file="/no/such"), {})
+        profile.find(profile.Given(token_file="/no/such"), {})
 
 
 @pytest.mark.parametrize("token", ["MARKü", "MARK\udcff", "MARK\n", "MARK a"])
 def test_a_token_that_cannot_be_sent_is_refused_without_showing_it(token: str) -> None:
     with pytest.raises(OptionError, match="one word (?!.*MARK)"):
-        client.Client("http://127.0.0.1:1", token=token)
+        api.Client("http://127.0.0.1:1", token=token)
 
 
 @pytest.mark.parametrize(
@@ -602,7 +604,7 @@ def test_a_token_that_cannot_be_sent_is_refused_without_showing_it(token: str) -
     ],
 )
 def test_a_loopback_address_is_this_machine(url: str, is_here: bool) -> None:
-    assert login.Login(url, "u", "p").is_here is is_here
+    assert profile.Profile(url, "u", "p").is_here is is_here
 
 
 def test_one_users_kept_password_is_not_tried_for_another(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -610,15 +612,15 @@ def test_one_users_kept_password_is_not_tried_for_another(home: Path, monkeypatc
     with open(os.devnull) as nobody:
         monkeypatch.setattr(sys, "stdin", nobody)
         with pytest.raises(OptionError, match="no password"):
-            login.find(login.Given(user="other"), {})
-    assert login.find(login.Given(user="kept"), {}).password == "kept 100%"
+            profile.find(profile.Given(user="other"), {})
+    assert profile.find(profile.Given(user="kept"), {}).password == "kept 100%"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o666])
 def test_a_file_that_others_can_read_is_refused(mode: int, home: Path) -> None:
     path = client_ini(home, KEPT, mode)
     with pytest.raises(OptionError, match=f"chmod 600 {path}"):
-        login.find(login.Given(), ENVIRON)
+        profile.find(profile.Given(), ENVIRON)
 
 
 @pytest.mark.parametrize(
@@ -633,7 +635,7 @@ def test_a_file_that_others_can_read_is_refused(mode: int, home: Path) -> None:
 def test_a_broken_file_is_named_and_its_lines_are_not_shown(text: str, says: str, home: Path) -> None:
     path = client_ini(home, text)
     with pytest.raises(OptionError, match=says) as refused:
-        login.find(login.Given(), ENVIRON)
+        profile.find(profile.Given(), ENVIRON)
     assert str(path) in str(refused.value)
     assert "MARK" not in str(refused.value)
 
@@ -642,18 +644,18 @@ def test_what_is_missing_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -
     with open(os.devnull) as nobody:
         monkeypatch.setattr(sys, "stdin", nobody)
         with pytest.raises(OptionError, match="--api-user"):
-            login.find(login.Given(), {})
+            profile.find(profile.Given(), {})
         with pytest.raises(OptionError, match="FLANSIBLE_PASSWORD"):
-            login.find(login.Given(user="me"), {})
+            profile.find(profile.Given(user="me"), {})
     with pytest.raises(OptionError, match="cannot be read"):
-        login.find(login.Given(user="me", password_file="/no/such"), {})
+        profile.find(profile.Given(user="me", password_file="/no/such"), {})
     with pytest.raises(OptionError, match="no password in its first line"):
-        login.find(login.Given(user="me", password_file=os.devnull), {})
+        profile.find(profile.Given(user="me", password_file=os.devnull), {})
 
 
 def test_a_url_with_a_password_is_refused_without_showing_it(home: Path) -> None:
     with pytest.raises(OptionError, match="can be read by others") as refused:
-        login.find(login.Given("http://me:MARK@host/"), ENVIRON)
+        profile.find(profile.Given("http://me:MARK@host/"), ENVIRON)
     assert "MARK" not in str(refused.value)
 
 
@@ -662,20 +664,20 @@ def test_a_url_with_a_password_is_refused_without_showing_it(home: Path) -> None
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(OptionError, match="is not the URL of a service"):
-        client.Client(url, "u", "p")
+        api.Client(url, "u", "p")
     if url:
         with pytest.raises(OptionError, match="is not the URL of a service"):
-            login.find(login.Given(url), {"FLANSIBLE_USER": "u", "FLANSIBLE_PASSWORD": "p"})
+            profile.find(profile.Given(url), {"FLANSIBLE_USER": "u", "FLANSIBLE_PASSWORD": "p"})
 
 
 def test_a_field_cannot_be_given_twice() -> None:
-    with client.Client("http://127.0.0.1:1", "u", "p") as one, pytest.raises(OptionError, match="inventory"):
+    with api.Client("http://127.0.0.1:1", "u", "p") as one, pytest.raises(OptionError, match="inventory"):
         one.adhoc("ping", options={"inventory": "x"})
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"bytes", "\udcff"])
 def test_what_json_cannot_say_is_refused_before_it_is_sent(value: Any) -> None:
-    with client.Client("http://127.0.0.1:1", "u", "p") as one, pytest.raises(OptionError, match="JSON"):
+    with api.Client("http://127.0.0.1:1", "u", "p") as one, pytest.raises(OptionError, match="JSON"):
         one.adhoc("debug", extra_vars={"a": value})
 
 
@@ -712,11 +714,11 @@ def test_a_refusal_ends_a_command_with_5_and_a_service_that_is_not_well_with_1(s
 @pytest.mark.parametrize(
     ("record", "model"),
     [
-        (replies.TaskStatus, models.TaskStatus),
-        (replies.Event, models.Event),
-        (replies.TaskResult, models.TaskResult),
-        (replies.PlayTaskResult, models.PlayTaskResult),
-        (replies.TaskPage, models.TaskList),
+        (replies.TaskStatusReply, models.TaskStatus),
+        (replies.EventReply, models.Event),
+        (replies.TaskResultReply, models.TaskResult),
+        (replies.PlayTaskResultReply, models.PlayTaskResult),
+        (replies.TaskPageReply, models.TaskList),
     ],
 )
 def test_the_clients_records_are_the_services(record: type, model: type[models.Record]) -> None:
@@ -735,7 +737,15 @@ def test_the_states_to_list_by_are_the_services() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["flansible.client", "flansible.terminal", "flansible.drop_in", "flansible.login", "flansible.cli"]
+    "module",
+    [
+        "flansible.client.api",
+        "flansible.client",
+        "flansible.client.terminal",
+        "flansible.client.drop_in",
+        "flansible.client.profile",
+        "flansible.cli",
+    ],
 )
 def test_the_client_needs_nothing_of_the_service(module: str, tmp_path: Path) -> None:
     code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"

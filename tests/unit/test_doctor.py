@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from werkzeug.security import generate_password_hash
 
-from flansible import doctor, isolation
+from flansible import doctor
+from flansible.authorization import isolation
+from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
 from flansible.doctor import configured, machine, servers
 from flansible.doctor.check import Check, Mark
-from flansible.isolation import Isolation
 from tests import certificates
 from tests.conftest import RedisServer, eventually
 

@@ -14,7 +14,8 @@ from werkzeug.wrappers import Response
 
 from flansible import errors
 from flansible.errors import FlansibleError, RequestError
-from flansible.web import cookies, problems
+from flansible.web.login import session_cookie
+from flansible.web.middleware import error_handlers
 from flansible.web.routes import ROUTES, Route
 
 SUBMISSIONS = [route.path for route in ROUTES if route.body]
@@ -184,7 +185,7 @@ def test_without_the_store_it_is_503_with_retry_after(client: FlaskClient, route
 
 def test_without_the_store_a_session_is_503(app: Flask, anybody: FlaskClient) -> None:
     with app.test_request_context():
-        name = cookies._name(app.extensions["flansible"].settings.secret_key_file)
+        name = session_cookie._name(app.extensions["flansible"].settings.secret_key_file)
     anybody.set_cookie(name, "x")
     assert_shape(anybody.get("/api/session"), 503)
     assert_shape(anybody.delete("/api/session"), 503)
@@ -201,7 +202,7 @@ def classes(root: type[FlansibleError]) -> list[type[FlansibleError]]:
 @pytest.mark.parametrize("kind", classes(RequestError), ids=lambda kind: kind.__name__)
 def test_every_request_error_is_answered_in_the_shape(app: Flask, kind: type[RequestError]) -> None:
     with app.test_request_context():
-        reply = problems.answer(kind("Why.", errors=[errors.FieldError("a[0]", "bad")], retry_after_seconds=7))
+        reply = error_handlers.answer(kind("Why.", errors=[errors.FieldError("a[0]", "bad")], retry_after_seconds=7))
     assert reply.status_code == kind.status
     assert reply.get_json() == {
         "message": "Why.",
@@ -214,7 +215,7 @@ def test_every_request_error_is_answered_in_the_shape(app: Flask, kind: type[Req
 @pytest.mark.parametrize("status", sorted(status for status in default_exceptions if status >= 400))
 def test_every_http_error_of_werkzeug_is_answered_in_the_shape(app: Flask, status: int) -> None:
     with app.test_request_context():
-        reply = problems.answer(default_exceptions[status]())
+        reply = error_handlers.answer(default_exceptions[status]())
         assert_shape(reply, status)
 
 
@@ -223,7 +224,7 @@ def test_a_fault_of_our_own_is_500_without_its_inside(app: Flask, caplog: pytest
         try:
             raise ZeroDivisionError("marker-inside")
         except ZeroDivisionError as error:
-            reply = problems.answer(error)
+            reply = error_handlers.answer(error)
     assert (reply.status_code, reply.get_json()["code"]) == (500, "internal_error")
     assert "marker-inside" not in reply.get_data(as_text=True)
     assert "marker-inside" in caplog.text and "my-request" in caplog.text, "but in the log"

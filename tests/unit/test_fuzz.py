@@ -19,12 +19,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from flansible import authorization, rbac, wire
+from flansible import wire
+from flansible.authorization import authorize as authorize_request
+from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
 from flansible.errors import InvalidRequest, RequestError, WireError
-from flansible.isolation import Isolation
+from flansible.identity import users
 from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest
-from flansible.web import bodies
+from flansible.web import parsing
 
 # The same examples each time, and nothing is kept between runs.
 tried = settings(
@@ -108,7 +110,7 @@ def stays_inside(run: AuthorizedRun, top: Path) -> None:
 
 
 def test_no_path_gets_a_restricted_user_outside(tree: Path) -> None:
-    user = rbac.User("dev", "x", (tree / "inventories/dev",))
+    user = users.User("dev", "x", (tree / "inventories/dev",))
     found = Settings(playbook_root=tree / "playbooks", rbac_file=tree / "rbac.json", base_dir=tree, isolation="none")
     path = paths(tree)
     let_through: list[AuthorizedRun] = []
@@ -121,25 +123,25 @@ def test_no_path_gets_a_restricted_user_outside(tree: Path) -> None:
         asked = {"inventory": inventory, "vault_password_file": vault}
         playbooks = {"playbook_dir": directory, "playbook": playbook}
         attempts: list[tuple[Any, Any]] = [
-            (authorization.authorize_playbook, PlaybookRequest(**playbooks, **asked)),
+            (authorize_request.authorize_playbook, PlaybookRequest(**playbooks, **asked)),
             (
-                authorization.authorize_playbook,
+                authorize_request.authorize_playbook,
                 PlaybookRequest(**playbooks, inventory=inventory, vault_id=f"a@{vault}"),
             ),
             (
-                authorization.authorize_playbook,
+                authorize_request.authorize_playbook,
                 PlaybookRequest(playbook_dir="demo", playbook=playbook, inventory=f"{tree}/inventories/dev"),
             ),
             (
-                authorization.authorize_adhoc,
+                authorize_request.authorize_adhoc,
                 AdhocRequest(module="ping", chdir=directory, playbook_dir=playbook, **asked),
             ),
-            (authorization.authorize_adhoc, AdhocRequest(module="ping", host_pattern="web1", inventory=inventory)),
-            (authorization.authorize_git, GitRequest(playbook_dir=directory)),
+            (authorize_request.authorize_adhoc, AdhocRequest(module="ping", host_pattern="web1", inventory=inventory)),
+            (authorize_request.authorize_git, GitRequest(playbook_dir=directory)),
         ]
         for authorize, request in attempts:
             try:
-                confined = () if authorize is authorization.authorize_git else (Isolation("none"),)
+                confined = () if authorize is authorize_request.authorize_git else (Isolation("none"),)
                 run = authorize(user, request, found, *confined)
             except RequestError:
                 continue
@@ -218,7 +220,7 @@ def test_any_json_is_a_request_or_a_refusal_that_names_the_fields(app: Flask) ->
     def tries(model: type[BaseModel], data: bytes) -> None:
         with app.test_request_context("/", method="POST", data=data, content_type="application/json"):
             try:
-                assert isinstance(bodies.body(model), model)
+                assert isinstance(parsing.body(model), model)
             except InvalidRequest as refused:
                 assert refused.errors and all(item.field and item.message for item in refused.errors)
                 json.dumps([refused.message, *(item.field for item in refused.errors)]).encode()

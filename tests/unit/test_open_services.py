@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flansible import open_services
 from flansible.config import Settings
-from flansible.doctor import servers
+from flansible.doctor import open_services, servers
 from flansible.doctor.check import Mark
 
 MARKER = "MARKER-password"

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from flansible import passwords, rbac
 from flansible.errors import ConfigurationError
+from flansible.identity import passwords
+from flansible.identity import users as rbac_users
 
 
 @pytest.fixture
@@ -23,8 +24,8 @@ def document(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def users(path: Path) -> dict[str, rbac.User]:
-    return rbac.RbacFile(path).users()
+def users(path: Path) -> dict[str, rbac_users.User]:
+    return rbac_users.RbacFile(path).users()
 
 
 def mode(path: Path) -> int:
@@ -34,7 +35,7 @@ def mode(path: Path) -> int:
 def test_the_first_password_makes_the_file_readable_by_its_owner_alone(path: Path) -> None:
     assert passwords.set_password(path, "admin", "s3cret") is True
     assert mode(path) == 0o600
-    assert rbac.RbacFile(path).authenticate("admin", "s3cret") is not None
+    assert rbac_users.RbacFile(path).authenticate("admin", "s3cret") is not None
 
 
 def test_a_password_is_stored_as_a_scrypt_hash_alone(path: Path) -> None:
@@ -51,7 +52,7 @@ def test_a_new_password_replaces_the_old_and_leaves_the_rest(path: Path) -> None
     ]
     path.write_text(json.dumps({"rbac": entries}))
     assert passwords.set_password(path, "admin", "new") is False
-    file = rbac.RbacFile(path)
+    file = rbac_users.RbacFile(path)
     assert file.authenticate("admin", "old") is None
     assert file.authenticate("admin", "new") is not None
     assert document(path)["rbac"][1] == entries[1]
@@ -114,7 +115,7 @@ def test_the_default_file_lets_admin_in_and_is_known_as_the_default(path: Path) 
     passwords.create_default(path)
     assert mode(path) == 0o600
     assert passwords.has_default_admin(users(path))
-    assert rbac.RbacFile(path).authenticate("admin", "admin") is not None
+    assert rbac_users.RbacFile(path).authenticate("admin", "admin") is not None
 
 
 def test_a_default_password_is_known_even_when_it_is_hashed(path: Path) -> None:
@@ -132,4 +133,4 @@ def test_without_an_admin_there_is_no_default_admin(path: Path) -> None:
 def test_a_password_may_be_any_text(path: Path) -> None:
     odd = "päss wörd 🎉:$\"'\\ "
     passwords.set_password(path, "ünï cöde", odd)
-    assert rbac.RbacFile(path).authenticate("ünï cöde", odd) is not None
+    assert rbac_users.RbacFile(path).authenticate("ünï cöde", odd) is not None

@@ -10,9 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
-from flansible import rbac, rbac_schema
-from flansible.doctor import schema
+from flansible.doctor import rbac_check
 from flansible.errors import ConfigurationError
+from flansible.identity import rbac_schema, users
 
 TOP = Path(__file__).parents[2]
 SOURCE = Path("/etc/f/rbac.json")
@@ -73,27 +73,27 @@ BEYOND_A_SCHEMA = ("playbooks", "hosts", "paths", "modules")
 
 @pytest.mark.parametrize("keys", GOOD, ids=str)
 def test_a_good_entry_is_taken_by_the_model_and_by_the_schema(keys: dict[str, Any]) -> None:
-    assert set(rbac.parse(text_of(**keys), SOURCE)) == {"dev"}
+    assert set(users.parse(text_of(**keys), SOURCE)) == {"dev"}
     Draft202012Validator(rbac_schema.schema()).validate(json.loads(text_of(**keys)))
 
 
 @pytest.mark.parametrize(("keys", "key"), BROKEN, ids=str)
 def test_a_faulty_key_is_named(keys: dict[str, Any], key: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        rbac.parse(text_of(**keys), SOURCE)
+        users.parse(text_of(**keys), SOURCE)
     assert [fault.key for fault in caught.value.faults] == [key]
     assert "marker-secret" not in str(caught.value)
     path = tmp_path / "rbac.json"
     path.write_text(text_of(**keys))
-    violations = schema.violations(path)
+    violations = rbac_check.violations(path)
     assert violations or next(iter(keys)) in BEYOND_A_SCHEMA
     assert all(key.startswith(fault.key) for fault in violations)
     assert "marker-secret" not in " ".join(map(str, violations))
 
 
 def test_without_new_keys_nothing_is_taken_away_or_added() -> None:
-    user = rbac.parse(text_of(inventories=["inv"]), SOURCE)["dev"]
-    expected = rbac.User("dev", "marker-secret", (Path("/etc/f/inv"),))
+    user = users.parse(text_of(inventories=["inv"]), SOURCE)["dev"]
+    expected = users.User("dev", "marker-secret", (Path("/etc/f/inv"),))
     assert user == expected
 
 
@@ -104,7 +104,7 @@ def test_all_faults_of_all_kinds_are_told_at_once() -> None:
         {"user": "admin", "password": "x", "role": "viewer", "limits": {"forks": 1, "running": 1}},
     ]
     with pytest.raises(ConfigurationError) as caught:
-        rbac.parse(json.dumps({"rbac": entries}), SOURCE)
+        users.parse(json.dumps({"rbac": entries}), SOURCE)
     keys = [fault.key for fault in caught.value.faults]
     assert keys == ["rbac[0].role", "rbac[0].hosts", "rbac[1].user", "rbac[2].role", "rbac[2].limits.forks"]
 
@@ -118,23 +118,23 @@ def test_admin_is_never_limited_and_a_file_that_says_so_is_faulty(key: str) -> N
     }
     entry = {"user": "admin", "password": "x"} | ({key: values[key]} if key in values else {})
     if key in ("user", "password", "inventories", "limits"):
-        assert rbac.parse(json.dumps({"rbac": [entry]}), SOURCE)["admin"].is_admin
+        assert users.parse(json.dumps({"rbac": [entry]}), SOURCE)["admin"].is_admin
         return
     with pytest.raises(ConfigurationError, match="admin has all rights") as caught:
-        rbac.parse(json.dumps({"rbac": [entry]}), SOURCE)
+        users.parse(json.dumps({"rbac": [entry]}), SOURCE)
     assert [fault.key for fault in caught.value.faults] == [f"rbac[0].{key}"]
 
 
 def test_a_file_may_name_its_schema() -> None:
     document = {"$schema": "docs/rbac.schema.json", **json.loads(text_of())}
-    assert "dev" in rbac.parse(json.dumps(document), SOURCE)
+    assert "dev" in users.parse(json.dumps(document), SOURCE)
     with pytest.raises(ConfigurationError):
-        rbac.parse(json.dumps(document | {"schema": "x"}), SOURCE)
+        users.parse(json.dumps(document | {"schema": "x"}), SOURCE)
 
 
 def test_the_published_schema_is_the_models() -> None:
     published = json.loads((TOP / "docs/rbac.schema.json").read_text(encoding="utf-8"))
-    how = "renew it: python -m flansible.rbac_schema > docs/rbac.schema.json"
+    how = "renew it: python -m flansible.identity.rbac_schema > docs/rbac.schema.json"
     assert published == rbac_schema.schema(), how
 
 

@@ -12,7 +12,7 @@ from flansible import errors
 from flansible.cli import cli
 from flansible.config import KEYS, Settings
 from flansible.models import FINAL_STATES, STATUS_WORDS, State
-from flansible.web import problems
+from flansible.web.middleware import error_handlers
 from flansible.web.routes import ROUTES
 
 TOP = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def test_each_error_code_is_there_with_its_status() -> None:
     for kind in vars(errors).values():
         if inspect.isclass(kind) and issubclass(kind, errors.RequestError):
             assert shown[kind.default_code] == str(kind.status)
-    for status, (code, _) in problems._HTTP_WORDS.items():
+    for status, (code, _) in error_handlers._HTTP_WORDS.items():
         assert shown[code] == str(status)
 
 
@@ -90,8 +90,8 @@ def _codes(path: Path) -> Iterator[str]:
             for kind in vars(errors).values()
             if inspect.isclass(kind) and issubclass(kind, errors.RequestError)
         )
-    if path.name == "problems.py":
-        yield from (code for code, _ in problems._HTTP_WORDS.values())
+    if path.name == "error_handlers.py":
+        yield from (code for code, _ in error_handlers._HTTP_WORDS.values())
         yield "http_error"
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
@@ -106,7 +106,7 @@ def _codes(path: Path) -> Iterator[str]:
 
 def test_each_refusal_by_rbac_is_in_the_table_of_rules() -> None:
     shown = {plain(code) for _, _, code in rows("what") if code}
-    files = [TOP / "flansible/authorization.py", *(TOP / "flansible/rules").glob("*.py")]
+    files = [TOP / "flansible/authorization/authorize.py", *(TOP / "flansible/authorization/rules").glob("*.py")]
     refusals = {code for path in files for code in _codes(path)} - {"invalid_field"}
     assert len(refusals) > 20
     assert refusals <= shown

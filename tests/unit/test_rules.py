@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from flansible import rbac
+from flansible.authorization.isolation import ADVICE, Isolation
+from flansible.authorization.rules import hosts, strings
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
-from flansible.isolation import ADVICE, Isolation
-from flansible.rules import hosts, strings
+from flansible.identity import users as rbac_users
 from tests.unit.asking import CONFINED, OWN, PLAY, Asking, build
 
 MISSING = Isolation("auto", "bwrap is not installed")
@@ -34,7 +34,7 @@ def as_user(root: Path, settings: Settings) -> AskingAs:
     def asking(isolation: Isolation = CONFINED, **keys: Any) -> Asking:
         entry = {"user": "dev", "password": "x", "inventories": ["inv/dev"], **keys}
         others = [{"user": "admin", "password": "x"}, {"user": "ops", "password": "x", "inventories": ["inv/prod"]}]
-        users = rbac.parse(json.dumps({"rbac": [entry, *others]}), root / "rbac.json")
+        users = rbac_users.parse(json.dumps({"rbac": [entry, *others]}), root / "rbac.json")
         return Asking(root, settings, users["dev"], isolation)
 
     return asking
@@ -68,7 +68,7 @@ def test_everyones_run_but_admins_says_how_it_is_confined(as_user: AskingAs, roo
         assert run.confinement.control_node
     plain = as_user().adhoc(inventory=OWN).confinement
     assert plain is not None and plain.hosts is None and not plain.control_node
-    admin = rbac.parse('{"rbac": [{"user": "admin", "password": "x"}]}', root / "rbac.json")["admin"]
+    admin = rbac_users.parse('{"rbac": [{"user": "admin", "password": "x"}]}', root / "rbac.json")["admin"]
     assert Asking(root, settings, admin).adhoc().confinement is None
 
 
@@ -77,7 +77,7 @@ def test_what_a_user_may_read_is_not_hidden_though_it_is_anothers_too(root: Path
         {"user": "dev", "password": "x", "inventories": ["inv/dev"], "paths": ["shared"]},
         {"user": "ops", "password": "x", "inventories": ["inv", "inv/dev/sub", "inv/dev", "shared/hosts", "inv/prod"]},
     ]
-    users = rbac.parse(json.dumps({"rbac": entries}), root / "rbac.json")
+    users = rbac_users.parse(json.dumps({"rbac": entries}), root / "rbac.json")
     assert users["dev"].hidden == (root / "inv", root / "inv/prod")
     assert users["ops"].hidden == ()
 
@@ -97,7 +97,7 @@ def test_those_who_look_start_nothing(as_user: AskingAs, role: str) -> None:
 def test_admin_and_auditors_see_all(root: Path) -> None:
     entries = [{"user": "admin", "password": "x"}]
     entries += [{"user": role, "password": "x", "role": role} for role in ("operator", "viewer", "auditor")]
-    users = rbac.parse(json.dumps({"rbac": entries}), root / "rbac.json")
+    users = rbac_users.parse(json.dumps({"rbac": entries}), root / "rbac.json")
     assert [name for name, user in users.items() if user.sees_all] == ["admin", "auditor"]
     assert [name for name, user in users.items() if user.is_admin] == ["admin"]
 

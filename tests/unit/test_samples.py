@@ -10,8 +10,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from flansible import config, rbac
+from flansible import config
 from flansible.config import KEYS, Settings
+from flansible.identity import users as rbac_users
 
 TOP = Path(__file__).parents[2]
 
@@ -29,7 +30,7 @@ def test_config_ini_loads_and_shows_each_key_with_its_default() -> None:
 
 
 def test_rbac_json_loads_and_limits_dev_to_its_inventory() -> None:
-    users = rbac.RbacFile(TOP / "rbac.json").users()
+    users = rbac_users.RbacFile(TOP / "rbac.json").users()
     assert set(users) == {"admin", "dev"}
     assert users["dev"].inventories == (TOP / "inventories/dev",)
 

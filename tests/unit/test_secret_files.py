@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flansible import secret_files
 from flansible.config import Settings
+from flansible.doctor import secret_files
 from flansible.errors import ConfigurationError
 
 MakeSettings = Callable[..., Settings]

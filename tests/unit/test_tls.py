@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from flansible import config, tls, tls_children, up
+from flansible import config
 from flansible.client import Client
-from flansible.config import Settings
+from flansible.config import Settings, tls
 from flansible.errors import ConfigurationError, OptionError
+from flansible.launcher import tls_probe, up
 from tests import certificates
 from tests.certificates import Pair
 
@@ -110,7 +111,7 @@ def test_the_probe_speaks_to_its_own_server_whatever_its_certificate_says(pair: 
 
     thread = threading.Thread(target=serve)
     thread.start()
-    with tls_children.secure(theirs) as connection:
+    with tls_probe.secure(theirs) as connection:
         connection.sendall(b"hello")
         assert connection.recv(10) == b"hello"
     thread.join()

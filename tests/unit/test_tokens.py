@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flansible import tokens
 from flansible.cli import cli
 from flansible.errors import ConfigurationError
-from flansible.tokens import NewToken, TokenFile
+from flansible.identity import tokens
+from flansible.identity.tokens import NewToken, TokenFile
 
 NOW = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flansible.children import restart_pause_seconds
+from flansible.launcher.process_manager import restart_pause_seconds
 
 
 @pytest.mark.parametrize(("recent", "seconds"), [(0, 0.0), (1, 0.0), (2, 0.2), (5, 0.8), (100, 2.0)])

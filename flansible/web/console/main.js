@@ -1,15 +1,16 @@
-// The frame around the views: which one the address names, who is logged in, light or dark.
+// The frame around the views: shows the view that the address names; navigation, who is logged in, light or dark.
 
 import { logout, session, whoami } from "./api.js";
 import { faultBox, h, notice, replace } from "./dom.js";
+import { readRoute } from "./router.js";
 
 // name -> module, loaded when it is first shown. A view is `show(root, route)`.
 const VIEWS = {
-  tasks: () => import("./views/tasks.js"),
-  task: () => import("./views/task.js"),
-  launch: () => import("./views/launch.js"),
-  overview: () => import("./views/overview.js"),
-  login: () => import("./views/login.js"),
+  tasks: () => import("./views/tasks/tasks.js"),
+  task: () => import("./views/task/task.js"),
+  launch: () => import("./views/launch/launch.js"),
+  overview: () => import("./views/overview/overview.js"),
+  login: () => import("./views/login/login.js"),
 };
 const NAVIGATION = [
   ["tasks", "Tasks"],
@@ -20,39 +21,6 @@ const THEMES = ["system", "light", "dark"];
 
 let current = new AbortController();
 let hasShown = false;
-
-/** What the address says: `{name, id, params}`. */
-export function readRoute(hash = location.hash) {
-  const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
-  const [first, second] = path.split("/").map(decoded);
-  const params = new URLSearchParams(query);
-  if (first === "tasks" && second) return { name: "task", id: second, params };
-  return { name: first in VIEWS ? first : "tasks", id: null, params };
-}
-
-/** A part of the address; one that was cut within an escape stays as it is. */
-function decoded(part) {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part;
-  }
-}
-
-/** Change the query of this address without leaving the view: what is null or "" goes. isStep: the browser's back button
- * leads to what it was. */
-export function setParams(changes, isStep = false) {
-  const [path, query = ""] = location.hash.split("?");
-  const params = new URLSearchParams(query);
-  for (const [name, value] of Object.entries(changes)) {
-    if (value === null || value === undefined || value === "") params.delete(name);
-    else params.set(name, value);
-  }
-  const text = params.toString();
-  const address = (path || "#/tasks") + (text ? `?${text}` : "");
-  if (isStep) history.pushState(null, "", address);
-  else history.replaceState(null, "", address);
-}
 
 async function showView() {
   current.abort();
@@ -144,7 +112,7 @@ const loaded = new Map();
 /** The view's own sheet, before it is shown. */
 function loadStyle(name) {
   if (!loaded.has(name)) {
-    const link = h("link", { rel: "stylesheet", href: `console/views/${name}.css` });
+    const link = h("link", { rel: "stylesheet", href: `console/views/${name}/${name}.css` });
     const ready = new Promise((resolve) => ["load", "error"].forEach((event) => link.addEventListener(event, resolve)));
     document.head.append(link);
     loaded.set(name, { link, ready });

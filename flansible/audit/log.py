@@ -1,0 +1,290 @@
+"""Who did what: one JSON line an event, chained so that a line removed, changed, inserted or moved is noticed.
+
+Each line carries its number (`seq`), the code of the line before it (`prev`) and its own (`mac`): HMAC-SHA-256 over the
+line, with a key derived from secret_key_file. Who can write the log but not read that key cannot make a line that fits.
+The head, a small file beside the log, holds the last number and code, so that a tail cut off is noticed too. Who can
+also put back an older log together with its older head goes unnoticed by both files; the copy on standard output is for
+that, and a process that has written more than such a head knows says so in its next line.
+
+Several processes write: each takes a lock on the head, appends with one write() and notes that in the head. Nothing is
+synced to the disk, so that a line takes some 50 µs; a machine that loses power may lose its last seconds of lines, and
+`flansible audit verify` then says that they are missing. Called by the web processes and the commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hmac
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from flansible.errors import AuditUnavailable, ConfigurationError
+from flansible.sealing import read_or_make_key
+from flansible.system import atomic_files
+
+log = logging.getLogger(__name__)
+
+FIRST = "0" * 64  # what the first line has as the code of the one before it
+TORN = "audit_torn"
+HEAD_LOST = "audit_head_lost"
+ROLLED_BACK = "audit_rolled_back"
+MAX_TEXT = 300
+_HEAD_BYTES = 256
+_REST_BYTES = 1 << 16
+_LINE = re.compile(rb'(\{.*), "mac": "([0-9a-f]{64})"\}', re.DOTALL)
+# A token that somebody has given for a user name must not stand in the log.
+_TOKEN = re.compile(r"(flansible_[0-9a-f]{12}_)[0-9a-f]+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """What is told of one thing that happened. Texts may be a stranger's: they are cut and cleaned when written.
+
+    request: method and path; what: what it was about; outcome: a word; code: of the refusal, or of the rule.
+    """
+
+    event: str
+    user: str = ""
+    address: str = ""
+    request: str = ""
+    what: str = ""
+    outcome: str = ""
+    code: str = ""
+    request_id: str = ""
+    task_id: str = ""
+    token: str = ""
+    omitted: int = 0
+
+
+@dataclass(frozen=True)
+class ChainHead:
+    """The end of the chain. inode and size: of the log, as the last line had been written."""
+
+    seq: int = 0
+    mac: str = FIRST
+    inode: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Link:
+    """One line of the chain whose code is right."""
+
+    seq: int
+    prev: str
+    mac: str
+    record: dict[str, Any]
+
+
+class Chain:
+    """Makes and checks the codes. Each kind of thing has its own: a head is no line."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"flansible: audit", "sha256")
+
+    def line(self, record: dict[str, Any], seq: int, prev: str) -> tuple[bytes, str]:
+        """The whole line, and its code."""
+        start = json.dumps({**record, "seq": seq, "prev": prev}).encode()[:-1]
+        mac = self._code(b"line", start)
+        return start + f', "mac": "{mac}"}}\n'.encode(), mac
+
+    def link(self, line: bytes) -> Link | None:
+        """What a line (without its end) says, if its code is right."""
+        found = _LINE.fullmatch(line)
+        if found is None or not hmac.compare_digest(self._code(b"line", found[1]), found[2].decode()):
+            return None
+        record = json.loads(line)
+        return Link(record["seq"], record["prev"], record["mac"], record)
+
+    def head(self, head: ChainHead) -> bytes:
+        """Always of one length: it is written over the one before, which a full disk allows."""
+        fields = f"{head.seq} {head.mac} {head.inode} {head.size}"
+        return f"{fields} {self._code(b'head', fields.encode())}".ljust(_HEAD_BYTES - 1).encode() + b"\n"
+
+    def read_head(self, text: bytes) -> ChainHead | None:
+        """None for one whose code is wrong."""
+        fields, _, mac = text.decode("ascii", "replace").rstrip().rpartition(" ")
+        if not hmac.compare_digest(self._code(b"head", fields.encode()), mac.encode("ascii", "replace").decode()):
+            return None
+        seq, last, inode, size = fields.split(" ")
+        return ChainHead(int(seq), last, int(inode), int(size))
+
+    def digest(self, data: bytes) -> str:
+        """Tells two versions of something apart, and nothing else about it."""
+        return self._code(b"digest", data)[:16]
+
+    def _code(self, kind: bytes, data: bytes) -> str:
+        return hmac.digest(self._key, kind + b"\0" + data, "sha256").hex()
+
+
+class Audit:
+    """The log of one service. Opens its files for each line: rotation needs no signal. Safe between threads."""
+
+    def __init__(self, path: Path, key_file: Path, copy_to: int | None = None) -> None:
+        """copy_to: a descriptor that gets each line too, such as standard output."""
+        self.path = path
+        self._key_file = key_file
+        self._copy_to = copy_to
+        self._chain: Chain | None = None
+        self._lock = threading.Lock()
+        self._seen = 0
+
+    def write(self, event: AuditEvent) -> None:
+        """Append one line. Raises AuditUnavailable when that is not possible, and then the log has no such line."""
+        record = {"time": _now(), **{name: _clean(value) for name, value in vars(event).items() if value}}
+        try:
+            with self._lock:
+                line = self._append(record)
+        except (OSError, ConfigurationError) as error:
+            raise AuditUnavailable(f"{self.path} cannot be written: {error}") from error
+        if self._copy_to is not None:
+            # Nobody reads it any more: the file has the line.
+            with contextlib.suppress(OSError):
+                os.write(self._copy_to, line)
+
+    def note(self, event: AuditEvent) -> None:
+        """As `write`, for what goes on without it; the line is then in the process' own log."""
+        try:
+            self.write(event)
+        except AuditUnavailable as error:
+            said = {name: _clean(value) for name, value in vars(event).items() if value}
+            log.error("%s; lost is: %s", error, json.dumps(said))
+
+    def digest(self, data: bytes) -> str:
+        """A short keyed digest. Raises ConfigurationError when there is no key."""
+        return self.chain().digest(data)
+
+    def chain(self) -> Chain:
+        if self._chain is None:
+            self._chain = Chain(read_or_make_key(self._key_file))
+        return self._chain
+
+    def _append(self, record: dict[str, Any]) -> bytes:
+        chain = self.chain()
+        atomic_files.make_folder(self.path.parent)
+        with _opened(head_path(self.path), os.O_RDWR) as head_file:
+            fcntl.flock(head_file, fcntl.LOCK_EX)
+            with _opened(self.path, os.O_RDWR | os.O_APPEND) as file:
+                writer = _Writer(chain, head_file, file)
+                if writer.head.seq < self._seen:
+                    writer.add({"time": _now(), "event": ROLLED_BACK, "what": f"{self._seen} was written before this"})
+                line = writer.add(record)
+                self._seen = writer.head.seq
+                return line
+
+
+class _Writer:
+    """Adds lines while it has the lock, and mends what one that was killed has left."""
+
+    def __init__(self, chain: Chain, head_file: int, file: int) -> None:
+        self._chain = chain
+        self._head_file = head_file
+        self._file = file
+        found = chain.read_head(os.pread(head_file, _HEAD_BYTES, 0))
+        self._is_lost = found is None
+        self.head = found or ChainHead()
+        self._lead = b""  # ends a line that somebody else has left without its end
+        self._take_up()
+
+    def add(self, record: dict[str, Any]) -> bytes:
+        """Raises OSError, and then log and head are as they were."""
+        line, mac = self._chain.line(record, self.head.seq + 1, self.head.mac)
+        status = os.fstat(self._file)
+        size = status.st_size + len(self._lead + line)
+        head = ChainHead(self.head.seq + 1, mac, status.st_ino, size)
+        try:
+            # A full disk takes half a line, which would look like a forged one.
+            _require_whole(os.write(self._file, self._lead + line), len(self._lead + line))
+            _require_whole(os.pwrite(self._head_file, self._chain.head(head), 0), _HEAD_BYTES)
+        except OSError:
+            os.ftruncate(self._file, status.st_size)
+            raise
+        self.head, self._lead = head, b""
+        return line
+
+    def _take_up(self) -> None:
+        """Go on behind what stands in the log and is not in the head: whoever wrote it was killed in between.
+
+        Whole lines that continue the chain are taken. Half a line stays where it is, and the next line says so;
+        `verify` believes only that one. Anything else is nobody's accident, and is left for `verify` to find.
+        """
+        status = os.fstat(self._file)
+        known = min(self.head.size, status.st_size) if status.st_ino == self.head.inode else 0
+        rest = os.pread(self._file, _REST_BYTES, known)
+        if status.st_size and os.pread(self._file, 1, status.st_size - 1) != b"\n":
+            self._lead = b"\n"
+        if self._is_lost:
+            if status.st_size:
+                self.add({"time": _now(), "event": HEAD_LOST, "what": "the head is gone, or of another key"})
+            return
+        while rest:
+            line, end, after = rest.partition(b"\n")
+            link = self._chain.link(line) if end else None
+            if link is None or (link.seq, link.prev) != (self.head.seq + 1, self.head.mac):
+                break
+            known += len(line) + 1
+            self.head = ChainHead(link.seq, link.mac, status.st_ino, known)
+            rest = after
+        if rest and b"\n" not in rest:
+            what = f"the line before this one was not written whole; sha256 {sha256(rest).hexdigest()}"
+            self.add({"time": _now(), "event": TORN, "what": what})
+
+
+def _require_whole(written: int, expected: int) -> None:
+    if written < expected:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def head_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.head")
+
+
+def read_head(path: Path, chain: Chain) -> ChainHead | None:
+    """The head of this log; None when there is none whose code is right. Raises OSError."""
+    try:
+        with _opened(head_path(path), os.O_RDONLY, make=False) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            return chain.read_head(os.pread(file, _HEAD_BYTES, 0))
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int, make: bool = True) -> Iterator[int]:
+    """A descriptor of a private file, which is made when there is none. Raises OSError."""
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if not make:
+            raise
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        atomic_files.give_to_owner_of_folder(descriptor, path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _clean(value: str | int) -> str | int:
+    """One line that a terminal can show, and not too long."""
+    if isinstance(value, int):
+        return value
+    text = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 3] + "..."
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else "?" for char in text)
+    return _TOKEN.sub(r"\1...", text)

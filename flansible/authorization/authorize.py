@@ -1,0 +1,314 @@
+"""Who may do what: a user's request to an authorized run with its paths resolved, or the rule that refused.
+
+Pure: no Flask, no Redis; called by flansible.web.resources.submissions. The rest of the system accepts nothing but the
+AuthorizedRun made here, so that leaving the check out is a type error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from flansible.authorization import redaction
+from flansible.authorization.isolation import Isolation
+from flansible.authorization.rules import grants, hosts, modules, strings, unsandboxed
+from flansible.authorization.rules import paths as path_rules
+from flansible.authorization.rules.grants import check_may_act as check_may_act
+from flansible.authorization.rules.refusal import forbidden
+from flansible.config import Settings
+from flansible.errors import FieldError, InvalidRequest, NotFound
+from flansible.identity.users import User, resolve
+from flansible.models import (
+    About,
+    AdhocRequest,
+    AuthorizedRun,
+    Confinement,
+    GitRequest,
+    Kind,
+    PlaybookRequest,
+    RunOptions,
+    Step,
+    TaskOptions,
+    command_line,
+)
+
+_GIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
+_NOT_BARE = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.bareRepository",
+    "GIT_CONFIG_VALUE_0": "explicit",
+}
+_ADMIN_FIELDS = (
+    "connection",
+    "ssh_common_args",
+    "ssh_extra_args",
+    "sftp_extra_args",
+    "scp_extra_args",
+    "connection_password_file",
+    "become_password_file",
+    "tree",
+    # With it, variables of its own name beginning with mitogen_ say how to connect and which programs to start.
+    "strategy",
+)
+
+RunRequest = TypeVar("RunRequest", AdhocRequest, PlaybookRequest)
+
+
+def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
+    """Raises Forbidden with the rule that refused, NotFound when a permitted `chdir` does not exist."""
+    _check_request(user, request, settings)
+    cwd = _adhoc_directory(user, request.chdir, settings)
+    if not user.is_admin:
+        modules.check(user, request)
+    playbook_dir = _directory(user, request.playbook_dir, settings) if request.playbook_dir else None
+    bounded, paths = _bounded(user, request, cwd, settings, playbook_dir)
+    if not user.is_admin:
+        unsandboxed.check_adhoc(user, bounded, paths.vault_ids + paths.vault_password_files, isolation)
+    step = _ansible_step("ansible", user, bounded, command_line.adhoc(bounded, paths), cwd)
+    summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
+    about = About(module=request.module, hosts=_line(request.pattern), inventory=_inventory(request, settings))
+    return _authorized("adhoc", user, bounded, summary, (step,), settings, about, request)
+
+
+def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
+    """Raises Forbidden with the rule that refused, NotFound when a permitted directory or file does not exist."""
+    _check_request(user, request, settings)
+    if request.update_git_repo:
+        grants.check_git(user, "update_git_repo")
+    cwd = _directory(user, request.playbook_dir, settings)
+    names = (
+        request.playbooks if user.is_admin else [path_rules.playbook(user, x, cwd, settings) for x in request.playbooks]
+    )
+    bounded, paths = _bounded(user, request, cwd, settings)
+    if not user.is_admin:
+        unsandboxed.check_playbook(user, isolation)
+    _check_existence(request, cwd, names)
+    step = _ansible_step("ansible-playbook", user, bounded, command_line.playbook(bounded, paths, names), cwd)
+    pull = _git_steps(user, command_line.git_pull(), cwd, settings) if request.update_git_repo else ()
+    summary = f"{user.name}: playbook {' '.join(request.playbooks)} in {cwd}"
+    if request.limit:
+        summary += f" on {request.limit}"
+    about = About(
+        playbook=_line(" ".join(_below_root(name, cwd, settings) for name in request.playbooks)),
+        hosts=request.limit and _line(request.limit),
+        inventory=_inventory(request, settings),
+    )
+    return _authorized("playbook", user, bounded, summary, (*pull, step), settings, about, request)
+
+
+def authorize_inventory(user: User, inventory: str, settings: Settings, isolation: Isolation) -> AuthorizedRun:
+    """What may be listed is what an ad-hoc command on all of its hosts might reach. Raises Forbidden, NotFound."""
+    request = AdhocRequest.model_validate({"host_pattern": "all", "module": "ping", "inventory": inventory})
+    _check_request(user, request, settings)
+    cwd = _adhoc_directory(user, None, settings)
+    bounded, paths = _bounded(user, request, cwd, settings)
+    if not user.is_admin:
+        unsandboxed.check_adhoc(user, bounded, (), isolation)
+    path = resolve(inventory, cwd)
+    if "," not in inventory and not os.path.exists(path):
+        raise _missing("inventory", path)
+    step = _ansible_step("ansible", user, bounded, command_line.adhoc(bounded, paths), cwd)
+    summary = f"{user.name}: listing of the inventory {inventory}"
+    return _authorized("adhoc", user, bounded, summary, (step,), settings, About(), request)
+
+
+def authorize_git(user: User, request: GitRequest, settings: Settings) -> AuthorizedRun:
+    """Raises InvalidRequest for names git could take for options or URLs, Forbidden, NotFound."""
+    check_may_act(user)
+    grants.check_git(user, "playbook_dir")
+    for field, value in (("remote_name", request.remote_name), ("branch_name", request.branch_name)):
+        if value is not None and (not _GIT_NAME.fullmatch(value) or ".." in value):
+            message = "must be a plain name: letters, digits, . _ / + -, not beginning with a dash or a dot"
+            raise InvalidRequest(f"{field} {message}", errors=[FieldError(field, message)])
+    cwd = _directory(user, request.playbook_dir, settings)
+    _check_remote(user, request.remote_name, cwd, settings)
+    if not os.path.isdir(cwd):
+        raise _missing("playbook_dir", cwd)
+    verb = "reset" if request.reset else "update"
+    target = " ".join(filter(None, (request.remote_name, request.branch_name)))
+    summary = f"{user.name}: git {verb} {cwd} from {target}"
+    steps = _git_steps(user, command_line.git_update(request), cwd, settings)
+    return _authorized("git", user, request, summary, steps, settings, About(), request)
+
+
+def _authorized(
+    kind: Kind,
+    user: User,
+    request: TaskOptions,
+    summary: str,
+    steps: tuple[Step, ...],
+    settings: Settings,
+    about: About,
+    sent: TaskOptions,
+) -> AuthorizedRun:
+    time_limit = grants.time_limit(user, request)
+    if request.time_limit is not None and request.time_limit > settings.CELERY_TASK_TIMEOUT:
+        message = f"must be at most {settings.CELERY_TASK_TIMEOUT} (CELERY_TASK_TIMEOUT)"
+        raise InvalidRequest(f"time_limit {message}", code="invalid_field", errors=[FieldError("time_limit", message)])
+    return AuthorizedRun(
+        kind=kind,
+        user=user.name,
+        summary=_line(summary),
+        steps=steps,
+        about=about,
+        request=redaction.as_sent(sent),
+        secrets=request.secrets if isinstance(request, RunOptions) else None,
+        time_limit=time_limit,
+        on_lost=request.on_lost,
+        locks=request.locks,
+        max_running=settings.max_running_per_user if user.max_running is None else user.max_running,
+        max_queued=settings.max_queued_per_user if user.max_queued is None else user.max_queued,
+        confinement=_confinement(user),
+    )
+
+
+def _confinement(user: User) -> Confinement | None:
+    if user.is_admin:
+        return None
+    return Confinement(
+        readable=tuple(map(str, user.readable)),
+        hidden=tuple(map(str, user.hidden)),
+        hosts=user.hosts,
+        control_node=user.control_node,
+    )
+
+
+def _ansible_step(
+    program: Literal["ansible", "ansible-playbook"], user: User, request: RunOptions, argv: tuple[str, ...], cwd: Path
+) -> Step:
+    variables = request.variables
+    environment = request.environment or {}
+    if user.is_admin:
+        argv = command_line.extra_vars(variables) + argv
+        return Step(program=program, argv=argv, cwd=str(cwd), environment=environment, strategy=request.strategy)
+    return Step(
+        program=program,
+        argv=argv,
+        cwd=str(cwd),
+        extra_vars=tuple(variables),
+        data_only=True,
+        environment=environment,
+    )
+
+
+def _check_strategy(request: RunOptions) -> None:
+    if request.strategy is not None and find_spec("ansible_mitogen") is None:
+        message = "needs Mitogen, which is not installed: pip install 'flansible[mitogen]'"
+        raise InvalidRequest(f"strategy {message}", code="invalid_field", errors=[FieldError("strategy", message)])
+
+
+def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings: Settings) -> tuple[Step, ...]:
+    # git works on the repository around a directory: for others than admin it must not look above playbook_root, nor
+    # take for one a folder that was pulled and looks like a bare repository, whose configuration names programs.
+    environment = (
+        {} if user.is_admin else {"GIT_CEILING_DIRECTORIES": str(path_rules.root(settings).parent), **_NOT_BARE}
+    )
+    return tuple(Step(program="git", argv=line, cwd=str(cwd), environment=environment) for line in lines)
+
+
+def _check_request(user: User, request: RunOptions, settings: Settings) -> None:
+    """The rules that need no path: who may act, with which fields, and what their strings may say."""
+    check_may_act(user)
+    if not user.is_admin:
+        strings.check(request)
+        for field in _ADMIN_FIELDS:
+            if getattr(request, field, None) is not None:
+                raise forbidden(field, "field_forbidden", "is for admin only")
+        grants.check_become(user, request)
+        grants.check_environment(user, request, settings)
+    _check_strategy(request)
+
+
+def _bounded(
+    user: User, request: RunRequest, cwd: Path, settings: Settings, playbook_dir: Path | None = None
+) -> tuple[RunRequest, command_line.Paths]:
+    """The request with every path for Ansible: admin's as given, others' resolved and within their rights."""
+    field = "vault_file" if request.vault_file else "vault_password_file"
+    folder = str(playbook_dir) if playbook_dir else None
+    if user.is_admin:
+        named = request.inventories or ([settings.default_inventory] if settings.default_inventory else [])
+        vaults = tuple(request.vault_ids), tuple(request.vault_password_files)
+        return request, command_line.Paths(tuple(named), *vaults, folder)
+    inventories = path_rules.inventories(user, request, cwd, settings)
+    hosts.check(user, request, inventories)
+    given = [request.module_path] if isinstance(request.module_path, str) else request.module_path or []
+    changes = {
+        "forks": grants.forks(user, request),
+        "module_path": [path_rules.module_path(user, text, cwd, settings) for text in given] or None,
+        "private_key_file": request.private_key_file
+        and path_rules.private_key_file(user, request.private_key_file, cwd, settings),
+    }
+    paths = command_line.Paths(
+        inventories=tuple(inventories),
+        vault_ids=tuple(path_rules.vault_id(user, text, cwd, settings) for text in request.vault_ids),
+        vault_password_files=tuple(
+            path_rules.vault_file(user, text, field, cwd, settings) for text in request.vault_password_files
+        ),
+        playbook_dir=folder,
+    )
+    return request.model_copy(update=changes), paths
+
+
+def _check_existence(request: PlaybookRequest, cwd: Path, names: Iterable[str]) -> None:
+    if not os.path.isdir(cwd):
+        raise _missing("playbook_dir", cwd)
+    for name in names:
+        # What a pull is about to bring need not be there yet; a collection's playbook is found by Ansible.
+        is_known = request.update_git_repo or path_rules.COLLECTION_PLAYBOOK.fullmatch(name)
+        if not is_known and not os.path.isfile(cwd / name):
+            raise _missing("playbook", cwd / name)
+
+
+def _missing(field: str, path: Path) -> NotFound:
+    return NotFound(f"{field} {path} does not exist", errors=[FieldError(field, "does not exist")])
+
+
+def _check_remote(user: User, name: str, cwd: Path, settings: Settings) -> None:
+    # What git knows no remote by, it takes for a path: of another repository on this machine. It counts from the top of
+    # the checkout, which is `cwd` or a folder above.
+    folders = [folder for folder in (cwd, *cwd.parents) if folder.is_relative_to(path_rules.root(settings))]
+    places = (folder / (name + end) for folder in folders for end in ("", ".git", ".bundle"))
+    is_path = "/" in name or any(os.path.lexists(path) for path in places)
+    if is_path and not user.is_admin:
+        message = "must be the name of a remote, not a path; paths are for admin only"
+        raise forbidden("remote_name", "git_forbidden", message)
+
+
+def _directory(user: User, given: str, settings: Settings, field: str = "playbook_dir") -> Path:
+    path = resolve(given, settings.playbook_root)
+    if not user.is_admin:
+        path_rules.check_folder(path, given, settings, field)
+    return path
+
+
+def _adhoc_directory(user: User, chdir: str | None, settings: Settings) -> Path:
+    if chdir is None:
+        return settings.playbook_root if os.path.isdir(settings.playbook_root) else settings.base_dir
+    path = _directory(user, chdir, settings, "chdir")
+    if not os.path.isdir(path):
+        raise _missing("chdir", path)
+    return path
+
+
+def _inventory(request: RunOptions, settings: Settings) -> str | None:
+    named = request.inventories or ([settings.default_inventory] if settings.default_inventory else [])
+    return _line(", ".join(named)) or None
+
+
+def _below_root(name: str, cwd: Path, settings: Settings) -> str:
+    """A playbook as lists name it: by its path below playbook_root, if that is where it lies."""
+    if path_rules.COLLECTION_PLAYBOOK.fullmatch(name) and not os.path.exists(cwd / name):
+        return name
+    path = Path(os.path.normpath(cwd / name))
+    root = Path(os.path.realpath(settings.playbook_root))
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _line(text: str) -> str:
+    """One printable line for Flower, logs and lists, cut where a hostile value would flood them."""
+    clean = "".join(char if char.isprintable() else "?" for char in text)
+    return clean if len(clean) <= 300 else clean[:297] + "..."

@@ -1,0 +1,130 @@
+"""Rules on `host_pattern` and `limit`: hosts that rbac.json does not give, and the localhost that Ansible adds itself.
+
+Only names that stand there literally are judged here, so that a refusal comes at once and says which. What wildcards,
+regular expressions and `all` select is known to the run alone, which cuts it to the same hosts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from flansible.authorization.rules.refusal import forbidden
+from flansible.identity.users import User
+from flansible.models import AdhocRequest, PlaybookRequest
+
+# Ansible makes a host of its own of these, on a local connection, when the inventory has none by the name.
+IMPLICIT = frozenset({"localhost", "127.0.0.1", "::1"})
+_EVERYONE = frozenset({"all"})
+_WILDCARD = re.compile(r"[*?\[\]]")
+_TERM = re.compile(r"(?:[^\s:;,\[\]]|\[[^\]]{0,200}\])+")
+_MAX_FILES = 200
+_MAX_BYTES = 4 * 1024 * 1024
+# In folders of these names Ansible looks for variables.
+_VARIABLES = frozenset({"group_vars", "host_vars", "vars_plugins"})
+# The configuration of an inventory plugin, and what is encrypted: who is in it, only Ansible can tell.
+_COMPUTED = re.compile(rb"\bplugin[\"']?\s*:|^\$ANSIBLE_VAULT", re.MULTILINE)
+_COMMENT = re.compile(rb"^[ \t]*[#;].*$", re.MULTILINE)
+
+
+def check(user: User, request: AdhocRequest | PlaybookRequest, inventories: Iterable[str]) -> None:
+    named = {field: list(terms(text)) for field, text in _patterns(request)}
+    for field, found in named.items():
+        for term in found:
+            _check_granted(user, field, term.lstrip("!&"))
+    if user.control_node:
+        return
+    asked = {_without_index(term.lstrip("&")): field for field, found in named.items() for term in found}
+    for name in sorted(IMPLICIT & asked.keys()):
+        if not _may_have(inventories, name):
+            message = (
+                f"{name} is not in the inventory, so it would be the control machine itself, which rbac.json does not "
+                "give you (control_node); name a host of the inventory"
+            )
+            raise forbidden(asked[name], "localhost_forbidden", message)
+
+
+def _patterns(request: AdhocRequest | PlaybookRequest) -> Iterator[tuple[str, str]]:
+    if isinstance(request, AdhocRequest):
+        yield "host_filter" if request.host_filter else "host_pattern", request.pattern
+    if request.limit:
+        yield "limit", request.limit
+
+
+def terms(pattern: str) -> Iterator[str]:
+    """The single patterns of one, split where Ansible splits them and where it once did; with their ! or &."""
+    if "," in pattern or ";" in pattern:
+        pieces = re.split(r"[,;]", pattern)
+    elif _is_address(pattern.strip()):
+        pieces = [pattern]
+    else:
+        pieces = _TERM.findall(pattern)
+    for piece in (piece.strip() for piece in pieces):
+        if piece:
+            yield piece
+
+
+def _is_address(text: str) -> bool:
+    """Whether its colons belong to an IPv6 address: `::1`, `[::1]` or `[::1]:22`."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::\d+)?", text)
+    try:
+        ipaddress.ip_address(bracketed[1] if bracketed else text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_granted(user: User, field: str, name: str) -> None:
+    if user.hosts is None or name in _EVERYONE or name.startswith("~") or _is_wild(name):
+        return
+    if not any(_matches(name, pattern) for pattern in user.hosts):
+        yours = ", ".join(user.hosts) or "none"
+        raise forbidden(field, "host_forbidden", f"{name} is not one of your hosts. Yours: {yours}")
+
+
+def _without_index(name: str) -> str:
+    """`localhost` for `localhost[0]`, which is the same host."""
+    return name if name.startswith("[") else name.partition("[")[0]
+
+
+def _is_wild(name: str) -> bool:
+    return _WILDCARD.search(name) is not None and not _is_address(name)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if pattern.startswith("~"):
+        return re.match(pattern[1:], name) is not None
+    return name == pattern or pattern in _EVERYONE or fnmatchcase(name, pattern)
+
+
+def _may_have(inventories: Iterable[str], name: str) -> bool:
+    """Whether an inventory has the name as a word. Also when that cannot be seen from here: the run knows."""
+    word = re.compile(rb"(?<![\w.:-])" + re.escape(name.encode()) + rb"(?![\w.-])")
+    bytes_left = _MAX_BYTES
+    for count, path in enumerate(_files(inventories)):
+        try:
+            # What is no plain file may keep whoever reads it waiting for ever.
+            if count >= _MAX_FILES or bytes_left <= 0 or not os.path.isfile(path) or os.access(path, os.X_OK):
+                return True
+            with open(path, "rb") as file:
+                content = file.read(bytes_left)
+        except OSError:
+            return True
+        bytes_left -= len(content)
+        if _COMPUTED.search(content) or word.search(_COMMENT.sub(b"", content)):
+            return True
+    return False
+
+
+def _files(inventories: Iterable[str]) -> Iterator[str]:
+    """Every file of the inventories, and the folders that are links: where those lead is not followed."""
+    for inventory in inventories:
+        if not os.path.isdir(inventory):
+            yield inventory
+        for folder, folders, names in os.walk(inventory):
+            folders[:] = [name for name in folders if name not in _VARIABLES]
+            yield from (path for name in folders if os.path.islink(path := os.path.join(folder, name)))
+            yield from (os.path.join(folder, name) for name in sorted(names))

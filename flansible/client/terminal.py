@@ -1,0 +1,231 @@
+"""What the client commands do at a terminal: output as it comes, Ctrl-C, exit codes, records for people to read.
+
+Standard output has what was asked for and nothing else; what there is to say beside it goes to standard error. Called
+by flansible.cli and flansible.client.drop_in, with a login that was found before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from flansible.client import Client
+from flansible.client.profile import Profile
+from flansible.client.replies import Format, Kind, TaskStatusReply
+from flansible.errors import ClientError, ServiceRefused
+
+EXIT_CANCELED = 99  # Ansible's own for an interrupted run
+EXIT_LEFT = 130  # what a shell reports of a program that SIGINT has ended
+EXIT_BROKEN = 250  # Ansible's own for an unexpected exception
+_CANCEL_TIMEOUT_SECONDS = 10.0
+_NO_COLOURS = "\x1b[0m"
+_YES = frozenset({"y", "yes", "on", "1", "true", "t"})  # what Ansible takes for true
+
+
+def is_true(text: str | None) -> bool:
+    """Whether a variable's value is true to Ansible."""
+    return text is not None and text.strip().lower() in _YES
+
+
+def wants_colour(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether standard output is to have colours, decided as Ansible decides it."""
+    if is_true(environ.get("ANSIBLE_FORCE_COLOR")):
+        return True
+    if environ.get("NO_COLOR") or is_true(environ.get("ANSIBLE_NOCOLOR")):
+        return False
+    return sys.stdout.isatty() and environ.get("TERM", "dumb") != "dumb"
+
+
+def run(login: Profile, kind: Kind, body: Mapping[str, Any], *, wait: bool = True, as_json: bool = False) -> int:
+    """Submit, show the output as it comes, and give the exit code; the first Ctrl-C cancels, the second leaves.
+
+    wait: else print the task_id and leave; as_json: show the results by host instead of the output.
+    """
+    with _Interrupts(login) as interrupts, login.client() as client:
+        try:
+            task_id = client.submit(kind, body)
+            interrupts.watch(task_id)
+            if not wait:
+                _print(task_id)
+                return 0
+            try:
+                return _carry_through(client, task_id, as_json)
+            except ClientError:
+                _say(f"the task is {task_id}; flansible output --follow {task_id} shows how it went on")
+                raise
+        except KeyboardInterrupt:
+            _say(f"left; flansible status {interrupts.task_id or 'TASK_ID'} tells what became of the task")
+            return EXIT_LEFT
+
+
+def _carry_through(client: Client, task_id: str, as_json: bool) -> int:
+    colour = wants_colour() and not as_json
+    chunks = client.follow(task_id, colour=colour)
+    if as_json:
+        for _ in chunks:
+            pass  # following is how the end is seen at once
+    else:
+        _show(chunks)
+    status = client.wait(task_id)
+    if colour and status["state"] not in ("succeeded", "failed"):
+        _print(_NO_COLOURS, end="")  # a run that was ended may have been within a coloured line
+    if as_json:
+        result = client.result(task_id)
+        _print(json.dumps(result, indent=2))
+        if status["returncode"] != 0 and not (result["contacted"] or result["dark"]):
+            # Without any result, what Ansible said is the only cause there is.
+            sys.stderr.write(client.output(task_id).data.decode(errors="replace"))
+    return _exit_code(status)
+
+
+def _exit_code(status: TaskStatusReply) -> int:
+    if status["state"] in ("succeeded", "failed") and status["returncode"] is not None:
+        return status["returncode"]
+    _say(f"task {status['task_id']}: {status['state']}: {status['description']}")
+    return EXIT_CANCELED if status["state"] == "canceled" else EXIT_BROKEN
+
+
+class _Interrupts:
+    """Ctrl-C and SIGTERM while a task runs: the first has it canceled, and its output goes on; the second leaves."""
+
+    def __init__(self, login: Profile) -> None:
+        self.task_id: str | None = None
+        self._login = login
+        self._count = 0
+        self._is_canceling = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A shell ignores SIGINT for what it starts in the background; so it stays.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def watch(self, task_id: str) -> None:
+        """The task to cancel from now on; at once, when that was asked for while it was submitted."""
+        self.task_id = task_id
+        if self._count:
+            self._cancel(task_id)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count > (2 if self._is_canceling else 1):
+            raise KeyboardInterrupt
+        if self._is_canceling:
+            return  # the request to cancel is on its way: the second one waits for it, the third does not
+        if self.task_id is None:
+            _say("will be canceled as soon as it is submitted; Ctrl-C once more leaves at once")
+        else:
+            self._cancel(self.task_id)
+
+    def _cancel(self, task_id: str) -> None:
+        asked_before = self._count
+        self._is_canceling = True
+        try:
+            _say(f"canceling task {task_id}; Ctrl-C once more leaves at once")
+            # A connection of its own: the other one is being read, right where this signal has interrupted it.
+            with self._login.client(_CANCEL_TIMEOUT_SECONDS) as client:
+                client.cancel(task_id)
+        except ClientError as error:
+            if not (isinstance(error, ServiceRefused) and error.status == 409):  # which says that it is final already
+                _say(f"task {task_id} was not canceled: {error}")
+        finally:
+            self._is_canceling = False
+        if self._count > asked_before:
+            raise KeyboardInterrupt
+
+
+def show_status(login: Profile, task_id: str, as_json: bool) -> int:
+    with login.client() as client:
+        status = client.status(task_id)
+    if as_json:
+        _print(json.dumps(status, indent=2))
+    else:
+        width = max(len(name) for name in status)
+        _print("\n".join(f"{name:{width}}  {'-' if value is None else value}" for name, value in status.items()))
+    return 0
+
+
+def show_output(login: Profile, task_id: str, format: Format | None, follow: bool) -> int:
+    """format None: with colours where they can be seen. Ctrl-C ends the showing, not the task."""
+    chosen: Format = format or ("ansi" if wants_colour() else "txt")
+    with login.client() as client:
+        try:
+            if follow:
+                _show(client.follow(task_id, colour=chosen == "ansi"))
+            else:
+                _show([client.output(task_id, chosen).data])
+        except KeyboardInterrupt:
+            return EXIT_LEFT
+    return 0
+
+
+def show_result(login: Profile, task_id: str) -> int:
+    with login.client() as client:
+        _print(json.dumps(client.result(task_id), indent=2))
+    return 0
+
+
+def show_events(login: Profile, task_id: str, after: int, follow: bool) -> int:
+    """One JSON line each. Ctrl-C ends the showing, not the task."""
+    with login.client() as client:
+        try:
+            _show(f"{json.dumps(event)}\n".encode() for event in client.events(task_id, after, follow))
+        except KeyboardInterrupt:
+            return EXIT_LEFT
+    return 0
+
+
+def cancel(login: Profile, task_id: str) -> int:
+    with login.client() as client:
+        status = client.cancel(task_id)
+    if status["state"] == "canceled":
+        _print(status["description"])
+    else:
+        _print(f"{status['state']}; it is being ended")
+    return 0
+
+
+def list_tasks(login: Profile, limit: int, state: str | None, as_json: bool) -> int:
+    with login.client() as client:
+        page = client.tasks(limit, state=state)
+    if as_json:
+        _print(json.dumps(page, indent=2))
+        return 0
+    for task in page["tasks"]:
+        _print(f"{task['task_id']}  {task['submitted_at']}  {task['state']:9}  {task['summary']}")
+    return 0
+
+
+def _show(chunks: Iterable[bytes]) -> None:
+    """Bytes to standard output as they come. When its reader has left, the rest is waited for and dropped."""
+    gone = False
+    for chunk in chunks:
+        if gone:
+            continue
+        try:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(text: str, end: str = "\n") -> None:
+    _show([f"{text}{end}".encode(errors="backslashreplace")])
+
+
+def _say(text: str) -> None:
+    """One line to standard error, in one write: it may come from a signal handler, in the midst of another."""
+    line_end = "\n" if sys.stderr.isatty() else ""  # after the ^C that the terminal shows
+    os.write(2, f"{line_end}flansible: {text}\n".encode(errors="backslashreplace"))

@@ -1,0 +1,379 @@
+"""Settings: every key once, with its type, default and help; read from config.ini and FLANSIBLE_* variables.
+
+Called by each command as it starts, once per process. An unknown key or a bad value stops the start; all faults are
+reported together, each with its file or variable. A test holds README's table to the fields below.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import ipaddress
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flansible.config import values as setting_values
+from flansible.config.values import EMBEDDED as EMBEDDED
+from flansible.config.values import ListenAddress, Network, Port
+from flansible.errors import ConfigurationError, Fault
+
+SECTION = "Default"
+VARIABLE_PREFIX = "FLANSIBLE_"
+# Variables that start with the prefix and are not settings of the service.
+OTHER_VARIABLES = frozenset(
+    {
+        "FLANSIBLE_CONFIG",
+        "FLANSIBLE_URL",
+        "FLANSIBLE_USER",
+        "FLANSIBLE_PASSWORD",
+        "FLANSIBLE_TOKEN",
+        "FLANSIBLE_CA_FILE",
+    }
+)
+_MAX_SOCKET_PATH_BYTES = 100  # sun_path holds 108
+_MAX_MASTERS_PATH_BYTES = 56  # what ssh_masters and ssh append to it is up to 50 bytes
+# ssh and Ansible expand ~ $ and % in the path of a master's socket, and take quotes and spaces apart.
+_PLAIN_PATH = re.compile(r"[\w./+,:@-]+", re.ASCII)
+
+
+class Settings(BaseModel):
+    """The configuration of one process. Paths are absolute; `base_dir` is the folder relative ones counted from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    CELERY_BROKER_URL: Annotated[str, AfterValidator(setting_values.broker_url)] = Field(
+        EMBEDDED, description="Broker: `embedded`, `redis://`, `rediss://`, `redis+socket://` or `amqp://`."
+    )
+    CELERY_RESULT_BACKEND: Annotated[str, AfterValidator(setting_values.store_url)] = Field(
+        EMBEDDED, description="Records (always Redis): `embedded`, `redis://`, `rediss://` or `redis+socket://`."
+    )
+    CELERY_TASK_TIMEOUT: int = Field(
+        86400, ge=1, description="Seconds a run may take; after that it is ended as `timed_out`."
+    )
+    Flask_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address the web server listens on.")
+    Flask_tcp_port: Port = Field(3000, description="Port the web server listens on.")
+    tls_certificate: Path | None = Field(
+        None, description="Certificate, with its chain, in PEM form: with it and `tls_key` the web server speaks TLS."
+    )
+    tls_key: Path | None = Field(None, description="Key of that certificate, without a password.")
+    trusted_proxies: Annotated[str, AfterValidator(setting_values.networks)] = Field(
+        "",
+        description="Proxies whose X-Forwarded-For, -Proto and -Host are believed: addresses or networks, separated by "
+        "commas. Empty: none.",
+    )
+    playbook_root: Path = Field(
+        Path("playbooks"),
+        description="Folder of playbooks. Users other than admin can run playbooks only from here; "
+        "a relative `playbook_dir` and ad-hoc commands count from it.",
+    )
+    playbook_filter: Annotated[str, AfterValidator(setting_values.regular_expression)] = Field(
+        r"\.ya?ml$", description="Regular expression searched in a playbook's path below `playbook_root` for listing."
+    )
+    rbac_file: Path = Field(Path("rbac.json"), description="Users and their rights.")
+    data_dir: Path = Field(Path(".flansible"), description="Folder for the embedded Redis and for sockets, mode 0700.")
+    default_inventory: str | None = Field(
+        None, description="Inventory of requests that name none. Unset: what Ansible would use."
+    )
+    environment_names: str = Field(
+        "", description="Environment variables that users other than admin may set for a run, separated by commas."
+    )
+    secret_key_file: Path = Field(
+        Path(".flansible/secret.key"),
+        description="Key that seals passwords while they wait for their run; made when first needed. "
+        "Web servers and workers on several machines need the same one.",
+    )
+    token_file: Path = Field(Path(".flansible/tokens.json"), description="API tokens, hashed: see `flansible token`.")
+    login_function: Annotated[str, AfterValidator(setting_values.function)] = Field(
+        "", description="`package.module:function` that may say who is asking, by the headers of a request."
+    )
+    login_failures: int = Field(
+        10,
+        ge=0,
+        description="Wrong passwords for one user from one address within five minutes; above it 429. Five times as "
+        "many for one user from anywhere, ten times as many from one address. 0: any number.",
+    )
+    session_hours: int = Field(
+        12, ge=1, le=168, description="Hours after which a login of the console ends that nobody uses; a week at most."
+    )
+    audit_file: Path = Field(
+        Path(".flansible/audit.log"), description="Who did what, a JSON line each: see `flansible audit`."
+    )
+    audit_stdout: bool = Field(True, description="Write these lines to the web server's standard output as well.")
+    worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs one worker carries side by side.")
+    cors_origins: Annotated[str, AfterValidator(setting_values.origins)] = Field(
+        "",
+        description="Origins whose pages may use the API from a browser, such as `https://console.example.org`, "
+        "separated by commas. Empty: none.",
+    )
+    web_workers: int = Field(2, ge=1, le=64, description="Processes of the web server.")
+    web_threads: int = Field(16, ge=1, le=256, description="Threads of each web process.")
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Largest request body; above it 413.")
+    grace_seconds: float = Field(
+        5.0, ge=0, le=300, description="Seconds between TERM and KILL when a run is ended before its time."
+    )
+    drain_seconds: float = Field(
+        2.0,
+        ge=0,
+        le=86400,
+        description="Seconds a worker that is being stopped lets its runs go on before it ends them.",
+    )
+    fork_servers: int = Field(
+        8,
+        ge=1,
+        le=64,
+        description="Warm Ansible processes kept per worker, one for each distinct configuration, "
+        "of each confined user.",
+    )
+    isolation: Literal["auto", "bwrap", "none"] = Field(
+        "auto",
+        description="Runs of users other than admin: `bwrap` confines them with bubblewrap and refuses to start "
+        "without it; `auto` refuses, without it, those that could reach this machine; `none` confines nothing.",
+    )
+    sandbox_paths: str = Field(
+        "",
+        description="Files and folders that all confined runs may read as well, separated by commas: what inventory "
+        "scripts and plugins need.",
+    )
+    hidden_paths: str = Field(
+        "inventories, inventory, environments, */inventories, */inventory, */environments",
+        description="What confined runs do not see of `playbook_root`, but for their own inventories: patterns of "
+        "paths below it, separated by commas, at most two levels deep.",
+    )
+    ssh_profile: Literal["default", "fast"] = Field(
+        "default",
+        description="`fast`: over ssh, pipelining and connections kept for the same user's next runs, where nothing "
+        "else is configured. `default`: what Ansible's own configuration says.",
+    )
+    allow_untested_ansible: bool = Field(
+        False,
+        description="Start with a version of ansible-core that was not tested; its text and exit codes may differ.",
+    )
+    max_output_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of output kept of one task, and of its results; the run goes on beyond, and the output "
+        "says so in its last line.",
+    )
+    max_running_per_user: int = Field(
+        0, ge=0, description="Runs a user may have side by side; more wait in the queue. 0: any number."
+    )
+    max_queued_per_user: int = Field(0, ge=0, description="Tasks a user may have waiting; above it 429. 0: any number.")
+    retention_days: int = Field(30, ge=1, description="Days the record and output of a finished task are kept.")
+    retention_tasks: int = Field(
+        200_000, ge=0, description="Finished tasks that are kept; above it the oldest go. 0: any number."
+    )
+    retention_bytes: int = Field(
+        0, ge=0, description="Bytes kept of finished tasks, all together; above it the oldest go. 0: any number."
+    )
+    flower_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address Flower listens on.")
+    flower_tcp_port: Port = Field(5555, description="Port Flower listens on.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "warning", description="What the processes write to standard error."
+    )
+
+    base_dir: Path = Field(default_factory=Path.cwd, exclude=True)
+    config_file: Path | None = Field(None, exclude=True)
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both, or neither")
+        return self
+
+    @property
+    def redis_socket(self) -> Path:
+        """The embedded Redis' socket. A socket path is limited to 108 bytes, so a deep data_dir gets a short alias."""
+        path = self.data_dir / "redis.sock"
+        return path if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES else self._short_alias("") / "redis.sock"
+
+    @property
+    def private_paths(self) -> tuple[Path, ...]:
+        """What only the service itself may read: every file and folder that is configured, but for the playbooks."""
+        keys = [key for key in (*_PATH_KEYS, *_OPTIONAL_PATH_KEYS) if key != "playbook_root"]
+        # What the audit log's head is called is its own business; here it is enough that it begins the same way.
+        head = self.audit_file.with_name(f"{self.audit_file.name}.head")
+        paths = [getattr(self, key) for key in keys]
+        return tuple(path for path in (*paths, head, self.config_file) if path is not None)
+
+    @property
+    def ssh_masters_dir(self) -> Path:
+        """Where the fast ssh profile has its masters' sockets, in data_dir or in a short alias, as for Redis."""
+        path = Path(os.path.realpath(self.data_dir)) / "ssh"  # as Ansible will have it
+        plain = _PLAIN_PATH.fullmatch(str(path)) and len(os.fsencode(path)) <= _MAX_MASTERS_PATH_BYTES
+        return path if plain else self._short_alias("-ssh")
+
+    @property
+    def store_url(self) -> str:
+        return self._redis_url(self.CELERY_RESULT_BACKEND)
+
+    @property
+    def broker_url(self) -> str:
+        return self._redis_url(self.CELERY_BROKER_URL)
+
+    @property
+    def embeds_redis(self) -> bool:
+        return EMBEDDED in (self.CELERY_BROKER_URL, self.CELERY_RESULT_BACKEND)
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Those of cors_origins."""
+        return frozenset(setting_values.words(self.cors_origins))
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """Those of trusted_proxies."""
+        return tuple(ipaddress.ip_network(word, strict=False) for word in setting_values.words(self.trusted_proxies))
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the web server itself speaks TLS."""
+        return self.tls_certificate is not None
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """True when only this machine can reach the web server."""
+        return is_loopback(self.Flask_tcp_ip)
+
+    def _short_alias(self, purpose: str) -> Path:
+        digest = sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"flansible-{os.getuid()}-{digest}{purpose}"
+
+    def _redis_url(self, value: str) -> str:
+        return f"redis+socket://{self.redis_socket}" if value == EMBEDDED else value
+
+
+# What an operator can set: the fields above less the two that say where they came from.
+KEYS = tuple(name for name, field in Settings.model_fields.items() if not field.exclude)
+_PATH_KEYS = ("playbook_root", "rbac_file", "data_dir", "secret_key_file", "token_file", "audit_file")
+_OPTIONAL_PATH_KEYS = ("tls_certificate", "tls_key")
+
+
+def is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def find_config(explicit: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The config.ini to read: the one asked for, $FLANSIBLE_CONFIG, ./config.ini when it exists, or none."""
+    named = explicit or environ.get("FLANSIBLE_CONFIG")
+    if named:
+        return Path(named).absolute()
+    beside = Path.cwd() / "config.ini"
+    return beside if beside.is_file() else None
+
+
+def load(explicit: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from config.ini and the environment (which wins). Raises ConfigurationError with every fault."""
+    path = find_config(explicit, environ)
+    faults: list[Fault] = []
+    values: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    if path is not None:
+        for key, value in _read_ini(path, faults).items():
+            values[key], sources[key] = value, str(path)
+    for key, value in _read_environment(environ, faults).items():
+        values[key], sources[key] = value, VARIABLE_PREFIX + key.upper()
+    base_dir = path.parent if path else Path.cwd()
+    try:
+        settings = Settings(**_resolve_paths(values, base_dir), base_dir=base_dir, config_file=path)
+    except ValidationError as error:
+        faults += [_fault(item, sources) for item in error.errors(include_url=False)]
+    if faults:
+        raise ConfigurationError(faults)
+    return settings
+
+
+def _fault(item: Any, sources: Mapping[str, str]) -> Fault:
+    key = str(item["loc"][0]) if item["loc"] else ""
+    message = item["msg"].removeprefix("Value error, ")
+    # A URL may carry a password: name the key, never the value. What concerns several keys is said of all of them.
+    shown = (
+        ""
+        if not key or key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND"
+        else repr(item["input"])
+    )
+    return Fault(sources.get(key, "config.ini"), key, f"{shown} {message}".strip())
+
+
+def _read_ini(path: Path, faults: list[Fault]) -> dict[str, str]:
+    parser = configparser.ConfigParser(interpolation=None, default_section="\0none")
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+    except FileNotFoundError:
+        faults.append(Fault(str(path), "", "does not exist; name another file with --config, or leave it out"))
+        return {}
+    except configparser.MissingSectionHeaderError as error:
+        faults.append(Fault(str(path), f"line {error.lineno}", f"stands before any section; begin with [{SECTION}]"))
+        return {}
+    except configparser.ParsingError as error:
+        # A line may carry a password, and configparser's message shows it: give its number.
+        numbers = ", ".join(str(number) for number, _ in error.errors)
+        faults.append(Fault(str(path), f"line {numbers}", "is not of the form key = value"))
+        return {}
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        faults.append(Fault(str(path), "", f"cannot be read: {_one_line(error)}"))
+        return {}
+    for section in parser.sections():
+        if section.lower() != SECTION.lower():
+            faults.append(Fault(str(path), f"[{section}]", f"unknown section; the only one is [{SECTION}]"))
+    names = [section for section in parser.sections() if section.lower() == SECTION.lower()]
+    pairs = [pair for name in names for pair in parser.items(name)]
+    return _known(pairs, str(path), faults)
+
+
+def _read_environment(environ: Mapping[str, str], faults: list[Fault]) -> dict[str, str]:
+    pairs = [
+        (name.removeprefix(VARIABLE_PREFIX), value)
+        for name, value in environ.items()
+        if name.startswith(VARIABLE_PREFIX) and name not in OTHER_VARIABLES
+    ]
+    return _known(pairs, "environment", faults, prefix=VARIABLE_PREFIX)
+
+
+def _known(pairs: list[tuple[str, str]], source: str, faults: list[Fault], prefix: str = "") -> dict[str, str]:
+    by_lower = {key.lower(): key for key in KEYS}
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        key = by_lower.get(name.lower())
+        if key is None:
+            near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+            hint = f"; did you mean {prefix}{by_lower[near[0]]}?" if near else ""
+            faults.append(Fault(source, prefix + name, f"unknown key{hint}"))
+        else:
+            values[key] = value.strip()
+    return values
+
+
+def _resolve_paths(values: Mapping[str, str], base_dir: Path) -> dict[str, Any]:
+    resolved: dict[str, Any] = {key: value for key, value in values.items() if value != "" or key not in _PATH_KEYS}
+    for key in _PATH_KEYS:
+        given = resolved.get(key) or Settings.model_fields[key].default
+        resolved[key] = (base_dir / Path(given).expanduser()).absolute()
+    for key in _OPTIONAL_PATH_KEYS:
+        if given := resolved.pop(key, ""):
+            resolved[key] = (base_dir / Path(given).expanduser()).absolute()
+    inventory = resolved.get("default_inventory")
+    if inventory == "":
+        resolved["default_inventory"] = None
+    elif inventory and "," not in inventory:
+        resolved["default_inventory"] = str((base_dir / Path(inventory).expanduser()).absolute())
+    if "sandbox_paths" in resolved:
+        paths = [part.strip() for part in resolved["sandbox_paths"].split(",") if part.strip()]
+        resolved["sandbox_paths"] = ",".join(str((base_dir / Path(path).expanduser()).absolute()) for path in paths)
+    return resolved
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,78 @@
+"""Writing rbac.json: `flansible passwd`, and the file `flansible up` makes when there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from werkzeug.security import generate_password_hash
+
+from flansible.config import is_loopback
+from flansible.errors import ConfigurationError, Fault
+from flansible.identity import users as rbac_users
+from flansible.system import atomic_files
+
+DEFAULT_ADMIN_PASSWORD = "admin"
+ADVICE = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_tcp_ip, flower_tcp_ip)"
+
+
+def set_password(path: Path, user: str, password: str, inventories: tuple[str, ...] = ()) -> bool:
+    """Store a scrypt hash for `user`; True when the user is new. Changes nothing when it raises ConfigurationError."""
+    text, is_new = _changed(path, user, generate_password_hash(password), inventories)
+    atomic_files.replace(path, text)
+    return is_new
+
+
+def check(path: Path, user: str, inventories: tuple[str, ...] = ()) -> None:
+    """Raises ConfigurationError when there could be no such user."""
+    _changed(path, user, "any", inventories)
+
+
+def _changed(path: Path, user: str, hashed: str, inventories: tuple[str, ...]) -> tuple[str, bool]:
+    """What the file is to say, and whether the user is new in it."""
+    document = _read(path)
+    entry = next((item for item in document["rbac"] if item["user"] == user), None)
+    is_new = entry is None
+    if entry is None:
+        entry = {"user": user, "password": "", "inventories": []}
+        document["rbac"].append(entry)
+    entry["password"] = hashed
+    if inventories:
+        entry["inventories"] = [os.path.abspath(path) for path in inventories]
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    rbac_users.parse(text, path)
+    return text, is_new
+
+
+def create_default(path: Path) -> None:
+    """An rbac.json with the user admin, password admin: for a service that only this machine can reach."""
+    document = {"rbac": [{"user": rbac_users.ADMIN, "password": DEFAULT_ADMIN_PASSWORD, "inventories": []}]}
+    atomic_files.replace(path, json.dumps(document, indent=2) + "\n")
+
+
+def has_default_admin(users: dict[str, rbac_users.User]) -> bool:
+    """Whether admin's password is still the one everybody knows."""
+    admin = users.get(rbac_users.ADMIN)
+    return admin is not None and rbac_users.password_matches(admin.password, DEFAULT_ADMIN_PASSWORD)
+
+
+def refuse_default_admin(path: Path, addresses: list[str]) -> None:
+    """Raises ConfigurationError when admin has the password everybody knows and one of `addresses` is not loopback."""
+    reachable = next((address for address in addresses if not is_loopback(address)), None)
+    if reachable and has_default_admin(rbac_users.RbacFile(path).users()):
+        message = f"admin's password is still the default, and {reachable} is not a loopback address; {ADVICE}"
+        raise ConfigurationError([Fault(str(path), "admin", message)])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {"rbac": []}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError([Fault(str(path), "", f"cannot be read: {error}")]) from error
+    rbac_users.parse(text, path)
+    document: dict[str, Any] = json.loads(text)
+    return document

@@ -1,0 +1,190 @@
+"""API tokens: who may ask in place of a password, kept hashed in one file beside rbac.json.
+
+`flansible token` writes the file, the web processes read it again when it changes. No Flask, no Redis.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import re
+import secrets
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from flansible.errors import ConfigurationError, Fault
+from flansible.system import atomic_files
+from flansible.system.atomic_files import OnChange, ignore
+
+log = logging.getLogger(__name__)
+
+Scope = Literal["read", "run"]
+SCOPES: tuple[Scope, ...] = ("read", "run")
+TEXT = re.compile(r"flansible_([0-9a-f]{12})_([0-9a-f]{64})")
+_SPAN = re.compile(r"([1-9]\d{0,5})([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+class Token(BaseModel):
+    """What is kept of a token: never the secret itself, only its digest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str = Field(pattern=r"^[0-9a-f]{12}$")
+    user: str = Field(min_length=1)
+    scope: Scope
+    created: AwareDatetime
+    expires: AwareDatetime | None
+    # One round of SHA-256 is enough: nobody can try out 256 random bits, as they could a password, however fast it is.
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
+
+    def is_expired(self, moment: datetime) -> bool:
+        return self.expires is not None and self.expires <= moment
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    tokens: list[Token]
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token as it is made; `text` is shown once and kept nowhere."""
+
+    token: Token
+    text: str = field(repr=False)
+
+
+def moment_of(expires: str, now: datetime) -> datetime | None:
+    """`30d`, `12h` or `90m` from now, a date as it begins (UTC), or `never`. Raises ValueError, also for the past."""
+    if expires == "never":
+        return None
+    if span := _SPAN.fullmatch(expires):
+        return (now + timedelta(**{_UNITS[span[2]]: int(span[1])})).replace(microsecond=0)
+    moment = datetime.strptime(expires, "%Y-%m-%d").replace(tzinfo=UTC)
+    if moment <= now:
+        raise ValueError("is in the past")
+    return moment
+
+
+def make(user: str, scope: Scope, expires: datetime | None, now: datetime) -> NewToken:
+    secret = secrets.token_hex(32)
+    token_id = secrets.token_hex(6)
+    created = now.replace(microsecond=0)
+    token = Token(id=token_id, user=user, scope=scope, created=created, expires=expires, digest=_digest(secret))
+    return NewToken(token, f"flansible_{token_id}_{secret}")
+
+
+def add(path: Path, token: Token) -> None:
+    """Raises ConfigurationError, and then nothing has changed."""
+    try:
+        atomic_files.make_folder(path.parent)
+        with atomic_files.alone(path):
+            _write(path, [*read(path), token])
+    except OSError as error:
+        raise ConfigurationError([Fault(str(path), "", f"cannot be written: {error}")]) from error
+
+
+def remove(path: Path, token_id: str) -> Token | None:
+    """The token that is no more, or None when there is none of this id. Raises ConfigurationError."""
+    if not path.exists():
+        return None
+    try:
+        with atomic_files.alone(path):
+            found = read(path)
+            gone = next((token for token in found if token.id == token_id), None)
+            if gone is not None:
+                _write(path, [token for token in found if token is not gone])
+            return gone
+    except OSError as error:
+        raise ConfigurationError([Fault(str(path), "", f"cannot be written: {error}")]) from error
+
+
+def read(path: Path) -> list[Token]:
+    """All tokens, the expired ones too; none when there is no file. Raises ConfigurationError."""
+    try:
+        return _Document.model_validate_json(path.read_bytes()).tokens
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigurationError([Fault(str(path), "", f"cannot be read: {error}")]) from error
+    except ValidationError as error:
+        faults = [".".join(map(str, item["loc"])) + f": {item['msg']}" for item in error.errors()]
+        raise ConfigurationError([Fault(str(path), "", f"is not a file of tokens: {'; '.join(faults[:3])}")]) from None
+
+
+def _write(path: Path, kept: list[Token]) -> None:
+    document = _Document(tokens=kept).model_dump(mode="json")
+    atomic_files.replace(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+class TokenFile:
+    """The tokens in force; the file is looked at with every question, so a revoked token is refused at once by all.
+
+    While the file is broken no token is in force. rbac.json keeps its last good version then, but the edit that broke
+    this one may have been somebody's revocation, and letting a revoked token in is worse than sending a good one away.
+    `flansible token` never leaves a broken file. No file: no tokens.
+    """
+
+    def __init__(self, path: Path, on_change: OnChange = ignore) -> None:
+        """Raises ConfigurationError when there is a file and it is broken."""
+        self._path = path
+        self._on_change = on_change
+        self._fault = ""
+        self._lock = threading.Lock()
+        self._stamp = _stamp(path)
+        self._tokens = {token.id: token for token in read(path)}
+
+    def find(self, text: str, now: datetime) -> Token | None:
+        """The token whose text this is, if it is in force. An unknown id costs as much as a wrong secret."""
+        tokens = self._in_force()
+        given = TEXT.fullmatch(text)
+        token = tokens.get(given[1]) if given else None
+        expected = token.digest if token else _NOBODYS
+        is_right = hmac.compare_digest(_digest(given[2] if given else text), expected)
+        return token if token is not None and is_right and not token.is_expired(now) else None
+
+    def _in_force(self) -> dict[str, Token]:
+        stamp = _stamp(self._path)
+        if stamp != self._stamp:
+            with self._lock:
+                if stamp != self._stamp:
+                    self._reload(stamp)
+        return self._tokens
+
+    def _reload(self, stamp: atomic_files.Stamp | None) -> None:
+        try:
+            self._tokens = {token.id: token for token in read(self._path)}
+            self._stamp, self._fault = stamp, ""
+            self._tell(f"{len(self._tokens)} tokens", is_good=True)
+        except ConfigurationError as error:
+            self._tokens = {}
+            # What could not even be read may be read the next time, without another edit.
+            self._stamp = None if isinstance(error.__cause__, OSError) else stamp
+            if str(error) != self._fault:
+                self._fault = str(error)
+                self._tell(f"no token is in force until this is mended: {error}", is_good=False)
+
+    def _tell(self, what: str, is_good: bool) -> None:
+        log.log(logging.INFO if is_good else logging.ERROR, "%s was read again: %s", self._path, what)
+        self._on_change(what, is_good)
+
+
+_NOBODYS = sha256(b"").hexdigest()
+
+
+def _digest(secret: str) -> str:
+    return sha256(secret.encode(errors="surrogatepass")).hexdigest()
+
+
+def _stamp(path: Path) -> atomic_files.Stamp | None:
+    try:
+        return atomic_files.stamp(path)
+    except OSError:
+        return None

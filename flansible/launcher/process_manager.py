@@ -1,0 +1,323 @@
+"""What `flansible up` goes on as once all is prepared: starts the children in order, watches them, stops them.
+
+Prints one line when /api/health says all is well, and starts again what dies. Stops first the worker, whose runs may go
+on for drain_seconds while the web server still shows them, then the web server, then Redis; a second signal ends the
+runs at once. Should this process be killed, the kernel tells its children (PR_SET_PDEATHSIG).
+
+Does nothing else for as long as the service lives, so it holds little: standard library only (import law).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from flansible.system import ssh_control
+
+log = logging.getLogger(__name__)
+
+READY_TIMEOUT_SECONDS = 60.0
+WORKER_SECONDS = 4.5  # beyond drain_seconds: runs get three to end by themselves, then they are killed and settled
+# Held back while one program becomes the other: none must come when nobody listens.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TICK_SECONDS = 0.05
+_RESTARTS_PER_MINUTE = 10
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_SANDBOX_SECONDS = 1.0
+_SANDBOX = "bwrap\n"  # what the first process of a sandbox is called
+# Who is stopped together with whom, and in which order: no new runs, then no new requests, then no store.
+_STOP_ORDER = (("worker", "flower"), ("web",), ("redis",))
+
+Secure = Callable[[socket.socket], socket.socket]
+
+
+@dataclass(frozen=True)
+class Role:
+    """One child: how to start it, how long it may take to stop, and what it is sent when this process has died."""
+
+    name: str
+    command: list[str]
+    stop_seconds: float
+    death_signal: int = signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be started and how to see that it works.
+
+    redis_socket: of the embedded Redis, '' without one; is_alias: it lies in a folder made for it alone; ssh_masters:
+    where the workers' masters have their sockets; locks: open descriptors, kept until the end, the last one by the
+    children as well.
+    """
+
+    roles: list[Role]
+    url: str
+    health_address: tuple[str, int]
+    is_tls: bool
+    redis_socket: str
+    is_alias: bool
+    ssh_masters: str
+    locks: list[int]
+    log_level: str
+
+
+def become(plan: Plan) -> None:
+    """Go on as the process that carries the plan out: the same one, with all it was prepared with forgotten."""
+    descriptor = os.memfd_create("plan", 0)
+    os.write(descriptor, json.dumps(asdict(plan)).encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    for lock in plan.locks:
+        os.set_inheritable(lock, True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # -P: what lies in the working directory must not be imported in place of our modules.
+    program = "flansible.launcher.tls_probe" if plan.is_tls else "flansible.launcher.process_manager"
+    os.execv(sys.executable, [sys.executable, "-P", "-m", program, str(descriptor)])
+
+
+def _read(descriptor: int) -> Plan:
+    with os.fdopen(descriptor, "rb") as file:
+        given = json.load(file)
+    for lock in given["locks"]:
+        os.set_inheritable(lock, False)
+    roles = [Role(**role) for role in given.pop("roles")]
+    host, port = given.pop("health_address")
+    return Plan(roles=roles, health_address=(host, port), **given)
+
+
+@dataclass
+class _Child:
+    role: Role
+    process: subprocess.Popen[bytes] | None = None
+    starts: list[float] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.role.name
+
+
+class _Children:
+    def __init__(self, plan: Plan, secure: Secure) -> None:
+        self._plan = plan
+        self._secure = secure
+        self._children = [_Child(role) for role in plan.roles]
+        self._stopping = False
+        self._hurrying = False
+
+    def run(self) -> int:
+        """Start, serve until SIGINT or SIGTERM, stop. Returns the exit code."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        try:
+            if not self._start_all():
+                return 0 if self._stopping else 1
+            print(f"Flansible is ready at {self._plan.url}", flush=True)
+            return self._watch()
+        finally:
+            self._stop_all()
+
+    def _start_all(self) -> bool:
+        """True when the service is ready; False when a signal or a failure came first."""
+        plan = self._plan
+        for child in self._children:
+            _start(child, plan.locks[-1])
+            if child.name == "redis" and not self._wait_for(lambda: _answers(plan.redis_socket)):
+                return False
+        return self._wait_for(lambda: _healthy(plan.health_address, self._secure))
+
+    def _wait_for(self, condition: Callable[[], bool]) -> bool:
+        give_up_at = time.monotonic() + READY_TIMEOUT_SECONDS
+        while not self._stopping:
+            if condition():
+                return True
+            dead = next((child for child in self._children if child.process and child.process.poll() is not None), None)
+            if dead is not None and dead.process is not None:
+                print(f"{dead.name} ended with exit code {dead.process.returncode} while starting", file=sys.stderr)
+                return False
+            if time.monotonic() > give_up_at:
+                print(
+                    f"not ready after {READY_TIMEOUT_SECONDS:g} s; see {self._plan.url}/api/health",
+                    file=sys.stderr,
+                )
+                return False
+            time.sleep(_TICK_SECONDS)
+        return False
+
+    def _watch(self) -> int:
+        """Until asked to stop; start again what has died, but not for ever."""
+        while not self._stopping:
+            self._reap_adopted()
+            for child in self._children:
+                if child.process is None or child.process.poll() is None or self._stopping:
+                    continue
+                recent = [moment for moment in child.starts if moment > time.monotonic() - 60]
+                if len(recent) >= _RESTARTS_PER_MINUTE:
+                    print(f"{child.name} died {len(recent)} times within a minute; giving up", file=sys.stderr)
+                    return 1
+                log.error("%s ended with exit code %s; starting it again", child.name, child.process.returncode)
+                # Its own children must not stand in the way: gunicorn's have the port.
+                _kill_group(child.process)
+                time.sleep(restart_pause_seconds(len(recent)))
+                _start(child, self._plan.locks[-1])
+            time.sleep(_TICK_SECONDS)
+        return 0
+
+    def _stop_all(self) -> None:
+        self._stopping = True
+        for names in _STOP_ORDER:
+            self._stop([child for child in self._children if child.name in names])
+            if "worker" in names:
+                self._end_sandboxes()
+        with contextlib.suppress(OSError):
+            ssh_control.end_forsaken(Path(self._plan.ssh_masters))
+        if self._plan.redis_socket:
+            _remove_socket(self._plan.redis_socket, self._plan.is_alias)
+        for descriptor in self._plan.locks:
+            os.close(descriptor)
+
+    def _reap_adopted(self) -> list[int]:
+        """Take note of the ends of children that we have not started; returns those that go on.
+
+        They are what the worker has let go of, or left when it was killed: this process is the subreaper of all below.
+        """
+        ours = {child.process.pid for child in self._children if child.process is not None}
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            adopted = [pid for pid in map(int, file.read().split()) if pid not in ours]
+        return [pid for pid in adopted if os.waitpid(pid, os.WNOHANG)[0] == 0]
+
+    def _end_sandboxes(self) -> None:
+        """A worker ends its own as it stops; those of one that was killed go on, with what users have left in them."""
+        give_up_at = time.monotonic() + _SANDBOX_SECONDS
+        while left := [pid for pid in self._reap_adopted() if _is_sandbox(pid)]:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > give_up_at:
+                break
+            time.sleep(_TICK_SECONDS)
+
+    def _stop(self, children: list[_Child]) -> None:
+        """Ask them to end, wait for that, and end what does not. Who hurries us hurries the worker."""
+        running = [child for child in children if child.process is not None]
+        give_up_at = {child.name: time.monotonic() + child.role.stop_seconds for child in running}
+        for child in running:
+            _send(child, signal.SIGTERM)
+        hurried = False
+        while left := [child for child in running if child.process is not None and child.process.poll() is None]:
+            if self._hurrying and not hurried:
+                hurried = True
+                for child in left:
+                    give_up_at[child.name] = min(give_up_at[child.name], time.monotonic() + WORKER_SECONDS)
+                    if child.name == "worker":
+                        _send(child, signal.SIGTERM)
+            for child in left:
+                if time.monotonic() > give_up_at[child.name]:
+                    log.info("%s does not end; it is killed", child.name)
+                    _send(child, signal.SIGKILL)
+            time.sleep(_TICK_SECONDS)
+        for child in running:
+            _kill_group(child.process)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._hurrying = self._stopping
+        self._stopping = True
+
+
+def restart_pause_seconds(recent_starts: int) -> float:
+    """Before a child that has died is started again: none for one that had lived for longer than a minute."""
+    return min(2.0, 0.2 * max(0, recent_starts - 1))
+
+
+def _start(child: _Child, lock: int) -> None:
+    child.starts.append(time.monotonic())
+    parent = os.getpid()
+    child.process = subprocess.Popen(
+        child.role.command,
+        stdin=subprocess.DEVNULL,
+        # Standard output is ours alone: one line when ready. What children have to say goes to standard error.
+        stdout=sys.stderr,
+        start_new_session=True,  # Ctrl-C reaches us alone, and we stop them in order
+        pass_fds=(lock,),
+        preexec_fn=lambda: _die_with(parent, child.role.death_signal),
+    )
+
+
+def _die_with(parent: int, number: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
+
+
+def _is_sandbox(pid: int) -> bool:
+    with open(f"/proc/{pid}/comm") as file:
+        return file.read() == _SANDBOX
+
+
+def _send(child: _Child, number: signal.Signals) -> None:
+    if child.process is not None and child.process.poll() is None:
+        child.process.send_signal(number)
+
+
+def _kill_group(process: subprocess.Popen[bytes] | None) -> None:
+    """What a child that has ended left of its process group. Runs are in none of these groups."""
+    if process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _remove_socket(path: str, is_alias: bool) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    if is_alias:
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(path))
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+            probe.sendall(b"PING\r\n")
+            return probe.recv(64).startswith(b"+PONG")  # -LOADING while it reads its file
+        except OSError:
+            return False
+
+
+def _healthy(address: tuple[str, int], secure: Secure) -> bool:
+    # http.client would bring half of the library for e-mail with it.
+    try:
+        with socket.create_connection(address, 5) as plain, secure(plain) as connection:
+            connection.sendall(b"GET /api/health HTTP/1.0\r\n\r\n")
+            return connection.recv(64).split(b" ")[1:2] == [b"200"]
+    except OSError:
+        return False
+
+
+def _as_it_is(connection: socket.socket) -> socket.socket:
+    return connection
+
+
+def main(secure: Secure = _as_it_is) -> None:
+    """secure: makes a connection to the web server one that it understands."""
+    plan = _read(int(sys.argv[1]))
+    logging.basicConfig(
+        level=plan.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    sys.exit(_Children(plan, secure).run())
+
+
+if __name__ == "__main__":
+    main()

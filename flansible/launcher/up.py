@@ -1,0 +1,152 @@
+"""`flansible up`: a private Redis, a worker, the web server and perhaps Flower, as children of one process.
+
+Checks all that can be checked, makes what is missing and the plan; then this process goes on as
+flansible.launcher.process_manager, which carries the plan out and holds a third of the memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from flansible.authorization import isolation
+from flansible.config import Settings, is_loopback, tls
+from flansible.config.ansible_version import require_tested_ansible
+from flansible.errors import ConfigurationError, Fault
+from flansible.identity import passwords, users
+from flansible.launcher import embedded_redis, process_manager
+from flansible.launcher.process_manager import Plan, Role
+
+_TICK_SECONDS = 0.05
+# To stop: with the default drain_seconds of 2 these make up the ten seconds within which all is gone.
+_WEB_SECONDS = 2.0
+_REDIS_SECONDS = 1.0
+_FLOWER_SECONDS = 1.0
+_OTHER_UP_SECONDS = 3.0  # one that is just being stopped may have the data_dir a moment longer
+_ORPHANS_SECONDS = 20.0  # what one has started that was killed: its runs are being ended
+
+
+def serve(settings: Settings, with_flower: bool = False) -> None:
+    """Prepare everything, and go on as the process that starts and watches it: does not return.
+
+    Raises ConfigurationError before anything is started.
+    """
+    addresses = [settings.Flask_tcp_ip, settings.flower_tcp_ip] if with_flower else [settings.Flask_tcp_ip]
+    require_tested_ansible(settings.allow_untested_ansible)
+    isolation.require(settings.isolation)
+    tls.check(settings)
+    _make_private(settings.data_dir)
+    locks = [
+        _lock(settings.data_dir, "up.lock", _OTHER_UP_SECONDS, _OTHER_UP),
+        # Inherited by the children: it is free once the last of them has ended.
+        _lock(settings.data_dir, "children.lock", _ORPHANS_SECONDS, _ORPHANS),
+    ]
+    _prepare_rbac(settings, addresses)
+    _check_port(settings.Flask_tcp_ip, settings.Flask_tcp_port, "Flask_tcp_port")
+    if with_flower:
+        _check_port(settings.flower_tcp_ip, settings.flower_tcp_port, "flower_tcp_port")
+    process_manager.become(_plan(settings, with_flower, locks))
+
+
+def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
+    # Who listens on all addresses is asked on this one.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.Flask_tcp_ip, settings.Flask_tcp_ip)
+    return Plan(
+        roles=_roles(settings, with_flower),
+        url=url(settings),
+        health_address=(host.strip("[]"), settings.Flask_tcp_port),
+        is_tls=settings.is_tls,
+        redis_socket=str(settings.redis_socket) if settings.embeds_redis else "",
+        # The short alias of a deep data_dir, made for the socket alone.
+        is_alias=settings.redis_socket.parent != settings.data_dir,
+        ssh_masters=str(settings.ssh_masters_dir),
+        locks=locks,
+        log_level=settings.log_level,
+    )
+
+
+def _roles(settings: Settings, with_flower: bool) -> list[Role]:
+    roles = []
+    if settings.embeds_redis:
+        _make_private(settings.redis_socket.parent)
+        roles.append(Role("redis", embedded_redis.command_line(settings), _REDIS_SECONDS))
+    worker_seconds = settings.drain_seconds + process_manager.WORKER_SECONDS
+    # QUIT is their word for at once: without this process nobody would wait for them, nor for Redis.
+    roles.append(Role("worker", _command(settings, "worker"), worker_seconds, signal.SIGQUIT))
+    roles.append(Role("web", _command(settings, "web"), _WEB_SECONDS, signal.SIGQUIT))
+    if with_flower:
+        roles.append(Role("flower", _command(settings, "flower"), _FLOWER_SECONDS))
+    return roles
+
+
+def _command(settings: Settings, name: str) -> list[str]:
+    # -P: what lies in the working directory must not be imported in place of our modules.
+    command = [sys.executable, "-P", "-m", "flansible", name]
+    if settings.config_file:
+        command += ["--config", str(settings.config_file)]
+    return command
+
+
+def url(settings: Settings) -> str:
+    """Where a browser on this machine finds the service."""
+    scheme, host = "https" if settings.is_tls else "http", settings.Flask_tcp_ip
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.Flask_tcp_port}"
+
+
+def _prepare_rbac(settings: Settings, addresses: list[str]) -> None:
+    """Make an rbac.json when there is none; refuse the password everybody knows where others could use it."""
+    path = settings.rbac_file
+    if not path.exists():
+        reachable = next((address for address in addresses if not is_loopback(address)), None)
+        if reachable:
+            message = f"does not exist, and {reachable} is not a loopback address: admin needs a password; "
+            raise ConfigurationError([Fault(str(path), "", message + passwords.ADVICE)])
+        passwords.create_default(path)
+        print(f"Made {path}: user admin, password admin; change it with `flansible passwd admin`", file=sys.stderr)
+    users.RbacFile(path)
+    passwords.refuse_default_admin(path, addresses)
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_uid != os.getuid():
+            raise ConfigurationError([Fault(str(path), "data_dir", "belongs to another user")])
+        path.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError([Fault(str(path), "data_dir", f"cannot be made: {error}")]) from error
+
+
+_OTHER_UP = "another `flansible up` uses this data_dir; stop it, or give this one a data_dir of its own"
+_ORPHANS = "what an earlier `flansible up` started has not ended yet, though that one has; see `ps`"
+
+
+def _lock(data_dir: Path, name: str, patience_seconds: float, complaint: str) -> int:
+    descriptor = os.open(data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up_at = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > give_up_at:
+                os.close(descriptor)
+                raise ConfigurationError([Fault(str(data_dir), "data_dir", complaint)]) from None
+            time.sleep(_TICK_SECONDS)
+
+
+def _check_port(address: str, port: int, key: str) -> None:
+    host = address.strip("[]")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        message = f"cannot listen on {address} port {port}: {error.strerror or error}; choose another"
+        raise ConfigurationError([Fault("config", key, message)]) from error

@@ -1,0 +1,326 @@
+"""`flansible flower`: Celery's monitor in this process, with admin's login of rbac.json before every page of it.
+
+Called by the command, also as a child of `flansible up --flower`. The login stands where requests are dispatched, not
+in handlers, so a handler that a later Flower brings is behind it too. Flower's own login is on as well, with a password
+that only the gate knows: what got past the gate would stand before a closed door.
+
+Flower's revoke and terminate cancel the task, as the cancel route does. Its other controls are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from flower.api import BaseApiHandler
+from flower.app import Flower
+from flower.options import options
+from flower.urls import settings as flower_settings
+from flower.views.tasks import TaskView
+from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.ioloop import IOLoop
+from tornado.netutil import bind_sockets
+from tornado.web import HTTPError, OutputTransform, authenticated
+
+from flansible.broker import app as broker_app
+from flansible.config import Settings, is_loopback
+from flansible.errors import BrokerUnavailable, ConfigurationError, Fault, StoreUnavailable
+from flansible.identity import passwords
+from flansible.identity.users import ADMIN, RbacFile
+from flansible.models import FINAL_STATES, State
+from flansible.store import Retention, Store
+
+log = logging.getLogger(__name__)
+
+# Flower leaves the arguments out, and they are the line that says what a task is; a run's final state is its result.
+_TASK_COLUMNS = "args,state,result,received,started,runtime,worker,uuid"
+_MAX_BODY_BYTES = 1024 * 1024
+_IDLE_TIMEOUT_SECONDS = 300.0
+_BODY_TIMEOUT_SECONDS = 30.0
+_LOGIN_THREADS = 4
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+# What Flower asks by POST and only reads. The other POSTs are its controls. They reach past the records and are refused
+# (a queue given up there is never worked on again), but for one, which has a handler of ours.
+_READING_POSTS = frozenset({"/tasks/datatable"})
+_REVOKE = r"/api/task/revoke/([^/]+)"
+_STORE_REPLY_SECONDS = 3.0
+_NO_BUTTONS = b'<div class="detail-actions">'
+_REVOKE_BUTTON = b'<button class="btn btn-danger" id="task-revoke">Revoke</button>'
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, which end the process.
+
+    Raises ConfigurationError before anything listens: rbac.json is wrong or has no admin, admin still has the password
+    everybody knows and others can reach Flower, or the address cannot be had.
+    """
+    gate = _Gate(_users(settings))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, loop.stop)
+    sockets = _listen(settings)
+    broker_app.configure(settings)
+    application = _application(gate, Store(settings.store_url, Retention(), _STORE_REPLY_SECONDS))
+    server = HTTPServer(
+        application,
+        max_body_size=_MAX_BODY_BYTES,
+        idle_connection_timeout=_IDLE_TIMEOUT_SECONDS,
+        body_timeout=_BODY_TIMEOUT_SECONDS,
+    )
+    server.add_sockets(sockets)
+    application.start()
+    # Flower's threads may be waiting for a broker that is away, and Python would wait for them. They hold nothing.
+    os._exit(0)
+
+
+def _users(settings: Settings) -> RbacFile:
+    found = RbacFile(settings.rbac_file)
+    users = found.users()
+    if ADMIN not in users:
+        message = f"has no user {ADMIN}, and only {ADMIN} may use Flower; add one with `flansible passwd {ADMIN}`"
+        raise ConfigurationError([Fault(str(settings.rbac_file), "rbac", message)])
+    if not is_loopback(settings.flower_tcp_ip) and passwords.has_default_admin(users):
+        message = (
+            f"{ADMIN}'s password is still the default, and {settings.flower_tcp_ip} is not a loopback address; "
+            f"set one with `flansible passwd {ADMIN}`, or listen on 127.0.0.1 (flower_tcp_ip)"
+        )
+        raise ConfigurationError([Fault(str(settings.rbac_file), ADMIN, message)])
+    return found
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    address, port = settings.flower_tcp_ip, settings.flower_tcp_port
+    try:
+        return bind_sockets(port, address.strip("[]"))
+    except OSError as error:
+        message = f"cannot listen on {address} port {port}: {error.strerror or error}; choose another"
+        raise ConfigurationError([Fault("config", "flower_tcp_port", message)]) from error
+
+
+def _application(gate: _Gate, store: Store) -> _GatedFlower:
+    # tornado's options are one object for the process. Neither FLOWER_* variables nor a flowerconfig.py in the working
+    # directory are read: only Flower's own command does that.
+    options.basic_auth = [gate.inner_login]
+    options.tasks_columns = _TASK_COLUMNS
+    options.read_only = True  # hides the buttons of what the gate refuses
+    # Refused logins are logged by the gate; the rest of the access log is noise on the service's standard error.
+    logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
+    application = _GatedFlower(gate, capp=broker_app.app, options=options, io_loop=IOLoop.current(), **flower_settings)
+    application.add_transform(_NotInFrames)
+    # Before Flower's own of these paths.
+    application.add_handlers(r".*", [(_REVOKE, _Revoke, {"store": store}), (r"/task/(.+)", _TaskPage)])
+    return application
+
+
+class _TaskPage(TaskView):  # type: ignore[misc]
+    """Flower's page of a task, with the buttons that work here: revoke while it waits, terminate while it runs."""
+
+    def render(self, template_name: str, **values: Any) -> None:
+        self._waits = "task" in values and values["task"].state == "PENDING"
+        super().render(template_name, **values | {"read_only": False})
+
+    def render_string(self, template_name: str, **values: Any) -> bytes:
+        page: bytes = super().render_string(template_name, **values)
+        # Flower has this button only for what a worker has received, and ours receive nothing before they can begin it.
+        return page.replace(_NO_BUTTONS, _NO_BUTTONS + _REVOKE_BUTTON) if self._waits else page
+
+
+class _Revoke(BaseApiHandler):  # type: ignore[misc]
+    """Flower's revoke and terminate. The record decides, whether a worker hears of it or not."""
+
+    def initialize(self, store: Store) -> None:
+        self._store = store
+
+    @authenticated
+    async def post(self, task_id: str) -> None:
+        executor = self.application.executor
+        state = await asyncio.get_running_loop().run_in_executor(executor, self._cancel, task_id)
+        if state is None:
+            raise HTTPError(HTTPStatus.NOT_FOUND, f"Unknown task '{task_id}'")
+        if state in FINAL_STATES and state is not State.CANCELED:
+            raise HTTPError(HTTPStatus.CONFLICT, f"The task is final already: {state.value}.")
+        if state is State.CANCELED:
+            executor.submit(_have_dropped, task_id)
+        self.write({"message": f"{'Canceled' if state is State.CANCELED else 'Ending'} '{task_id}'"})
+
+    def _cancel(self, task_id: str) -> State | None:
+        if not broker_app.is_task_id(task_id):
+            return None
+        try:
+            return self._store.cancel(task_id, ADMIN)
+        except StoreUnavailable as error:
+            raise HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, f"The task is not canceled: {error}") from error
+
+
+def _have_dropped(task_id: str) -> None:
+    """Workers need not receive a message of what is canceled, and tell Flower that they have not."""
+    try:
+        broker_app.revoke(task_id)
+    except BrokerUnavailable as error:
+        log.warning("%s", error)
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """What a request that may not pass is answered."""
+
+    status: HTTPStatus
+    message: str
+
+
+_NO_LOGIN = _Refusal(
+    HTTPStatus.UNAUTHORIZED, "Flower is for the user admin of rbac.json: give its password by HTTP Basic."
+)
+_CROSS_SITE = _Refusal(HTTPStatus.FORBIDDEN, "This request comes from a page of another site.")
+_READ_ONLY = _Refusal(HTTPStatus.FORBIDDEN, "Flower only shows here, and ends tasks; its other controls are off.")
+
+
+class _GatedFlower(Flower):  # type: ignore[misc]
+    """Flower, every request of which passes the gate before any handler sees it."""
+
+    def __init__(self, gate: _Gate, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._gate = gate
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate:
+        return _GatedRequest(self._gate, request, super().find_handler(request, **kwargs))
+
+
+class _NotInFrames(OutputTransform):
+    """No other site may show a page of ours in a frame and steer an admin's clicks into it."""
+
+    def transform_first_chunk(
+        self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
+    ) -> tuple[int, HTTPHeaders, bytes]:
+        headers["X-Frame-Options"] = "DENY"
+        return status_code, headers, chunk
+
+
+class _GatedRequest(HTTPMessageDelegate):
+    """One request: its handler gets it only once the gate has let it pass; until then whatever comes is dropped."""
+
+    def __init__(self, gate: _Gate, request: HTTPServerRequest, handler: HTTPMessageDelegate) -> None:
+        self._gate = gate
+        self._request = request
+        self._handler = handler
+        self._refusal: _Refusal | None = _NO_LOGIN
+
+    async def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
+        refusal = await self._gate.refusal(self._request)
+        if refusal is None:
+            self._request.headers["Authorization"] = _basic(self._gate.inner_login)
+            reading = self._handler.headers_received(start_line, headers)
+            if reading is not None:
+                await reading
+        self._refusal = refusal
+
+    def data_received(self, chunk: bytes) -> Any:
+        return None if self._refusal else self._handler.data_received(chunk)
+
+    def finish(self) -> None:
+        if self._refusal:
+            self._refuse(self._refusal)
+        else:
+            self._handler.finish()
+
+    def on_connection_close(self) -> None:
+        if not self._refusal:
+            self._handler.on_connection_close()
+
+    def _refuse(self, refusal: _Refusal) -> None:
+        body = f"{refusal.message}\n".encode()
+        headers = HTTPHeaders({"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))})
+        if refusal.status is HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = 'Basic realm="Flansible", charset="UTF-8"'
+        connection = self._request.connection
+        assert connection is not None
+        chunk = None if self._request.method == "HEAD" else body
+        connection.write_headers(ResponseStartLine("HTTP/1.1", refusal.status, refusal.status.phrase), headers, chunk)
+        connection.finish()
+
+
+class _Gate:
+    """Who may pass: admin, with the password of rbac.json as it is now, and not from a page of another site."""
+
+    def __init__(self, users: RbacFile) -> None:
+        self._users = users
+        # A wrong password costs tens of milliseconds of hashing: not in the loop, where everybody would wait for it.
+        self._threads = ThreadPoolExecutor(_LOGIN_THREADS, thread_name_prefix="login")
+        self.inner_login = f"{ADMIN}:{secrets.token_urlsafe(32)}"
+
+    async def refusal(self, request: HTTPServerRequest) -> _Refusal | None:
+        """Why the request is refused; None lets it pass."""
+        header = request.headers.get("Authorization")
+        if header is None or not await self._is_admin(header):
+            if header is not None:
+                log.warning("a login to Flower from %s was refused", request.remote_ip)
+            return _NO_LOGIN
+        if _is_cross_site(request):
+            return _CROSS_SITE
+        reads = request.method in _SAFE_METHODS or request.path in _READING_POSTS
+        revokes = request.method == "POST" and re.fullmatch(_REVOKE, request.path) is not None
+        return None if reads or revokes else _READ_ONLY
+
+    async def _is_admin(self, header: str) -> bool:
+        given = _credentials(header)
+        # Any other name is refused unasked: Flower must not be where users' passwords can be tried out.
+        if given is None or given[0] != ADMIN:
+            return False
+        user = await asyncio.get_running_loop().run_in_executor(self._threads, self._users.authenticate, *given)
+        return user is not None and user.is_admin
+
+
+def _credentials(header: str) -> tuple[str, str] | None:
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    return (name, password) if colon else None
+
+
+def _basic(login: str) -> str:
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
+
+
+def _is_cross_site(request: HTTPServerRequest) -> bool:
+    """A browser sends the password along with whatever a page asks for; so ask where the page is from.
+
+    Programs that are not browsers send none of these headers, and nobody can make them send a password.
+    """
+    headers = request.headers
+    if request.method in _SAFE_METHODS and "Upgrade" not in headers:
+        return False
+    site = headers.get("Sec-Fetch-Site")
+    if site:
+        return site != "same-origin"
+    source = headers.get("Origin") or headers.get("Referer")
+    return source is not None and _host(source) != request.host.lower()
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return None

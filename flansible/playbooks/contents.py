@@ -1,0 +1,206 @@
+"""What the files of a playbook say of it: its description, its plays, and the variables that it can be given.
+
+Pure; called by the web process, on files that users push. They are read for their outline alone: nothing is constructed
+and no template is looked into.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flansible.models import ListedPlay, ListedVariable
+from flansible.playbooks import yaml_outline
+from flansible.system import atomic_files
+
+MAX_BYTES = 1024 * 1024
+_IMPORTS = ("import_playbook", "ansible.builtin.import_playbook")
+_PLAY_KEYS = ("hosts", *_IMPORTS)
+_TYPES = {"str": "str", "int": "int", "integer": "int", "bool": "bool", "boolean": "bool", "list": "list"}
+_TYPES |= {"dict": "dict", "path": "path", "raw": "raw", "float": "float"}
+_SPECS = ("meta/argument_specs.yml", "meta/argument_specs.yaml", "meta/main.yml", "meta/main.yaml")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LONGEST_DESCRIPTION = 2000
+_MOST_VARIABLES = 500
+
+
+@dataclass(frozen=True)
+class Playbook:
+    """A file that is a playbook. node: the list of its plays."""
+
+    description: str
+    node: yaml.SequenceNode
+
+    @property
+    def plays(self) -> list[ListedPlay]:
+        return [_play(yaml_outline.entries(node)) for node in self.node.value]
+
+
+def read(path: Path) -> Playbook | None:
+    """The playbook at `path`: a YAML list whose first item is a play. None when it is something else."""
+    text = _text(path)
+    try:
+        node = yaml_outline.compose(text) if text is not None else None
+    except ValueError:
+        return None
+    if text is None or not isinstance(node, yaml.SequenceNode) or not node.value:
+        return None
+    if not any(name in _PLAY_KEYS for name in yaml_outline.entries(node.value[0])):
+        return None
+    return Playbook(_leading_comment(text), node)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the list of playbooks tells of one."""
+
+    description: str
+    plays: tuple[ListedPlay, ...]
+
+
+def summary(path: Path) -> Summary | None:
+    """The same in short, read again when the file has changed: hundreds of them are asked for at once."""
+    try:
+        return _summary(path, atomic_files.stamp(path))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=5000)
+def _summary(path: Path, _stamp: tuple[int, ...] | None) -> Summary | None:
+    found = read(path)
+    return Summary(found.description, tuple(found.plays)) if found is not None else None
+
+
+def variables(playbook: Playbook, path: Path, may_read: Callable[[Path], bool]) -> list[ListedVariable]:
+    """What the plays ask for, what their roles take, and simple values that plays set.
+
+    may_read: whether the file at a real path may be looked into.
+    """
+    found: list[ListedVariable] = []
+    for node in playbook.node.value:
+        play = yaml_outline.entries(node)
+        name = _play(play).play
+        found += [_prompt(yaml_outline.entries(item), name) for item in yaml_outline.items(play.get("vars_prompt"))]
+        for role in _roles(play):
+            found += _of_role(role, path.parent / "roles", name, may_read)
+        found += _plain_vars(play, name)
+    return [variable for variable in found if _NAME.fullmatch(variable.name)][:_MOST_VARIABLES]
+
+
+def _text(path: Path) -> str | None:
+    try:
+        # A pipe would keep this thread waiting for ever.
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            return None
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def _leading_comment(text: str) -> str:
+    lines: list[str] = []
+    for line in text.splitlines():
+        word = line.strip()
+        if word.startswith("#"):
+            if not word.startswith("#!"):
+                lines.append(word.lstrip("#").strip())
+        elif word == "---" or (not word and not any(lines)):
+            continue
+        else:
+            break
+    return "\n".join(lines).strip()[:_LONGEST_DESCRIPTION]
+
+
+def _play(play: dict[str, yaml.Node]) -> ListedPlay:
+    for name in _IMPORTS:
+        if name in play:
+            return ListedPlay(play=yaml_outline.text(play.get("name")) or yaml_outline.text(play[name]), hosts="")
+    hosts = yaml_outline.text(play.get("hosts"))
+    return ListedPlay(play=yaml_outline.text(play.get("name")) or hosts, hosts=hosts)
+
+
+def _prompt(prompt: dict[str, yaml.Node], play: str) -> ListedVariable:
+    default = yaml_outline.value(prompt.get("default"))
+    private = yaml_outline.value(prompt.get("private"))
+    return ListedVariable(
+        name=yaml_outline.text(prompt.get("name")),
+        source="vars_prompt",
+        play=play,
+        type="str",
+        required=default is None,
+        default=None if default is None else str(default),
+        description=yaml_outline.text(prompt.get("prompt")).strip(),
+        private=str(private).lower() not in ("false", "no", "off", "0"),
+    )
+
+
+def _roles(play: dict[str, yaml.Node]) -> Iterator[str]:
+    for item in yaml_outline.items(play.get("roles")):
+        found = yaml_outline.entries(item)
+        name = yaml_outline.text(found.get("role") or found.get("name")) if found else yaml_outline.text(item)
+        # A name, no path: what lies elsewhere is not looked for. Nor is a collection's.
+        if name and "/" not in name and not name.startswith("."):
+            yield name
+
+
+def _of_role(role: str, folder: Path, play: str, may_read: Callable[[Path], bool]) -> Iterator[ListedVariable]:
+    for name in _SPECS:
+        path = Path(os.path.realpath(folder / role / name))
+        if not may_read(path):
+            continue
+        try:
+            top = yaml_outline.entries(yaml_outline.compose(_text(path) or ""))
+        except ValueError:
+            continue
+        specs = yaml_outline.entries(top.get("argument_specs"))
+        if specs:
+            options = yaml_outline.entries(yaml_outline.entries(specs.get("main")).get("options"))
+            yield from (_option(word, yaml_outline.entries(node), role, play) for word, node in options.items())
+            return
+
+
+def _option(name: str, option: dict[str, yaml.Node], role: str, play: str) -> ListedVariable:
+    kind = yaml_outline.text(option.get("type")) or "str"
+    choices = yaml_outline.value(option.get("choices"))
+    described = option.get("description")
+    words = [yaml_outline.text(item) for item in yaml_outline.items(described)] or [yaml_outline.text(described)]
+    return ListedVariable(
+        name=name,
+        source="argument_specs",
+        play=play,
+        role=role,
+        type=_TYPES.get(kind, "raw"),  # type: ignore[arg-type]  # the table's words are the model's
+        required=yaml_outline.value(option.get("required")) is True,
+        default=yaml_outline.value(option.get("default")),
+        choices=choices if isinstance(choices, list) else None,
+        description=" ".join(words).strip(),
+        private=yaml_outline.value(option.get("no_log")) is True,
+    )
+
+
+def _plain_vars(play: dict[str, yaml.Node], name: str) -> Iterator[ListedVariable]:
+    for word, node in yaml_outline.entries(play.get("vars")).items():
+        if not isinstance(node, yaml.ScalarNode) or "{{" in node.value or "{%" in node.value:
+            continue
+        value = yaml_outline.value(node)
+        yield ListedVariable(
+            name=word,
+            source="vars",
+            play=name,
+            type=_type_of(value),  # type: ignore[arg-type]  # one of the model's words
+            required=False,
+            default=value,
+            private=not yaml_outline.is_plain(node),
+        )
+
+
+def _type_of(value: Any) -> str:
+    return {bool: "bool", int: "int", float: "float"}.get(type(value), "str")

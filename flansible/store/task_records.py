@@ -1,0 +1,369 @@
+"""Task records: submitted, claimed by one worker, moved from state to state, listed, and in the end forgotten."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flansible.errors import IllegalMove, StoreUnavailable
+from flansible.models import AuthorizedRun, State, TaskStatus
+from flansible.store import search_scripts, status
+from flansible.store import task_scripts as scripts
+from flansible.store.connection import (
+    PREFIX,
+    REPLY_TIMEOUT_SECONDS,
+    Connection,
+    index_name,
+    now,
+    task_key,
+    text,
+    translated,
+)
+from flansible.store.recordings import Progress
+
+IDEMPOTENCY_SECONDS = 24 * 3600
+LEASE_SECONDS = 7
+HIDDEN_SECONDS = 300  # a task that is in no list is kept so long, and so long again once it is final
+_PRUNE_AT_ONCE = 100
+_SEARCH_BUDGET = 2000  # index entries looked at in one step: some milliseconds during which Redis answers nobody else
+_SEARCH_SECONDS = 0.1
+
+# The legal moves; the scripts enforce them. Back from running to queued: lost, and asked to begin again.
+MOVES: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELED, State.TIMED_OUT, State.LOST, State.ERROR}),
+    State.RUNNING: frozenset(
+        {State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.TIMED_OUT, State.LOST, State.ERROR}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long and how much is kept of tasks that are final. tasks, bytes: 0 is no limit."""
+
+    days: int = 30
+    tasks: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a submission.
+
+    what: `submitted`; `known` (the same was sent under this key before: task_id is that task); `conflict` (something
+    else was); `in_flight` (the same is just being submitted); `full` (the user has too many tasks waiting).
+    """
+
+    what: Literal["submitted", "known", "conflict", "in_flight", "full"]
+    task_id: str
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """What makes a submission the same as an earlier one: the client's key, and a digest of what was sent."""
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Woken:
+    """A queued task whose turn has come: its message is to be sent."""
+
+    task_id: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task that is ours to run. token: proves it; progress: what earlier attempts have stored; worker and process:
+    whose it is, as it was claimed."""
+
+    run: AuthorizedRun
+    token: str
+    attempt: int
+    progress: Progress
+    worker: str = ""
+    process: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a task cannot be claimed: it waits (for a lock, or for its user's other runs), or it is another state's.
+
+    woken: tasks that this one has let go first.
+    """
+
+    reason: str
+    woken: tuple[Woken, ...] = ()
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A task has changed its state; woken: those that waited for what it had."""
+
+    state: State
+    woken: tuple[Woken, ...] = ()
+
+
+@dataclass(frozen=True)
+class RecordPage:
+    """One page of the list; next_before continues it, None when this is the last."""
+
+    tasks: tuple[TaskStatus, ...]
+    next_before: int | None
+
+
+class Tasks(Connection):
+    """Part of Store."""
+
+    def __init__(
+        self, url: str, retention: Retention = Retention(), reply_timeout_seconds: float = REPLY_TIMEOUT_SECONDS
+    ) -> None:
+        super().__init__(url, reply_timeout_seconds)
+        self._retention = retention
+
+    def submit(
+        self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes = b"", idempotency: Idempotency | None = None
+    ) -> Submitted:
+        """Record a task as queued. Recording it twice changes nothing."""
+        answer: Any = self._run(
+            scripts.SUBMIT,
+            task_id,
+            run.user,
+            run.model_dump_json(),
+            now(),
+            run.kind,
+            run.summary,
+            sealed_secrets,
+            json.dumps(run.locks),
+            run.on_lost,
+            run.max_queued,
+            idempotency.key if idempotency else "",
+            idempotency.digest if idempotency else "",
+            IDEMPOTENCY_SECONDS,
+            run.max_running,
+            run.about.model_dump_json(exclude_none=True),
+            HIDDEN_SECONDS if run.hidden else "",
+        )
+        return Submitted(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
+
+    def enqueued(self, task_id: str) -> None:
+        """The task's message is on the queue; its idempotency key stands for it from now on."""
+        self._run(scripts.ENQUEUED, task_id)
+
+    def discard(self, task_id: str) -> None:
+        """Forget a task that could not be enqueued; one that a worker has claimed meanwhile stays."""
+        self._run(scripts.DISCARD, task_id)
+
+    def claim(
+        self, task_id: str, worker: str, token: str | None = None, process: str = "", attempt: int | None = None
+    ) -> Claim | Refusal:
+        """Move a queued task to running, if it is queued and nothing it must wait for stands against it.
+
+        token: who claims. The same claim made again, because its answer was lost, is answered as it was.
+        process: the worker's, as flansible.system.process_identity names it; attempt: claim this attempt only.
+        """
+        token = token or uuid.uuid4().hex
+        wanted = "" if attempt is None else attempt
+        answer: Any = self._run(scripts.CLAIM, task_id, token, now(), worker, process, LEASE_SECONDS, wanted)
+        what = text(answer[0])
+        if what == "claimed":
+            run = AuthorizedRun.model_validate_json(text(answer[1]))
+            progress = Progress(*(int(value) for value in answer[3:7]))
+            return Claim(run, token, int(answer[2]), progress, worker, process)
+        if what == "waits":
+            return Refusal(text(answer[1]), _woken(answer[2:]))
+        return Refusal(what)
+
+    def wake(self) -> tuple[Woken, ...]:
+        """Tasks that wait for something that is free, though nobody has told them: whoever should have has died."""
+        return _woken(self._run(scripts.WAKE, 100))
+
+    def overtaken(self, limit: int, seconds: float) -> list[TaskStatus]:
+        """Tasks that wait for a worker alone, though one submitted after them was started so long ago."""
+        return self._load([text(task_id) for task_id in self._run(search_scripts.OVERTAKEN, limit, seconds)])
+
+    def oldest_queued(self, limit: int, was_sent: bool = True) -> list[TaskStatus]:
+        """The tasks that have waited longest for a worker (not those that wait for a lock), oldest first.
+
+        was_sent: those whose message was put on the queue (`enqueued`), or those of which nobody knows that.
+        """
+        if not was_sent:
+            return self._load([text(task_id) for task_id in self._run(search_scripts.UNSENT, limit)])
+        found: list[str] = []
+        after = 0
+        while True:
+            answer: Any = self._run(search_scripts.OLDEST_QUEUED, limit - len(found), after)
+            found += [text(task_id) for task_id in answer[1:]]
+            if len(found) == limit or not text(answer[0]):
+                return self._load(found)
+            after = int(answer[0])
+
+    def secrets(self, task_id: str) -> bytes | None:
+        """The sealed secrets of a task. For the one that claimed it, which then calls `forget_secrets`."""
+        with translated():
+            sealed: Any = self._redis.get(task_key(task_id, "secrets"))
+        return bytes(sealed) if sealed else None
+
+    def forget_secrets(self, task_id: str) -> None:
+        """They are taken. Should Redis be away now, the end of the task deletes them."""
+        try:
+            with translated():
+                self._redis.delete(task_key(task_id, "secrets"))
+        except StoreUnavailable:
+            pass
+
+    def settle(
+        self,
+        task_id: str,
+        state: State,
+        description: str,
+        returncode: int | None = None,
+        ended: tuple[str, ...] = (),
+        claim: str = "",
+    ) -> Moved:
+        """Make the task final. Everything stored of it expires after the retention. Raises IllegalMove.
+
+        ended: the processes that were ended before their time; claim: only if this claim's run is meant.
+        """
+        fields: dict[str, str | int] = {"description": description}
+        if returncode is not None:
+            fields["returncode"] = returncode
+        if ended:
+            fields["ended"] = json.dumps(ended)
+        return self._move(task_id, state, fields, condition=f"claim:{claim}" if claim else "")
+
+    def cancel(self, task_id: str, user: str) -> State | None:
+        """Cancel a queued task at once, or ask the worker to end a running one; its state now, None if unknown.
+
+        RUNNING means that the worker will see the request within `Cancellations`' interval. Asking twice is harmless.
+        """
+        fields = {"description": f"canceled by {user} before it started"}
+        while True:
+            try:
+                self._move(task_id, State.CANCELED, fields, only_from=State.QUEUED)
+                return State.CANCELED
+            except IllegalMove:
+                state = self._run(scripts.ASK_TO_CANCEL, task_id, user)
+            if state is None:
+                return None
+            if text(state) != State.QUEUED:  # which it may be again, when its run was lost in between
+                return State(text(state))
+
+    def cancel_requests(self, task_ids: list[str]) -> dict[str, str]:
+        """Of these tasks, those that someone wants ended: id to who. One round trip."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            for task_id in task_ids:
+                pipeline.hget(task_key(task_id), "cancel_by")
+            found = pipeline.execute()
+        return {task_id: text(user) for task_id, user in zip(task_ids, found, strict=True) if user}
+
+    def prune(self) -> int:
+        """Forget what has expired, and the oldest final tasks above the retention's counts; how many were forgotten.
+
+        A hundred at most: call again while there are more.
+        """
+        limits = self._retention
+        return int(self._run(scripts.PRUNE, _PRUNE_AT_ONCE, limits.tasks, limits.bytes))
+
+    def task(self, task_id: str) -> TaskStatus | None:
+        """One task and, while it is queued, what it waits for; in one round trip."""
+        answer: Any = self._run(search_scripts.STATUS, task_id)
+        return status.status(task_id, answer[0], answer[1] if len(answer) > 1 else None)
+
+    def authorized_run(self, task_id: str) -> AuthorizedRun | None:
+        """What was submitted."""
+        with translated():
+            found: Any = self._redis.get(task_key(task_id, "run"))
+        return AuthorizedRun.model_validate_json(text(found)) if found else None
+
+    def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> RecordPage:
+        """Tasks newest first; user None means everybody's; `before` is the `next_before` of the page above."""
+        return self._page(index_name(user, state), before, limit, ("", b"", "", ""), math.inf)
+
+    def search(
+        self,
+        user: str | None,
+        state: State | None,
+        before: int | None,
+        limit: int,
+        kind: str = "",
+        words: str = "",
+        playbook: str = "",
+        host: str = "",
+    ) -> RecordPage:
+        """As `tasks`, of one kind or playbook, with results of a host, or with these words in the summary (case of
+        ASCII letters does not count).
+
+        A search among very many may end before the page is full; `next_before` goes on.
+        """
+        give_up_at = time.monotonic() + _SEARCH_SECONDS
+        lower = words.encode(
+            errors="backslashreplace"
+        ).lower()  # ASCII letters alone, as Redis does it with the summaries
+        return self._page(index_name(user, state), before, limit, (kind, lower, playbook, host), give_up_at)
+
+    def count(self, state: State) -> int:
+        """How many tasks are in a state."""
+        with translated():
+            return int(self._redis.zcard(f"flansible:{index_name(None, state)}"))
+
+    def listed(self, after: int, limit: int) -> tuple[list[tuple[int, TaskStatus]], int | None]:
+        """The tasks that lists show in another way since a change, as they are now, each with the change's number; and
+        the number up to which there is no other. None: more than is known has changed."""
+        with translated():
+            found: Any = self._redis.xrange(f"{PREFIX}listed", f"{after + 1}-0", count=limit)
+        rows = [(int(text(entry).partition("-")[0]), text(fields[b"id"])) for entry, fields in found]
+        if not rows or rows[0][0] != after + 1:
+            return [], None
+        numbers = {task_id: number for number, task_id in rows}
+        tasks = self._load(sorted(numbers, key=lambda task_id: numbers[task_id]))
+        return [(numbers[task.task_id], task) for task in tasks], rows[-1][0]
+
+    def _page(
+        self, index: str, before: int | None, limit: int, wanted: tuple[str, bytes, str, str], give_up_at: float
+    ) -> RecordPage:
+        task_ids: list[str] = []
+        while True:
+            highest = "+inf" if before is None else f"({before}"
+            missing = limit - len(task_ids)
+            answer: Any = self._run(search_scripts.SEARCH, index, highest, missing, _SEARCH_BUDGET, *wanted)
+            task_ids += [text(task_id) for task_id in answer[1:]]
+            before = int(answer[0]) if text(answer[0]) else None
+            if before is None or len(task_ids) == limit or time.monotonic() > give_up_at:
+                return RecordPage(tuple(self._load(task_ids)), before)
+
+    def _load(self, task_ids: list[str]) -> list[TaskStatus]:
+        """Those of the tasks that still exist, in the order asked, in one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for task_id in task_ids:
+            pipeline.hmget(task_key(task_id), list(search_scripts.STATUS_FIELDS))
+        with translated():
+            rows = pipeline.execute()
+        found = (status.status(task_id, values) for task_id, values in zip(task_ids, rows, strict=True))
+        return [task for task in found if task is not None]
+
+    def _move(
+        self, task_id: str, to: State, fields: dict[str, Any], only_from: State | None = None, condition: str = ""
+    ) -> Moved:
+        legal = only_from or ",".join(state for state, targets in MOVES.items() if to in targets)
+        moment = now()
+        kept_seconds: int | str = ""
+        if to not in MOVES:
+            fields = {**fields, "finished_at": moment}
+            kept_seconds = self._retention.days * 86400
+        pairs = [part for pair in fields.items() for part in pair]
+        answer: Any = self._run(scripts.MOVE, task_id, to, legal, kept_seconds, condition, moment, *pairs)
+        if text(answer[0]) != "moved":
+            raise IllegalMove(f"task {task_id} is {text(answer[0])} and cannot become {to}")
+        return Moved(to, _woken(answer[1:]))
+
+
+def _woken(flat: Any) -> tuple[Woken, ...]:
+    return tuple(Woken(text(one), text(other)) for one, other in zip(flat[::2], flat[1::2], strict=True))

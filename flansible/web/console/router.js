@@ -1,0 +1,37 @@
+// The address in the browser: which view it names, and the query that a view keeps in it.
+
+// `#/<view>` of each view that has an address without an id; the first one is shown where nothing else is named.
+const ADDRESSES = ["tasks", "launch", "overview", "login"];
+
+/** Parses the address to `{name, id, params}`; `#/tasks/<id>` is the view `task`. */
+export function readRoute(hash = location.hash) {
+  const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
+  const [first, second] = path.split("/").map(decoded);
+  const params = new URLSearchParams(query);
+  if (first === "tasks" && second) return { name: "task", id: second, params };
+  return { name: ADDRESSES.includes(first) ? first : ADDRESSES[0], id: null, params };
+}
+
+/** Decodes a part of the address; one that was cut within an escape stays as it is. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+/** Changes the query of this address without leaving the view; null and "" remove a parameter. isStep: as a step that
+ * the browser's back button undoes. */
+export function setParams(changes, isStep = false) {
+  const [path, query = ""] = location.hash.split("?");
+  const params = new URLSearchParams(query);
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null || value === undefined || value === "") params.delete(name);
+    else params.set(name, value);
+  }
+  const text = params.toString();
+  const address = (path || "#/tasks") + (text ? `?${text}` : "");
+  if (isStep) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
+}

@@ -1,0 +1,112 @@
+// The inventories that the user may use, and the groups and hosts of the one that is chosen.
+
+import { get } from "../../api.js";
+import { faultBox, h, newId, replace } from "../../dom.js";
+import { plural } from "../../format.js";
+import { Field } from "./fields.js";
+
+const OTHER = " other"; // no path begins with a space: the form takes spaces away
+const MOST_HOSTS = 200;
+
+/** `field` is the request's `inventory`. onPick(name): a group or host was clicked. */
+export class InventoryChoice {
+  constructor(inventories, { mayNameAny, onPick, placeOf, signal }) {
+    Object.assign(this, { inventories, onPick, placeOf, signal });
+    const known = inventories.map((one) => h("option", { value: one.inventory }, nameOf(one)));
+    const isDefaultMine = mayNameAny || inventories.some((one) => one.is_default);
+    const fallback = inventories.find((one) => one.is_default);
+    const first = isDefaultMine ? h("option", { value: "" }, fallback ? `Default: ${fallback.name}` : "Ansible's own default") : null;
+    this.select = h("select", {}, first, known, h("option", { value: OTHER }, "Another path…"));
+    this.other = h("input", { type: "text", autocomplete: "off", spellcheck: "false", "aria-label": "Path of the inventory", hidden: true });
+    this.field = new Field("inventory", "Inventory", this.select);
+    this.field.element.insertBefore(this.other, this.field.hint);
+    this.field.read = () => this.value || undefined;
+    this.field.write = (value) => typeof value === "string" && (this.choose(value), true);
+    Object.defineProperty(this.field, "text", { get: () => this.value, set: (text) => this.choose(text) });
+    this.select.addEventListener("change", () => this.changed());
+    this.other.addEventListener("change", () => this.changed());
+    this.build();
+  }
+
+  build() {
+    this.body = h("div", {});
+    this.details = h("details", { class: "hosts" }, h("summary", {}, "Groups and hosts"), this.body);
+    this.details.addEventListener("toggle", () => this.details.open && this.load());
+    this.element = h("div", {}, this.field.element, this.details);
+  }
+
+  get value() {
+    return this.select.value === OTHER ? this.other.value.trim() : this.select.value;
+  }
+
+  choose(value) {
+    const isKnown = [...this.select.options].some((option) => option.value === value && value !== OTHER);
+    this.select.value = isKnown ? value : OTHER;
+    if (!isKnown) this.other.value = value;
+    this.changed();
+  }
+
+  changed() {
+    this.other.hidden = this.select.value !== OTHER;
+    this.loaded = null;
+    replace(this.body);
+    if (this.details.open) this.load();
+  }
+
+  /** What is asked for: without a choice, the default. */
+  asked() {
+    const given = this.value || this.inventories.find((one) => one.is_default)?.inventory || "";
+    return this.placeOf(given);
+  }
+
+  async load() {
+    const asked = this.asked();
+    if (!asked) return replace(this.body, h("p", { class: "hint" }, "Name an inventory to see who is in it."));
+    if (this.loaded === asked) return undefined;
+    this.loaded = asked;
+    replace(this.body, h("p", { class: "hint", role: "status" }, "Ansible reads the inventory…"));
+    try {
+      const [found] = (await get("api/listinventories", { inventory: asked }, this.signal)).inventories;
+      if (this.loaded === asked) this.show(found);
+    } catch (error) {
+      if (this.signal.aborted) return undefined;
+      this.loaded = null;
+      replace(this.body, faultBox(error));
+    }
+    return undefined;
+  }
+
+  show(found) {
+    const messages = (found.messages ?? []).map((text) => h("pre", { class: "said", tabindex: 0 }, text));
+    if (!found.hosts) return replace(this.body, h("p", {}, found.detail ?? "There is nothing to tell."), messages);
+    const grouped = Object.entries(found.groups).map(([name, hosts]) => this.group(name, hosts));
+    const rest = found.hosts.filter((host) => !Object.values(found.groups).some((hosts) => hosts.includes(host)));
+    return replace(
+      this.body,
+      h("p", { class: "hint" }, `${plural(found.hosts.length, "host")}. A click puts a name into the form.`),
+      grouped,
+      rest.length ? this.hosts(rest) : null,
+      messages,
+    );
+  }
+
+  group(name, hosts) {
+    const id = newId("group");
+    const head = h("div", { class: "group-name", id }, this.chip(name), h("span", { class: "hint" }, plural(hosts.length, "host")));
+    return h("div", { class: "group", role: "group", "aria-labelledby": id }, head, this.hosts(hosts));
+  }
+
+  hosts(names) {
+    const more = names.length - MOST_HOSTS;
+    const chips = names.slice(0, MOST_HOSTS).map((name) => this.chip(name));
+    return h("div", { class: "chips" }, chips, more > 0 ? h("span", { class: "hint" }, `and ${plural(more, "more host")}`) : null);
+  }
+
+  chip(name) {
+    return h("button", { type: "button", class: "chip", onclick: () => this.onPick(name) }, name);
+  }
+}
+
+function nameOf(one) {
+  return `${one.name}${one.exists ? "" : " (is not there)"}`;
+}

@@ -1,0 +1,163 @@
+// Start something: an ad-hoc command or a playbook, by a form that an address can fill in.
+
+import { get, post, session } from "../../api.js";
+import { faultBox, h, replace } from "../../dom.js";
+import { setParams } from "../../router.js";
+import { LaunchForm } from "./form.js";
+import { planView } from "./plan.js";
+
+const PATHS = { adhoc: "api/ansiblecommand", playbook: "api/ansibleplaybook" };
+const WORDS = { adhoc: "Ad-hoc command", playbook: "Playbook" };
+
+export async function show(root, route) {
+  if (!session.may_act) {
+    replace(root, h("p", {}, `You have the role ${session.role}, which starts nothing.`));
+    return;
+  }
+  replace(root, h("h1", {}, "Launch"), h("p", { class: "hint", role: "status" }, "Loading…"));
+  const [playbooks, inventories, before] = await Promise.all([
+    get("api/listplaybooks", {}, route.signal),
+    get("api/listinventories", {}, route.signal),
+    earlier(route),
+  ]);
+  const launch = new Launch(playbooks.playbooks, inventories.inventories, route.signal);
+  replace(root, launch.element);
+  await launch.begin(route.params, before);
+}
+
+/** The request of the task that is to be run again, or null. */
+async function earlier(route) {
+  const taskId = route.params.get("from");
+  if (!taskId) return null;
+  const found = await get(`api/ansibletaskrequest/${encodeURIComponent(taskId)}`, {}, route.signal);
+  if (!(found.kind in PATHS)) throw new Error("A checkout's update cannot be started from here.");
+  // On other hosts than before, as when it is to be run again on those that failed.
+  const limit = route.params.get("limit");
+  return limit ? { ...found, body: { ...found.body, limit } } : found;
+}
+
+class Launch {
+  constructor(playbooks, inventories, signal) {
+    Object.assign(this, { playbooks, inventories, signal });
+    this.forms = {};
+    this.sent = { body: "", key: "" };
+    this.place = h("div", { class: "launch-form" });
+    this.trouble = h("div", {});
+    this.outdated = h("p", { class: "hint", hidden: true }, "The form has changed since.");
+    this.result = h("div", { class: "launch-plan", "aria-live": "polite" });
+    this.previewing = h("button", { type: "button", onclick: () => this.preview() }, "Preview");
+    this.starting = h("button", { type: "submit", class: "main" }, "Start");
+    this.build();
+  }
+
+  build() {
+    const kinds = Object.entries(WORDS).map(([kind, word]) => {
+      const input = h("input", { type: "radio", name: "kind", value: kind });
+      input.addEventListener("change", () => this.choose(kind));
+      return h("label", { class: "kind" }, input, word);
+    });
+    this.kinds = h("fieldset", { class: "plain kinds" }, h("legend", { class: "visually-hidden" }, "What to run"), kinds);
+    const buttons = h("div", { class: "row launch-buttons" }, this.previewing, this.starting);
+    const form = h("form", { class: "launch-side", novalidate: true }, this.kinds, this.place, this.trouble, buttons);
+    form.addEventListener("submit", (event) => (event.preventDefault(), this.start()));
+    form.addEventListener("input", () => this.changed());
+    form.addEventListener("change", () => this.changed());
+    const aside = h("section", { class: "panel launch-aside", "aria-label": "Preview" }, this.result);
+    this.hintAtPreview();
+    this.element = [h("h1", {}, "Launch"), h("div", { class: "launch-columns" }, form, aside)];
+  }
+
+  hintAtPreview() {
+    replace(this.result, h("h2", {}, "Preview"), h("p", { class: "hint" }, "See the command, the hosts and the play tasks before anything starts."));
+  }
+
+  async begin(params, before) {
+    const asked = before?.kind ?? params.get("kind");
+    const kind = asked in PATHS ? asked : this.playbooks.length ? "playbook" : "adhoc";
+    this.choose(kind, false);
+    if (before) await this.form.fill(before.body, before.masked);
+    else await this.form.fillFrom(params);
+  }
+
+  choose(kind, tell = true) {
+    this.kind = kind;
+    for (const input of this.kinds.querySelectorAll("input")) input.checked = input.value === kind;
+    this.forms[kind] ??= new LaunchForm(kind, this.playbooks, this.inventories, this.signal, () => this.changed());
+    this.form = this.forms[kind];
+    replace(this.place, this.form.element);
+    replace(this.trouble);
+    this.hintAtPreview();
+    if (tell) this.changed();
+  }
+
+  /** The address says what the form says, but for secrets: it can be kept and sent to others. */
+  changed() {
+    this.outdated.hidden = false;
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => {
+      if (this.signal.aborted) return;
+      const gone = Object.fromEntries([...new URLSearchParams(location.hash.split("?")[1] ?? "").keys()].map((name) => [name, null]));
+      setParams({ ...gone, kind: this.kind, ...this.form.params() });
+    }, 300);
+  }
+
+  async preview() {
+    const body = this.body();
+    if (!body) return;
+    await this.working(this.previewing, "Ansible is asked…", async () => {
+      const found = await post("api/preview", { kind: this.kind, request: body });
+      if (this.signal.aborted) return;
+      this.outdated.hidden = true;
+      replace(this.result, h("h2", {}, "Preview"), this.outdated, planView(found));
+      this.result.parentElement.scrollIntoView({ block: "nearest" });
+      if (found.refusal) this.form.complain(found.refusal.errors);
+    });
+  }
+
+  async start() {
+    const body = this.body();
+    if (!body) return;
+    await this.working(this.starting, "Starting…", async () => {
+      const text = JSON.stringify([this.kind, body]);
+      // Pressed again after an answer was lost, the same request starts nothing twice.
+      if (this.sent.body !== text) this.sent = { body: text, key: newKey() };
+      const accepted = await post(PATHS[this.kind], body, { "Idempotency-Key": this.sent.key });
+      this.sent = { body: "", key: "" };
+      location.hash = `#/tasks/${accepted.task_id}`;
+    });
+  }
+
+  /** The request, or null: then what is wrong is shown. */
+  body() {
+    replace(this.trouble);
+    const { body, faults } = this.form.read();
+    if (!faults) return body;
+    this.form.focusFault();
+    return null;
+  }
+
+  async working(button, word, act) {
+    const usual = button.textContent;
+    for (const one of [this.previewing, this.starting]) one.disabled = true;
+    button.textContent = word;
+    try {
+      await act();
+    } catch (error) {
+      if (!this.signal.aborted && error.status !== 401) this.refuse(error);
+    } finally {
+      for (const one of [this.previewing, this.starting]) one.disabled = false;
+      button.textContent = usual;
+    }
+  }
+
+  refuse(error) {
+    replace(this.trouble, faultBox(error));
+    this.form.complain((error.errors ?? []).map((one) => ({ ...one, field: one.field.replace(/^request\./, "") })));
+    if (!this.form.focusFault()) this.trouble.scrollIntoView({ block: "nearest" });
+  }
+}
+
+/** Where the page has no TLS, browsers have no randomUUID. */
+function newKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

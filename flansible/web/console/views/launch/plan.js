@@ -1,0 +1,48 @@
+// What a preview says: the command, what rights say, the hosts and play tasks that would be touched.
+
+import { faultBox, h, newId } from "../../dom.js";
+import { plural } from "../../format.js";
+
+const MOST_SHOWN = 300;
+const MANY = 20; // as many may need scrolling, which the keyboard must reach
+
+export function planView(found) {
+  return [
+    h("p", { class: `verdict ${found.allowed ? "is-allowed" : "is-refused"}` }, found.allowed ? "✓ This would be taken." : "✗ This would be refused."),
+    found.refusal ? faultBox(found.refusal) : null,
+    found.command ? section("Command", h("pre", { class: "command", tabindex: 0 }, found.command)) : null,
+    found.plays ? plan(found) : null,
+    !found.plays && found.allowed ? h("p", { class: "fault" }, `There is no plan: ${found.detail}.`) : null,
+    found.messages.length ? section("Messages", found.messages.map((text) => h("pre", { class: "said", tabindex: 0 }, text))) : null,
+    section("Your rights", h("ul", {}, found.rights.map((text) => h("li", {}, text)))),
+  ];
+}
+
+function plan(found) {
+  const tasks = found.plays.reduce((sum, play) => sum + play.play_tasks.length, 0);
+  return section(
+    `Plan: ${plural(found.hosts.length, "host")}, ${plural(tasks, "play task")}`,
+    found.plays.map((play) => playView(play)),
+  );
+}
+
+function playView(play) {
+  const hosts = play.hosts.slice(0, MOST_SHOWN).map((name) => h("li", {}, name));
+  const tasks = play.play_tasks.slice(0, MOST_SHOWN).map((task) => h("li", {}, task.name, task.tags.map((tag) => h("span", { class: "tag" }, tag))));
+  return h(
+    "div",
+    { class: "planned" },
+    h("h4", {}, play.play, play.play === play.pattern ? null : h("span", { class: "hint" }, ` ${play.pattern}`)),
+    play.hosts.length ? h("ul", { class: "host-list", "aria-label": "Hosts", tabindex: hosts.length > MANY ? 0 : null }, hosts, over(play.hosts)) : h("p", { class: "hint" }, "No host matches."),
+    h("ol", { class: "task-list", "aria-label": "Play tasks" }, tasks, over(play.play_tasks)),
+  );
+}
+
+function over(items) {
+  return items.length > MOST_SHOWN ? h("li", { class: "hint" }, `and ${items.length - MOST_SHOWN} more`) : null;
+}
+
+function section(title, ...content) {
+  const id = newId("section");
+  return h("section", { "aria-labelledby": id }, h("h3", { id }, title), content);
+}

@@ -1,0 +1,63 @@
+// The playbooks of the service to choose from, each with what its file says of it.
+
+import { h, newId } from "../../dom.js";
+import { textField } from "./fields.js";
+
+/** `fields` are the request's `playbook_dir` and `playbook`. onChoose(): one of them has changed. */
+export class PlaybookChoice {
+  constructor(playbooks, onChoose) {
+    this.onChoose = onChoose;
+    this.group = newId("playbook");
+    this.items = playbooks.map((one) => this.item(one));
+    this.fields = [
+      textField("playbook_dir", "Directory", { hint: "A relative one counts from playbook_root." }),
+      textField("playbook", "Playbook file"),
+    ];
+    const search = h("input", { type: "search", placeholder: "Name, description or play", "aria-label": "Search playbooks" });
+    search.addEventListener("input", () => this.narrow(search.value));
+    this.none = h("p", { class: "hint", hidden: playbooks.length > 0 }, "There is no such playbook.");
+    const list = h("div", { class: "playbooks" }, this.items.map((item) => item.element), this.none);
+    this.element = h(
+      "fieldset",
+      { class: "plain" },
+      h("legend", {}, "Playbook"),
+      playbooks.length > 6 ? search : null,
+      list,
+      h("div", { class: "grid" }, this.fields.map((field) => field.element)),
+    );
+    for (const field of this.fields) field.input.addEventListener("change", () => this.changed());
+  }
+
+  item(one) {
+    const input = h("input", { type: "radio", name: this.group });
+    input.addEventListener("change", () => {
+      this.fields[0].text = one.playbook_dir;
+      this.fields[1].text = one.playbook;
+      this.changed();
+    });
+    const plays = one.plays.map((play) => h("span", { class: "play" }, play.play === play.hosts ? play.hosts : [play.play, play.hosts ? ` on ${play.hosts}` : ""]));
+    const text = [one.playbook, one.playbook_dir, one.description, ...one.plays.map((play) => play.play)].join(" ").toLowerCase();
+    const description = one.description ? h("span", { class: "description" }, one.description) : null;
+    const name = h("span", { class: "name" }, one.playbook, h("span", { class: "folder" }, one.playbook_dir));
+    return { one, input, text, element: h("label", { class: "playbook" }, input, h("span", {}, name, description, h("span", { class: "plays" }, plays))) };
+  }
+
+  narrow(words) {
+    const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const item of this.items) item.element.hidden = !wanted.every((word) => item.text.includes(word));
+    this.none.hidden = this.items.some((item) => !item.element.hidden);
+  }
+
+  /** The choice in the list follows the fields. playbook_dir: the whole path, which only the service knows of a relative
+   * one. */
+  mark(playbook_dir = this.fields[0].text.trim(), playbook = this.fields[1].text.trim()) {
+    for (const { one, input } of this.items) input.checked = one.playbook === playbook && one.playbook_dir === playbook_dir;
+    const chosen = this.items.find(({ input }) => input.checked);
+    if (chosen) chosen.element.parentElement.scrollTop = chosen.element.offsetTop - 8;
+  }
+
+  changed() {
+    this.mark();
+    this.onChoose();
+  }
+}

@@ -1,0 +1,54 @@
+// Who are you: name and password once, then back to where one wanted to go.
+
+import { login, session } from "../../api.js";
+import { faultBox, h, newId, replace } from "../../dom.js";
+import { elapsed } from "../../format.js";
+
+export async function show(root, route) {
+  const next = safeNext(route.params.get("next"));
+  if (session) {
+    location.replace(next);
+    return;
+  }
+  const user = credential("User", { name: "user", autocomplete: "username", autocapitalize: "none", spellcheck: "false" });
+  const password = credential("Password", { name: "password", type: "password", autocomplete: "current-password" });
+  const button = h("button", { type: "submit", class: "main" }, "Log in");
+  const trouble = h("div", {});
+  const submit = async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    replace(trouble);
+    try {
+      await login(user.input.value, password.input.value);
+      location.hash = next;
+    } catch (error) {
+      replace(trouble, faultBox({ message: explained(error), errors: error.errors }));
+      button.disabled = false;
+      password.input.select();
+      password.input.focus();
+    }
+  };
+  const form = h("form", { class: "panel", onsubmit: submit }, trouble, user.field, password.field, button);
+  replace(root, h("h1", {}, "Flansible"), h("p", { class: "hint" }, "Log in to see and start runs of Ansible."), form);
+  user.input.focus();
+}
+
+/** A view of our own, whatever stands in the address: a link from elsewhere must not lead on to another place. */
+function safeNext(next) {
+  return next?.startsWith("#/") && !next.startsWith("#/login") ? next : "#/tasks";
+}
+
+function credential(word, attributes) {
+  const id = newId("login");
+  const input = h("input", { id, required: true, type: "text", ...attributes });
+  return { input, field: h("div", { class: "field" }, h("label", { for: id }, word), input) };
+}
+
+function explained(error) {
+  if (error.status === 0) return "The service does not answer. Is it running, and is the network there?";
+  if (error.status === 401) return "User or password is wrong.";
+  const when = error.retrySeconds ? `in ${elapsed(error.retrySeconds)}` : "later";
+  if (error.status === 429) return `Too many wrong passwords. Try again ${when}.`;
+  if (error.status >= 500) return `The service cannot look at the password now: ${error.message}`;
+  return error.message;
+}

@@ -1,0 +1,96 @@
+// What became of the runs of the last days: how many there were, and how many of them went wrong.
+
+import { figure, line, stackedBars } from "../../charts.js";
+import { h } from "../../dom.js";
+import { plural, STATES } from "../../format.js";
+
+// From the ground up: what went well, what was stopped, what went wrong.
+const STACK = ["succeeded", "canceled", "timed_out", "lost", "error", "failed"];
+const WRONG = ["failed", "timed_out", "lost", "error"];
+
+export function runsFigure(signal) {
+  return figure(drawRuns, tableOfRuns, signal);
+}
+
+export function rateFigure(signal) {
+  return figure(drawRate, tableOfRate, signal);
+}
+
+/** Runs that ended on a day. */
+export function total(day) {
+  return STACK.reduce((sum, state) => sum + day[state], 0);
+}
+
+/** Those of them that were to succeed. */
+export function judged(day) {
+  return total(day) - day.canceled;
+}
+
+export function wrong(day) {
+  return WRONG.reduce((sum, state) => sum + day[state], 0);
+}
+
+export function percent(part) {
+  return `${(100 * part).toFixed(part > 0 && part < 0.1 ? 1 : 0)} %`;
+}
+
+function dayName(day) {
+  return new Date(`${day.day}T00:00:00Z`).toLocaleDateString([], { timeZone: "UTC", day: "numeric", month: "short" });
+}
+
+function inUse(days) {
+  return STACK.filter((state) => state === "succeeded" || days.some((day) => day[state]));
+}
+
+/** What the bars' fills stand for. */
+export function legend(days) {
+  return inUse(days).map((state) => h("li", {}, h("span", { class: `swatch swatch-${state}` }), STATES[state]));
+}
+
+function words(day) {
+  const parts = STACK.filter((state) => day[state]).map((state) => `${day[state]} ${STATES[state].toLowerCase()}`);
+  return `${dayName(day)}: ${parts.join(", ") || "no runs"}`;
+}
+
+function drawRuns(width, days) {
+  const all = days.reduce((sum, day) => sum + total(day), 0);
+  const bad = days.reduce((sum, day) => sum + wrong(day), 0);
+  return stackedBars(width, {
+    title: `Runs per day in the last ${days.length} days`,
+    description: `${plural(all, "run")} ended, ${bad} of them went wrong.`,
+    labels: days.map(dayName),
+    tips: days.map(words),
+    parts: inUse(days).map((state) => ({ fill: `fill-state-${state}`, values: days.map((day) => day[state]) })),
+    unit: "Runs that ended, by day (UTC)",
+  });
+}
+
+function tableOfRuns(days) {
+  const states = inUse(days);
+  const rows = [...days].reverse().map((day) => [day.day, ...states.map((state) => day[state])]);
+  return { heads: ["Day", ...states.map((state) => STATES[state])], rows };
+}
+
+function rates(days) {
+  return days.map((day) => (judged(day) ? wrong(day) / judged(day) : null));
+}
+
+function drawRate(width, days) {
+  const values = rates(days);
+  const tell = (value) => `${Math.round(100 * value)} %`;
+  const worst = Math.max(0, ...values.filter((value) => value !== null));
+  return line(width, {
+    title: `Failure rate per day in the last ${days.length} days`,
+    description: `At most ${percent(worst)}. Days without a run have no point.`,
+    labels: days.map(dayName),
+    tips: days.map((day, index) => `${dayName(day)}: ${values[index] === null ? "no runs" : percent(values[index])}`),
+    values,
+    unit: "Went wrong, of runs not canceled",
+    tell,
+  });
+}
+
+function tableOfRate(days) {
+  const rows = days.map((day, index) => [day.day, rates(days)[index] === null ? "–" : percent(rates(days)[index])]);
+  return { heads: ["Day", "Went wrong"], rows: rows.reverse() };
+}

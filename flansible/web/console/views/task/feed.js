@@ -1,0 +1,98 @@
+// Where the text of an output comes from: loaded once, its last part when it is very long, and followed to its end.
+
+import { fetchReply, get, pause, untilSeen, whileSeen } from "../../api.js";
+import { FINAL } from "../../format.js";
+import { OutputText } from "./text.js";
+
+const MOST_BYTES = 16 * 1024 * 1024;
+const LAST_BYTES = 8192;
+const RETRY_SECONDS = 1;
+
+/** The last lines of an output, of which no more is fetched than that. */
+export async function lastLines(id, count, signal) {
+  const address = `api/ansibletaskoutput/${id}`;
+  const whole = await fetchReply(address, { format: "txt" }, signal);
+  const size = Number(whole.headers.get("Flansible-Next-Offset"));
+  await whole.body.cancel();
+  const reply = await fetchReply(address, { format: "txt", offset: Math.max(0, size - LAST_BYTES) }, signal);
+  return (await reply.text()).trimEnd().split("\n").slice(-count);
+}
+
+/** The lines between two bytes with their colours, as HTML: for `fragmentLines` only. */
+export async function fragment(id, from, to, signal) {
+  const reply = await fetchReply(`api/ansibletaskoutput/${id}`, { format: "fragment", offset: from, end: to }, signal);
+  return reply.text();
+}
+
+export class OutputFeed {
+  /** onMore(isFirst): there is more text. */
+  constructor(id, signal, onMore) {
+    Object.assign(this, { id, signal, onMore, isFinal: false });
+    this.address = `api/ansibletaskoutput/${id}`;
+    this.text = new OutputText();
+  }
+
+  /** All there is, or the last part of it. */
+  async load() {
+    let reply = await this.#ask({ format: "txt" });
+    const size = Number(reply.headers.get("Flansible-Next-Offset"));
+    this.isFinal = reply.headers.get("Flansible-Final") === "true";
+    if (size <= MOST_BYTES) return this.#take(reply);
+    await reply.body.cancel();
+    reply = await this.#ask({ format: "txt", offset: size - MOST_BYTES, end: size });
+    const bytes = new Uint8Array(await reply.arrayBuffer());
+    const cut = bytes.indexOf(10) + 1;
+    Object.assign(this.text, new OutputText(size - MOST_BYTES + cut));
+    this.#append(bytes.subarray(cut));
+  }
+
+  /** What stands before, from this byte on: where a line begins, so that none is cut. */
+  async loadBefore(offset = this.text.base - MOST_BYTES) {
+    const from = Math.max(0, offset);
+    const reply = await this.#ask({ format: "txt", offset: from, end: this.text.base });
+    const bytes = new Uint8Array(await reply.arrayBuffer());
+    this.text.prepend(from ? bytes.subarray(bytes.indexOf(10) + 1) : bytes);
+  }
+
+  /** What comes, until the task is final. */
+  async follow() {
+    while (!this.isFinal && !this.signal.aborted) {
+      try {
+        await untilSeen(this.signal);
+        await this.#take(await this.#ask({ format: "txt", offset: this.text.end, follow: true }, whileSeen(this.signal)));
+        const task = await get(`api/ansibletaskstatus/${this.id}`, {}, this.signal);
+        this.isFinal = FINAL.has(task.state) && (await this.#isAll());
+      } catch (error) {
+        if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
+      }
+      if (!this.isFinal && !document.hidden) await pause(RETRY_SECONDS, this.signal);
+    }
+    if (!this.signal.aborted) this.onMore();
+  }
+
+  // Cut by a proxy just before the end, the stream is asked for once more.
+  async #isAll() {
+    const reply = await this.#ask({ format: "txt", offset: this.text.end });
+    await this.#take(reply);
+    return reply.headers.get("Flansible-Final") === "true";
+  }
+
+  #ask(params, signal = this.signal) {
+    return fetchReply(this.address, params, signal);
+  }
+
+  async #take(reply) {
+    const reader = reply.body.getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      this.#append(value);
+    }
+  }
+
+  #append(bytes) {
+    const isFirst = !this.text.lines;
+    if (bytes.length) this.text.append(bytes);
+    if (bytes.length) this.onMore(isFirst);
+  }
+}

@@ -1,0 +1,131 @@
+// The head of the page: how the task is doing, who wanted what and when, and what can be done with it.
+
+import { session } from "../../api.js";
+import { faultBox, h, replace } from "../../dom.js";
+import { FINAL, STATES, VERDICTS, countsBar, duration, moment, plural, runSeconds, stateMark, verdictMark } from "../../format.js";
+import { askToCancel, runAgain } from "./actions.js";
+
+const TICK_MILLISECONDS = 1000;
+const REASONS = {
+  no_worker: "no worker is running",
+  workers_busy: "all workers are busy",
+  user_limit: "this user has as many running as may be",
+  starting: "a worker is taking it",
+};
+
+const MOST_CHARACTERS = 200;
+
+export class Header {
+  /** failures: whose `hosts` it can be run again on. */
+  constructor(run, failures) {
+    this.run = run;
+    this.failures = failures;
+    this.took = h("span", { class: "took" });
+    this.summary = h("h1", {});
+    this.facts = h("div", { class: "row task-facts" });
+    this.words = h("p", { class: "task-description" });
+    this.results = h("div", { class: "task-results" });
+    this.trouble = h("div", {});
+    this.buttons = h("div", { class: "row task-buttons" });
+    const verdict = h("div", { class: "task-verdict" });
+    this.verdict = verdict;
+    const head = h("div", { class: "task-top" }, h("div", { class: "task-title" }, verdict, this.summary), this.buttons);
+    this.element = h("header", { class: "panel task-header" }, head, this.facts, this.words, this.results, this.trouble);
+    const timer = setInterval(() => this.#tick(), TICK_MILLISECONDS);
+    run.signal.addEventListener("abort", () => {
+      clearInterval(timer);
+      document.title = "Flansible";
+    });
+    this.draw();
+  }
+
+  draw() {
+    const { task } = this.run;
+    document.title = `${STATES[task.state]} · ${task.summary}`;
+    // Said aloud only when it changes.
+    if (this.state !== task.state) replace(this.verdict, h("span", { role: "status" }, stateMark(task.state)), this.took);
+    this.state = task.state;
+    replace(this.summary, short(task.summary.replace(`${task.user}: `, "")));
+    replace(this.facts, this.#facts(task).map(([name, value]) => h("span", { class: "fact" }, h("span", { class: "hint" }, `${name} `), value)));
+    this.words.textContent = task.description;
+    replace(this.results, this.#counts(task));
+    this.drawButtons();
+    this.#tick();
+  }
+
+  drawButtons() {
+    const { task } = this.run;
+    const bad = [...this.failures.hosts.keys()];
+    const wanted = !session?.may_act ? "" : FINAL.has(task.state) ? `again ${task.kind === "git" ? 0 : bad.length}` : "cancel";
+    if (this.wanted === wanted) return; // a button somebody is about to press stays the same one
+    this.wanted = wanted;
+    if (!wanted) return replace(this.buttons);
+    if (wanted === "cancel") return replace(this.buttons, this.#button("Cancel", () => askToCancel(this.run, this.element), "danger"));
+    const again = this.#button("Run again", () => runAgain(this.run));
+    const onFailed = () => runAgain(this.run, [...this.failures.hosts.keys()]);
+    replace(this.buttons, again, bad.length && task.kind !== "git" ? this.#button(`Run again on ${plural(bad.length, "failed host")}`, onFailed) : null);
+    return null;
+  }
+
+  /** The service could not be asked; or null, when it can again. */
+  say(fault) {
+    replace(this.trouble, fault ? faultBox(fault) : null);
+  }
+
+  #facts(task) {
+    const facts = [["by", h("bdi", {}, task.user)]];
+    if (task.hosts) facts.push(["on", short(task.hosts)]);
+    if (task.inventory) facts.push(["inventory", short(task.inventory)]);
+    facts.push(["submitted", moment(task.submitted_at)]);
+    if (task.started_at) facts.push(["started", moment(task.started_at)]);
+    if (task.finished_at) facts.push(["ended", moment(task.finished_at)]);
+    if (task.state === "queued") facts.push(...this.#queue(task));
+    if (task.attempt) facts.push(["attempt", task.attempt]);
+    if (task.returncode !== null) facts.push(["exit code", task.returncode]);
+    if (task.ended?.length) facts.push(["ended before their time:", task.ended.join(", ")]);
+    return facts;
+  }
+
+  #queue({ queue_position: position, reason, expected_start: expected }) {
+    const facts = [];
+    if (position) facts.push(["in the queue", position === 1 ? "next" : `number ${position}`]);
+    const [, lockedBy] = /^locked_by: (.+)$/.exec(reason ?? "") ?? [];
+    const other = lockedBy && h("a", { href: `#/tasks/${lockedBy}` }, `task ${lockedBy.slice(0, 8)}`);
+    if (reason) facts.push(["waits because", lockedBy ? h("span", {}, "its lock is held by ", other) : (REASONS[reason] ?? reason)]);
+    if (expected) facts.push(["expected to start", moment(expected)]);
+    return facts;
+  }
+
+  #counts({ counts, host_count: hosts }) {
+    const given = Object.keys(VERDICTS).map((verdict) => [verdict, counts?.[verdict] ?? 0]).filter(([, count]) => count > 0);
+    if (!given.length) return null;
+    const words = given.map(([verdict, count]) => verdictMark(verdict, `${count.toLocaleString()} ${verdict}`));
+    return [countsBar(counts), h("div", { class: "row counts" }, hosts ? h("span", { class: "hint" }, `${plural(hosts, "host")}:`) : null, words)];
+  }
+
+  #button(word, work, classes = "") {
+    const pressed = async (event) => {
+      const button = event.currentTarget;
+      button.disabled = true;
+      try {
+        await work();
+      } catch (error) {
+        this.say(error);
+      }
+      button.disabled = false;
+    };
+    return h("button", { type: "button", class: classes, onclick: pressed }, word);
+  }
+
+  #tick() {
+    const seconds = runSeconds(this.run.task);
+    const isRunning = this.run.task.state === "running";
+    this.took.textContent = seconds === null ? "" : duration(isRunning && seconds >= 1 ? Math.floor(seconds) : seconds);
+  }
+}
+
+// A pattern may name thousands of hosts.
+function short(text) {
+  const isLong = text.length > MOST_CHARACTERS;
+  return h("bdi", { title: isLong ? text.slice(0, 10 * MOST_CHARACTERS) : null }, isLong ? `${text.slice(0, MOST_CHARACTERS)}…` : text);
+}

@@ -1,0 +1,62 @@
+// The page of one task: how it is doing, what failed, and its output, hosts, timeline and request as tabs.
+
+import { faultBox, h } from "../../dom.js";
+import { setParams } from "../../router.js";
+import { Failures } from "./failures.js";
+import { Header } from "./header.js";
+import { HostsTab } from "./host_matrix.js";
+import { OutputTab } from "./output.js";
+import { RequestTab } from "./request.js";
+import { Run } from "./run.js";
+import { Tabs } from "./tabs.js";
+import { TimelineTab } from "./timeline.js";
+
+// What the tabs keep in the address; a link to another place in the page leaves none of it behind.
+const PLACES = ["line", "at", "host", "seq", "only"];
+
+// The classes of the output's colours.
+const COLOURS = h("link", { rel: "stylesheet", href: "console/ansi.css" });
+
+export async function show(root, { id, params, signal }) {
+  document.head.prepend(COLOURS);
+  const run = new Run(id, signal);
+  await run.look();
+  const failures = new Failures(run);
+  const header = new Header(run, failures);
+  const views = { output: new OutputTab(run), hosts: new HostsTab(run), timeline: new TimelineTab(run), request: new RequestTab(run) };
+  const words = { output: "Output", hosts: "Hosts", timeline: "Timeline", request: "Request" };
+  const tabs = new Tabs("About this task", Object.entries(views).map(([name, view]) => [name, words[name], view.element]), (name) => goTo(new URLSearchParams({ tab: name })));
+  root.append(header.element, failures.element, tabs.element);
+
+  function goTo(wanted) {
+    setParams({ ...Object.fromEntries(PLACES.map((name) => [name, null])), ...Object.fromEntries(wanted) });
+    showTab(wanted);
+  }
+
+  function showTab(wanted) {
+    const name = wanted.get("tab") in views ? wanted.get("tab") : "output";
+    tabs.show(name);
+    views[name].show(wanted).catch((error) => signal.aborted || views[name].element.prepend(faultBox(error)));
+  }
+
+  root.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-stay]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    goTo(new URLSearchParams(link.getAttribute("href").split("?")[1]));
+    tabs.element.scrollIntoView({ block: "start" });
+  });
+  const lookForFailures = () => failures.look().then(() => header.drawButtons(), (error) => signal.aborted || header.say(error));
+  run.addEventListener("task", () => {
+    header.draw();
+    header.say(null);
+    lookForFailures();
+  });
+  run.addEventListener("trouble", () => header.say(run.fault));
+  showTab(params);
+  lookForFailures().then(() => {
+    // Whoever follows a link to a line or a cell wants to see that.
+    if (PLACES.some((place) => params.has(place)) && !signal.aborted) tabs.element.scrollIntoView({ block: "start" });
+  });
+  run.watch();
+}

@@ -1,0 +1,158 @@
+// The tab that shows what took how long: per play task or per host, each with bars of its parts. A table whose last column
+// is drawn, so that all a bar tells is there in words too.
+
+import { h, replace, svg } from "../../dom.js";
+import { duration, plural, verdictMark } from "../../format.js";
+
+const WIDTH = 1000;
+const HEIGHT = 14;
+const SHOWN = 200;
+const SHOWN_PARTS = 20;
+const MOST_PIECES = 400;
+const SLOWEST = ["slowest", "second slowest", "third slowest"];
+const REDRAW_MILLISECONDS = 1000;
+
+export class TimelineTab {
+  constructor(run) {
+    this.run = run;
+    this.by = "task";
+    this.open = new Set();
+    this.shown = SHOWN;
+    this.element = this.#build();
+    run.addEventListener("events", () => this.#soon());
+  }
+
+  async show() {
+    this.#draw();
+    if (this.run.isFinal) await this.run.events.load();
+    this.#draw();
+  }
+
+  #build() {
+    const choice = (by, word) => h("button", { type: "button", "aria-pressed": String(by === this.by), onclick: () => this.#switch(by) }, word);
+    this.choices = { task: choice("task", "By play task"), host: choice("host", "By host") };
+    this.said = h("span", { class: "hint", role: "status" });
+    this.body = h("tbody", {});
+    this.axis = h("span", { class: "axis", "aria-hidden": "true" });
+    this.name = h("th", { scope: "col" });
+    const head = h("tr", {}, this.name, h("th", { scope: "col", class: "number from" }, "Start"), h("th", { scope: "col", class: "number" }, "Took"), h("th", { scope: "col", class: "drawn" }, h("span", { class: "visually-hidden" }, "Drawn"), this.axis));
+    this.more = h("button", { type: "button", hidden: true, onclick: () => this.#showAll() }, "Show all");
+    const bar = h("div", { class: "row" }, h("div", { class: "row", role: "group", "aria-label": "Grouped" }, Object.values(this.choices)), this.said);
+    return h("div", { class: "timeline" }, bar, h("table", {}, h("thead", {}, head), this.body), this.more);
+  }
+
+  #switch(by) {
+    this.by = by;
+    this.open.clear();
+    this.shown = SHOWN;
+    for (const [name, button] of Object.entries(this.choices)) button.setAttribute("aria-pressed", String(name === by));
+    this.#draw();
+  }
+
+  #showAll() {
+    this.shown = Infinity;
+    this.#draw();
+  }
+
+  #soon() {
+    this.timer ??= setTimeout(() => {
+      this.timer = null;
+      this.#draw();
+    }, REDRAW_MILLISECONDS);
+  }
+
+  #draw() {
+    if (!this.element.isConnected || this.element.closest("[hidden]") || this.run.signal.aborted) return;
+    const groups = this.by === "task" ? this.#playTasks() : this.#hosts();
+    this.from = groups.reduce((least, group) => Math.min(least, group.from), Infinity);
+    this.to = groups.reduce((most, group) => Math.max(most, group.to), this.from + 1);
+    const slowest = [...groups].sort((a, b) => b.seconds - a.seconds).slice(0, groups.length > SLOWEST.length ? SLOWEST.length : 1);
+    this.name.textContent = this.by === "task" ? "Play task" : "Host, slowest first";
+    this.said.textContent = groups.length ? `${duration((this.to - this.from) / 1000)} in all` : "Nothing has been timed yet";
+    replace(this.axis, groups.length ? [0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, part ? duration((part * (this.to - this.from)) / 1000) : "0")) : null);
+    const focused = document.activeElement?.dataset?.group;
+    replace(this.body, groups.slice(0, this.shown).map((group) => this.#rows(group, SLOWEST[slowest.indexOf(group)])));
+    if (focused !== undefined) this.body.querySelector(`[data-group="${CSS.escape(focused)}"]`)?.focus();
+    this.more.hidden = groups.length <= this.shown;
+    this.more.textContent = `Show all ${groups.length.toLocaleString()}`;
+  }
+
+  #playTasks() {
+    const { columns } = this.run.events;
+    return columns.map((column, i) => {
+      const from = Math.min(column.start ?? column.first, column.first ?? column.start);
+      const to = column.last ?? (this.run.isFinal ? from : Date.now());
+      const play = column.play === columns[i - 1]?.play ? "" : column.play;
+      const about = [play, column.handler ? "handler" : ""].filter(Boolean).join(" · ");
+      return { key: `task-${column.index}`, name: column.task || column.module || "play task", about, from, to, seconds: (to - from) / 1000, parts: column.results, partName: (one) => one.host };
+    });
+  }
+
+  #hosts() {
+    const { hosts, columns } = this.run.events;
+    const groups = [...hosts.values()].map(({ name, cells }) => {
+      const parts = cells.flat();
+      const seconds = parts.reduce((sum, one) => sum + one.seconds, 0);
+      const from = parts.reduce((least, one) => Math.min(least, one.end - one.seconds * 1000), Infinity);
+      const to = parts.reduce((most, one) => Math.max(most, one.end), 0);
+      return { key: `host-${name}`, name, about: plural(parts.length, "result"), from, to, seconds, parts, partName: (one) => columns[one.column].task };
+    });
+    return groups.sort((a, b) => b.seconds - a.seconds);
+  }
+
+  #rows(group, rank) {
+    const isOpen = this.open.has(group.key);
+    const toggle = () => {
+      if (isOpen) this.open.delete(group.key);
+      else this.open.add(group.key);
+      this.#draw();
+    };
+    const attributes = { type: "button", class: "quiet expand", "aria-expanded": String(isOpen), "data-group": group.key, onclick: toggle };
+    const name = h("button", attributes, h("span", { "aria-hidden": "true" }, isOpen ? "▾ " : "▸ "), h("bdi", {}, group.name));
+    const tag = rank ? h("span", { class: "tag" }, `◆ ${rank}`) : null;
+    const first = h("th", { scope: "row" }, name, tag, group.about ? h("bdi", { class: "hint about" }, group.about) : null);
+    const row = h("tr", { class: rank ? "is-slow" : "" }, first, this.#times(group.from, group.seconds), h("td", { class: "drawn" }, this.#bar(group)));
+    return [row, isOpen ? this.#parts(group) : null];
+  }
+
+  #parts(group) {
+    const all = [...group.parts].sort((a, b) => b.seconds - a.seconds);
+    const rows = all.slice(0, SHOWN_PARTS).map((one) => {
+      const begin = one.end - one.seconds * 1000;
+      const piece = this.#drawing([this.#piece(one, `fill-${one.verdict}`)], `${group.partName(one)}: ${duration(one.seconds)}`);
+      const name = h("th", { scope: "row", class: "part" }, verdictMark(one.verdict), " ", h("bdi", {}, group.partName(one)));
+      return h("tr", { class: "part-row" }, name, this.#times(begin, one.seconds), h("td", { class: "drawn" }, piece));
+    });
+    const rest = all.length - SHOWN_PARTS;
+    if (rest > 0) rows.push(h("tr", { class: "part-row" }, h("td", { colspan: 4, class: "hint part" }, `… and ${rest.toLocaleString()} more, each ${duration(all[SHOWN_PARTS].seconds)} or less`)));
+    return rows;
+  }
+
+  #times(from, seconds) {
+    const start = h("td", { class: "number from" }, `+${duration((from - this.from) / 1000)}`);
+    return [start, h("td", { class: "number" }, duration(seconds))];
+  }
+
+  // A play task is one bar; a host has one for each of its results, in their colours.
+  #bar(group) {
+    const title = `${group.name}: ${duration(group.seconds)}`;
+    const whole = this.#rect(group.from, group.to, this.by === "task" ? "whole" : "backdrop");
+    const pieces = this.by === "task" ? [] : group.parts.slice(0, MOST_PIECES).map((one) => this.#piece(one, `fill-${one.verdict}`));
+    return this.#drawing([whole, pieces], title);
+  }
+
+  #piece(one, classes) {
+    return this.#rect(one.end - one.seconds * 1000, one.end, classes);
+  }
+
+  #rect(from, to, classes) {
+    const scale = WIDTH / (this.to - this.from);
+    const width = Math.max(2, (to - from) * scale);
+    const x = Math.min((from - this.from) * scale, WIDTH - width);
+    return svg("rect", { class: classes, x: x.toFixed(2), y: 0, width: width.toFixed(2), height: HEIGHT });
+  }
+
+  #drawing(pieces, title) {
+    return svg("svg", { class: "timebar", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, svg("title", {}, title), pieces);
+  }
+}

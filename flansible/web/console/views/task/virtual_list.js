@@ -1,0 +1,122 @@
+// A scroll region with rows of one height, of which only those in sight exist. Worked by wheel, scrollbar, touch and keys.
+//
+// Browsers end an element at some 17 to 33 million pixels. Where the rows are higher than that together, the region
+// scrolls over less height than they have, and the wheel is counted in rows by hand.
+
+import { h, replace } from "../../dom.js";
+
+const MOST_PIXELS = 8_000_000;
+const SPARE_ROWS = 12;
+const SCROLLBAR = 16;
+
+/** drawRow(row) gives an element. onMove(isAtEnd): somebody has scrolled. onDraw(first, last): these rows are drawn. */
+export class Rows {
+  constructor({ label, height, drawRow, onMove = () => {}, onDraw = () => {} }) {
+    Object.assign(this, { rowHeight: height, drawRow, onMove, onDraw, count: 0, top: 0, first: 0, last: 0 });
+    this.layer = h("div", { class: "rows-layer" });
+    this.sizer = h("div", { class: "rows-sizer" }, this.layer);
+    const listeners = { onscroll: () => this.#scrolled(), onkeydown: (event) => this.#key(event) };
+    this.element = h("div", { class: "rows scroll", role: "region", tabindex: 0, "aria-label": label, ...listeners }, this.sizer);
+    this.element.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    new ResizeObserver(() => this.moveTo(this.top)).observe(this.element);
+  }
+
+  get viewRows() {
+    return this.element.clientHeight / this.rowHeight;
+  }
+
+  get mostTop() {
+    return Math.max(0, this.count - this.viewRows);
+  }
+
+  get isAtEnd() {
+    return this.top >= this.mostTop - 1;
+  }
+
+  /** There are so many rows now. isSame: those that were, are as they were; what is drawn of them may be selected. */
+  resize(count, isFollowing, isSame = false) {
+    const wasDrawn = isSame && !isFollowing && this.last < this.count;
+    this.count = count;
+    this.element.style.height = `${Math.min(MOST_PIXELS, count * this.rowHeight) + SCROLLBAR}px`; // as far as the sheet lets it
+    this.sizer.style.height = `${Math.min(MOST_PIXELS, count * this.rowHeight)}px`;
+    if (wasDrawn && !this.#isSqueezed) return;
+    this.moveTo(isFollowing ? Infinity : this.top);
+  }
+
+  /** This row becomes the topmost. */
+  moveTo(top) {
+    this.top = Math.min(Math.max(0, top), this.mostTop);
+    const wanted = this.#scrollOf(this.top);
+    if (Math.abs(this.element.scrollTop - wanted) >= 1) this.element.scrollTop = wanted;
+    this.refresh();
+  }
+
+  /** Into the middle, unless it is in sight. */
+  reveal(row) {
+    if (row < this.top || row > this.top + this.viewRows - 1) this.moveTo(row - this.viewRows / 2);
+  }
+
+  /** Draw what is in sight anew. */
+  refresh() {
+    if (!this.element.clientHeight) return;
+    this.first = Math.max(0, Math.floor(this.top) - SPARE_ROWS);
+    this.last = Math.min(this.count, Math.ceil(this.top + this.viewRows) + SPARE_ROWS);
+    const drawn = [];
+    for (let row = this.first; row < this.last; row++) drawn.push(this.drawRow(row));
+    replace(this.layer, drawn);
+    this.#place();
+    this.onDraw(this.first, this.last);
+  }
+
+  #place() {
+    const offset = this.element.scrollTop - (this.top - this.first) * this.rowHeight;
+    this.layer.style.transform = `translateY(${Math.round(offset)}px)`;
+  }
+
+  get #isSqueezed() {
+    return this.count * this.rowHeight > MOST_PIXELS;
+  }
+
+  #scrollOf(top) {
+    if (!this.#isSqueezed) return top * this.rowHeight;
+    return (top / this.mostTop) * (MOST_PIXELS - this.element.clientHeight);
+  }
+
+  #scrolled() {
+    const { scrollTop, clientHeight } = this.element;
+    if (!clientHeight) return; // in a tab that is not shown
+    if (Math.abs(scrollTop - this.#scrollOf(this.top)) < 1.5) return;
+    const top = this.#isSqueezed ? (scrollTop / (MOST_PIXELS - clientHeight)) * this.mostTop : scrollTop / this.rowHeight;
+    this.top = Math.min(Math.max(0, top), this.mostTop);
+    this.#moved();
+  }
+
+  #moved() {
+    const isDrawn = this.first <= this.top && this.top + this.viewRows <= this.last;
+    if (isDrawn) this.#place();
+    else this.refresh();
+    this.onMove(this.isAtEnd);
+  }
+
+  #wheel(event) {
+    if (!this.#isSqueezed || !event.deltaY || event.ctrlKey || event.shiftKey) return;
+    event.preventDefault();
+    const rows = event.deltaMode === 0 ? event.deltaY / this.rowHeight : event.deltaY * (event.deltaMode === 1 ? 1 : this.viewRows);
+    this.#moveBy(rows);
+  }
+
+  #key(event) {
+    if (event.target !== this.element || event.altKey || event.metaKey) return;
+    const page = Math.max(1, Math.floor(this.viewRows) - 1);
+    const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -page, PageDown: page, Home: -Infinity, End: Infinity };
+    steps[" "] = event.shiftKey ? -page : page;
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    this.#moveBy(steps[event.key]);
+  }
+
+  #moveBy(rows) {
+    this.moveTo(this.top + rows);
+    this.onMove(this.isAtEnd);
+  }
+}

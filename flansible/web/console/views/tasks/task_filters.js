@@ -1,0 +1,122 @@
+// What the list of tasks is narrowed down to: the form for it, the same in the address, and the same test here as there.
+
+import { h, newId, replace } from "../../dom.js";
+import { STATES } from "../../format.js";
+
+const TYPING_MS = 350;
+const KINDS = { adhoc: "Ad-hoc command", playbook: "Playbook", git: "Git update" };
+const NAMES = ["text", "state", "kind", "playbook", "user", "host"];
+const MAX_SUGGESTIONS = 200;
+
+/** Of an address, what the service would take: `{state, user, …}`, without what says nothing. */
+export function readFilters(params, seesAll) {
+  const found = Object.fromEntries(NAMES.map((name) => [name, params.get(name)?.trim()]).filter(([, value]) => value));
+  if (!(found.state in STATES)) delete found.state;
+  if (!(found.kind in KINDS)) delete found.kind;
+  if (!seesAll) delete found.user;
+  return found;
+}
+
+/** Whether a task belongs to the list, as far as can be told here; `host` only the service knows. */
+export function fits(task, filters) {
+  return (
+    ["state", "kind", "user", "playbook"].every((name) => !filters[name] || task[name] === filters[name]) &&
+    lowered(task.summary).includes(lowered(filters.text ?? ""))
+  );
+}
+
+// ASCII letters alone, as the service does it.
+function lowered(text) {
+  return text.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
+}
+
+/** The form. onChange(filters, isTyping): isTyping when it will go on changing. */
+export class FilterForm {
+  constructor(filters, seesAll, signal, onChange) {
+    this.seesAll = seesAll;
+    this.onChange = onChange;
+    this.suggested = { playbook: new Set(), user: new Set() };
+    this.lists = {};
+    this.inputs = {};
+    const wide = matchMedia("(min-width: 60rem)");
+    const text = this.typed("text", "Search", { type: "search", placeholder: "In what was asked for" });
+    const fields = [
+      this.chosen("state", "State", "Any state", STATES),
+      this.chosen("kind", "Kind", "Any kind", KINDS),
+      this.typed("playbook", "Playbook", { placeholder: "demo/site.yml" }, true),
+      seesAll ? this.typed("user", "User", { autocapitalize: "none" }, true) : null,
+      this.typed("host", "Host", { autocapitalize: "none" }),
+    ];
+    this.count = h("span", { class: "hint" });
+    const summary = h("summary", {}, "More filters ", this.count);
+    this.details = h("details", {}, summary, h("div", { class: "filters-more" }, fields));
+    // Where there is room for them all, nothing can be folded.
+    const unfold = () => (this.details.open = this.details.open || wide.matches);
+    wide.addEventListener("change", unfold, { signal });
+    unfold();
+    this.clearing = h("button", { type: "button", onclick: () => this.clear() }, "Clear");
+    const attributes = { class: "filters", role: "search", "aria-label": "Filters of the list" };
+    this.element = h("form", attributes, text, this.details, this.clearing);
+    this.element.addEventListener("submit", (event) => (event.preventDefault(), this.told(true)));
+    this.fill(filters);
+  }
+
+  fill(filters) {
+    for (const [name, input] of Object.entries(this.inputs)) input.value = filters[name] ?? "";
+    this.shown(filters);
+  }
+
+  clear() {
+    this.fill({});
+    this.told(false);
+    this.inputs.text.focus();
+  }
+
+  /** Names that were seen in tasks, offered where one is to be typed. */
+  suggest(tasks) {
+    for (const [name, known] of Object.entries(this.suggested)) {
+      const before = known.size;
+      for (const task of tasks) if (task[name] && known.size < MAX_SUGGESTIONS) known.add(task[name]);
+      if (known.size > before && this.lists[name]) {
+        replace(this.lists[name], [...known].sort().map((value) => h("option", { value })));
+      }
+    }
+  }
+
+  typed(name, word, attributes, isSuggested = false) {
+    const id = newId("filter");
+    const list = isSuggested ? h("datalist", { id: newId("known") }) : null;
+    if (list) this.lists[name] = list;
+    const plain = { type: "text", autocomplete: "off", spellcheck: "false", maxlength: 200 };
+    const input = h("input", { id, name, list: list?.id, ...plain, ...attributes });
+    input.addEventListener("input", () => {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.told(true), TYPING_MS);
+    });
+    this.inputs[name] = input;
+    return h("div", { class: `field field-${name}` }, h("label", { for: id }, word), input, list);
+  }
+
+  chosen(name, word, any, options) {
+    const id = newId("filter");
+    const rows = Object.entries(options).map(([value, text]) => h("option", { value }, text));
+    const select = h("select", { id, name, onchange: () => this.told(false) }, h("option", { value: "" }, any), rows);
+    this.inputs[name] = select;
+    return h("div", { class: `field field-${name}` }, h("label", { for: id }, word), select);
+  }
+
+  told(isTyping) {
+    clearTimeout(this.timer);
+    const given = new URLSearchParams(Object.entries(this.inputs).map(([name, input]) => [name, input.value]));
+    const filters = readFilters(given, this.seesAll);
+    this.shown(filters);
+    this.onChange(filters, isTyping);
+  }
+
+  shown(filters) {
+    const { text, ...others } = filters;
+    const count = Object.keys(others).length;
+    replace(this.count, count ? `(${count} in use)` : "");
+    this.clearing.hidden = !count && !text;
+  }
+}

@@ -1,0 +1,86 @@
+// One task as a line of the list. It is changed in place: what one has focused or is reading stays where it is.
+
+import { h, replace } from "../../dom.js";
+import { countsBar, duration, elapsed, FINAL, moment, plural, runSeconds, stateMark } from "../../format.js";
+
+export const COLUMNS = ["State", "What", "Hosts", "User", "Started", "Duration", "Results"];
+const TROUBLE = ["failed", "unreachable"];
+
+export class TaskRow {
+  constructor(task) {
+    this.link = h("a", { href: `#/tasks/${encodeURIComponent(task.task_id)}` });
+    this.about = h("span", { class: "sub" });
+    this.cells = {
+      state: cell("state"),
+      what: cell("what", this.link, this.about),
+      hosts: cell("hosts"),
+      user: cell("user"),
+      started: cell("started"),
+      took: cell("took"),
+      results: cell("results"),
+    };
+    this.element = h("div", { class: "task", role: "row", "data-task": task.task_id }, Object.values(this.cells));
+    this.shown = {};
+    this.update(task);
+  }
+
+  update(task) {
+    this.task = task;
+    this.put("state", task.state, () => stateMark(task.state));
+    this.putWhat(task);
+    this.put("hosts", [task.hosts, task.inventory], () => hosts(task));
+    this.put("user", task.user, () => task.user);
+    this.put("started", task.started_at ?? task.submitted_at, () => started(task));
+    this.put("results", [task.counts, task.host_count], () => results(task));
+    this.tick();
+  }
+
+  /** The time that goes on. */
+  tick() {
+    const seconds = runSeconds(this.task);
+    const text = seconds === null ? "" : FINAL.has(this.task.state) ? duration(seconds) : elapsed(seconds);
+    this.put("took", text, () => text);
+  }
+
+  putWhat(task) {
+    const title = task.playbook || task.module || task.kind;
+    const about = task.summary.startsWith(`${task.user}: `) ? task.summary.slice(task.user.length + 2) : task.summary;
+    if (this.link.textContent !== title) this.link.textContent = title;
+    if (this.about.textContent !== about) this.about.textContent = about;
+    this.link.title = task.summary;
+  }
+
+  put(name, value, build) {
+    const key = JSON.stringify(value);
+    if (this.shown[name] === key) return;
+    this.shown[name] = key;
+    replace(this.cells[name], build());
+  }
+}
+
+function cell(name, ...children) {
+  return h("div", { class: `cell cell-${name}`, role: "cell" }, children);
+}
+
+function hosts(task) {
+  const inventory = (task.inventory ?? "")
+    .split(", ")
+    .map((path) => path.replace(/\/+$/, "").split("/").pop())
+    .join(", ");
+  if (!task.hosts) return inventory || "";
+  return [h("span", {}, task.hosts), " ", inventory ? h("span", { class: "sub" }, `in ${inventory}`) : null];
+}
+
+function started(task) {
+  return task.started_at ? moment(task.started_at) : [h("span", { class: "sub" }, "since"), " ", moment(task.submitted_at)];
+}
+
+function results(task) {
+  if (!task.host_count && !Object.values(task.counts ?? {}).some(Boolean)) return "";
+  const trouble = TROUBLE.filter((word) => task.counts?.[word]).map((word) =>
+    h("span", { class: `verdict-${word}` }, `${task.counts[word]} ${word}`),
+  );
+  // What went wrong first: where there is no room, the end is cut off.
+  const words = [...trouble, plural(task.host_count, "host")].flatMap((word) => [" · ", word]).slice(1);
+  return [countsBar(task.counts), h("span", { class: "sub" }, words)];
+}

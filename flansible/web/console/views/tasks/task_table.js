@@ -1,0 +1,87 @@
+// The rows of the list, newest first. They are moved and changed as little as can be: focus and reading place stay.
+
+import { h } from "../../dom.js";
+import { COLUMNS, TaskRow } from "./task_row.js";
+
+export class TaskTable {
+  constructor() {
+    this.rows = new Map(); // task_id -> TaskRow
+    this.body = h("div", { role: "rowgroup", class: "task-body" });
+    const heads = COLUMNS.map((word) => h("div", { class: "cell", role: "columnheader" }, word));
+    const names = h("div", { class: "task task-head", role: "row" }, heads);
+    const head = h("div", { class: "task-top", role: "rowgroup" }, names);
+    this.element = h("div", { class: "tasks", role: "table", "aria-label": "Tasks, newest first" }, head, this.body);
+  }
+
+  get size() {
+    return this.rows.size;
+  }
+
+  has(taskId) {
+    return this.rows.has(taskId);
+  }
+
+  update(task) {
+    this.rows.get(task.task_id).update(task);
+  }
+
+  /** These and no others; withTail: and those that are older than the last of these, as they are. */
+  show(tasks, withTail = false) {
+    const wanted = new Set(tasks.map((task) => task.task_id));
+    const oldest = tasks.at(-1)?.submitted_at;
+    for (const [taskId, row] of this.rows) {
+      if (!wanted.has(taskId) && !(withTail && row.task.submitted_at < oldest)) this.remove(taskId);
+    }
+    let place = this.body.firstElementChild;
+    for (const task of tasks) {
+      const row = this.row(task);
+      if (row.element === place) place = place.nextElementSibling;
+      else this.body.insertBefore(row.element, place);
+    }
+  }
+
+  append(tasks) {
+    // One that is there already has come by the stream, where it belongs.
+    const unknown = tasks.filter((task) => !this.rows.has(task.task_id));
+    this.body.append(...unknown.map((task) => this.row(task).element));
+  }
+
+  insert(task) {
+    let next = this.body.firstElementChild;
+    while (next && this.taskOf(next).submitted_at > task.submitted_at) next = next.nextElementSibling;
+    this.body.insertBefore(this.row(task).element, next);
+  }
+
+  remove(taskId) {
+    const row = this.rows.get(taskId);
+    if (!row) return;
+    if (row.element.contains(document.activeElement)) this.neighbour(row.element)?.querySelector("a").focus();
+    row.element.remove();
+    this.rows.delete(taskId);
+  }
+
+  /** Whether the task belongs below all that are shown. */
+  isBelow(task) {
+    const last = this.body.lastElementChild;
+    return last !== null && task.submitted_at < this.taskOf(last).submitted_at;
+  }
+
+  tick() {
+    for (const row of this.rows.values()) if (row.task.state === "running") row.tick();
+  }
+
+  row(task) {
+    const known = this.rows.get(task.task_id);
+    if (known) known.update(task);
+    else this.rows.set(task.task_id, new TaskRow(task));
+    return this.rows.get(task.task_id);
+  }
+
+  taskOf(element) {
+    return this.rows.get(element.dataset.task).task;
+  }
+
+  neighbour(element) {
+    return element.nextElementSibling ?? element.previousElementSibling;
+  }
+}

@@ -1,0 +1,213 @@
+"""gunicorn, configured from settings: the process behind `flansible web`."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import Flask
+from gunicorn import util
+from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from flansible.broker import app as broker_app
+from flansible.broker.recovery import Reaper
+from flansible.config import Settings, tls
+from flansible.config.tls import ServerContext
+from flansible.identity import passwords
+from flansible.models import ErrorBody
+from flansible.system import rlimits
+from flansible.web import create_app, parsing
+from flansible.web.middleware import security_headers
+from flansible.web.streaming import socket_handoff
+
+_CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
+_LINGER_MILLISECONDS = 5
+# From the first byte to the last, for who sends slowly on purpose: each such client holds a thread.
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 120.0
+
+
+def _error_writer(is_tls: bool) -> Callable[[socket.socket, int, str, str], None]:
+    """What gunicorn says to a request that never reaches the app, in our one shape."""
+    safe = "".join(f"{name}: {value}\r\n" for name, value in security_headers.always(is_tls))
+
+    def write(client: socket.socket, status: int, reason: str, message: str) -> None:
+        what = message if message else reason
+        body = ErrorBody(message=what, code=_CODES.get(status, "invalid_request"), errors=[]).model_dump_json().encode()
+        head = (
+            f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n{safe}\r\n"
+        )
+        util.write_nonblock(client, head.encode("latin-1") + body)
+
+    return write
+
+
+class _Settled:
+    """gunicorn's configuration once nothing changes it any more: it looks each value up in two steps of Python, some
+    thirty times for each request."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = cfg
+        vars(self).update({name: getattr(cfg, name) for name in (*cfg.settings, "is_ssl")})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cfg, name)
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threads, from which a reply can take its client's socket away
+    (flansible.web.streaming.socket_handoff).
+
+    A duplicate of the descriptor would not do: gunicorn 27 ends a connection with shutdown(), which ends it for every
+    descriptor, and then waits in its main thread, two seconds at most, for the client to close. So the descriptor is
+    taken out of gunicorn's socket object. What is left there is closed, and gunicorn, which cannot close it, would
+    count the connection as gone twice.
+    """
+
+    wsgi: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A thread in four never lingers: whoever comes new finds one.
+        self.cfg: Any = _Settled(self.cfg)
+        self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
+        # By thread: the connection it reads from, and until when. Each touches its own entry; `notify` looks at all.
+        self._reading: dict[int, tuple[TConn, float]] = {}
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        app = self.wsgi
+
+        def with_socket(environ: dict[str, Any], start_response: Any) -> Any:
+            connection, _ = self._reading.pop(threading.get_ident())
+            environ[parsing.READING] = lambda: self._in_time(connection, BODY_SECONDS)
+            client = environ["gunicorn.socket"]
+            # An SSLSocket has state of its own above the descriptor, and in HTTP/2 others share the connection.
+            if type(client) is socket.socket and environ["SERVER_PROTOCOL"] in ("HTTP/1.0", "HTTP/1.1"):
+                environ[socket_handoff.TAKE_SOCKET] = lambda: socket.socket(fileno=client.detach())
+            return app(environ, start_response)
+
+        self.wsgi = with_socket
+        self._followers = socket_handoff.followers_of(app)
+
+    def handle(self, conn: TConn) -> Any:
+        keep = self._handle_one(conn)
+        # A client that asks again at once is answered by the same thread. Through the main thread, its poller and the
+        # pool's queue, each request would cost as much again as its answer.
+        while keep is True and self.alive and self._asks_again(conn):
+            keep = self._handle_one(conn)
+        if conn.sock.fileno() < 0:
+            conn.close = lambda graceful=False: None
+        return keep
+
+    def _handle_one(self, conn: TConn) -> Any:
+        with self._in_time(conn, HEAD_SECONDS):
+            return super().handle(conn)
+
+    @contextmanager
+    def _in_time(self, conn: TConn, seconds: float) -> Iterator[None]:
+        """What this thread reads of the connection comes to its end by then, or the connection does."""
+        self._reading[threading.get_ident()] = (conn, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._reading.pop(threading.get_ident(), None)
+
+    def notify(self) -> None:
+        """The main thread's sign of life, about once a second."""
+        super().notify()
+        now = time.monotonic()
+        for conn, until in tuple(self._reading.values()):
+            if now > until:
+                # To its reader the client has left. (An SSLSocket's own shutdown would take its state away from it.)
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
+
+    def _asks_again(self, conn: TConn) -> bool:
+        if type(conn.sock) is not socket.socket or not self._may_linger.acquire(blocking=False):
+            return False
+        try:
+            poll = select.poll()
+            poll.register(conn.sock, select.POLLIN)
+            return bool(poll.poll(_LINGER_MILLISECONDS))
+        finally:
+            self._may_linger.release()
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._followers.close()
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: Settings, app: Flask) -> None:
+        self._settings = settings
+        self._app = app
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        address = f"[{settings.Flask_tcp_ip}]" if ":" in settings.Flask_tcp_ip else settings.Flask_tcp_ip
+        options: dict[str, Any] = {
+            "bind": f"{address}:{settings.Flask_tcp_port}",
+            "workers": settings.web_workers,
+            "threads": settings.web_threads,
+            "worker_class": _Worker,
+            "proc_name": "flansible-web",
+            "graceful_timeout": 3,
+            "timeout": 120,
+            "keepalive": 30,
+            # Headers of other proxies are read by ours (flansible.web.middleware.proxy_headers); gunicorn would trust
+            # 127.0.0.1.
+            "forwarded_allow_ips": "",
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
+            "limit_request_line": 8190,
+            "limit_request_fields": 100,
+            "limit_request_field_size": 8190,
+            "accesslog": None,
+            "loglevel": "warning",
+            "control_socket_disable": True,
+        }
+        if settings.tls_certificate and settings.tls_key:
+            secure = ServerContext(settings.tls_certificate, settings.tls_key)
+            options |= {
+                "certfile": str(settings.tls_certificate),
+                "keyfile": str(settings.tls_key),
+                "ssl_context": lambda cfg, default: secure.current(),
+            }
+        for key, value in options.items():
+            if key in self.cfg.settings:
+                self.cfg.set(key, value)
+
+    def load(self) -> Any:
+        # In each process, after the fork: connections and threads must not be shared.
+        Reaper(self._app.extensions["flansible"].store).start()
+        return self._app
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
+    app = create_app(settings)
+    tls.check(settings)
+    # gunicorn has no setting for it; its workers look the function up in this module each time.
+    util.write_error = _error_writer(settings.is_tls)
+    passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
+    rlimits.allow_many()
+    server = _Server(settings, app)
+    broker_app.load()
+    # What stands now stands for good, and its memory stays shared by all processes. A collection would write into each
+    # object, and take some ten milliseconds during which nobody is answered.
+    gc.collect()
+    gc.freeze()
+    server.run()

@@ -1,0 +1,342 @@
+"""Example replies for the documentation, and what each status means.
+
+Replies are made by the models themselves, so that an example cannot say what a reply could not; examples of requests
+are in the models (`json_schema_extra`). Read by flansible.web.openapi.operations when the app is made.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from pydantic import BaseModel
+
+from flansible import __version__
+from flansible.models import (
+    Accepted,
+    DayStats,
+    ErrorBody,
+    ErrorItem,
+    Event,
+    EventPage,
+    Health,
+    HostStats,
+    InventoryList,
+    ListedInventory,
+    ListedPlay,
+    ListedPlaybook,
+    PartHealth,
+    PlannedPlay,
+    PlannedTask,
+    PlaybookList,
+    PlaybookStats,
+    PlayTaskResult,
+    PreviewReply,
+    ServiceStats,
+    SessionReply,
+    State,
+    TaskList,
+    TaskRequest,
+    TaskResult,
+    TaskStatus,
+    WorkerStats,
+)
+
+_CSRF = "q4tO0yM1c1rAqTz0gFJ7bX0wEwBl1S0kqk1m0v9m3hY"
+_TASK_ID = "7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52"
+
+_OUTPUT = 'localhost | SUCCESS => {\n    "changed": false,\n    "ping": "pong"\n}\n'
+
+
+def _task(**changes: Any) -> TaskStatus:
+    values: dict[str, Any] = {
+        "task_id": _TASK_ID,
+        "Status": "SUCCESS",
+        "state": State.SUCCEEDED,
+        "description": "ended with exit code 0",
+        "returncode": 0,
+        "user": "dev",
+        "kind": "adhoc",
+        "summary": "dev: adhoc ping on localhost",
+        "playbook": None,
+        "module": "ping",
+        "hosts": "localhost",
+        "inventory": "inventories/dev",
+        "counts": {"ok": 1},
+        "host_count": 1,
+        "submitted_at": "2026-01-31T12:00:00.000Z",
+        "started_at": "2026-01-31T12:00:00.020Z",
+        "finished_at": "2026-01-31T12:00:00.350Z",
+    }
+    return TaskStatus(**values | changes)
+
+
+_PING = PlayTaskResult(
+    play="Ansible Ad-Hoc",
+    task="ping",
+    module="ping",
+    verdict="ok",
+    duration_seconds=0.21,
+    result={"changed": False, "ping": "pong"},
+)
+
+
+def _parts(**away: str) -> dict[str, PartHealth]:
+    names = ("store", "broker", "workers", "rbac", "isolation")
+    return {name: PartHealth(ok=name not in away, detail=away.get(name, "answers")) for name in names}
+
+
+def _event(**fields: Any) -> Event:
+    return Event(**fields)
+
+
+_EVENTS = [
+    _event(
+        seq=3,
+        event="host_result",
+        time="2026-01-31T12:00:00.345Z",
+        play=_PING.play,
+        task=_PING.task,
+        module=_PING.module,
+        host="localhost",
+        verdict=_PING.verdict,
+        duration_seconds=_PING.duration_seconds,
+        result=_PING.result,
+        output_start=0,
+        output_end=len(_OUTPUT),
+    ),
+    _event(
+        seq=4,
+        event="final",
+        time="2026-01-31T12:00:00.350Z",
+        state=State.SUCCEEDED,
+        returncode=0,
+        description="ended with exit code 0",
+        output_start=len(_OUTPUT),
+        output_end=len(_OUTPUT),
+    ),
+]
+
+# Forms of a reply that are text.
+TEXTS = {
+    "text/plain": _OUTPUT,
+    "text/html": f"<!DOCTYPE html><html><body><pre>{html.escape(_OUTPUT)}</pre></body></html>",
+    "text/event-stream": "retry: 1000\n\n"
+    + "".join(
+        f"id: {item.seq}\nevent: {item.event}\ndata: {item.model_dump_json(exclude_unset=True)}\n\n" for item in _EVENTS
+    ),
+}
+
+_COUNTS = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ignored")
+
+_SITE = ListedPlaybook(
+    playbook="site.yml",
+    playbook_dir="/srv/flansible/playbooks/demo",
+    description="Sets up the web servers.",
+    plays=[ListedPlay(play="Web servers", hosts="web")],
+)
+
+_REPLIES = (
+    Accepted(
+        task_id=_TASK_ID,
+        status_url=f"/api/ansibletaskstatus/{_TASK_ID}",
+        output_url=f"/api/ansibletaskoutput/{_TASK_ID}",
+    ),
+    _task(),
+    TaskList(tasks=[_task()], next_before=None, changes=17),
+    TaskResult(
+        task_id=_TASK_ID,
+        state=State.SUCCEEDED,
+        returncode=0,
+        contacted={"localhost": [_PING]},
+        dark={},
+        stats={"localhost": {name: int(name == "ok") for name in _COUNTS}},
+        custom_stats={},
+        next_after=None,
+    ),
+    TaskRequest(
+        task_id=_TASK_ID,
+        kind="adhoc",
+        path="/api/ansiblecommand",
+        body={"module": "ping", "become_password": "********"},
+        masked=["become_password"],
+        command="cd /srv/flansible/playbooks && ansible --inventory=inventories/dev --module-name=ping -- localhost",
+        curl="curl --user dev --header 'Content-Type: application/json' ... http://127.0.0.1:3000/api/ansiblecommand",
+        flansible="flansible adhoc --inventory=inventories/dev --module-name=ping -- localhost",
+    ),
+    SessionReply(
+        user="dev",
+        role="operator",
+        is_admin=False,
+        sees_all=False,
+        may_act=True,
+        csrf_token=_CSRF,
+        flower_url=None,
+    ),
+    ServiceStats(
+        queued=0,
+        running=1,
+        workers=[WorkerStats(name="host, process 4711", slots=8, running=1)],
+        days=[DayStats(day="2026-01-31", succeeded=41, failed=2, canceled=1, timed_out=0, lost=0, error=0)],
+        playbooks=[PlaybookStats(playbook="demo/site.yml", runs=12, failed=1, mean_seconds=3.2, longest_seconds=9.1)],
+        hosts=[HostStats(host="web1", failed=2)],
+        everybody=False,
+    ),
+    EventPage(task_id=_TASK_ID, state=State.SUCCEEDED, events=_EVENTS, next_after=4, final=True),
+    PlaybookList(playbooks=[_SITE]),
+    PreviewReply(
+        allowed=True,
+        refusal=None,
+        command="cd /srv/flansible/playbooks/demo && ansible-playbook --inventory=inventories/dev -- site.yml",
+        rights=[
+            "You are dev, with the role operator.",
+            "You may use these inventories: /srv/flansible/inventories/dev.",
+        ],
+        plays=[
+            PlannedPlay(
+                play="Web servers", pattern="web", hosts=["web1"], play_tasks=[PlannedTask(name="Install", tags=[])]
+            )
+        ],
+        hosts=["web1"],
+        messages=[],
+        detail=None,
+    ),
+    InventoryList(
+        inventories=[
+            ListedInventory(inventory="/srv/flansible/inventories/dev", name="dev", is_default=False, exists=True)
+        ]
+    ),
+    Health(status="ok", version=__version__, parts=_parts()),
+)
+
+REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in _REPLIES}
+
+_CANCELING = {"Status": "PROGRESS", "state": State.RUNNING, "returncode": None, "finished_at": None}
+_CANCELED = {"Status": "CANCELED", "state": State.CANCELED, "returncode": None, "ended": ["ansible (4711)"]}
+
+# Where a route's reply looks otherwise: endpoint and status to it.
+ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
+    ("health", 503): Health(status="unavailable", version=__version__, parts=_parts(workers="no worker answers")),
+    ("ansibletaskcancel", 202): _task(
+        **_CANCELING, description="running on flansible@host; dev canceled it, it is being ended"
+    ),
+    ("ansibletaskcancel", 200): _task(**_CANCELED, description="canceled by dev"),
+}
+
+MEANINGS = {
+    200: "The answer.",
+    204: "Nothing comes after `Last-Event-ID`: the stream has ended. Browsers stop asking.",
+    202: "Taken; it goes on after this reply. Ask for the task's status to see how.",
+    400: "The body or the query string is wrong; `errors` names each faulty field.",
+    401: "No user and password of rbac.json, and no token in force.",
+    403: "The user or the token has not the right; `code` names the rule that refused.",
+    404: "There is no such thing, or it is another user's.",
+    409: "It is no longer in a state that allows this.",
+    413: "The body is over `max_body_bytes`.",
+    415: "The body is not `application/json`.",
+    414: "The address, with its query string, is longer than 8,190 bytes.",
+    431: "A header is longer than 8,190 bytes, or there are more than 100.",
+    429: "Too many requests; ask again after the seconds in `Retry-After`.",
+    500: "Something failed on our side; the web server's log has the details.",
+    503: "A part of the service is away; ask again after the seconds in `Retry-After`.",
+}
+
+
+def _failure(code: str, message: str, *fields: tuple[str, str]) -> ErrorBody:
+    return ErrorBody(message=message, code=code, errors=[ErrorItem(field=name, message=text) for name, text in fields])
+
+
+_STORE_AWAY = _failure("store_unavailable", "The record store (Redis) does not answer; nothing was queued. Try again.")
+_CROSS_SITE = _failure(
+    "cross_site", "This request comes from a page of another site, which is not one of cors_origins."
+)
+_TOO_MANY_FOLLOWERS = _failure(
+    "too_many_followers",
+    "Too many replies are being followed; ask for what there is instead (offset, after), or try again.",
+)
+
+_LOOKS_ONLY = _failure(
+    "role_forbidden", "ann has the role viewer, which starts and cancels nothing; ask the admin for operator"
+)
+_SCOPE = _failure("scope_forbidden", "This token is for reading only (scope read).")
+_TOO_MANY_LOGINS = _failure(
+    "too_many_logins", "Too many wrong passwords: no other is looked at for now. A token goes on being taken."
+)
+
+_NO_CSRF = _failure("csrf", "A session needs the header X-CSRF-Token with its csrf_token (GET /api/session).")
+
+FAILURES: dict[int, tuple[ErrorBody, ...]] = {
+    400: (_failure("invalid_field", "colour: unknown field", ("colour", "unknown field")),),
+    401: (
+        _failure(
+            "not_authenticated",
+            "Give a user and password by HTTP Basic, as curl -u does, or a token as Authorization: Bearer.",
+        ),
+    ),
+    403: (
+        _SCOPE,
+        _failure(
+            "forbidden",
+            "user: the tasks of other users are for admin and auditors only",
+            ("user", "the tasks of other users are for admin and auditors only"),
+        ),
+    ),
+    404: (_failure("task_not_found", "Task not found"),),
+    409: (_failure("task_final", "The task is final already: succeeded."),),
+    413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
+    414: (_failure("uri_too_long", "Request Line is too large (9000 > 8190)"),),
+    415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
+    431: (_failure("headers_too_large", "limit request headers fields size"),),
+    429: (_TOO_MANY_LOGINS,),
+    500: (_failure("internal_error", "Something failed on our side; the web server's log has the details."),),
+    503: (_STORE_AWAY,),
+}
+
+# What differs, or only happens, where there is a body.
+BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
+    400: (
+        *FAILURES[400],
+        _failure("invalid_json", "The body is not JSON: Expecting value: line 1 column 1 (char 0)"),
+    ),
+    403: (
+        _SCOPE,
+        _failure(
+            "inventory_forbidden",
+            "inventory: production is not one of your inventories. Yours: /srv/flansible/inventories/dev",
+            ("inventory", "production is not one of your inventories. Yours: /srv/flansible/inventories/dev"),
+        ),
+        _failure(
+            "playbook_forbidden",
+            "playbook_dir: playbooks outside playbook_root are for admin only",
+            ("playbook_dir", "playbooks outside playbook_root are for admin only"),
+        ),
+        _CROSS_SITE,
+    ),
+    404: (_failure("not_found", "playbook_dir /srv/x does not exist", ("playbook_dir", "does not exist")),),
+    409: (
+        _failure(
+            "idempotency_key_reused",
+            "This Idempotency-Key was used for another request within the last 24 hours; use a new one.",
+        ),
+    ),
+    429: (
+        _TOO_MANY_LOGINS,
+        _failure(
+            "too_many_queued",
+            "You have 100 tasks waiting, and may not have more; try again when some have started.",
+        ),
+    ),
+    503: (
+        _STORE_AWAY,
+        _failure("broker_unavailable", "The message broker does not answer; nothing was queued. Try again."),
+        _failure("audit_unavailable", "The audit log cannot be written (audit_file). Nothing was queued; try again."),
+    ),
+}
+
+# What only this route answers, at this status.
+ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
+    ("logout", 403): (_NO_CSRF,),
+    ("ansibletaskcancel", 403): (_CROSS_SITE, _LOOKS_ONLY),
+    ("ansibletaskoutput", 503): (_TOO_MANY_FOLLOWERS,),
+    ("ansibletaskevents", 503): (_TOO_MANY_FOLLOWERS,),
+}

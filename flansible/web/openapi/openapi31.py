@@ -1,0 +1,126 @@
+"""The API as an OpenAPI 3.1 document, made from ROUTES and the pydantic models.
+
+Called by flansible.web.openapi.views once in each web process; the page at /api/docs and any client generator read the
+result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flansible import __version__
+from flansible.web.openapi.operations import DocumentedReply, Operation, Schema, branches, operations, schemas, tags
+from flansible.web.routes import JSON
+
+_SECURITY, _TOKEN = "basic", "token"
+
+_DESCRIPTION = """\
+Run Ansible ad-hoc commands and playbooks: post a request, get a `task_id`, ask for status, output and results by it.
+
+Every error, whatever its status, has the shape of `ErrorBody`. An unknown field is an error that names it.
+"""
+
+
+def document() -> dict[str, Any]:
+    """The whole document, ready for JSON."""
+    defined = schemas()
+    described = operations()
+    paths: dict[str, dict[str, Any]] = {}
+    for item in described:
+        paths.setdefault(item.path, {})[item.route.method] = _operation(item, defined)
+    queries = {item.route.query.__name__ for item in described if item.route.query}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Flansible",
+            "version": __version__,
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        # Counted from this document's own address, so that it holds behind a proxy's path prefix too.
+        "servers": [{"url": ".."}],
+        "tags": [{"name": name, "description": text} for name, text in tags().items()],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                _SECURITY: {"type": "http", "scheme": "basic", "description": "A user and password of rbac.json."},
+                _TOKEN: {"type": "http", "scheme": "bearer", "description": "What `flansible token create` prints."},
+            },
+            "schemas": {name: schema for name, schema in defined.items() if name not in queries},
+        },
+    }
+
+
+def _operation(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
+    route = item.route
+    described: dict[str, Any] = {
+        "operationId": route.endpoint,
+        "summary": item.summary,
+        "description": item.notes,
+        "tags": [item.tag],
+        "security": [] if route.public else [{_SECURITY: []}, {_TOKEN: []}],
+        "responses": {str(answer.status): _response(answer) for answer in item.answers},
+    }
+    parameters = _path_parameters(item) + _query_parameters(item, defined) + _header_parameters(item)
+    if parameters:
+        described["parameters"] = parameters
+    if route.body:
+        content: dict[str, Any] = {"schema": _reference(route.body)}
+        if "example" in defined[route.body.__name__]:
+            content["example"] = defined[route.body.__name__]["example"]
+        described["requestBody"] = {"required": True, "content": {JSON: content}}
+    return described
+
+
+def _path_parameters(item: Operation) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "description": meaning, "schema": {"type": "string"}}
+        for name, meaning in item.parameters.items()
+    ]
+
+
+def _query_parameters(item: Operation, defined: dict[str, Schema]) -> list[dict[str, Any]]:
+    if item.route.query is None:
+        return []
+    model = defined[item.route.query.__name__]
+    found = []
+    for name, schema in model["properties"].items():
+        kinds = branches({key: value for key, value in schema.items() if key != "description"})
+        found.append(
+            {
+                "name": name,
+                "in": "query",
+                "required": name in model.get("required", ()),
+                "description": schema.get("description", ""),
+                "schema": kinds[0] if len(kinds) == 1 else {"anyOf": kinds},
+            }
+        )
+    return found
+
+
+def _header_parameters(item: Operation) -> list[dict[str, Any]]:
+    return [
+        {"name": header.name, "in": "header", "required": False, "description": header.meaning, "schema": header.schema}
+        for header in item.route.headers
+    ]
+
+
+def _response(answer: DocumentedReply) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.meaning}
+    content: dict[str, Any] = {}
+    if answer.model:
+        examples = {name: {"value": value} for name, value in answer.examples.items()}
+        content[JSON] = {"schema": _reference(answer.model)} | ({"examples": examples} if examples else {})
+    for media_type, example in answer.texts.items():
+        content[media_type] = {"schema": {"type": "string"}, "examples": {"reply": {"value": example}}}
+    if content:
+        described["content"] = content
+    if answer.headers:
+        described["headers"] = {
+            header.name: {"description": header.meaning, "schema": header.schema} for header in answer.headers
+        }
+    return described
+
+
+def _reference(model: type) -> Schema:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}

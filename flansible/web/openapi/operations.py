@@ -1,0 +1,203 @@
+"""What is to be said about each route, before it takes one documentation format or another.
+
+Everything comes from ROUTES, the resources' docstrings and the pydantic models; `openapi` and `swagger` only put it in
+their words. Runs once in each web process, when the app is made.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from flansible import models
+from flansible.web.middleware.audit_context import REQUEST_ID
+from flansible.web.middleware.error_handlers import REALM, RETRY_AFTER_SECONDS, TOKEN_REALM
+from flansible.web.openapi import examples
+from flansible.web.routes import JSON, ROUTES, Header, Route
+from flansible.web.serialization import LEFT_OUT
+
+Schema = dict[str, Any]
+
+_CONVERTER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_RETRY_AFTER = Header(
+    "Retry-After",
+    "Seconds to wait before asking again.",
+    {"type": "integer", "minimum": 0, "examples": [RETRY_AFTER_SECONDS]},
+)
+_REQUEST_ID = Header(
+    REQUEST_ID,
+    "The request's id, as it stands in the audit log and the web server's log: the one that came with the request, if "
+    "it is 1 to 64 of `A-Za-z0-9._-`, else a new one.",
+    {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+)
+_STATUS_HEADERS = {
+    401: (Header("WWW-Authenticate", f"`{REALM}` and `{TOKEN_REALM}`", {"type": "string"}),),
+    429: (_RETRY_AFTER,),
+    503: (_RETRY_AFTER,),
+}
+# What any route can answer. The addresses and headers that are too long are refused before any route is known.
+ANYWHERE = (400, 414, 431, 500)
+_REFERENCE = "#/components/schemas/{model}"
+
+
+@dataclass(frozen=True)
+class DocumentedReply:
+    """One status a route can answer with.
+
+    `model` is its body as JSON, `examples` are such bodies by name; `texts` are its other forms, each with an example.
+    With neither it has no body.
+    """
+
+    status: int
+    meaning: str
+    model: type[BaseModel] | None = None
+    examples: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    headers: tuple[Header, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A route in words: `about` from its resource, `summary` and `details` from its method.
+
+    `path` has its parameters in braces; `parameters` are their names and meanings.
+    """
+
+    route: Route
+    path: str
+    parameters: dict[str, str]
+    about: str
+    summary: str
+    details: str
+    tag: str
+    answers: tuple[DocumentedReply, ...]
+
+    @property
+    def notes(self) -> str:
+        return "\n\n".join(filter(None, (self.about, self.details)))
+
+
+def operations() -> list[Operation]:
+    """One for each of ROUTES, in their order."""
+    return [_operation(route) for route in ROUTES]
+
+
+def tags() -> dict[str, str]:
+    """Groups of operations: the module that holds the resource, and the first paragraph of its docstring."""
+    found: dict[str, str] = {}
+    for route in ROUTES:
+        paragraph = _doc(sys.modules[route.resource.__module__]).partition("\n\n")[0]
+        found.setdefault(_tag(route), paragraph.replace("\n", " "))
+    return found
+
+
+def schemas() -> dict[str, Schema]:
+    """The JSON schema of each model that ROUTES name and of those within them; references are OpenAPI's."""
+    sides: dict[tuple[type[BaseModel], Any], None] = {(models.ErrorBody, "serialization"): None}
+    for route in ROUTES:
+        sides |= {(model, "validation"): None for model in (route.body, route.query) if model}
+        sides |= {(model, "serialization"): None for model in (route.reply,) if model}
+    _, found = models_json_schema(list(sides), ref_template=_REFERENCE, schema_generator=_Schemas)
+    defined: dict[str, Schema] = found["$defs"]
+    for model, names in LEFT_OUT.items():
+        _leave_out(defined[model.__name__], names)
+    return defined
+
+
+def _leave_out(schema: Schema, names: frozenset[str]) -> None:
+    """These fields are absent where they would be null."""
+    schema["required"] = [name for name in schema["required"] if name not in names]
+    for name in names:
+        [schema["properties"][name]] = branches(schema["properties"][name])
+
+
+def referred(schema: Schema) -> str | None:
+    """The model a schema is a reference to."""
+    reference = schema.get("$ref")
+    return reference.rpartition("/")[2] if isinstance(reference, str) else None
+
+
+def branches(schema: Schema) -> list[Schema]:
+    """What a field may be, null left out: each carries the keywords that belong to the field as a whole."""
+    whole = {key: value for key, value in schema.items() if key != "anyOf" and not (key == "default" and value is None)}
+    return [{**whole, **branch} for branch in schema.get("anyOf", [{}]) if branch.get("type") != "null"]
+
+
+class _Schemas(GenerateJsonSchema):
+    """Without a title for each field, and with every field of a reply required: replies leave none out but those of
+    LEFT_OUT."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        return self.mode == "serialization" or super().field_is_required(field, total)
+
+
+def _operation(route: Route) -> Operation:
+    summary, _, details = _doc(getattr(route.resource, route.method)).partition("\n")
+    fields = models.Accepted.model_fields  # what a path names is what a submission replied
+    names = _CONVERTER.findall(route.path)
+    return Operation(
+        route=route,
+        path=_CONVERTER.sub(r"{\1}", route.path),
+        parameters={name: fields[name].description or "" if name in fields else "" for name in names},
+        about=_doc(route.resource),
+        summary=summary,
+        details=details.strip(),
+        tag=_tag(route),
+        answers=_answers(route),
+    )
+
+
+def _answers(route: Route) -> tuple[DocumentedReply, ...]:
+    replies = [_reply(status, route) for status in (route.status, *route.also)]
+    replies += [DocumentedReply(status, _meaning(status), headers=(_REQUEST_ID,)) for status in route.empty]
+    statuses = {*ANYWHERE, *route.errors}
+    if not route.public:
+        statuses |= {401, 429} | ({403} if route.method == "post" else set())
+    failures = [_failure(status, route) for status in statuses]
+    return tuple(sorted((*replies, *failures), key=lambda answer: answer.status))
+
+
+def _reply(status: int, route: Route) -> DocumentedReply:
+    texts = {media_type: examples.TEXTS[media_type] for media_type in route.media_types if media_type != JSON}
+    headers = (*route.reply_headers, *_STATUS_HEADERS.get(status, ()), _REQUEST_ID)
+    if route.reply is None:
+        return DocumentedReply(status, _meaning(status), texts=texts, headers=headers)
+    example = examples.ROUTE_REPLIES.get((route.endpoint, status)) or examples.REPLIES.get(route.reply)
+    shown = {"reply": example.model_dump(mode="json", exclude_unset=True)} if example else {}
+    return DocumentedReply(status, _meaning(status), route.reply, shown, texts, headers)
+
+
+def _failure(status: int, route: Route) -> DocumentedReply:
+    known = examples.FAILURES | (examples.BODY_FAILURES if route.body else {})
+    more = examples.ROUTE_FAILURES.get((route.endpoint, status), ())
+    fields = {name for model in (route.body, route.query) if model for name in model.model_fields}
+    shown = {
+        body.code: body.model_dump(mode="json")
+        for body in (*known.get(status, ()), *more)
+        # A refused field is an example only where there is such a field; an unknown one is an example anywhere.
+        if status == 400 or all(item.field in fields for item in body.errors)
+    }
+    headers = (*_STATUS_HEADERS.get(status, ()), _REQUEST_ID)
+    return DocumentedReply(status, _meaning(status), models.ErrorBody, shown, headers=headers)
+
+
+def _meaning(status: int) -> str:
+    return examples.MEANINGS.get(status) or HTTPStatus(status).phrase
+
+
+def _tag(route: Route) -> str:
+    return str(route.resource.__module__.rpartition(".")[2])
+
+
+def _doc(thing: object) -> str:
+    return inspect.getdoc(thing) or ""

@@ -1,0 +1,75 @@
+"""The pydantic models in Swagger 1.2: as the classes flask-restful-swagger reads, and as single parameters.
+
+Called by flansible.web.openapi.swagger12 when the app is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_restful import fields
+
+from flansible.web.openapi.operations import Schema, branches, referred
+
+_TYPES: dict[str, Any] = {
+    "string": fields.String,
+    "integer": fields.Integer,
+    "number": fields.Float,
+    "boolean": fields.Boolean,
+    "array": fields.List(fields.Raw),
+}
+
+
+def as_class(name: str, schema: Schema, defined: dict[str, Schema]) -> type:
+    """A class as the library reads them. `resource_fields` says the kind, `swagger_metadata` all the rest."""
+    metadata = {field: as_property(found, defined) for field, found in schema["properties"].items()}
+    attributes = {
+        "__doc__": schema.get("description", ""),
+        "resource_fields": {field: _TYPES.get(found["type"], fields.Raw) for field, found in metadata.items()},
+        "required": schema.get("required", []),
+        "swagger_metadata": metadata,
+    }
+    return type(name, (), attributes)
+
+
+def as_property(schema: Schema, defined: dict[str, Schema]) -> Schema:
+    """A field in Swagger 1.2, which knows one type per field and no maps: what else it may be is put in words."""
+    kinds = branches(schema)
+    found = _type(kinds[0], defined)
+    words = [_words(kind, defined) for kind in kinds]
+    plain = f"array of {_words(kinds[0]['items'], defined)}" if found["type"] == "array" else found["type"]
+    exact = "" if words == [plain] else f" ({' or '.join(words)})"
+    found["description"] = (schema.get("description", "") + exact).strip()
+    if "default" in kinds[0]:
+        found["defaultValue"] = kinds[0]["default"]
+    # In Swagger 1.2 bounds are strings.
+    return found | {bound: str(kinds[0][bound]) for bound in ("minimum", "maximum") if bound in kinds[0]}
+
+
+def _type(schema: Schema, defined: dict[str, Schema]) -> Schema:
+    name = referred(schema)
+    if name and "properties" in defined[name]:
+        return {"type": name}
+    plain = defined[name] if name else schema
+    found: Schema = {"type": plain.get("type", "object")}
+    if "enum" in plain:
+        found["enum"] = plain["enum"]
+    if found["type"] == "array":
+        inner = _type(plain["items"], defined)["type"]
+        found["items"] = {"$ref": inner} if inner in defined else {"type": inner}
+    return found
+
+
+def _words(schema: Schema, defined: dict[str, Schema]) -> str:
+    name = referred(schema)
+    if name and "properties" in defined[name]:
+        return name
+    plain = defined[name] if name else schema
+    if "anyOf" in plain:
+        return " or ".join(_words(kind, defined) for kind in branches(plain))
+    if plain.get("type") == "array":
+        return f"array of {_words(plain['items'], defined)}"
+    values = plain.get("additionalProperties")
+    if isinstance(values, dict) and referred(values) != "JsonValue":
+        return f"object with values: {_words(values, defined)}"
+    return str(plain.get("type", "any JSON value"))

@@ -1,0 +1,137 @@
+"""The addresses of the API's documentation: Swagger 1.2 with its page, OpenAPI 3.1 with Swagger UI, rbac.json's schema.
+
+`register` is called by create_app after the routes stand; the documents are made then, once in each web process. All
+of it is public and read only, and no page loads anything from outside: the browser is told to refuse it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, json, jsonify, redirect, request, send_from_directory
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response as AnyResponse
+
+from flansible.identity import rbac_schema
+from flansible.web.middleware import security_headers
+from flansible.web.openapi import openapi31, swagger12
+
+_SPEC = "/api/spec"
+_OPENAPI = "/api/openapi.json"
+_PAGE = "/api/docs"
+_RBAC_SCHEMA = "/api/rbac.schema.json"
+
+_UI_ASSETS = Path(str(resources.files("flask_swagger_ui"))) / "dist"
+_ASSET_TYPES = frozenset({".css", ".gif", ".js", ".png"})
+
+# All addresses in the pages count from the page's own, so that they hold behind a proxy's path prefix.
+_UI_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Flansible</title>
+<link rel="icon" type="image/png" href="docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/index.css">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_UI_START = """\
+SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  validatorUrl: null,
+});
+"""
+
+# Both pages set styles in the HTML they make; scripts come as files alone.
+_PAGE_POLICY = security_headers.policy(
+    connect_src="'self'",
+    font_src="'self' data:",
+    img_src="'self' data:",
+    style_src="'self' 'unsafe-inline'",
+    script_src="'self'",
+)
+
+
+def register(app: Flask) -> None:
+    _register_swagger(app)
+    _register_openapi(app)
+    rbac = json.dumps(rbac_schema.schema(), sort_keys=False)
+    _get(app, _RBAC_SCHEMA, "api_rbac_schema", lambda: Response(rbac, mimetype="application/schema+json"))
+
+
+def _register_swagger(app: Flask) -> None:
+    declaration = swagger12.declaration()
+    page = swagger12.page("spec/_/static/")
+    scripts = {
+        "swagger-ui.js": swagger12.script("spec/_/static/"),
+        "start.js": swagger12.start("spec/_/resource_list.json"),
+    }
+    names = _asset_names(swagger12.ASSETS)
+
+    def spec() -> Response:
+        return _of_this_request({**declaration, "basePath": request.url_root.rstrip("/")})
+
+    def listing() -> Response:
+        return _of_this_request(swagger12.listing(request.url_root.rstrip("/") + _SPEC))
+
+    def asset(name: str) -> Response:
+        if name in scripts:
+            return Response(scripts[name], mimetype="text/javascript")
+        return _asset(swagger12.ASSETS, names, name)
+
+    _get(app, _SPEC, "api_spec", spec)
+    _get(app, f"{_SPEC}.json", "api_spec", spec)
+    _get(app, f"{_SPEC}.html", "api_spec_page", lambda: _page(page))
+    _get(app, f"{_SPEC}/_/resource_list.json", "api_spec_listing", listing)
+    _get(app, f"{_SPEC}/_/static/<path:name>", "api_spec_asset", asset)
+
+
+def _register_openapi(app: Flask) -> None:
+    document = json.dumps(openapi31.document(), sort_keys=False)
+    names = _asset_names(_UI_ASSETS)
+    _get(app, _OPENAPI, "api_openapi", lambda: Response(document, mimetype="application/json"))
+    _get(app, _PAGE, "api_docs", lambda: _page(_UI_PAGE))
+    _get(app, f"{_PAGE}/", "api_docs_slash", lambda: redirect("../docs", 308))
+    _get(app, f"{_PAGE}/start.js", "api_docs_start", lambda: Response(_UI_START, mimetype="text/javascript"))
+    _get(app, f"{_PAGE}/<path:name>", "api_docs_asset", lambda name: _asset(_UI_ASSETS, names, name))
+
+
+def _get(app: Flask, address: str, endpoint: str, view: Callable[..., AnyResponse]) -> None:
+    app.add_url_rule(address, endpoint, view, methods=["GET"])
+
+
+def _of_this_request(document: dict[str, Any]) -> Response:
+    """JSON that names the address it was asked under, so nobody else may be given it."""
+    response = jsonify(document)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _page(text: str) -> Response:
+    response = Response(text, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = _PAGE_POLICY
+    return response
+
+
+def _asset_names(folder: Path) -> frozenset[str]:
+    files = (path for path in folder.rglob("*") if path.suffix in _ASSET_TYPES and path.is_file())
+    return frozenset(path.relative_to(folder).as_posix() for path in files)
+
+
+def _asset(folder: Path, names: frozenset[str], name: str) -> Response:
+    """A file of a package, by exact name from the list made at start: a path of the client's making is no path."""
+    if name not in names:
+        raise NotFound
+    return send_from_directory(folder, name, max_age=3600)

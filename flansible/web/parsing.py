@@ -1,0 +1,214 @@
+"""Request bodies and query strings to models; whatever is wrong becomes an error that names the field."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import Any, NoReturn, TypeVar
+
+from flask import request
+from gunicorn.http.errors import ParseException
+from pydantic import BaseModel, ConfigDict, ValidationError
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from flansible.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedMediaType
+from flansible.web.context import services
+
+Model = TypeVar("Model", bound=BaseModel)
+
+# In environ, where the server can do it: a context within which the body must come to its end.
+READING = "flansible.reading"
+MAX_NUMBER = 2**53 - 1  # what JSON's readers, Lua and Redis count without loss
+_MAX_DEPTH = 64
+# Nobody reads more of them, and what is guessed for each unknown field takes its time.
+_MOST_ERRORS = 100
+
+
+class NoFields(BaseModel):
+    """A request that has nothing to say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def body(model: type[Model]) -> Model:
+    """The JSON body as a model. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge."""
+    document = _document()
+    errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
+    if errors:
+        _refuse(errors)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        _refuse(_field_errors(error, document, list(model.model_fields)))
+
+
+def part(model: type[Model], document: Any, name: str) -> Model:
+    """An object within a body, `name`, as a model. Raises InvalidRequest with the fields' paths from the top."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        found = _field_errors(error, document, list(model.model_fields))
+        _refuse([FieldError(name if item.field == "body" else f"{name}.{item.field}", item.message) for item in found])
+
+
+def no_body() -> None:
+    """For a POST that takes no body: an empty JSON object is none either. A browser sends forms for any page's asking.
+
+    Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge.
+    """
+    if request.content_length or "Transfer-Encoding" in request.headers:
+        body(NoFields)
+
+
+def query(model: type[Model]) -> Model:
+    """The query string as a model (lax types: everything in it is text). Raises InvalidRequest."""
+    given = request.args if request.query_string else MultiDict()
+    twice = [name for name in given if len(given.getlist(name)) > 1]
+    if twice:
+        _refuse([FieldError(name, "is given more than once") for name in twice])
+    values = given.to_dict()
+    try:
+        return model.model_validate(values, strict=False)
+    except ValidationError as error:
+        _refuse(_field_errors(error, values, list(model.model_fields)))
+
+
+def _document() -> dict[str, Any]:
+    if request.mimetype != "application/json":
+        got = request.mimetype or "none"
+        raise UnsupportedMediaType(f"Send JSON with the header Content-Type: application/json (it was {got}).")
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
+    with request.environ.get(READING, nullcontext)():
+        data = _read(services().settings.max_body_bytes)
+    try:
+        document = json.loads(
+            data.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_no_duplicates,
+        )
+    except RecursionError:
+        raise _not_json("is nested too deeply") from None
+    except ValueError as error:
+        raise _not_json(f"is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise _not_json("must be a JSON object")
+    return document
+
+
+def _read(most_bytes: int) -> bytes:
+    """The whole body. Raises BodyTooLarge, and InvalidRequest when it breaks off or its chunks are none."""
+    try:
+        if request.content_length is not None or not request.environ.get("wsgi.input_terminated"):
+            return request.get_data(cache=False)
+        # Of a body that does not say how long it is, werkzeug would give what is within the limit and drop the rest.
+        data: bytes = request.environ["wsgi.input"].read(most_bytes + 1)
+        if len(data) <= most_bytes:
+            return data
+    except RequestEntityTooLarge:
+        pass
+    except (OSError, ParseException):
+        raise InvalidRequest("The body cannot be read: it is cut off, or its chunks are not well formed.") from None
+    raise BodyTooLarge(f"The body is over the limit of {most_bytes} bytes (max_body_bytes).")
+
+
+def _not_json(message: str) -> InvalidRequest:
+    return InvalidRequest(f"The body {message}", code="invalid_json", errors=[FieldError("body", message)])
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    # Python makes 1e999 infinite; JSON has no word for that, so it could not be kept.
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = min(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"an object has the key {twice!r} twice")
+    return result
+
+
+def _bad_text(value: Any, path: str, depth: int = 0) -> Iterable[FieldError]:
+    """Strings that no command line, path or database could hold."""
+    if depth > _MAX_DEPTH:
+        yield FieldError(path, f"is nested deeper than {_MAX_DEPTH} levels")
+    elif isinstance(value, str):
+        if "\0" in value:
+            yield FieldError(path, "must not contain null bytes")
+        elif not _encodable(value):
+            yield FieldError(path, "contains half of a surrogate pair, which is not text")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if "\0" in key or not _encodable(key):
+                yield FieldError(path or "body", "has a key that is not text")
+            else:
+                yield from _bad_text(item, f"{path}.{key}" if path else key, depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _bad_text(item, f"{path}[{index}]", depth + 1)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _field_errors(error: ValidationError, document: Any, known: list[str]) -> list[FieldError]:
+    """Pydantic's list by field: the branches of a union become one message."""
+    messages: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False, include_context=False)[:_MOST_ERRORS]:
+        path = _path(item["loc"], document, item["type"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1) if len(item["loc"]) == 1 else []
+            message = "unknown field" + (f"; did you mean {near[0]}?" if near else "")
+        elif item["type"] == "missing":
+            message = "is required"
+        found = messages.setdefault(path, [])
+        if message not in found:
+            found.append(message)
+    return [FieldError(path, "; or: ".join(found)) for path, found in messages.items()]
+
+
+def _path(loc: tuple[int | str, ...], document: Any, kind: str) -> str:
+    """Where in the body: pydantic's location less the names of union branches, which are not in the body."""
+    path = ""
+    here = document
+    for index, part in enumerate(loc):
+        if isinstance(here, dict) and part in here:
+            path, here = (f"{path}.{part}" if path else str(part)), here[part]
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            path, here = f"{path}[{part}]", here[part]
+        elif kind == "missing" and index == len(loc) - 1:
+            path = f"{path}.{part}" if path else str(part)
+    return path or "body"
+
+
+def _refuse(errors: list[FieldError]) -> NoReturn:
+    first = errors[0]
+    message = (
+        f"{first.field}: {first.message}"
+        if len(errors) == 1
+        else "; ".join(f"{item.field}: {item.message}" for item in errors[:5])
+    )
+    raise InvalidRequest(message, code="invalid_field", errors=errors)

@@ -1,0 +1,202 @@
+"""The events of a task: as pages, waited for, or as a stream of Server-Sent Events that goes on where it was cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, get_args
+
+from flask import Response, request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from flansible.models import FINAL_STATES, State, Verdict
+from flansible.store import Position, Store
+from flansible.web import serialization
+from flansible.web.context import services
+from flansible.web.login.authentication import PrivateResource
+from flansible.web.parsing import query
+from flansible.web.resources.tasks import own_task, unknown_task
+from flansible.web.serialization import Address
+from flansible.web.streaming import sse
+from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
+from flansible.web.streaming.socket_handoff import follow
+from flansible.web.streaming.sse import JSON, STREAM, event_number
+
+_READ_BYTES = 256 * 1024
+_MOST_READS = 16  # for one page, which looks through about as much as it can hold
+_PAGE_BYTES = 4 * 1024 * 1024
+_MOST_EVENTS = 10**12 - 1
+_VERDICTS: tuple[str, ...] = get_args(Verdict)
+_ONE_VERDICT = f"({'|'.join(_VERDICTS)})"
+
+
+def _known_verdicts(value: str) -> str:
+    for word in value.split(","):
+        if word not in _VERDICTS:
+            raise ValueError(f"{word!r} is not one of {', '.join(_VERDICTS)}")
+    return value
+
+
+class EventQuery(BaseModel):
+    """`?after=&host=&verdict=&results=&limit=&wait=` of the events."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: int = Field(0, ge=0, le=_MOST_EVENTS, description="Only events with a higher `seq`.")
+    host: str | None = Field(None, min_length=1, max_length=1024, description="Only results of this host.")
+    verdict: Annotated[str, AfterValidator(_known_verdicts)] | None = Field(
+        None,
+        description="Only results with this verdict, or with one of several separated by commas: "
+        f"{', '.join(f'`{word}`' for word in _VERDICTS)}.",
+        json_schema_extra={"pattern": f"^{_ONE_VERDICT}(,{_ONE_VERDICT})*$"},
+    )
+    results: bool = Field(True, description="With each host's `result`; without it thousands of events are light.")
+    limit: int = Field(500, ge=1, le=5000, description="Events per page, at most. Not for a stream.")
+    wait: float = Field(
+        0,
+        ge=0,
+        le=60,
+        allow_inf_nan=False,
+        description="Seconds to wait, at most, for an event or the task's end when there is neither. Not for a stream.",
+    )
+
+
+class AnsibleTaskEvents(PrivateResource):
+    """What happened, in order: plays and play tasks that began, each host's results, counts, the end.
+
+    As `text/event-stream` it goes on until the final event, which passes every filter. A header `Last-Event-ID`, which
+    browsers send by themselves, stands for `after`; 204 when nothing comes after it.
+    """
+
+    def get(self, task_id: str) -> Response:
+        """Read a task's events, or wait for them"""
+        asked = query(EventQuery)
+        is_stream = request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM
+        last_event_id = event_number()  # what is wrong is refused, whether it would count or not
+        after = last_event_id if is_stream else None
+        store = services().store
+        position = store.positions([own_task(task_id).task_id])[task_id]
+        if position.state is None:
+            raise unknown_task()
+        verdicts = frozenset(asked.verdict.split(",")) if asked.verdict else frozenset()
+        begin = asked.after if after is None else after
+        wanted = _Wanted(task_id, begin, asked.host or "", verdicts, asked.results)
+        if is_stream:
+            if _is_over(position) and wanted.after >= position.events:
+                return _nothing_more()
+            return follow(_EventStream(task_id, wanted), STREAM)
+        page = _Page(task_id, wanted, asked.limit, position.state, serialization.address())
+        piece = page.read(store, position, _MOST_READS)
+        if piece.rest is not None and asked.wait:
+            return follow(piece.rest, JSON, asked.wait)
+        if piece.rest is not None:
+            piece = piece.rest.give_up()
+        response = Response(piece.data, mimetype=JSON)
+        response.headers.extend(piece.headers)
+        return response
+
+
+def _nothing_more() -> Response:
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
+
+
+def _is_over(position: Position) -> bool:
+    return position.state is None or position.state in FINAL_STATES
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which events of a task are asked for; host '' and no verdicts: any."""
+
+    task_id: str
+    after: int
+    host: str
+    verdicts: frozenset[str]
+    with_results: bool
+
+    def json(self, event: dict[str, Any]) -> str:
+        """A stored event as it is told."""
+        told = serialization.event(event)
+        if not self.with_results:
+            told.pop("result", None)
+        return serialization.dumps(told)
+
+    def read(self, store: Store, position: Position, limit: int, max_bytes: int) -> tuple[list[dict[str, Any]], int]:
+        """What one look into the store finds, and the seq up to which there is nothing else."""
+        if self.after >= position.events:
+            return [], self.after
+        # Few may pass the filter: as much is looked through as fits.
+        look_at = 500 if self.verdicts else limit
+        page = store.event_page(self.task_id, self.after, look_at, max_bytes, self.host)
+        found = [event for event in page if self._fits(event)]
+        if len(found) > limit:
+            return found[:limit], int(found[limit - 1]["seq"])
+        return found, int(page[-1]["seq"]) if page else position.events
+
+    def _fits(self, event: dict[str, Any]) -> bool:
+        return not self.verdicts or event.get("verdict") in self.verdicts
+
+
+@dataclass(frozen=True)
+class _Page(Feed):
+    """One page as JSON, once there is an event on it or none will come."""
+
+    task_id: str
+    wanted: _Wanted
+    limit: int
+    state: State
+    address: Address
+
+    def next(self, store: Store, position: Position) -> Piece:
+        return self.read(store, position, 1)
+
+    def read(self, store: Store, position: Position, most_reads: int) -> Piece:
+        """The page, or what is left to look through for it."""
+        found: list[str] = []
+        wanted = self.wanted
+        for _ in range(most_reads):
+            more, after = wanted.read(store, position, self.limit - len(found), _READ_BYTES)
+            found += map(wanted.json, more)
+            wanted = replace(wanted, after=after)
+            if len(found) == self.limit or after >= position.events or sum(map(len, found)) > _PAGE_BYTES:
+                break
+        page = replace(self, wanted=wanted, state=position.state or self.state)
+        is_final = _is_over(position) and wanted.after >= position.events
+        return page._reply(found, is_final) if found or is_final else Piece(b"", page)
+
+    def give_up(self) -> Piece:
+        return self._reply([], False)
+
+    def _reply(self, found: list[str], is_final: bool) -> Piece:
+        """EventPage as JSON, of events as JSON."""
+        fields = {
+            "task_id": serialization.dumps(self.task_id),
+            "state": serialization.dumps(self.state),
+            "events": f"[{','.join(found)}]",
+            "next_after": serialization.dumps(self.wanted.after),
+            "final": serialization.dumps(is_final),
+        }
+        headers = () if is_final else (self.address.next_page(after=self.wanted.after),)
+        return Piece(f"{serialization.json_object(fields)}\n".encode(), None, headers)
+
+
+@dataclass(frozen=True)
+class _EventStream(Feed):
+    """Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html), up to the final one."""
+
+    opening: ClassVar[bytes] = sse.OPENING
+    keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
+
+    task_id: str
+    wanted: _Wanted
+
+    def next(self, store: Store, position: Position) -> Piece:
+        found, after = self.wanted.read(store, position, 500, PIECE_BYTES)
+        is_end = bool(found) and found[-1]["event"] == "final"
+        if not is_end and _is_over(position) and after >= position.events:
+            # A filter has left it out, or its record is gone.
+            found += store.event_page(self.task_id, position.events - 1, 1) if position.events else []
+            is_end = True
+        data = b"".join(sse.message(event["seq"], event["event"], self.wanted.json(event)) for event in found)
+        return Piece(data, None if is_end else replace(self, wanted=replace(self.wanted, after=after)))

@@ -1,0 +1,102 @@
+"""The inventories that the caller may use, and who is in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flask import Response, jsonify
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flansible.authorization import authorize, isolation, preview_request
+from flansible.authorization.isolation import Isolation
+from flansible.config import Settings
+from flansible.identity.users import User, resolve
+from flansible.models import Inventory, InventoryHosts, ListedInventory
+from flansible.web import serialization
+from flansible.web.context import services
+from flansible.web.login.authentication import PrivateResource, current_user
+from flansible.web.middleware import audit_context
+from flansible.web.parsing import query
+from flansible.web.preview_run import carry_out
+
+
+class InventoryQuery(BaseModel):
+    """`?inventory=` of the list of inventories."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inventory: Inventory | None = Field(
+        None, description="Only this one, with its groups and hosts; a path as requests take it."
+    )
+
+
+class ListInventories(PrivateResource):
+    """Inventories that the caller may name: those rbac.json gives, and for admin those of everybody and the default.
+
+    With `inventory`, Ansible reads that one as a run of the caller's would, without its variables, in at most 15
+    seconds; when there is nothing to tell, `groups` and `hosts` are null and `detail` says why.
+    """
+
+    def get(self) -> Response:
+        """List inventories, or one with its groups and hosts"""
+        asked = query(InventoryQuery)
+        user, settings = current_user(), services().settings
+        known = _listed(user, settings)
+        if asked.inventory is None:
+            return _reply(known)
+        confined = Isolation("none") if user.is_admin else isolation.of(settings.isolation)
+        run = authorize.authorize_inventory(user, asked.inventory, settings, confined)
+        audit_context.sparingly(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))
+        look = carry_out(preview_request.at(run, "inventory"))
+        shown = _one(asked.inventory, known, settings).model_copy(
+            update={"messages": look.messages, "detail": look.detail}
+        )
+        if look.plan is not None:
+            try:
+                shown = shown.model_copy(update=InventoryHosts.model_validate(look.plan).model_dump())
+            except ValidationError:
+                shown = shown.model_copy(update={"detail": "what the run told cannot be understood"})
+        return _reply([shown])
+
+
+def _reply(found: list[ListedInventory]) -> Response:
+    return jsonify({"inventories": [serialization.fields(entry) for entry in found]})
+
+
+def _listed(user: User, settings: Settings) -> list[ListedInventory]:
+    default = _default(settings)
+    if user.is_admin:
+        paths = {str(path) for one in services().rbac.users().values() for path in one.inventories}
+        paths |= {default} if default else set()
+    else:
+        paths = {str(path) for path in user.inventories}
+    names = _names(sorted(paths))
+    return [_entry(path, names[path], default) for path in sorted(paths)]
+
+
+def _default(settings: Settings) -> str | None:
+    """The default inventory as it is listed; a list of hosts stays as it is."""
+    given = settings.default_inventory
+    return given if not given or "," in given else str(resolve(given, settings.playbook_root))
+
+
+def _names(paths: list[str]) -> dict[str, str]:
+    """The last part of each path, or the last two where that would be the same for several."""
+    last = [os.path.basename(path) for path in paths]
+    return {
+        path: name if last.count(name) == 1 else os.path.join(*Path(path).parts[-2:])
+        for path, name in zip(paths, last, strict=True)
+    }
+
+
+def _entry(path: str, name: str, default: str | None) -> ListedInventory:
+    return ListedInventory(
+        inventory=path, name=name, is_default=path == default, exists="," in path or os.path.exists(path)
+    )
+
+
+def _one(given: str, known: list[ListedInventory], settings: Settings) -> ListedInventory:
+    path = given if "," in given else str(resolve(given, settings.playbook_root))
+    found = next((entry for entry in known if entry.inventory == path), None)
+    return found or _entry(path, os.path.basename(path) or path, _default(settings))

@@ -1,0 +1,143 @@
+"""The output of a task: whole or from an offset, as plain text, with colours, or as a page; followed until it ends.
+
+Offsets count bytes of the plain text in every format. Headers say where a whole reply ends and whether that is the
+task's end: what a client needs to ask for the rest and nothing twice.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Literal
+
+from ansi2html import Ansi2HTMLConverter
+from flask import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from flansible.models import FINAL_STATES
+from flansible.store import ColourMark, Position, Store
+from flansible.web.context import services
+from flansible.web.login.authentication import PrivateResource
+from flansible.web.middleware import security_headers
+from flansible.web.parsing import MAX_NUMBER, query
+from flansible.web.resources.tasks import own_task
+from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
+from flansible.web.streaming.socket_handoff import follow
+
+NEXT_OFFSET = "Flansible-Next-Offset"
+FINAL = "Flansible-Final"
+_CHUNK_BYTES = 256 * 1024
+# A browser shows no more at once, and neither need we hold more.
+_MOST_BYTES = {"html": 1024 * 1024, "fragment": 256 * 1024}
+# The page's one style sheet; what a task has printed is escaped, so no other can stand there.
+_STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
+_BODY_STYLE = ' style="font-size: normal;"'  # which the policy forbids, and which means nothing
+
+
+class OutputQuery(BaseModel):
+    """`?format=&offset=&end=&follow=` of the output."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["txt", "ansi", "html", "fragment"] = Field(
+        "txt",
+        description="`txt`: plain; `ansi`: with Ansible's colours as escape codes; `html`: a standalone page of "
+        "1 MiB at most; `fragment`: 256 KiB at most, text and `span` elements whose classes `/console/ansi.css` has.",
+    )
+    offset: int = Field(0, ge=0, le=MAX_NUMBER, description="Begin at this byte of the plain text.")
+    end: int = Field(
+        MAX_NUMBER, ge=0, le=MAX_NUMBER, description="Stop before this byte of the plain text. Not when following."
+    )
+    follow: bool = Field(
+        False, description="Stay until the task is final and send what comes (not for html and fragment)."
+    )
+
+
+class AnsibleTaskOutput(PrivateResource):
+    """What a task has printed so far, as it would look on a terminal."""
+
+    def get(self, task_id: str) -> Response:
+        """Read a task's output"""
+        asked = query(OutputQuery)
+        # The state before the text: what is final is whole.
+        final = own_task(task_id).state in FINAL_STATES
+        if asked.follow and asked.format in ("txt", "ansi"):
+            return follow(_OutputStream(task_id, asked.offset, asked.format == "ansi"), "text/plain")
+        store = services().store
+        size = store.output_size(task_id)
+        end = min(size, asked.end, asked.offset + _MOST_BYTES.get(asked.format, size))
+        final = final and end >= size
+        if asked.format in ("html", "fragment"):
+            text = b"".join(_between(store, task_id, asked.offset, end, True)).decode(errors="replace")
+            response = _fragment(text) if asked.format == "fragment" else _page(text, task_id, size, end)
+        else:
+            response = Response(
+                _between(store, task_id, asked.offset, end, asked.format == "ansi"), mimetype="text/plain"
+            )
+        response.headers[NEXT_OFFSET] = str(max(asked.offset, end))
+        response.headers[FINAL] = "true" if final else "false"
+        return response
+
+
+@dataclass(frozen=True)
+class _OutputStream(Feed):
+    """Output from a byte offset on, until the task is final."""
+
+    task_id: str
+    start: int
+    coloured: bool
+
+    def next(self, store: Store, position: Position) -> Piece:
+        if self.start < position.output_bytes:
+            data, stop = _read(store, self.task_id, self.start, position.output_bytes, PIECE_BYTES, self.coloured)
+            return Piece(data, replace(self, start=stop))
+        is_over = position.state is None or position.state in FINAL_STATES
+        return Piece(b"", None if is_over else self)
+
+
+def _between(store: Store, task_id: str, start: int, end: int, coloured: bool) -> Iterator[bytes]:
+    """Output bytes from `start` to `end`, in chunks."""
+    while start < end:
+        chunk, start = _read(store, task_id, start, end, _CHUNK_BYTES, coloured)
+        yield chunk
+
+
+def _read(store: Store, task_id: str, start: int, end: int, most: int, coloured: bool) -> tuple[bytes, int]:
+    """A chunk of the output bytes from `start` to `end`, and where it stops; a colour that ends at `end` is ended."""
+    chunk = store.output(task_id, start, min(most, end - start))
+    stop = start + len(chunk)
+    if not chunk or not coloured:
+        return chunk, stop if chunk else end
+    # A mark at the border opens the next chunk, except at the very end.
+    return _coloured(chunk, start, store.colours(task_id, start, stop if stop == end else stop - 1)), stop
+
+
+def _coloured(chunk: bytes, start: int, marks: list[ColourMark]) -> bytes:
+    pieces = []
+    position = start
+    for mark in marks:
+        pieces += [chunk[position - start : mark.offset - start], f"\x1b[{mark.code}m".encode()]
+        position = mark.offset
+    return b"".join((*pieces, chunk[position - start :]))
+
+
+def _fragment(text: str) -> Response:
+    return Response(Ansi2HTMLConverter(dark_bg=True).convert(text, full=False), mimetype="text/html")
+
+
+def _page(text: str, task_id: str, size: int, end: int) -> Response:
+    converter = Ansi2HTMLConverter(title=f"Output of {task_id}", dark_bg=True, line_wrap=True)
+    page = converter.convert(text).replace(_BODY_STYLE, "", 1)
+    if end < size:
+        page = page.replace("</body>", f'<p><a href="?format=html&amp;offset={end}">More output</a></p></body>')
+    response = Response(page, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = security_headers.policy(style_src=f"'sha256-{_style_digest(page)}'")
+    return response
+
+
+def _style_digest(page: str) -> str:
+    found = _STYLE.search(page)
+    return b64encode(sha256((found[1] if found else "").encode()).digest()).decode()

@@ -1,0 +1,122 @@
+"""The list of playbooks under playbook_root, and what each of them can be given."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from flask import Response, jsonify
+from pydantic import BaseModel, ConfigDict, Field
+
+from flansible.authorization import isolation
+from flansible.authorization.rules import paths
+from flansible.authorization.rules.paths import may_start
+from flansible.config import Settings
+from flansible.errors import FieldError, NotFound
+from flansible.identity.users import User, resolve
+from flansible.models import ListedPlaybook, PathText
+from flansible.playbooks import contents
+from flansible.web import serialization
+from flansible.web.context import services
+from flansible.web.login.authentication import PrivateResource, current_user
+from flansible.web.parsing import query
+
+# Folders in which YAML files are not playbooks.
+_SKIPPED = frozenset(
+    {"roles", "group_vars", "host_vars", "collections", "inventories", "inventory", "templates", "files", "vars"}
+)
+
+
+class PlaybookQuery(BaseModel):
+    """`?playbook_dir=&playbook=` of the list of playbooks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    playbook_dir: PathText | None = Field(None, description="Only those in this folder.")
+    playbook: PathText | None = Field(
+        None, description="Only those of this name; with `playbook_dir` that one alone, with its variables."
+    )
+
+
+class ListPlaybooks(PrivateResource):
+    """Playbooks that the caller may run, if their inventory allows.
+
+    With `playbook_dir` and `playbook`, as `ansibleplaybook` takes them, that one alone and with its `variables`: what
+    plays ask for (`vars_prompt`), what their roles in `roles` beside the playbook take (`argument_specs`), and simple
+    values that plays set. Its files are read, nothing in them is executed.
+    """
+
+    def get(self) -> Response:
+        """List the playbooks under playbook_root"""
+        asked = query(PlaybookQuery)
+        settings, user = services().settings, current_user()
+        if asked.playbook_dir is not None and asked.playbook is not None:
+            return _reply([_one(user, asked.playbook_dir, asked.playbook, settings)])
+        folder = None if asked.playbook_dir is None else str(resolve(asked.playbook_dir, settings.playbook_root))
+        return _reply(
+            [
+                found
+                for found in _listed(user, settings)
+                if folder in (None, found.playbook_dir) and asked.playbook in (None, found.playbook)
+            ]
+        )
+
+
+def _reply(found: list[ListedPlaybook]) -> Response:
+    return jsonify({"playbooks": [serialization.fields(entry) for entry in found]})
+
+
+def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:
+    root = paths.root(settings)
+    is_seen = _sight(user, settings)
+    for path in sorted(_candidates(root, re.compile(settings.playbook_filter))):
+        if is_seen(path) and may_start(user, path, root) and (found := contents.summary(path)) is not None:
+            yield _entry(path, found)
+
+
+def _sight(user: User, settings: Settings) -> Callable[[Path], bool]:
+    """Whether a run of the user's could read a file: of what it could not, nothing is told, wherever links lead."""
+    root = paths.root(settings)
+    is_confined = not user.is_admin and isolation.of(settings.isolation).in_force
+
+    def is_seen(path: Path) -> bool:
+        real = Path(os.path.realpath(path))
+        if is_confined:
+            return not paths.is_out_of_sight(user, real, settings)
+        return user.is_admin or real.is_relative_to(root)
+
+    return is_seen
+
+
+def _candidates(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _SKIPPED and not name.startswith(".")]
+        for name in names:
+            path = Path(folder, name)
+            if name_filter.search(str(path.relative_to(root))):
+                yield path
+
+
+def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:
+    return ListedPlaybook(
+        playbook=path.name, playbook_dir=str(path.parent), description=found.description, plays=list(found.plays)
+    )
+
+
+def _one(user: User, playbook_dir: str, playbook: str, settings: Settings) -> ListedPlaybook:
+    """Raises Forbidden as a submission would, NotFound for what is no playbook."""
+    root, cwd = paths.root(settings), resolve(playbook_dir, settings.playbook_root)
+    if not user.is_admin:
+        paths.check_folder(cwd, playbook_dir, settings, "playbook_dir")
+        paths.playbook(user, playbook, cwd, settings)
+    path, is_seen = cwd / playbook, _sight(user, settings)
+    found = contents.read(path) if is_seen(path) else None
+    if found is None:
+        raise NotFound(f"playbook {path} is no playbook", errors=[FieldError("playbook", "is no playbook")])
+    # Roles within playbook_root alone, for admin too: links of theirs may lead anywhere.
+    listed = contents.variables(found, path, lambda file: file.is_relative_to(root) and is_seen(file))
+    return ListedPlaybook(
+        playbook=playbook, playbook_dir=str(cwd), description=found.description, plays=found.plays, variables=listed
+    )

@@ -1,0 +1,105 @@
+"""What a request would do, before it is sent: whether it is allowed, its command line, hosts and play tasks."""
+
+from __future__ import annotations
+
+from flask import Response, jsonify
+from pydantic import ValidationError
+
+from flansible.authorization import authorize, describe, isolation, preview_request, redaction
+from flansible.authorization.isolation import Isolation
+from flansible.config import Settings
+from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError
+from flansible.identity.users import User
+from flansible.models import (
+    AdhocRequest,
+    AuthorizedRun,
+    ErrorBody,
+    ErrorItem,
+    PlannedPlay,
+    PlaybookRequest,
+    PreviewReply,
+    PreviewRequest,
+)
+from flansible.web.context import services
+from flansible.web.login.authentication import PrivateResource, current_user
+from flansible.web.middleware import audit_context
+from flansible.web.parsing import body, part
+from flansible.web.preview_run import Look, carry_out
+
+_LISTS_ONLY = ("list_hosts", "list_tasks", "list_tags", "syntax_check")
+
+
+class Preview(PrivateResource):
+    """What a request would do, under the caller's rights, without doing it.
+
+    The hosts and play tasks are found by Ansible itself, which reads inventory and playbooks as the run would, in the
+    same confinement, and executes nothing. It waits for a worker, 15 seconds at most; then `plays` is null, and
+    `detail` says why. A request that would be refused is answered with 200, and with the refusal in `refusal`.
+    """
+
+    def post(self) -> Response:
+        """Preview a request"""
+        asked = body(PreviewRequest)
+        request: AdhocRequest | PlaybookRequest
+        if asked.kind == "adhoc":
+            request = part(AdhocRequest, asked.request, "request")
+        else:
+            request = part(PlaybookRequest, asked.request, "request")
+        user, settings = current_user(), services().settings
+        confined = Isolation("none") if user.is_admin else isolation.of(settings.isolation)
+        said = describe.sentences(user, confined)
+        try:
+            run = _authorize(user, request, settings, confined)
+        except (Forbidden, InvalidRequest, NotFound) as refusal:
+            audit_context.sparingly(user.name, audit_context.event("preview", outcome="refused", code=refusal.code))
+            return jsonify(_refused(refusal, said).model_dump(mode="json"))
+        audit_context.sparingly(user.name, audit_context.event("preview", what=run.summary, outcome="allowed"))
+        return jsonify(_answer(run, request, said, carry_out(preview_request.at(run, "plan"))).model_dump(mode="json"))
+
+
+def _authorize(
+    user: User, request: AdhocRequest | PlaybookRequest, settings: Settings, confined: Isolation
+) -> AuthorizedRun:
+    if isinstance(request, AdhocRequest):
+        return authorize.authorize_adhoc(user, request, settings, confined)
+    return authorize.authorize_playbook(user, request, settings, confined)
+
+
+def _refused(refusal: RequestError, said: list[str]) -> PreviewReply:
+    items = [ErrorItem(field=item.field, message=item.message) for item in refusal.errors]
+    reason = ErrorBody(message=refusal.message, code=refusal.code, errors=items)
+    return PreviewReply(allowed=False, refusal=reason, rights=said, detail="it would be refused")
+
+
+def _answer(run: AuthorizedRun, request: AdhocRequest | PlaybookRequest, said: list[str], look: Look) -> PreviewReply:
+    reply = PreviewReply(
+        allowed=True,
+        command=redaction.command(run),
+        rights=said,
+        messages=[*_remarks(request), *look.messages],
+        detail=look.detail,
+    )
+    if look.plan is None:
+        return reply
+    try:
+        plays = [PlannedPlay.model_validate(play) for play in look.plan["plays"]]
+    except (KeyError, TypeError, ValidationError):
+        return reply.model_copy(update={"detail": "what the run told cannot be understood"})
+    hosts = sorted({host for play in plays for host in play.hosts})
+    more = [f"{look.plan['includes']} play tasks include others, which are known only as they run"]
+    messages = [*reply.messages, *(more if look.plan.get("includes") else ())]
+    return reply.model_copy(update={"plays": plays, "hosts": hosts, "messages": messages})
+
+
+def _remarks(request: AdhocRequest | PlaybookRequest) -> list[str]:
+    """Where the run will differ from what is listed here."""
+    lists_only = any(getattr(request, name, False) for name in _LISTS_ONLY)
+    remarks = {
+        "update_git_repo: the pull is left out here; what it brings may change the plan": (
+            getattr(request, "update_git_repo", False)
+        ),
+        "start_at_task: the play tasks before it are listed too": getattr(request, "start_at_task", None),
+        "the request asks for a list or a check of the syntax: it will execute none of this": lists_only,
+        "secret_vars: they are handed to the run sealed, and are not on its command line": request.secret_vars,
+    }
+    return [text for text, holds in remarks.items() if holds]

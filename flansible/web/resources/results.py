@@ -1,0 +1,148 @@
+"""The results of a task by host, page by page: as much memory for five thousand hosts as for one page of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from flask import Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from flansible.models import PlayTaskResult, TaskStatus
+from flansible.store import Store
+from flansible.web import serialization
+from flansible.web.context import services
+from flansible.web.login.authentication import PrivateResource
+from flansible.web.parsing import query
+from flansible.web.resources.tasks import own_task
+from flansible.web.serialization import dumps, json_object
+
+_PAGE_BYTES = 8 * 1024 * 1024
+_READ_BYTES = 1024 * 1024
+_READ_EVENTS = 500
+_HOSTS_AT_ONCE = 100
+_CURSOR = re.compile(r"([0-9]{1,9})-([0-9]{1,12})")
+
+
+def _a_cursor(value: str) -> str:
+    if not _CURSOR.fullmatch(value):
+        raise ValueError("is not the `next_after` of a page")
+    return value
+
+
+class ResultQuery(BaseModel):
+    """`?limit=&after=` of the results."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(1000, ge=1, le=5000, description="Hosts per page, at most.")
+    after: Annotated[str, AfterValidator(_a_cursor)] | None = Field(
+        None,
+        description="Cursor: `next_after` of the page before this one.",
+        json_schema_extra={"pattern": f"^{_CURSOR.pattern}$"},
+    )
+
+
+class AnsibleTaskResult(PrivateResource):
+    """What each play task gave on each host.
+
+    A page ends after `limit` hosts, or after 8 MiB of results; then a host with very many goes on on the next one.
+    """
+
+    def get(self, task_id: str) -> Response:
+        """Read a task's results by host"""
+        asked = query(ResultQuery)
+        task = own_task(task_id)
+        rank, seq = (int(part) for part in (asked.after or "0-0").split("-"))
+        page = _Page(rank, seq)
+        page.fill(services().store, task_id, asked.limit)
+        response = Response(page.body(task, services().store), mimetype="application/json")
+        if page.cursor:
+            response.headers.add(*serialization.address().next_page(after=page.cursor))
+        return response
+
+
+@dataclass
+class _Page:
+    """Hosts from a rank on, the first of them with what came after an event. Results are kept as JSON, to be counted.
+
+    cursor: where the next page begins, '' when this is the last: how many hosts are through, and of the one after
+    them the last event that was given.
+    """
+
+    rank: int
+    seq: int
+    contacted: dict[str, list[str]] = field(default_factory=dict)
+    dark: dict[str, str] = field(default_factory=dict)
+    hosts: list[str] = field(default_factory=list)
+    bytes: int = 0
+    cursor: str = ""
+
+    def fill(self, store: Store, task_id: str, limit: int) -> None:
+        while len(self.hosts) < limit:
+            hosts = store.hosts(task_id, self.rank, min(_HOSTS_AT_ONCE, limit - len(self.hosts)))
+            if not hosts:
+                return
+            for host in hosts:
+                if self.is_full or not self._add(store, task_id, host):
+                    self.cursor = f"{self.rank}-{self.seq}"
+                    return
+        if store.hosts(task_id, self.rank, 1):
+            self.cursor = f"{self.rank}-0"
+
+    @property
+    def is_full(self) -> bool:
+        return self.bytes >= _PAGE_BYTES
+
+    def body(self, task: TaskStatus, store: Store) -> str:
+        """TaskResult as JSON."""
+        event = store.stats_event(task.task_id) or {}
+        stats = event.get("stats", {})
+        hosts = self.hosts
+        if not self.cursor and len(stats) != self.rank:
+            # Those of which there are counts but no results.
+            hosts = [*hosts, *sorted(stats.keys() - set(_all_hosts(store, task.task_id)))]
+        shown = {host: stats[host] for host in hosts if host in stats}
+        contacted = {host: f"[{','.join(results)}]" for host, results in self.contacted.items()}
+        fields = {
+            "task_id": dumps(task.task_id),
+            "state": dumps(task.state),
+            "returncode": dumps(task.returncode),
+            "contacted": json_object(contacted),
+            "dark": json_object(self.dark),
+            "stats": dumps(shown),
+            "custom_stats": dumps(event.get("custom_stats", {})),
+            "next_after": dumps(self.cursor or None),
+        }
+        return json_object(fields) + "\n"
+
+    def _add(self, store: Store, task_id: str, host: str) -> bool:
+        """Add what the host has; False when not all of it finds room."""
+        self.hosts.append(host)
+        for event in _results(store, task_id, host, self.seq):
+            if self.is_full:
+                return False
+            text = dumps({name: event[name] for name in PlayTaskResult.model_fields})
+            self.bytes += len(text)
+            self.seq = event["seq"]
+            if event["verdict"] == "unreachable":
+                self.dark[host] = text
+            else:
+                self.contacted.setdefault(host, []).append(text)
+        self.rank, self.seq = self.rank + 1, 0
+        return True
+
+
+def _results(store: Store, task_id: str, host: str, after: int) -> Iterator[dict[str, Any]]:
+    while page := store.event_page(task_id, after, _READ_EVENTS, _READ_BYTES, host):
+        yield from page
+        after = page[-1]["seq"]
+
+
+def _all_hosts(store: Store, task_id: str) -> Iterator[str]:
+    rank = 0
+    while hosts := store.hosts(task_id, rank, 1000):
+        yield from hosts
+        rank += len(hosts)

@@ -1,0 +1,90 @@
+"""Sessions for people in a browser: a cookie instead of a password with each request. The console logs in here."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+from flask import Response, jsonify, request
+from flask_restful import Resource
+
+from flansible.config import Settings, is_loopback
+from flansible.errors import NotAuthenticated
+from flansible.identity.users import User
+from flansible.models import LoginBody, SessionReply
+from flansible.web.context import services
+from flansible.web.login import session_cookie
+from flansible.web.login.authentication import PrivateResource, by_password, current_session, current_user
+from flansible.web.middleware import audit_context
+from flansible.web.parsing import NoFields, body, query
+
+_GLANCE_SECONDS = 0.1
+
+
+class Login(Resource):  # type: ignore[misc]
+    """Log in with the user and password of rbac.json.
+
+    The reply sets a cookie that stands for them, until `DELETE /api/session`, a new password, or `session_hours`
+    without a request. With it each POST and DELETE has to carry `csrf_token` in the header `X-CSRF-Token`.
+    """
+
+    def post(self) -> Response:
+        """Begin a session"""
+        asked = body(LoginBody)
+        found = by_password(asked.user, asked.password)
+        if found is None:
+            raise NotAuthenticated("User or password is wrong.")
+        audit_context.known_as(found.user.name, "")
+        if old := session_cookie.given():
+            services().store.end_session(old)
+        cookie, session = session_cookie.begin(found.user)
+        services().audit.note(audit_context.event("session", what="login", outcome="allowed"))
+        response = _reply(found.user, session.csrf)
+        session_cookie.put(response, cookie)
+        return response
+
+
+class CurrentSession(PrivateResource):
+    """Who the caller is, and what they may do at all."""
+
+    def get(self) -> Response:
+        """Ask who is logged in"""
+        query(NoFields)
+        session = current_session()
+        return _reply(current_user(), session.csrf if session else "")
+
+    def delete(self) -> Response:
+        """Log out"""
+        query(NoFields)
+        if current_session() is not None:
+            services().store.end_session(session_cookie.given())
+            services().audit.note(audit_context.event("session", what="logout", outcome="allowed"))
+        response = Response(status=204)
+        del response.headers["Content-Type"]
+        session_cookie.take(response)
+        return response
+
+
+def _reply(user: User, csrf: str) -> Response:
+    found = SessionReply(
+        user=user.name,
+        role=user.role,
+        is_admin=user.is_admin,
+        sees_all=user.sees_all,
+        may_act=user.is_admin or user.role == "operator",
+        csrf_token=csrf,
+        flower_url=_flower_url(services().settings) if user.is_admin else None,
+    )
+    return jsonify(found.model_dump())
+
+
+def _flower_url(settings: Settings) -> str | None:
+    """Where this browser finds Flower, when it runs on this machine and can be reached from there."""
+    if is_loopback(settings.flower_tcp_ip) and not is_loopback(request.remote_addr or ""):
+        return None
+    address = "127.0.0.1" if settings.flower_tcp_ip in ("0.0.0.0", "::") else settings.flower_tcp_ip
+    with contextlib.suppress(OSError):
+        socket.create_connection((address, settings.flower_tcp_port), _GLANCE_SECONDS).close()
+        host = request.host.rpartition(":")[0] if request.host[-1:].isdigit() and ":" in request.host else request.host
+        return f"http://{host}:{settings.flower_tcp_port}/"
+    return None

@@ -1,0 +1,74 @@
+"""How the service is doing: what waits and runs, and what became of the tasks of the last days."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from heapq import nlargest
+
+from flask import Response, jsonify
+from pydantic import BaseModel, ConfigDict, Field
+
+from flansible.models import DayStats, HostStats, PlaybookStats, ServiceStats, WorkerStats
+from flansible.store import Counts
+from flansible.system import process_identity
+from flansible.web.context import services
+from flansible.web.login.authentication import PrivateResource, current_user
+from flansible.web.parsing import query
+
+_DAY_SECONDS = 86400
+_MOST = 20
+
+
+class StatsQuery(BaseModel):
+    """`?days=` of the statistics."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    days: int = Field(30, ge=1, le=90, description="How many days back, today included (UTC).")
+
+
+class StatsResource(PrivateResource):
+    """Of the caller's own tasks; of everybody's for admin and auditors. Counted as tasks end, and kept for 90 days."""
+
+    def get(self) -> Response:
+        """Ask how the service is doing"""
+        asked = query(StatsQuery)
+        user, store = current_user(), services().store
+        whose = None if user.sees_all else user.name
+        queued, running = store.waiting_and_running(whose)
+        counts = store.counts(whose, asked.days)
+        found = ServiceStats(
+            queued=queued,
+            running=running,
+            workers=[
+                WorkerStats(name=process_identity.shown(load.name), slots=load.slots, running=load.running)
+                for load in store.workers()
+            ],
+            days=[DayStats(day=_date(day), **states) for day, states in counts.days.items()],
+            playbooks=_slowest(counts),
+            hosts=[
+                HostStats(host=host, failed=failed)
+                for host, failed in nlargest(_MOST, counts.hosts.items(), key=lambda pair: (pair[1], pair[0]))
+            ],
+            everybody=user.sees_all,
+        )
+        return jsonify(found.model_dump())
+
+
+def _slowest(counts: Counts) -> list[PlaybookStats]:
+    found = [
+        PlaybookStats(
+            playbook=name,
+            runs=of.runs,
+            failed=of.failed,
+            mean_seconds=round(of.seconds / of.runs, 3),
+            longest_seconds=round(of.longest, 3),
+        )
+        for name, of in counts.playbooks.items()
+        if of.runs
+    ]
+    return nlargest(_MOST, found, key=lambda one: one.mean_seconds)
+
+
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * _DAY_SECONDS, UTC).date().isoformat()

@@ -1,0 +1,125 @@
+"""The resources that start something: `ansiblecommand`, `ansibleplaybook`, `git`.
+
+Check, record, enqueue, answer 202. What cannot be enqueued is forgotten again, so no task waits for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import uuid
+from hashlib import sha256
+
+from flask import Response, jsonify, request, url_for
+
+from flansible.authorization import authorize, isolation
+from flansible.authorization.isolation import Isolation
+from flansible.broker import app as broker_app
+from flansible.config import Settings
+from flansible.errors import BrokerUnavailable, Conflict, FieldError, InvalidRequest, StoreUnavailable, TooManyRequests
+from flansible.identity.users import User
+from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, TaskOptions
+from flansible.store import Idempotency
+from flansible.web.context import services
+from flansible.web.login.authentication import PrivateResource, current_user
+from flansible.web.middleware import audit_context
+from flansible.web.parsing import body
+
+_KEY = "Idempotency-Key"
+_KEY_TEXT = re.compile(r"[\x21-\x7e]{1,255}")
+_IN_FLIGHT_SECONDS = 1
+_QUEUE_FULL_SECONDS = 10
+
+
+class AnsibleCommand(PrivateResource):
+    """Run one module on the hosts of a pattern, as the `ansible` command does."""
+
+    def post(self) -> Response:
+        """Start an ad-hoc command"""
+        asked = body(AdhocRequest)
+        user, settings = current_user(), services().settings
+        return _submit(authorize.authorize_adhoc(user, asked, settings, _isolation(user, settings)), asked)
+
+
+class AnsiblePlaybook(PrivateResource):
+    """Run playbooks of a directory, as the `ansible-playbook` command does there."""
+
+    def post(self) -> Response:
+        """Start a playbook"""
+        asked = body(PlaybookRequest)
+        user, settings = current_user(), services().settings
+        return _submit(authorize.authorize_playbook(user, asked, settings, _isolation(user, settings)), asked)
+
+
+class Git(PrivateResource):
+    """Update a checkout to what its remote has."""
+
+    def post(self) -> Response:
+        """Update a checkout"""
+        asked = body(GitRequest)
+        return _submit(authorize.authorize_git(current_user(), asked, services().settings), asked)
+
+
+def _isolation(user: User, settings: Settings) -> Isolation:
+    """What confines the user's run. Nothing does admin's, so that admin does not wait for a look at bubblewrap."""
+    return Isolation("none") if user.is_admin else isolation.of(settings.isolation)
+
+
+def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
+    idempotency = _idempotency(run, asked)
+    task_id = str(uuid.uuid4())
+    store = services().store
+    # The record first: a worker that gets the message at once must find it.
+    sealed = services().sealer.seal(run.secrets) if run.secrets else b""
+    # And before all that the line in the audit log: nothing is ever run of which there is none. Should it come to
+    # nothing after all, another line of this request says so.
+    services().audit.write(audit_context.event("submission", what=run.summary, outcome="allowed", task_id=task_id))
+    submitted = store.submit(task_id, run, sealed, idempotency)
+    if submitted.what == "full":
+        message = f"You have {run.max_queued} tasks waiting, and may not have more; try again when some have started."
+        raise TooManyRequests(message, code="too_many_queued", retry_after_seconds=_QUEUE_FULL_SECONDS)
+    if submitted.what == "conflict":
+        message = f"This {_KEY} was used for another request within the last 24 hours; use a new one."
+        raise Conflict(message, code="idempotency_key_reused")
+    if submitted.what == "in_flight":
+        message = f"A request with this {_KEY} is being worked on; ask again in a moment."
+        raise Conflict(message, code="idempotency_key_in_flight", retry_after_seconds=_IN_FLIGHT_SECONDS)
+    if submitted.what == "submitted":
+        try:
+            broker_app.enqueue(task_id, run.summary)
+        except BrokerUnavailable:
+            store.discard(task_id)
+            raise
+        with contextlib.suppress(StoreUnavailable):
+            store.enqueued(task_id)  # it is on the queue, whether this can be noted or not
+    if submitted.what == "known":
+        services().audit.note(audit_context.event("submission", outcome="known already", task_id=submitted.task_id))
+    return _accepted(submitted.task_id, is_replay=submitted.what == "known")
+
+
+def _idempotency(run: AuthorizedRun, asked: TaskOptions) -> Idempotency | None:
+    """What makes this the same as an earlier request: the client's key, and all that was asked for. Raises
+    InvalidRequest."""
+    key = request.headers.get(_KEY)
+    if key is None:
+        return None
+    if not _KEY_TEXT.fullmatch(key):
+        message = "must be 1 to 255 printable ASCII characters without spaces"
+        raise InvalidRequest(f"{_KEY} {message}", code="invalid_header", errors=[FieldError(_KEY, message)])
+    meant = json.dumps([run.kind, asked.model_dump(mode="json", exclude_unset=True)], sort_keys=True)
+    return Idempotency(sha256(key.encode()).hexdigest(), services().sealer.digest(meant.encode()))
+
+
+def _accepted(task_id: str, is_replay: bool) -> Response:
+    accepted = Accepted(
+        task_id=task_id,
+        status_url=url_for("ansibletaskstatus", task_id=task_id),
+        output_url=url_for("ansibletaskoutput", task_id=task_id),
+    )
+    response = jsonify(accepted.model_dump())
+    response.status_code = 202
+    response.headers["Location"] = accepted.status_url
+    if is_replay:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response

@@ -1,0 +1,188 @@
+"""The resources of a task's record: status, request, cancel, and the list. A user sees their own tasks, admin all."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from flask import Response, jsonify, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from flansible.authorization import authorize, redaction
+from flansible.errors import Conflict, FieldError, Forbidden, NotFound
+from flansible.models import FINAL_STATES, Kind, State, TaskRequest, TaskStatus
+from flansible.store import Store
+from flansible.web import serialization
+from flansible.web.context import services
+from flansible.web.login.authentication import PrivateResource, current_user
+from flansible.web.middleware import audit_context
+from flansible.web.parsing import MAX_NUMBER, NoFields, no_body, query
+from flansible.web.streaming import thread_slots
+from flansible.web.streaming.socket_handoff import follow
+from flansible.web.streaming.sse import JSON, STREAM, event_number
+from flansible.web.streaming.task_list_stream import LIST, ListStream
+
+_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LOOK_SECONDS = 0.05
+
+
+class ListQuery(BaseModel):
+    """`?limit=&before=&state=&user=&kind=&text=&playbook=&host=&after=` of the task list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(50, ge=1, le=1000, description="Tasks per page.")
+    before: int | None = Field(
+        None, ge=0, le=MAX_NUMBER, description="Cursor: `next_before` of the page before this one."
+    )
+    state: State | None = Field(None, description="Only tasks in this state.")
+    user: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="Only this user's tasks (others than one's own: admin, auditor).",
+    )
+    kind: Kind | None = Field(None, description="Only `adhoc`, `playbook` or `git`.")
+    text: str | None = Field(
+        None, min_length=1, max_length=200, description="Only tasks with this in their summary, in capitals or not."
+    )
+    playbook: str | None = Field(None, min_length=1, max_length=300, description="Only runs of this `playbook`.")
+    host: str | None = Field(None, min_length=1, max_length=1024, description="Only tasks with results of this host.")
+    after: int | None = Field(
+        None, ge=0, le=MAX_NUMBER, description="Only for a stream: the `changes` of a list, to go on from there."
+    )
+
+
+class CancelQuery(BaseModel):
+    """`?wait=` of a cancel."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait: float = Field(
+        3, ge=0, le=60, allow_inf_nan=False, description="Seconds to wait, at most, until a run has been ended."
+    )
+
+
+class AnsibleTaskStatus(PrivateResource):
+    """How a task is doing."""
+
+    def get(self, task_id: str) -> Response:
+        """Ask for a task's status"""
+        query(NoFields)
+        return jsonify(serialization.status(own_task(task_id)))
+
+
+class AnsibleTaskRequest(PrivateResource):
+    """What a task was asked to do, as it was sent and as command lines. Secrets are masked."""
+
+    def get(self, task_id: str) -> Response:
+        """Ask what a task was to do"""
+        query(NoFields)
+        task = own_task(task_id)
+        run = services().store.authorized_run(task.task_id)
+        if run is None:
+            raise unknown_task()
+        found = TaskRequest(
+            task_id=task_id,
+            kind=run.kind,
+            path=redaction.PATHS[run.kind],
+            body=run.request,
+            masked=redaction.masked_fields(run.request),
+            command=redaction.command(run),
+            curl=redaction.curl(run.kind, run.request, current_user().name, request.url_root),
+            flansible=redaction.flansible_command(run),
+        )
+        return jsonify(found.model_dump(mode="json"))
+
+
+class AnsibleTasks(PrivateResource):
+    """The caller's tasks; all of them for admin and auditors.
+
+    With `kind`, `text`, `playbook` or `host` a page may have fewer tasks than `limit`, or none, and still be followed
+    by another. As `text/event-stream`: an event `task`, with the task as data, whenever one is submitted, starts, ends,
+    or has new results (once in a second); `reset` when more has changed than is known. Filters are for the list alone.
+    """
+
+    def get(self) -> Response:
+        """List tasks, newest first"""
+        asked = query(ListQuery)
+        user = current_user()
+        if asked.user and asked.user != user.name and not user.sees_all:
+            message = "the tasks of other users are for admin and auditors only"
+            raise Forbidden(f"user: {message}", errors=[FieldError("user", message)])
+        whose = asked.user if user.sees_all else user.name
+        store = services().store
+        changes = store.positions([LIST])[LIST].events  # before the list: what changes meanwhile comes twice
+        last = event_number()
+        if request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM:
+            begin = asked.after if last is None else last
+            return follow(ListStream(None if user.sees_all else user.name, changes if begin is None else begin), STREAM)
+        found = store.search(
+            whose,
+            asked.state,
+            asked.before,
+            asked.limit,
+            asked.kind or "",
+            asked.text or "",
+            asked.playbook or "",
+            asked.host or "",
+        )
+        tasks = [serialization.status(task) for task in found.tasks]
+        response = jsonify({"tasks": tasks, "next_before": found.next_before, "changes": changes})
+        if found.next_before is not None:
+            response.headers.add(*serialization.address().next_page(before=found.next_before))
+        return response
+
+
+class AnsibleTaskCancel(PrivateResource):
+    """End a task: at once when it is queued, else with every process it started.
+
+    200: it is canceled, `ended` names what was ended. 202: its run is being ended, and was not over after `wait`
+    seconds. 409: it ended in another way, before or just now. Asking again changes nothing.
+    """
+
+    def post(self, task_id: str) -> Response:
+        """Cancel a task"""
+        asked = query(CancelQuery)
+        no_body()
+        authorize.check_may_act(current_user())
+        before = own_task(task_id)
+        store = services().store
+        user = current_user().name
+        state = store.cancel(task_id, user)
+        if state is State.QUEUED:  # it was lost just now, and is to begin again
+            state = store.cancel(task_id, user)
+        outcome = state.value if state else "unknown"
+        services().audit.note(audit_context.event("cancel", what=before.summary, outcome=outcome, task_id=task_id))
+        if state is State.RUNNING:
+            with thread_slots.one() as may_wait:
+                _await_end(store, task_id, asked.wait if may_wait else 0)
+        task = own_task(task_id)
+        if task.state in FINAL_STATES and task.state is not State.CANCELED:
+            raise Conflict(f"The task is final already: {task.state.value}.", code="task_final")
+        if task.state is not State.CANCELED:
+            by = store.cancel_requests([task_id]).get(task_id, user)
+            task = task.model_copy(update={"description": f"{task.description}; {by} canceled it, it is being ended"})
+        response = jsonify(serialization.status(task))
+        response.status_code = 200 if task.state is State.CANCELED else 202
+        return response
+
+
+def _await_end(store: Store, task_id: str, seconds: float) -> None:
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at and store.positions([task_id])[task_id].state is State.RUNNING:
+        time.sleep(_LOOK_SECONDS)
+
+
+def own_task(task_id: str) -> TaskStatus:
+    """The task, when it exists and the caller may see it; to anyone else it does not exist."""
+    # Only what can be an id becomes part of a key: `<id>:output` would name another kind of record.
+    task = services().store.task(task_id) if _TASK_ID.fullmatch(task_id) else None
+    user = current_user()
+    if task is None or not (user.sees_all or task.user == user.name):
+        raise unknown_task()
+    return task
+
+
+def unknown_task() -> NotFound:
+    return NotFound("Task not found", code="task_not_found")

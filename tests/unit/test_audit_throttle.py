@@ -1,0 +1,25 @@
+"""How many lines those may cause who are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from flansible.web import audit_throttle
+from flansible.web.audit_throttle import AuditThrottle
+
+
+def test_one_who_is_refused_often_leaves_room_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(audit_throttle.time, "monotonic", lambda: now[0])
+    few = AuditThrottle(most_of_one=2, most=3)
+    assert [few.omitted("eve", "refusal") for _ in range(5)] == [0, 0, None, None, None]
+    assert few.omitted("dev", "refusal") == 3, "the line tells how many were left out before it"
+    assert few.omitted("ops", "refusal") is None, "enough for all of them"
+    now[0] += 61
+    assert [few.omitted("eve", "refusal"), few.omitted("eve", "refusal"), few.omitted("eve", "refusal")] == [1, 0, None]
+
+
+def test_strangers_do_not_hide_what_users_are_refused() -> None:
+    few = AuditThrottle(most_of_one=2, most=3)
+    assert [few.omitted(f"2001:db8::{n}", "login_failure") for n in range(5)] == [0, 0, 0, None, None]
+    assert few.omitted("dev", "refusal") == 0

@@ -1,0 +1,166 @@
+"""What a playbook's files say of it, read for their outline: nothing is constructed, nothing outside is looked into."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flansible.models import ListedVariable
+from flansible.playbooks import contents, yaml_outline
+
+ASKING = """\
+#!/usr/bin/env ansible-playbook
+# Deploys it.
+#
+#   Slowly.
+---
+- name: Deploy
+  hosts: [web, db]
+  vars_prompt:
+    - name: db_password
+      prompt: "Password of the database "
+    - {name: colour, prompt: Colour, private: false, default: red}
+    - {name: "not a name", default: 1}
+    - just text
+  vars:
+    port: 0o17
+    old: 017
+    size: 12:30
+    on_off: yes
+    ratio: 1.5
+    word: "7"
+    secret: !vault |
+      $ANSIBLE_VAULT;1.1;AES256
+    template: "{{ port }}"
+    items: [1]
+  roles:
+    - first
+    - {role: second}
+    - ../outside
+    - collection.of.somebody
+- import_playbook: other.yml
+- hosts: all
+"""
+
+
+def written(tmp_path: Path, text: str, name: str = "site.yml") -> Path:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def variables(path: Path, root: Path | None = None) -> dict[str, ListedVariable]:
+    found = contents.read(path)
+    assert found is not None
+    top = root or path.parent
+    return {one.name: one for one in contents.variables(found, path, lambda file: file.is_relative_to(top))}
+
+
+def test_the_comment_at_the_top_is_the_description(tmp_path: Path) -> None:
+    found = contents.read(written(tmp_path, ASKING))
+    assert found is not None
+    assert found.description == "Deploys it.\n\nSlowly."
+    plain = contents.read(written(tmp_path, "- hosts: all\n# late\n"))
+    assert plain is not None and plain.description == ""
+
+
+def test_plays_have_names_and_hosts(tmp_path: Path) -> None:
+    found = contents.read(written(tmp_path, ASKING))
+    assert found is not None
+    assert [(play.play, play.hosts) for play in found.plays] == [
+        ("Deploy", "web,db"),
+        ("other.yml", ""),
+        ("all", "all"),
+    ]
+
+
+def test_prompts_are_asked_for_and_are_secrets_unless_they_say_otherwise(tmp_path: Path) -> None:
+    found = variables(written(tmp_path, ASKING))
+    asked, chosen = found["db_password"], found["colour"]
+    assert (asked.source, asked.required, asked.private) == ("vars_prompt", True, True)
+    assert (asked.description, asked.play) == ("Password of the database", "Deploy")
+    assert (chosen.required, chosen.private, chosen.default) == (False, False, "red")
+    assert "not a name" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "default"),
+    [
+        ("port", "str", "0o17"),
+        ("old", "int", 15),
+        ("size", "str", "12:30"),
+        ("on_off", "bool", True),
+        ("ratio", "float", 1.5),
+        ("word", "str", "7"),
+        ("secret", "str", None),
+    ],
+)
+def test_simple_values_of_plays_have_their_types(tmp_path: Path, name: str, kind: str, default: Any) -> None:
+    found = variables(written(tmp_path, ASKING))[name]
+    assert (found.source, found.type, found.default, found.required) == ("vars", kind, default, False)
+    assert found.private == (name == "secret")
+
+
+def test_templates_and_lists_are_no_simple_values(tmp_path: Path) -> None:
+    assert not {"template", "items"} & variables(written(tmp_path, ASKING)).keys()
+
+
+SPECS = """\
+argument_specs:
+  main:
+    short_description: It
+    options:
+      level: {type: int, required: true, choices: [1, 2], description: How much}
+      names: {type: list, default: [a, b], description: [Who, and who else]}
+      key: {no_log: true}
+      odd: {type: jsonarg, default: !unsafe x}
+  other:
+    options:
+      never: {}
+"""
+
+
+def test_roles_beside_the_playbook_say_what_they_take(tmp_path: Path) -> None:
+    written(tmp_path, SPECS, "roles/first/meta/argument_specs.yml")
+    written(tmp_path, SPECS.replace("level", "other_level"), "roles/second/meta/main.yml")
+    written(tmp_path, SPECS.replace("level", "outside_level"), "outside/meta/main.yml")
+    found = variables(written(tmp_path, ASKING))
+    level, names = found["level"], found["names"]
+    assert (level.source, level.role, level.type, level.required) == ("argument_specs", "first", "int", True)
+    assert (level.choices, level.description, names.description) == ([1, 2], "How much", "Who and who else")
+    assert names.default == ["a", "b"]
+    assert (found["key"].private, found["key"].type, found["odd"].type, found["odd"].default) == (
+        True,
+        "str",
+        "raw",
+        None,
+    )
+    assert found["other_level"].role == "second"
+    assert not {"outside_level", "never"} & found.keys()
+
+
+def test_a_role_that_leads_out_is_not_read(tmp_path: Path) -> None:
+    written(tmp_path, SPECS, "elsewhere/meta/argument_specs.yml")
+    path = written(tmp_path, ASKING, "playbooks/site.yml")
+    (path.parent / "roles").mkdir()
+    (path.parent / "roles/first").symlink_to(tmp_path / "elsewhere")
+    assert "level" in variables(path, tmp_path)
+    assert "level" not in variables(path)
+
+
+def test_aliases_that_make_a_billion_of_a_few_lines_are_cut_short(tmp_path: Path) -> None:
+    lines = ["x0: &x0 [a, a, a, a, a, a, a, a, a, a]"]
+    lines += [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]" for n in range(1, 10)]
+    node = yaml_outline.compose("\n".join(lines))
+    began = time.thread_time()
+    yaml_outline.value(node)
+    assert time.thread_time() - began < 2
+
+
+@pytest.mark.parametrize("text", ["", "{}", "- just text\n", "- tasks: []\n", "{{", "- !x y\n"])
+def test_what_is_no_playbook_is_none(tmp_path: Path, text: str) -> None:
+    assert contents.read(written(tmp_path, text)) is None

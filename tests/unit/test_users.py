@@ -1,0 +1,382 @@
+"""rbac.json: its format, its reloading, its passwords. Who may do what is in test_authorization.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.security import generate_password_hash
+
+from flansible.errors import ConfigurationError, Fault
+from flansible.identity import users as rbac_users
+
+HASH = generate_password_hash("secret")
+ADMIN = {"user": "admin", "password": "root"}
+DEV = {"user": "dev", "password": "secret", "inventories": ["inv/dev"]}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rbac.json"
+
+
+def write(path: Path, *entries: dict[str, Any]) -> None:
+    path.write_text(json.dumps({"rbac": entries}))
+
+
+def faults_of(text: str) -> list[Fault]:
+    with pytest.raises(ConfigurationError) as caught:
+        rbac_users.parse(text, Path("/etc/f/rbac.json"))
+    return caught.value.faults
+
+
+def test_a_file_gives_users_with_resolved_inventories(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    users = rbac_users.parse(
+        json.dumps({"rbac": [ADMIN, {**DEV, "inventories": ["link/x", "/a/../b"]}]}), tmp_path / "r"
+    )
+    assert list(users) == ["admin", "dev"]
+    assert users["admin"].is_admin and not users["dev"].is_admin
+    assert users["admin"].inventories == ()
+    assert users["dev"].inventories == (tmp_path / "real/x", Path("/b"))
+
+
+BROKEN = {
+    "nothing": ("", ""),
+    "not JSON": ("{'rbac': []}", ""),
+    "a list": ("[]", ""),
+    "no users": ('{"rbac": []}', "rbac"),
+    "another key": ('{"rbac": [{"user": "a", "password": "b"}], "users": []}', "users"),
+    "no rbac": ("{}", "rbac"),
+    "no password": ('{"rbac": [{"user": "a"}]}', "rbac[0].password"),
+    "an empty password": ('{"rbac": [{"user": "a", "password": ""}]}', "rbac[0].password"),
+    "a number as password": ('{"rbac": [{"user": "a", "password": 1}]}', "rbac[0].password"),
+    "an empty name": ('{"rbac": [{"user": "", "password": "b"}]}', "rbac[0].user"),
+    "a colon in a name": ('{"rbac": [{"user": "a:b", "password": "b"}]}', "rbac[0].user"),
+    "a line break in a name": ('{"rbac": [{"user": "a\\n", "password": "b"}]}', "rbac[0].user"),
+    "half a surrogate in a name": ('{"rbac": [{"user": "\\ud800", "password": "b"}]}', "rbac[0].user"),
+    "a misspelt key": ('{"rbac": [{"user": "a", "password": "b", "inventory": []}]}', "rbac[0].inventory"),
+    "a string of inventories": (
+        '{"rbac": [{"user": "a", "password": "b", "inventories": "inv"}]}',
+        "rbac[0].inventories",
+    ),
+    "a host list": ('{"rbac": [{"user": "a", "password": "b", "inventories": ["a,b"]}]}', "rbac[0].inventories"),
+    "an empty path": ('{"rbac": [{"user": "a", "password": "b", "inventories": [" "]}]}', "rbac[0].inventories"),
+    "a null byte in a path": (
+        '{"rbac": [{"user": "a", "password": "b", "inventories": ["\\u0000"]}]}',
+        "rbac[0].inventories",
+    ),
+    "a user twice": (
+        '{"rbac": [{"user": "a", "password": "b"}, {"user": "a", "password": "c"}]}',
+        "rbac[1].user",
+    ),
+    "nested too deep": ("[" * 100_000, ""),
+    "a number with too many digits": ('{"rbac": ' + "1" * 5000 + "}", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "key"), BROKEN.values(), ids=BROKEN)
+def test_a_fault_names_the_file_and_the_key(text: str, key: str) -> None:
+    [fault] = faults_of(text)
+    assert (fault.source, fault.key) == ("/etc/f/rbac.json", key)
+    assert fault.message
+
+
+def test_all_faults_are_told_at_once() -> None:
+    entries = [{"user": "a:b", "password": ""}, {"user": "c"}, {"user": "d", "password": "x", "x": 1}]
+    keys = [fault.key for fault in faults_of(json.dumps({"rbac": entries}))]
+    assert keys == ["rbac[0].user", "rbac[0].password", "rbac[1].password", "rbac[2].x"]
+
+
+def test_no_fault_shows_a_password() -> None:
+    entries = [{"user": "a:b", "password": "marker-secret", "x": "marker-secret"}, {"password": ["marker-secret"]}]
+    assert "marker-secret" not in " ".join(map(str, faults_of(json.dumps({"rbac": entries}))))
+
+
+def test_no_user_shows_a_password() -> None:
+    users = rbac_users.parse(json.dumps({"rbac": [DEV]}), Path("/r"))
+    assert "secret" not in repr(users["dev"])
+
+
+def test_a_missing_file_stops_the_start_with_advice(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="flansible passwd admin"):
+        rbac_users.RbacFile(path)
+
+
+def test_a_broken_file_stops_the_start(path: Path) -> None:
+    path.write_text("{")
+    with pytest.raises(ConfigurationError, match="is not JSON"):
+        rbac_users.RbacFile(path)
+
+
+@pytest.mark.parametrize("stored", ["secret", HASH], ids=["plain", "hashed"])
+def test_only_the_right_password_gives_the_user(path: Path, stored: str) -> None:
+    write(path, {**DEV, "password": stored}, ADMIN)
+    file = rbac_users.RbacFile(path)
+    user = file.authenticate("dev", "secret")
+    assert user is not None and user.name == "dev"
+    for name, password in (("dev", "wrong"), ("dev", ""), ("dev", stored + "\0"), ("DEV", "secret"), ("", "secret")):
+        assert file.authenticate(name, password) is None
+    assert file.authenticate("admin", "secret") is None
+    assert file.authenticate("dev", "root") is None
+
+
+def test_the_hash_itself_is_no_password(path: Path) -> None:
+    write(path, {**DEV, "password": HASH})
+    assert rbac_users.RbacFile(path).authenticate("dev", HASH) is None
+
+
+@pytest.mark.parametrize("odd", ["\0", "secret\0", "ü" * 5000])
+def test_an_odd_password_is_just_wrong(path: Path, odd: str) -> None:
+    write(path, {**DEV, "password": HASH}, {"user": "plain", "password": "secret"})
+    file = rbac_users.RbacFile(path)
+    for name in ("dev", "plain", "nobody"):
+        assert file.authenticate(name, odd) is None
+
+
+def seconds(file: rbac_users.RbacFile, name: str, password: str) -> float:
+    began = time.thread_time()
+    file.authenticate(name, password)
+    return time.thread_time() - began
+
+
+def test_a_verified_hash_is_remembered_so_that_polling_stays_cheap(path: Path) -> None:
+    write(path, {**DEV, "password": HASH})
+    file = rbac_users.RbacFile(path)
+    first = seconds(file, "dev", "secret")
+    assert min(seconds(file, "dev", "secret") for _ in range(5)) < first / 10
+
+
+def test_a_wrong_password_is_never_remembered(path: Path) -> None:
+    write(path, {**DEV, "password": HASH})
+    file = rbac_users.RbacFile(path)
+    assert file.authenticate("dev", "secret") is not None
+    assert [file.authenticate("dev", "wrong") for _ in range(3)] == [None] * 3
+
+
+def test_a_password_that_many_send_at_once_is_checked_once(path: Path) -> None:
+    """Each check takes a core for a while: sixteen connections of one client must not take sixteen times as long."""
+    write(path, {**DEV, "password": HASH})
+    file = rbac_users.RbacFile(path)
+    began = time.process_time()
+    assert file.authenticate("dev", "wrong") is None
+    one_check = time.process_time() - began
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(file.authenticate("dev", "secret"))) for _ in range(16)]
+    began = time.process_time()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.process_time() - began < 6 * one_check
+    assert [user.name for user in found] == ["dev"] * 16
+
+
+def test_an_unknown_name_costs_as_much_as_a_wrong_password(path: Path) -> None:
+    write(path, {**DEV, "password": HASH})
+    file = rbac_users.RbacFile(path)
+    wrong = min(seconds(file, "dev", f"wrong{n}") for n in range(3))
+    unknown = min(seconds(file, f"nobody{n}", "x") for n in range(3))
+    assert 0.5 < unknown / wrong < 2
+
+
+def test_an_edit_is_in_force_with_the_next_request(path: Path) -> None:
+    write(path, DEV)
+    file = rbac_users.RbacFile(path)
+    assert file.authenticate("new", "x") is None
+    write(path, DEV, {"user": "new", "password": "x"})
+    assert file.authenticate("new", "x") is not None
+    write(path, {**DEV, "inventories": ["inv/other"]})
+    user = file.authenticate("dev", "secret")
+    assert user is not None and user.inventories == (path.parent / "inv/other",)
+
+
+def test_a_removed_user_is_out_at_once(path: Path) -> None:
+    write(path, {**DEV, "password": HASH}, ADMIN)
+    file = rbac_users.RbacFile(path)
+    assert file.authenticate("dev", "secret") is not None
+    write(path, ADMIN)
+    assert file.authenticate("dev", "secret") is None
+
+
+def test_the_cache_of_verified_passwords_is_dropped_when_the_file_changes(path: Path) -> None:
+    write(path, {**DEV, "password": HASH})
+    file = rbac_users.RbacFile(path)
+    assert file.authenticate("dev", "secret") is not None
+    write(path, {**DEV, "password": generate_password_hash("other")})
+    assert file.authenticate("dev", "secret") is None
+    assert file.authenticate("dev", "other") is not None
+    write(path, {**DEV, "password": HASH}, ADMIN)
+    slow = seconds(file, "dev", "secret")
+    assert seconds(file, "dev", "secret") < slow / 10
+
+
+def test_a_broken_edit_keeps_the_last_good_users_and_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(path, DEV)
+    file = rbac_users.RbacFile(path)
+    path.write_text('{"rbac": [')
+    with caplog.at_level(logging.ERROR):
+        assert file.authenticate("dev", "secret") is not None
+        assert file.authenticate("dev", "secret") is not None
+    assert file.fault is not None and str(path) in file.fault and "not JSON" in file.fault
+    assert len(caplog.records) == 1, "once for each edit, not for each request"
+    write(path, {**DEV, "password": "other"})
+    assert file.authenticate("dev", "secret") is None
+    assert file.authenticate("dev", "other") is not None
+    assert file.fault is None
+
+
+def test_no_broken_edit_of_any_kind_gets_through(path: Path) -> None:
+    write(path, DEV)
+    file = rbac_users.RbacFile(path)
+    for name, (text, _) in BROKEN.items():
+        path.write_text(text)
+        assert file.authenticate("dev", "secret") is not None, name
+        assert file.fault is not None, name
+        write(path, DEV)
+        assert file.authenticate("dev", "secret") is not None, name
+        assert file.fault is None, name
+
+
+def test_bytes_that_are_no_text_are_a_broken_edit(path: Path) -> None:
+    write(path, DEV)
+    file = rbac_users.RbacFile(path)
+    path.write_bytes(b"\xff\xfe")
+    assert file.authenticate("dev", "secret") is not None
+    assert file.fault is not None
+
+
+def test_a_deleted_file_keeps_the_last_good_users_and_is_told(path: Path) -> None:
+    write(path, DEV)
+    file = rbac_users.RbacFile(path)
+    path.unlink()
+    assert file.authenticate("dev", "secret") is not None
+    assert file.fault is not None and "cannot be read" in file.fault
+    write(path, ADMIN)
+    assert file.authenticate("dev", "secret") is None
+    assert file.authenticate("admin", "root") is not None
+    assert file.fault is None
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_read_again(path: Path) -> None:
+    write(path, {"user": "dev", "password": "aaaa"})
+    file = rbac_users.RbacFile(path)
+    status = path.stat()
+    other = path.with_name("new")
+    write(other, {"user": "dev", "password": "bbbb"})
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+    assert file.authenticate("dev", "aaaa") is None
+    assert file.authenticate("dev", "bbbb") is not None
+
+
+def test_threads_that_ask_while_the_file_changes_get_a_whole_answer(path: Path) -> None:
+    write(path, ADMIN, DEV)
+    file = rbac_users.RbacFile(path)
+    stop = threading.Event()
+    faults: list[object] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            if file.authenticate("admin", "root") is None or set(file.users()) - {"admin", "dev"}:
+                faults.append(file.users())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    temporary = path.with_name("new")
+    for number in range(200):
+        write(temporary, ADMIN, *([DEV] if number % 2 else []))
+        temporary.replace(path)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+
+
+# Equal work, and the gate
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ["secret", HASH, generate_password_hash("secret", "pbkdf2:sha256:60000")],
+    ids=["plain", "scrypt", "pbkdf2"],
+)
+def test_however_a_password_is_stored_its_user_cannot_be_told_by_the_time_a_wrong_one_takes(
+    path: Path, stored: str
+) -> None:
+    write(path, {**DEV, "password": stored}, {"user": "other", "password": HASH})
+    file = rbac_users.RbacFile(path)
+    wrong = min(seconds(file, "dev", f"wrong{n}") for n in range(4))
+    other = min(seconds(file, "other", f"wrong{n}") for n in range(4))
+    unknown = min(seconds(file, f"nobody{n}", "x") for n in range(4))
+    odd = min(seconds(file, "dev", f"nul\0{n}") for n in range(4))
+    assert max(wrong, other, unknown, odd) / min(wrong, other, unknown, odd) < 1.6
+
+
+@pytest.mark.parametrize("broken", ["scrypt:3:8:1$salt$00", "pbkdf2:md9:1$salt$00", "pbkdf2$salt$00"])
+def test_a_hash_that_cannot_be_checked_lets_nobody_in_and_nobody_else_out(path: Path, broken: str) -> None:
+    write(path, {**DEV, "password": broken}, ADMIN)
+    file = rbac_users.RbacFile(path)
+    assert file.authenticate("dev", "secret") is None
+    assert file.authenticate("admin", "root") is not None
+
+
+class Counting:
+    """A gate that lets so many wrong passwords through."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.entered = self.wrong = 0
+        self._most = most
+
+    def enter(self) -> None:
+        if self.wrong >= self._most:
+            raise PermissionError
+        self.entered += 1
+
+    def was_wrong(self) -> None:
+        self.wrong += 1
+
+
+def test_the_gate_is_asked_for_what_must_be_checked_and_not_for_what_is_known(path: Path) -> None:
+    write(path, DEV)
+    file, gate = rbac_users.RbacFile(path), Counting()
+    for password in ("wrong", "secret", "secret", "secret", "wrong"):
+        file.authenticate("dev", password, gate)
+    assert (gate.entered, gate.wrong) == (3, 2)
+
+
+def test_a_closed_gate_leaves_the_password_unchecked_and_lets_in_who_is_known(path: Path) -> None:
+    write(path, DEV, {"user": "new", "password": "secret"})
+    file, gate = rbac_users.RbacFile(path), Counting(most=0)
+    assert file.authenticate("dev", "secret") is not None
+    assert file.authenticate("dev", "secret", gate) is not None
+    for name, password in (("dev", "wrong"), ("new", "secret"), ("nobody", "x")):
+        with pytest.raises(PermissionError):
+            file.authenticate(name, password, gate)
+
+
+def test_tries_at_the_same_time_are_no_more_than_the_gate_allows(path: Path) -> None:
+    write(path, DEV)
+    file, gate = rbac_users.RbacFile(path), Counting(most=3)
+    refused: list[int] = []
+
+    def guess(number: int) -> None:
+        try:
+            file.authenticate("dev", f"wrong{number}", gate)
+        except PermissionError:
+            refused.append(number)
+
+    threads = [threading.Thread(target=guess, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (gate.entered, gate.wrong, len(refused)) == (3, 3, 7)
