@@ -227,8 +227,8 @@ import json, multiprocessing, os, sys
 if sys.argv[1] == "daemonic":
     multiprocessing.current_process()._config["daemon"] = True
 from flansible.runner import play, preload
-from flansible.runner.leftovers import RunFiles
-from flansible.runner.payloads import Payloads
+from flansible.runner.cleanup import RunFiles
+from flansible.runner.module_cache import Payloads
 preload._drop_own_temp_dir()
 os._exit(play.run(json.loads(sys.argv[2]), int(sys.argv[3]), RunFiles.make(sys.argv[4]), Payloads()))
 """
