@@ -26,10 +26,11 @@ _SERVE = """
 import json, sys
 from pathlib import Path
 from flansible.config import Settings
-from flansible.web import feeds, followers, server
+from flansible.web import gunicorn_server as server
+from flansible.web.streaming import feeds, stream_loop
 folder, redis_url, port, keep_alive_seconds, most = json.loads(sys.argv[1])
 feeds.Feed.keep_alive_seconds = keep_alive_seconds
-followers.MAX_FOLLOWERS = most
+stream_loop.MAX_FOLLOWERS = most
 server.Reaper.start = lambda reaper: None  # no worker speaks for the runs that a test records
 base = Path(folder)
 server.serve(Settings(
