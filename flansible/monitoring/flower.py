@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from flower.api import BaseApiHandler
 from flower.app import Flower
@@ -44,6 +43,7 @@ from flansible.broker import app as broker_app
 from flansible.config import Settings, is_loopback
 from flansible.errors import BrokerUnavailable, ConfigurationError, Fault, StoreUnavailable
 from flansible.identity import passwords
+from flansible.identity.request_origin import SAFE_METHODS, is_cross_origin
 from flansible.identity.users import ADMIN, RbacFile
 from flansible.models import FINAL_STATES, State
 from flansible.store import Retention, Store
@@ -56,7 +56,6 @@ _MAX_BODY_BYTES = 1024 * 1024
 _IDLE_TIMEOUT_SECONDS = 300.0
 _BODY_TIMEOUT_SECONDS = 30.0
 _LOGIN_THREADS = 4
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 # What Flower asks by POST and only reads. The other POSTs are its controls. They reach past the records and are refused
 # (a queue given up there is never worked on again), but for one, which has a handler of ours.
 _READING_POSTS = frozenset({"/tasks/datatable"})
@@ -276,7 +275,7 @@ class _Gate:
             return _NO_LOGIN
         if _is_cross_site(request):
             return _CROSS_SITE
-        reads = request.method in _SAFE_METHODS or request.path in _READING_POSTS
+        reads = request.method in SAFE_METHODS or request.path in _READING_POSTS
         revokes = request.method == "POST" and re.fullmatch(_REVOKE, request.path) is not None
         return None if reads or revokes else _READ_ONLY
 
@@ -305,22 +304,8 @@ def _basic(login: str) -> str:
 
 
 def _is_cross_site(request: HTTPServerRequest) -> bool:
-    """A browser sends the password along with whatever a page asks for; so ask where the page is from.
-
-    Programs that are not browsers send none of these headers, and nobody can make them send a password.
-    """
+    """Whether a page of another origin sends a request that is refused to it: a WebSocket, or an unsafe method."""
     headers = request.headers
-    if request.method in _SAFE_METHODS and "Upgrade" not in headers:
+    if request.method in SAFE_METHODS and "Upgrade" not in headers:
         return False
-    site = headers.get("Sec-Fetch-Site")
-    if site:
-        return site != "same-origin"
-    source = headers.get("Origin") or headers.get("Referer")
-    return source is not None and _host(source) != request.host.lower()
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return None
+    return is_cross_origin(headers.get, request.host)

@@ -102,6 +102,7 @@ def test_a_page_of_output_may_use_its_own_style_sheet_and_nothing_else(app: Flas
         {"Origin": "http://localhost:81"},
         {"Origin": "http://["},
         {"Origin": ""},
+        {"Referer": "https://evil.example/page"},
     ],
 )
 @pytest.mark.parametrize("path", [TASK, "/api/git", "/api/ansiblecommand", "/nothing"])

@@ -1,20 +1,16 @@
-"""Pages of other sites: what a browser lets them ask of us, and what they are refused.
+"""Refuses cross-origin requests that change something, and answers CORS for the origins in `cors_origins`.
 
-Without `cors_origins` no other site reads a reply. A browser sends a login that it knows along with whatever a page
-asks for, so what changes something is refused when it comes from elsewhere. Programs that are no browsers send none of
-these headers, and nobody can make them send a password.
+Without `cors_origins` no page of another origin can read a reply.
 """
 
 from __future__ import annotations
-
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
 
 from flansible.config import Settings
 from flansible.errors import Forbidden
+from flansible.identity.request_origin import SAFE_METHODS, is_cross_origin
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
@@ -27,7 +23,7 @@ def register(app: Flask, settings: Settings) -> None:
     allowed = settings.allowed_origins
 
     def refuse() -> None:
-        if request.method not in _SAFE_METHODS and _is_foreign(allowed):
+        if request.method not in SAFE_METHODS and is_cross_origin(request.headers.get, request.host, allowed):
             message = "This request comes from a page of another site, which is not one of cors_origins."
             raise Forbidden(message, code="cross_site")
 
@@ -45,20 +41,3 @@ def register(app: Flask, settings: Settings) -> None:
     app.before_request(refuse)
     if allowed:
         app.after_request(share)
-
-
-def _is_foreign(allowed: frozenset[str]) -> bool:
-    origin = request.headers.get("Origin")
-    if origin in allowed:
-        return False
-    site = request.headers.get("Sec-Fetch-Site")
-    if site:
-        return site not in ("same-origin", "none")
-    return origin is not None and _host(origin) != request.host.lower()
-
-
-def _host(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return None
