@@ -9,7 +9,6 @@ answer or with BrokerUnavailable. A message is no more than an id: losing one, a
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +36,6 @@ _HEARTBEAT_SECONDS = 10
 _POOL_CONNECTIONS = 10  # at most, in a worker; a web process has one for each of its threads
 # An unacknowledged message is delivered again after this long. The claim makes that harmless; a day keeps it rare.
 _VISIBILITY_TIMEOUT_SECONDS = 24 * 3600
-_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _settings: Settings | None = None
 
@@ -155,11 +153,6 @@ def work(name: str, log_level: str) -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
-
-
-def is_task_id(text: str) -> bool:
-    """Whether this can be the id of a task, which is also its message's. Only that may become part of a key."""
-    return _TASK_ID.fullmatch(text) is not None
 
 
 def enqueue(task_id: str, summary: str, soon: bool = False) -> None:

@@ -18,6 +18,7 @@ from flansible.models.records import (
     Step,
     VariablesPart,
     Verdict,
+    is_task_id,
 )
 from flansible.models.requests import (
     DEFAULT_VAULT_ID,
@@ -117,4 +118,5 @@ __all__ = [
     "VariablesPart",
     "Verdict",
     "WorkerStats",
+    "is_task_id",
 ]

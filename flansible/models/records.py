@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Literal
 
@@ -10,6 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 Kind = Literal["adhoc", "playbook", "git"]
 Verdict = Literal["ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored"]
 VariablesPart = dict[str, JsonValue] | str
+
+_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_task_id(text: str) -> bool:
+    """Whether this can be the id of a task, which is also its message's. Only that may become part of a Redis key."""
+    return _TASK_ID.fullmatch(text) is not None
 
 
 class State(StrEnum):

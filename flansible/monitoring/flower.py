@@ -45,7 +45,7 @@ from flansible.errors import BrokerUnavailable, ConfigurationError, Fault, Store
 from flansible.identity import passwords
 from flansible.identity.request_origin import SAFE_METHODS, is_cross_origin
 from flansible.identity.users import ADMIN, RbacFile
-from flansible.models import FINAL_STATES, State
+from flansible.models import FINAL_STATES, State, is_task_id
 from flansible.store import Retention, Store
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class _Revoke(BaseApiHandler):  # type: ignore[misc]
         self.write({"message": f"{'Canceled' if state is State.CANCELED else 'Ending'} '{task_id}'"})
 
     def _cancel(self, task_id: str) -> State | None:
-        if not broker_app.is_task_id(task_id):
+        if not is_task_id(task_id):
             return None
         try:
             return self._store.cancel(task_id, ADMIN)

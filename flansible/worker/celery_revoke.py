@@ -21,9 +21,8 @@ from typing import Any
 from celery.worker import control
 from celery.worker.state import revoked
 
-from flansible.broker.app import is_task_id
 from flansible.errors import StoreUnavailable
-from flansible.models import State
+from flansible.models import State, is_task_id
 from flansible.store import Store
 
 log = logging.getLogger(__name__)

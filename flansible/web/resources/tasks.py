@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 
 from flask import Response, jsonify, request
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.authorization import authorize, redaction
 from flansible.errors import Conflict, FieldError, Forbidden, NotFound
-from flansible.models import FINAL_STATES, Kind, State, TaskRequest, TaskStatus
+from flansible.models import FINAL_STATES, Kind, State, TaskRequest, TaskStatus, is_task_id
 from flansible.store import Store
 from flansible.web import serialization
 from flansible.web.context import services
@@ -22,7 +21,6 @@ from flansible.web.streaming.socket_handoff import follow
 from flansible.web.streaming.sse import JSON, STREAM, event_number
 from flansible.web.streaming.task_list_stream import LIST, ListStream
 
-_TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOOK_SECONDS = 0.05
 
 
@@ -177,7 +175,7 @@ def _await_end(store: Store, task_id: str, seconds: float) -> None:
 def own_task(task_id: str) -> TaskStatus:
     """The task, when it exists and the caller may see it; to anyone else it does not exist."""
     # Only what can be an id becomes part of a key: `<id>:output` would name another kind of record.
-    task = services().store.task(task_id) if _TASK_ID.fullmatch(task_id) else None
+    task = services().store.task(task_id) if is_task_id(task_id) else None
     user = current_user()
     if task is None or not (user.sees_all or task.user == user.name):
         raise unknown_task()
