@@ -14,6 +14,7 @@ import click
 
 from flansible import __version__
 from flansible.errors import ClientError, ConfigurationError, FlansibleError
+from flansible.states import State
 
 if TYPE_CHECKING:
     from flansible.client.profile import Profile
@@ -28,7 +29,6 @@ _config_option = click.option(
     help="config.ini to read; default: $FLANSIBLE_CONFIG, ./config.ini, none.",
 )
 EXIT_CONFIGURATION = 2
-_STATES = ("queued", "running", "succeeded", "failed", "canceled", "timed_out", "lost", "error")
 _LOGIN_OPTIONS = (
     ("--url", "URL", "The service; default: $FLANSIBLE_URL, client.ini, http://127.0.0.1:3000."),
     ("--api-user", "USER", "Its user; default: $FLANSIBLE_USER, client.ini."),
@@ -338,7 +338,7 @@ def cancel(task_id: str) -> None:
 @cli.command()
 @_at_a_service
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many at most.")
-@click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
+@click.option("--state", type=click.Choice([state.value for state in State]), help="Only those in this state.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def tasks(limit: int, state: str | None, as_json: bool) -> None:
     """List tasks, newest first."""

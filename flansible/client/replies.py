@@ -12,8 +12,8 @@ Format = Literal["txt", "ansi", "html"]
 class TaskStatusReply(TypedDict):
     """Status of one task. Times are RFC 3339 in UTC.
 
-    Status: `PROGRESS` while queued or running, anything else is final; state: `queued`, `running`, `succeeded`,
-    `failed`, `canceled`, `timed_out`, `lost` or `error`; returncode: exit code of Ansible or git, once there is one.
+    Status: `PROGRESS` while queued or running, anything else is final; state: see flansible.states.STATES;
+    returncode: exit code of Ansible or git, once there is one.
     """
 
     task_id: str

@@ -18,6 +18,7 @@ from flansible.client import Client
 from flansible.client.profile import Profile
 from flansible.client.replies import Format, Kind, TaskStatusReply
 from flansible.errors import ClientError, ServiceRefused
+from flansible.states import COMPLETED_STATES, State
 
 EXIT_CANCELED = 99  # Ansible's own for an interrupted run
 EXIT_LEFT = 130  # what a shell reports of a program that SIGINT has ended
@@ -72,7 +73,7 @@ def _carry_through(client: Client, task_id: str, as_json: bool) -> int:
     else:
         _show(chunks)
     status = client.wait(task_id)
-    if colour and status["state"] not in ("succeeded", "failed"):
+    if colour and status["state"] not in COMPLETED_STATES:
         _print(_NO_COLOURS, end="")  # a run that was ended may have been within a coloured line
     if as_json:
         result = client.result(task_id)
@@ -84,10 +85,10 @@ def _carry_through(client: Client, task_id: str, as_json: bool) -> int:
 
 
 def _exit_code(status: TaskStatusReply) -> int:
-    if status["state"] in ("succeeded", "failed") and status["returncode"] is not None:
+    if status["state"] in COMPLETED_STATES and status["returncode"] is not None:
         return status["returncode"]
     _say(f"task {status['task_id']}: {status['state']}: {status['description']}")
-    return EXIT_CANCELED if status["state"] == "canceled" else EXIT_BROKEN
+    return EXIT_CANCELED if status["state"] == State.CANCELED else EXIT_BROKEN
 
 
 class _Interrupts:
@@ -189,7 +190,7 @@ def show_events(login: Profile, task_id: str, after: int, follow: bool) -> int:
 def cancel(login: Profile, task_id: str) -> int:
     with login.client() as client:
         status = client.cancel(task_id)
-    if status["state"] == "canceled":
+    if status["state"] == State.CANCELED:
         _print(status["description"])
     else:
         _print(f"{status['state']}; it is being ended")

@@ -1,20 +1,17 @@
 """What crosses a border: requests as clients send them, the authorized run, the task record and the replies.
 
 Pydantic models, frozen; web validates with them, docs are generated from them, store keeps them as JSON. The runner
-never sees them: it gets plain frames (flansible.wire). Every process but the runs loads them. May import `errors`
+never sees them: it gets plain frames (flansible.wire). Every process but the runs loads them. May import `states`
 alone.
 """
 
 from flansible.models.records import (
-    FINAL_STATES,
-    STATUS_WORDS,
     About,
     AuthorizedRun,
     Confinement,
     Kind,
     Record,
     Secrets,
-    State,
     Step,
     VariablesPart,
     Verdict,
@@ -64,11 +61,13 @@ from flansible.models.responses import (
     TaskStatus,
     WorkerStats,
 )
+from flansible.states import COMPLETED_STATES, FINAL_STATES, STATES, State
 
 __all__ = [
+    "COMPLETED_STATES",
     "DEFAULT_VAULT_ID",
     "FINAL_STATES",
-    "STATUS_WORDS",
+    "STATES",
     "About",
     "Accepted",
     "AdhocRequest",

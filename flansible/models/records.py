@@ -1,9 +1,8 @@
-"""What store keeps: the states of a task, the authorized run and its secrets, one event. Frozen; JSON in Redis."""
+"""What store keeps: the authorized run and its secrets, one event. Frozen; JSON in Redis."""
 
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -18,34 +17,6 @@ _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def is_task_id(text: str) -> bool:
     """Whether this can be the id of a task, which is also its message's. Only that may become part of a Redis key."""
     return _TASK_ID.fullmatch(text) is not None
-
-
-class State(StrEnum):
-    """The precise state of a task."""
-
-    QUEUED = "queued"  # recorded and enqueued; no worker has claimed it
-    RUNNING = "running"  # claimed by exactly one worker
-    SUCCEEDED = "succeeded"  # Ansible (or git) ended with 0 and did execute what was asked
-    FAILED = "failed"  # Ansible (or git) said no: its exit code is in returncode
-    CANCELED = "canceled"  # ended on a user's request
-    TIMED_OUT = "timed_out"  # ended because its deadline passed
-    LOST = "lost"  # the worker or the machine died while it ran
-    ERROR = "error"  # Flansible failed before or around Ansible
-
-
-FINAL_STATES = frozenset(State) - {State.QUEUED, State.RUNNING}
-
-# What old clients poll: PROGRESS means "ask again", anything else is final.
-STATUS_WORDS = {
-    State.QUEUED: "PROGRESS",
-    State.RUNNING: "PROGRESS",
-    State.SUCCEEDED: "SUCCESS",
-    State.FAILED: "FLANSIBLE_TASK_FAILURE",
-    State.CANCELED: "CANCELED",
-    State.TIMED_OUT: "TIMEOUT",
-    State.LOST: "LOST",
-    State.ERROR: "CELERY_FAILURE",
-}
 
 
 class Record(BaseModel):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field
 
-from flansible.models.records import Kind, Record, State, Verdict
+from flansible.models.records import Kind, Record, Verdict
+from flansible.states import STATES, State
+
+
+def _alternatives(words: Iterable[str]) -> str:
+    *most, last = [f"`{word}`" for word in words]
+    return f"{', '.join(most)} or {last}"
 
 
 class SessionReply(Record):
@@ -34,12 +41,11 @@ class TaskStatus(Record):
 
     task_id: str = Field(description="Public id of the task.")
     Status: str = Field(
-        description="`PROGRESS` while queued or running; anything else is final: `SUCCESS`, `FLANSIBLE_TASK_FAILURE`, "
-        "`CANCELED`, `TIMEOUT`, `LOST`, `CELERY_FAILURE: why`."
+        description="`PROGRESS` while queued or running; anything else is final: "
+        f"{_alternatives(facts.status for facts in STATES.values() if not facts.next_states)}; "
+        f"after `{STATES[State.ERROR].status}` follow a colon and the cause."
     )
-    state: State = Field(
-        description="`queued`, `running`, `succeeded`, `failed`, `canceled`, `timed_out`, `lost` or `error`."
-    )
+    state: State = Field(description=f"{_alternatives(State)}.")
     description: str = Field(description="The state in words, with the cause when it did not succeed.")
     returncode: int | None = Field(None, description="Exit code of Ansible or git, once there is one.")
     user: str = Field(description="Who submitted it.")
@@ -209,16 +215,20 @@ class WorkerStats(Record):
     running: int = Field(description="Runs it carries now, everybody's.")
 
 
+def _count_of(state: State) -> str:
+    return f"Tasks that became `{state}`: {STATES[state].meaning}."
+
+
 class DayStats(Record):
     """How the tasks of one day ended."""
 
     day: str = Field(description="Date, in UTC.")
-    succeeded: int = Field(description="Ended with exit code 0.")
-    failed: int = Field(description="Ansible or git said no.")
-    canceled: int = Field(description="Ended on request.")
-    timed_out: int = Field(description="Ended because their time was over.")
-    lost: int = Field(description="Their worker or machine died.")
-    error: int = Field(description="Flansible failed.")
+    succeeded: int = Field(description=_count_of(State.SUCCEEDED))
+    failed: int = Field(description=_count_of(State.FAILED))
+    canceled: int = Field(description=_count_of(State.CANCELED))
+    timed_out: int = Field(description=_count_of(State.TIMED_OUT))
+    lost: int = Field(description=_count_of(State.LOST))
+    error: int = Field(description=_count_of(State.ERROR))
 
 
 class PlaybookStats(Record):

@@ -62,7 +62,6 @@ from flansible.store.recordings import (
 from flansible.store.session_records import Session, Sessions
 from flansible.store.task_records import (
     LEASE_SECONDS,
-    MOVES,
     Claim,
     Idempotency,
     Moved,
@@ -76,7 +75,6 @@ from flansible.store.task_records import (
 __all__ = [
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
-    "MOVES",
     "Appended",
     "Batch",
     "Changes",

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flansible.models import STATUS_WORDS, State, TaskStatus
+from flansible.models import STATES, State, TaskStatus
 from flansible.store.connection import text, timestamp
 from flansible.store.search_scripts import STATUS_FIELDS
 
@@ -16,7 +16,7 @@ def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) ->
     if "state" not in found:
         return None
     state = State(found["state"])
-    word = STATUS_WORDS[state]
+    word = STATES[state].status
     attempt = int(found.get("attempt", 1))
     return TaskStatus(
         task_id=task_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flansible.errors import IllegalMove, StoreUnavailable
-from flansible.models import AuthorizedRun, State, TaskStatus
+from flansible.models import FINAL_STATES, STATES, AuthorizedRun, State, TaskStatus
 from flansible.store import search_scripts, status
 from flansible.store import task_scripts as scripts
 from flansible.store.connection import (
@@ -31,14 +31,6 @@ HIDDEN_SECONDS = 300  # a task that is in no list is kept so long, and so long a
 _PRUNE_AT_ONCE = 100
 _SEARCH_BUDGET = 2000  # index entries looked at in one step: some milliseconds during which Redis answers nobody else
 _SEARCH_SECONDS = 0.1
-
-# The legal moves; the scripts enforce them. Back from running to queued: lost, and asked to begin again.
-MOVES: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.RUNNING, State.CANCELED, State.TIMED_OUT, State.LOST, State.ERROR}),
-    State.RUNNING: frozenset(
-        {State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.TIMED_OUT, State.LOST, State.ERROR}
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -352,10 +344,10 @@ class Tasks(Connection):
     def _move(
         self, task_id: str, to: State, fields: dict[str, Any], only_from: State | None = None, condition: str = ""
     ) -> Moved:
-        legal = only_from or ",".join(state for state, targets in MOVES.items() if to in targets)
+        legal = only_from or ",".join(state for state, facts in STATES.items() if to in facts.next_states)
         moment = now()
         kept_seconds: int | str = ""
-        if to not in MOVES:
+        if to in FINAL_STATES:
             fields = {**fields, "finished_at": moment}
             kept_seconds = self._retention.days * 86400
         pairs = [part for pair in fields.items() for part in pair]

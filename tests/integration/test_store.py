@@ -17,9 +17,8 @@ import pytest
 import redis
 
 from flansible.errors import IllegalMove, StoreUnavailable
-from flansible.models import FINAL_STATES, State
+from flansible.models import FINAL_STATES, STATES, State
 from flansible.store import (
-    MOVES,
     Batch,
     Claim,
     Idempotency,
@@ -218,7 +217,7 @@ def bring_to(store: Store, state: State) -> str:
 @pytest.mark.parametrize("after", FINAL_STATES)
 def test_only_the_moves_of_the_table_are_made(store: Store, before: State, after: State) -> None:
     task_id = bring_to(store, before)
-    if after in MOVES.get(before, ()):
+    if after in STATES[before].next_states:
         store.settle(task_id, after, "moved", 0)
         assert state_of(store, task_id) is after
     else:

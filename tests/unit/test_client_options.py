@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flansible import cli, models
+from flansible import models
 from flansible.client import api, profile, replies, terminal
 from flansible.client import options as client_options
 from flansible.client.drop_in import ask, held_back, request
@@ -730,10 +730,6 @@ def test_when_and_how_often_it_may_run_goes_with_the_request() -> None:
     body = request(parse("adhoc", given), is_here=False, environ={})
     assert (body["lock"], body["time_limit"], body["on_lost"]) == (["db", "web"], 60, "requeue")
     assert not {"lock", "time_limit", "on_lost"} & request(parse("adhoc", ["all"]), False, {}).keys()
-
-
-def test_the_states_to_list_by_are_the_services() -> None:
-    assert set(cli._STATES) == set(models.State)
 
 
 @pytest.mark.parametrize(

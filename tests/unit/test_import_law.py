@@ -38,7 +38,7 @@ FOREIGN_LAW = {
 # The floors of the house, from the ground up: each folder or module, and all it may import of ours. The most exact
 # entry counts ("web.login" before "web"); each module of the package must be below one of them. An entry may always
 # import its own modules. "" is the package itself, for its version.
-_BASICS = ("errors", "models")
+_BASICS = ("errors", "models", "states")
 _SYSTEM = (*_BASICS, "config", "system", "wire")
 _STORE = (*_SYSTEM, "store", "sealing")
 _IDENTITY = (*_STORE, "audit", "broker", "playbooks", "identity")
@@ -46,11 +46,12 @@ _WEB = (*_IDENTITY, "authorization", "web.audit_throttle", "web.login_throttle",
 LAW: dict[str, tuple[str, ...]] = {
     "": (),
     "errors": (),
-    "models": (),
+    "states": (),
+    "models": ("states",),
     # The standard library and `errors` only, but for the client's httpx, click and yaml.
     "wire": ("errors",),
     "system": ("errors",),
-    "client": ("errors", ""),
+    "client": ("errors", "states", ""),
     "config": ("errors",),
     "store": _BASICS,
     "sealing": (*_BASICS, "system"),
@@ -95,6 +96,7 @@ LAW: dict[str, tuple[str, ...]] = {
 PROCESSES = {"web": ("cli",), "worker": ("cli",), "runner": (), "launcher": ("cli", "doctor")}
 STANDARD_LIBRARY_ONLY = (
     "errors",
+    "states",
     "wire",
     "system",
     "authorization.reserved_variables",

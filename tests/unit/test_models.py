@@ -8,8 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from flansible import models
-from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, State, Step
-from flansible.store import MOVES
+from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, Step
 
 NEEDED: dict[type[BaseModel], dict[str, Any]] = {
     AdhocRequest: {"module": "ping"},
@@ -203,21 +202,6 @@ def test_a_run_is_the_same_after_a_trip_through_the_store() -> None:
 def test_a_run_has_at_least_one_step() -> None:
     with pytest.raises(ValidationError):
         AuthorizedRun(kind="git", user="dev", summary="", steps=())
-
-
-def test_each_state_has_its_word_and_only_two_are_not_final() -> None:
-    assert set(models.STATUS_WORDS) == set(State)
-    assert {state for state, word in models.STATUS_WORDS.items() if word == "PROGRESS"} == {
-        State.QUEUED,
-        State.RUNNING,
-    }
-    assert set(State) - models.FINAL_STATES == {State.QUEUED, State.RUNNING}
-
-
-def test_no_state_is_a_dead_end_except_the_final_ones() -> None:
-    assert set(MOVES) == set(State) - models.FINAL_STATES
-    assert State.RUNNING in MOVES[State.QUEUED]
-    assert set().union(*MOVES.values()) >= models.FINAL_STATES
 
 
 @pytest.mark.parametrize(

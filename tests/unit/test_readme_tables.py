@@ -11,7 +11,7 @@ from pathlib import Path
 from flansible import errors
 from flansible.cli import cli
 from flansible.config import KEYS, Settings
-from flansible.models import FINAL_STATES, STATUS_WORDS, State
+from flansible.models import FINAL_STATES, STATES
 from flansible.web.middleware import error_handlers
 from flansible.web.routes import ROUTES
 
@@ -68,8 +68,11 @@ def test_the_addresses_of_the_documentation_are_there() -> None:
 
 
 def test_each_state_is_there_with_its_status() -> None:
-    shown = {plain(state): (plain(status).removesuffix(": why"), final) for state, status, final, _ in rows("state")}
-    assert shown == {state: (STATUS_WORDS[state], "yes" if state in FINAL_STATES else "no") for state in State}
+    shown = [[plain(state), plain(status).removesuffix(": why"), *rest] for state, status, *rest in rows("state")]
+    assert shown == [
+        [state, facts.status, "yes" if state in FINAL_STATES else "no", facts.meaning]
+        for state, facts in STATES.items()
+    ]
 
 
 def test_each_error_code_is_there_with_its_status() -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from flansible import __version__
 from flansible.models import (
+    FINAL_STATES,
     Accepted,
     DayStats,
     ErrorBody,
@@ -177,7 +178,7 @@ _REPLIES = (
         queued=0,
         running=1,
         workers=[WorkerStats(name="host, process 4711", slots=8, running=1)],
-        days=[DayStats(day="2026-01-31", succeeded=41, failed=2, canceled=1, timed_out=0, lost=0, error=0)],
+        days=[DayStats(day="2026-01-31", **{**dict.fromkeys(FINAL_STATES, 0), State.SUCCEEDED: 41, State.FAILED: 2})],
         playbooks=[PlaybookStats(playbook="demo/site.yml", runs=12, failed=1, mean_seconds=3.2, longest_seconds=9.1)],
         hosts=[HostStats(host="web1", failed=2)],
         everybody=False,
