@@ -62,7 +62,7 @@ def start(one: sandbox.Sandbox | None, root: Path) -> float:
     servers: list[ForkServer] = []
     taken = seconds(lambda: servers.append(ForkServer(configuration_of(str(root / "playbooks"), sandbox=one))))
     servers[0].close()
-    servers[0].end_all()
+    servers[0].kill_sandbox()
     return taken
 
 

@@ -1,8 +1,8 @@
 """A stand-in for the fork server: speaks flansible.wire, knows no Ansible, and does what a step's argv says.
 
-Started by ForkServers(limit, module="tests.scripted_runner") as `python -P -m tests.scripted_runner FD`. argv[0] names
-a function below and the rest are its arguments. What happens before it is ready is scripted by a line of an ansible.cfg
-in its directory. Standard library only, as the real one's frames.
+Started by ForkServerPool(limit, module="tests.scripted_runner") as `python -P -m tests.scripted_runner FD`. argv[0]
+names a function below and the rest are its arguments. What happens before it is ready is scripted by a line of an
+ansible.cfg in its directory. Standard library only, as the real one's frames.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Plan:
     log_level: str
 
 
-def become(plan: Plan) -> None:
+def exec_process_manager(plan: Plan) -> None:
     """Go on as the process that carries the plan out: the same one, with all it was prepared with forgotten."""
     descriptor = os.memfd_create("plan", 0)
     os.write(descriptor, json.dumps(asdict(plan)).encode())

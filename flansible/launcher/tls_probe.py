@@ -11,7 +11,7 @@ import ssl
 from flansible.launcher import process_manager
 
 
-def secure(connection: socket.socket) -> socket.socket:
+def wrap_tls(connection: socket.socket) -> socket.socket:
     """Speak TLS on this connection to the server that we have just started ourselves.
 
     Its certificate is not verified: it is made out for the name that others know it by, not for the address that we
@@ -24,4 +24,4 @@ def secure(connection: socket.socket) -> socket.socket:
 
 
 if __name__ == "__main__":
-    process_manager.main(secure)
+    process_manager.main(wrap_tls)

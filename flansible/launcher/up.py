@@ -50,7 +50,7 @@ def serve(settings: Settings, with_flower: bool = False) -> None:
     _check_port(settings.Flask_tcp_ip, settings.Flask_tcp_port, "Flask_tcp_port")
     if with_flower:
         _check_port(settings.flower_tcp_ip, settings.flower_tcp_port, "flower_tcp_port")
-    process_manager.become(_plan(settings, with_flower, locks))
+    process_manager.exec_process_manager(_plan(settings, with_flower, locks))
 
 
 def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:

@@ -233,7 +233,7 @@ class Tasks(Connection):
     def cancel(self, task_id: str, user: str) -> State | None:
         """Cancel a queued task at once, or ask the worker to end a running one; its state now, None if unknown.
 
-        RUNNING means that the worker will see the request within `Cancellations`' interval. Asking twice is harmless.
+        RUNNING means that the worker will see the request within `CancelWatcher`' interval. Asking twice is harmless.
         """
         fields = {"description": f"canceled by {user} before it started"}
         while True:

@@ -32,7 +32,7 @@ class Cancellation:
         os.eventfd_write(self.descriptor, 1)
 
 
-class Cancellations:
+class CancelWatcher:
     """The runs of this worker that can be cancelled. The thread sleeps while there are none."""
 
     def __init__(self, store: Store) -> None:
@@ -48,7 +48,7 @@ class Cancellations:
         with self._changed:
             self._followed[task_id] = cancellation
             if self._thread is None:
-                self._thread = threading.Thread(target=self._ask_for_ever, name="cancellations", daemon=True)
+                self._thread = threading.Thread(target=self._ask_for_ever, name="cancel-watcher", daemon=True)
                 self._thread.start()
             self._changed.notify()
         try:

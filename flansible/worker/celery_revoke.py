@@ -38,10 +38,10 @@ _Answer = Future[State | None]
 
 def install(store: Callable[[], Store]) -> None:
     """Take the place of Celery's two commands in this process."""
-    revocations = Revocations(store)
+    revoker = TaskRevoker(store)
 
     def revoke(state: Any, task_id: str | list[str], **_: Any) -> dict[str, str]:
-        said = revocations.revoke(state.consumer, [task_id] if isinstance(task_id, str) else task_id)
+        said = revoker.revoke(state.consumer, [task_id] if isinstance(task_id, str) else task_id)
         return {"ok": "; ".join(said)}
 
     def terminate(state: Any, signal: str, task_id: str | list[str], **_: Any) -> dict[str, str]:
@@ -54,7 +54,7 @@ def install(store: Callable[[], Store]) -> None:
     )(terminate)
 
 
-class Revocations:
+class TaskRevoker:
     """Cancels tasks in the store, in a thread of its own."""
 
     def __init__(self, store: Callable[[], Store]) -> None:
@@ -70,7 +70,7 @@ class Revocations:
 
     def _ask(self, consumer: Any, task_id: str) -> _Answer:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._cancel_for_ever, name="revocations", daemon=True)
+            self._thread = threading.Thread(target=self._cancel_for_ever, name="revoker", daemon=True)
             self._thread.start()
         answer = _Answer()
         answer.add_done_callback(lambda _: _have_dropped(consumer, task_id, answer))

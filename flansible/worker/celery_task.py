@@ -30,13 +30,13 @@ from flansible.store import Claim, Moved, Refusal, Retention, Store, Woken
 from flansible.system import process_identity, rlimits
 from flansible.system.ssh_control import Masters
 from flansible.worker import celery_revoke, signal_handling
-from flansible.worker.cancel_watcher import Cancellation, Cancellations
-from flansible.worker.forkserver_pool import ForkServers
+from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
+from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.lease_renewal import LeaseRenewal
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
-from flansible.worker.store_writer import Sender
+from flansible.worker.store_writer import StoreWriter
 from flansible.worker.supervisor import Outcome, Supervisor
 
 log = logging.getLogger(__name__)
@@ -52,9 +52,9 @@ _EXIT_CONFIGURATION = 2  # as every command of ours ends when its configuration 
 @dataclass(frozen=True)
 class _Parts:
     store: Store
-    fork_servers: ForkServers
-    cancellations: Cancellations
-    sender: Sender
+    fork_servers: ForkServerPool
+    cancel_watcher: CancelWatcher
+    writer: StoreWriter
     leases: LeaseRenewal
     reaper: Reaper
     shutdown: Shutdown
@@ -76,13 +76,13 @@ def _worker() -> _Parts:
             store = Store(found.store_url, retention)
             # Leases are soon too late: whoever speaks for them, or judges them, must not wait long for an answer.
             prompt_store = Store(found.store_url, retention, _PROMPT_SECONDS)
-            cancellations = Cancellations(store)
+            cancel_watcher = CancelWatcher(store)
             _parts = _Parts(
                 store=store,
-                fork_servers=ForkServers(found.fork_servers, limits=_limits_before),
-                cancellations=cancellations,
-                sender=Sender(store),
-                leases=LeaseRenewal(prompt_store, cancellations.task_ids, found.worker_concurrency),
+                fork_servers=ForkServerPool(found.fork_servers, limits=_limits_before),
+                cancel_watcher=cancel_watcher,
+                writer=StoreWriter(store),
+                leases=LeaseRenewal(prompt_store, cancel_watcher.task_ids, found.worker_concurrency),
                 reaper=Reaper(prompt_store),
                 shutdown=Shutdown(),
                 ssh_masters=_ssh_masters(),
@@ -114,10 +114,10 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
         return f"not started: {claim.reason}"
     found = settings()
     spill = found.data_dir if found.data_dir.is_dir() else None
-    recorder = Recorder(task_id, claim, found.max_output_bytes, spill, parts.sender.wake)
+    recorder = Recorder(task_id, claim, found.max_output_bytes, spill, parts.writer.wake)
     try:
         # Until it is settled it must be spoken for: storing the rest of a long output takes its time.
-        with parts.cancellations.follow(task_id) as cancellation, parts.sender.serve(recorder):
+        with parts.cancel_watcher.follow(task_id) as cancellation, parts.writer.serve(recorder):
             outcome = _supervise(parts, recorder, cancellation)
             recorder.finish()
             _settle(parts, recorder, outcome)

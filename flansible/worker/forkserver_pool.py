@@ -74,7 +74,7 @@ class ForkServer:
         with self._lock:
             socket.send_fds(self._control, [b"R"], [channel.fileno(), output, events])
 
-    def end_all(self) -> None:
+    def kill_sandbox(self) -> None:
         """End whatever is in its sandbox, runs as well. Nothing without one."""
         with self._ending:
             if self._init is not None:
@@ -82,7 +82,7 @@ class ForkServer:
                     signal.pidfd_send_signal(self._init, signal.SIGKILL)
                 self._is_over(_EXIT_SECONDS)
 
-    def is_over(self) -> bool:
+    def is_gone(self) -> bool:
         """Whether nothing is left of it, runs in its sandbox included."""
         with self._ending:
             return not self.alive and self._is_over(0)
@@ -168,7 +168,7 @@ class ForkServer:
         text = self._complaints.read(_COMPLAINT_BYTES).decode(errors="replace")
         self._control.close()
         self._complaints.close()
-        self.end_all()
+        self.kill_sandbox()
         if returncode > 0 and not text.startswith("bwrap: "):
             return StartFailure(text, returncode)
         how = f"was ended by signal {-returncode}" if returncode else "ended"
@@ -188,7 +188,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
 
 
-class ForkServers:
+class ForkServerPool:
     """At most `limit` warm fork servers; the least recently used goes when one more is needed."""
 
     def __init__(self, limit: int, module: str = _MODULE, limits: tuple[int, int] | None = None) -> None:
@@ -237,7 +237,7 @@ class ForkServers:
             let_go, self._let_go = self._let_go, []
         # Ended first: whoever is in a sandbox can stop its fork server, which would keep us waiting for each of them.
         for server in (*servers, *let_go):
-            server.end_all()
+            server.kill_sandbox()
         for server in servers:
             server.close()
 
@@ -262,7 +262,7 @@ class ForkServers:
                     self._servers[configuration] = server
                     return server
         server.close()
-        server.end_all()
+        server.kill_sandbox()
         raise RunnerError("the worker is being stopped")
 
     def _warm(self, configuration: Configuration) -> ForkServer | None:
@@ -291,7 +291,7 @@ class ForkServers:
         for server in servers:
             server.close()
         with self._lock:
-            self._let_go = [one for one in (*self._let_go, *servers) if not one.is_over()]
+            self._let_go = [one for one in (*self._let_go, *servers) if not one.is_gone()]
 
 
 def _place(configuration: Configuration) -> tuple[str, str | None, str | None]:

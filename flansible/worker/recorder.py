@@ -1,7 +1,7 @@
-"""Output and events of one task on their way to the store: numbered, cut at the cap, kept while the store is away.
+"""Buffers one task's output and events on their way to the store: numbers them and cuts them at the cap.
 
-Its supervisor adds, the worker's one Sender takes batches and reports what became of them; both at any time. Nothing
-here waits for Redis: a run goes on while the store is away, and what it says is kept (flansible.worker.spill_queue).
+The supervisor adds; the worker's one StoreWriter takes batches and reports what became of them; both at any time.
+Nothing here waits for Redis: while the store is away the run continues and its output is kept (spill_queue).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from flansible.store import Appended, Batch, Claim, ColourMark, Progress, StoredEvent
 from flansible.store.connection import timestamp
-from flansible.worker.spill_queue import Backlog, Piece
+from flansible.worker.spill_queue import Piece, SpillQueue
 
 MEMORY_BYTES = 4 * 1024 * 1024
 _BATCH_BYTES = 1024 * 1024
@@ -50,7 +50,7 @@ class Recorder:
         # Readable when the supervisor should look at `standing` and `full` again.
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lock = threading.Condition()
-        self._backlog = Backlog(memory_bytes, directory)
+        self._queue = SpillQueue(memory_bytes, directory)
         self._wake = wake
         self._max_bytes = max_output_bytes
         self._seen = self._kept = claim.progress.output_bytes
@@ -78,7 +78,7 @@ class Recorder:
     @property
     def full(self) -> bool:
         """Whether to stop reading until the store, or the disk, has taken something."""
-        return self._backlog.full
+        return self._queue.full
 
     def add_output(self, data: bytes, marks: list[ColourMark]) -> None:
         """More output, and the colours that begin in it."""
@@ -112,10 +112,10 @@ class Recorder:
         self._wake()
 
     def close(self) -> None:
-        """Forget what is not stored. Nothing may be called afterwards but by the Sender, which gets nothing."""
+        """Forget what is not stored. Nothing may be called afterwards but by the StoreWriter, which gets nothing."""
         with self._lock:
             self._closed = True
-            self._backlog.close()
+            self._queue.close()
             os.close(self.descriptor)
             self._lock.notify_all()
 
@@ -125,7 +125,7 @@ class Recorder:
             self._lock.wait_for(lambda: self.standing != "running" or not self._waiting, seconds)
             return not self._waiting
 
-    # What the Sender calls.
+    # What the StoreWriter calls.
 
     def next_batch(self) -> Batch | None:
         """What is to be stored next, the same again until `stored` was told of it; None when there is nothing."""
@@ -133,7 +133,7 @@ class Recorder:
             if self._closed or self.standing != "running":
                 return None
             if self._sent is None:
-                self._sent = self._batch(self._backlog.take(_BATCH_BYTES))
+                self._sent = self._batch(self._queue.take(_BATCH_BYTES))
             if self._sent is None and self._unverified:
                 self._sent = Batch(self._stored, b"", (), (), self._stored.events_end)
             return self._sent
@@ -143,7 +143,7 @@ class Recorder:
         with self._lock:
             if self._closed or self._sent is None:
                 return
-            was_full = self._backlog.full
+            was_full = self._queue.full
             if answer.standing == "gap":
                 self._go_back(answer.progress)
             elif answer.standing != "running":
@@ -159,38 +159,33 @@ class Recorder:
             if self.standing != "running" or not self._waiting:
                 self._lock.notify_all()
 
-    def claimed_again(self) -> None:
-        """The record had lost our claim, and has it again."""
-        with self._lock:
-            self.standing = "running"
-
     @property
     def _waiting(self) -> bool:
-        return bool(self._sent or self._backlog or self._early or self._unverified)
+        return bool(self._sent or self._queue or self._early or self._unverified)
 
     def _add_kept(self, data: bytes, marks: list[ColourMark]) -> None:
         room = max(0, self._max_bytes - self._kept)
         if len(data) <= room:
             self._kept += len(data)
-            self._backlog.add(data)
+            self._queue.add(data)
             self._add_colours(marks)
             return
         while room > 0 and data[room] & 0xC0 == 0x80:
             room -= 1  # not within a character of UTF-8: text must stay text
         kept = data[:room]
         self._cut_at = self._kept + len(kept)
-        self._backlog.add(kept)
+        self._queue.add(kept)
         self._add_colours([mark for mark in marks if mark.offset < self._cut_at])
         self._add_colours([ColourMark(self._cut_at, "0")])
         line_end = "" if kept.endswith(b"\n") else "\n"
         limit = f"it is over max_output_bytes ({self._max_bytes})"
         note = f"{line_end}[flansible] The output ends here: {limit}. The run goes on.\n".encode()
-        self._backlog.add(note)
+        self._queue.add(note)
         self._kept = self._cut_at + len(note)
 
     def _add_colours(self, marks: list[ColourMark]) -> None:
         for mark in marks:
-            self._backlog.add(mark)
+            self._queue.add(mark)
 
     def _release_events(self, up_to: int | None) -> None:
         """An event is not told before its output is: in a batch, output goes first."""
@@ -205,7 +200,7 @@ class Recorder:
             if isinstance(event.get("time"), int | float):
                 event["time"] = timestamp(datetime.fromtimestamp(event["time"], UTC))
             self._events_end = end
-            self._backlog.add((self._stored_event(event), end))
+            self._queue.add((self._stored_event(event), end))
 
     def _stored_event(self, event: dict[str, Any]) -> StoredEvent:
         # Without NaN and its kin: JSON has none. Ansible's own come as text.
@@ -251,7 +246,7 @@ class Recorder:
             min(stored.events, first.events),
             end,
         )
-        self._backlog.put_back([piece for piece in pieces if piece != b""])
+        self._queue.put_back([piece for piece in pieces if piece != b""])
 
 
 def _as_text(name: object) -> str:

@@ -25,7 +25,7 @@ _LENGTH = struct.Struct(">I")
 _COLOUR_BYTES = 32  # about what one takes in memory
 
 
-class Backlog:
+class SpillQueue:
     """A queue of pieces. `memory_bytes` bounds what is held in memory; `directory` is where the rest goes."""
 
     def __init__(self, memory_bytes: int, directory: Path | None) -> None:

@@ -23,7 +23,7 @@ LINGER_SECONDS = 0.004
 _RETRY_SECONDS = (0.1, 0.3, 1.0)
 
 
-class Sender:
+class StoreWriter:
     """`serve` a recorder; `wake` when something was added to one."""
 
     def __init__(self, store: Store) -> None:
@@ -40,7 +40,7 @@ class Sender:
         with self._changed:
             self._recorders[recorder] = 0.0
             if self._thread is None:
-                self._thread = threading.Thread(target=self._for_ever, name="sender", daemon=True)
+                self._thread = threading.Thread(target=self._for_ever, name="store-writer", daemon=True)
                 self._thread.start()
         try:
             yield

@@ -22,7 +22,7 @@ from flansible.models import AuthorizedRun, Secrets, State, Step
 from flansible.worker import frame_validation
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.colour_parser import ColourSplitter, choose_mark
-from flansible.worker.forkserver_pool import ForkServers
+from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.masking import Masker
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
@@ -120,7 +120,7 @@ class Supervisor:
 
     def __init__(
         self,
-        fork_servers: ForkServers,
+        fork_servers: ForkServerPool,
         recorder: Recorder,
         shutdown: Shutdown,
         timeout_seconds: float,
@@ -196,7 +196,7 @@ class Supervisor:
             finally:
                 if seen.exited is None:
                     # Whoever shares a sandbox with its keeper can stop or kill it; the kernel ends what is in there.
-                    server.end_all()
+                    server.kill_sandbox()
             return replace(verdict(step, seen, self._timeout), ended=frame_validation.ended(seen.exited))
         finally:
             channel.close()

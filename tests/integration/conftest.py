@@ -17,11 +17,11 @@ from flansible.errors import RunnerError
 from flansible.models import AuthorizedRun, Confinement, State, Step
 from flansible.store import Claim, Store
 from flansible.worker.cancel_watcher import Cancellation
-from flansible.worker.forkserver_pool import ForkServers
+from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.recorder import MEMORY_BYTES, Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
-from flansible.worker.store_writer import Sender
+from flansible.worker.store_writer import StoreWriter
 from flansible.worker.supervisor import Outcome, Supervisor
 from tests.conftest import RedisServer
 from tests.integration.webserver import WebServer
@@ -100,9 +100,9 @@ class Worker:
     def __init__(self, store: Store, *module: str) -> None:
         """module: what is started as the fork server, if not the real one."""
         self.store = store
-        self.fork_servers = ForkServers(2, *module)
+        self.fork_servers = ForkServerPool(2, *module)
         self.shutdown = Shutdown()
-        self.sender = Sender(store)
+        self.writer = StoreWriter(store)
         self.timeout_seconds = 60.0
         self.max_output_bytes = 1 << 30
         self.memory_bytes = MEMORY_BYTES
@@ -116,7 +116,7 @@ class Worker:
         self.store.submit(task_id, make_run(steps=steps, confinement=confinement))
         claim = self.store.claim(task_id, "worker")
         assert isinstance(claim, Claim)
-        recorder = Recorder(task_id, claim, self.max_output_bytes, None, self.sender.wake, self.memory_bytes)
+        recorder = Recorder(task_id, claim, self.max_output_bytes, None, self.writer.wake, self.memory_bytes)
         began = time.monotonic()
         supervisor = Supervisor(
             self.fork_servers,
@@ -127,7 +127,7 @@ class Worker:
             cancellation,
             sandboxes=Sandboxes(Settings(isolation="none")),
         )
-        with self.sender.serve(recorder):
+        with self.writer.serve(recorder):
             try:
                 outcome = supervisor.carry_out(claim.run)
             except RunnerError as error:

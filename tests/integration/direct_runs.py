@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from flansible import wire
-from flansible.worker.forkserver_pool import ForkServers
+from flansible.worker.forkserver_pool import ForkServerPool
 from tests.conftest import eventually
 
 COLOUR_MARK = "\U00100000"
@@ -27,7 +27,7 @@ class DirectRun:
 
     def __init__(
         self,
-        servers: ForkServers,
+        servers: ForkServerPool,
         place: Path,
         *argv: str,
         program: str = "ansible-playbook",

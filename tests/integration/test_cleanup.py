@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from flansible.runner import cleanup
-from flansible.worker.forkserver_pool import ForkServers
+from flansible.worker.forkserver_pool import ForkServerPool
 from tests.conftest import eventually, require_program
 from tests.integration.direct_runs import DirectRun
 
@@ -29,18 +29,18 @@ FORK_SERVER = "flansible.runner.forkserver"
 
 
 @pytest.fixture(scope="module")
-def servers(_home: Path) -> Iterator[ForkServers]:
+def servers(_home: Path) -> Iterator[ForkServerPool]:
     require_program("ansible")
-    servers = ForkServers(2)
+    servers = ForkServerPool(2)
     servers.warm_up("/")
     yield servers
     servers.close()
 
 
 @pytest.fixture
-def cold() -> Iterator[ForkServers]:
+def cold() -> Iterator[ForkServerPool]:
     """For what needs a configuration of its own, or is to be killed."""
-    servers = ForkServers(2)
+    servers = ForkServerPool(2)
     yield servers
     servers.close()
 
@@ -67,7 +67,7 @@ class Place:
         (self.folder / "play.yml").write_text(f"- hosts: all\n  gather_facts: false\n{more}  tasks:\n{body}")
         return "-i", "hosts", "play.yml"
 
-    def start(self, servers: ForkServers, tasks: str, *options: str, more: str = "") -> DirectRun:
+    def start(self, servers: ForkServerPool, tasks: str, *options: str, more: str = "") -> DirectRun:
         return DirectRun(servers, self.folder, *options, *self.write(tasks, more), environment=self.environment)
 
     @property
@@ -161,7 +161,7 @@ module.exit_json()
 
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
 def test_no_temp_directory_stays_when_a_run_is_ended_by(
-    servers: ForkServers, place: Place, mark: str, _home: Path, end: Callable[[DirectRun], None]
+    servers: ForkServerPool, place: Place, mark: str, _home: Path, end: Callable[[DirectRun], None]
 ) -> None:
     (place.folder / "library").mkdir()
     (place.folder / "library" / "slow.py").write_text(MODULE)
@@ -178,7 +178,9 @@ def test_no_temp_directory_stays_when_a_run_is_ended_by(
     eventually(lambda: not place.left and not local_temp_dirs(_home) and not sleeping(mark), 5)
 
 
-def test_no_temp_directory_stays_of_modules_that_make_their_own(servers: ForkServers, place: Place, mark: str) -> None:
+def test_no_temp_directory_stays_of_modules_that_make_their_own(
+    servers: ForkServerPool, place: Place, mark: str
+) -> None:
     """With pipelining there is none that Ansible has made, and the module makes one when it needs it."""
     (place.folder / "library").mkdir()
     (place.folder / "library" / "slow.py").write_text(MODULE)
@@ -192,7 +194,7 @@ def test_no_temp_directory_stays_of_modules_that_make_their_own(servers: ForkSer
 
 @pytest.mark.parametrize("end", [cancel, kill_run])
 def test_no_temp_directory_stays_of_modules_that_ran_as_another_user(
-    servers: ForkServers, tmp_path: Path, place: Place, mark: str, end: Callable[[DirectRun], None]
+    servers: ForkServerPool, tmp_path: Path, place: Place, mark: str, end: Callable[[DirectRun], None]
 ) -> None:
     place = Place(tmp_path / "others", python_for_others())
     (place.folder / "library").mkdir()
@@ -212,7 +214,7 @@ def test_no_temp_directory_stays_of_modules_that_ran_as_another_user(
         assert place.left == []
 
 
-def test_a_place_that_a_play_task_sets_is_cleaned_too(servers: ForkServers, place: Place, mark: str) -> None:
+def test_a_place_that_a_play_task_sets_is_cleaned_too(servers: ForkServerPool, place: Place, mark: str) -> None:
     other = place.folder / "other"
     other.mkdir()
     with place.start(servers, f"- command: sleep {mark}\n  environment: {{TMPDIR: {other}}}") as run:
@@ -242,7 +244,7 @@ BUSY = """
 
 @pytest.mark.parametrize("seconds", [0.3, 0.9, 1.6, 2.4, 3.3, 4.3])
 def test_no_temp_directory_stays_whenever_the_end_comes(
-    servers: ForkServers, place: Place, _home: Path, seconds: float
+    servers: ForkServerPool, place: Place, _home: Path, seconds: float
 ) -> None:
     end = kill_run if int(seconds * 10) % 2 else cancel
     with place.start(servers, BUSY + f"- command: sleep {seconds}\n" + BUSY) as run:
@@ -255,7 +257,7 @@ def test_no_temp_directory_stays_whenever_the_end_comes(
 
 @pytest.mark.parametrize("jobs", [0, 2])
 def test_the_module_of_a_worker_that_was_killed_does_not_go_on(
-    servers: ForkServers, place: Place, mark: str, jobs: int
+    servers: ForkServerPool, place: Place, mark: str, jobs: int
 ) -> None:
     background = f"- shell: setsid nohup sleep {mark} >/dev/null 2>&1 &\n" if jobs else ""
     with place.start(servers, f"{background}- shell: sleep {mark}; true") as run:
@@ -283,7 +285,7 @@ class ActionModule(ActionBase):
 
 
 def test_a_run_whose_worker_was_killed_in_the_middle_of_its_answer_comes_to_an_end(
-    cold: ForkServers, place: Place
+    cold: ForkServerPool, place: Place
 ) -> None:
     (place.folder / "action_plugins").mkdir()
     (place.folder / "action_plugins/half.py").write_text(HALF_AN_ANSWER)
@@ -294,7 +296,7 @@ def test_a_run_whose_worker_was_killed_in_the_middle_of_its_answer_comes_to_an_e
 
 
 def test_a_module_that_is_killed_leaves_nothing_once_its_run_is_over(
-    servers: ForkServers, place: Place, mark: str
+    servers: ForkServerPool, place: Place, mark: str
 ) -> None:
     with place.start(servers, f"- command: sleep {mark}\n  ignore_errors: true") as run:
         for process in eventually(lambda: found if len(found := sleeping(mark)) == 2 else None):
@@ -306,7 +308,7 @@ def test_a_module_that_is_killed_leaves_nothing_once_its_run_is_over(
 
 
 def test_a_job_that_goes_on_after_its_run_keeps_its_directories(
-    servers: ForkServers, place: Place, _home: Path
+    servers: ForkServerPool, place: Place, _home: Path
 ) -> None:
     """An asynchronous job that nobody polls: it removes them itself, as it does with the command line."""
     gate, done = place.folder / "gate", place.folder / "done"
@@ -323,7 +325,7 @@ def test_a_job_that_goes_on_after_its_run_keeps_its_directories(
 
 
 def test_what_others_have_is_not_touched(
-    servers: ForkServers, place: Place, mark: str, background_ansible: Callable[[Place, str], subprocess.Popen[str]]
+    servers: ForkServerPool, place: Place, mark: str, background_ansible: Callable[[Place, str], subprocess.Popen[str]]
 ) -> None:
     """A command line run and another run of ours, side by side in the same temp directories."""
     gate = place.folder / "gate"
@@ -368,7 +370,7 @@ def background_ansible() -> Iterator[Callable[[Place, str], subprocess.Popen[str
         process.communicate()
 
 
-def test_files_that_are_to_be_kept_are_kept(cold: ForkServers, place: Place, mark: str) -> None:
+def test_files_that_are_to_be_kept_are_kept(cold: ForkServerPool, place: Place, mark: str) -> None:
     place.environment["ANSIBLE_KEEP_REMOTE_FILES"] = "1"
     with place.start(cold, f"- command: sleep {mark}") as run:
         eventually(lambda: len(sleeping(mark)) == 2)
@@ -380,7 +382,9 @@ def test_files_that_are_to_be_kept_are_kept(cold: ForkServers, place: Place, mar
 # What shows of it.
 
 
-def test_what_modules_see_and_what_is_printed_has_the_command_lines_shape(servers: ForkServers, place: Place) -> None:
+def test_what_modules_see_and_what_is_printed_has_the_command_lines_shape(
+    servers: ForkServerPool, place: Place
+) -> None:
     tasks = "- command: env\n- shell: ls -d $TMPDIR/ansible*\n- debug: msg=after"
     with place.start(servers, tasks, "-vvv", "--forks=1") as run:
         run.wait()
@@ -421,7 +425,7 @@ exec /bin/sh -c "$last"
 """
 
 
-def test_other_machines_get_what_ansible_would_send_them(servers: ForkServers, place: Place, mark: str) -> None:
+def test_other_machines_get_what_ansible_would_send_them(servers: ForkServerPool, place: Place, mark: str) -> None:
     ssh = place.folder / "ssh"
     ssh.write_text(SSH)
     ssh.chmod(0o755)
@@ -448,7 +452,7 @@ def test_other_machines_get_what_ansible_would_send_them(servers: ForkServers, p
 
 
 def test_the_next_fork_server_removes_what_a_crash_of_everything_has_left(
-    cold: ForkServers, place: Place, mark: str, _home: Path
+    cold: ForkServerPool, place: Place, mark: str, _home: Path
 ) -> None:
     """Every process of ours is killed at once; the modules go on, for nobody."""
     with place.start(cold, f"- shell: (trap '' TERM; sleep {mark}) & sleep {mark}") as run:
@@ -475,7 +479,9 @@ def test_the_next_fork_server_removes_what_a_crash_of_everything_has_left(
             folder.rmdir()
 
 
-def test_a_sweep_leaves_alone_what_lives(servers: ForkServers, cold: ForkServers, place: Place, _home: Path) -> None:
+def test_a_sweep_leaves_alone_what_lives(
+    servers: ForkServerPool, cold: ForkServerPool, place: Place, _home: Path
+) -> None:
     gate = place.folder / "gate"
     with place.start(servers, f"- wait_for: path={gate} sleep=1\n- command: 'true'") as run:
         eventually(lambda: len(place.left) == 4)
@@ -510,7 +516,7 @@ STUBBORN = """\
 
 
 def test_nothing_goes_on_when_keeper_and_fork_server_are_killed_at_once(
-    cold: ForkServers, place: Place, mark: str, _home: Path
+    cold: ForkServerPool, place: Place, mark: str, _home: Path
 ) -> None:
     with place.start(cold, STUBBORN.format(mark=mark)) as run:
         eventually(lambda: len(sleeping(mark)) == 6)
@@ -524,7 +530,7 @@ def test_nothing_goes_on_when_keeper_and_fork_server_are_killed_at_once(
 
 
 def test_nothing_goes_on_when_the_run_is_killed_with_them(
-    cold: ForkServers, place: Place, mark: str, _home: Path
+    cold: ForkServerPool, place: Place, mark: str, _home: Path
 ) -> None:
     with place.start(cold, STUBBORN.format(mark=mark)) as run:
         eventually(lambda: len(sleeping(mark)) == 6)
@@ -541,7 +547,9 @@ def test_nothing_goes_on_when_the_run_is_killed_with_them(
 # What the keeper says it has ended, and what ends by itself.
 
 
-def test_the_keeper_names_what_it_has_ended_and_no_command_line(servers: ForkServers, place: Place, mark: str) -> None:
+def test_the_keeper_names_what_it_has_ended_and_no_command_line(
+    servers: ForkServerPool, place: Place, mark: str
+) -> None:
     with place.start(servers, f"- shell: for i in $(seq 130); do sleep {mark} & done; wait") as run:
         eventually(lambda: len(sleeping(mark)) == 260)
         expected = {process.pid for process in sleeping(mark)}
@@ -558,13 +566,13 @@ def test_the_keeper_names_what_it_has_ended_and_no_command_line(servers: ForkSer
     assert mark not in str(frame)
 
 
-def test_a_run_that_ends_by_itself_had_nothing_ended(servers: ForkServers, place: Place) -> None:
+def test_a_run_that_ends_by_itself_had_nothing_ended(servers: ForkServerPool, place: Place) -> None:
     with place.start(servers, "- ping:") as run:
         run.wait()
     assert run.exited == {"type": "exited", "returncode": 0, "signal": None, "stopped": [], "stopped_count": 0}
 
 
-def test_daemons_that_end_before_their_run_do_not_pile_up(servers: ForkServers, place: Place) -> None:
+def test_daemons_that_end_before_their_run_do_not_pile_up(servers: ForkServerPool, place: Place) -> None:
     gate = place.folder / "gate"
     tasks = (
         "- shell: for i in $(seq 40); do setsid sleep 0.01 </dev/null >/dev/null 2>&1 & done\n"

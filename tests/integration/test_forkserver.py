@@ -21,7 +21,7 @@ from flansible.models import State, Step
 from flansible.store import Store
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.cancel_watcher import Cancellation
-from flansible.worker.store_writer import Sender
+from flansible.worker.store_writer import StoreWriter
 from flansible.worker.supervisor import _Observed, verdict
 from tests.conftest import RedisServer, eventually, require_program
 from tests.integration.conftest import Ended, Worker, new_id
@@ -45,10 +45,10 @@ def warm(shared_redis: RedisServer) -> Iterator[Worker]:
 @pytest.fixture
 def ansible(warm: Worker, store: Store) -> Iterator[Worker]:
     """The warm worker with a store of this test's own."""
-    before = warm.store, warm.sender
-    warm.store, warm.sender = store, Sender(store)
+    before = warm.store, warm.writer
+    warm.store, warm.writer = store, StoreWriter(store)
     yield warm
-    warm.store, warm.sender = before
+    warm.store, warm.writer = before
     warm.timeout_seconds = 60.0
 
 
@@ -428,10 +428,10 @@ def test_an_end_of_the_worker_ends_its_runs(
     code = (
         "import os, socket, sys\n"
         "from flansible import wire\n"
-        "from flansible.worker.forkserver_pool import ForkServers\n"
+        "from flansible.worker.forkserver_pool import ForkServerPool\n"
         "channel, theirs = socket.socketpair()\n"
         "null = os.open(os.devnull, os.O_WRONLY)\n"
-        "ForkServers(1).launch(sys.argv[1], {}, theirs, null, null)\n"
+        "ForkServerPool(1).launch(sys.argv[1], {}, theirs, null, null)\n"
         "channel.sendall(wire.encode(__import__('json').loads(sys.argv[2])))\n"
         "print('launched', flush=True)\n"
         "sys.stdin.read()\n"

@@ -14,7 +14,7 @@ import pytest
 
 from flansible.runner import module_cache, module_packer
 from flansible.runner.module_cache import Payloads
-from flansible.worker.forkserver_pool import ForkServers
+from flansible.worker.forkserver_pool import ForkServerPool
 from tests.conftest import eventually
 from tests.integration.direct_runs import DirectRun
 
@@ -37,8 +37,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def servers(home: Path) -> Iterator[ForkServers]:
-    servers = ForkServers(2)
+def servers(home: Path) -> Iterator[ForkServerPool]:
+    servers = ForkServerPool(2)
     servers.warm_up("/", pack_usual=True)
     yield servers
     servers.close()
@@ -47,7 +47,7 @@ def servers(home: Path) -> Iterator[ForkServers]:
 class Project:
     """A folder with a playbook on localhost, and its runs."""
 
-    def __init__(self, servers: ForkServers, folder: Path, home: Path) -> None:
+    def __init__(self, servers: ForkServerPool, folder: Path, home: Path) -> None:
         self._servers = servers
         self.folder = folder
         self._temp = home / ".ansible/tmp"
@@ -96,14 +96,14 @@ def locked(names: set[str]) -> set[str]:
 
 
 @pytest.fixture
-def project(servers: ForkServers, tmp_path: Path, home: Path) -> Project:
+def project(servers: ForkServerPool, tmp_path: Path, home: Path) -> Project:
     return Project(servers, tmp_path / "project", home)
 
 
 @pytest.fixture
 def configured(tmp_path: Path, home: Path) -> Iterator[Project]:
     """A project whose runs may have fork servers of their own."""
-    servers = ForkServers(3)
+    servers = ForkServerPool(3)
     yield Project(servers, tmp_path / "project", home)
     servers.close()
 
@@ -191,7 +191,7 @@ def test_files_that_are_kept_are_as_ansible_makes_them(configured: Project, home
 
 def test_runs_have_the_limits_of_a_shell_and_not_the_workers(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    servers = ForkServers(1, limits=(soft - 1, hard))
+    servers = ForkServerPool(1, limits=(soft - 1, hard))
     with DirectRun(servers, tmp_path, "localhost", "-m", "shell", "-a", "ulimit -n", program="ansible") as run:
         run.wait()
     servers.close()
@@ -220,7 +220,7 @@ NAMES = [
 ]
 
 
-def test_a_fork_server_that_waits_packs_what_is_usual(servers: ForkServers, project: Project) -> None:
+def test_a_fork_server_that_waits_packs_what_is_usual(servers: ForkServerPool, project: Project) -> None:
     eventually(lambda: COMMAND not in locked(project.found("- debug:")), 60)
 
 

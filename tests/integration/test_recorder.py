@@ -17,8 +17,8 @@ from flansible.models import State
 from flansible.store import Batch, Claim, ColourMark, Progress, Store
 from flansible.worker import spill_queue
 from flansible.worker.recorder import Recorder
-from flansible.worker.spill_queue import Backlog
-from flansible.worker.store_writer import Sender
+from flansible.worker.spill_queue import SpillQueue
+from flansible.worker.store_writer import StoreWriter
 from tests.conftest import RedisServer, eventually
 from tests.integration.conftest import make_run, new_id
 
@@ -26,7 +26,7 @@ NO_CAP = 1 << 40
 
 
 class Writing:
-    """A recorder of a new task, and the sender that serves it from `start` on."""
+    """A recorder of a new task, and the writer that serves it from `start` on."""
 
     def __init__(self, store: Store, max_output_bytes: int = NO_CAP, **options: Any) -> None:
         self.store = store
@@ -34,13 +34,13 @@ class Writing:
         store.submit(self.task_id, make_run())
         claim = store.claim(self.task_id, "worker")
         assert isinstance(claim, Claim)
-        self.sender = Sender(store)
-        self.recorder = Recorder(self.task_id, claim, max_output_bytes, None, self.sender.wake, **options)
-        self.serving = self.sender.serve(self.recorder)
+        self.writer = StoreWriter(store)
+        self.recorder = Recorder(self.task_id, claim, max_output_bytes, None, self.writer.wake, **options)
+        self.serving = self.writer.serve(self.recorder)
 
     def start(self) -> None:
         self.serving.__enter__()
-        self.sender.wake()
+        self.writer.wake()
 
     def finish(self, seconds: float = 30) -> None:
         self.recorder.finish()
@@ -49,8 +49,8 @@ class Writing:
     def close(self) -> None:
         """A batch that is still on its way would hold a connection of a store that is closed."""
         self.serving.__exit__(None, None, None)
-        self.sender.wake()
-        eventually(lambda: not self.sender._awake)  # a round has begun after that: the one before is over
+        self.writer.wake()
+        eventually(lambda: not self.writer._awake)  # a round has begun after that: the one before is over
         self.recorder.close()
 
     @property
@@ -143,7 +143,7 @@ def test_results_over_the_cap_are_left_out_and_say_so(write: Callable[..., Writi
 
 def test_order_is_kept_through_memory_and_disk() -> None:
     pieces: list[spill_queue.Piece] = []
-    queue = Backlog(1000, None)
+    queue = SpillQueue(1000, None)
     for number in range(2000):
         piece = b"%d " % number * (number % 50 + 1) if number % 3 else ColourMark(number, "0;1")
         pieces.append(piece)
@@ -160,7 +160,7 @@ def test_order_is_kept_through_memory_and_disk() -> None:
 
 
 def test_a_full_disk_loses_nothing_and_asks_the_run_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    queue = Backlog(1000, None)
+    queue = SpillQueue(1000, None)
     pwrite = os.pwrite
     room = 3000
 
@@ -183,7 +183,7 @@ def test_a_full_disk_loses_nothing_and_asks_the_run_to_wait(monkeypatch: pytest.
 
 
 def test_no_file_of_the_backlog_has_a_name(tmp_path: Path) -> None:
-    queue = Backlog(10, tmp_path)
+    queue = SpillQueue(10, tmp_path)
     for _ in range(100):
         queue.add(b"x" * 100)
     assert list(tmp_path.iterdir()) == []
@@ -285,18 +285,18 @@ def test_what_cannot_be_stored_keeps_no_other_run_waiting(
         return append(task_id, *rest)
 
     monkeypatch.setattr(bad.store, "append", refuse)
-    with bad.sender.serve(good.recorder):
+    with bad.writer.serve(good.recorder):
         bad.recorder.add_output(b"bad", [])
         eventually(lambda: bad.recorder.standing == "unstorable")
         good.recorder.add_output(b"good", [])
-        bad.sender.wake()
+        bad.writer.wake()
         eventually(lambda: good.output == b"good", 5)
 
 
 def test_two_runs_are_stored_side_by_side_though_one_floods(write: Callable[..., Writing]) -> None:
-    """One sender for all: a quiet run must not wait for a loud one."""
+    """One writer for all: a quiet run must not wait for a loud one."""
     loud, quiet = write(), write()
-    quiet.sender = loud.sender
+    quiet.writer = loud.writer
     stop = threading.Event()
 
     def flood() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flansible import wire
-from flansible.worker.forkserver_pool import ForkServers
+from flansible.worker.forkserver_pool import ForkServerPool
 from tests.conftest import require_program
 from tests.integration.direct_runs import DirectRun
 
@@ -24,9 +24,9 @@ HOSTS = ("h1", "h2", "h3")
 
 
 @pytest.fixture(scope="module")
-def servers(_home: Path) -> Iterator[ForkServers]:
+def servers(_home: Path) -> Iterator[ForkServerPool]:
     require_program("ansible")
-    servers = ForkServers(2)
+    servers = ForkServerPool(2)
     servers.warm_up("/")
     yield servers
     servers.close()
@@ -51,7 +51,7 @@ def on_hosts(tasks: str, hosts: str = "h1,h2,h3", more: str = "") -> str:
     return f"- hosts: {hosts}\n  gather_facts: false\n{more}  tasks:\n{body}"
 
 
-def ran(servers: ForkServers, place: Path, plays: str, *options: str) -> DirectRun:
+def ran(servers: ForkServerPool, place: Path, plays: str, *options: str) -> DirectRun:
     """The run of a playbook, once it is over."""
     with DirectRun(servers, place, *options, *written(place, plays)) as run:
         return run.wait()
@@ -209,7 +209,7 @@ COUNTS = {
 
 @pytest.mark.parametrize(("plays", "failed", "rescued"), COUNTS.values(), ids=COUNTS)
 def test_the_verdicts_add_up_to_ansibles_own_counts(
-    servers: ForkServers, place: Path, plays: str, failed: dict[str, int], rescued: dict[str, int]
+    servers: ForkServerPool, place: Path, plays: str, failed: dict[str, int], rescued: dict[str, int]
 ) -> None:
     (place / "included.yml").write_text('- command: "true"\n- debug: msg=included\n')
     (place / "included-fails.yml").write_text('- command: "false"\n')
@@ -233,7 +233,7 @@ def test_the_verdicts_add_up_to_ansibles_own_counts(
 
 
 def test_an_ignored_unreachable_host_is_told_as_unreachable_and_counted_as_ignored(
-    servers: ForkServers, place: Path
+    servers: ForkServerPool, place: Path
 ) -> None:
     run = ran(servers, place, on_hosts("- name: try\n  ping:\n  ignore_unreachable: true\n- debug:", hosts="far"))
     assert verdicts(run, "try") == {"far": "unreachable"}
@@ -241,14 +241,14 @@ def test_an_ignored_unreachable_host_is_told_as_unreachable_and_counted_as_ignor
     assert (count["unreachable"], count["ignored"], count["ok"]) == (0, 1, 2)
 
 
-def test_an_include_that_is_not_there_is_told_twice_as_the_text_does(servers: ForkServers, place: Path) -> None:
+def test_an_include_that_is_not_there_is_told_twice_as_the_text_does(servers: ForkServerPool, place: Path) -> None:
     """First that the play task was carried out, then that its file cannot be read: Ansible counts the second only."""
     run = ran(servers, place, on_hosts("- name: include\n  include_tasks: missing.yml", hosts="h1"))
     assert [event["verdict"] for event in run.results] == ["ok", "failed"]
     assert (run.end["stats"]["h1"]["ok"], run.end["stats"]["h1"]["failures"]) == (0, 1)
 
 
-def test_an_include_in_a_loop_is_one_result_and_counted_by_item(servers: ForkServers, place: Path) -> None:
+def test_an_include_in_a_loop_is_one_result_and_counted_by_item(servers: ForkServerPool, place: Path) -> None:
     (place / "included.yml").write_text("- debug:\n")
     plays = on_hosts("- name: include\n  include_tasks: included.yml\n  loop: [1, 2, 3]", hosts="h1")
     run = ran(servers, place, plays)
@@ -256,7 +256,7 @@ def test_an_include_in_a_loop_is_one_result_and_counted_by_item(servers: ForkSer
     assert run.end["stats"]["h1"]["ok"] == 3 + 3
 
 
-def test_a_handler_says_that_it_is_one(servers: ForkServers, place: Path) -> None:
+def test_a_handler_says_that_it_is_one(servers: ForkServerPool, place: Path) -> None:
     run = ran(servers, place, HANDLERS)
     starts = [event for event in run.events if event["event"] == "task_start"]
     assert {event["task"] for event in starts if event.get("handler") is True} == {"hand", "bad hand"}
@@ -264,7 +264,7 @@ def test_a_handler_says_that_it_is_one(servers: ForkServers, place: Path) -> Non
     assert "RUNNING HANDLER [bad hand]" in run.text
 
 
-def test_a_result_has_its_play_task_by_the_name_under_which_it_began(servers: ForkServers, place: Path) -> None:
+def test_a_result_has_its_play_task_by_the_name_under_which_it_began(servers: ForkServerPool, place: Path) -> None:
     """With its role before it, and templated, as the text has it: elsewhere Ansible has it without either."""
     for role in ("shop", "cart"):
         folder = place / f"roles/{role}"
@@ -284,7 +284,7 @@ def test_a_result_has_its_play_task_by_the_name_under_which_it_began(servers: Fo
         assert {"shop : in here", "cart : in here", "cart : told", "cart : debug"} <= begun
 
 
-def test_every_frame_has_its_time_and_offsets_never_go_back(servers: ForkServers, place: Path) -> None:
+def test_every_frame_has_its_time_and_offsets_never_go_back(servers: ForkServerPool, place: Path) -> None:
     before = time.time()
     run = ran(servers, place, TWO_PLAYS.replace("include_tasks: included.yml", "debug:"), "-v")
     times = [frame["time"] for frame in run.frames]
@@ -301,7 +301,7 @@ MEGABYTES = "head -c 10000000 /dev/zero | tr '\\0' y"
 
 
 def test_a_result_of_ten_megabytes_is_left_out_and_the_text_is_the_command_lines(
-    servers: ForkServers, place: Path
+    servers: ForkServerPool, place: Path
 ) -> None:
     plays = on_hosts(
         f"- name: much\n  shell: {MEGABYTES}; exit {{{{ 3 if inventory_hostname == 'h2' else 0 }}}}\n"
@@ -321,14 +321,14 @@ def test_a_result_of_ten_megabytes_is_left_out_and_the_text_is_the_command_lines
     assert all(len(json.dumps(frame)) < 10_000 for frame in run.frames)
 
 
-def test_a_message_is_cut_where_the_result_is_left_out(servers: ForkServers, place: Path) -> None:
+def test_a_message_is_cut_where_the_result_is_left_out(servers: ForkServerPool, place: Path) -> None:
     run = ran(servers, place, on_hosts("- fail: msg={{ 'm' * 5000000 }}", hosts="h1"))
     [event] = run.results
     assert event["result"]["msg"] == "m" * 4096
     assert event["verdict"] == "failed" and "flansible_left_out" in event["result"]
 
 
-def test_names_and_collected_stats_are_bounded_as_well(servers: ForkServers, place: Path) -> None:
+def test_names_and_collected_stats_are_bounded_as_well(servers: ForkServerPool, place: Path) -> None:
     plays = on_hosts(
         "- name: \"{{ 'n' * 5000000 }}\"\n  set_stats:\n    data:\n      collected: \"{{ 's' * 5000000 }}\"", hosts="h1"
     )
@@ -351,7 +351,7 @@ class ActionModule(ActionBase):
 
 
 @pytest.mark.parametrize("depth", [50, 300])
-def test_a_result_that_nests_deeply_adds_nothing_to_the_text(servers: ForkServers, place: Path, depth: int) -> None:
+def test_a_result_that_nests_deeply_adds_nothing_to_the_text(servers: ForkServerPool, place: Path, depth: int) -> None:
     (place / "action_plugins").mkdir()
     (place / "action_plugins" / "deep.py").write_text(DEEP)
     plays = on_hosts(f"- deep: depth={depth}\n- debug: msg=after", hosts="h1")
@@ -363,7 +363,7 @@ def test_a_result_that_nests_deeply_adds_nothing_to_the_text(servers: ForkServer
     assert ("deep" if depth == 50 else "flansible_left_out") in run.results[0]["result"]
 
 
-def test_a_run_whose_events_nobody_reads_prints_what_it_would_print(servers: ForkServers, place: Path) -> None:
+def test_a_run_whose_events_nobody_reads_prints_what_it_would_print(servers: ForkServerPool, place: Path) -> None:
     plays = on_hosts("- ping:\n- debug: msg=after")
     with DirectRun(servers, place, *written(place, plays), deaf=True) as run:
         run.wait()
@@ -429,7 +429,7 @@ SECRETS = on_hosts(
 
 
 @pytest.mark.parametrize("verbosity", ["-v", "-vvv"])
-def test_what_no_log_hides_is_in_no_frame(servers: ForkServers, place: Path, verbosity: str) -> None:
+def test_what_no_log_hides_is_in_no_frame(servers: ForkServerPool, place: Path, verbosity: str) -> None:
     (place / "word").write_text(MARKER)
     run = ran(servers, place, SECRETS, verbosity)
     assert run.exited is not None and run.exited["returncode"] == 0, run.text
@@ -494,17 +494,17 @@ SAYING: dict[str, tuple[str, str, tuple[str, ...], dict[str, str]]] = {
 
 
 @pytest.fixture
-def cold() -> Iterator[ForkServers]:
+def cold() -> Iterator[ForkServerPool]:
     """For what needs a configuration of its own."""
-    servers = ForkServers(2)
+    servers = ForkServerPool(2)
     yield servers
     servers.close()
 
 
 @pytest.mark.parametrize(("plays", "configuration", "options", "signs"), SAYING.values(), ids=SAYING)
 def test_the_text_before_a_host_result_is_that_hosts(
-    servers: ForkServers,
-    cold: ForkServers,
+    servers: ForkServerPool,
+    cold: ForkServerPool,
     place: Path,
     plays: str,
     configuration: str,
@@ -531,7 +531,7 @@ def test_the_text_before_a_host_result_is_that_hosts(
 
 
 @pytest.mark.parametrize("module", ["debug", "ping", "command"])
-def test_the_text_of_an_adhoc_run_is_cut_by_host(servers: ForkServers, place: Path, module: str) -> None:
+def test_the_text_of_an_adhoc_run_is_cut_by_host(servers: ForkServerPool, place: Path, module: str) -> None:
     argv = ("-i", "hosts", "h1,h2,h3", "-m", module, "-a", "echo it" if module == "command" else "")
     with DirectRun(servers, place, *argv, program="ansible") as run:
         run.wait()
@@ -545,7 +545,7 @@ def test_the_text_of_an_adhoc_run_is_cut_by_host(servers: ForkServers, place: Pa
 
 
 def test_the_items_of_a_loop_are_in_the_text_of_some_result_of_their_play_task(
-    servers: ForkServers, place: Path
+    servers: ForkServerPool, place: Path
 ) -> None:
     """Ansible prints items as they come, of all hosts at once, and results afterwards: one host alone has its own."""
     plays = on_hosts("- name: loop\n  command: echo {{ item }}\n  loop: [1, 2]\n- debug: msg=after")

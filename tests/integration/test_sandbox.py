@@ -274,6 +274,6 @@ def test_two_runs_can_end_one_sandbox_in_one_moment() -> None:
         server = ForkServer.__new__(ForkServer)
         server._ending, server._init = threading.Lock(), os.pidfd_open(process.pid)
         with ThreadPoolExecutor(8) as pool:
-            for ending in [pool.submit(server.end_all) for _ in range(8)]:
+            for ending in [pool.submit(server.kill_sandbox) for _ in range(8)]:
                 ending.result(10)
         process.wait(10)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flansible.worker.forkserver_pool import ForkServers
+from flansible.worker.forkserver_pool import ForkServerPool
 from tests.integration.direct_runs import DirectRun
 
 PLAY = """\
@@ -42,13 +42,13 @@ class FilterModule:
 
 
 @pytest.fixture
-def servers() -> Iterator[ForkServers]:
-    servers = ForkServers(1)
+def servers() -> Iterator[ForkServerPool]:
+    servers = ForkServerPool(1)
     yield servers
     servers.close()
 
 
-def test_each_item_is_rendered_anew_and_each_role_has_its_own_filters(servers: ForkServers, tmp_path: Path) -> None:
+def test_each_item_is_rendered_anew_and_each_role_has_its_own_filters(servers: ForkServerPool, tmp_path: Path) -> None:
     for path, text in {
         "play.yml": PLAY,
         "lines.j2": "{{ 1 + 1 }} [[ 2 + 2 ]]\n",

@@ -111,7 +111,7 @@ def test_the_probe_speaks_to_its_own_server_whatever_its_certificate_says(pair: 
 
     thread = threading.Thread(target=serve)
     thread.start()
-    with tls_probe.secure(theirs) as connection:
+    with tls_probe.wrap_tls(theirs) as connection:
         connection.sendall(b"hello")
         assert connection.recv(10) == b"hello"
     thread.join()
