@@ -1,22 +1,35 @@
-"""Frames between the supervisor (worker) and the runner: a 4-byte big-endian length, then that many bytes of JSON.
+"""Frames between the worker and the runner: a 4-byte big-endian length, then that many bytes of JSON, an object.
 
-One channel (a Unix socket) per run. The supervisor sends one `run` frame and later perhaps `stop`; the keeper
-answers `started` and, as its very last word, `exited`. A channel that ends without `exited` means the keeper died.
-The run itself writes `event` frames to a pipe of its own and closes with `end`.
-Standard library only (import law).
+Each frame names its `type`. A fork server's control socket carries one frame, `ready`. Each run has a channel (a Unix
+socket) and an event pipe. On the channel the supervisor sends `run` and later perhaps `stop`; the keeper answers
+`started` and, as its last frame, `exited`: a channel that ends without it means that the keeper died. On the event
+pipe the run sends `event` and `plan` frames and closes with `end`. Standard library only (import law).
 
-| frame   | from       | fields |
-|---------|------------|--------|
-| run     | supervisor | program, argv, cwd, extra_vars, data_only, environment, secrets, grace_seconds, colour_mark, |
-|         |            | strategy: Mitogen's, or null; ssh_masters: where the fast ssh profile has masters, or null; |
-|         |            | listing: `plan` or `inventory` when it is to tell what it would touch and execute nothing |
-| stop    | supervisor | grace_seconds: between TERM and KILL |
-| started | keeper     | pid |
-| exited  | keeper     | returncode (int, null when signalled), signal (int or null), stopped_count, and stopped: |
-|         |            | of the processes that were ended before their time the first 200, each {pid, name} |
-| event   | run        | event (str), time (unix seconds), offset (int: output bytes before it), and what it carries |
-| plan    | run        | plan: what a listing run has found; too_large: there is more of it than is told; time, offset |
-| end     | run        | returncode (int), broken (str or null), stats, custom_stats, time, offset |
+A test compares this table with the code: in the last column every backticked word is a field, and no field is missing.
+
+| frame   | from        | to         | fields |
+|---------|-------------|------------|--------|
+| ready   | fork server | worker     | `ansible_version`; `config_file`: path, or null |
+| run     | supervisor  | keeper     | the step: `program`, `argv`, `cwd`, `extra_vars`, `data_only`, |
+|         |             |            | `environment`; `strategy`: Mitogen's, or null; `listing`: "plan" or |
+|         |             |            | "inventory" for a preview run, which executes nothing, or null; `secrets`: |
+|         |             |            | of the request, or null; `rules`: those that the run itself enforces for a |
+|         |             |            | confined user (hosts, control_node, remote_only), or null; `grace_seconds`: |
+|         |             |            | between TERM and KILL when the supervisor is gone; `colour_mark`; |
+|         |             |            | `ssh_masters`: control socket directory of the fast ssh profile, or null |
+| stop    | supervisor  | keeper     | `grace_seconds`: between TERM and KILL |
+| started | keeper      | supervisor | `pid`: the run's, in its own PID namespace; the supervisor ignores this |
+|         |             |            | frame |
+| exited  | keeper      | supervisor | `returncode`: int, null when signalled; `signal`: int or null; |
+|         |             |            | `stopped_count` and `stopped`: of the processes ended before their time the |
+|         |             |            | first 200, each {pid, name} |
+| event   | run         | supervisor | `event`: "play_start", "task_start" or "host_result"; `play`, `task`, |
+|         |             |            | `module`, `handler`, `host`, `verdict`, `duration_seconds`, `result`: as the |
+|         |             |            | event has them; `time`: Unix seconds; `offset`: output bytes before it |
+| plan    | run         | supervisor | `plan`: what a preview run found; `too_large`: it is left out for its size; |
+|         |             |            | `time`, `offset` |
+| end     | run         | supervisor | `returncode`; `broken`: str or null; `stats`, `custom_stats`, `time`, |
+|         |             |            | `offset` |
 """
 
 from __future__ import annotations
@@ -36,7 +49,7 @@ _HEADER = struct.Struct(">I")
 
 
 def encode(frame: Frame) -> bytes:
-    """The bytes of one frame. Raises WireError when it is larger than MAX_FRAME_BYTES."""
+    """Encodes one frame. Raises WireError when it is larger than MAX_FRAME_BYTES."""
     body = json.dumps(frame, separators=(",", ":")).encode()
     if len(body) > MAX_FRAME_BYTES:
         raise WireError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME_BYTES}")
@@ -44,13 +57,13 @@ def encode(frame: Frame) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames; feed it whatever arrives."""
+    """Cuts a stream of bytes into frames, however the bytes are cut when they arrive."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are complete with `data`, one by one.
+        """Yields the frames that `data` completes.
 
         Raises WireError on a length over the limit or broken JSON, after the frames that came before it.
         """
@@ -75,7 +88,7 @@ class FrameReader:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of a frame that has begun and is not complete."""
+        """Counts the bytes received of an incomplete frame."""
         return len(self._buffer)
 
 
@@ -90,7 +103,7 @@ def _decode(body: bytes) -> Frame:
 
 
 def receive(channel: socket.socket) -> Frame | None:
-    """The next frame of a blocking socket, or None at its end. Raises WireError when it ends within a frame."""
+    """Reads the next frame of a blocking socket; None at its end. Raises WireError when it ends within a frame."""
     header = _receive_exactly(channel, _HEADER.size)
     if header is None:
         return None

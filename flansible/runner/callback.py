@@ -106,7 +106,7 @@ class EventCallback(CallbackBase):
         self._task_start(task)
 
     def v2_playbook_on_handler_task_start(self, task: Task) -> None:
-        self._task_start(task, handler=True)
+        self._task_start(task, {"handler": True})
 
     def v2_playbook_on_cleanup_task_start(self, task: Task) -> None:
         self._task_start(task)
@@ -141,11 +141,11 @@ class EventCallback(CallbackBase):
         self._rescued[host] = count
         return bool(count > before)
 
-    def _task_start(self, task: Task, **more: Any) -> None:
+    def _task_start(self, task: Task, more: dict[str, bool] | None = None) -> None:
         # Its results have it by this name too: later Ansible has the name without its role, or not templated.
         name = self._names[task._uuid] = _cut(task.get_name().strip())
-        fields = {"play": self._play, "task": name, "module": _cut(task.action), **more}
-        self._pipe.send({"type": "event", "event": "task_start", **fields})
+        names = {"play": self._play, "task": name, "module": _cut(task.action)}
+        self._pipe.send({"type": "event", "event": "task_start", **names, **(more or {})})
 
     def _result(self, result: CallbackTaskResult, verdict: str) -> None:
         self.results += 1

@@ -40,10 +40,10 @@ def main(argv: list[str]) -> int:
     for word in argv[2:]:
         if word.startswith("files="):
             rlimits.limit(*map(int, word.removeprefix("files=").split(":")))
-    loaded = preload.load()
+    ansible_version, config_file = preload.load()
     gc.collect()
     gc.freeze()  # what is loaded now is shared by every run; a collection must not touch, and so copy, its pages
-    control.sendall(wire.encode({"type": "ready", **loaded}))
+    control.sendall(wire.encode({"type": "ready", "ansible_version": ansible_version, "config_file": config_file}))
     cleanup.sweep(play.local_tmp_base())
     serve(control, "usual" in argv[2:])
     return 0

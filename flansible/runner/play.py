@@ -116,8 +116,8 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
 
 
 def _tell_end(pipe: EventPipe, events: EventCallback, returncode: int, broken: str | None) -> None:
-    counted = {"stats": events.stats, "custom_stats": events.custom_stats}
-    pipe.send({"type": "end", "returncode": returncode, "broken": broken, **counted})
+    stats, custom_stats = events.stats, events.custom_stats
+    pipe.send({"type": "end", "returncode": returncode, "broken": broken, "stats": stats, "custom_stats": custom_stats})
 
 
 def _give_up(pipe: EventPipe, events: EventCallback) -> None:

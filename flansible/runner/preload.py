@@ -68,8 +68,8 @@ _LOADERS = (
 said_while_loading = b""
 
 
-def load() -> dict[str, Any]:
-    """Load it all. Returns what the worker wants to know: ansible_version, config_file."""
+def load() -> tuple[str, str | None]:
+    """Loads Ansible and its plugin classes. Returns the version of ansible-core and the path of its ansible.cfg."""
     global said_while_loading
     said_while_loading = _standard_error_so_far()
     for name in _LAZY_MODULES:
@@ -91,7 +91,7 @@ def load() -> dict[str, Any]:
     template_cache.remember_compiled()
     colour_marks.take_over()
     _drop_own_temp_dir()
-    return {"ansible_version": ansible_version, "config_file": constants.CONFIG_FILE}
+    return ansible_version, constants.CONFIG_FILE
 
 
 def _remember_parsed_metadata() -> None:
