@@ -84,7 +84,7 @@ def create_app(settings: Settings) -> Flask:
     # Werkzeug would lead `//api` to `/api` at the host that the request names, whoever wrote that name.
     app.url_map.merge_slashes = False
     routes.register(app)
-    views.register(app)
+    views.register(app, routes.ROUTES)
     static_files.register(app)
     if settings.proxy_networks:
         app.wsgi_app = Proxies(app.wsgi_app, settings.proxy_networks)  # type: ignore[method-assign]

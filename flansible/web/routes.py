@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 from flask import Flask
 from flask_restful import Resource
 from pydantic import BaseModel
@@ -30,50 +27,9 @@ from flansible.web.resources.tasks import (
     CancelQuery,
     ListQuery,
 )
+from flansible.web.route_types import Header, Route
+from flansible.web.serialization import JSON
 from flansible.web.streaming import socket_handoff, sse
-
-JSON = "application/json"
-
-
-@dataclass(frozen=True)
-class Header:
-    """A header of a request or a reply. schema: what its value is, in JSON schema."""
-
-    name: str
-    meaning: str
-    schema: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One URL with one method.
-
-    reply: the body as JSON, None when it is text; media_types: all the forms the reply can have. `errors` are the error
-    statuses it can answer with, besides those every route has; `also` are statuses beside `status` whose body is the
-    reply too, `empty` those without a body.
-    """
-
-    path: str
-    method: str
-    resource: type[Resource]
-    reply: type[BaseModel] | None
-    status: int = 200
-    body: type[BaseModel] | None = None
-    query: type[BaseModel] | None = None
-    headers: tuple[Header, ...] = ()
-    reply_headers: tuple[Header, ...] = ()
-    media_types: tuple[str, ...] = (JSON,)
-    public: bool = False
-    errors: tuple[int, ...] = field(default=())
-    also: tuple[int, ...] = field(default=())
-    empty: tuple[int, ...] = field(default=())
-    name: str = ""
-
-    @property
-    def endpoint(self) -> str:
-        """The name of the operation, which `url_for` takes: the path's own word, where no other has it."""
-        return self.name or self.path.split("/")[2]
-
 
 _KEY = Header(
     "Idempotency-Key",

@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 from flansible.models import Event, ListedInventory, ListedPlaybook, TaskStatus
 
+JSON = "application/json"
+
 # Fields that are absent where they would be null. All others of a reply are always there.
 LEFT_OUT: dict[type[BaseModel], frozenset[str]] = {
     TaskStatus: frozenset({"queue_position", "reason", "expected_start", "attempt", "ended"}),

@@ -16,7 +16,8 @@ from flansible import errors
 from flansible.errors import FlansibleError, RequestError
 from flansible.web.login import session_cookie
 from flansible.web.middleware import error_handlers
-from flansible.web.routes import ROUTES, Route
+from flansible.web.route_types import Route
+from flansible.web.routes import ROUTES
 
 SUBMISSIONS = [route.path for route in ROUTES if route.body]
 PRIVATE = [route for route in ROUTES if not route.public]

@@ -6,11 +6,13 @@ result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flansible import __version__
 from flansible.web.openapi.operations import DocumentedReply, Operation, Schema, branches, operations, schemas, tags
-from flansible.web.routes import JSON
+from flansible.web.route_types import Route
+from flansible.web.serialization import JSON
 
 _SECURITY, _TOKEN = "basic", "token"
 
@@ -21,10 +23,10 @@ Every error, whatever its status, has the shape of `ErrorBody`. An unknown field
 """
 
 
-def document() -> dict[str, Any]:
+def document(routes: Sequence[Route]) -> dict[str, Any]:
     """The whole document, ready for JSON."""
-    defined = schemas()
-    described = operations()
+    defined = schemas(routes)
+    described = operations(routes)
     paths: dict[str, dict[str, Any]] = {}
     for item in described:
         paths.setdefault(item.path, {})[item.route.method] = _operation(item, defined)
@@ -39,7 +41,7 @@ def document() -> dict[str, Any]:
         },
         # Counted from this document's own address, so that it holds behind a proxy's path prefix too.
         "servers": [{"url": ".."}],
-        "tags": [{"name": name, "description": text} for name, text in tags().items()],
+        "tags": [{"name": name, "description": text} for name, text in tags(routes).items()],
         "paths": paths,
         "components": {
             "securitySchemes": {
@@ -100,7 +102,13 @@ def _query_parameters(item: Operation, defined: dict[str, Schema]) -> list[dict[
 
 def _header_parameters(item: Operation) -> list[dict[str, Any]]:
     return [
-        {"name": header.name, "in": "header", "required": False, "description": header.meaning, "schema": header.schema}
+        {
+            "name": header.name,
+            "in": "header",
+            "required": False,
+            "description": header.description,
+            "schema": header.schema,
+        }
         for header in item.route.headers
     ]
 
@@ -117,7 +125,7 @@ def _response(answer: DocumentedReply) -> dict[str, Any]:
         described["content"] = content
     if answer.headers:
         described["headers"] = {
-            header.name: {"description": header.meaning, "schema": header.schema} for header in answer.headers
+            header.name: {"description": header.description, "schema": header.schema} for header in answer.headers
         }
     return described
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -20,8 +21,8 @@ from flansible import models
 from flansible.web.middleware.audit_context import REQUEST_ID
 from flansible.web.middleware.error_handlers import REALM, RETRY_AFTER_SECONDS, TOKEN_REALM
 from flansible.web.openapi import examples
-from flansible.web.routes import JSON, ROUTES, Header, Route
-from flansible.web.serialization import LEFT_OUT
+from flansible.web.route_types import Header, Route
+from flansible.web.serialization import JSON, LEFT_OUT
 
 Schema = dict[str, Any]
 
@@ -84,24 +85,24 @@ class Operation:
         return "\n\n".join(filter(None, (self.about, self.details)))
 
 
-def operations() -> list[Operation]:
-    """One for each of ROUTES, in their order."""
-    return [_operation(route) for route in ROUTES]
+def operations(routes: Iterable[Route]) -> list[Operation]:
+    """Describes each route, in their order."""
+    return [_operation(route) for route in routes]
 
 
-def tags() -> dict[str, str]:
+def tags(routes: Iterable[Route]) -> dict[str, str]:
     """Groups of operations: the module that holds the resource, and the first paragraph of its docstring."""
     found: dict[str, str] = {}
-    for route in ROUTES:
+    for route in routes:
         paragraph = _doc(sys.modules[route.resource.__module__]).partition("\n\n")[0]
         found.setdefault(_tag(route), paragraph.replace("\n", " "))
     return found
 
 
-def schemas() -> dict[str, Schema]:
+def schemas(routes: Iterable[Route]) -> dict[str, Schema]:
     """The JSON schema of each model that ROUTES name and of those within them; references are OpenAPI's."""
     sides: dict[tuple[type[BaseModel], Any], None] = {(models.ErrorBody, "serialization"): None}
-    for route in ROUTES:
+    for route in routes:
         sides |= {(model, "validation"): None for model in (route.body, route.query) if model}
         sides |= {(model, "serialization"): None for model in (route.reply,) if model}
     _, found = models_json_schema(list(sides), ref_template=_REFERENCE, schema_generator=_Schemas)

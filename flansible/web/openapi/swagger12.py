@@ -12,6 +12,7 @@ import json
 import re
 import threading
 import warnings
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from pydantic import BaseModel
 from flansible import __version__
 from flansible.web.openapi.operations import DocumentedReply, Operation, Schema, operations, schemas
 from flansible.web.openapi.swagger12_models import as_class, as_property
-from flansible.web.routes import JSON
+from flansible.web.route_types import Route
+from flansible.web.serialization import JSON
 
 with warnings.catch_warnings():
     # Compiled for the first time, its source warns of `is not` with a literal and of escapes.
@@ -57,10 +59,10 @@ class _DescribeOnly:
         pass
 
 
-def declaration() -> dict[str, Any]:
+def declaration(routes: Sequence[Route]) -> dict[str, Any]:
     """The API declaration; `basePath` is left to whoever knows the address it is asked under."""
-    defined = schemas()
-    described = operations()
+    defined = schemas(routes)
+    described = operations(routes)
     queries = {item.route.query.__name__ for item in described if item.route.query}
     with _registry_lock:
         # One registry for the process: empty before, or a second app would describe each route twice.
@@ -169,7 +171,7 @@ def _parameters(item: Operation, defined: dict[str, Schema]) -> list[dict[str, A
             "paramType": "header",
             "type": header.schema["type"],
             "required": False,
-            "description": header.meaning,
+            "description": header.description,
         }
         for header in item.route.headers
     ]

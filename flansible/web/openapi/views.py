@@ -6,7 +6,7 @@ of it is public and read only, and no page loads anything from outside: the brow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from flansible.identity import rbac_schema
 from flansible.web.middleware import security_headers
 from flansible.web.openapi import openapi31, swagger12
+from flansible.web.route_types import Route
 
 _SPEC = "/api/spec"
 _OPENAPI = "/api/openapi.json"
@@ -64,15 +65,15 @@ _PAGE_POLICY = security_headers.policy(
 )
 
 
-def register(app: Flask) -> None:
-    _register_swagger(app)
-    _register_openapi(app)
+def register(app: Flask, routes: Sequence[Route]) -> None:
+    _register_swagger(app, routes)
+    _register_openapi(app, routes)
     rbac = json.dumps(rbac_schema.schema(), sort_keys=False)
     _get(app, _RBAC_SCHEMA, "api_rbac_schema", lambda: Response(rbac, mimetype="application/schema+json"))
 
 
-def _register_swagger(app: Flask) -> None:
-    declaration = swagger12.declaration()
+def _register_swagger(app: Flask, routes: Sequence[Route]) -> None:
+    declaration = swagger12.declaration(routes)
     page = swagger12.page("spec/_/static/")
     scripts = {
         "swagger-ui.js": swagger12.script("spec/_/static/"),
@@ -98,8 +99,8 @@ def _register_swagger(app: Flask) -> None:
     _get(app, f"{_SPEC}/_/static/<path:name>", "api_spec_asset", asset)
 
 
-def _register_openapi(app: Flask) -> None:
-    document = json.dumps(openapi31.document(), sort_keys=False)
+def _register_openapi(app: Flask, routes: Sequence[Route]) -> None:
+    document = json.dumps(openapi31.document(routes), sort_keys=False)
     names = _asset_names(_UI_ASSETS)
     _get(app, _OPENAPI, "api_openapi", lambda: Response(document, mimetype="application/json"))
     _get(app, _PAGE, "api_docs", lambda: _page(_UI_PAGE))

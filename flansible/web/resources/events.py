@@ -15,11 +15,11 @@ from flansible.web.context import services
 from flansible.web.login.authentication import PrivateResource
 from flansible.web.parsing import query
 from flansible.web.resources.tasks import own_task, unknown_task
-from flansible.web.serialization import Address
+from flansible.web.serialization import JSON, Address
 from flansible.web.streaming import sse
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.streaming.socket_handoff import follow
-from flansible.web.streaming.sse import JSON, STREAM, event_number
+from flansible.web.streaming.sse import STREAM, event_number
 
 _READ_BYTES = 256 * 1024
 _MOST_READS = 16  # for one page, which looks through about as much as it can hold

@@ -16,9 +16,10 @@ from flansible.web.context import services
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import MAX_NUMBER, NoFields, no_body, query
+from flansible.web.serialization import JSON
 from flansible.web.streaming import thread_slots
 from flansible.web.streaming.socket_handoff import follow
-from flansible.web.streaming.sse import JSON, STREAM, event_number
+from flansible.web.streaming.sse import STREAM, event_number
 from flansible.web.streaming.task_list_stream import LIST, ListStream
 
 _LOOK_SECONDS = 0.05

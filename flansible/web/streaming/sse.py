@@ -13,7 +13,6 @@ from flansible.errors import FieldError, InvalidRequest
 
 LAST_EVENT_ID = "Last-Event-ID"
 STREAM = "text/event-stream"
-JSON = "application/json"
 OPENING = b"retry: 1000\n\n"  # milliseconds
 KEEP_ALIVE = b": keep-alive\n\n"
 _NUMBER = re.compile(r"[0-9]{1,12}")
