@@ -24,7 +24,6 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from typing import Any
 from flansible.errors import AuditUnavailable, ConfigurationError
 from flansible.sealing import read_or_make_key
 from flansible.system import atomic_files
+from flansible.system.timestamps import timestamp
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Audit:
 
     def write(self, event: AuditEvent) -> None:
         """Append one line. Raises AuditUnavailable when that is not possible, and then the log has no such line."""
-        record = {"time": _now(), **{name: _clean(value) for name, value in vars(event).items() if value}}
+        record = {"time": timestamp(), **{name: _clean(value) for name, value in vars(event).items() if value}}
         try:
             with self._lock:
                 line = self._append(record)
@@ -178,7 +178,8 @@ class Audit:
             with _opened(self.path, os.O_RDWR | os.O_APPEND) as file:
                 writer = _Writer(chain, head_file, file)
                 if writer.head.seq < self._seen:
-                    writer.add({"time": _now(), "event": ROLLED_BACK, "what": f"{self._seen} was written before this"})
+                    what = f"{self._seen} was written before this"
+                    writer.add({"time": timestamp(), "event": ROLLED_BACK, "what": what})
                 line = writer.add(record)
                 self._seen = writer.head.seq
                 return line
@@ -226,7 +227,7 @@ class _Writer:
             self._lead = b"\n"
         if self._is_lost:
             if status.st_size:
-                self.add({"time": _now(), "event": HEAD_LOST, "what": "the head is gone, or of another key"})
+                self.add({"time": timestamp(), "event": HEAD_LOST, "what": "the head is gone, or of another key"})
             return
         while rest:
             line, end, after = rest.partition(b"\n")
@@ -238,7 +239,7 @@ class _Writer:
             rest = after
         if rest and b"\n" not in rest:
             what = f"the line before this one was not written whole; sha256 {sha256(rest).hexdigest()}"
-            self.add({"time": _now(), "event": TORN, "what": what})
+            self.add({"time": timestamp(), "event": TORN, "what": what})
 
 
 def _require_whole(written: int, expected: int) -> None:
@@ -274,10 +275,6 @@ def _opened(path: Path, flags: int, make: bool = True) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _clean(value: str | int) -> str | int:

@@ -11,9 +11,12 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from flansible.errors import ConfigurationError, Fault
+
+if TYPE_CHECKING:
+    from flansible.identity.users import User
 
 Mode = Literal["auto", "bwrap", "none"]
 
@@ -60,6 +63,11 @@ def of(mode: Mode) -> Isolation:
         if _probed is None or (_probed[1] and time.monotonic() - _probed[0] > _TRY_AGAIN_SECONDS):
             _probed = time.monotonic(), _probe()
         return Isolation(mode, _probed[1])
+
+
+def for_user(user: User, mode: Mode) -> Isolation:
+    """Returns what confines this user's runs. Nothing confines admin's, so for admin bubblewrap is not probed."""
+    return Isolation("none") if user.is_admin else of(mode)
 
 
 def require(mode: Mode) -> None:

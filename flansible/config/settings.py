@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from flansible.config import values as setting_values
 from flansible.config.values import EMBEDDED as EMBEDDED
-from flansible.config.values import ListenAddress, Network, Port
+from flansible.config.values import ListenAddress, Network, Port, comma_list
 from flansible.errors import ConfigurationError, Fault
 
 SECTION = "Default"
@@ -225,12 +225,12 @@ class Settings(BaseModel):
     @property
     def allowed_origins(self) -> frozenset[str]:
         """Those of cors_origins."""
-        return frozenset(setting_values.words(self.cors_origins))
+        return frozenset(comma_list(self.cors_origins))
 
     @property
     def proxy_networks(self) -> tuple[Network, ...]:
         """Those of trusted_proxies."""
-        return tuple(ipaddress.ip_network(word, strict=False) for word in setting_values.words(self.trusted_proxies))
+        return tuple(ipaddress.ip_network(word, strict=False) for word in comma_list(self.trusted_proxies))
 
     @property
     def is_tls(self) -> bool:
@@ -370,7 +370,7 @@ def _resolve_paths(values: Mapping[str, str], base_dir: Path) -> dict[str, Any]:
     elif inventory and "," not in inventory:
         resolved["default_inventory"] = str((base_dir / Path(inventory).expanduser()).absolute())
     if "sandbox_paths" in resolved:
-        paths = [part.strip() for part in resolved["sandbox_paths"].split(",") if part.strip()]
+        paths = comma_list(resolved["sandbox_paths"])
         resolved["sandbox_paths"] = ",".join(str((base_dir / Path(path).expanduser()).absolute()) for path in paths)
     return resolved
 

@@ -65,7 +65,7 @@ def function(value: str) -> str:
 
 def origins(value: str) -> str:
     """Web origins, separated by commas."""
-    for origin in words(value):
+    for origin in comma_list(value):
         if origin == "*":
             raise ValueError("must name each origin; `*` would let every page of the web in")
         if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", origin):
@@ -77,7 +77,7 @@ def origins(value: str) -> str:
 
 def networks(value: str) -> str:
     """IP addresses and networks, separated by commas."""
-    for word in words(value):
+    for word in comma_list(value):
         try:
             ipaddress.ip_network(word, strict=False)
         except ValueError:
@@ -85,9 +85,9 @@ def networks(value: str) -> str:
     return value
 
 
-def words(value: str) -> list[str]:
-    """What stands between commas, without blanks and empty words."""
-    return [word for word in (part.strip() for part in value.split(",")) if word]
+def comma_list(value: str) -> list[str]:
+    """Splits a setting that is a list; blanks around items and empty items are dropped."""
+    return [item for item in (part.strip() for part in value.split(",")) if item]
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

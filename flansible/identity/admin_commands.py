@@ -15,6 +15,7 @@ from flansible.errors import ConfigurationError, Fault
 from flansible.identity import passwords, tokens
 from flansible.identity import users as rbac_users
 from flansible.identity.tokens import NewToken, Scope, Token
+from flansible.system.timestamps import timestamp
 
 _COLUMNS = "{:14}{:20}{:7}{:22}{:22}{}"
 
@@ -24,7 +25,7 @@ def create_token(settings: Settings, user: str, scope: Scope, expires: datetime 
     if user not in rbac_users.RbacFile(settings.rbac_file).users():
         raise ConfigurationError([Fault(str(settings.rbac_file), user, "is no user; `flansible passwd` adds one")])
     made = tokens.make(user, scope, expires, datetime.now(UTC))
-    until = _shown(expires) if expires else "never"
+    until = timestamp(expires, "seconds") if expires else "never"
     # Before it is there: a token that no line tells of would be one that nobody looks for.
     with _told(settings, _event("token_created", f"for {user}, scope {scope}, expires {until}", made.token.id)):
         tokens.add(settings.token_file, made.token)
@@ -47,8 +48,10 @@ def list_tokens(settings: Settings, user: str | None) -> list[str]:
     lines = [_COLUMNS.format("ID", "USER", "SCOPE", "CREATED", "EXPIRES", "STATE")] if found else []
     for token in found:
         state = "expired" if token.is_expired(now) else "in force" if token.user in users else "no such user"
-        expires = _shown(token.expires) if token.expires else "never"
-        lines.append(_COLUMNS.format(token.id, token.user, token.scope, _shown(token.created), expires, state))
+        expires = timestamp(token.expires, "seconds") if token.expires else "never"
+        lines.append(
+            _COLUMNS.format(token.id, token.user, token.scope, timestamp(token.created, "seconds"), expires, state)
+        )
     return lines
 
 
@@ -86,7 +89,3 @@ def _operator() -> str:
         return f"{getpass.getuser()} (uid {os.getuid()})"
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
-
-
-def _shown(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from flansible.errors import ConfigurationError, Fault
-from flansible.system import atomic_files
+from flansible.system import atomic_files, timestamps
 from flansible.system.atomic_files import OnChange, ignore
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 Scope = Literal["read", "run"]
 SCOPES: tuple[Scope, ...] = ("read", "run")
 TEXT = re.compile(r"flansible_([0-9a-f]{12})_([0-9a-f]{64})")
-_SPAN = re.compile(r"([1-9]\d{0,5})([mhd])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 class Token(BaseModel):
@@ -65,9 +63,11 @@ def moment_of(expires: str, now: datetime) -> datetime | None:
     """`30d`, `12h` or `90m` from now, a date as it begins (UTC), or `never`. Raises ValueError, also for the past."""
     if expires == "never":
         return None
-    if span := _SPAN.fullmatch(expires):
-        return (now + timedelta(**{_UNITS[span[2]]: int(span[1])})).replace(microsecond=0)
-    moment = datetime.strptime(expires, "%Y-%m-%d").replace(tzinfo=UTC)
+    span = timestamps.parse_span(expires, units="mhd")
+    if span is not None:
+        moment = (now + span).replace(microsecond=0)
+    else:
+        moment = datetime.strptime(expires, "%Y-%m-%d").replace(tzinfo=UTC)
     if moment <= now:
         raise ValueError("is in the past")
     return moment

@@ -42,11 +42,10 @@ Beside the keys, each change is told on the channel `flansible:changed:<id>`.
 
 Every step that decides something is one Lua script, so two processes can never both win. Redis' errors become
 StoreUnavailable here and nowhere else. Called by web (any thread) and by the worker's threads. May import
-`models` and `errors`.
+`models`, `errors` and `system`.
 """
 
 from flansible.store.changes import Changes
-from flansible.store.connection import now
 from flansible.store.day_statistics import Counts, PlaybookCounts, Stats, WorkerLoad
 from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
 from flansible.store.logins import LoginLimits, Logins
@@ -97,7 +96,6 @@ __all__ = [
     "RecordPage",
     "Woken",
     "WorkerLoad",
-    "now",
 ]
 
 

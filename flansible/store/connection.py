@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import redis
@@ -20,16 +19,6 @@ PREFIX = "flansible:"
 _MOST_CONNECTIONS = 2**31  # as many as there are threads; redis-py's own limit, 100, would be an error to those beyond
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 10.0
-
-
-def now() -> str:
-    """This moment as RFC 3339 in UTC, to the millisecond."""
-    return timestamp(datetime.now(UTC))
-
-
-def timestamp(moment: datetime) -> str:
-    """As every time in a record: RFC 3339 in UTC, to the millisecond."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @contextmanager

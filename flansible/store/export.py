@@ -9,23 +9,21 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from flansible.errors import ConfigurationError, Fault
 from flansible.models import FINAL_STATES, TaskStatus
 from flansible.store import Store
+from flansible.system import timestamps
 
 _PAGE = 1000
 _CHUNK_BYTES = 1024 * 1024
-_AGO = re.compile(r"(\d{1,6})([mhdw])")
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
 def moment(text: str) -> datetime:
@@ -33,9 +31,9 @@ def moment(text: str) -> datetime:
 
     Raises ValueError.
     """
-    ago = _AGO.fullmatch(text)
-    if ago:
-        return datetime.now(UTC) - int(ago[1]) * _UNITS[ago[2]]
+    ago = timestamps.parse_span(text)
+    if ago is not None:
+        return datetime.now(UTC) - ago
     found = datetime.fromisoformat(text)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 

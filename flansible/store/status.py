@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flansible.models import STATES, State, TaskStatus
-from flansible.store.connection import text, timestamp
+from flansible.store.connection import text
 from flansible.store.search_scripts import STATUS_FIELDS
+from flansible.system.timestamps import timestamp
 
 
 def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) -> TaskStatus | None:

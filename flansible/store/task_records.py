@@ -18,12 +18,12 @@ from flansible.store.connection import (
     REPLY_TIMEOUT_SECONDS,
     Connection,
     index_name,
-    now,
     task_key,
     text,
     translated,
 )
 from flansible.store.recordings import Progress
+from flansible.system.timestamps import timestamp
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 LEASE_SECONDS = 7
@@ -128,7 +128,7 @@ class Tasks(Connection):
             task_id,
             run.user,
             run.model_dump_json(),
-            now(),
+            timestamp(),
             run.kind,
             run.summary,
             sealed_secrets,
@@ -162,7 +162,7 @@ class Tasks(Connection):
         """
         token = token or uuid.uuid4().hex
         wanted = "" if attempt is None else attempt
-        answer: Any = self._run(scripts.CLAIM, task_id, token, now(), worker, process, LEASE_SECONDS, wanted)
+        answer: Any = self._run(scripts.CLAIM, task_id, token, timestamp(), worker, process, LEASE_SECONDS, wanted)
         what = text(answer[0])
         if what == "claimed":
             run = AuthorizedRun.model_validate_json(text(answer[1]))
@@ -345,7 +345,7 @@ class Tasks(Connection):
         self, task_id: str, to: State, fields: dict[str, Any], only_from: State | None = None, condition: str = ""
     ) -> Moved:
         legal = only_from or ",".join(state for state, facts in STATES.items() if to in facts.next_states)
-        moment = now()
+        moment = timestamp()
         kept_seconds: int | str = ""
         if to in FINAL_STATES:
             fields = {**fields, "finished_at": moment}

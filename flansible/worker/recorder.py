@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flansible.store import Appended, Batch, Claim, ColourMark, Progress, StoredEvent
-from flansible.store.connection import timestamp
+from flansible.system.timestamps import timestamp
 from flansible.worker.spill_queue import Piece, SpillQueue
 
 MEMORY_BYTES = 4 * 1024 * 1024

@@ -27,7 +27,7 @@ from typing import Any
 
 import flansible
 from flansible.authorization import isolation
-from flansible.config import Settings
+from flansible.config import Settings, comma_list
 from flansible.errors import RunnerError
 from flansible.models import Confinement
 
@@ -105,7 +105,7 @@ def build(user: str, confinement: Confinement, masters: str | None, settings: Se
         shown = _Shown(frozenset(os.path.realpath(path) for path in settings.private_paths))
         shown.system()
         shown.python()
-        for path in (*_listed(settings.sandbox_paths), *confinement.readable):
+        for path in (*comma_list(settings.sandbox_paths), *confinement.readable):
             shown.tree(os.path.realpath(path))
             shown.variables_beside(path, confinement.readable)
         root = os.path.realpath(settings.playbook_root)
@@ -276,15 +276,11 @@ def _hidden_below(root: str, confinement: Confinement, settings: Settings) -> fr
         folder = os.path.dirname(inventory)
         if _is_below(folder, root) and folder != root:
             hidden.update(os.path.join(folder, name) for name in os.listdir(folder))
-    patterns = _listed(settings.hidden_paths)
+    patterns = comma_list(settings.hidden_paths)
     for folder in (root, *(entry.path for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False))):
         names = (os.path.relpath(os.path.join(folder, name), root) for name in os.listdir(folder))
         hidden.update(os.path.join(root, name) for name in names if any(fnmatch(name, one) for one in patterns))
     return frozenset(hidden)
-
-
-def _listed(setting: str) -> list[str]:
-    return [item.strip() for item in setting.split(",") if item.strip()]
 
 
 @cache

@@ -53,7 +53,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "system": ("errors",),
     "client": ("errors", "states", ""),
     "config": ("errors",),
-    "store": _BASICS,
+    "store": (*_BASICS, "system"),
     "sealing": (*_BASICS, "system"),
     "playbooks": (*_BASICS, "system"),
     "audit": ("errors", "system", "sealing"),

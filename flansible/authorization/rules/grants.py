@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flansible.authorization.rules.refusal import forbidden
-from flansible.config import Settings
+from flansible.config import Settings, comma_list
 from flansible.errors import Forbidden
 from flansible.identity.users import User
 from flansible.models import RunOptions, TaskOptions
@@ -32,7 +32,7 @@ def check_git(user: User, field: str) -> None:
 
 
 def check_environment(user: User, request: RunOptions, settings: Settings) -> None:
-    permitted = {name.strip() for name in settings.environment_names.split(",")} | set(user.environment)
+    permitted = {*comma_list(settings.environment_names), *user.environment}
     for name in request.environment or {}:
         if name not in permitted:
             message = "is not among environment_names of config.ini, nor under environment of yours in rbac.json"

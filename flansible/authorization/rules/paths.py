@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from flansible.authorization.rules.refusal import forbidden
-from flansible.config import Settings
+from flansible.config import Settings, comma_list
 from flansible.identity.users import User, resolve
 from flansible.models import RunOptions
 
@@ -141,7 +141,7 @@ def is_out_of_sight(user: User, path: Path, settings: Settings) -> bool:
         beside.append(Path(os.path.realpath(default)))
     hidden = [one for one in user.hidden if one != top and one.is_relative_to(top)]
     parts = path.relative_to(top).parts
-    patterns = [text.strip() for text in settings.hidden_paths.split(",") if text.strip()]
+    patterns = comma_list(settings.hidden_paths)
     places = ("/".join(parts[:count]) for count in (1, 2))
     return _is_within(path, (*beside, *hidden)) or any(fnmatch(one, text) for one in places for text in patterns)
 

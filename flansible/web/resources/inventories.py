@@ -9,7 +9,6 @@ from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flansible.authorization import authorize, isolation, preview_request
-from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
 from flansible.identity.users import User, resolve
 from flansible.models import Inventory, InventoryHosts, ListedInventory
@@ -45,7 +44,7 @@ class ListInventories(PrivateResource):
         known = _listed(user, settings)
         if asked.inventory is None:
             return _reply(known)
-        confined = Isolation("none") if user.is_admin else isolation.of(settings.isolation)
+        confined = isolation.for_user(user, settings.isolation)
         run = authorize.authorize_inventory(user, asked.inventory, settings, confined)
         audit_context.sparingly(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))
         look = carry_out(preview_request.at(run, "inventory"))

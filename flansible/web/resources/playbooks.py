@@ -79,7 +79,7 @@ def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:
 def _sight(user: User, settings: Settings) -> Callable[[Path], bool]:
     """Whether a run of the user's could read a file: of what it could not, nothing is told, wherever links lead."""
     root = paths.root(settings)
-    is_confined = not user.is_admin and isolation.of(settings.isolation).in_force
+    is_confined = isolation.for_user(user, settings.isolation).in_force
 
     def is_seen(path: Path) -> bool:
         real = Path(os.path.realpath(path))

@@ -46,7 +46,7 @@ class Preview(PrivateResource):
         else:
             request = part(PlaybookRequest, asked.request, "request")
         user, settings = current_user(), services().settings
-        confined = Isolation("none") if user.is_admin else isolation.of(settings.isolation)
+        confined = isolation.for_user(user, settings.isolation)
         said = describe.sentences(user, confined)
         try:
             run = _authorize(user, request, settings, confined)

@@ -14,11 +14,8 @@ from hashlib import sha256
 from flask import Response, jsonify, request, url_for
 
 from flansible.authorization import authorize, isolation
-from flansible.authorization.isolation import Isolation
 from flansible.broker import app as broker_app
-from flansible.config import Settings
 from flansible.errors import BrokerUnavailable, Conflict, FieldError, InvalidRequest, StoreUnavailable, TooManyRequests
-from flansible.identity.users import User
 from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, TaskOptions
 from flansible.store import Idempotency
 from flansible.web.context import services
@@ -39,7 +36,8 @@ class AnsibleCommand(PrivateResource):
         """Start an ad-hoc command"""
         asked = body(AdhocRequest)
         user, settings = current_user(), services().settings
-        return _submit(authorize.authorize_adhoc(user, asked, settings, _isolation(user, settings)), asked)
+        confined = isolation.for_user(user, settings.isolation)
+        return _submit(authorize.authorize_adhoc(user, asked, settings, confined), asked)
 
 
 class AnsiblePlaybook(PrivateResource):
@@ -49,7 +47,8 @@ class AnsiblePlaybook(PrivateResource):
         """Start a playbook"""
         asked = body(PlaybookRequest)
         user, settings = current_user(), services().settings
-        return _submit(authorize.authorize_playbook(user, asked, settings, _isolation(user, settings)), asked)
+        confined = isolation.for_user(user, settings.isolation)
+        return _submit(authorize.authorize_playbook(user, asked, settings, confined), asked)
 
 
 class Git(PrivateResource):
@@ -59,11 +58,6 @@ class Git(PrivateResource):
         """Update a checkout"""
         asked = body(GitRequest)
         return _submit(authorize.authorize_git(current_user(), asked, services().settings), asked)
-
-
-def _isolation(user: User, settings: Settings) -> Isolation:
-    """What confines the user's run. Nothing does admin's, so that admin does not wait for a look at bubblewrap."""
-    return Isolation("none") if user.is_admin else isolation.of(settings.isolation)
 
 
 def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
