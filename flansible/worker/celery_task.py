@@ -33,11 +33,12 @@ from flansible.worker import celery_revoke, signal_handling
 from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.lease_renewal import LeaseRenewal
+from flansible.worker.outcome import Outcome
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.store_writer import StoreWriter
-from flansible.worker.supervisor import Outcome, Supervisor
+from flansible.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,15 @@
-"""One run from start to end: starts it in a fork server, reads its output and events, ends it in time.
+"""Supervises one run from start to end: starts it in a fork server, reads its output and events, ends it in time.
 
-Runs in a thread of the Celery worker, one per task. All it knows of Ansible comes as bytes on two pipes and frames on
-a channel; `verdict` is the table that turns those into a final state.
+Runs in a thread of the Celery worker, one per task (celery_task calls `carry_out`). In order, for each step:
+
+1. `_run_step`    makes the channel and two pipes; sandbox.py says what a confined user's run sees;
+                  forkserver_pool forks the run and its keeper with the far ends of the three
+2. `_send_request` sends the `run` frame (wire.py)
+3. `_watch`       polls until the keeper reports the end: output goes through colour_parser and masking to the
+                  recorder, frames through frame_validation, and a run that must end is ordered to
+4. `outcome_of`   (outcome.py) maps what was observed to a final state; a step that does not succeed is the last
+
+What the supervisor knows of Ansible comes as bytes on two pipes and frames on a channel.
 """
 
 from __future__ import annotations
@@ -10,7 +18,6 @@ import logging
 import math
 import os
 import select
-import signal
 import socket
 import time
 from dataclasses import dataclass, field, replace
@@ -24,6 +31,7 @@ from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.colour_parser import ColourSplitter, choose_mark
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.masking import Masker
+from flansible.worker.outcome import Observed, Outcome, exit_description, outcome_of
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
@@ -31,92 +39,28 @@ from flansible.worker.shutdown import Shutdown
 log = logging.getLogger(__name__)
 
 _READ_BYTES = 256 * 1024
-_HURRY_SECONDS = 0.25
-_STOP_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
-_KEEPER_SECONDS = 12.0  # after the grace a keeper kills for up to ten seconds; one that takes longer is given up
-_HURRIED_KEEPER_SECONDS = 1.0  # when the worker is being stopped: it must end the sandbox before it is killed itself
+_SHUTDOWN_POLL_SECONDS = 0.25  # how often the clock is read while the worker is being stopped
+_SHUTDOWN_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
+_KEEPER_SECONDS = 12.0  # beyond the grace: a keeper kills for up to ten seconds; after this it loses its channel
+_SHUTDOWN_KEEPER_SECONDS = 1.0  # when the worker is being stopped: it must end the sandbox before it is killed itself
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
 
-# Ansible's exit codes (ansible.errors.ExitCode), in words.
-_ANSIBLE_SAYS = {
-    1: "an error",
-    2: "one or more hosts failed",
-    3: "one or more hosts failed",
-    4: "hosts were unreachable, or the playbook could not be parsed",
-    5: "bad options or configuration",
-    6: "hosts failed and hosts were unreachable",
-    99: "interrupted",
-    250: "an unexpected exception",
-}
 
+@dataclass(kw_only=True)
+class _StepState(Observed):
+    """What the supervisor keeps of the step it watches, besides what decides its outcome."""
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended, as `store.settle` takes it."""
-
-    state: State
-    description: str
-    returncode: int | None = None
-    ended: tuple[str, ...] = ()  # processes that were ended before their time, each as "name (pid)"
-
-
-@dataclass
-class _Observed:
-    """What was seen of one step."""
-
-    stop_reason: State | None = None
-    give_up_at: float = math.inf
-    canceled_by: str = "another process"
-    exited: wire.Frame | None = None
+    give_up_at: float = math.inf  # when a keeper that does not answer an order loses its channel
     channel_ended: bool = False
-    end: wire.Frame | None = None
-    fault: str | None = None
-    unsent: bytes = b""  # what the channel did not take yet: a user's code can stop whoever is to read it
-    base_offset: int = 0
-    is_listing: bool = False  # of no other run are plans taken, whatever a user's code writes into the pipe
+    unsent: bytes = b""  # what the channel did not take yet: a user's code can stop the process that reads it
+    base_offset: int = 0  # output of the steps and attempts before
+    is_listing: bool = False  # plan frames of any other run are ignored: a user's code may write into the pipe
     colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
-    reader: wire.FrameReader = field(default_factory=wire.FrameReader)
-
-
-def verdict(step: Step, seen: _Observed, timeout: str) -> Outcome:
-    """The table: what was seen to what it means. A run that executed nothing because something broke is no success."""
-    code = seen.exited["returncode"] if seen.exited else None
-    number = seen.exited["signal"] if seen.exited else None
-    finished = code is not None and (seen.end is not None or step.program == "git")
-    if seen.stop_reason and not finished:
-        return Outcome(seen.stop_reason, _stopped(seen, timeout), code)
-    if seen.exited is None:
-        return Outcome(State.LOST, "the process that kept the run died; what it had started was ended with it")
-    if number is not None:
-        return Outcome(State.LOST, f"the run was killed by signal {number} ({signal.Signals(number).name})")
-    if seen.fault:
-        return Outcome(State.ERROR, seen.fault, code)
-    if seen.end is not None and seen.end.get("broken"):
-        return Outcome(State.ERROR, str(seen.end["broken"]), code)
-    if code != 0:
-        return Outcome(State.FAILED, _said_no(step, code), code)
-    if not finished:
-        return Outcome(State.ERROR, "the run ended with exit code 0 but without saying what it did", code)
-    return Outcome(State.SUCCEEDED, f"{step.program} ended with exit code 0", 0)
-
-
-def _stopped(seen: _Observed, timeout: str) -> str:
-    count = seen.exited.get("stopped_count", 0) if seen.exited else 0
-    ended = f"{count} processes were ended"
-    if seen.stop_reason is State.TIMED_OUT:
-        return f"ended after {timeout}; {ended}"
-    if seen.stop_reason is State.LOST:
-        return f"the worker was stopped while it ran; {ended}"
-    return f"canceled by {seen.canceled_by}; {ended}"
-
-
-def _said_no(step: Step, code: int | None) -> str:
-    meaning = _ANSIBLE_SAYS.get(code or 0) if step.program != "git" else None
-    return f"{step.program} ended with exit code {code}" + (f": {meaning}" if meaning else "")
+    frames: wire.FrameReader = field(default_factory=wire.FrameReader)
 
 
 class Supervisor:
-    """Carries out one authorized run, step by step; stops at the first step that is not a success."""
+    """Carries out one authorized run, step by step; stops at the first step that does not succeed."""
 
     def __init__(
         self,
@@ -130,9 +74,9 @@ class Supervisor:
         ssh_masters: str | None = None,
         sandboxes: Sandboxes | None = None,
     ) -> None:
-        """ssh_masters: the directory of this user's masters, when the fast ssh profile is in use.
+        """ssh_masters: the directory of this user's ssh masters, when the fast ssh profile is in use.
 
-        sandboxes: what the runs of users other than admin are confined by; without it none can be carried out.
+        sandboxes: required for the runs of confined users; without it they are refused.
         """
         self._fork_servers = fork_servers
         self._recorder = recorder
@@ -147,25 +91,26 @@ class Supervisor:
         self._masker = Masker(None)
 
     def carry_out(self, run: AuthorizedRun, secrets: Secrets | None = None) -> Outcome:
-        """Raises RunnerError when a step cannot be started at all."""
+        """Runs the steps; returns how the last of them ended. Raises RunnerError when one cannot be started."""
         self._secrets, self._masker = secrets, Masker(secrets)
         outcome = Outcome(State.ERROR, "the run has no steps")
         for step in run.steps:
             if step.data_only and (run.confinement is None or self._sandboxes is None):
-                return Outcome(State.ERROR, "it says nothing about rights: an older version took it; submit it again")
+                message = "an older version accepted this task and recorded no rights with it; submit it again"
+                return Outcome(State.ERROR, message)
             try:
-                outcome = self._step(step, run)
+                outcome = self._run_step(step, run)
             except StartFailure as failure:
-                # Ansible refused its configuration: the command line would have printed this and ended with this.
+                # Ansible refused its configuration: the command line prints the same text and exits with the same code.
                 self._recorder.add_output(*self._masker.feed(failure.text.encode(), []))
                 self._recorder.add_output(*self._masker.finish())
-                outcome = Outcome(State.FAILED, _said_no(step, failure.returncode), failure.returncode)
+                outcome = Outcome(State.FAILED, exit_description(step, failure.returncode), failure.returncode)
             if outcome.state is not State.SUCCEEDED:
                 break
         return outcome
 
-    def _step(self, step: Step, run: AuthorizedRun) -> Outcome:
-        # git works for the service: with its keys, on the playbooks that are read-only to everybody else.
+    def _run_step(self, step: Step, run: AuthorizedRun) -> Outcome:
+        # git runs with the service's own keys, on playbooks that are read-only for confined runs: without a sandbox.
         confined = run.confinement if step.program != "git" else None
         rules, sandbox = None, None
         if confined is not None and self._sandboxes is not None:
@@ -177,34 +122,34 @@ class Supervisor:
         try:
             try:
                 for descriptor in (output, events):
-                    # Our ends only: Ansible refuses a standard output that does not block.
+                    # Our ends only: Ansible refuses a non-blocking standard output.
                     os.set_blocking(descriptor, False)
-                # git does not need the directory's ansible.cfg: a broken one may be what it is to mend.
-                place, environment = ("/", {}) if step.program == "git" else (step.cwd, step.environment)
-                server = self._fork_servers.launch(place, environment, theirs, output_end, events_end, sandbox)
+                # Without the directory's ansible.cfg: a broken one may be what this git update is to repair.
+                directory, environment = ("/", {}) if step.program == "git" else (step.cwd, step.environment)
+                server = self._fork_servers.launch(directory, environment, theirs, output_end, events_end, sandbox)
             finally:
                 theirs.close()
                 os.close(output_end)
                 os.close(events_end)
             mark, offset = choose_mark(), self._recorder.offset
-            seen = _Observed(
+            seen = _StepState(
                 base_offset=offset, is_listing=step.listing is not None, colours=ColourSplitter(mark, offset)
             )
             try:
-                self._begin(channel, step, mark, rules, seen)
+                self._send_request(channel, step, mark, rules, seen)
                 self._watch(channel, output, events, seen)
             finally:
                 if seen.exited is None:
-                    # Whoever shares a sandbox with its keeper can stop or kill it; the kernel ends what is in there.
+                    # Processes in the same sandbox can stop or kill the keeper: have the kernel end all of them.
                     server.kill_sandbox()
-            return replace(verdict(step, seen, self._timeout), ended=frame_validation.ended(seen.exited))
+            return replace(outcome_of(step, seen, self._timeout), ended=frame_validation.ended(seen.exited))
         finally:
             channel.close()
             os.close(output)
             os.close(events)
 
-    def _begin(
-        self, channel: socket.socket, step: Step, colour_mark: str, rules: dict[str, Any] | None, seen: _Observed
+    def _send_request(
+        self, channel: socket.socket, step: Step, colour_mark: str, rules: dict[str, Any] | None, seen: _StepState
     ) -> None:
         request = {
             "type": "run",
@@ -217,10 +162,10 @@ class Supervisor:
         }
         channel.setblocking(False)
         seen.unsent = wire.encode(request)
-        self._send(channel, seen)
+        self._send_unsent(channel, seen)
 
-    def _send(self, channel: socket.socket, seen: _Observed) -> None:
-        """As much of what is to be said as is taken, without waiting."""
+    def _send_unsent(self, channel: socket.socket, seen: _StepState) -> None:
+        """Sends as much of the pending bytes as the channel takes, without blocking."""
         try:
             if seen.unsent:
                 seen.unsent = seen.unsent[channel.send(seen.unsent) :]
@@ -229,8 +174,25 @@ class Supervisor:
         except OSError:
             seen.channel_ended = True
 
-    def _watch(self, channel: socket.socket, output: int, events: int, seen: _Observed) -> None:
-        """Until the keeper has said how the run ended, or is gone."""
+    def _watch(self, channel: socket.socket, output: int, events: int, seen: _StepState) -> None:
+        """Watches the step until its keeper has reported the end or is gone, in one poll loop.
+
+            running ──a reason to stop──▶ ordered to end ──give_up_at──▶ channel closed: the keeper's last order
+               └───── `exited` frame, or the channel ends ─────┴──▶ the pipes are drained, the step is over
+
+        | what happens                                     | stop_reason | then                                    |
+        |--------------------------------------------------|-------------|-----------------------------------------|
+        | the run exits or is killed                       | none        | the keeper sends `exited`               |
+        | the keeper dies, or sends what is no frame       | none        | the channel counts as ended             |
+        | a user cancels                                   | canceled    | `stop` frame: TERM, grace_seconds, KILL |
+        | the deadline passes                              | timed_out   | the same                                |
+        | the worker stops and drain_seconds are over      | lost        | the same with a shorter grace           |
+        | the record is no longer ours (recorder.standing) | canceled    | as for a cancel                         |
+        | ordered to end, and no `exited` by give_up_at    | stays       | the channel is closed                   |
+
+        The first reason counts. A run that finishes by itself after the order keeps its own result (`outcome_of`). A
+        full recorder pauses the reading: the run then blocks on its pipes until the store or the disk has taken more.
+        """
         reader = wire.FrameReader()
         poll = select.poll()
         signals = {self._shutdown.descriptor}
@@ -250,36 +212,35 @@ class Supervisor:
             poll.register(channel, select.POLLIN | (select.POLLOUT if seen.unsent else 0))
             ready = {descriptor for descriptor, _ in poll.poll(self._poll_milliseconds(seen))}
             for descriptor in (output, events):
-                if descriptor in ready and not self._read(descriptor, descriptor == events, seen):
+                if descriptor in ready and not self._read_pipe(descriptor, descriptor == events, seen):
                     open_pipes.discard(descriptor)
             if channel.fileno() in ready:
-                self._send(channel, seen)
+                self._send_unsent(channel, seen)
                 self._read_channel(channel, reader, seen)
             if self._recorder.descriptor in ready:
                 os.eventfd_read(self._recorder.descriptor)
             for descriptor in signals & ready:
-                # It stays readable; having woken us once is enough.
+                # It stays readable: without this, poll would return at once from now on.
                 poll.unregister(descriptor)
                 signals.discard(descriptor)
-            self._act(channel, seen)
+            self._stop_if_due(channel, seen)
         self._drain(output, events, open_pipes, seen)
 
-    def _poll_milliseconds(self, seen: _Observed) -> float:
-        """Until the next thing to do without being woken: a deadline to keep."""
+    def _poll_milliseconds(self, seen: _StepState) -> float:
+        """Returns the time until the next deadline, which no descriptor announces."""
         moments: list[float | None] = [_LONGEST_POLL_SECONDS]
         if seen.stop_reason is None:
             moments.append(max(0.0, self._deadline - time.monotonic()))
             left = self._shutdown.seconds_left()
-            # A second order can only hurry, and its descriptor has done its waking: look at the clock now and then.
-            moments.append(None if left is None else min(left, _HURRY_SECONDS))
+            # A second signal only shortens the time left and does not wake us again: read the clock now and then.
+            moments.append(None if left is None else min(left, _SHUTDOWN_POLL_SECONDS))
         else:
             moments.append(max(0.0, seen.give_up_at - time.monotonic()))
         return min(moment for moment in moments if moment is not None) * 1000 + 0.5
 
-    def _act(self, channel: socket.socket, seen: _Observed) -> None:
-        """End the run when someone wants that, its time is up, the worker must stop, or the record is not ours."""
+    def _stop_if_due(self, channel: socket.socket, seen: _StepState) -> None:
+        """Orders the run to end when one of the reasons in `_watch` applies; later gives up a keeper that is late."""
         if seen.stop_reason is not None:
-            # A keeper that does not answer loses its channel, which is the last order to end its run.
             seen.channel_ended |= time.monotonic() >= seen.give_up_at
             return
         if self._cancellation is not None and self._cancellation.by:
@@ -293,17 +254,17 @@ class Supervisor:
         if seen.stop_reason is not None:
             grace = self._grace_seconds
             if seen.stop_reason is State.LOST:
-                grace = min(grace, _STOP_GRACE_SECONDS)
-            self._stop(channel, grace, seen)
+                grace = min(grace, _SHUTDOWN_GRACE_SECONDS)
+            self._order_stop(channel, grace, seen)
 
-    def _stop(self, channel: socket.socket, grace_seconds: float, seen: _Observed) -> None:
-        patience = _HURRIED_KEEPER_SECONDS if seen.stop_reason is State.LOST else _KEEPER_SECONDS
-        seen.give_up_at = time.monotonic() + grace_seconds + patience
+    def _order_stop(self, channel: socket.socket, grace_seconds: float, seen: _StepState) -> None:
+        keeper_seconds = _SHUTDOWN_KEEPER_SECONDS if seen.stop_reason is State.LOST else _KEEPER_SECONDS
+        seen.give_up_at = time.monotonic() + grace_seconds + keeper_seconds
         seen.unsent += wire.encode({"type": "stop", "grace_seconds": grace_seconds})
-        self._send(channel, seen)
+        self._send_unsent(channel, seen)
 
-    def _read(self, descriptor: int, is_events: bool, seen: _Observed) -> bool:
-        """One read from a pipe that has something; False at its end."""
+    def _read_pipe(self, descriptor: int, is_events: bool, seen: _StepState) -> bool:
+        """Reads once from a pipe; False at its end."""
         try:
             data = os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
@@ -313,15 +274,15 @@ class Supervisor:
         if not is_events:
             self._recorder.add_output(*self._masker.feed(*seen.colours.feed(data)))
             return True
-        # After a broken frame nothing can be understood; it is read all the same, or the run would wait for a reader.
+        # After a broken frame the rest cannot be parsed; it is still read, or the run would block on a full pipe.
         try:
-            for frame in seen.reader.feed(data) if seen.fault is None else ():
-                self._note(frame, seen)
+            for frame in seen.frames.feed(data) if seen.fault is None else ():
+                self._record(frame, seen)
         except (WireError, TypeError, ValueError, RecursionError) as error:
             seen.fault = f"the run's events cannot be read: {error}"
         return True
 
-    def _note(self, frame: wire.Frame, seen: _Observed) -> None:
+    def _record(self, frame: wire.Frame, seen: _StepState) -> None:
         kind = frame.get("type")
         if kind == "end":
             seen.end = end = frame_validation.end(frame)
@@ -340,7 +301,7 @@ class Supervisor:
         event["offset"] = seen.base_offset + int(frame.get("offset", 0))
         self._recorder.add_event(self._masker.event(event))
 
-    def _read_channel(self, channel: socket.socket, reader: wire.FrameReader, seen: _Observed) -> None:
+    def _read_channel(self, channel: socket.socket, reader: wire.FrameReader, seen: _StepState) -> None:
         try:
             data = channel.recv(_READ_BYTES)
             for frame in reader.feed(data):
@@ -353,13 +314,13 @@ class Supervisor:
         if not data:
             seen.channel_ended = True
 
-    def _drain(self, output: int, events: int, open_pipes: set[int], seen: _Observed) -> None:
-        """What the run wrote before it ended is in the pipes now, and one read takes all a pipe can hold.
+    def _drain(self, output: int, events: int, open_pipes: set[int], seen: _StepState) -> None:
+        """Reads what the run wrote before it ended: one read takes all that a pipe can hold.
 
-        No reading to the end: a daemon that the run started may hold the pipe open, and may go on writing.
+        Not until the pipes' end: a daemon that the run started may hold them open and continue to write.
         """
         for descriptor in (output, events):
             if descriptor in open_pipes:
-                self._read(descriptor, descriptor == events, seen)
+                self._read_pipe(descriptor, descriptor == events, seen)
         self._recorder.add_output(*self._masker.feed(*seen.colours.finish()))
         self._recorder.add_output(*self._masker.finish())

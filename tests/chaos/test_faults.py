@@ -104,8 +104,8 @@ FAULTS = (
         ends_as=("failed", "error"),
         too_late=True,  # it may have given its answer
     ),
-    Fault("keeper", kill_keeper, Touches.ONE, r"process that kept the run|keeper"),
-    Fault("fork server", kill_fork_server, Touches.RUNNING, r"fork server|process that kept the run"),
+    Fault("keeper", kill_keeper, Touches.ONE, r"keeper"),
+    Fault("fork server", kill_fork_server, Touches.RUNNING, r"fork server|keeper"),
     Fault("web server", kill_web, Touches.NONE, web_away=True),
     Fault("web process", kill_web_worker, Touches.NONE, web_away=True),
     Fault("redis", kill_redis, Touches.NONE),

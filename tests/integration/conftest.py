@@ -18,11 +18,12 @@ from flansible.models import AuthorizedRun, Confinement, State, Step
 from flansible.store import Claim, Store
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.forkserver_pool import ForkServerPool
+from flansible.worker.outcome import Outcome
 from flansible.worker.recorder import MEMORY_BYTES, Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.store_writer import StoreWriter
-from flansible.worker.supervisor import Outcome, Supervisor
+from flansible.worker.supervisor import Supervisor
 from tests.conftest import RedisServer
 from tests.integration.webserver import WebServer
 

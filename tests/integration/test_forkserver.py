@@ -21,8 +21,8 @@ from flansible.models import State, Step
 from flansible.store import Store
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.cancel_watcher import Cancellation
+from flansible.worker.outcome import Observed, outcome_of
 from flansible.worker.store_writer import StoreWriter
-from flansible.worker.supervisor import _Observed, verdict
 from tests.conftest import RedisServer, eventually, require_program
 from tests.integration.conftest import Ended, Worker, new_id
 
@@ -263,7 +263,7 @@ def test_a_run_in_a_daemonic_process_is_no_success(place: Path, tmp_path: Path, 
     temp_dir.mkdir()
     end, code, text = run_in_process(how, step, temp_dir)
     exited = {"type": "exited", "returncode": code, "signal": None, "stopped": [], "stopped_count": 0}
-    outcome = verdict(step, _Observed(exited=exited, end=end), 60)
+    outcome = outcome_of(step, Observed(exited=exited, end=end), 60)
     if how == "ordinary":
         assert outcome.state is State.SUCCEEDED, text
     else:

@@ -19,7 +19,7 @@ from flansible.models import State, Step
 from flansible.store import Store
 from flansible.worker import forkserver_pool
 from flansible.worker import supervisor as supervisor_module
-from flansible.worker.supervisor import _Observed, verdict
+from flansible.worker.outcome import Observed, outcome_of
 from tests.conftest import RedisServer, eventually
 from tests.integration.conftest import GRACE_SECONDS, Ended, Worker, new_id
 from tests.scripted_runner import pattern
@@ -488,8 +488,8 @@ def test_without_a_store_the_time_still_runs_out(
 # The table.
 
 
-def seen(**changes: Any) -> _Observed:
-    return _Observed(**changes)
+def seen(**changes: Any) -> Observed:
+    return Observed(**changes)
 
 
 def exited(returncode: int | None = 0, number: int | None = None, stopped: int = 0) -> dict[str, Any]:
@@ -508,22 +508,22 @@ VERDICTS: dict[str, tuple[dict[str, Any], State, int | None, str]] = {
     "bad options": ({"exited": exited(5), "end": END}, State.FAILED, 5, "options"),
     "an unknown code": ({"exited": exited(77), "end": END}, State.FAILED, 77, "77"),
     "failed without an end": ({"exited": exited(1)}, State.FAILED, 1, "1"),
-    "zero without an end": ({"exited": exited()}, State.ERROR, 0, "without saying"),
+    "zero without an end": ({"exited": exited()}, State.ERROR, 0, "did not report"),
     "executed nothing": ({"exited": exited(), "end": BROKEN}, State.ERROR, 0, "nothing was executed"),
     "executed nothing, with a code": ({"exited": exited(1), "end": BROKEN}, State.ERROR, 1, "nothing was executed"),
     "broken events": ({"exited": exited(), "fault": "events"}, State.ERROR, 0, "events"),
     "broken events, with an end": ({"exited": exited(), "end": END, "fault": "events"}, State.ERROR, 0, "events"),
     "killed": ({"exited": exited(None, 9)}, State.LOST, None, "SIGKILL"),
     "killed after its end": ({"exited": exited(None, 11), "end": END}, State.LOST, None, "SIGSEGV"),
-    "the keeper died": ({"channel_ended": True}, State.LOST, None, "died"),
-    "the keeper died after the end": ({"channel_ended": True, "end": END}, State.LOST, None, "died"),
+    "the keeper died": ({}, State.LOST, None, "died"),
+    "the keeper died after the end": ({"end": END}, State.LOST, None, "died"),
     "timed out": ({"stop_reason": T, "exited": exited(None, 15, 4)}, T, None, "4 processes"),
     "timed out by KILL": ({"stop_reason": T, "exited": exited(None, 9, 4)}, T, None, "4 processes"),
     "timed out, its handler gave a code": ({"stop_reason": T, "exited": exited(143)}, T, 143, "CELERY_TASK_TIMEOUT"),
     "timed out, code zero, no end": ({"stop_reason": T, "exited": exited(0)}, T, 0, "CELERY_TASK_TIMEOUT"),
     "timed out, but it was done": ({"stop_reason": T, "exited": exited(), "end": END}, State.SUCCEEDED, 0, "0"),
     "timed out, but it had failed": ({"stop_reason": T, "exited": exited(2), "end": END}, State.FAILED, 2, "2"),
-    "timed out, and the keeper died": ({"stop_reason": T, "channel_ended": True}, T, None, "ended"),
+    "timed out, and the keeper died": ({"stop_reason": T}, T, None, "ended"),
     "the worker stopped": ({"stop_reason": L, "exited": exited(None, 15)}, L, None, "worker was stopped"),
     "the worker stopped, but it was done": (
         {"stop_reason": L, "exited": exited(), "end": END},
@@ -539,7 +539,7 @@ VERDICTS: dict[str, tuple[dict[str, Any], State, int | None, str]] = {
 @pytest.mark.parametrize(("given", "state", "code", "word"), VERDICTS.values(), ids=VERDICTS)
 def test_what_was_seen_decides_how_it_ended(given: dict[str, Any], state: State, code: int | None, word: str) -> None:
     step = Step(program="ansible", argv=(), cwd="/")
-    outcome = verdict(step, seen(**copy.deepcopy(given)), "60 seconds (CELERY_TASK_TIMEOUT)")
+    outcome = outcome_of(step, seen(**copy.deepcopy(given)), "60 seconds (CELERY_TASK_TIMEOUT)")
     assert (outcome.state, outcome.returncode) == (state, code)
     assert word in outcome.description
 
@@ -556,7 +556,7 @@ def test_what_was_seen_decides_how_it_ended(given: dict[str, Any], state: State,
     ],
 )
 def test_git_has_no_end_of_its_own_to_send(given: dict[str, Any], state: State) -> None:
-    assert verdict(Step(program="git", argv=(), cwd="/"), seen(**given), "60 seconds").state is state
+    assert outcome_of(Step(program="git", argv=(), cwd="/"), seen(**given), "60 seconds").state is state
 
 
 def test_no_combination_without_an_executed_end_is_a_success() -> None:
@@ -570,7 +570,7 @@ def test_no_combination_without_an_executed_end_is_a_success() -> None:
     }
     for values in product_of(choices):
         good = (values["exited"], values["end"], values["fault"]) == (exited(0), END, None)
-        assert (verdict(step, seen(**values), "60 seconds").state is State.SUCCEEDED) is good
+        assert (outcome_of(step, seen(**values), "60 seconds").state is State.SUCCEEDED) is good
 
 
 def product_of(choices: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
