@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,8 @@ from tests.integration.webserver import RecordedRun, WebServer, result
 
 FOLDER = Path(static_files.__file__).with_name("console")
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file())
+MODULES = [name for name in FILES if name.endswith(".js")]
+SHEETS = [name for name in FILES if name.endswith(".css")]
 
 
 @pytest.fixture
@@ -70,6 +73,32 @@ def test_no_file_puts_in_markup_or_loads_from_elsewhere(name: str) -> None:
         assert word not in text, f"{name} has {word}"
     elsewhere = [url for url in re.findall(r"https?://[\w./-]+", text) if not url.startswith("http://www.w3.org/")]
     assert elsewhere == [], name
+
+
+def text_of(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def imports_of(name: str) -> set[str]:
+    """The modules that a module imports, statically or on demand, as paths below the console's folder."""
+    found = re.findall(r'(?:\bfrom |\bimport\()"([^"\n]+\.js)"', text_of(name))
+    return {(FOLDER / name).parent.joinpath(path).resolve().relative_to(FOLDER.resolve()).as_posix() for path in found}
+
+
+def test_modules_import_each_other_in_one_direction() -> None:
+    graph = {name: imports_of(name) for name in MODULES}
+    assert graph["main.js"] >= {"router.js", "views/tasks/tasks.js"}
+    assert set().union(*graph.values()) | {"main.js"} == set(MODULES)
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+    views = [name for name in MODULES if name.startswith("views/")]
+    assert [name for name in MODULES if "main.js" in graph[name]] == []
+    across = [(name, other) for name in views for other in graph[name] if other.startswith("views/")]
+    assert [pair for pair in across if Path(pair[0]).parent != Path(pair[1]).parent] == []
+
+
+def test_no_two_modules_have_one_name() -> None:
+    names = [Path(name).name for name in MODULES + SHEETS]
+    assert sorted(set(names)) == sorted(names)
 
 
 def test_a_fragment_is_text_and_spans_with_a_class(client: httpx.Client, store: Store) -> None:

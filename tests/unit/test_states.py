@@ -6,11 +6,12 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from flansible.cli import cli
-from flansible.models import COMPLETED_STATES, FINAL_STATES, STATES, DayStats, State, TaskStatus
+from flansible.models import COMPLETED_STATES, FINAL_STATES, STATES, DayStats, State, TaskStatus, Verdict
 
 TOP = Path(__file__).parents[2]
 PACKAGE = TOP / "flansible"
@@ -128,19 +129,57 @@ def js_lists() -> dict[str, list[str]]:
     return found
 
 
+def console_table(name: str) -> dict[str, dict[str, str]]:
+    """A table of the console's states.js: the columns of each row, as they are written."""
+    text = (CONSOLE / "states.js").read_text(encoding="utf-8")
+    [body] = re.findall(rf"export const {name} = {{\n(.*?)\n}};", text, re.DOTALL)
+    rows = re.findall(r"^  (\w+): {(.*)},$", body, re.MULTILINE)
+    assert len(rows) == body.count("\n") + 1
+    return {key: {column: value.strip('"') for column, value in COLUMN.findall(columns)} for key, columns in rows}
+
+
+COLUMN = re.compile(r'(\w+): ("[^"]*"|\w+)')
+
+
 def test_the_console_shows_each_state() -> None:
-    lists = js_lists()
-    assert lists.pop("format.js:STATES") == list(State)
-    assert set(lists.pop("format.js:SHAPES")) == set(State)
-    assert set(lists.pop("format.js:FINAL")) == FINAL_STATES
-    assert set(lists.pop("days.js:STACK")) == FINAL_STATES
-    assert set(lists.pop("days.js:WRONG")) < FINAL_STATES - {State.SUCCEEDED}
-    assert lists == {}  # a list of states that no test holds
+    states = console_table("STATES")
+    assert list(states) == list(State)
+    assert {name for name, row in states.items() if row["phase"] == "final"} == FINAL_STATES
+    assert {name for name, row in states.items() if row.get("outcome") == "good"} == {State.SUCCEEDED}
+    for name, row in states.items():
+        columns = {"outcome", "layer"} if name in FINAL_STATES else {"pollSeconds"}
+        assert set(row) == {"word", "phase", "tone", "icon"} | columns, name
+        assert row["phase"] in ("waiting", "running", "final"), name
+        assert row.get("outcome", "good") in ("good", "stopped", "bad"), name
+    for column, rows in (("word", State), ("icon", State), ("layer", FINAL_STATES)):
+        assert len({states[state][column] for state in rows}) == len(rows), f"two states have one {column}"
 
 
-@pytest.mark.parametrize(
-    ("prefix", "states"), [("state-", set(State)), ("fill-state-", FINAL_STATES), ("swatch-", FINAL_STATES)]
-)
-def test_the_consoles_stylesheets_colour_each_state(prefix: str, states: set[State]) -> None:
+def test_the_console_shows_each_verdict() -> None:
+    verdicts = console_table("VERDICTS")
+    assert sorted(verdicts) == sorted(get_args(Verdict))
+    for name, row in verdicts.items():
+        assert set(row) == {"isBad", "gravity", "bar", "tone", "icon"}, name
+    for column in ("gravity", "bar", "icon"):
+        assert len({row[column] for row in verdicts.values()}) == len(verdicts), f"two verdicts have one {column}"
+
+
+def test_the_consoles_stylesheets_colour_each_state() -> None:
+    """Each row of the table names a tone that the sheet has; a rule for one state is keyed by `data-state`."""
+    tones = {row["tone"] for name in ("STATES", "VERDICTS") for row in console_table(name).values()}
+    base = (CONSOLE / "base.css").read_text(encoding="utf-8")
+    assert tones == set(re.findall(r"^\.tone-(\w+) {", base, re.MULTILINE))
     styles = "".join(path.read_text(encoding="utf-8") for path in CONSOLE.rglob("*.css"))
-    assert set(re.findall(rf"\.{prefix}(\w+)", styles)) == states
+    assert set(re.findall(r'data-state="(\w+)"', styles)) <= set(State)
+    assert not re.search(r"\.(fill-)?(state|verdict|swatch)-", styles)
+
+
+def test_a_new_state_is_one_row_in_the_console() -> None:
+    """No other script names states: the columns of the table say what is done for each."""
+    not_verdicts = set(State) - set(get_args(Verdict)) - {State.ERROR}  # an event of elements has that name
+    assert js_lists() == {}
+    for path in sorted(CONSOLE.rglob("*.js")):
+        text = path.read_text(encoding="utf-8")
+        quoted = set(re.findall(r"""["'`](\w+)["'`]""", text)) & not_verdicts
+        assert path.name == "states.js" or not quoted, f"{path.name}: {quoted}"
+        assert not re.search(r"\bstate [!=]== [\"']", text), path.name

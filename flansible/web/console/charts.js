@@ -41,18 +41,18 @@ function tableOf({ heads, rows }) {
   return h("table", {}, h("thead", {}, h("tr", {}, top)), h("tbody", {}, body));
 }
 
-/** Bars, one per label, of several parts: `[{fill, values}]`, from the ground up. tips: what is said of each bar. */
+/** Draws one bar per label, stacked from `[{state, tone, values}]`, bottom first. tips: the tooltip of each bar. */
 export function stackedBars(width, { title, description, labels, tips, parts, height = 230, unit }) {
   const sums = labels.map((_, index) => parts.reduce((sum, part) => sum + part.values[index], 0));
   const axes = frame(width, height, labels, scale(Math.max(...sums, 1), 4, 1), unit, String);
   const thick = Math.max(1, axes.step * 0.76);
   const columns = labels.map((_, index) => {
     let below = 0;
-    const pieces = parts.map(({ fill, values }) => {
+    const pieces = parts.map(({ state, tone, values }) => {
       const from = axes.y(below);
       below += values[index];
       const [x, y] = [axes.x(index) - thick / 2, axes.y(below)];
-      return from > y && svg("rect", { class: fill, x, y, width: thick, height: from - y });
+      return from > y && svg("rect", { class: `fill ${tone}`, "data-state": state, x, y, width: thick, height: from - y });
     });
     const [left, high] = [axes.x(index) - axes.step / 2, axes.ground - TOP];
     const whole = svg("rect", { class: "hit", x: left, y: TOP, width: axes.step, height: high });
@@ -71,10 +71,10 @@ export function line(width, { title, description, labels, tips, values, height =
   return drawing(width, height, title, description, axes.element, path && svg("path", { class: "line", d: path }), dots);
 }
 
-/** How much of something is in use: a bar beside words that say the same. */
-export function meter(value, most, fill) {
+/** Draws how much of `most` is reached. Hidden from screen readers: the text beside it says the same. */
+export function meter(value, most, tone) {
   const width = most ? Math.min(100, (100 * value) / most) : 0;
-  const used = svg("rect", { class: fill, x: 0, y: 0, width, height: 8 });
+  const used = svg("rect", { class: `fill ${tone}`, x: 0, y: 0, width, height: 8 });
   const drawn = svg("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none" }, used);
   return h("span", { class: "bar", "aria-hidden": "true" }, drawn);
 }

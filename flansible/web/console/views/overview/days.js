@@ -2,11 +2,11 @@
 
 import { figure, line, stackedBars } from "../../charts.js";
 import { h } from "../../dom.js";
-import { plural, STATES } from "../../format.js";
+import { plural } from "../../format.js";
+import { namesWhere, STATES, toneOf } from "../../states.js";
 
-// From the ground up: what went well, what was stopped, what went wrong.
-const STACK = ["succeeded", "canceled", "timed_out", "lost", "error", "failed"];
-const WRONG = ["failed", "timed_out", "lost", "error"];
+// From the bottom of a bar to its top.
+const STACK = namesWhere(STATES, (row) => row.phase === "final", "layer");
 
 export function runsFigure(signal) {
   return figure(drawRuns, tableOfRuns, signal);
@@ -16,18 +16,22 @@ export function rateFigure(signal) {
   return figure(drawRate, tableOfRate, signal);
 }
 
-/** Runs that ended on a day. */
+function countOf(day, test) {
+  return namesWhere(STATES, test).reduce((sum, state) => sum + day[state], 0);
+}
+
+/** Counts the runs that ended on a day. */
 export function total(day) {
-  return STACK.reduce((sum, state) => sum + day[state], 0);
+  return countOf(day, (row) => row.phase === "final");
 }
 
-/** Those of them that were to succeed. */
-export function judged(day) {
-  return total(day) - day.canceled;
+/** Counts the runs that ended by themselves: the base of the failure rate. */
+export function notStopped(day) {
+  return countOf(day, (row) => row.phase === "final" && row.outcome !== "stopped");
 }
 
-export function wrong(day) {
-  return WRONG.reduce((sum, state) => sum + day[state], 0);
+export function failures(day) {
+  return countOf(day, (row) => row.outcome === "bad");
 }
 
 export function percent(part) {
@@ -39,16 +43,16 @@ function dayName(day) {
 }
 
 function inUse(days) {
-  return STACK.filter((state) => state === "succeeded" || days.some((day) => day[state]));
+  return STACK.filter((state) => STATES[state].outcome === "good" || days.some((day) => day[state]));
 }
 
 /** What the bars' fills stand for. */
 export function legend(days) {
-  return inUse(days).map((state) => h("li", {}, h("span", { class: `swatch swatch-${state}` }), STATES[state]));
+  return inUse(days).map((state) => h("li", {}, h("span", { class: `swatch ${toneOf(STATES[state])}`, "data-state": state }), STATES[state].word));
 }
 
 function words(day) {
-  const parts = STACK.filter((state) => day[state]).map((state) => `${day[state]} ${STATES[state].toLowerCase()}`);
+  const parts = STACK.filter((state) => day[state]).map((state) => `${day[state]} ${STATES[state].word.toLowerCase()}`);
   return `${dayName(day)}: ${parts.join(", ") || "no runs"}`;
 }
 
@@ -60,7 +64,7 @@ function drawRuns(width, days) {
     description: `${plural(all, "run")} ended, ${bad} of them went wrong.`,
     labels: days.map(dayName),
     tips: days.map(words),
-    parts: inUse(days).map((state) => ({ fill: `fill-state-${state}`, values: days.map((day) => day[state]) })),
+    parts: inUse(days).map((state) => ({ state, tone: toneOf(STATES[state]), values: days.map((day) => day[state]) })),
     unit: "Runs that ended, by day (UTC)",
   });
 }
@@ -68,7 +72,7 @@ function drawRuns(width, days) {
 function tableOfRuns(days) {
   const states = inUse(days);
   const rows = [...days].reverse().map((day) => [day.day, ...states.map((state) => day[state])]);
-  return { heads: ["Day", ...states.map((state) => STATES[state])], rows };
+  return { heads: ["Day", ...states.map((state) => STATES[state].word)], rows };
 }
 
 function rates(days) {

@@ -5,7 +5,7 @@ import { meter } from "../../charts.js";
 import { faultBox, h, newId, replace } from "../../dom.js";
 import { duration, plural } from "../../format.js";
 import { setParams } from "../../router.js";
-import { judged, legend, percent, rateFigure, runsFigure, total, wrong } from "./days.js";
+import { failures, legend, notStopped, percent, rateFigure, runsFigure, total } from "./days.js";
 
 const REFRESH_SECONDS = 5;
 const PERIODS = [7, 30, 90];
@@ -112,8 +112,8 @@ function panel(title, ...children) {
 
 function cards({ queued, running, workers, days }) {
   const slots = workers.reduce((sum, worker) => sum + worker.slots, 0);
-  const ended = days.reduce((sum, day) => sum + judged(day), 0);
-  const bad = days.reduce((sum, day) => sum + wrong(day), 0);
+  const ended = days.reduce((sum, day) => sum + notStopped(day), 0);
+  const bad = days.reduce((sum, day) => sum + failures(day), 0);
   const all = days.reduce((sum, day) => sum + total(day), 0);
   const ofAll = `${tell(bad)} of ${tell(ended)} not canceled`;
   return [
@@ -137,7 +137,7 @@ function workerRows(workers) {
   if (!workers.length) return h("p", { class: "fault" }, "No worker is there: what is launched waits in the queue.");
   const rows = workers.map(({ name, slots, running }) => {
     const load = h("span", { class: "hint" }, `${running} of ${plural(slots, "slot")} in use`);
-    return h("li", {}, h("span", { class: "name", title: name }, name), load, meter(running, slots, "fill-busy"));
+    return h("li", {}, h("span", { class: "name", title: name }, name), load, meter(running, slots, "tone-info"));
   });
   return h("ul", { class: "workers" }, rows);
 }
@@ -150,10 +150,10 @@ function playbookTable(playbooks) {
   const rows = playbooks.map((one) => [
     link("playbook", one.playbook),
     h("td", { class: "number" }, duration(one.mean_seconds)),
-    h("td", { class: "wide" }, meter(one.mean_seconds, most, "fill-busy")),
+    h("td", { class: "wide" }, meter(one.mean_seconds, most, "tone-info")),
     h("td", { class: "number" }, duration(one.longest_seconds)),
     h("td", { class: "number" }, tell(one.runs)),
-    h("td", { class: one.failed ? "number verdict-failed" : "number" }, tell(one.failed)),
+    h("td", { class: one.failed ? "number tone-danger" : "number" }, tell(one.failed)),
   ]);
   return ranking(["Playbook", "Mean", "", "Longest", "Runs", "Failed"], rows);
 }
@@ -164,7 +164,7 @@ function hostTable(hosts) {
   const rows = hosts.map((one) => [
     link("host", one.host),
     h("td", { class: "number" }, tell(one.failed)),
-    h("td", { class: "wide" }, meter(one.failed, most, "fill-failed")),
+    h("td", { class: "wide" }, meter(one.failed, most, "tone-danger")),
   ]);
   return ranking(["Host", "Failed runs", ""], rows);
 }

@@ -2,6 +2,7 @@
 
 import { post } from "../../api.js";
 import { faultBox, h, notice, replace } from "../../dom.js";
+import { stateRow } from "../../states.js";
 
 /** Ask, then cancel. Added to `place`, as a dialog is part of the view. */
 export function askToCancel(run, place) {
@@ -18,7 +19,7 @@ export function askToCancel(run, place) {
       replace(said, faultBox(error));
     }
   };
-  const words = run.task.state === "queued" ? "It will not start." : "Everything it has started on this machine is ended. What it has done on hosts stays done.";
+  const words = stateRow(run.task.state).phase === "waiting" ? "It will not start." : "Everything it has started on this machine is ended. What it has done on hosts stays done.";
   const buttons = h("div", { class: "row" }, answer("Cancel the task", { class: "danger", onclick: cancel }), answer("Keep it", { onclick: () => dialog.close(), autofocus: true }));
   const dialog = h("dialog", { class: "ask", "aria-label": "Cancel this task?" }, h("h2", {}, "Cancel this task?"), h("p", {}, words), said, buttons);
   dialog.addEventListener("close", () => dialog.remove());

@@ -1,7 +1,8 @@
 // The panel of one cell: the result as JSON, the items of its loop, and the lines it has printed.
 
 import { copy, faultBox, h, replace } from "../../dom.js";
-import { duration, moment, plural, verdictMark } from "../../format.js";
+import { duration, moment, plural } from "../../format.js";
+import { isBad, verdictBadge, verdictOfItem } from "../../states.js";
 import { drawRuns, fragmentLines } from "./colours.js";
 import { oneEvent } from "./events.js";
 import { fragment } from "./feed.js";
@@ -49,7 +50,7 @@ export class CellPanel {
   }
 
   #head(event) {
-    const title = event?.host ? [verdictMark(event.verdict), " ", h("bdi", {}, event.host)] : "Result";
+    const title = event?.host ? [verdictBadge(event.verdict), " ", h("bdi", {}, event.host)] : "Result";
     const close = h("button", { type: "button", class: "quiet close", "aria-label": "Close", title: "Close (Esc)", onclick: () => this.close() }, "✕");
     return h("div", { class: "cell-head" }, h("h3", {}, title), close);
   }
@@ -72,13 +73,13 @@ export class CellPanel {
     if (all.length < 2) return null;
     const buttons = all.map((one, i) => {
       const attributes = { type: "button", "aria-pressed": String(one.seq === event.seq), onclick: () => this.onOther(one.seq) };
-      return h("button", attributes, verdictMark(one.verdict, `${i + 1}`));
+      return h("button", attributes, verdictBadge(one.verdict, `${i + 1}`));
     });
     return h("div", { class: "row", role: "group", "aria-label": "Results of this cell" }, h("span", { class: "hint" }, plural(all.length, "result")), buttons);
   }
 
   #why({ verdict, result }) {
-    if (verdict !== "failed" && verdict !== "unreachable") return null;
+    if (!isBad(verdict)) return null;
     return h("p", { class: "failure-text" }, reason(result).text);
   }
 
@@ -86,9 +87,9 @@ export class CellPanel {
     const items = Array.isArray(result?.results) ? result.results.filter((item) => item && typeof item === "object") : [];
     if (!items.length) return null;
     const rows = items.slice(0, SHOWN_ITEMS).map((item) => {
-      const verdict = item.unreachable ? "unreachable" : item.failed ? "failed" : item.skipped ? "skipped" : item.changed ? "changed" : "ok";
-      const text = verdict === "failed" || verdict === "unreachable" ? reason({ ...item, results: undefined }).text : "";
-      return h("tr", {}, h("td", {}, verdictMark(verdict)), h("td", {}, h("bdi", {}, itemName(item))), h("td", {}, text));
+      const verdict = verdictOfItem(item);
+      const text = isBad(verdict) ? reason({ ...item, results: undefined }).text : "";
+      return h("tr", {}, h("td", {}, verdictBadge(verdict)), h("td", {}, h("bdi", {}, itemName(item))), h("td", {}, text));
     });
     const head = h("tr", {}, ["How", "Item", "Message"].map((word) => h("th", { scope: "col" }, word)));
     const rest = items.length > SHOWN_ITEMS ? h("p", { class: "hint" }, `… and ${plural(items.length - SHOWN_ITEMS, "more item")} in the JSON`) : null;

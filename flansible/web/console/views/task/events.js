@@ -3,12 +3,11 @@
 // Without the modules' results, which are fetched one by one where somebody looks: 200,000 cells fit in a page.
 
 import { get, stream } from "../../api.js";
+import { gravest, isBad } from "../../states.js";
 
 const PAGE = 5000;
 const TELL_MILLISECONDS = 200;
-export const BAD = new Set(["failed", "unreachable"]);
-// Which of several results in one cell speaks for it: the gravest.
-const GRAVITY = ["unreachable", "failed", "rescued", "ignored", "changed", "ok", "skipped"];
+
 
 /** columns: play tasks in the order they began, `{index, play, task, module, handler, start, first, last, results}`.
  * hosts: name -> `{name, cells, bad}`; cells[column]: its results, `{seq, host, column, verdict, seconds, end, from, to}`. */
@@ -90,7 +89,7 @@ export class Events {
     if (!this.hosts.has(host)) this.hosts.set(host, { name: host, cells: [], bad: 0 });
     const row = this.hosts.get(host);
     (row.cells[column.index] ??= []).push(one);
-    if (BAD.has(verdict)) row.bad += 1;
+    if (isBad(verdict)) row.bad += 1;
   }
 
   #tell() {
@@ -104,9 +103,9 @@ export class Events {
   }
 }
 
-/** The gravest of a cell's results. */
+/** The gravest verdict of a cell's results. */
 export function verdictOf(cell) {
-  return GRAVITY.find((verdict) => cell.some((one) => one.verdict === verdict)) ?? "ok";
+  return gravest(cell.map((one) => one.verdict));
 }
 
 /** One event with everything in it. */

@@ -2,8 +2,9 @@
 
 import { get } from "../../api.js";
 import { h, replace } from "../../dom.js";
-import { plural, verdictMark } from "../../format.js";
-import { BAD, oneEvent } from "./events.js";
+import { plural } from "../../format.js";
+import { BAD_VERDICTS, isBad, stateRow, verdictBadge } from "../../states.js";
+import { oneEvent } from "./events.js";
 import { lastLines } from "./feed.js";
 import { reason } from "./reason.js";
 import { visible } from "./text.js";
@@ -53,7 +54,7 @@ export class Failures {
   // To look through the events of a large run for nothing would take seconds.
   #mayBeSome() {
     const { counts } = this.run.task;
-    return !counts || [...BAD].some((verdict) => counts[verdict] > 0);
+    return !counts || BAD_VERDICTS.some((verdict) => counts[verdict] > 0);
   }
 
   async #read() {
@@ -62,10 +63,10 @@ export class Failures {
     if (task.attempt > 1) await (this.run.isFinal ? events.load() : null);
     if (events.attemptStart > this.after) this.#begin(events.attemptStart);
     for (;;) {
-      const params = { verdict: [...BAD].join(","), results: false, after: this.after, limit: PAGE };
+      const params = { verdict: BAD_VERDICTS.join(","), results: false, after: this.after, limit: PAGE };
       const page = await get(`api/ansibletaskevents/${id}`, params, signal);
       for (const event of page.events) {
-        if (BAD.has(event.verdict) && !this.hosts.has(event.host)) this.hosts.set(event.host, event);
+        if (isBad(event.verdict) && !this.hosts.has(event.host)) this.hosts.set(event.host, event);
       }
       const isAll = page.final || page.next_after === this.after;
       this.after = page.next_after;
@@ -119,7 +120,7 @@ export class Failures {
     const what = h("span", { class: "failure-task" }, h("bdi", {}, event.task || "play task"), event.module ? h("code", {}, ` ${event.module}`) : null);
     const links = [h("a", { href: cell, "data-stay": true }, "Result")];
     if (event.output_end > event.output_start) links.push(h("a", { href: lines, "data-stay": true }, "Output"));
-    const head = [verdictMark(event.verdict), h("bdi", { class: "failure-host" }, event.host), what, code === null ? null : h("span", { class: "hint" }, `rc ${code}`), h("span", { class: "row failure-links" }, links)];
+    const head = [verdictBadge(event.verdict), h("bdi", { class: "failure-host" }, event.host), what, code === null ? null : h("span", { class: "hint" }, `rc ${code}`), h("span", { class: "row failure-links" }, links)];
     const short = text.split("\n", SHORT_LINES).join("\n").slice(0, SHORT_CHARACTERS);
     const isCut = short.length < text.length;
     const whole = [isCut ? text : "", more].filter(Boolean).join("\n\n");
@@ -135,7 +136,7 @@ export class Failures {
   // It never came as far as a host: a syntax error, a lost worker, no time.
   async #showWithoutHosts() {
     const { task, id, signal } = this.run;
-    if (task.state === "succeeded" || task.state === "canceled") return;
+    if (stateRow(task.state).outcome !== "bad") return;
     const lines = fromError(await lastLines(id, MOST_LINES, signal));
     const words = h("p", { class: "failure-text" }, task.description);
     const printed = lines.length ? [h("p", { class: "hint" }, "The end of its output:"), h("pre", { class: "terminal last-lines", tabindex: 0, "aria-label": "Last lines of output" }, visible(lines.join("\n")))] : null;

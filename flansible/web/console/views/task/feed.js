@@ -1,7 +1,7 @@
 // Where the text of an output comes from: loaded once, its last part when it is very long, and followed to its end.
 
 import { fetchReply, get, pause, untilSeen, whileSeen } from "../../api.js";
-import { FINAL } from "../../format.js";
+import { isFinal } from "../../states.js";
 import { OutputText } from "./text.js";
 
 const MOST_BYTES = 16 * 1024 * 1024;
@@ -61,7 +61,7 @@ export class OutputFeed {
         await untilSeen(this.signal);
         await this.#take(await this.#ask({ format: "txt", offset: this.text.end, follow: true }, whileSeen(this.signal)));
         const task = await get(`api/ansibletaskstatus/${this.id}`, {}, this.signal);
-        this.isFinal = FINAL.has(task.state) && (await this.#isAll());
+        this.isFinal = isFinal(task) && (await this.#isAll());
       } catch (error) {
         if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
       }

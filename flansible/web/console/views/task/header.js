@@ -2,7 +2,8 @@
 
 import { session } from "../../api.js";
 import { faultBox, h, replace } from "../../dom.js";
-import { FINAL, STATES, VERDICTS, countsBar, duration, moment, plural, runSeconds, stateMark, verdictMark } from "../../format.js";
+import { duration, moment, plural, runSeconds } from "../../format.js";
+import { countsBar, isFinal, stateBadge, stateRow, VERDICTS, verdictBadge } from "../../states.js";
 import { askToCancel, runAgain } from "./actions.js";
 
 const TICK_MILLISECONDS = 1000;
@@ -41,9 +42,9 @@ export class Header {
 
   draw() {
     const { task } = this.run;
-    document.title = `${STATES[task.state]} · ${task.summary}`;
+    document.title = `${stateRow(task.state).word} · ${task.summary}`;
     // Said aloud only when it changes.
-    if (this.state !== task.state) replace(this.verdict, h("span", { role: "status" }, stateMark(task.state)), this.took);
+    if (this.state !== task.state) replace(this.verdict, h("span", { role: "status" }, stateBadge(task.state)), this.took);
     this.state = task.state;
     replace(this.summary, short(task.summary.replace(`${task.user}: `, "")));
     replace(this.facts, this.#facts(task).map(([name, value]) => h("span", { class: "fact" }, h("span", { class: "hint" }, `${name} `), value)));
@@ -56,7 +57,7 @@ export class Header {
   drawButtons() {
     const { task } = this.run;
     const bad = [...this.failures.hosts.keys()];
-    const wanted = !session?.may_act ? "" : FINAL.has(task.state) ? `again ${task.kind === "git" ? 0 : bad.length}` : "cancel";
+    const wanted = !session?.may_act ? "" : isFinal(task) ? `again ${task.kind === "git" ? 0 : bad.length}` : "cancel";
     if (this.wanted === wanted) return; // a button somebody is about to press stays the same one
     this.wanted = wanted;
     if (!wanted) return replace(this.buttons);
@@ -79,7 +80,7 @@ export class Header {
     facts.push(["submitted", moment(task.submitted_at)]);
     if (task.started_at) facts.push(["started", moment(task.started_at)]);
     if (task.finished_at) facts.push(["ended", moment(task.finished_at)]);
-    if (task.state === "queued") facts.push(...this.#queue(task));
+    if (stateRow(task.state).phase === "waiting") facts.push(...this.#queue(task));
     if (task.attempt) facts.push(["attempt", task.attempt]);
     if (task.returncode !== null) facts.push(["exit code", task.returncode]);
     if (task.ended?.length) facts.push(["ended before their time:", task.ended.join(", ")]);
@@ -99,7 +100,7 @@ export class Header {
   #counts({ counts, host_count: hosts }) {
     const given = Object.keys(VERDICTS).map((verdict) => [verdict, counts?.[verdict] ?? 0]).filter(([, count]) => count > 0);
     if (!given.length) return null;
-    const words = given.map(([verdict, count]) => verdictMark(verdict, `${count.toLocaleString()} ${verdict}`));
+    const words = given.map(([verdict, count]) => verdictBadge(verdict, `${count.toLocaleString()} ${verdict}`));
     return [countsBar(counts), h("div", { class: "row counts" }, hosts ? h("span", { class: "hint" }, `${plural(hosts, "host")}:`) : null, words)];
   }
 
@@ -119,7 +120,7 @@ export class Header {
 
   #tick() {
     const seconds = runSeconds(this.run.task);
-    const isRunning = this.run.task.state === "running";
+    const isRunning = !isFinal(this.run.task);
     this.took.textContent = seconds === null ? "" : duration(isRunning && seconds >= 1 ? Math.floor(seconds) : seconds);
   }
 }

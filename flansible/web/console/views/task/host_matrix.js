@@ -3,8 +3,9 @@
 // Keyboard focus is on the grid; which of its cells is meant is told by aria-activedescendant, as cells come and go.
 
 import { h, replace } from "../../dom.js";
-import { VERDICTS, duration, plural, shape, verdictMark } from "../../format.js";
+import { duration, plural } from "../../format.js";
 import { setParams } from "../../router.js";
+import { icon, isBad, toneOf, VERDICTS, verdictBadge } from "../../states.js";
 import { CellPanel } from "./cell.js";
 import { verdictOf } from "./events.js";
 import { Measures } from "./measures.js";
@@ -47,7 +48,7 @@ export class HostsTab {
     this.said = h("span", { class: "hint", role: "status" });
     const field = h("input", { type: "search", placeholder: "Hosts with …", "aria-label": "Only hosts with this text", oninput: typed });
     const only = h("label", { class: "row only" }, this.checkbox, "Only failures");
-    const key = Object.keys(VERDICTS).map((verdict) => verdictMark(verdict));
+    const key = Object.keys(VERDICTS).map((verdict) => verdictBadge(verdict));
     this.sizer = h("div", { class: "grid-sizer", role: "presentation" });
     this.grid = h("div", { class: "grid scroll", role: "grid", tabindex: 0, "aria-label": "Results by host and play task", onscroll: () => this.#soon(), onkeydown: (event) => this.#key(event), onclick: (event) => this.#clicked(event) }, this.sizer);
     const main = h("div", { class: "hosts-main" }, this.grid, h("div", { class: "row key", "aria-hidden": "true" }, key));
@@ -138,7 +139,7 @@ export class HostsTab {
 
   #row(host, index) {
     const { sizes } = this.measures;
-    const name = h("div", { role: "rowheader", class: "grid-host", title: host.name, "aria-colindex": 1 }, host.bad ? shape("failed") : null, h("bdi", {}, host.name));
+    const name = h("div", { role: "rowheader", class: "grid-host", title: host.name, "aria-colindex": 1 }, host.bad ? icon(VERDICTS.failed) : null, h("bdi", {}, host.name));
     const cells = [];
     for (let column = this.span.left; column < this.span.right; column++) {
       cells.push(placed(this.#cell(host, index, column), this.measures.x(column), sizes.column, sizes.row));
@@ -158,12 +159,12 @@ export class HostsTab {
     const verdict = verdictOf(results);
     const seconds = results.reduce((sum, one) => sum + one.seconds, 0);
     const times = results.length > 1 ? `, ${results.length} results` : "";
-    const name = `${host.name}, ${this.run.events.columns[column].task}: ${VERDICTS[verdict]}, ${duration(seconds)}${times}`;
+    const name = `${host.name}, ${this.run.events.columns[column].task}: ${verdict}, ${duration(seconds)}${times}`;
     const isOpen = results.some((one) => one.seq === this.panel.seq);
     const button = { ...place, type: "button", tabindex: -1, "aria-label": name, title: name, "data-row": row, "data-column": column };
-    const word = this.measures.sizes.isDense ? null : h("span", {}, VERDICTS[verdict]);
+    const word = this.measures.sizes.isDense ? null : h("span", {}, verdict);
     const count = results.length > 1 ? h("sup", {}, results.length) : null;
-    return h("button", { ...button, class: `${classes} verdict-${verdict}${isOpen ? " is-open" : ""}` }, shape(verdict), word, count);
+    return h("button", { ...button, class: `${classes} ${toneOf(VERDICTS[verdict])}${isBad(verdict) ? " is-bad" : ""}${isOpen ? " is-open" : ""}` }, icon(VERDICTS[verdict]), word, count);
   }
 
   #idOf({ row, column }) {

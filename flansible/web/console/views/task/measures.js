@@ -2,7 +2,7 @@
 
 const ROW = 28;
 const DENSE_COLUMN = 32;
-const WORD_COLUMN = 112; // room for a shape and the longest word
+const WORD_COLUMN = 112; // room for an icon and the longest word
 const MOST_COLUMN = 220;
 const LETTER = 7.5;
 const SPARE = 4;

@@ -1,11 +1,9 @@
 // One task as the page knows it: its status, kept up to date until it is final, and the events of its run.
 
 import { get, pause } from "../../api.js";
-import { FINAL } from "../../format.js";
+import { isFinal, stateRow } from "../../states.js";
 import { Events } from "./events.js";
 
-// A queued task sends no events, but its place in the queue changes.
-const LOOK_SECONDS = { queued: 2, running: 5 };
 const LEAST_SECONDS = 1;
 
 /** Tells of changes: "task" (its status is another), "events" (there are more of them), "trouble" (`fault` is set). */
@@ -21,7 +19,7 @@ export class Run extends EventTarget {
   }
 
   get isFinal() {
-    return FINAL.has(this.task.state);
+    return isFinal(this.task);
   }
 
   /** The status as it is now. */
@@ -43,7 +41,7 @@ export class Run extends EventTarget {
     this.addEventListener("events", () => this.nudge());
     this.events.load().catch((error) => this.#trouble(error));
     while (!this.isFinal && !this.signal.aborted) {
-      await this.#wait(LOOK_SECONDS[this.task.state] ?? LEAST_SECONDS);
+      await this.#wait(stateRow(this.task.state).pollSeconds ?? LEAST_SECONDS);
       if (this.signal.aborted) return;
       try {
         await this.refresh();

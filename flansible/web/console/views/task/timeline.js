@@ -2,7 +2,8 @@
 // is drawn, so that all a bar tells is there in words too.
 
 import { h, replace, svg } from "../../dom.js";
-import { duration, plural, verdictMark } from "../../format.js";
+import { duration, plural } from "../../format.js";
+import { toneOf, VERDICTS, verdictBadge } from "../../states.js";
 
 const WIDTH = 1000;
 const HEIGHT = 14;
@@ -119,8 +120,8 @@ export class TimelineTab {
     const all = [...group.parts].sort((a, b) => b.seconds - a.seconds);
     const rows = all.slice(0, SHOWN_PARTS).map((one) => {
       const begin = one.end - one.seconds * 1000;
-      const piece = this.#drawing([this.#piece(one, `fill-${one.verdict}`)], `${group.partName(one)}: ${duration(one.seconds)}`);
-      const name = h("th", { scope: "row", class: "part" }, verdictMark(one.verdict), " ", h("bdi", {}, group.partName(one)));
+      const piece = this.#drawing([this.#piece(one)], `${group.partName(one)}: ${duration(one.seconds)}`);
+      const name = h("th", { scope: "row", class: "part" }, verdictBadge(one.verdict), " ", h("bdi", {}, group.partName(one)));
       return h("tr", { class: "part-row" }, name, this.#times(begin, one.seconds), h("td", { class: "drawn" }, piece));
     });
     const rest = all.length - SHOWN_PARTS;
@@ -137,12 +138,12 @@ export class TimelineTab {
   #bar(group) {
     const title = `${group.name}: ${duration(group.seconds)}`;
     const whole = this.#rect(group.from, group.to, this.by === "task" ? "whole" : "backdrop");
-    const pieces = this.by === "task" ? [] : group.parts.slice(0, MOST_PIECES).map((one) => this.#piece(one, `fill-${one.verdict}`));
+    const pieces = this.by === "task" ? [] : group.parts.slice(0, MOST_PIECES).map((one) => this.#piece(one));
     return this.#drawing([whole, pieces], title);
   }
 
-  #piece(one, classes) {
-    return this.#rect(one.end - one.seconds * 1000, one.end, classes);
+  #piece(one) {
+    return this.#rect(one.end - one.seconds * 1000, one.end, `fill ${toneOf(VERDICTS[one.verdict])}`);
   }
 
   #rect(from, to, classes) {

@@ -1,7 +1,7 @@
 // What the list of tasks is narrowed down to: the form for it, the same in the address, and the same test here as there.
 
 import { h, newId, replace } from "../../dom.js";
-import { STATES } from "../../format.js";
+import { STATES } from "../../states.js";
 
 const TYPING_MS = 350;
 const KINDS = { adhoc: "Ad-hoc command", playbook: "Playbook", git: "Git update" };
@@ -38,10 +38,11 @@ export class FilterForm {
     this.suggested = { playbook: new Set(), user: new Set() };
     this.lists = {};
     this.inputs = {};
+    const stateWords = Object.fromEntries(Object.entries(STATES).map(([state, { word }]) => [state, word]));
     const wide = matchMedia("(min-width: 60rem)");
     const text = this.typed("text", "Search", { type: "search", placeholder: "In what was asked for" });
     const fields = [
-      this.chosen("state", "State", "Any state", STATES),
+      this.chosen("state", "State", "Any state", stateWords),
       this.chosen("kind", "Kind", "Any kind", KINDS),
       this.typed("playbook", "Playbook", { placeholder: "demo/site.yml" }, true),
       seesAll ? this.typed("user", "User", { autocapitalize: "none" }, true) : null,

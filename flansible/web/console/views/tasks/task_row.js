@@ -1,10 +1,10 @@
 // One task as a line of the list. It is changed in place: what one has focused or is reading stays where it is.
 
 import { h, replace } from "../../dom.js";
-import { countsBar, duration, elapsed, FINAL, moment, plural, runSeconds, stateMark } from "../../format.js";
+import { duration, elapsed, moment, plural, runSeconds } from "../../format.js";
+import { BAD_VERDICTS, countsBar, isFinal, stateBadge, toneOf, VERDICTS } from "../../states.js";
 
 export const COLUMNS = ["State", "What", "Hosts", "User", "Started", "Duration", "Results"];
-const TROUBLE = ["failed", "unreachable"];
 
 export class TaskRow {
   constructor(task) {
@@ -26,7 +26,7 @@ export class TaskRow {
 
   update(task) {
     this.task = task;
-    this.put("state", task.state, () => stateMark(task.state));
+    this.put("state", task.state, () => stateBadge(task.state));
     this.putWhat(task);
     this.put("hosts", [task.hosts, task.inventory], () => hosts(task));
     this.put("user", task.user, () => task.user);
@@ -38,7 +38,7 @@ export class TaskRow {
   /** The time that goes on. */
   tick() {
     const seconds = runSeconds(this.task);
-    const text = seconds === null ? "" : FINAL.has(this.task.state) ? duration(seconds) : elapsed(seconds);
+    const text = seconds === null ? "" : isFinal(this.task) ? duration(seconds) : elapsed(seconds);
     this.put("took", text, () => text);
   }
 
@@ -77,10 +77,10 @@ function started(task) {
 
 function results(task) {
   if (!task.host_count && !Object.values(task.counts ?? {}).some(Boolean)) return "";
-  const trouble = TROUBLE.filter((word) => task.counts?.[word]).map((word) =>
-    h("span", { class: `verdict-${word}` }, `${task.counts[word]} ${word}`),
+  const bad = BAD_VERDICTS.filter((verdict) => task.counts?.[verdict]).map((verdict) =>
+    h("span", { class: toneOf(VERDICTS[verdict]) }, `${task.counts[verdict]} ${verdict}`),
   );
   // What went wrong first: where there is no room, the end is cut off.
-  const words = [...trouble, plural(task.host_count, "host")].flatMap((word) => [" · ", word]).slice(1);
+  const words = [...bad, plural(task.host_count, "host")].flatMap((word) => [" · ", word]).slice(1);
   return [countsBar(task.counts), h("span", { class: "sub" }, words)];
 }

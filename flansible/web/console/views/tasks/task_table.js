@@ -1,6 +1,7 @@
 // The rows of the list, newest first. They are moved and changed as little as can be: focus and reading place stay.
 
 import { h } from "../../dom.js";
+import { isFinal } from "../../states.js";
 import { COLUMNS, TaskRow } from "./task_row.js";
 
 export class TaskTable {
@@ -67,7 +68,7 @@ export class TaskTable {
   }
 
   tick() {
-    for (const row of this.rows.values()) if (row.task.state === "running") row.tick();
+    for (const row of this.rows.values()) if (!isFinal(row.task)) row.tick();
   }
 
   row(task) {
