@@ -60,12 +60,12 @@ def read_or_make_key(path: Path) -> bytes:
     """The key in `path`, made when there is none; whoever comes second reads what the first has made."""
     try:
         if not path.exists():
-            atomic_files.make_folder(path.parent)
+            atomic_files.make_private_folder(path.parent)
             # Complete before it has its name, so that nobody reads half a key.
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                atomic_files.give_to_owner_of_folder(file.fileno(), path)
+                atomic_files.chown_to_folder_owner(file.fileno(), path)
                 file.write(Fernet.generate_key())
             try:
                 os.link(temporary, path)

@@ -172,7 +172,7 @@ class Audit:
 
     def _append(self, record: dict[str, Any]) -> bytes:
         chain = self.chain()
-        atomic_files.make_folder(self.path.parent)
+        atomic_files.make_private_folder(self.path.parent)
         with _opened(head_path(self.path), os.O_RDWR) as head_file:
             fcntl.flock(head_file, fcntl.LOCK_EX)
             with _opened(self.path, os.O_RDWR | os.O_APPEND) as file:
@@ -270,7 +270,7 @@ def _opened(path: Path, flags: int, make: bool = True) -> Iterator[int]:
         if not make:
             raise
         descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        atomic_files.give_to_owner_of_folder(descriptor, path)
+        atomic_files.chown_to_folder_owner(descriptor, path)
     try:
         yield descriptor
     finally:

@@ -58,7 +58,7 @@ class Reaper:
     def look(self) -> None:
         """One round. Raises StoreUnavailable."""
         for run in self._store.runs():
-            cause = process_identity.why_gone(run.process)
+            cause = process_identity.explain_death(run.process)
             if cause:
                 self._lose(run, cause, run.claim)
         self._lose_silent()
@@ -76,7 +76,7 @@ class Reaper:
         self._suspects = {run: self._suspects.get(run, now) for run in lapsed}
         for run, since in self._suspects.items():
             if now - since >= CONFIRM_SECONDS:
-                self._lose(run, process_identity.why_silent(run.process, run.worker))
+                self._lose(run, process_identity.explain_silence(run.process, run.worker))
 
     def _end_unsent(self) -> None:
         """What was recorded and never put on the queue: whoever asked for it was not told that it is."""

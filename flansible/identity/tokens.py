@@ -21,7 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from flansible.errors import ConfigurationError, Fault
 from flansible.system import atomic_files, timestamps
-from flansible.system.atomic_files import OnChange, ignore
+from flansible.system.atomic_files import OnChange, ignore_change
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,8 @@ def make(user: str, scope: Scope, expires: datetime | None, now: datetime) -> Ne
 def add(path: Path, token: Token) -> None:
     """Raises ConfigurationError, and then nothing has changed."""
     try:
-        atomic_files.make_folder(path.parent)
-        with atomic_files.alone(path):
+        atomic_files.make_private_folder(path.parent)
+        with atomic_files.exclusive_lock(path):
             _write(path, [*read(path), token])
     except OSError as error:
         raise ConfigurationError([Fault(str(path), "", f"cannot be written: {error}")]) from error
@@ -96,7 +96,7 @@ def remove(path: Path, token_id: str) -> Token | None:
     if not path.exists():
         return None
     try:
-        with atomic_files.alone(path):
+        with atomic_files.exclusive_lock(path):
             found = read(path)
             gone = next((token for token in found if token.id == token_id), None)
             if gone is not None:
@@ -132,7 +132,7 @@ class TokenFile:
     `flansible token` never leaves a broken file. No file: no tokens.
     """
 
-    def __init__(self, path: Path, on_change: OnChange = ignore) -> None:
+    def __init__(self, path: Path, on_change: OnChange = ignore_change) -> None:
         """Raises ConfigurationError when there is a file and it is broken."""
         self._path = path
         self._on_change = on_change

@@ -22,7 +22,7 @@ from flansible.errors import ConfigurationError, Fault
 from flansible.identity import rbac_schema
 from flansible.identity.rbac_schema import Role, UserEntry
 from flansible.system import atomic_files
-from flansible.system.atomic_files import OnChange, ignore
+from flansible.system.atomic_files import OnChange, ignore_change
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class RbacFile:
     key only this process knows, until the file changes: polling stays cheap and a removed user is out at once.
     """
 
-    def __init__(self, path: Path, on_change: OnChange = ignore) -> None:
+    def __init__(self, path: Path, on_change: OnChange = ignore_change) -> None:
         """Raises ConfigurationError when the file is missing or wrong: there is no last good one yet."""
         self.path = path
         self.fault: str | None = None

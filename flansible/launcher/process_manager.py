@@ -182,7 +182,7 @@ class _Children:
             if "worker" in names:
                 self._end_sandboxes()
         with contextlib.suppress(OSError):
-            ssh_control.end_forsaken(Path(self._plan.ssh_masters))
+            ssh_control.end_orphaned_masters(Path(self._plan.ssh_masters))
         if self._plan.redis_socket:
             _remove_socket(self._plan.redis_socket, self._plan.is_alias)
         for descriptor in self._plan.locks:

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     control.set_inheritable(False)
     for word in argv[2:]:
         if word.startswith("files="):
-            rlimits.limit(*map(int, word.removeprefix("files=").split(":")))
+            rlimits.set_open_files_limit(*map(int, word.removeprefix("files=").split(":")))
     ansible_version, config_file = preload.load()
     gc.collect()
     gc.freeze()  # what is loaded now is shared by every run; a collection must not touch, and so copy, its pages

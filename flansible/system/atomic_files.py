@@ -1,6 +1,6 @@
-"""Small files that decide who may do what: written whole or not at all, private, and read again when they change.
+"""Atomic replacement and locking of small private files that decide rights: rbac.json, the token file, keys.
 
-rbac.json and the file of tokens, by the commands and the web processes.
+Used by the commands and by the web processes, which read such a file again when its stamp changes.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from pathlib import Path
 from flansible.errors import ConfigurationError, Fault
 
 Stamp = tuple[int, ...]
-# Told when a file was read again: what is in it now or wrong with it, and whether it is in force.
+# Called when a file was read again, with what it now holds or what is wrong with it, and whether it is in force.
 OnChange = Callable[[str, bool], object]
 _MODE = 0o600
 
 
-def ignore(_what: str, _is_good: bool) -> None:
-    """Nobody wants to be told."""
+def ignore_change(_what: str, _is_good: bool) -> None:
+    """Does nothing: the default OnChange callback."""
 
 
 def stamp(path: Path) -> Stamp:
-    """Differs between any two versions of a file. Raises OSError."""
+    """Identifies the version of a file: any two versions differ. Raises OSError."""
     status = path.stat()
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def replace(path: Path, text: str) -> None:
-    """Write whole or not at all; never readable by others, not even for a moment. Raises ConfigurationError."""
+    """Replaces a file atomically; others can never read it, not even for a moment. Raises ConfigurationError."""
     try:
         before = path.stat() if path.exists() else None
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -41,7 +41,7 @@ def replace(path: Path, text: str) -> None:
                 if before and os.geteuid() == 0:
                     os.fchown(file.fileno(), before.st_uid, before.st_gid)
                 elif before is None:
-                    give_to_owner_of_folder(file.fileno(), path)
+                    chown_to_folder_owner(file.fileno(), path)
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -53,18 +53,18 @@ def replace(path: Path, text: str) -> None:
         raise ConfigurationError([Fault(str(path), "", f"cannot be written: {error}")]) from error
 
 
-def give_to_owner_of_folder(descriptor: int, path: Path) -> None:
-    """What root makes in the folder of the service's user would be closed to the service. Raises OSError."""
+def chown_to_folder_owner(descriptor: int, path: Path) -> None:
+    """Gives a file that root made to its folder's owner: the service could not read it otherwise. Raises OSError."""
     if os.geteuid() == 0:
         folder = path.parent.stat()
         os.fchown(descriptor, folder.st_uid, folder.st_gid)
 
 
-def make_folder(path: Path) -> None:
-    """The folder, private, when there is none; made by root it belongs to who has the one above. Raises OSError."""
+def make_private_folder(path: Path) -> None:
+    """Makes a folder with mode 0700 if it is missing; as root, its parent's owner gets it. Raises OSError."""
     if path.is_dir():
         return
-    make_folder(path.parent)
+    make_private_folder(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
         above = path.parent.stat()
@@ -72,9 +72,11 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Nobody else is between reading this file and replacing it: two commands at once would lose what one has
-    written. The folder is locked, since the file itself is another one afterwards. Raises OSError."""
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock for a read-modify-write: of two commands at once, one's change would be lost.
+
+    Locks the folder, because replacing the file gives it another inode. Raises OSError.
+    """
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
-"""Which process of which machine somebody is, and whether it is still there: how a dead worker is told from a slow one.
+"""Identifies a process across machines and reboots, and checks whether it is alive: a dead worker, or a slow one?
 
-Called by the worker, which names itself in its claims, and by every reaper (flansible.broker.recovery).
+Used by the worker, which puts its identity into its leases, and by recovery (flansible.broker.recovery).
 """
 
 from __future__ import annotations
@@ -11,36 +11,38 @@ import socket
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_START_TICKS = 19  # of the fields after the name in /proc/<pid>/stat
+_START_FIELD = 19  # of the fields after the name in /proc/<pid>/stat
 
 
 @functools.cache
-def own_name() -> str:
-    """This process in words: host name, boot of its kernel, PID namespace, process id and when it began."""
-    return " ".join([socket.gethostname(), *_kernel(), str(os.getpid()), _began(os.getpid()) or "?"])
+def own_identity() -> str:
+    """Returns this process's identity: host name, boot id, PID namespace, process id, start time; spaces between."""
+    return " ".join([socket.gethostname(), *_kernel(), str(os.getpid()), _start_ticks(os.getpid()) or "?"])
 
 
-def shown(name: str) -> str:
-    """A process by its name, for people."""
-    parts = name.split()
-    return f"{parts[0]}, process {parts[3]}" if len(parts) == 5 else name
+def describe(identity: str) -> str:
+    """Formats an identity for people: host and process id."""
+    parts = identity.split()
+    return f"{parts[0]}, process {parts[3]}" if len(parts) == 5 else identity
 
 
-def why_gone(name: str) -> str | None:
-    """What became of the process of this name when it is gone for certain; None when it lives, or cannot be seen from
-    here: on another machine, in another container, or before the last boot."""
-    parts = name.split()
+def explain_death(identity: str) -> str | None:
+    """Returns the message for a process that is certainly dead; None when it lives or cannot be seen from here.
+
+    It cannot be seen on another machine, in another container, or from before the last boot.
+    """
+    parts = identity.split()
     if len(parts) != 5 or tuple(parts[1:3]) != _kernel():
         return None
-    host, _, _, pid, began = parts
-    if _began(int(pid)) == began:
+    host, _, _, pid, started = parts
+    if _start_ticks(int(pid)) == started:
         return None
     return f"the worker (process {pid} on {host}) died while it ran"
 
 
-def why_silent(name: str, worker: str) -> str:
-    """What may have become of a process that has not been heard of for a lease."""
-    parts = name.split()
+def explain_silence(identity: str, worker: str) -> str:
+    """Returns the message for a process that let its lease expire: the likely cause."""
+    parts = identity.split()
     if len(parts) == 5 and parts[0] == socket.gethostname() and parts[1] != _kernel()[0]:
         return f"the machine {parts[0]} was restarted while it ran"
     return f"the worker {worker} died, or lost its connection to Redis, while it ran"
@@ -52,10 +54,10 @@ def _kernel() -> tuple[str, str]:
     return _BOOT_ID.read_text().strip(), os.readlink("/proc/self/ns/pid")
 
 
-def _began(pid: int) -> str | None:
-    """When a process began, in ticks since the boot; None when there is none of this id, or only its zombie."""
+def _start_ticks(pid: int) -> str | None:
+    """Returns a process's start time in ticks since boot; None when it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in ("Z", "X") else fields[_START_TICKS]
+    return None if fields[0] in ("Z", "X") else fields[_START_FIELD]

@@ -1,4 +1,4 @@
-"""How many files a process may have open: each follower takes one, each run five, and many systems give 1,024."""
+"""The limit on open files (RLIMIT_NOFILE): each follower takes one, each run five; many systems allow 1,024."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import resource
 _WANTED = 16384
 
 
-def allow_many() -> tuple[int, int]:
-    """Raise our soft limit as far as we may. Returns the limits before: what we start may depend on those."""
+def raise_open_files_limit() -> tuple[int, int]:
+    """Raises the soft limit as far as allowed. Returns the limits before, which our child processes may need."""
     soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED if hard == resource.RLIM_INFINITY else min(_WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -16,6 +16,6 @@ def allow_many() -> tuple[int, int]:
     return before
 
 
-def limit(soft: int, hard: int) -> None:
-    """Give this process these limits."""
+def set_open_files_limit(soft: int, hard: int) -> None:
+    """Sets both limits of this process."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

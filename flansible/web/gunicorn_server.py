@@ -203,7 +203,7 @@ def serve(settings: Settings) -> None:
     # gunicorn has no setting for it; its workers look the function up in this module each time.
     util.write_error = _error_writer(settings.is_tls)
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
-    rlimits.allow_many()
+    rlimits.raise_open_files_limit()
     server = _Server(settings, app)
     broker_app.load()
     # What stands now stands for good, and its memory stays shared by all processes. A collection would write into each

@@ -28,7 +28,7 @@ from flansible.models import State
 from flansible.sealing import Sealer
 from flansible.store import Claim, Moved, Refusal, Retention, Store, Woken
 from flansible.system import process_identity, rlimits
-from flansible.system.ssh_control import Masters
+from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
 from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
 from flansible.worker.forkserver_pool import ForkServerPool
@@ -59,7 +59,7 @@ class _Parts:
     leases: LeaseRenewal
     reaper: Reaper
     shutdown: Shutdown
-    ssh_masters: Masters | None
+    ssh_masters: ControlMasters | None
 
 
 _lock = threading.Lock()
@@ -93,12 +93,12 @@ def _worker() -> _Parts:
         return _parts
 
 
-def _ssh_masters() -> Masters | None:
+def _ssh_masters() -> ControlMasters | None:
     found = settings()
     if found.ssh_profile == "default":
         return None
     try:
-        return Masters(found.ssh_masters_dir)
+        return ControlMasters(found.ssh_masters_dir)
     except OSError as error:
         # Runs are slower without; that is no reason to refuse them.
         log.warning("the fast ssh profile is not in use, its directory cannot be made: %s", error)
@@ -134,7 +134,7 @@ def _claim(parts: _Parts, task_id: str, hostname: str) -> Claim | Refusal:
             _pass_on(parts.store, task_id)
             return Refusal("the worker is being stopped")
         try:
-            return parts.store.claim(task_id, hostname, token, process_identity.own_name())
+            return parts.store.claim(task_id, hostname, token, process_identity.own_identity())
         except StoreUnavailable as error:
             log.warning("task %s cannot be claimed yet: %s", task_id, error)
             time.sleep(_SETTLE_RETRY_SECONDS)
@@ -235,7 +235,7 @@ def _refuse_to_start(**_: Any) -> None:
 def _prepare(**_: Any) -> None:
     """Before Celery makes the steps of which its worker consists."""
     global _limits_before
-    _limits_before = rlimits.allow_many()
+    _limits_before = rlimits.raise_open_files_limit()
     signal_handling.install(app, lambda: _worker().shutdown, lambda: settings().drain_seconds)
     celery_revoke.install(lambda: _worker().store)
 

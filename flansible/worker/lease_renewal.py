@@ -48,7 +48,7 @@ class LeaseRenewal:
         self._stopped.set()
         self._thread.join(TICK_SECONDS)
         try:
-            self._store.sign_off(process_identity.own_name())
+            self._store.sign_off(process_identity.own_identity())
         except StoreUnavailable as error:
             log.debug("the worker is not signed off: %s", error)
 
@@ -67,7 +67,7 @@ class LeaseRenewal:
 
     def _tick(self, moment: float) -> None:
         running = self._running()
-        self._store.renew_leases(process_identity.own_name(), self._slots, running)
+        self._store.renew_leases(process_identity.own_identity(), self._slots, running)
         if len(running) < self._slots:
             self._free_since = self._free_since or moment
         else:

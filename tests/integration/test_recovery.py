@@ -39,8 +39,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def dead() -> str:
     """The name of a process that has ended."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    host, boot, namespace, _, _ = process_identity.own_name().split()
-    began = process_identity._began(child.pid)
+    host, boot, namespace, _, _ = process_identity.own_identity().split()
+    began = process_identity._start_ticks(child.pid)
     child.communicate(b"\n")
     return f"{host} {boot} {namespace} {child.pid} {began}"
 
@@ -67,7 +67,7 @@ def status(store: Store, task_id: str) -> TaskStatus:
 
 def test_a_run_whose_worker_is_gone_from_this_machine_is_lost_at_once(store: Store, dead: str) -> None:
     gone, _ = claimed(store, dead)
-    alive, _ = claimed(store, process_identity.own_name())
+    alive, _ = claimed(store, process_identity.own_identity())
     Reaper(store).look()
     assert status(store, gone).state is State.LOST
     assert "died while it ran" in status(store, gone).description and dead.split()[3] in status(store, gone).description

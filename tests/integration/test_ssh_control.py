@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flansible.system import ssh_control
-from flansible.system.ssh_control import Masters
+from flansible.system.ssh_control import ControlMasters
 
 # A process that calls itself as ssh does its masters; `deaf` ones do not end when asked to.
 PRETEND = """
@@ -44,15 +44,15 @@ def pretend(directory: str, deaf: bool = False, stopped: bool = False) -> subpro
 
 
 @pytest.fixture
-def masters(root: Path) -> Iterator[Masters]:
-    found = Masters(root)
+def masters(root: Path) -> Iterator[ControlMasters]:
+    found = ControlMasters(root)
     yield found
     found.close()
-    ssh_control.end_forsaken(root)
+    ssh_control.end_orphaned_masters(root)
     assert not root.exists()
 
 
-def test_each_user_has_a_directory_of_their_own(masters: Masters) -> None:
+def test_each_user_has_a_directory_of_their_own(masters: ControlMasters) -> None:
     one, other = masters.directory_of("dev"), masters.directory_of("../ops")
     assert one != other
     assert one == masters.directory_of("dev")
@@ -62,7 +62,7 @@ def test_each_user_has_a_directory_of_their_own(masters: Masters) -> None:
 
 @pytest.mark.parametrize("deaf", [False, True])
 def test_closing_ends_them_even_those_that_do_not_listen(root: Path, deaf: bool) -> None:
-    masters = Masters(root)
+    masters = ControlMasters(root)
     process = pretend(masters.directory_of("dev"), deaf)
     masters.close()
     assert process.wait(5) < 0
@@ -70,7 +70,7 @@ def test_closing_ends_them_even_those_that_do_not_listen(root: Path, deaf: bool)
 
 
 def test_closing_ends_those_that_take_no_more_sessions_too(root: Path) -> None:
-    masters = Masters(root)
+    masters = ControlMasters(root)
     directory = Path(masters.directory_of("dev"))
     ours, somebody_elses = pretend(str(directory), stopped=True), pretend(str(directory), stopped=True)
     (directory / f"stopped-{ours.pid}").touch()
@@ -82,21 +82,21 @@ def test_closing_ends_those_that_take_no_more_sessions_too(root: Path) -> None:
     somebody_elses.wait()
 
 
-def test_another_workers_are_left_alone_while_it_lives(masters: Masters, root: Path) -> None:
+def test_another_workers_are_left_alone_while_it_lives(masters: ControlMasters, root: Path) -> None:
     process = pretend(masters.directory_of("dev"))
-    Masters(root).close()
-    ssh_control.end_forsaken(root)
+    ControlMasters(root).close()
+    ssh_control.end_orphaned_masters(root)
     assert process.poll() is None
     process.kill()
     process.wait()
 
 
 def test_those_of_a_dead_worker_are_ended_by_the_next(root: Path) -> None:
-    code = "import sys, pathlib; from flansible.system.ssh_control import Masters as M; "
+    code = "import sys, pathlib; from flansible.system.ssh_control import ControlMasters as M; "
     code += "print(M(pathlib.Path(sys.argv[1])).directory_of('dev'))"
     done = subprocess.run([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True, check=True)
     process = pretend(done.stdout.strip())
-    next_one = Masters(root)
+    next_one = ControlMasters(root)
     assert process.wait(5) < 0
     assert not Path(done.stdout.strip()).exists()
     next_one.close()
@@ -105,17 +105,17 @@ def test_those_of_a_dead_worker_are_ended_by_the_next(root: Path) -> None:
 def test_a_directory_of_somebody_else_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getuid", lambda: 4711)
     with pytest.raises(PermissionError):
-        Masters(root)
+        ControlMasters(root)
 
 
 def test_folders_nested_deeper_than_python_can_follow_are_removed(root: Path) -> None:
     """A confined user can write there; a worker that could not remove it would never start again."""
-    masters = Masters(root)
+    masters = ControlMasters(root)
     nest = "import os, sys\nos.chdir(sys.argv[1])\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n"
     subprocess.run([sys.executable, "-c", nest, masters.directory_of("dev")], check=True)
     masters.close()
     assert list(root.iterdir()) == []
-    ssh_control.end_forsaken(root)
+    ssh_control.end_orphaned_masters(root)
     assert not root.exists()
 
 

@@ -41,7 +41,7 @@ class StatsResource(PrivateResource):
             queued=queued,
             running=running,
             workers=[
-                WorkerStats(name=process_identity.shown(load.name), slots=load.slots, running=load.running)
+                WorkerStats(name=process_identity.describe(load.name), slots=load.slots, running=load.running)
                 for load in store.workers()
             ],
             days=[DayStats(day=_date(day), **states) for day, states in counts.days.items()],
