@@ -16,7 +16,11 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["flansible", "flansible.*"]),
-    package_data={"flansible": ["py.typed"], "flansible.web": ["console/*", "console/views/*/*"]},
+    package_data={
+        "flansible": ["py.typed"],
+        "flansible.store": ["lua/*.lua", "lua/common/*.lua"],
+        "flansible.web": ["console/*", "console/views/*/*"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "flask>=3.1,<4",

@@ -8,9 +8,9 @@ import time
 import redis
 
 from flansible.errors import StoreUnavailable
-from flansible.store.connection import CONNECT_TIMEOUT_SECONDS, PREFIX, text, translated
+from flansible.store.connection import CONNECT_TIMEOUT_SECONDS, text, translated
+from flansible.store.keys import CHANGED_CHANNEL
 
-_CHANNEL = f"{PREFIX}changed:"
 _GLANCE_SECONDS = 0.001
 
 
@@ -35,7 +35,7 @@ class Changes:
         for tasks in (self._followed, self._unconfirmed, self._changed):
             tasks.discard(task_id)
         with translated():
-            self._pubsub.unsubscribe(_CHANNEL + task_id)
+            self._pubsub.unsubscribe(CHANGED_CHANNEL + task_id)
 
     def wait(self, seconds: float) -> set[str]:
         """The followed tasks that have changed, as soon as one has; none when nothing did in time.
@@ -81,7 +81,7 @@ class Changes:
     def _subscribe(self) -> None:
         """Until Redis has confirmed it: else a change that comes at once could be missed."""
         for task_id in self._unconfirmed:
-            self._pubsub.subscribe(_CHANNEL + task_id)
+            self._pubsub.subscribe(CHANGED_CHANNEL + task_id)
         while self._unconfirmed:
             if not self._take(CONNECT_TIMEOUT_SECONDS):
                 raise StoreUnavailable("Redis does not answer: a subscription is not confirmed")
@@ -91,7 +91,7 @@ class Changes:
         message = self._pubsub.get_message(timeout=seconds)
         if message is None:
             return False
-        task_id = text(message["channel"]).removeprefix(_CHANNEL)
+        task_id = text(message["channel"]).removeprefix(CHANGED_CHANNEL)
         if message["type"] == "subscribe" and task_id in self._unconfirmed:
             self._unconfirmed.discard(task_id)
         elif message["type"] in ("message", "subscribe"):  # nobody asked for the latter: the connection is a new one

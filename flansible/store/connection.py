@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.commands.core import Script
 from redis.retry import Retry
 
 from flansible.errors import StoreUnavailable
-from flansible.models import State
+from flansible.store.scripts import SCRIPTS
 
-PREFIX = "flansible:"
 _MOST_CONNECTIONS = 2**31  # as many as there are threads; redis-py's own limit, 100, would be an error to those beyond
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 10.0
@@ -28,17 +26,6 @@ def translated() -> Iterator[None]:
         yield
     except (redis.RedisError, OSError) as error:
         raise StoreUnavailable(f"Redis does not answer: {error}") from error
-
-
-def task_key(task_id: str, part: str = "") -> str:
-    return f"{PREFIX}task:{task_id}:{part}" if part else f"{PREFIX}task:{task_id}"
-
-
-def index_name(user: str | None, state: State | None) -> str:
-    """Without the prefix: the index that lists a user's tasks (None: everybody's) in a state (None: any)."""
-    if user is None:
-        return f"tasks:state:{state}" if state else "tasks"
-    return f"tasks:user:{user}:{state}" if state else f"tasks:user:{user}"
 
 
 def text(value: Any) -> str:
@@ -106,7 +93,6 @@ class Connection:
             health_check_interval=0,
             max_connections=_MOST_CONNECTIONS,
         )
-        self._scripts: dict[str, Script] = {}
         self._lanes = _Lanes(self._redis.connection_pool)
 
     def close(self) -> None:
@@ -138,17 +124,12 @@ class Connection:
                 return found
             return found
 
-    def _script(self, source: str) -> Script:
-        if source not in self._scripts:
-            self._scripts[source] = self._redis.register_script(source)
-        return self._scripts[source]
-
-    def _run(self, source: str, *args: str | int | float | bytes) -> Any:
-        """What one of the Lua scripts answers."""
-        script = self._script(source)
-        values = [encoded(arg) for arg in args]
+    def _run(self, name: str, keys: Sequence[str], *args: str | int | float | bytes) -> Any:
+        """Runs the script `lua/<name>.lua` and returns its reply."""
+        script = SCRIPTS[name]
+        values = [len(keys), *[encoded(value) for value in (*keys, *args)]]
         with translated():
             try:
-                return self._lanes.call("EVALSHA", script.sha, 0, *values)
+                return self._lanes.call("EVALSHA", script.digest, *values)
             except redis.exceptions.NoScriptError:
-                return script(args=values)  # loads it first
+                return self._lanes.call("EVAL", script.source, *values)  # which registers it

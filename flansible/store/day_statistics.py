@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flansible.models import FINAL_STATES, State
-from flansible.store.connection import PREFIX, Connection, index_name, text, translated
-from flansible.store.lua import COMMON
+from flansible.store.connection import Connection, text, translated
+from flansible.store.keys import PREFIX, WORKER_SLOTS, WORKERS, index_key
 
 _DAY_SECONDS = 86400
 
@@ -43,54 +43,8 @@ class WorkerLoad:
     running: int
 
 
-# Adds a task that has ended to the counts of its day, everybody's and its user's: by state, by playbook, by hosts that
-# failed in it. took: seconds it ran, or nil.
-COUNT_END = """
-local function count_end(id, user, state, took)
-  local day = math.floor(seconds() / 86400)
-  local about = list(redis.call('HGET', task_key(id), 'about'))
-  for _, key in ipairs({P .. 'stats:' .. day, P .. 'stats:' .. day .. ':' .. user}) do
-    local function add(name, number) redis.call('HINCRBYFLOAT', key, name, number) end
-    add('state:' .. state, 1)
-    local has_room = redis.call('HLEN', key) < 20000
-    if has_room and took and about.playbook and (state == 'succeeded' or state == 'failed') then
-      local name = about.playbook
-      add('runs:' .. name, 1)
-      add('seconds:' .. name, took)
-      if state == 'failed' then add('failed:' .. name, 1) end
-      if took > tonumber(redis.call('HGET', key, 'longest:' .. name) or 0) then
-        redis.call('HSET', key, 'longest:' .. name, took)
-      end
-    end
-    for _, host in ipairs(has_room and redis.call('ZRANGEBYSCORE', task_key(id) .. ':hosts', 0, 0) or {}) do
-      add('host:' .. host, 1)
-    end
-    redis.call('EXPIRE', key, 100 * 86400)
-  end
-end
-"""
-
-# Live workers: {name, slots, runs, ...}.
-_WORKERS = (
-    COMMON
-    + """
-local running, found = {}, {}
-for _, id in ipairs(redis.call('ZRANGE', P .. 'tasks:state:running', 0, 9999)) do
-  local worker = redis.call('HGET', task_key(id), 'process') or ''
-  running[worker] = (running[worker] or 0) + 1
-end
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', seconds(), '+inf')) do
-  table.insert(found, name)
-  table.insert(found, redis.call('HGET', P .. 'workers:slots', name) or 0)
-  table.insert(found, running[name] or 0)
-end
-return found
-"""
-)
-
-
 class Stats(Connection):
-    """Part of Store. Adding up (COUNT_END) is a part of the move that ends a task."""
+    """Part of Store. Counting is part of `lua/move.lua`, which makes a task final."""
 
     def counts(self, user: str | None, days: int) -> Counts:
         """Of the last so many days (UTC), today included; user None: everybody's."""
@@ -113,13 +67,13 @@ class Stats(Connection):
         with translated():
             pipeline = self._redis.pipeline(transaction=False)
             for state in (State.QUEUED, State.RUNNING):
-                pipeline.zcard(PREFIX + index_name(user, state))
+                pipeline.zcard(index_key(user, state))
             queued, running = pipeline.execute()
         return int(queued), int(running)
 
     def workers(self) -> list[WorkerLoad]:
         """Those that live, by name."""
-        answer: Any = self._run(_WORKERS)
+        answer: Any = self._run("workers", [index_key(None, State.RUNNING), WORKERS, WORKER_SLOTS])
         rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
         return sorted((WorkerLoad(text(name), int(slots), int(runs)) for name, slots, runs in rows), key=_by_name)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from flansible.errors import IllegalMove
 from flansible.models import State
-from flansible.store import task_scripts as scripts
-from flansible.store.connection import task_key, text, translated
+from flansible.store.connection import text, translated
+from flansible.store.keys import LEASES, WORKER_SLOTS, WORKERS, task_key
 from flansible.store.task_records import LEASE_SECONDS, Moved, Tasks
 
 MAX_ATTEMPTS = 3
@@ -29,13 +29,13 @@ class Leases(Tasks):
 
     def renew_leases(self, worker: str, slots: int, task_ids: list[str]) -> None:
         """Say that this worker lives and supervises these runs; within LEASE_SECONDS it must be said again."""
-        self._run(scripts.RENEW, LEASE_SECONDS, worker, slots, *task_ids)
+        self._run("renew_leases", [LEASES, WORKERS, WORKER_SLOTS], LEASE_SECONDS, worker, slots, *task_ids)
 
     def sign_off(self, worker: str) -> None:
         """The worker is about to end: its slots are no longer there for anybody."""
         with translated():
-            self._redis.zrem("flansible:workers", worker)
-            self._redis.hdel("flansible:workers:slots", worker)
+            self._redis.zrem(WORKERS, worker)
+            self._redis.hdel(WORKER_SLOTS, worker)
 
     def lapsed_leases(self) -> list[Run]:
         """Running tasks that nobody has spoken for in time; at most 1,000."""
@@ -46,7 +46,7 @@ class Leases(Tasks):
         return self._runs("all")
 
     def _runs(self, which: str) -> list[Run]:
-        found = [text(value) for value in self._run(scripts.RUNS, which)]
+        found = [text(value) for value in self._run("runs", [LEASES], which)]
         return [Run(*found[i : i + 4]) for i in range(0, len(found), 4)]
 
     def lose(self, task_id: str, cause: str, claim: str = "") -> Moved:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flansible.models import State
-from flansible.store import recording_scripts as scripts
-from flansible.store.connection import Connection, encoded, task_key, text, translated
-from flansible.store.lua import SEGMENT_BYTES
+from flansible.store.connection import Connection, encoded, text, translated
+from flansible.store.keys import task_key
+from flansible.store.scripts import SCRIPTS
+
+SEGMENT_BYTES = 4 * 1024 * 1024  # of output; a longer string would be copied whole as it grows
+COLOURS_PER_SEGMENT = 65536
 
 _COLOUR = struct.Struct(">Q8s")  # the longest code Ansible makes is 38;5;255
 _EVENT_PAGE = 500
@@ -92,8 +95,8 @@ class Recordings(Connection):
             events += [event.json, event.host, 0 if event.failed else 1, what]
         before = batch.before
         answer: Any = self._run(
-            scripts.APPEND,
-            task_id,
+            "append",
+            [task_key(task_id)],
             claim,
             before.output_bytes,
             batch.output,
@@ -101,6 +104,8 @@ class Recordings(Connection):
             colours,
             batch.events_end,
             before.events + 1,
+            SEGMENT_BYTES,
+            COLOURS_PER_SEGMENT,
             *events,
         )
         return Appended(text(answer[0]), Progress(int(answer[1]), int(answer[2]), int(answer[3])))
@@ -137,7 +142,7 @@ class Recordings(Connection):
 
     def colours(self, task_id: str, first: int, last: int) -> list[ColourMark]:
         """The colour marks from output offset `first` to `last`, both included, in order."""
-        data: Any = self._run(scripts.COLOURS, task_id, first, last)
+        data: Any = self._run("colours", [task_key(task_id)], first, last, COLOURS_PER_SEGMENT)
         return [ColourMark(offset, code.rstrip(b"\0").decode()) for offset, code in _COLOUR.iter_unpack(data)]
 
     def event_page(
@@ -145,7 +150,7 @@ class Recordings(Connection):
     ) -> list[dict[str, Any]]:
         """Events with a seq above `after`, in order, each with its `seq`: at most `limit` and, but for one, so many
         bytes of JSON; of one host only when it is named."""
-        return _events(self._run(scripts.EVENTS, task_id, after, limit, max_bytes, host))
+        return _events(self._run("events", _event_keys(task_id), after, limit, max_bytes, host))
 
     def events(self, task_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
         """All events with a seq above `after`, read page by page."""
@@ -169,11 +174,15 @@ class Recordings(Connection):
     def host_events(self, task_id: str, hosts: list[str], limit: int, max_bytes: int) -> list[list[dict[str, Any]]]:
         """For each of these hosts its first events, as `event_page`, in two round trips."""
         with translated():
-            script = self._script(scripts.EVENTS)
+            script = self._redis.register_script(SCRIPTS["events"].source)
             pipeline = self._redis.pipeline(transaction=False)
             for host in hosts:
-                script(args=[task_id, 0, limit, max_bytes, encoded(host)], client=pipeline)
+                script(_event_keys(task_id), [0, limit, max_bytes, encoded(host)], client=pipeline)
             return [_events(row) for row in pipeline.execute()]
+
+
+def _event_keys(task_id: str) -> list[str]:
+    return [task_key(task_id, "events"), task_key(task_id, "by_host")]
 
 
 def _events(row: Any) -> list[dict[str, Any]]:

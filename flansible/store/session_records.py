@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
-from flansible.store.connection import PREFIX, Connection, text, translated
+from flansible.store.connection import Connection, text, translated
+from flansible.store.keys import PREFIX
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,24 @@ from typing import Any
 
 from flansible.models import STATES, State, TaskStatus
 from flansible.store.connection import text
-from flansible.store.search_scripts import STATUS_FIELDS
 from flansible.system.timestamps import timestamp
+
+# What is read of a record for a status; the state first, as lua/status.lua expects it.
+STATUS_FIELDS = (
+    "state",
+    "description",
+    "returncode",
+    "user",
+    "kind",
+    "summary",
+    "submitted_at",
+    "started_at",
+    "finished_at",
+    "attempt",
+    "ended",
+    "about",
+    "counts",
+)
 
 
 def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) -> TaskStatus | None:

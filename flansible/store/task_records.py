@@ -11,24 +11,17 @@ from typing import Any, Literal
 
 from flansible.errors import IllegalMove, StoreUnavailable
 from flansible.models import FINAL_STATES, STATES, AuthorizedRun, State, TaskStatus
-from flansible.store import search_scripts, status
-from flansible.store import task_scripts as scripts
-from flansible.store.connection import (
-    PREFIX,
-    REPLY_TIMEOUT_SECONDS,
-    Connection,
-    index_name,
-    task_key,
-    text,
-    translated,
-)
-from flansible.store.recordings import Progress
+from flansible.store import keys, status
+from flansible.store.connection import REPLY_TIMEOUT_SECONDS, Connection, text, translated
+from flansible.store.keys import index_key, task_key, task_keys
+from flansible.store.recordings import COLOURS_PER_SEGMENT, SEGMENT_BYTES, Progress
 from flansible.system.timestamps import timestamp
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 LEASE_SECONDS = 7
 HIDDEN_SECONDS = 300  # a task that is in no list is kept so long, and so long again once it is final
 _PRUNE_AT_ONCE = 100
+_READY_AT_ONCE = 100  # wait queues checked in one step
 _SEARCH_BUDGET = 2000  # index entries looked at in one step: some milliseconds during which Redis answers nobody else
 _SEARCH_SECONDS = 0.1
 
@@ -123,9 +116,18 @@ class Tasks(Connection):
         self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes = b"", idempotency: Idempotency | None = None
     ) -> Submitted:
         """Record a task as queued. Recording it twice changes nothing."""
+        key = [f"{keys.PREFIX}idempotency:{run.user}:{idempotency.key}"] if idempotency else []
         answer: Any = self._run(
-            scripts.SUBMIT,
-            task_id,
+            "submit",
+            [
+                *task_keys(task_id, "run", "secrets"),
+                keys.SEQUENCE,
+                keys.TASKS,
+                index_key(run.user, None),
+                index_key(run.user, State.QUEUED),
+                keys.UNSENT,
+                *key,
+            ],
             run.user,
             run.model_dump_json(),
             timestamp(),
@@ -135,22 +137,21 @@ class Tasks(Connection):
             json.dumps(run.locks),
             run.on_lost,
             run.max_queued,
-            idempotency.key if idempotency else "",
-            idempotency.digest if idempotency else "",
-            IDEMPOTENCY_SECONDS,
             run.max_running,
             run.about.model_dump_json(exclude_none=True),
             HIDDEN_SECONDS if run.hidden else "",
+            idempotency.digest if idempotency else "",
+            IDEMPOTENCY_SECONDS,
         )
         return Submitted(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
 
     def enqueued(self, task_id: str) -> None:
         """The task's message is on the queue; its idempotency key stands for it from now on."""
-        self._run(scripts.ENQUEUED, task_id)
+        self._run("mark_enqueued", [task_key(task_id), keys.UNSENT])
 
     def discard(self, task_id: str) -> None:
         """Forget a task that could not be enqueued; one that a worker has claimed meanwhile stays."""
-        self._run(scripts.DISCARD, task_id)
+        self._run("discard", [task_key(task_id), keys.TASKS], SEGMENT_BYTES, COLOURS_PER_SEGMENT)
 
     def claim(
         self, task_id: str, worker: str, token: str | None = None, process: str = "", attempt: int | None = None
@@ -162,7 +163,16 @@ class Tasks(Connection):
         """
         token = token or uuid.uuid4().hex
         wanted = "" if attempt is None else attempt
-        answer: Any = self._run(scripts.CLAIM, task_id, token, timestamp(), worker, process, LEASE_SECONDS, wanted)
+        answer: Any = self._run(
+            "claim",
+            [*task_keys(task_id, "run"), keys.LEASES, keys.LOCKS, keys.WAITING],
+            token,
+            timestamp(),
+            worker,
+            process,
+            LEASE_SECONDS,
+            wanted,
+        )
         what = text(answer[0])
         if what == "claimed":
             run = AuthorizedRun.model_validate_json(text(answer[1]))
@@ -174,11 +184,12 @@ class Tasks(Connection):
 
     def wake(self) -> tuple[Woken, ...]:
         """Tasks that wait for something that is free, though nobody has told them: whoever should have has died."""
-        return _woken(self._run(scripts.WAKE, 100))
+        return _woken(self._run("ready_tasks", [keys.WAITING], _READY_AT_ONCE))
 
     def overtaken(self, limit: int, seconds: float) -> list[TaskStatus]:
         """Tasks that wait for a worker alone, though one submitted after them was started so long ago."""
-        return self._load([text(task_id) for task_id in self._run(search_scripts.OVERTAKEN, limit, seconds)])
+        indexes = [index_key(None, State.QUEUED), index_key(None, State.RUNNING), keys.UNSENT]
+        return self._load([text(task_id) for task_id in self._run("overtaken", indexes, limit, seconds)])
 
     def oldest_queued(self, limit: int, was_sent: bool = True) -> list[TaskStatus]:
         """The tasks that have waited longest for a worker (not those that wait for a lock), oldest first.
@@ -186,11 +197,14 @@ class Tasks(Connection):
         was_sent: those whose message was put on the queue (`enqueued`), or those of which nobody knows that.
         """
         if not was_sent:
-            return self._load([text(task_id) for task_id in self._run(search_scripts.UNSENT, limit)])
+            with translated():
+                unsent: Any = self._redis.zrange(keys.UNSENT, 0, limit - 1)
+            return self._load([text(task_id) for task_id in unsent])
         found: list[str] = []
         after = 0
         while True:
-            answer: Any = self._run(search_scripts.OLDEST_QUEUED, limit - len(found), after)
+            indexes = [index_key(None, State.QUEUED), keys.UNSENT]
+            answer: Any = self._run("oldest_queued", indexes, limit - len(found), after)
             found += [text(task_id) for task_id in answer[1:]]
             if len(found) == limit or not text(answer[0]):
                 return self._load(found)
@@ -241,7 +255,7 @@ class Tasks(Connection):
                 self._move(task_id, State.CANCELED, fields, only_from=State.QUEUED)
                 return State.CANCELED
             except IllegalMove:
-                state = self._run(scripts.ASK_TO_CANCEL, task_id, user)
+                state = self._run("request_cancel", [task_key(task_id)], user)
             if state is None:
                 return None
             if text(state) != State.QUEUED:  # which it may be again, when its run was lost in between
@@ -262,11 +276,21 @@ class Tasks(Connection):
         A hundred at most: call again while there are more.
         """
         limits = self._retention
-        return int(self._run(scripts.PRUNE, _PRUNE_AT_ONCE, limits.tasks, limits.bytes))
+        return int(
+            self._run(
+                "prune",
+                [keys.EXPIRING, keys.STORED_BYTES, keys.TASKS],
+                _PRUNE_AT_ONCE,
+                limits.tasks,
+                limits.bytes,
+                SEGMENT_BYTES,
+                COLOURS_PER_SEGMENT,
+            )
+        )
 
     def task(self, task_id: str) -> TaskStatus | None:
         """One task and, while it is queued, what it waits for; in one round trip."""
-        answer: Any = self._run(search_scripts.STATUS, task_id)
+        answer: Any = self._run("status", [task_key(task_id)])
         return status.status(task_id, answer[0], answer[1] if len(answer) > 1 else None)
 
     def authorized_run(self, task_id: str) -> AuthorizedRun | None:
@@ -277,7 +301,7 @@ class Tasks(Connection):
 
     def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> RecordPage:
         """Tasks newest first; user None means everybody's; `before` is the `next_before` of the page above."""
-        return self._page(index_name(user, state), before, limit, ("", b"", "", ""), math.inf)
+        return self._page(index_key(user, state), before, limit, ("", b"", "", ""), math.inf)
 
     def search(
         self,
@@ -299,18 +323,18 @@ class Tasks(Connection):
         lower = words.encode(
             errors="backslashreplace"
         ).lower()  # ASCII letters alone, as Redis does it with the summaries
-        return self._page(index_name(user, state), before, limit, (kind, lower, playbook, host), give_up_at)
+        return self._page(index_key(user, state), before, limit, (kind, lower, playbook, host), give_up_at)
 
     def count(self, state: State) -> int:
         """How many tasks are in a state."""
         with translated():
-            return int(self._redis.zcard(f"flansible:{index_name(None, state)}"))
+            return int(self._redis.zcard(index_key(None, state)))
 
     def listed(self, after: int, limit: int) -> tuple[list[tuple[int, TaskStatus]], int | None]:
         """The tasks that lists show in another way since a change, as they are now, each with the change's number; and
         the number up to which there is no other. None: more than is known has changed."""
         with translated():
-            found: Any = self._redis.xrange(f"{PREFIX}listed", f"{after + 1}-0", count=limit)
+            found: Any = self._redis.xrange(keys.LISTED, f"{after + 1}-0", count=limit)
         rows = [(int(text(entry).partition("-")[0]), text(fields[b"id"])) for entry, fields in found]
         if not rows or rows[0][0] != after + 1:
             return [], None
@@ -325,7 +349,7 @@ class Tasks(Connection):
         while True:
             highest = "+inf" if before is None else f"({before}"
             missing = limit - len(task_ids)
-            answer: Any = self._run(search_scripts.SEARCH, index, highest, missing, _SEARCH_BUDGET, *wanted)
+            answer: Any = self._run("search", [index], highest, missing, _SEARCH_BUDGET, *wanted)
             task_ids += [text(task_id) for task_id in answer[1:]]
             before = int(answer[0]) if text(answer[0]) else None
             if before is None or len(task_ids) == limit or time.monotonic() > give_up_at:
@@ -335,7 +359,7 @@ class Tasks(Connection):
         """Those of the tasks that still exist, in the order asked, in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
         for task_id in task_ids:
-            pipeline.hmget(task_key(task_id), list(search_scripts.STATUS_FIELDS))
+            pipeline.hmget(task_key(task_id), list(status.STATUS_FIELDS))
         with translated():
             rows = pipeline.execute()
         found = (status.status(task_id, values) for task_id, values in zip(task_ids, rows, strict=True))
@@ -351,7 +375,25 @@ class Tasks(Connection):
             fields = {**fields, "finished_at": moment}
             kept_seconds = self._retention.days * 86400
         pairs = [part for pair in fields.items() for part in pair]
-        answer: Any = self._run(scripts.MOVE, task_id, to, legal, kept_seconds, condition, moment, *pairs)
+        answer: Any = self._run(
+            "move",
+            [
+                *task_keys(task_id, "run", "secrets", "events", "hosts", "by_host"),
+                keys.LEASES,
+                keys.LOCKS,
+                keys.EXPIRING,
+                keys.STORED_BYTES,
+                keys.DURATIONS,
+            ],
+            to,
+            legal,
+            kept_seconds,
+            condition,
+            moment,
+            SEGMENT_BYTES,
+            COLOURS_PER_SEGMENT,
+            *pairs,
+        )
         if text(answer[0]) != "moved":
             raise IllegalMove(f"task {task_id} is {text(answer[0])} and cannot become {to}")
         return Moved(to, _woken(answer[1:]))

@@ -740,11 +740,11 @@ def test_a_cancel_of_a_run_that_is_queued_again_in_that_moment_cancels_it(store:
 
         lost = False
 
-        def _run(self, source: str, *args: Any) -> Any:
-            if "HSETNX" in source and not self.lost:
+        def _run(self, name: str, *args: Any) -> Any:
+            if name == "request_cancel" and not self.lost:
                 self.lost = True
                 lose(store, task_id, token)
-            return super()._run(source, *args)
+            return super()._run(name, *args)
 
     late = Late(redis_url)
     task_id = queued(store, on_lost="requeue")

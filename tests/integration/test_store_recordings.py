@@ -26,7 +26,7 @@ from flansible.store import (
     Store,
     StoredEvent,
 )
-from flansible.store.lua import COLOURS_PER_SEGMENT, SEGMENT_BYTES
+from flansible.store.recordings import COLOURS_PER_SEGMENT, SEGMENT_BYTES
 from tests.conftest import RedisServer
 from tests.integration.conftest import make_run, new_id
 

@@ -30,7 +30,7 @@ from flansible.store import (
     Store,
     StoredEvent,
 )
-from flansible.store.lua import COLOURS_PER_SEGMENT, SEGMENT_BYTES
+from flansible.store.recordings import COLOURS_PER_SEGMENT, SEGMENT_BYTES
 from tests.conftest import RedisServer
 from tests.integration.conftest import make_run, new_id
 
@@ -403,8 +403,8 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
         return store.task(task_id).state not in (State.QUEUED, State.RUNNING)  # type: ignore[union-attr]
 
     class Watched(Store):
-        def _run(self, source: str, *args: Any) -> Any:
-            answer = super()._run(source, *args)
+        def _run(self, name: str, *args: Any) -> Any:
+            answer = super()._run(name, *args)
             look()
             return answer
 

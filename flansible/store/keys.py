@@ -1,0 +1,37 @@
+"""Names of the keys in Redis; `flansible/store/__init__.py` has their table, `lua/common/keys.lua` the names in Lua."""
+
+from __future__ import annotations
+
+from flansible.models import State
+
+PREFIX = "flansible:"
+CHANGED_CHANNEL = f"{PREFIX}changed:"
+SEQUENCE = f"{PREFIX}sequence"
+TASKS = f"{PREFIX}tasks"
+LISTED = f"{PREFIX}listed"
+UNSENT = f"{PREFIX}unsent"
+LEASES = f"{PREFIX}leases"
+LOCKS = f"{PREFIX}locks"
+WAITING = f"{PREFIX}waiting"
+EXPIRING = f"{PREFIX}expiring"
+STORED_BYTES = f"{PREFIX}stored_bytes"
+DURATIONS = f"{PREFIX}durations"
+WORKERS = f"{PREFIX}workers"
+WORKER_SLOTS = f"{PREFIX}workers:slots"
+
+
+def task_key(task_id: str, part: str = "") -> str:
+    """Names a task's record, or one of its other keys."""
+    return f"{PREFIX}task:{task_id}:{part}" if part else f"{PREFIX}task:{task_id}"
+
+
+def task_keys(task_id: str, *parts: str) -> list[str]:
+    """Names a task's record and these of its other keys."""
+    return [task_key(task_id), *(task_key(task_id, part) for part in parts)]
+
+
+def index_key(user: str | None, state: State | None) -> str:
+    """Names the index that lists a user's tasks (None: all users') in a state (None: any)."""
+    if user is None:
+        return f"{TASKS}:state:{state}" if state else TASKS
+    return f"{TASKS}:user:{user}:{state}" if state else f"{TASKS}:user:{user}"

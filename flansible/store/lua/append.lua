@@ -1,0 +1,92 @@
+-- Stores new output, colours and events of a run, while the task runs under this claim. What was stored before is
+-- skipped, so that a retry stores nothing twice; nothing is stored when it would leave a gap.
+--
+-- KEYS: 1 the record
+-- ARGV: 1 claim, 2 offset of the output, 3 output, 4 number of the first colour, 5 colours (16 bytes each),
+--       6 output offset at which the last event ends, 7 seq of the first event, 8 output bytes per segment,
+--       9 colours per segment, then for each event: JSON, host ('': none), the host's rank (0: failed, 1: not), and
+--       the verdict of a result, `stats`, or ''
+-- Returns {outcome, stored output bytes, colours, events}; outcome: `running` (stored), `gap`, `missing`,
+--   `begun again` (under another claim), or another state.
+-- Derived keys: events, hosts, by_host, output:<n> and colours:<n> of the task; those of common/changes.
+-- include: keys
+-- include: changes
+-- include: record_keys
+-- include: host_index
+
+local FIRST_EVENT = 10  -- in ARGV
+local task = KEYS[1]
+local id, events_key, hosts, by_host = task_id(task), task .. ':events', task .. ':hosts', task .. ':by_host'
+local claim, offset, data, first_colour, colour_data, events_end, first_seq = unpack(ARGV, 1, 7)
+local segment_bytes, colours_per_segment = tonumber(ARGV[8]), tonumber(ARGV[9])
+offset, first_colour, first_seq = tonumber(offset), tonumber(first_colour), tonumber(first_seq)
+local record = redis.call('HMGET', task, 'output_bytes', 'colours', 'events', 'state', 'claim', 'counts', 'listed')
+if not record[1] then return {'missing', 0, 0, 0} end
+local stored, colours, events = tonumber(record[1]), tonumber(record[2] or 0), tonumber(record[3])
+local events_before = events
+if record[4] ~= 'running' then return {record[4], stored, colours, events} end
+if record[5] ~= claim then return {'begun again', stored, colours, events} end
+if offset > stored or first_colour > colours or first_seq > events + 1 then return {'gap', stored, colours, events} end
+
+-- Writes text at an offset of a value that is cut into segments of `size` bytes.
+local function write(name, size, from, text)
+  local position = 1
+  while position <= #text do
+    local within = from % size
+    local piece = string.sub(text, position, position + size - within - 1)
+    redis.call('SETRANGE', task .. name .. math.floor(from / size), within, piece)
+    position, from = position + #piece, from + #piece
+  end
+end
+
+if offset + #data > stored then
+  write(':output:', segment_bytes, stored, string.sub(data, stored - offset + 1))
+  stored = offset + #data
+end
+local new_colours = #colour_data / 16
+if first_colour + new_colours > colours then
+  write(':colours:', 16 * colours_per_segment, colours * 16, string.sub(colour_data, (colours - first_colour) * 16 + 1))
+  colours = first_colour + new_colours
+end
+local bytes, counts = 0, decode(record[6])
+for i = FIRST_EVENT, #ARGV, 4 do
+  local seq = first_seq + (i - FIRST_EVENT) / 4
+  if seq > events then
+    local json, host, rank, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    redis.call('XADD', events_key, seq .. '-0', 'event', json)
+    events, bytes = seq, bytes + #json
+    if host ~= '' then
+      redis.call('ZADD', hosts, 'LT', rank, host)
+      redis.call('ZADD', by_host, 0, host_member(host, seq))
+    end
+    if verdict == 'stats' then redis.call('HSET', task, 'stats_seq', seq)
+    elseif verdict ~= '' then counts[verdict] = (counts[verdict] or 0) + 1 end
+  end
+end
+redis.call('HSET', task, 'output_bytes', stored, 'colours', colours)
+-- A hidden task is in no index: its keys must expire even when no process is left to make it final.
+local hidden_seconds = redis.call('HGET', task, 'hidden')
+if hidden_seconds then
+  for _, key in ipairs(record_keys(id, segment_bytes, colours_per_segment)) do
+    redis.call('EXPIRE', key, hidden_seconds)
+  end
+end
+if events > events_before then
+  redis.call('HSET', task, 'events', events, 'events_end', events_end)
+  redis.call('HINCRBY', task, 'event_bytes', bytes)
+  if next(counts) then
+    counts.hosts = redis.call('ZCARD', hosts)
+    redis.call('HSET', task, 'counts', cjson.encode(counts))
+    -- Lists are notified once a second at most. A result that comes sooner is announced when its worker renews its
+    -- leases (renew_leases.lua), or with the final state.
+    if now_seconds() - tonumber(record[7] or 0) > 1 then
+      redis.call('HSET', task, 'listed', now_seconds())
+      redis.call('HDEL', task, 'unlisted')
+      list_entry_changed(id)
+    else
+      redis.call('HSET', task, 'unlisted', 1)
+    end
+  end
+end
+publish_change(id)
+return {'running', stored, colours, events}

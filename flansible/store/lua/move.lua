@@ -1,0 +1,114 @@
+-- Moves a task to another state, but for queued to running (claim.lua, which draws the state machine): makes it final,
+-- or queues a lost run again.
+--
+-- The first of these steps that applies refuses the move:
+--   1. Condition `lapsed`, but the task has a valid lease or none: {'alive'}.
+--   2. There is no record: {'missing'}; a lease of it is removed.
+--   3. Condition `claim:<token>`, but another claim has the task: {'begun again'}, or {state} when none has.
+--   4. The state is not one of the legal ones: {state}.
+--   5. To queued, but a cancel was requested meanwhile: {'to be canceled'}. It must not be forgotten.
+-- Otherwise, in this order: the state and the given fields are written; its lease ends; it changes the indexes; after
+-- a run its locks and its user's slot are free, and the next tasks are announced. Then
+--   to queued: what this attempt has left in the record is cleared, the attempt counted, an event `restart` added;
+--     output and events stay.
+--   final: it leaves its wait queue, loses its secrets, gets the event `final`, the mean duration takes in its run,
+--     every key of it gets the expiry, and statistics and sizes count it (a hidden task is in neither).
+--
+-- KEYS: 1 the record, 2 its run, 3 its secrets, 4 its events, 5 its hosts, 6 its by_host, 7 flansible:leases,
+--       8 flansible:locks, 9 flansible:expiring, 10 flansible:stored_bytes, 11 flansible:durations
+-- ARGV: 1 new state, 2 legal old states (comma-separated), 3 seconds to keep it ('': not final),
+--       4 condition (`lapsed`, `claim:<token>` or ''), 5 the time as text, 6 output bytes per segment,
+--       7 colours per segment, then field, value, ...
+-- Returns {'moved', id, summary, ...} with the tasks that may start now, or {why not}.
+-- Derived keys: the indexes of its states, the task's output and colours; those of common/changes, common/waiting and
+--   common/day_counts.
+-- include: keys
+-- include: changes
+-- include: waiting
+-- include: record_keys
+-- include: day_counts
+
+local task, run, secrets, events, hosts, by_host, leases, locks_key, expiring, stored_bytes, durations = unpack(KEYS)
+local to, legal, keep_seconds, condition, at, segment_bytes, colours_per_segment = unpack(ARGV, 1, 7)
+local id = task_id(task)
+local time = now_seconds()
+if condition == 'lapsed' then
+  local lease = redis.call('ZSCORE', leases, id)
+  if not lease or tonumber(lease) > time then return {'alive'} end
+end
+local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'locks', 'claim', 'started', 'hidden')
+local from, user, seq, locks, claim, started, hidden = unpack(record)
+if not from then
+  redis.call('ZREM', leases, id)
+  return {'missing'}
+end
+if string.sub(condition, 1, 6) == 'claim:' and claim ~= string.sub(condition, 7) then
+  return {claim and 'begun again' or from}
+end
+if not string.find(',' .. legal .. ',', ',' .. from .. ',', 1, true) then return {from} end
+if to == 'queued' and redis.call('HEXISTS', task, 'cancel_by') == 1 then return {'to be canceled'} end
+
+-- Frees what the run held, and announces who may start.
+local function release(answer)
+  for _, lock in ipairs(decode(locks)) do
+    if redis.call('HGET', locks_key, lock) == id then
+      redis.call('HDEL', locks_key, lock)
+      announce_next('lock:' .. lock, answer)
+    end
+  end
+  announce_next('user:' .. user, answer)
+end
+
+-- Adds an event that the record makes itself. Its output reaches from the last event's to the end.
+local function add_event(fields)
+  local size = redis.call('HMGET', task, 'events_end', 'output_bytes')
+  fields.output_start = tonumber(size[1] or 0)
+  fields.output_end = tonumber(size[2])
+  local number = redis.call('HINCRBY', task, 'events', 1)
+  redis.call('XADD', events, number .. '-0', 'event', cjson.encode(fields))
+  redis.call('HSET', task, 'events_end', size[2])
+end
+
+local function requeue(description)
+  redis.call('HDEL', task, 'claim', 'worker', 'process', 'started_at', 'started', 'stats_seq', 'counts')
+  redis.call('HINCRBY', task, 'attempt', 1)
+  redis.call('DEL', hosts, by_host)
+  add_event({event = 'restart', time = at, description = description})
+end
+
+local function finish(description, returncode)
+  leave_wait_queue(id)
+  redis.call('DEL', secrets)
+  add_event({event = 'final', time = at, state = to, description = description,
+             returncode = returncode and tonumber(returncode) or nil})
+  if from == 'running' and (to == 'succeeded' or to == 'failed') and not hidden then
+    local mean = tonumber(redis.call('HGET', durations, 'mean') or '')
+    local took = time - tonumber(started or time)
+    redis.call('HSET', durations, 'mean', mean and mean * 0.8 + took * 0.2 or took)
+  end
+  local size = redis.call('HMGET', task, 'output_bytes', 'event_bytes', 'colours')
+  local bytes = tonumber(size[1]) + tonumber(size[2] or 0) + 16 * tonumber(size[3] or 0) + redis.call('STRLEN', run)
+  local expires = math.floor(time) + (hidden or keep_seconds)
+  for _, key in ipairs(record_keys(id, segment_bytes, colours_per_segment)) do
+    redis.call('EXPIREAT', key, expires)
+  end
+  redis.call('EXPIREAT', task, expires)
+  if not hidden then
+    redis.call('ZADD', expiring, expires, id .. ' ' .. user .. ' ' .. to .. ' ' .. bytes)
+    redis.call('INCRBY', stored_bytes, bytes)
+    count_final(id, user, to, tonumber(started) and time - tonumber(started))
+  end
+end
+
+redis.call('HSET', task, 'state', to)
+for i = 8, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
+redis.call('ZREM', leases, id)
+each_index(user, from, function(index) redis.call('ZREM', index, id) end)
+if not hidden then each_index(user, to, function(index) redis.call('ZADD', index, seq, id) end) end
+local answer = {'moved'}
+if from == 'running' then release(answer) end
+local now = redis.call('HMGET', task, 'description', 'returncode')
+if to == 'queued' then requeue(now[1]) elseif keep_seconds ~= '' then finish(now[1], now[2]) end
+publish_change(id)
+list_entry_changed(id)
+return answer

@@ -1,0 +1,41 @@
+-- Reads a task's status and, while it is queued, what it waits for.
+--
+-- The most frequent script. For a task that is not queued it ends before the common parts, which would define
+-- functions at each call; the fields stand here as each argument of a script takes time as well. A test holds them to
+-- STATUS_FIELDS in flansible/store/status.py.
+--
+-- KEYS: 1 the record
+-- ARGV: none
+-- Returns {values} or, for a queued task, {values, {position in the queue, why it waits ('': for a worker), slots of
+--   live workers, runs, mean seconds of a run, the time now, start of the run that holds its lock, how many are before
+--   it in its wait queue, how many runs its user may have}}.
+-- Derived keys: flansible:workers, flansible:workers:slots, flansible:tasks:state:queued, flansible:tasks:state:running,
+--   flansible:durations, the record of its lock's holder; those of common/waiting.
+
+local values = redis.call('HMGET', KEYS[1], 'state', 'description', 'returncode', 'user', 'kind', 'summary',
+                          'submitted_at', 'started_at', 'finished_at', 'attempt', 'ended', 'about', 'counts')
+if values[1] ~= 'queued' then return {values} end
+-- include: keys
+-- include: waiting
+
+local id = task_id(KEYS[1])
+local waits_for, announced, max_running = unpack(redis.call('HMGET', KEYS[1], 'waits_for', 'told', 'max_running'))
+local why, holder, slots = '', nil, 0
+local queue = not announced and waits_for or ''
+local lock = string.match(queue, '^lock:(.*)$')
+if lock then
+  -- The holder of now, not that of when this task began to wait.
+  holder = lock_holder(lock)
+  why = holder and 'locked_by: ' .. holder or ''
+elseif queue ~= '' then
+  why = 'user_limit'
+end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', PREFIX .. 'workers', now_seconds(), '+inf')) do
+  slots = slots + tonumber(redis.call('HGET', PREFIX .. 'workers:slots', name) or 0)
+end
+local holder_started = holder and redis.call('HGET', task_key(holder), 'started')
+local rank = redis.call('ZRANK', PREFIX .. 'tasks:state:queued', id)
+return {values, {(rank or 0) + 1, why, slots, redis.call('ZCARD', PREFIX .. 'tasks:state:running'),
+                 redis.call('HGET', PREFIX .. 'durations', 'mean') or '', tostring(now_seconds()),
+                 holder_started or '', redis.call('ZRANK', PREFIX .. 'waiting:' .. queue, id) or 0,
+                 max_running or 0}}
