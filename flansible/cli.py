@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from flansible import __version__
+from flansible.client.login_options import LOGIN_OPTIONS
 from flansible.errors import ClientError, ConfigurationError, FlansibleError
 from flansible.states import State
 
@@ -29,21 +30,6 @@ _config_option = click.option(
     help="config.ini to read; default: $FLANSIBLE_CONFIG, ./config.ini, none.",
 )
 EXIT_CONFIGURATION = 2
-_LOGIN_OPTIONS = (
-    ("--url", "URL", "The service; default: $FLANSIBLE_URL, client.ini, http://127.0.0.1:3000."),
-    ("--api-user", "USER", "Its user; default: $FLANSIBLE_USER, client.ini."),
-    (
-        "--api-password-file",
-        "FILE",
-        "File with the password; default: $FLANSIBLE_PASSWORD, client.ini, else a terminal is asked.",
-    ),
-    ("--api-token-file", "FILE", "File with a token, in place of both; default: $FLANSIBLE_TOKEN, client.ini."),
-    (
-        "--api-ca-file",
-        "FILE",
-        "Certificates that may sign the service's; default: $FLANSIBLE_CA_FILE, client.ini, the system's.",
-    ),
-)
 
 
 class _Verbatim(click.Command):
@@ -60,7 +46,8 @@ def _at_a_service(command: Callable[..., None]) -> Callable[..., None]:
     def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
         context.ensure_object(dict)[option.name] = value
 
-    for name, metavar, text in reversed(_LOGIN_OPTIONS):
+    for name, metavar, text in reversed(LOGIN_OPTIONS):
+        text = f"{text[0].upper()}{text[1:]}."
         command = click.option(name, metavar=metavar, help=text, callback=remember, expose_value=False)(command)
     return command
 

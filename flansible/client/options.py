@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from flansible import __version__
+from flansible.client.login_options import LOGIN_OPTIONS
 from flansible.errors import OptionError
 
 if TYPE_CHECKING:
@@ -109,14 +110,7 @@ TABLES: dict[Program, tuple[Option, ...]] = {"adhoc": ADHOC, "playbook": PLAYBOO
 
 # Options of our own: long, never abbreviated, and no names of Ansible's.
 OWN = (
-    Option(("--url",), "url", "text", "the service; default: FLANSIBLE_URL, client.ini, http://127.0.0.1:3000", "URL"),
-    Option(("--api-user",), "api_user", "text", "its user; default: FLANSIBLE_USER, client.ini", "USER"),
-    Option(("--api-password-file",), "api_password_file", "text",
-           "file with the password; default: FLANSIBLE_PASSWORD, client.ini, else a terminal is asked", "FILE"),
-    Option(("--api-token-file",), "api_token_file", "text",
-           "file with a token, in place of both; default: FLANSIBLE_TOKEN, client.ini", "FILE"),
-    Option(("--api-ca-file",), "api_ca_file", "text",
-           "certificates that may sign the service's; default: FLANSIBLE_CA_FILE, client.ini, the system's", "FILE"),
+    *(Option((login.name,), login.field, "text", login.help, login.metavar) for login in LOGIN_OPTIONS),
     Option(("--chdir",), "chdir", "text",
            "folder of the service's machine to run in; a relative one counts from its playbook_root", "FOLDER"),
     Option(("--time-limit",), "time_limit", "number", "time the run may take; then it is ended", "SECONDS"),
