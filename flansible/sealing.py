@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -61,18 +60,9 @@ def read_or_make_key(path: Path) -> bytes:
     try:
         if not path.exists():
             atomic_files.make_private_folder(path.parent)
-            # Complete before it has its name, so that nobody reads half a key.
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
+            with atomic_files.replacing(path, keep_existing=True) as temporary, open(temporary, "wb") as file:
                 atomic_files.chown_to_folder_owner(file.fileno(), path)
                 file.write(Fernet.generate_key())
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                pass
-            finally:
-                os.unlink(temporary)
         return path.read_bytes().strip()
     except OSError as error:
         raise ConfigurationError([Fault(str(path), "secret_key_file", f"cannot be read or made: {error}")]) from error

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import _imp
 import base64
+import contextlib
 import io
 import marshal
 import os
@@ -23,6 +24,7 @@ import re
 import zipfile
 from collections.abc import Iterable
 from importlib.util import MAGIC_NUMBER
+from pathlib import Path
 from typing import Any
 
 import ansible.modules
@@ -32,6 +34,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader, module_utils_loader
 from ansible.template import Templar
 from ansible.utils.display import Display
+
+from flansible.system.atomic_files import replacing
 
 _MODULES = os.path.realpath(os.path.dirname(str(ansible.modules.__file__)))
 _INSTALLATION = os.path.dirname(os.path.dirname(_MODULES))
@@ -195,11 +199,7 @@ def _is_alone() -> bool:
 
 
 def _write(place: str, data: bytes) -> None:
-    """Whole or not at all: several workers of a run may come here at once."""
-    part = f"{place}.{os.getpid()}"
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-        os.rename(part, place)
-    except OSError:
-        pass  # Ansible packs and the module compiles what it does not find
+    """Writes atomically: several worker processes of a run may do so at once."""
+    # Ansible packs, and the module compiles, what it does not find.
+    with contextlib.suppress(OSError), replacing(Path(place)) as temporary:
+        temporary.write_bytes(data)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ from flansible.errors import ConfigurationError, Fault
 from flansible.models import FINAL_STATES, TaskStatus
 from flansible.store import Store
 from flansible.system import timestamps
+from flansible.system.atomic_files import replacing
 
 _PAGE = 1000
 _CHUNK_BYTES = 1024 * 1024
@@ -45,20 +44,11 @@ def target(path: str | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
         return
-    place = Path(path)
     try:
-        file = tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=place.parent, prefix=f".{place.name}.", delete=False
-        )
+        with replacing(Path(path)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            yield file
     except OSError as error:
         raise ConfigurationError([Fault("--output", "", f"{path} cannot be written: {error.strerror}")]) from error
-    try:
-        with file:
-            yield file
-        os.replace(file.name, place)
-    except BaseException:
-        os.unlink(file.name)
-        raise
 
 
 def export(store: Store, since: datetime, until: datetime | None, with_output: bool, file: IO[str]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
-"""Atomic replacement and locking of small private files that decide rights: rbac.json, the token file, keys.
+"""Atomic replacement of files, and locking of the private ones that decide rights: rbac.json, the token file, keys.
 
-Used by the commands and by the web processes, which read such a file again when its stamp changes.
+Used by every process; web processes read such a file again when its stamp changes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flansible.errors import ConfigurationError, Fault
@@ -30,25 +30,41 @@ def stamp(path: Path) -> Stamp:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
+@contextmanager
+def replacing(path: Path, mode: int = _MODE, *, keep_existing: bool = False) -> Iterator[Path]:
+    """Yields a temporary file to write, which gets its name when the block ends without an error. Raises OSError.
+
+    So a reader never sees half a file, and a failure leaves the earlier one. keep_existing: if another process was
+    first, its file stays.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        os.fchmod(descriptor, mode)
+        os.close(descriptor)
+        yield temporary
+        if keep_existing:
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+        else:
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def replace(path: Path, text: str) -> None:
-    """Replaces a file atomically; others can never read it, not even for a moment. Raises ConfigurationError."""
+    """Replaces a text file durably, keeping its owner and mode; others can never read it. Raises ConfigurationError."""
     try:
         before = path.stat() if path.exists() else None
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), before.st_mode & 0o770 if before else _MODE)
-                if before and os.geteuid() == 0:
-                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
-                elif before is None:
-                    chown_to_folder_owner(file.fileno(), path)
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
+        mode = before.st_mode & 0o770 if before else _MODE
+        with replacing(path, mode) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            if before and os.geteuid() == 0:
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            elif before is None:
+                chown_to_folder_owner(file.fileno(), path)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise ConfigurationError([Fault(str(path), "", f"cannot be written: {error}")]) from error
 

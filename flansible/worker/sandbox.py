@@ -16,7 +16,6 @@ import shutil
 import stat
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -30,6 +29,7 @@ from flansible.authorization import isolation
 from flansible.config import Settings, comma_list
 from flansible.errors import RunnerError
 from flansible.models import Confinement
+from flansible.system.atomic_files import replacing
 
 HOME = "/home/flansible-user"  # as the sandbox has it: nothing else that is shown lies there
 _SHARED = ("collections", "roles")
@@ -327,10 +327,8 @@ def _kept(data_dir: Path, name: str, text: str) -> str:
     """The path of a file with this text, which is the same as long as the text is."""
     path = data_dir / "homes" / f".{name}-{sha256(text.encode()).hexdigest()[:16]}"
     if not path.exists():
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-        temporary.write_text(text)
-        temporary.chmod(0o644)
-        temporary.rename(path)
+        with replacing(path, mode=0o644) as temporary:
+            temporary.write_text(text)
     return str(path)
 
 
