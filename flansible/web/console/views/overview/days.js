@@ -58,7 +58,7 @@ function words(day) {
 
 function drawRuns(width, days) {
   const all = days.reduce((sum, day) => sum + total(day), 0);
-  const bad = days.reduce((sum, day) => sum + wrong(day), 0);
+  const bad = days.reduce((sum, day) => sum + failures(day), 0);
   return stackedBars(width, {
     title: `Runs per day in the last ${days.length} days`,
     description: `${plural(all, "run")} ended, ${bad} of them went wrong.`,
@@ -76,7 +76,7 @@ function tableOfRuns(days) {
 }
 
 function rates(days) {
-  return days.map((day) => (judged(day) ? wrong(day) / judged(day) : null));
+  return days.map((day) => (notStopped(day) ? failures(day) / notStopped(day) : null));
 }
 
 function drawRate(width, days) {
