@@ -1,7 +1,19 @@
-"""The Celery task: claims a task by its id, has it supervised, settles the record.
+"""The Celery task `flansible.run`, and what the worker process starts and stops around it. The map of `worker/`.
 
-Loaded by Celery in the worker process (`include` in celery_app). The message is an id and receiving it twice is
-harmless: whoever loses the claim does nothing.
+Celery calls `run_task` with a task id, in a thread of thread_pool.py:
+
+1. `_claim`        claims the record: Redis lets exactly one worker win. The message is an id and receiving it twice is
+                   harmless: without the claim nothing is done
+2. `recorder.py`   buffers output and events; store_writer.py (one thread) writes them to Redis, spill_queue.py keeps
+                   them while Redis is away
+3. `_supervise`    runs it: supervisor.py, with a fork server of forkserver_pool.py, masking.py, colour_parser.py,
+                   frame_validation.py, and sandbox.py for confined users; outcome.py decides the final state
+4. `_record_final_state`  waits until all output is stored, then makes the record final: final means complete
+
+Meanwhile, one thread each per worker: cancel_watcher.py reads cancel requests, lease_renewal.py renews the leases,
+broker/recovery.py recovers what dead workers left. The signal handlers below run at the worker's start and stop:
+signal_handling.py and shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`, consumer.py survives a
+broker that is away.
 """
 
 from __future__ import annotations
@@ -42,16 +54,16 @@ from flansible.worker.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-_SETTLE_RETRY_SECONDS = 1.0
-_PROMPT_SECONDS = 2.0
-# How long the end of a run may wait for a store that is away before the worker gives up on it.
+_STORE_RETRY_SECONDS = 1.0
+_LEASE_REPLY_SECONDS = 2.0
+# How long the final state waits for a store that is away; then it is not recorded.
 _STORE_AWAY_SECONDS = 24 * 3600.0
 _STOPPING_STORE_AWAY_SECONDS = 2.0
-_EXIT_CONFIGURATION = 2  # as every command of ours ends when its configuration must be mended
+_EXIT_CONFIGURATION = 2  # the exit code of all flansible commands for a wrong configuration
 
 
 @dataclass(frozen=True)
-class _Parts:
+class _Services:
     store: Store
     fork_servers: ForkServerPool
     cancel_watcher: CancelWatcher
@@ -63,34 +75,34 @@ class _Parts:
 
 
 _lock = threading.Lock()
-_parts: _Parts | None = None
+_services: _Services | None = None
 _limits_before: tuple[int, int] | None = None
 
 
-def _worker() -> _Parts:
-    """What the supervisors of this process share; made when first needed, after any fork of the pool."""
-    global _parts
+def _worker_services() -> _Services:
+    """Returns what the supervisors of this process share; made on first use, after any fork of the pool."""
+    global _services
     with _lock:
-        if _parts is None:
+        if _services is None:
             found = settings()
             retention = Retention(found.retention_days, found.retention_tasks, found.retention_bytes)
             store = Store(found.store_url, retention)
-            # Leases are soon too late: whoever speaks for them, or judges them, must not wait long for an answer.
-            prompt_store = Store(found.store_url, retention, _PROMPT_SECONDS)
+            # Leases expire within seconds: what renews or checks them must not wait long for a reply.
+            lease_store = Store(found.store_url, retention, _LEASE_REPLY_SECONDS)
             cancel_watcher = CancelWatcher(store)
-            _parts = _Parts(
+            _services = _Services(
                 store=store,
                 fork_servers=ForkServerPool(found.fork_servers, limits=_limits_before),
                 cancel_watcher=cancel_watcher,
                 writer=StoreWriter(store),
-                leases=LeaseRenewal(prompt_store, cancel_watcher.task_ids, found.worker_concurrency),
-                reaper=Reaper(prompt_store),
+                leases=LeaseRenewal(lease_store, cancel_watcher.task_ids, found.worker_concurrency),
+                reaper=Reaper(lease_store),
                 shutdown=Shutdown(),
                 ssh_masters=_ssh_masters(),
             )
-            _parts.leases.start()
-            _parts.reaper.start()
-        return _parts
+            _services.leases.start()
+            _services.reaper.start()
+        return _services
 
 
 def _ssh_masters() -> ControlMasters | None:
@@ -100,55 +112,55 @@ def _ssh_masters() -> ControlMasters | None:
     try:
         return ControlMasters(found.ssh_masters_dir)
     except OSError as error:
-        # Runs are slower without; that is no reason to refuse them.
-        log.warning("the fast ssh profile is not in use, its directory cannot be made: %s", error)
+        # Runs are only slower without it.
+        log.warning("the fast ssh profile is not in use: its directory cannot be made: %s", error)
         return None
 
 
 @app.task(name=RUN_TASK, bind=True, ignore_result=True)
 def run_task(self: Task[Any, Any], task_id: str) -> str:
-    """Run the task of this id if nobody else has; returns its final state, for Celery's log."""
-    parts = _worker()
-    claim = _claim(parts, task_id, self.request.hostname or "worker")
+    """Claims the task of this id and runs it; returns its final state, or why it was not started, for Celery's log."""
+    services = _worker_services()
+    claim = _claim(services, task_id, self.request.hostname or "worker")
     if isinstance(claim, Refusal):
         recovery.send(claim.woken)
         return f"not started: {claim.reason}"
     found = settings()
     spill = found.data_dir if found.data_dir.is_dir() else None
-    recorder = Recorder(task_id, claim, found.max_output_bytes, spill, parts.writer.wake)
+    recorder = Recorder(task_id, claim, found.max_output_bytes, spill, services.writer.wake)
     try:
-        # Until it is settled it must be spoken for: storing the rest of a long output takes its time.
-        with parts.cancel_watcher.follow(task_id) as cancellation, parts.writer.serve(recorder):
-            outcome = _supervise(parts, recorder, cancellation)
+        # Followed until the record is final, which keeps its lease renewed: storing a long output takes time.
+        with services.cancel_watcher.follow(task_id) as cancellation, services.writer.serve(recorder):
+            outcome = _supervise(services, recorder, cancellation)
             recorder.finish()
-            _settle(parts, recorder, outcome)
+            _record_final_state(services, recorder, outcome)
     finally:
         recorder.close()
     return outcome.state.value
 
 
-def _claim(parts: _Parts, task_id: str, hostname: str) -> Claim | Refusal:
+def _claim(services: _Services, task_id: str, hostname: str) -> Claim | Refusal:
     token = uuid.uuid4().hex
     while True:
-        if parts.shutdown.seconds_left() is not None:
-            _pass_on(parts.store, task_id)
+        if services.shutdown.seconds_left() is not None:
+            _requeue(services.store, task_id)
             return Refusal("the worker is being stopped")
         try:
-            return parts.store.claim(task_id, hostname, token, process_identity.own_identity())
+            return services.store.claim(task_id, hostname, token, process_identity.own_identity())
         except StoreUnavailable as error:
-            log.warning("task %s cannot be claimed yet: %s", task_id, error)
-            time.sleep(_SETTLE_RETRY_SECONDS)
+            log.warning("task %s cannot be claimed yet and is tried again: %s", task_id, error)
+            time.sleep(_STORE_RETRY_SECONDS)
 
 
-def _pass_on(store: Store, task_id: str) -> None:
-    """Its message is acknowledged: send another one, for whoever takes it next."""
+def _requeue(store: Store, task_id: str) -> None:
+    """Sends the task's message again, for another worker: the one received is acknowledged already."""
     with contextlib.suppress(StoreUnavailable):
         task = store.task(task_id)
         if task is not None and task.state is State.QUEUED:
             recovery.send([Woken(task_id, task.summary)])
 
 
-def _supervise(parts: _Parts, recorder: Recorder, cancellation: Cancellation) -> Outcome:
+def _supervise(services: _Services, recorder: Recorder, cancellation: Cancellation) -> Outcome:
     claim, found = recorder.claim, settings()
     limit, limit_name = found.CELERY_TASK_TIMEOUT, "CELERY_TASK_TIMEOUT"
     if claim.run.time_limit is not None and claim.run.time_limit < limit:
@@ -156,73 +168,77 @@ def _supervise(parts: _Parts, recorder: Recorder, cancellation: Cancellation) ->
     if claim.attempt > 1:
         recorder.add_output(f"[flansible] Attempt {claim.attempt}: the run begins again.\n".encode(), [])
     supervisor = Supervisor(
-        parts.fork_servers,
+        services.fork_servers,
         recorder,
-        parts.shutdown,
+        services.shutdown,
         timeout_seconds=float(limit),
         grace_seconds=found.grace_seconds,
         cancellation=cancellation,
         timeout_name=limit_name,
-        ssh_masters=_masters_directory(parts, claim.run.user),
+        ssh_masters=_ssh_masters_directory(services, claim.run.user),
         sandboxes=Sandboxes(found),
     )
     try:
-        sealed = parts.store.secrets(recorder.task_id)
+        sealed = services.store.secrets(recorder.task_id)
         if sealed and claim.run.on_lost == "fail":
-            parts.store.forget_secrets(recorder.task_id)
+            services.store.forget_secrets(recorder.task_id)
         return supervisor.carry_out(claim.run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
     except (RunnerError, SealError, StoreUnavailable) as error:
         return Outcome(State.ERROR, str(error))
     except Exception as error:
-        # The border: whatever else went wrong, the task must end, and say that the fault is ours.
-        log.exception("a run failed inside Flansible")
+        # The border: the task must end whatever went wrong, and its description must call it a fault of Flansible.
+        log.exception("task %s failed inside Flansible", recorder.task_id)
         return Outcome(State.ERROR, f"internal error: {type(error).__name__}; the worker's log has the details")
 
 
-def _masters_directory(parts: _Parts, user: str) -> str | None:
+def _ssh_masters_directory(services: _Services, user: str) -> str | None:
     try:
-        return parts.ssh_masters.directory_of(user) if parts.ssh_masters else None
+        return services.ssh_masters.directory_of(user) if services.ssh_masters else None
     except OSError as error:
-        log.warning("this run of %s goes without the fast ssh profile: %s", user, error)
+        log.warning("this run of %s does not use the fast ssh profile: %s", user, error)
         return None
 
 
-def _settle(parts: _Parts, recorder: Recorder, outcome: Outcome) -> None:
-    """Store what is left, then make the task final: in this order, so that final means complete."""
+def _record_final_state(services: _Services, recorder: Recorder, outcome: Outcome) -> None:
+    """Waits until all output is stored, then makes the record final: in this order, so that final means complete."""
     task_id = recorder.task_id
     began = time.monotonic()
-    while not recorder.wait_until_stored(_SETTLE_RETRY_SECONDS):
-        if recorder.standing != State.RUNNING or _gives_up(parts, began):
-            log.error("task %s: its last output is not stored: %s", task_id, recorder.standing)
+    while not recorder.wait_until_stored(_STORE_RETRY_SECONDS):
+        if recorder.standing != State.RUNNING or _waited_too_long(services, began):
+            log.error("task %s: its last output was not stored (record: %s)", task_id, recorder.standing)
             break
     while True:
         try:
-            return recovery.announce(parts.store, task_id, _end(parts.store, recorder.claim, task_id, outcome))
+            moved = _make_final(services.store, recorder.claim, task_id, outcome)
+            return recovery.announce(services.store, task_id, moved)
         except IllegalMove as error:
             log.warning("%s", error)
             return
         except StoreUnavailable as error:
-            if _gives_up(parts, began):
-                log.error("task %s stays unsettled (%s): %s", task_id, outcome.state, error)
+            if _waited_too_long(services, began):
+                log.error("task %s: its final state %s was not recorded: %s", task_id, outcome.state, error)
                 return
-            time.sleep(_SETTLE_RETRY_SECONDS)
+            time.sleep(_STORE_RETRY_SECONDS)
 
 
-def _end(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Moved:
+def _make_final(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Moved:
     if outcome.state is State.LOST and claim.run.on_lost == "requeue":
         return store.end_lost(task_id, outcome.description, "requeue", claim.attempt, f"claim:{claim.token}")
     return store.settle(task_id, outcome.state, outcome.description, outcome.returncode, outcome.ended, claim.token)
 
 
-def _gives_up(parts: _Parts, began: float) -> bool:
-    """A store that is away is waited for, but not for ever, and hardly while the worker is being stopped."""
-    stopping = parts.shutdown.seconds_left() is not None
+def _waited_too_long(services: _Services, began: float) -> bool:
+    """Whether to give up a store that is away: after a day, or after two seconds while the worker is being stopped."""
+    stopping = services.shutdown.seconds_left() is not None
     return time.monotonic() - began > (_STOPPING_STORE_AWAY_SECONDS if stopping else _STORE_AWAY_SECONDS)
 
 
 @worker_init.connect
 def _refuse_to_start(**_: Any) -> None:
-    """Before anything is received. Celery logs what its signal's handlers raise and goes on, unless they exit."""
+    """Exits on a wrong configuration, before any message is received.
+
+    Celery only logs what handlers of its signals raise, and continues; so this one exits.
+    """
     try:
         require_tested_ansible(settings().allow_untested_ansible)
         isolation.require(settings().isolation)
@@ -233,34 +249,34 @@ def _refuse_to_start(**_: Any) -> None:
 
 @worker_init.connect
 def _prepare(**_: Any) -> None:
-    """Before Celery makes the steps of which its worker consists."""
+    """Installs what must be in place before Celery makes its worker's bootsteps."""
     global _limits_before
     _limits_before = rlimits.raise_open_files_limit()
-    signal_handling.install(app, lambda: _worker().shutdown, lambda: settings().drain_seconds)
-    celery_revoke.install(lambda: _worker().store)
+    signal_handling.install(app, lambda: _worker_services().shutdown, lambda: settings().drain_seconds)
+    celery_revoke.install(lambda: _worker_services().store)
 
 
 @worker_ready.connect
 def _warm_up(**_: Any) -> None:
-    """Load Ansible before the first request wants it; a failure shows when a run needs it, with its text."""
+    """Loads Ansible before the first request needs it; a failure is reported by the first run that needs it."""
 
     def warm_up() -> None:
         try:
-            _worker().fork_servers.warm_up(str(settings().playbook_root), pack_usual=True)
+            _worker_services().fork_servers.warm_up(str(settings().playbook_root), pack_usual=True)
         except (RunnerError, OSError) as error:
-            log.warning("no warm fork server yet: %s", error)
+            log.warning("Ansible is not preloaded: %s", error)
 
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
 
 
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
-    if _parts is not None:
-        _parts.reaper.stop()
-        _parts.leases.stop()
-        # With it the sandboxes end, in which somebody may still write where the masters have their sockets.
-        _parts.fork_servers.close()
-        if _parts.ssh_masters is not None:
-            _parts.ssh_masters.close()
-        _parts.store.close()
+    if _services is not None:
+        _services.reaper.stop()
+        _services.leases.stop()
+        # Before the ssh masters: this ends the sandboxes, whose processes can still write to the masters' sockets.
+        _services.fork_servers.close()
+        if _services.ssh_masters is not None:
+            _services.ssh_masters.close()
+        _services.store.close()
     signal_handling.ignore_signals()
