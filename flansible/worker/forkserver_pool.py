@@ -1,7 +1,15 @@
-"""The worker's fork servers: starts them by exec, keeps a few warm, one for each distinct Ansible configuration.
+"""The worker's fork servers: processes with Ansible preloaded, a few kept warm, one per Ansible configuration.
 
-Used by every supervisor thread of the worker process. A fork server that is dropped goes on serving the runs it has:
-each run's keeper talks to its own supervisor, not to the fork server.
+Used by every supervisor thread of the worker process. In order:
+
+1. `ForkServerPool.launch`  asks ansible_config.py which configuration a run has, and finds its warm server
+2. `ForkServer`             else starts one: execs flansible.runner.forkserver, inside bubblewrap for a confined user,
+                            and waits for its `ready` frame; the server that it replaces is retired
+3. `ForkServer.launch`      passes the run's channel and pipes; the fork server forks the keeper, the keeper the run
+4. `ForkServer.kill_sandbox`  ends everything in a confined user's sandbox, when a keeper does not report
+
+A fork server that is dropped continues to serve the runs it has: each run's keeper talks to its own supervisor, not to
+the fork server.
 """
 
 from __future__ import annotations
@@ -31,8 +39,8 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_SECONDS = 60.0
 _EXIT_SECONDS = 5.0
 _MODULE = "flansible.runner.forkserver"
-_COMPLAINT_BYTES = 16 * 1024
-_OWN_VARIABLES = ("FLANSIBLE_", "CELERY_", "_MP_FORK_", "FORKED_BY_MULTIPROCESSING")
+_STDERR_BYTES = 16 * 1024
+_SERVICE_VARIABLES = ("FLANSIBLE_", "CELERY_", "_MP_FORK_", "FORKED_BY_MULTIPROCESSING")
 
 
 class ForkServer:
@@ -45,49 +53,51 @@ class ForkServer:
         limits: tuple[int, int] | None = None,
         pack_usual: bool = False,
     ) -> None:
-        """limits: those on open files that its runs are to have, where ours are not those of a shell.
+        """limits: soft and hard limit on open files for its runs, where the worker's differ from a shell's.
 
-        pack_usual: when it has nothing to do at first, it packs modules that most services need.
+        pack_usual: while idle after its start, it packs modules that most services need.
         """
         self.configuration = configuration
-        self._words = [f"files={limits[0]}:{limits[1]}"] if limits else []
-        self._words += ["usual"] if pack_usual else []
-        self._init: int | None = None  # of a sandbox, the first process: with it all others in there end
-        self._ending = threading.Lock()  # about _init: two runs of one sandbox may want it ended in one moment
+        self._arguments = [f"files={limits[0]}:{limits[1]}"] if limits else []
+        self._arguments += ["usual"] if pack_usual else []
+        # A pidfd of the sandbox's first process: when that ends, the kernel ends all others in the sandbox.
+        self._init: int | None = None
+        self._init_lock = threading.Lock()  # two runs of one sandbox may have it killed at the same time
         self._lock = threading.Lock()
-        # What it says while it loads goes to a file nobody else sees; afterwards nothing writes there but tracebacks.
-        self._complaints: IO[bytes] = tempfile.TemporaryFile()
+        # A file without a name: errors while Ansible loads go there, afterwards only tracebacks.
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()
         self._control, theirs = socket.socketpair()
         try:
             self._process = self._start(module, theirs.fileno())
         except OSError as error:
             self._control.close()
-            self._complaints.close()
-            message = f"no fork server can be started in {configuration.directory}: {error.strerror}"
+            self._stderr.close()
+            message = f"cannot start a fork server in {configuration.directory}: {error.strerror}"
             raise RunnerError(message) from error
         finally:
             theirs.close()
         self._await_ready()
 
     def launch(self, channel: socket.socket, output: int, events: int) -> None:
-        """Start a run with these descriptors. Raises OSError when the fork server is gone."""
+        """Starts a run with these descriptors. Raises OSError when the fork server is gone."""
         with self._lock:
             socket.send_fds(self._control, [b"R"], [channel.fileno(), output, events])
 
     def kill_sandbox(self) -> None:
-        """End whatever is in its sandbox, runs as well. Nothing without one."""
-        with self._ending:
+        """Kills everything in its sandbox, runs included; does nothing without a sandbox."""
+        with self._init_lock:
             if self._init is not None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._init, signal.SIGKILL)
-                self._is_over(_EXIT_SECONDS)
+                self._wait_for_init(_EXIT_SECONDS)
 
     def is_gone(self) -> bool:
-        """Whether nothing is left of it, runs in its sandbox included."""
-        with self._ending:
-            return not self.alive and self._is_over(0)
+        """Whether it has ended, and with it everything in its sandbox."""
+        with self._init_lock:
+            return not self.alive and self._wait_for_init(0)
 
-    def _is_over(self, seconds: float) -> bool:
+    def _wait_for_init(self, seconds: float) -> bool:
+        """Waits for the end of the sandbox's first process; whether it has ended."""
         if self._init is None:
             return True
         poll = select.poll()
@@ -106,9 +116,9 @@ class ForkServer:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """Let it go: it ends when it sees its socket end."""
+        """Closes its socket, on which it ends; its runs continue."""
         self._control.close()
-        self._complaints.close()
+        self._stderr.close()
         try:
             self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -116,29 +126,29 @@ class ForkServer:
             self._process.wait()
 
     def _start(self, module: str, control: int) -> subprocess.Popen[bytes]:
-        # -P: a module that lies in the playbook directory must not be imported in place of one of ours.
-        command = ["-P", "-m", module, str(control), *self._words]
+        # -P: a module in the playbook directory must not be imported in place of one of ours.
+        command = ["-P", "-m", module, str(control), *self._arguments]
         sandbox = self.configuration.sandbox
-        # -s: nor one that lies in the home of the sandbox.
+        # -s: nor one in the sandbox's home.
         command = [sys.executable, "-s", *command] if sandbox else [sys.executable, *command]
-        told, telling = os.pipe2(os.O_CLOEXEC)
+        info_read, info_write = os.pipe2(os.O_CLOEXEC)
         if sandbox is not None:
-            place = ["--chdir", self.configuration.directory]
-            command = [*sandbox.arguments, *place, "--info-fd", str(telling), "--", *command]
+            directory = ["--chdir", self.configuration.directory]
+            command = [*sandbox.arguments, *directory, "--info-fd", str(info_write), "--", *command]
         try:
             process = subprocess.Popen(
                 command,
                 cwd="/" if sandbox else self.configuration.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=self._complaints,
+                stderr=self._stderr,
                 env={**self._inherited(), **dict(self.configuration.environment)},
-                pass_fds=(control, telling) if sandbox else (control,),
+                pass_fds=(control, info_write) if sandbox else (control,),
                 start_new_session=True,
             )
         finally:
-            os.close(telling)
-            with os.fdopen(told, "rb") as info:
+            os.close(info_write)
+            with os.fdopen(info_read, "rb") as info:
                 self._init = _pidfd(info.read()) if sandbox else None
         return process
 
@@ -148,35 +158,35 @@ class ForkServer:
     def _await_ready(self) -> None:
         self._control.settimeout(START_TIMEOUT_SECONDS)
         try:
-            # At the end of its socket it is about to exit; one that is late or talks nonsense is ended.
-            frame, patience_seconds = wire.receive(self._control), _EXIT_SECONDS
+            # A server that closes its socket is about to exit; one that is late or sends no frame is killed at once.
+            frame, exit_seconds = wire.receive(self._control), _EXIT_SECONDS
         except (OSError, WireError):
-            frame, patience_seconds = None, 0.0
+            frame, exit_seconds = None, 0.0
         if frame is None:
-            raise self._failure(patience_seconds)
+            raise self._start_failure(exit_seconds)
         self._control.settimeout(None)
         log.info("fork server %d: ansible-core %s, %s", self.pid, frame.get("ansible_version"), self.configuration)
 
-    def _failure(self, patience_seconds: float) -> RunnerError:
-        """Why it did not get ready; afterwards it is gone."""
+    def _start_failure(self, exit_seconds: float) -> RunnerError:
+        """Ends the process and returns the error that says why it did not get ready."""
         try:
-            returncode = self._process.wait(patience_seconds)
+            returncode = self._process.wait(exit_seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             returncode = self._process.wait()
-        self._complaints.seek(0)
-        text = self._complaints.read(_COMPLAINT_BYTES).decode(errors="replace")
+        self._stderr.seek(0)
+        text = self._stderr.read(_STDERR_BYTES).decode(errors="replace")
         self._control.close()
-        self._complaints.close()
+        self._stderr.close()
         self.kill_sandbox()
         if returncode > 0 and not text.startswith("bwrap: "):
             return StartFailure(text, returncode)
-        how = f"was ended by signal {-returncode}" if returncode else "ended"
+        how = f"was killed by signal {-returncode}" if returncode else "ended"
         return RunnerError(f"the fork server {how} before it was ready. {text}".strip())
 
 
 def _pidfd(info: bytes) -> int | None:
-    """The first process in a sandbox, from what bubblewrap tells; None when it did not come so far."""
+    """Opens the sandbox's first process, named in bubblewrap's --info-fd; None when bubblewrap failed before it."""
     try:
         return os.pidfd_open(json.loads(info)["child-pid"])
     except (ValueError, KeyError, OSError):
@@ -184,15 +194,15 @@ def _pidfd(info: bytes) -> int | None:
 
 
 def _environment() -> dict[str, str]:
-    """What a shell would give Ansible: without our settings, which may hold passwords, and without Celery's marks."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
+    """The environment a shell would give Ansible: without our settings, which may hold passwords, and Celery's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_SERVICE_VARIABLES)}
 
 
 class ForkServerPool:
-    """At most `limit` warm fork servers; the least recently used goes when one more is needed."""
+    """Keeps at most `limit` fork servers warm and drops the least recently used."""
 
     def __init__(self, limit: int, module: str = _MODULE, limits: tuple[int, int] | None = None) -> None:
-        """limits: as ForkServer has it."""
+        """limits: see ForkServer."""
         self._limit = limit
         self._module = module
         self._limits = limits
@@ -200,7 +210,7 @@ class ForkServerPool:
         self._servers: OrderedDict[Configuration, ForkServer] = OrderedDict()
         self._starting: defaultdict[str | None, threading.Lock] = defaultdict(threading.Lock)
         self._closed = False
-        self._let_go: list[ForkServer] = []  # with a sandbox in which runs, or what they have left, may go on
+        self._retired: list[ForkServer] = []  # dropped ones whose sandbox still has processes
 
     def launch(
         self,
@@ -211,9 +221,9 @@ class ForkServerPool:
         events: int,
         sandbox: Sandbox | None = None,
     ) -> ForkServer:
-        """Start a run under the configuration of `directory`. Raises RunnerError, StartFailure among them.
+        """Starts a run under the configuration of `directory`. Raises RunnerError, StartFailure among them.
 
-        environment: what the run sets beside the worker's own; Ansible's variables among it make a configuration.
+        environment: the run's own variables, beside the worker's; those that Ansible reads belong to the configuration.
         """
         for _ in range(2):
             server = self._server(configuration_of(directory, environment, sandbox=sandbox))
@@ -221,22 +231,22 @@ class ForkServerPool:
                 server.launch(channel, output, events)
                 return server
             except OSError as error:
-                log.warning("fork server %d is gone (%s); starting another", server.pid, error)
+                log.warning("fork server %d has died (%s); starting another", server.pid, error)
                 self._drop(server)
-        raise RunnerError("the fork server died twice while a run was being started")
+        raise RunnerError("the fork server died twice while starting this run")
 
     def warm_up(self, directory: str, pack_usual: bool = False) -> None:
-        """Have the fork server for `directory` ready before the first run needs it."""
+        """Starts the fork server for `directory` before the first run needs it."""
         self._server(configuration_of(directory), pack_usual)
 
     def close(self) -> None:
-        """Drop them all, for good; runs under way are not touched, but for those in a sandbox, which end."""
+        """Closes all fork servers for good. Runs continue, except in sandboxes: those are killed."""
         with self._lock:
             self._closed = True
             servers, self._servers = list(self._servers.values()), OrderedDict()
-            let_go, self._let_go = self._let_go, []
-        # Ended first: whoever is in a sandbox can stop its fork server, which would keep us waiting for each of them.
-        for server in (*servers, *let_go):
+            retired, self._retired = self._retired, []
+        # Sandboxes first: a process in one can stop its fork server, and we would wait for each of them.
+        for server in (*servers, *retired):
             server.kill_sandbox()
         for server in servers:
             server.close()
@@ -246,17 +256,17 @@ class ForkServerPool:
             if (server := self._warm(configuration)) is not None:
                 return server
             starting = self._starting[_user(configuration)]
-        # One lock for each user: two supervisors must not start the same one twice; and what lies in the home of one,
-        # which may keep a fork server from getting ready, keeps nobody else waiting.
+        # One lock per user: two supervisors must not start the same server twice, and a user whose home keeps a fork
+        # server from getting ready must not make others wait.
         with starting:
             with self._lock:
                 if (server := self._warm(configuration)) is not None:
                     return server
-                dropped = self._outdated(configuration)
+                dropped = self._take_replaced(configuration)
             try:
                 server = ForkServer(configuration, self._module, self._limits, pack_usual)
             finally:
-                self._let_go_of(dropped)
+                self._retire(dropped)
             with self._lock:
                 if not self._closed:
                     self._servers[configuration] = server
@@ -272,10 +282,10 @@ class ForkServerPool:
         self._servers.move_to_end(configuration)
         return server
 
-    def _outdated(self, configuration: Configuration) -> list[ForkServer]:
-        """Take out what the new one replaces: dead ones, older versions of the same file, the least recently used."""
-        place = _place(configuration)
-        gone = [key for key, server in self._servers.items() if not server.alive or _place(key) == place]
+    def _take_replaced(self, configuration: Configuration) -> list[ForkServer]:
+        """Removes what the new one replaces: the dead, older versions of its configuration, the least recently used."""
+        slot = _slot(configuration)
+        gone = [key for key, server in self._servers.items() if not server.alive or _slot(key) == slot]
         dropped = [self._servers.pop(key) for key in gone]
         while len(self._servers) >= self._limit:
             dropped.append(self._servers.popitem(last=False)[1])
@@ -285,17 +295,17 @@ class ForkServerPool:
         with self._lock:
             if self._servers.get(server.configuration) is server:
                 del self._servers[server.configuration]
-        self._let_go_of([server])
+        self._retire([server])
 
-    def _let_go_of(self, servers: list[ForkServer]) -> None:
+    def _retire(self, servers: list[ForkServer]) -> None:
         for server in servers:
             server.close()
         with self._lock:
-            self._let_go = [one for one in (*self._let_go, *servers) if not one.is_gone()]
+            self._retired = [one for one in (*self._retired, *servers) if not one.is_gone()]
 
 
-def _place(configuration: Configuration) -> tuple[str, str | None, str | None]:
-    """What stays the same where a configuration is a newer version of another."""
+def _slot(configuration: Configuration) -> tuple[str, str | None, str | None]:
+    """What a configuration and its newer versions have in common."""
     return configuration.directory, configuration.config_file, _user(configuration)
 
 

@@ -272,7 +272,7 @@ def test_two_runs_can_end_one_sandbox_in_one_moment() -> None:
     for _ in range(20):
         process = subprocess.Popen(["sleep", "60"])
         server = ForkServer.__new__(ForkServer)
-        server._ending, server._init = threading.Lock(), os.pidfd_open(process.pid)
+        server._init_lock, server._init = threading.Lock(), os.pidfd_open(process.pid)
         with ThreadPoolExecutor(8) as pool:
             for ending in [pool.submit(server.kill_sandbox) for _ in range(8)]:
                 ending.result(10)
