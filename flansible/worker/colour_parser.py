@@ -1,7 +1,7 @@
-"""Takes Ansible's colours out of a run's output: plain text as a pipe would get it, and where each colour begins.
+"""Separates Ansible's colours from a run's output: plain text as a pipe would get it, and where each colour begins.
 
-A run prints its colours behind a private-use character that is chosen anew for each run, so that escape codes which a
-task itself prints stay text, byte for byte, and only Ansible's own are colours. Used by the supervisor.
+A run prints its colours behind a private-use character chosen anew for each run: escape codes that a play task itself
+prints stay text, byte for byte, and only Ansible's own are colours. Used by the supervisor.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ _LONGEST_CODE = 24
 
 
 def choose_mark() -> str:
-    """A character that no text of this run will hold but by a chance of one in 65,533."""
+    """Chooses the character: a text of this run contains it with a chance of one in 65,533."""
     return chr(_FIRST + secrets.randbelow(_COUNT))
 
 
 class ColourSplitter:
-    """Splits a stream; `offset` counts the plain bytes given out so far."""
+    """Splits a stream. offset: plain bytes of output before it."""
 
     def __init__(self, mark: str, offset: int) -> None:
         self._offset = offset
         code = mark.encode()
         self._pattern = re.compile(re.escape(code) + rb"\[([0-9;]*)m")
         prefixes = b"|".join(re.escape(code[:length]) for length in range(len(code), 0, -1))
-        # What may be the beginning of a mark, at the end of what has arrived.
+        # A possible beginning of a mark at the end of the data.
         self._unfinished = re.compile(b"(?:" + re.escape(code) + rb"\[[0-9;]{0,%d}|" % _LONGEST_CODE + prefixes + b")$")
         self._held = b""
 
     def feed(self, data: bytes) -> tuple[bytes, list[ColourMark]]:
-        """The plain bytes of `data` and the marks among them; what may begin a mark is held back for the next call."""
+        """Returns the plain bytes of `data` and the marks in it; holds back what may be the beginning of a mark."""
         data = self._held + data
         tail = self._unfinished.search(data, max(0, len(data) - _LONGEST_CODE - 8))
         self._held = b"" if tail is None else data[tail.start() :]
         return self._split(data[: len(data) - len(self._held)])
 
     def finish(self) -> tuple[bytes, list[ColourMark]]:
-        """What was held back, at the end of the stream."""
+        """Returns what was held back, at the end of the stream."""
         held, self._held = self._held, b""
         return self._split(held)
 

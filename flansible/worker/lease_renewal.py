@@ -1,7 +1,7 @@
-"""Speaks for the runs of this worker, and sends again what a worker that died had received.
+"""Renews this worker's leases, and sends messages again that were lost with a dead worker.
 
-One thread per worker. A worker that dies stops renewing its leases, and a reaper (flansible.broker.recovery) makes its
-tasks `lost`. A message that was lost with a worker is put on the queue again: the claim makes that harmless.
+One thread per worker. A worker that dies stops renewing its leases, and flansible.broker.recovery makes its tasks
+`lost`. A queued task whose message is lost gets a new one: the claim makes a second message harmless.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from flansible.system import process_identity
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 2.0
-# Free all this time, and yet a task that has waited as long did not come: its message is gone.
-_UNHEARD_SECONDS = 8.0
-_REQUEUE_AT_ONCE = 50
-# No worker may ever be free for that long; then a task that younger ones have overtaken for so long is one of these.
+# A thread slot was free this long, and a task queued for as long was not received: its message is lost.
+_MESSAGE_LOST_SECONDS = 8.0
+_RESEND_AT_ONCE = 50
+# Where no worker is ever free for that long: a task overtaken by younger ones for this long has lost its message.
 _OVERTAKEN_SECONDS = 30.0
 
 
 class LeaseRenewal:
-    """`running` gives the ids of this worker's runs, `slots` how many it carries side by side."""
+    """running: returns the ids of this worker's runs; slots: how many it can run at the same time."""
 
     def __init__(self, store: Store, running: Callable[[], list[str]], slots: int) -> None:
         self._store = store
@@ -37,14 +37,14 @@ class LeaseRenewal:
         self._slots = slots
         self._stopped = threading.Event()
         self._free_since: float | None = None
-        self._looked_at = 0.0
-        self._thread = threading.Thread(target=self._for_ever, name="leases", daemon=True)
+        self._overtaken_checked_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """This worker takes no more; what it still runs is spoken for no longer."""
+        """Signs the worker off: it takes no more tasks, and leases of runs it still has are no longer renewed."""
         self._stopped.set()
         self._thread.join(TICK_SECONDS)
         try:
@@ -52,7 +52,7 @@ class LeaseRenewal:
         except StoreUnavailable as error:
             log.debug("the worker is not signed off: %s", error)
 
-    def _for_ever(self) -> None:
+    def _run(self) -> None:
         while True:
             try:
                 self._tick(time.monotonic())
@@ -60,8 +60,8 @@ class LeaseRenewal:
                 self._free_since = None
                 log.debug("leases are not renewed: %s", error)
             except Exception:
-                # The thread must live: without it every run of this worker would be taken for lost.
-                log.exception("a round of leases failed")
+                # The thread must survive: without it every run of this worker would become `lost`.
+                log.exception("renewing the leases failed")
             if self._stopped.wait(TICK_SECONDS):
                 return
 
@@ -72,17 +72,17 @@ class LeaseRenewal:
             self._free_since = self._free_since or moment
         else:
             self._free_since = None
-        if self._free_since is not None and moment - self._free_since >= _UNHEARD_SECONDS:
+        if self._free_since is not None and moment - self._free_since >= _MESSAGE_LOST_SECONDS:
             self._free_since = moment
-            waiting = self._store.oldest_queued(_REQUEUE_AT_ONCE)
-            self._send_again([task for task in waiting if waited_seconds(task) > _UNHEARD_SECONDS])
-        if moment - self._looked_at >= _OVERTAKEN_SECONDS:
-            self._looked_at = moment
-            self._send_again(self._store.overtaken(_REQUEUE_AT_ONCE, _OVERTAKEN_SECONDS))
+            waiting = self._store.oldest_queued(_RESEND_AT_ONCE)
+            self._resend([task for task in waiting if waited_seconds(task) > _MESSAGE_LOST_SECONDS])
+        if moment - self._overtaken_checked_at >= _OVERTAKEN_SECONDS:
+            self._overtaken_checked_at = moment
+            self._resend(self._store.overtaken(_RESEND_AT_ONCE, _OVERTAKEN_SECONDS))
 
-    def _send_again(self, tasks: list[TaskStatus]) -> None:
+    def _resend(self, tasks: list[TaskStatus]) -> None:
         for task in tasks:
-            log.warning("task %s waits though it could run: its message is sent again", task.task_id)
+            log.warning("task %s is queued though it could run: sending its message again", task.task_id)
             try:
                 broker_app.enqueue(task.task_id, task.summary, soon=True)
             except BrokerUnavailable as error:

@@ -1,8 +1,8 @@
-"""Hides the values of a request's secret fields in all that its run says, even where a module prints them.
+"""Masks the values of a request's secret fields in its run's output and events, even where a module prints them.
 
-Used by the supervisor, on output and events before they are recorded. What is hidden becomes as many asterisks as it
-had bytes: every offset stays true. A value of fewer than four characters is not hidden: it would be found in every
-other word, and everybody would know what the gaps mean.
+Used by the supervisor before anything is recorded. A masked value becomes as many asterisks as it had bytes: every
+offset stays true. A value of fewer than four characters is not masked: it would be found in every other word, and the
+gaps would give it away.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from flansible.store import ColourMark
 
 _SHORTEST = 4
 _SHORTEST_KEY_LINE = 16
-_ARMOUR = "-----"
-# Words of ours in an event, which mean something to whoever reads it.
-_OWN_WORDS = frozenset({"type", "event", "verdict"})
+_PEM_ARMOUR = "-----"
+# Fields of an event whose values are Flansible's own words.
+_UNMASKED_FIELDS = frozenset({"type", "event", "verdict"})
 
 
 class Masker:
-    """For one run; what may be the beginning of a secret waits for what comes next."""
+    """Masks one run's stream; holds back what may be the beginning of a secret."""
 
     def __init__(self, secrets: Secrets | None) -> None:
         forms = {form.encode() for text in _texts(secrets) for form in _forms(text)} if secrets else set()
-        # The longest first: of two that begin alike, none may be left half shown.
+        # Longest first: of two with the same beginning, the longer one must not be left half visible.
         self._forms = sorted(forms, key=len, reverse=True)
         self._bytes = re.compile(b"|".join(map(re.escape, self._forms)))
         self._text = re.compile("|".join(re.escape(form.decode()) for form in self._forms))
@@ -39,27 +39,27 @@ class Masker:
         self._held_marks: list[ColourMark] = []
 
     def feed(self, data: bytes, marks: list[ColourMark]) -> tuple[bytes, list[ColourMark]]:
-        """More output and the colours that begin in it; returns what can be shown now."""
+        """Takes more output and the colour marks in it; returns what can be recorded now, masked."""
         if not self._forms:
             return data, marks
         data, marks = self._held + data, self._held_marks + marks
         end = self._safe_end(data)
         self._held = data[end:]
-        # A colour begins at an offset in all of the output; those of what is held back wait with it.
+        # Colour marks have offsets in the whole output; those in what is held back wait with it.
         late = len(self._held)
         self._held_marks = marks if late else []
-        return self._hide(data[:end]), [] if late else marks
+        return self._mask(data[:end]), [] if late else marks
 
     def finish(self) -> tuple[bytes, list[ColourMark]]:
-        """What was held back, at the end of the output."""
+        """Returns what was held back, at the end of the output."""
         held, marks, self._held, self._held_marks = self._held, self._held_marks, b"", []
-        return self._hide(held), marks
+        return self._mask(held), marks
 
     def event(self, event: dict[str, Any]) -> dict[str, Any]:
-        """The same with every secret hidden, in names as well as in values."""
+        """Returns the event with every secret masked, in names as well as in values."""
         if not self._forms:
             return event
-        return {name: value if name in _OWN_WORDS else self._value(value) for name, value in event.items()}
+        return {name: value if name in _UNMASKED_FIELDS else self._value(value) for name, value in event.items()}
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -72,16 +72,16 @@ class Masker:
             return "*" * len(str(value))
         return value
 
-    def _hide(self, data: bytes) -> bytes:
+    def _mask(self, data: bytes) -> bytes:
         return self._bytes.sub(lambda match: b"*" * len(match[0]), data) if self._forms else data
 
     def _safe_end(self, data: bytes) -> int:
-        """Where what may be the beginning of a secret begins; the end of the data when nothing is."""
+        """Returns where a possible beginning of a secret starts, at the end of the data; len(data) for none."""
         longest = len(self._forms[0]) - 1
         for start in range(max(0, len(data) - longest), len(data)):
             tail = data[start:]
             if any(len(form) > len(tail) and form.startswith(tail) for form in self._forms):
-                # Not in the middle of one that is complete.
+                # Not within a complete one.
                 return next((match.start() for match in self._bytes.finditer(data) if match.end() > start), start)
         return len(data)
 
@@ -91,17 +91,17 @@ def _asterisks(match: re.Match[str]) -> str:
 
 
 def _texts(secrets: Secrets) -> Iterator[str]:
-    """The lines of every value: none of them has a line end, so that a finished line of output never waits."""
+    """Yields the lines of every value: without line ends, so that a complete line of output is never held back."""
     plain = [secrets.connection_password, secrets.become_password, *secrets.vault_passwords.values()]
     for value in (*plain, *secrets.variables.values()):
         yield from (line for line in (value or "").splitlines() if len(line) >= _SHORTEST)
     for line in (secrets.private_key or "").splitlines():
-        if len(line) >= _SHORTEST_KEY_LINE and not line.startswith(_ARMOUR):
+        if len(line) >= _SHORTEST_KEY_LINE and not line.startswith(_PEM_ARMOUR):
             yield line
 
 
 def _forms(text: str) -> Iterable[str]:
-    """How programs write it: as it is, in JSON and what embeds it, for a shell, a URL or a page, in Base64."""
+    """Returns how programs print it: plain, in JSON (once, and nested), for a shell, a URL, HTML, and in Base64."""
     encoded = json.dumps(text)[1:-1]
     in_unicode = json.dumps(text, ensure_ascii=False)[1:-1]
     forms = {text, encoded, in_unicode, json.dumps(encoded)[1:-1], repr(text)[1:-1], html.escape(text)}

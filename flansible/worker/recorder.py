@@ -22,8 +22,8 @@ from flansible.worker.spill_queue import Piece, SpillQueue
 
 MEMORY_BYTES = 4 * 1024 * 1024
 _BATCH_BYTES = 1024 * 1024
-# How long what is stored is kept as well: Redis writes to its disk every second, and one that is killed may come back
-# without its last moments.
+# Stored batches are kept this long too: Redis writes to disk every second, and one that is killed may come back without
+# its last seconds.
 _KEEP_SECONDS = 4.0
 _KEEP_BYTES = 4 * 1024 * 1024
 _FAILED = frozenset({"failed", "unreachable"})
@@ -31,7 +31,7 @@ _NAMES = ("host", "play", "task", "module")
 
 
 class Recorder:
-    """Records one run. Raises nothing of the store's: `standing` tells."""
+    """Records one run. Never raises errors of the store: see `standing`."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class Recorder:
         wake: Callable[[], None],
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        """directory: where what memory does not hold is kept; wake: called when there is something to store."""
+        """directory: for what does not fit into memory; wake: called when there is something to store."""
         self.task_id = task_id
         self.claim = claim
-        # `running` while the record is ours; else what it is instead: see store.Appended.
+        # `running` while the record is ours; otherwise what store.Appended lists.
         self.standing = "running"
-        # Readable when the supervisor should look at `standing` and `full` again.
+        # Readable when the supervisor should check `standing` and `full` again.
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lock = threading.Condition()
         self._queue = SpillQueue(memory_bytes, directory)
@@ -55,10 +55,10 @@ class Recorder:
         self._max_bytes = max_output_bytes
         self._seen = self._kept = claim.progress.output_bytes
         self._event_bytes = 0
-        self._cut_at: int | None = None  # where the cap has ended the output
+        self._cut_at: int | None = None  # offset at which the cap cut the output
         self._memory_bytes = memory_bytes
-        # Events whose output is not here yet, each with its offset and about its size.
-        self._early: deque[tuple[dict[str, Any], int, int]] = deque()
+        # Events whose output has not arrived yet, each with its offset and approximate size.
+        self._early_events: deque[tuple[dict[str, Any], int, int]] = deque()
         self._early_bytes = 0
         self._events_end = claim.progress.events_end
         self._sent: Batch | None = None
@@ -68,51 +68,51 @@ class Recorder:
         self.finished = False
         self._closed = False
 
-    # What the supervisor calls.
+    # Called by the supervisor.
 
     @property
     def offset(self) -> int:
-        """Bytes of output so far, stored or not, beyond the cap or not."""
+        """All bytes of output so far, stored or not, those beyond the cap included."""
         return self._seen
 
     @property
     def full(self) -> bool:
-        """Whether to stop reading until the store, or the disk, has taken something."""
+        """Whether the supervisor must stop reading until the store or the disk has taken something."""
         return self._queue.full
 
     def add_output(self, data: bytes, marks: list[ColourMark]) -> None:
-        """More output, and the colours that begin in it."""
+        """Appends output and the colour marks in it."""
         with self._lock:
             self._seen += len(data)
             if self._cut_at is None and data:
-                self._add_kept(data, marks)
+                self._add_capped(data, marks)
             elif self._cut_at is None:
                 self._add_colours(marks)
             self._release_events(self._seen)
         self._wake()
 
     def add_event(self, event: dict[str, Any]) -> None:
-        """`offset`: the output, of all attempts, that goes before it; `time`: seconds since 1970."""
+        """Appends an event. `offset`: bytes of output before it, of all attempts; `time`: seconds since 1970."""
         with self._lock:
             offset = int(event.pop("offset", 0))
-            # That of one which need not wait does not count.
-            size = len(json.dumps(event)) if offset > self._seen or self._early else 0
-            self._early.append((event, offset, size))
+            # Only events that wait are counted.
+            size = len(json.dumps(event)) if offset > self._seen or self._early_events else 0
+            self._early_events.append((event, offset, size))
             self._early_bytes += size
             self._release_events(self._seen)
         self._wake()
 
     def finish(self) -> None:
-        """No more output comes."""
+        """Marks the end: nothing more is added."""
         with self._lock:
             self._release_events(None)
-            # One more batch, be it empty: it finds out whether the store still has all it was given.
+            # One more batch, even an empty one: its answer shows whether the store still has everything.
             self._unverified = True
             self.finished = True
         self._wake()
 
     def close(self) -> None:
-        """Forget what is not stored. Nothing may be called afterwards but by the StoreWriter, which gets nothing."""
+        """Discards what is not stored. Only the StoreWriter may still call afterwards; it gets None."""
         with self._lock:
             self._closed = True
             self._queue.close()
@@ -120,15 +120,15 @@ class Recorder:
             self._lock.notify_all()
 
     def wait_until_stored(self, seconds: float) -> bool:
-        """Whether nothing waits any more, or nothing can be stored any more, at the latest after so long."""
+        """Waits until all is stored, or nothing more can be, or the time is over; whether all is stored."""
         with self._lock:
             self._lock.wait_for(lambda: self.standing != "running" or not self._waiting, seconds)
             return not self._waiting
 
-    # What the StoreWriter calls.
+    # Called by the StoreWriter.
 
     def next_batch(self) -> Batch | None:
-        """What is to be stored next, the same again until `stored` was told of it; None when there is nothing."""
+        """Returns the batch to store next, the same one until `stored` has its answer; None when there is none."""
         with self._lock:
             if self._closed or self.standing != "running":
                 return None
@@ -139,13 +139,13 @@ class Recorder:
             return self._sent
 
     def stored(self, answer: Appended) -> None:
-        """What the store said to the batch."""
+        """Takes the store's answer to the batch."""
         with self._lock:
             if self._closed or self._sent is None:
                 return
             was_full = self._queue.full
             if answer.standing == "gap":
-                self._go_back(answer.progress)
+                self._rewind(answer.progress)
             elif answer.standing != "running":
                 self.standing = answer.standing
             else:
@@ -153,7 +153,7 @@ class Recorder:
                 self._stored = _after(self._sent)
                 self._unverified = self._unverified and _has_content(self._sent)
                 self._sent = None
-                self._forget_old()
+                self._drop_old_batches()
             if self.standing != "running" or was_full:
                 os.eventfd_write(self.descriptor, 1)
             if self.standing != "running" or not self._waiting:
@@ -161,9 +161,9 @@ class Recorder:
 
     @property
     def _waiting(self) -> bool:
-        return bool(self._sent or self._queue or self._early or self._unverified)
+        return bool(self._sent or self._queue or self._early_events or self._unverified)
 
-    def _add_kept(self, data: bytes, marks: list[ColourMark]) -> None:
+    def _add_capped(self, data: bytes, marks: list[ColourMark]) -> None:
         room = max(0, self._max_bytes - self._kept)
         if len(data) <= room:
             self._kept += len(data)
@@ -171,7 +171,7 @@ class Recorder:
             self._add_colours(marks)
             return
         while room > 0 and data[room] & 0xC0 == 0x80:
-            room -= 1  # not within a character of UTF-8: text must stay text
+            room -= 1  # not within a UTF-8 character
         kept = data[:room]
         self._cut_at = self._kept + len(kept)
         self._queue.add(kept)
@@ -188,11 +188,11 @@ class Recorder:
             self._queue.add(mark)
 
     def _release_events(self, up_to: int | None) -> None:
-        """An event is not told before its output is: in a batch, output goes first."""
-        while self._early and (
-            up_to is None or self._early[0][1] <= up_to or self._early_bytes > self._memory_bytes
-        ):  # a run that lies about its output must not fill our memory
-            event, offset, size = self._early.popleft()
+        """Queues the events whose output has arrived: an event must not be stored before its output."""
+        while self._early_events and (
+            up_to is None or self._early_events[0][1] <= up_to or self._early_bytes > self._memory_bytes
+        ):  # a run that reports wrong offsets must not fill our memory
+            event, offset, size = self._early_events.popleft()
             self._early_bytes -= size
             end = max(self._events_end, min(offset, self._kept))
             event |= {"output_start": self._events_end, "output_end": end}
@@ -203,7 +203,7 @@ class Recorder:
             self._queue.add((self._stored_event(event), end))
 
     def _stored_event(self, event: dict[str, Any]) -> StoredEvent:
-        # Without NaN and its kin: JSON has none. Ansible's own come as text.
+        # No NaN or Infinity: JSON has none. Ansible's own arrive as text.
         text = json.dumps(event, separators=(",", ":"), allow_nan=False)
         if "result" in event and self._event_bytes + len(text) > self._max_bytes:
             left_out = f"{len(text)} bytes: the results of this task are over max_output_bytes ({self._max_bytes})"
@@ -222,21 +222,30 @@ class Recorder:
         end = events[-1][1] if events else self._stored.events_end
         return Batch(self._stored, output, tuple(event for event, _ in events), colours, end)
 
-    def _forget_old(self) -> None:
+    def _drop_old_batches(self) -> None:
         oldest = time.monotonic() - _KEEP_SECONDS
         size = sum(len(batch.output) for _, batch in self._recent)
         while self._recent and (self._recent[0][0] < oldest or size > _KEEP_BYTES):
             size -= len(self._recent.popleft()[1].output)
 
-    def _go_back(self, stored: Progress) -> None:
-        """The store has less than it had: what was stored last goes to the front again."""
+    def _rewind(self, stored: Progress) -> None:
+        """Queues the latest batches again, because Redis has come back with less than it had stored.
+
+        Example: batches A (bytes 0 to 100), B (100 to 200) and C (200 to 300) were stored, A more than _KEEP_SECONDS
+        ago, so B and C are still in `_recent`. D (300 to 400) is sent; Redis was killed meanwhile and answers `gap`.
+
+        - It has 150 bytes: B, C and D go to the front of the queue, to be stored from 100 on. The script skips the
+          50 bytes that Redis still has.
+        - It has 60 bytes: bytes 60 to 100 are lost for good. A filler of 40 bytes takes their place, then B, C and D;
+          stored from 60 on. All offsets after the hole stay true.
+
+        Lost colour marks become ends of colours and lost events `missing` events: sequence numbers stay true as well.
+        """
         again = [batch for _, batch in self._recent] + ([self._sent] if self._sent else [])
         self._recent.clear()
         self._sent = None
         first = again[0].before
-        hole = _filler(stored, first)
-        pieces: list[Piece] = [*hole]
-        end = stored.events_end
+        pieces = _filler(stored, first)
         for batch in again:
             pieces += [batch.output, *batch.colours]
             pieces += [(event, batch.events_end) for event in batch.events]
@@ -244,13 +253,13 @@ class Recorder:
             min(stored.output_bytes, first.output_bytes),
             min(stored.colours, first.colours),
             min(stored.events, first.events),
-            end,
+            stored.events_end,
         )
         self._queue.put_back([piece for piece in pieces if piece != b""])
 
 
 def _as_text(name: object) -> str:
-    """An inventory need not be UTF-8, and Python keeps what is not as half characters; JSON readers refuse those."""
+    """Replaces lone surrogates: Python keeps non-UTF-8 inventory bytes as such, and JSON readers refuse them."""
     return str(name).encode(errors="replace").decode()
 
 
@@ -269,7 +278,7 @@ def _has_content(batch: Batch) -> bool:
 
 
 def _filler(stored: Progress, first: Progress) -> list[Piece]:
-    """What stands for bytes and events that the store has lost and nobody has any more: offsets must stay true."""
+    """Returns what replaces bytes, colours and events that are lost for good, so that offsets stay true."""
     pieces: list[Piece] = []
     lost = first.output_bytes - stored.output_bytes
     if lost > 0:

@@ -1,6 +1,6 @@
-"""What waits to be stored of one run, in order: in memory up to a bound, beyond it in a file that has no name.
+"""Spill queue: one run's output and events that wait for the store, in memory up to a bound, then in a file.
 
-Used by a Recorder alone, under its lock. A file without a name is gone with its process, however that dies.
+Used by a Recorder alone, under its lock. The file has no name, so it disappears with its process however that dies.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from flansible.store import ColourMark, StoredEvent
 
 log = logging.getLogger(__name__)
 
-# One of the three: output bytes, a colour mark, an event with the offset at which its output ends.
+# Output bytes, a colour mark, or an event with the offset at which its output ends.
 Piece = bytes | ColourMark | tuple[StoredEvent, int]
 
 _LENGTH = struct.Struct(">I")
-_COLOUR_BYTES = 32  # about what one takes in memory
+_COLOUR_BYTES = 32  # approximate size of one in memory
 
 
 class SpillQueue:
-    """A queue of pieces. `memory_bytes` bounds what is held in memory; `directory` is where the rest goes."""
+    """A queue of pieces: at most `memory_bytes` of them in memory, the rest in a file in `directory`."""
 
     def __init__(self, memory_bytes: int, directory: Path | None) -> None:
         self._memory_bytes = memory_bytes
         self._directory = directory
-        # In this order: what is in memory, what is in the file, and what a full disk did not take.
+        # The queue's order: _pieces in memory, then those in the file, then _late, which a full disk did not take.
         self._pieces: deque[Piece] = deque()
         self._late: deque[Piece] = deque()
         self._bytes = 0
@@ -43,11 +43,11 @@ class SpillQueue:
 
     @property
     def full(self) -> bool:
-        """Whether memory is full and the disk takes no more: whoever adds had better wait."""
+        """Whether memory and disk are full: callers should wait before they add more."""
         return bool(self._late)
 
     def add(self, piece: Piece) -> None:
-        """At the end. It is kept in any case."""
+        """Appends a piece; keeps it even when `full`."""
         while self._late and self._spill(self._late[0]):
             self._late.popleft()
         if self._late:
@@ -59,7 +59,7 @@ class SpillQueue:
             self._late.append(piece)
 
     def take(self, limit_bytes: int) -> list[Piece]:
-        """From the front, one piece at least and about so many bytes; nothing when there is nothing."""
+        """Removes pieces from the front: about `limit_bytes`, at least one piece; [] when the queue is empty."""
         taken = []
         left = limit_bytes
         while left > 0:
@@ -76,12 +76,12 @@ class SpillQueue:
         return taken
 
     def put_back(self, pieces: list[Piece]) -> None:
-        """At the front, in order: what was taken and is not stored after all."""
+        """Puts taken pieces back at the front, in order."""
         self._pieces.extendleft(reversed(pieces))
         self._bytes += sum(_size(piece) for piece in pieces)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Discards everything."""
         self._pieces.clear()
         self._late.clear()
         if self._file is not None:
@@ -94,20 +94,20 @@ class SpillQueue:
                 self._file = tempfile.TemporaryFile(dir=self._directory, prefix="flansible-spill-")
             body = _packed(piece)
             data = _LENGTH.pack(len(body)) + body
-            # At an offset of our own: what a full disk took only half of is written over.
+            # pwrite: the half of a piece that a full disk took is overwritten by the next attempt.
             view, at = memoryview(data), self._write_at
             while view:
                 count = os.pwrite(self._file.fileno(), view, at)
                 view, at = view[count:], at + count
         except OSError as error:
             if not self._late:
-                log.warning("output that waits for the store cannot be kept on disk (%s): its run has to wait", error)
+                log.warning("output cannot be kept on disk (%s); its run is paused until the store answers", error)
             return False
         self._write_at = at
         return True
 
     def _read(self, limit_bytes: int) -> bool:
-        """Some pieces from the file to memory; False when there are none."""
+        """Moves some pieces from the file to memory; False when there are none."""
         if self._file is None or self._read_at >= self._write_at:
             return False
         read = 0
@@ -141,7 +141,7 @@ def _packed(piece: Piece) -> bytes:
 
 
 def _unpacked(body: bytes) -> Piece:
-    found = marshal.loads(body)  # written by this very process
+    found = marshal.loads(body)  # written by this process only
     if isinstance(found, bytes):
         return found
     return ColourMark(*found) if len(found) == 2 else (StoredEvent(*found[:-1]), found[-1])

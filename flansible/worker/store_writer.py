@@ -1,6 +1,6 @@
-"""The worker's one thread that writes to the store what runs leave, for all recorders in turn.
+"""Writes output and events to the store: one thread of the worker, for all recorders in turn.
 
-Supervisors never wait for Redis, and however many runs there are, Redis sees one writer of this worker.
+Supervisors never wait for Redis, and Redis sees one writer per worker however many runs there are.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from flansible.worker.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
-# After a batch of a run the next one waits so long for more, so that a run which prints line by line costs few writes.
+# Pause after a batch of a run, to collect more: a run that prints line by line then costs few writes.
 LINGER_SECONDS = 0.004
 _RETRY_SECONDS = (0.1, 0.3, 1.0)
 
 
 class StoreWriter:
-    """`serve` a recorder; `wake` when something was added to one."""
+    """Call `serve` for a recorder, and `wake` when something was added to one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._changed = threading.Condition()
-        self._recorders: dict[Recorder, float] = {}  # to when its next batch may go
+        self._recorders: dict[Recorder, float] = {}  # each with the time from which its next batch may be sent
         self._awake = False
         self._failures = 0
         self._thread: threading.Thread | None = None
 
     @contextmanager
     def serve(self, recorder: Recorder) -> Iterator[None]:
-        """Store what this recorder is given, while the block runs."""
+        """Stores what is added to this recorder, while the block runs."""
         with self._changed:
             self._recorders[recorder] = 0.0
             if self._thread is None:
-                self._thread = threading.Thread(target=self._for_ever, name="store-writer", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
                 self._thread.start()
         try:
             yield
@@ -49,23 +49,23 @@ class StoreWriter:
                 del self._recorders[recorder]
 
     def wake(self) -> None:
-        """There is something to store."""
+        """Wakes the thread: there is something to store."""
         if not self._awake:
             with self._changed:
                 self._awake = True
                 self._changed.notify()
 
-    def _for_ever(self) -> None:
+    def _run(self) -> None:
         while True:
             try:
                 self._round()
             except StoreUnavailable as error:
                 if self._failures == 0:
-                    log.warning("%s; what runs print is kept until it does", error)
+                    log.warning("%s; output of runs is kept here until it answers", error)
                 self._failures += 1
                 time.sleep(_RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS)) - 1])
             except Exception:
-                # The thread must live: without it nothing more would be stored.
+                # The thread must survive: without it nothing more would be stored.
                 log.exception("a round of storing failed")
                 time.sleep(_RETRY_SECONDS[-1])
 
@@ -75,7 +75,7 @@ class StoreWriter:
             recorders = list(self._recorders.items())
         soonest: float | None = None
         for recorder, due in recorders:
-            # Batches are worth waiting for while there is more to come; at the end somebody waits for us.
+            # Collecting more pays off only while the run continues; at its end the supervisor waits for us.
             if time.monotonic() < due and not recorder.finished:
                 soonest = due if soonest is None else min(soonest, due)
                 continue
@@ -98,11 +98,11 @@ class StoreWriter:
         except StoreUnavailable:
             raise
         except Exception:
-            # Whatever it is, the other runs must not wait for it.
-            log.exception("what task %s left cannot be stored", recorder.task_id)
+            # The other runs must not wait for this one.
+            log.exception("output of task %s cannot be stored", recorder.task_id)
             answer = Appended("unstorable", batch.before)
         if self._failures:
-            log.warning("the store is back")
+            log.warning("the store answers again")
             self._failures = 0
         if answer.standing == State.QUEUED.value and self._claim_again(recorder):
             return True
@@ -110,7 +110,7 @@ class StoreWriter:
         return True
 
     def _claim_again(self, recorder: Recorder) -> bool:
-        """A Redis that was killed may have forgotten that the task was claimed: it must not be run a second time."""
+        """Claims the task again: a Redis that was killed may have lost the claim, and then it would be run twice."""
         claim = recorder.claim
         again = self._store.claim(recorder.task_id, claim.worker, claim.token, claim.process, claim.attempt)
         return isinstance(again, Claim)
