@@ -1,9 +1,8 @@
-"""What a confined run sees: the arguments of bubblewrap for the fork server of one user.
+"""Builds sandboxes: the arguments of bubblewrap for the fork server of one confined user.
 
-Everything is left out but what is named here: the system and this Python's packages read-only, the user's inventories
-and playbook_root read-only, a home of their own, an empty /tmp. Whatever of Flansible's own lies inside one of these
-folders, and inventories that are not the user's, are left out by giving the rest of the folder piece by piece: what
-covered them would be gone as soon as somebody replaced the file below it.
+A sandbox shows only what is mounted here: the system, this Python, the user's inventories and playbook_root read-only,
+the user's home, an empty /tmp. flansible.authorization.shown_paths decides what of these folders is hidden; `build`
+lists the mounts.
 """
 
 from __future__ import annotations
@@ -16,24 +15,23 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import flansible
-from flansible.authorization import isolation
-from flansible.config import Settings, comma_list
+from flansible.authorization import isolation, shown_paths
+from flansible.authorization.shown_paths import ShownPaths, is_below
+from flansible.config import Settings
 from flansible.errors import RunnerError
 from flansible.models import Confinement
 from flansible.system.atomic_files import replacing
 
 HOME = "/home/flansible-user"  # as the sandbox has it: nothing else that is shown lies there
 _SHARED = ("collections", "roles")
-_SHARED_PLACE = "/home/flansible-shared"
+_SHARED_FOLDER = "/home/flansible-shared"
 _TMPFS_BYTES = 1024**3
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _ENVIRONMENT = re.compile(r"LANG$|LANGUAGE$|LC_\w+$|TZ$|PATH$|USER$|LOGNAME$|SHELL$|TERM$|COLUMNS$|LINES$")
@@ -48,11 +46,6 @@ _ETC = (
     "ssh/ssh_config", "ssh/ssh_known_hosts", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone",
 )  # fmt: skip
 _EMPTY_IN_PROC = ("kcore", "keys", "kmsg", "timer_list", "sched_debug")
-_VARIABLES = ("group_vars", "host_vars")
-_WORD = re.compile(r"[^\s=\[\]:,;#'\"{}]+")
-# With something beside it: [web:children] alone in its line is a heading.
-_RANGE = re.compile(r"[\w.-]+\[\w+:[\w:]+\][\w.:\[\]-]*|\[\w+:[\w:]+\][\w.-][\w.:\[\]-]*")
-_LONGEST_INVENTORY_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,7 @@ def make_home(user: str, data_dir: Path) -> Path:
         new = Path(tempfile.mkdtemp(dir=home.parent, prefix=".new-"))
         (new / ".ansible").mkdir(mode=0o700)
         for name in _SHARED:
-            (new / ".ansible" / name).symlink_to(f"{_SHARED_PLACE}/{name}")
+            (new / ".ansible" / name).symlink_to(f"{_SHARED_FOLDER}/{name}")
         try:
             new.rename(home)
         except OSError:
@@ -95,82 +88,107 @@ def make_home(user: str, data_dir: Path) -> Path:
     return home
 
 
-def build(user: str, confinement: Confinement, masters: str | None, settings: Settings) -> Sandbox:
-    """The sandbox of this user's runs; masters: the directory for sockets of ssh masters. Raises RunnerError."""
+def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings: Settings) -> Sandbox:
+    """Builds the sandbox of a user's runs. ssh_sockets: the folder for sockets of ssh masters. Raises RunnerError.
+
+    The order of the mounts is their meaning: a later one covers an earlier one at the same place.
+
+     1. The system: programs, libraries and parts of /etc; then /proc, with its writable files read-only, and /dev.
+     2. /tmp and /dev/shm: empty and writable. Before the rest, parts of which may lie in /tmp.
+     3. This Python and its packages, and sandbox_paths.
+     4. The user's inventories and paths.
+     5. group_vars and host_vars beside the user's inventory files.
+     6. playbook_root without what is hidden. Its hidden parts are left out, not covered, so 3 to 5 stay within them.
+     7. Collections and roles of the service's user, below _SHARED_FOLDER.
+     8. /etc/passwd with the sandbox's home, and copies of ssh's configuration: over those of 1.
+     9. The sockets of ssh masters, writable.
+    10. The user's home, writable.
+    11. / read-only: it holds the folders that bubblewrap has made for the mounts, so nothing can follow.
+    """
     program = shutil.which("bwrap")
     if program is None:
         raise RunnerError(f"bwrap is not installed; {isolation.ADVICE}")
     try:
         home = make_home(user, settings.data_dir)
-        shown = _Shown(frozenset(os.path.realpath(path) for path in settings.private_paths))
-        shown.system()
-        shown.python()
-        for path in (*comma_list(settings.sandbox_paths), *confinement.readable):
-            shown.tree(os.path.realpath(path))
-            shown.variables_beside(path, confinement.readable)
-        root = os.path.realpath(settings.playbook_root)
-        shown.tree(root, _hidden_below(root, confinement, settings))
+        mounts = trees(confinement, settings)
         for name in _SHARED:
             if os.path.isdir(source := os.path.realpath(os.path.expanduser(f"~/.ansible/{name}"))):
-                shown.add("--ro-bind", source, f"{_SHARED_PLACE}/{name}")
-        shown.add("--ro-bind", _passwd(settings.data_dir), "/etc/passwd")
-        for source, place in _ssh_configurations(settings.data_dir):
-            shown.add("--ro-bind", source, place)
+                mounts.add("--ro-bind", source, f"{_SHARED_FOLDER}/{name}")
+        mounts.add("--ro-bind", _passwd(settings.data_dir), "/etc/passwd")
+        for source, target in _ssh_configurations(settings.data_dir):
+            mounts.add("--ro-bind", source, target)
     except OSError as error:
         raise RunnerError(f"the sandbox of {user} cannot be made: {error}") from error
-    if masters:
-        shown.add("--bind", masters, masters)
+    if ssh_sockets:
+        mounts.add("--bind", ssh_sockets, ssh_sockets)
     arguments = (
         *(program, *isolation.NAMESPACES),
-        *shown.arguments,
+        *mounts.arguments,
         *("--bind", str(home), HOME, "--remount-ro", "/"),
     )
-    return Sandbox(user, str(home), arguments, tuple(shown.stamps), _environment())
+    return Sandbox(user, str(home), arguments, tuple(mounts.stamps), _environment())
+
+
+def trees(confinement: Confinement, settings: Settings) -> Mounts:
+    """Mounts 1 to 6: all that is shown at its own path. Raises OSError."""
+    system = (path for path in _SYSTEM if not os.path.islink(path))
+    programs = filter(os.path.isdir, (*system, *_python_folders()))
+    shown = shown_paths.of(confinement.readable, confinement.hidden, settings, programs)
+    mounts = Mounts(shown)
+    mounts.add_system()
+    for path in (*sorted(shown.opened), *confinement.readable, *shown.variables, shown.root):
+        mounts.add_tree(path)
+    return mounts
 
 
 class Sandboxes:
-    """Those of one worker, as its settings have them."""
+    """The sandboxes of one worker, under its settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def of(self, user: str, confinement: Confinement, masters: str | None) -> Sandbox | None:
-        """None where there is none. Raises RunnerError when it cannot be made."""
+    def of(self, user: str, confinement: Confinement, ssh_sockets: str | None) -> Sandbox | None:
+        """The user's sandbox, or None where runs are not confined. Raises RunnerError when it cannot be made."""
         if not isolation.of(self._settings.isolation).in_force:
             return None
-        return build(user, confinement, masters, self._settings)
+        return build(user, confinement, ssh_sockets, self._settings)
 
     def rules(self, confinement: Confinement) -> dict[str, Any]:
-        """What the run itself has to keep to, for flansible.runner.enforcement."""
+        """The rules that the run itself keeps, for flansible.runner.enforcement."""
         missing = isolation.of(self._settings.isolation).is_missing
         return {
             "hosts": confinement.hosts,
             "control_node": confinement.control_node,
-            # Without the sandbox that was wanted, nothing of theirs may be executed on this machine.
+            # Where bubblewrap is wanted and does not work, nothing of the user's may be executed on this machine.
             "remote_only": missing and not confinement.control_node,
         }
 
 
-class _Shown:
-    """Collects what is shown, and which files that is."""
+class Mounts:
+    """Collects bubblewrap's arguments, and which files they mean.
 
-    def __init__(self, private: frozenset[str]) -> None:
-        self._private = private
+    Whatever is hidden in a folder is left out by mounting the rest of the folder piece by piece. A mount over the
+    hidden file would be gone as soon as the file below it is replaced.
+    """
+
+    def __init__(self, shown: ShownPaths) -> None:
+        self._shown = shown
+        self._done: list[str] = []
         self.arguments: list[str] = []
         self.stamps: list[tuple[int, int]] = []
 
-    def add(self, option: str, source: str, place: str) -> None:
+    def add(self, option: str, source: str, target: str) -> None:
         found = os.stat(source)
         self.stamps.append((found.st_dev, found.st_ino))
-        self.arguments += [option, source, place]
+        self.arguments += [option, source, target]
 
-    def system(self) -> None:
-        """Programs and libraries, names and certificates; devices, processes and temporary files of its own."""
+    def add_system(self) -> None:
+        """Adds programs and libraries, names and certificates, and new devices, processes and temporary files."""
         for path in _SYSTEM:
             if os.path.islink(path):
                 self.arguments += ["--symlink", os.readlink(path), path]
             elif os.path.isdir(path):
-                self.tree(path)
+                self.add_tree(path)
         for name in _ETC:
             if os.path.exists(f"/etc/{name}"):
                 self.add("--ro-bind", f"/etc/{name}", f"/etc/{name}")
@@ -178,109 +196,39 @@ class _Shown:
         for name in _kernel_files():
             source = "/dev/null" if name in _EMPTY_IN_PROC else f"/proc/{name}"
             self.arguments += ["--ro-bind", source, f"/proc/{name}"]
-        for place in ("/tmp", "/dev/shm"):
-            self.arguments += ["--perms", "1777", "--size", str(_TMPFS_BYTES), "--tmpfs", place]
-        # Of bubblewrap's own making, and without a bound to what could be written there.
+        for path in ("/tmp", "/dev/shm"):
+            self.arguments += ["--perms", "1777", "--size", str(_TMPFS_BYTES), "--tmpfs", path]
+        # bubblewrap makes /dev a tmpfs without a limit: what could be written there would fill the memory.
         self.arguments += ["--remount-ro", "/dev", "--symlink", "/tmp", "/var/tmp"]
 
-    def python(self) -> None:
-        """This Python, its packages, and Flansible where it is not one of them."""
-        places = [sys.prefix, sys.exec_prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
-        places += [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
-        # The package alone: the folder above may be a checkout with config.ini and rbac.json in it.
-        places.append(os.path.dirname(flansible.__file__))
-        done = ["/usr"]
-        for place in places:
-            if os.path.isdir(place) and not any(_is_below(place, other) for other in done):
-                self.tree(place)
-                done.append(place)
+    def add_tree(self, path: str) -> None:
+        """Adds a file, or a folder with all in it that is not hidden. Nothing twice."""
+        if not any(is_below(path, done) for done in self._done):
+            self._add_shown(path)
+            self._done.append(path)
 
-    def tree(self, path: str, hidden: frozenset[str] = frozenset()) -> None:
-        """A file, or a folder with all that is in it but what is hidden or private."""
-        left_out = hidden | self._private
-        if any(_is_below(path, other) for other in left_out) or not os.path.exists(path):
+    def _add_shown(self, path: str) -> None:
+        if self._shown.is_hidden(path) or not os.path.exists(path):
             return
-        if not any(_is_below(other, path) for other in left_out):
+        if not (os.path.isdir(path) and self._shown.is_partly_hidden(path)):
             self.add("--ro-bind", path, path)
             return
         self.arguments += ["--dir", path]
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_symlink():
-                    if entry.path not in left_out:
+                    if not self._shown.is_hidden(entry.path):
                         self.arguments += ["--symlink", os.readlink(entry.path), entry.path]
                 elif entry.is_dir() or entry.is_file():
-                    self.tree(entry.path, hidden)
-
-    def variables_beside(self, given: str, readable: Iterable[str]) -> None:
-        """Of an inventory that is a file: what group_vars and host_vars beside it have for its hosts and groups."""
-        inventory = os.path.realpath(given)
-        if not os.path.isfile(inventory):
-            return
-        folder = os.path.dirname(inventory)
-        alone = all(
-            name in _VARIABLES or any(_is_below(os.path.join(folder, name), one) for one in readable)
-            for name in os.listdir(folder)
-        )
-        named = None if alone else _Names(inventory)
-        for place in (os.path.join(folder, name) for name in _VARIABLES):
-            if not os.path.isdir(place) or os.path.islink(place):
-                continue
-            names = sorted(os.listdir(place))
-            known = [
-                name
-                for name in names
-                if named is None or name.partition(".")[0] in named or os.path.splitext(name)[0] in named
-            ]
-            # In one piece where that is possible: bubblewrap takes three thousand pieces, not more.
-            for path in [place] if known == names else [os.path.join(place, name) for name in known]:
-                self.tree(os.path.realpath(path))
+                    self._add_shown(entry.path)
 
 
-def _is_below(path: str, folder: str) -> bool:
-    """Whether it is the folder, or in it. Both are real paths."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-class _Names:
-    """The hosts and groups that an inventory file names, as far as its text tells."""
-
-    def __init__(self, inventory: str) -> None:
-        with open(inventory, errors="replace") as file:
-            text = file.read(_LONGEST_INVENTORY_BYTES)
-        self._words = {*_WORD.findall(text), "all", "ungrouped"}
-        # web[01:50].example.com: any host between.
-        ranges = {_any_between(word) for word in _RANGE.findall(text)}
-        self._ranges = re.compile("|".join(sorted(ranges)) or "(?!)")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._words or self._ranges.fullmatch(name) is not None
-
-
-def _any_between(word: str) -> str:
-    """A pattern for the hosts of a range: of numbers, or of letters."""
-    pieces = re.split(r"(\[[\w:]+\])", word)
-    return "".join(
-        (r"[0-9]+" if piece[1].isdigit() else r"[A-Za-z]+") if number % 2 else re.escape(piece)
-        for number, piece in enumerate(pieces)
-    )
-
-
-def _hidden_below(root: str, confinement: Confinement, settings: Settings) -> frozenset[str]:
-    """What in playbook_root is another's inventory, or looks like one."""
-    # What contains playbook_root, being another's, does not take it away.
-    hidden = {path for path in confinement.hidden if _is_below(path, root) and path != root}
-    if settings.default_inventory and "," not in settings.default_inventory:
-        hidden.add(os.path.realpath(settings.default_inventory))
-    for inventory in confinement.readable:
-        folder = os.path.dirname(inventory)
-        if _is_below(folder, root) and folder != root:
-            hidden.update(os.path.join(folder, name) for name in os.listdir(folder))
-    patterns = comma_list(settings.hidden_paths)
-    for folder in (root, *(entry.path for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False))):
-        names = (os.path.relpath(os.path.join(folder, name), root) for name in os.listdir(folder))
-        hidden.update(os.path.join(root, name) for name in names if any(fnmatch(name, one) for one in patterns))
-    return frozenset(hidden)
+def _python_folders() -> list[str]:
+    """This Python, its packages, and Flansible where it is not one of them."""
+    folders = [sys.prefix, sys.exec_prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
+    folders += [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
+    # The package alone: the folder above may be a checkout with config.ini and rbac.json in it.
+    return [*folders, os.path.dirname(flansible.__file__)]
 
 
 @cache

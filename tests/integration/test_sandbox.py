@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 
 from flansible.config import Settings, load
 from flansible.models import Confinement
@@ -22,6 +24,7 @@ from flansible.worker.ansible_config import configuration_of
 from flansible.worker.forkserver_pool import ForkServer
 from tests.acceptance.servers import require
 from tests.conftest import eventually
+from tests.unit.layouts import Layout, built, layouts
 
 
 @pytest.fixture
@@ -205,6 +208,15 @@ def test_variables_of_five_thousand_hosts_are_seen(alone: bool, place: Path) -> 
     found = seen(build(place, "inventories/all/dev.ini"), place)
     assert len([path for path in found if "host_vars" in path]) == 5000
     assert not any("group_vars" in path for path in found)
+
+
+@settings_of_hypothesis(max_examples=10, deadline=None, derandomize=True, database=None)
+@given(layouts())
+def test_a_sandbox_shows_what_the_rule_says_over_random_trees(layout: Layout) -> None:
+    """As tests/unit/test_shown_paths.py asks of the arguments; here of bubblewrap itself."""
+    require("bwrap")
+    with built(layout) as made:
+        assert seen(sandbox.build("dev", made.confinement, None, made.settings), made.top) == made.ruled()
 
 
 def test_a_folder_that_is_replaced_makes_another_sandbox(place: Path) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
 from flansible.authorization.rules.refusal import forbidden
-from flansible.config import Settings, comma_list
+from flansible.config import Settings
 from flansible.identity.users import User, resolve
 from flansible.models import RunOptions
 
@@ -124,26 +123,6 @@ def may_start(user: User, path: Path, folder: Path) -> bool:
     if max(map(len, below.split(os.sep))) > _MOST_IN_NAME:
         return False  # it is no file, and to compare it with several stars would take long
     return any(_glob(pattern).fullmatch(below) for pattern in user.playbooks)
-
-
-def is_out_of_sight(user: User, path: Path, settings: Settings) -> bool:
-    """Whether a confined run of the user's does not see the real path, though it lies below playbook_root.
-
-    As flansible.worker.sandbox leaves it out: what the run cannot read, nobody reads to the user.
-    """
-    if user.is_admin or _is_within(path, user.readable):
-        return False
-    if not path.is_relative_to(top := root(settings)):
-        return True
-    beside = [one.parent for one in user.readable if one.parent != top and one.parent.is_relative_to(top)]
-    default = settings.default_inventory
-    if default and "," not in default:
-        beside.append(Path(os.path.realpath(default)))
-    hidden = [one for one in user.hidden if one != top and one.is_relative_to(top)]
-    parts = path.relative_to(top).parts
-    patterns = comma_list(settings.hidden_paths)
-    places = ("/".join(parts[:count]) for count in (1, 2))
-    return _is_within(path, (*beside, *hidden)) or any(fnmatch(one, text) for one in places for text in patterns)
 
 
 @lru_cache(maxsize=1000)

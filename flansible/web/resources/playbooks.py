@@ -10,7 +10,7 @@ from pathlib import Path
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
-from flansible.authorization import isolation
+from flansible.authorization import isolation, shown_paths
 from flansible.authorization.rules import paths
 from flansible.authorization.rules.paths import may_start
 from flansible.config import Settings
@@ -70,24 +70,21 @@ def _reply(found: list[ListedPlaybook]) -> Response:
 
 def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:
     root = paths.root(settings)
-    is_seen = _sight(user, settings)
+    may_read = _may_read(user, settings)
     for path in sorted(_candidates(root, re.compile(settings.playbook_filter))):
-        if is_seen(path) and may_start(user, path, root) and (found := contents.summary(path)) is not None:
+        if may_read(path) and may_start(user, path, root) and (found := contents.summary(path)) is not None:
             yield _entry(path, found)
 
 
-def _sight(user: User, settings: Settings) -> Callable[[Path], bool]:
-    """Whether a run of the user's could read a file: of what it could not, nothing is told, wherever links lead."""
+def _may_read(user: User, settings: Settings) -> Callable[[Path], bool]:
+    """Whether the content of a file may be read to a user: what their runs could not read is not, through links too."""
     root = paths.root(settings)
-    is_confined = isolation.for_user(user, settings.isolation).in_force
-
-    def is_seen(path: Path) -> bool:
-        real = Path(os.path.realpath(path))
-        if is_confined:
-            return not paths.is_out_of_sight(user, real, settings)
-        return user.is_admin or real.is_relative_to(root)
-
-    return is_seen
+    if user.is_admin:
+        return lambda path: True
+    if not isolation.for_user(user, settings.isolation).in_force:
+        return lambda path: Path(os.path.realpath(path)).is_relative_to(root)
+    shown = shown_paths.of(user.readable, user.hidden, settings)
+    return lambda path: shown.is_listed(os.path.realpath(path))
 
 
 def _candidates(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
@@ -111,12 +108,12 @@ def _one(user: User, playbook_dir: str, playbook: str, settings: Settings) -> Li
     if not user.is_admin:
         paths.check_folder(cwd, playbook_dir, settings, "playbook_dir")
         paths.playbook(user, playbook, cwd, settings)
-    path, is_seen = cwd / playbook, _sight(user, settings)
-    found = contents.read(path) if is_seen(path) else None
+    path, may_read = cwd / playbook, _may_read(user, settings)
+    found = contents.read(path) if may_read(path) else None
     if found is None:
         raise NotFound(f"playbook {path} is no playbook", errors=[FieldError("playbook", "is no playbook")])
     # Roles within playbook_root alone, for admin too: links of theirs may lead anywhere.
-    listed = contents.variables(found, path, lambda file: file.is_relative_to(root) and is_seen(file))
+    listed = contents.variables(found, path, lambda file: file.is_relative_to(root) and may_read(file))
     return ListedPlaybook(
         playbook=playbook, playbook_dir=str(cwd), description=found.description, plays=found.plays, variables=listed
     )
