@@ -26,6 +26,7 @@ pytest.register_assert_rewrite("tests.acceptance.compare")
 
 ADMIN = ("admin", "admin secret")
 DEV = ("dev", "dev secret")
+SCRIPTS = Path(sys.executable).parent
 READY_SECONDS = 60
 FINAL_SECONDS = 120
 
@@ -108,22 +109,21 @@ def eventually(probe: Callable[[], Any], seconds: float = 30) -> Any:
     return found
 
 
-def flansible_environ() -> dict[str, str]:
+def flansible_environ(scripts: Path = SCRIPTS) -> dict[str, str]:
     """The environment of a user's shell: none of this test run's own settings in it."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLANSIBLE_", "ANSIBLE_"))}
-    scripts = str(Path(sys.executable).parent)
     return {**kept, "PATH": f"{scripts}{os.pathsep}{kept['PATH']}"}
 
 
-def start_service(root: Path, config: str = "", arguments: tuple[str, ...] = ()) -> Service:
-    """`flansible up` in `root`, once it says that it is ready."""
+def start_service(root: Path, config: str = "", arguments: tuple[str, ...] = (), scripts: Path = SCRIPTS) -> Service:
+    """Starts `flansible up` in `root` and waits until it is ready; scripts: the folder of the installed commands."""
     port = free_port()
     (root / "config.ini").write_text(f"[Default]\nFlask_tcp_port = {port}\n{config}")
     log = root / "up.log"
-    environ = flansible_environ()
+    environ = flansible_environ(scripts)
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "flansible"), "up", *arguments],
+            [str(scripts / "flansible"), "up", *arguments],
             cwd=root,
             env=environ,
             stdin=subprocess.DEVNULL,
