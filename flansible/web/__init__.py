@@ -1,7 +1,7 @@
-"""The HTTP side: checks a request against rbac.json, records and enqueues it, and reads records back.
+"""The HTTP API: checks requests against rbac.json, records and enqueues tasks, and reads records back.
 
-`create_app` is the factory; `ROUTES` (flansible.web.routes) is the one list of URLs, read by flask-restful and by both
-kinds of API documentation. Runs in gunicorn's processes; never imports the worker or Ansible. May import
+`create_app` is the factory; `ROUTES` (flansible.web.routes) is the one list of URLs, from which flask-restful serves
+and both API documents are made. Runs in gunicorn's processes; never imports the worker or Ansible. May import
 `authorization`, `identity`, `audit`, `broker`, `playbooks`, `sealing`, `store`, `config` and what stands below.
 """
 
@@ -30,16 +30,16 @@ from flansible.sealing import Sealer
 from flansible.store import LoginLimits, Retention, Store
 from flansible.web import routes, serialization, static_files
 from flansible.web.audit_throttle import AuditThrottle
-from flansible.web.context import Services
+from flansible.web.context import WebContext
 from flansible.web.login_throttle import LoginThrottle
 from flansible.web.middleware import audit_context, cross_origin, error_handlers, security_headers
-from flansible.web.middleware.proxy_headers import Proxies
+from flansible.web.middleware.proxy_headers import ProxyHeaders
 from flansible.web.openapi import views
 
 log = logging.getLogger(__name__)
 
-# A person, or a load balancer, is waiting for the answer: with the store's own patience a frozen Redis would hold
-# every thread.
+# A person or a load balancer waits for the reply: with the store's default timeout a frozen Redis would hold every
+# thread.
 _REPLY_TIMEOUT_SECONDS = 3.0
 _STANDARD_OUTPUT = 1
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -69,34 +69,34 @@ class _App(Flask):
 
 
 def create_app(settings: Settings) -> Flask:
-    """The WSGI app. Raises ConfigurationError when rbac.json is missing or wrong. Opens no connection."""
+    """Builds the WSGI app; opens no connection. Raises ConfigurationError when rbac.json is missing or wrong."""
     app = _App("flansible", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    # Errors of our own making are answered by one handler; let none be swallowed or re-raised on the way.
+    # One handler replies to every error; Flask must neither swallow nor re-raise any before it.
     app.config["PROPAGATE_EXCEPTIONS"] = False
     broker_app.configure(settings)
-    services = _services(settings)
-    app.extensions["flansible"] = services
+    context = _build_context(settings)
+    app.extensions["flansible"] = context
     error_handlers.register(app)
     security_headers.register(app, settings.is_tls)
     audit_context.register(app)
     cross_origin.register(app, settings)
-    # Werkzeug would lead `//api` to `/api` at the host that the request names, whoever wrote that name.
+    # Werkzeug would redirect `//api` to `/api` on the host that the request names, which may be any.
     app.url_map.merge_slashes = False
     routes.register(app)
     views.register(app, routes.ROUTES)
     static_files.register(app)
     if settings.proxy_networks:
-        app.wsgi_app = Proxies(app.wsgi_app, settings.proxy_networks)  # type: ignore[method-assign]
-    _tell_of_start(services)
+        app.wsgi_app = ProxyHeaders(app.wsgi_app, settings.proxy_networks)  # type: ignore[method-assign]
+    _audit_start(context)
     return app
 
 
-def _services(settings: Settings) -> Services:
+def _build_context(settings: Settings) -> WebContext:
     audit = Audit(settings.audit_file, settings.secret_key_file, _STANDARD_OUTPUT if settings.audit_stdout else None)
 
-    def tell(path: Path, what: str, is_good: bool) -> None:
-        what = f"{path.name} {_digest_of(path, audit)}: {what}"
+    def audit_change(path: Path, what: str, is_good: bool) -> None:
+        what = f"{path.name} {_file_digest(path, audit)}: {what}"
         audit.note(AuditEvent("configuration", what=what, outcome="in force" if is_good else "refused"))
 
     store = Store(
@@ -105,34 +105,37 @@ def _services(settings: Settings) -> Services:
         _REPLY_TIMEOUT_SECONDS,
     )
     most = settings.login_failures
-    return Services(
+    return WebContext(
         settings=settings,
-        rbac=RbacFile(settings.rbac_file, partial(tell, settings.rbac_file)),
+        rbac=RbacFile(settings.rbac_file, partial(audit_change, settings.rbac_file)),
         store=store,
         sealer=Sealer(settings.secret_key_file),
-        tokens=TokenFile(settings.token_file, partial(tell, settings.token_file)),
+        tokens=TokenFile(settings.token_file, partial(audit_change, settings.token_file)),
         login_function=custom_login.load(settings.login_function),
-        doors=LoginThrottle(store, LoginLimits(of_both=most, of_user=5 * most, of_address=10 * most)),
+        login_throttle=LoginThrottle(store, LoginLimits(of_both=most, of_user=5 * most, of_address=10 * most)),
         audit=audit,
-        thrift=AuditThrottle(),
+        audit_throttle=AuditThrottle(),
     )
 
 
-def _digest_of(path: Path, audit: Audit) -> str:
-    """By which two versions of a file can be told apart."""
+def _file_digest(path: Path, audit: Audit) -> str:
+    """Returns a digest that differs between versions of a file."""
     try:
         return audit.digest(path.read_bytes())
     except (OSError, ConfigurationError):
         return "(unread)"
 
 
-def _tell_of_start(services: Services) -> None:
-    """Raises ConfigurationError when the audit log cannot be had; a full disk may be mended while others read."""
-    settings, audit = services.settings, services.audit
+def _audit_start(context: WebContext) -> None:
+    """Writes the audit line of a start. Raises ConfigurationError when the log cannot be written.
+
+    A full disk does not stop the start: it may be mended while users read.
+    """
+    settings, audit = context.settings, context.audit
     try:
         digests = [
             f"settings {audit.digest(settings.model_dump_json().encode())}",
-            f"rbac {_digest_of(settings.rbac_file, audit)}",
+            f"rbac {_file_digest(settings.rbac_file, audit)}",
         ]
         audit.write(
             AuditEvent("service_start", what=f"flansible {__version__}: {', '.join(digests)}", outcome="in force")

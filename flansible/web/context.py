@@ -1,4 +1,4 @@
-"""What the resources of one web process share."""
+"""The objects that the request handlers of one web process share: settings, users, store, throttles."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from flansible.web.login_throttle import LoginThrottle
 
 
 @dataclass(frozen=True)
-class Services:
+class WebContext:
+    """What `create_app` builds once and every request handler may use."""
+
     settings: Settings
     rbac: RbacFile
     store: Store
     sealer: Sealer
     tokens: TokenFile
     login_function: LoginFunction | None
-    doors: LoginThrottle
+    login_throttle: LoginThrottle
     audit: Audit
-    thrift: AuditThrottle
+    audit_throttle: AuditThrottle
 
 
-def services() -> Services:
-    """Those of the app that handles this request."""
-    return cast(Services, current_app.extensions["flansible"])
+def web_context() -> WebContext:
+    """Returns the context of the app that handles this request."""
+    return cast(WebContext, current_app.extensions["flansible"])

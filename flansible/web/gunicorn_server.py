@@ -37,7 +37,7 @@ BODY_SECONDS = 120.0
 
 def _error_writer(is_tls: bool) -> Callable[[socket.socket, int, str, str], None]:
     """What gunicorn says to a request that never reaches the app, in our one shape."""
-    safe = "".join(f"{name}: {value}\r\n" for name, value in security_headers.always(is_tls))
+    safe = "".join(f"{name}: {value}\r\n" for name, value in security_headers.default_headers(is_tls))
 
     def write(client: socket.socket, status: int, reason: str, message: str) -> None:
         what = message if message else reason
@@ -89,7 +89,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
         def with_socket(environ: dict[str, Any], start_response: Any) -> Any:
             connection, _ = self._reading.pop(threading.get_ident())
-            environ[parsing.READING] = lambda: self._in_time(connection, BODY_SECONDS)
+            environ[parsing.BODY_TIME_LIMIT] = lambda: self._in_time(connection, BODY_SECONDS)
             client = environ["gunicorn.socket"]
             # An SSLSocket has state of its own above the descriptor, and in HTTP/2 others share the connection.
             if type(client) is socket.socket and environ["SERVER_PROTOCOL"] in ("HTTP/1.0", "HTTP/1.1"):
@@ -97,7 +97,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             return app(environ, start_response)
 
         self.wsgi = with_socket
-        self._followers = socket_handoff.followers_of(app)
+        self._followers = socket_handoff.stream_loop_of(app)
 
     def handle(self, conn: TConn) -> Any:
         keep = self._handle_one(conn)

@@ -1,4 +1,4 @@
-"""How many wrong passwords there may be: a door for each user, address, and both; Redis counts for all processes."""
+"""Login throttling per user, per address and per pair, counted in Redis for all web processes."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from flansible.store import LoginLimits, Store
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-_AWAY_SECONDS = 5.0
+_STORE_RETRY_SECONDS = 5.0
 
 
 class LoginThrottle:
-    """Asked only when a password would have to be checked: one that is known, or a token, costs nothing here.
+    """Counts wrong passwords and locks further attempts out.
 
-    While Redis is away all doors stand open: passwords are then checked one at a time and no faster than that, and
-    nobody has to wait for Redis more often than every five seconds.
+    Used only before a password has to be verified: a password verified before, or a token, never reaches it.
+    Throttling is off while Redis is down. Passwords are then verified one at a time, which is the limit that remains,
+    and Redis is tried again every five seconds at most, so that a login rarely waits for its timeout.
     """
 
     def __init__(self, store: Store, limits: LoginLimits) -> None:
         self._store = store
         self._limits = limits
-        self._away_until = 0.0
+        self._store_down_until = 0.0
 
-    def closed_seconds(self, user: str, address: str) -> int:
-        """How long until a password of this user may be tried from this address; 0: now."""
-        return self._ask(lambda: self._store.login_closed_seconds(user, address, self._limits), 0)
+    def locked_seconds(self, user: str, address: str) -> int:
+        """Returns how long until a password of this user may be tried from this address; 0: now."""
+        return self._query(lambda: self._store.login_closed_seconds(user, address, self._limits), 0)
 
-    def failed(self, user: str, address: str) -> bool:
-        """A password was wrong; True when this one has closed a door."""
-        return self._ask(lambda: self._store.login_failed(user, address, self._limits), False)
+    def record_failure(self, user: str, address: str) -> bool:
+        """Counts a wrong password; returns True when it reached a limit, and so began a lockout."""
+        return self._query(lambda: self._store.login_failed(user, address, self._limits), False)
 
-    def _ask(self, question: Callable[[], Result], otherwise: Result) -> Result:
-        if self._limits.of_both == 0 or time.monotonic() < self._away_until:
-            return otherwise
+    def _query(self, call: Callable[[], Result], default: Result) -> Result:
+        if self._limits.of_both == 0 or time.monotonic() < self._store_down_until:
+            return default
         try:
-            return question()
+            return call()
         except StoreUnavailable as error:
-            self._away_until = time.monotonic() + _AWAY_SECONDS
+            self._store_down_until = time.monotonic() + _STORE_RETRY_SECONDS
             log.warning("wrong passwords are not counted: %s", error)
-            return otherwise
+            return default

@@ -18,12 +18,12 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from flansible.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedMediaType
-from flansible.web.context import services
+from flansible.web.context import web_context
 
 Model = TypeVar("Model", bound=BaseModel)
 
 # In environ, where the server can do it: a context within which the body must come to its end.
-READING = "flansible.reading"
+BODY_TIME_LIMIT = "flansible.reading"
 MAX_NUMBER = 2**53 - 1  # what JSON's readers, Lua and Redis count without loss
 _MAX_DEPTH = 64
 # Nobody reads more of them, and what is guessed for each unknown field takes its time.
@@ -36,7 +36,7 @@ class NoFields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def body(model: type[Model]) -> Model:
+def parse_body(model: type[Model]) -> Model:
     """The JSON body as a model. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge."""
     document = _document()
     errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
@@ -48,7 +48,7 @@ def body(model: type[Model]) -> Model:
         _refuse(_field_errors(error, document, list(model.model_fields)))
 
 
-def part(model: type[Model], document: Any, name: str) -> Model:
+def parse_nested(model: type[Model], document: Any, name: str) -> Model:
     """An object within a body, `name`, as a model. Raises InvalidRequest with the fields' paths from the top."""
     try:
         return model.model_validate(document)
@@ -57,16 +57,16 @@ def part(model: type[Model], document: Any, name: str) -> Model:
         _refuse([FieldError(name if item.field == "body" else f"{name}.{item.field}", item.message) for item in found])
 
 
-def no_body() -> None:
+def require_no_body() -> None:
     """For a POST that takes no body: an empty JSON object is none either. A browser sends forms for any page's asking.
 
     Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge.
     """
     if request.content_length or "Transfer-Encoding" in request.headers:
-        body(NoFields)
+        parse_body(NoFields)
 
 
-def query(model: type[Model]) -> Model:
+def parse_query(model: type[Model]) -> Model:
     """The query string as a model (lax types: everything in it is text). Raises InvalidRequest."""
     given = request.args if request.query_string else MultiDict()
     twice = [name for name in given if len(given.getlist(name)) > 1]
@@ -86,8 +86,8 @@ def _document() -> dict[str, Any]:
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
         raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
-    with request.environ.get(READING, nullcontext)():
-        data = _read(services().settings.max_body_bytes)
+    with request.environ.get(BODY_TIME_LIMIT, nullcontext)():
+        data = _read(web_context().settings.max_body_bytes)
     try:
         document = json.loads(
             data.decode("utf-8"),
@@ -194,13 +194,13 @@ def _path(loc: tuple[int | str, ...], document: Any, kind: str) -> str:
     """Where in the body: pydantic's location less the names of union branches, which are not in the body."""
     path = ""
     here = document
-    for index, part in enumerate(loc):
-        if isinstance(here, dict) and part in here:
-            path, here = (f"{path}.{part}" if path else str(part)), here[part]
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
-            path, here = f"{path}[{part}]", here[part]
+    for index, parse_nested in enumerate(loc):
+        if isinstance(here, dict) and parse_nested in here:
+            path, here = (f"{path}.{parse_nested}" if path else str(parse_nested)), here[parse_nested]
+        elif isinstance(here, list) and isinstance(parse_nested, int) and parse_nested < len(here):
+            path, here = f"{path}[{parse_nested}]", here[parse_nested]
         elif kind == "missing" and index == len(loc) - 1:
-            path = f"{path}.{part}" if path else str(part)
+            path = f"{path}.{parse_nested}" if path else str(parse_nested)
     return path or "body"
 
 

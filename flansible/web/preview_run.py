@@ -1,7 +1,7 @@
-"""A look at what a run would touch: recorded, run by a worker and waited for, within one request.
+"""Runs a preview: recorded, run by a worker and waited for, within one request.
 
-It executes nothing and is in no list (`flansible.authorization.preview_request`). When there is no answer in time it
-is canceled, and what is said instead is why.
+The preview run executes nothing and is in no list (`flansible.authorization.preview_request`). When it has no result
+in time it is canceled, and the reply says why.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, StoreUnavailable
 from flansible.models import FINAL_STATES, AuthorizedRun, State, TaskStatus
 from flansible.store import Store
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.streaming import thread_slots
 
 WAIT_SECONDS = 15.0
-_PAUSE_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _MESSAGE_BYTES = 64 * 1024
 _MOST_MESSAGES = 100
-# Where Ansible begins to say something new; what follows belongs to it.
-_BEGINS = re.compile(r"\[(?:WARNING|ERROR|DEPRECATION WARNING)\]|ERROR")
-_WAITS = {
+# The start of a message of Ansible's; the lines after it belong to it.
+_MESSAGE_START = re.compile(r"\[(?:WARNING|ERROR|DEPRECATION WARNING)\]|ERROR")
+_QUEUED_REASONS = {
     "no_worker": "no worker answers",
     "workers_busy": "all workers are busy",
     "starting": "no worker has taken it",
@@ -34,25 +34,28 @@ _WAITS = {
 
 
 @dataclass(frozen=True)
-class Look:
-    """plan: what the run has told, None when there is none, and `detail` says why; messages: what Ansible said."""
+class PreviewResult:
+    """content: what the preview run reported; None: nothing, and `detail` says why. messages: what Ansible printed."""
 
-    plan: dict[str, Any] | None = None
+    content: dict[str, Any] | None = None
     messages: list[str] = field(default_factory=list)
     detail: str | None = None
 
 
-def carry_out(run: AuthorizedRun) -> Look:
-    """Raises StoreUnavailable, BrokerUnavailable, SealError."""
-    with thread_slots.one() as may_wait:
+def run_preview(run: AuthorizedRun) -> PreviewResult:
+    """Has a worker carry out the preview run, and waits for its result.
+
+    Raises StoreUnavailable, BrokerUnavailable, SealError.
+    """
+    with thread_slots.slot() as may_wait:
         if not may_wait:
-            return Look(detail="too many requests are waiting for something; try again in a moment")
-        return _carry_out(run)
+            return PreviewResult(detail="too many requests are waiting for something; try again in a moment")
+        return _submit_and_wait(run)
 
 
-def _carry_out(run: AuthorizedRun) -> Look:
-    task_id, store = str(uuid.uuid4()), services().store
-    store.submit(task_id, run, services().sealer.seal(run.secrets) if run.secrets else b"")
+def _submit_and_wait(run: AuthorizedRun) -> PreviewResult:
+    task_id, store = str(uuid.uuid4()), web_context().store
+    store.submit(task_id, run, web_context().sealer.seal(run.secrets) if run.secrets else b"")
     try:
         broker_app.enqueue(task_id, run.summary, soon=True)
     except BrokerUnavailable:
@@ -61,51 +64,52 @@ def _carry_out(run: AuthorizedRun) -> Look:
     try:
         task = _wait(store, task_id)
         if task is not None and task.state not in FINAL_STATES:
-            return Look(messages=_messages(store, task_id), detail=_why_not(task))
+            return PreviewResult(messages=_messages(store, task_id), detail=_unfinished_reason(task))
     finally:
-        # Also when Redis was away in between: what nobody waits for any more is not to be carried out.
+        # Also when Redis was down in between: a preview that no request waits for must not start.
         with contextlib.suppress(StoreUnavailable):
             store.cancel(task_id, run.user)
-    return _found(store, task_id, task)
+    return _result(store, task_id, task)
 
 
 def _wait(store: Store, task_id: str) -> TaskStatus | None:
-    """The task as it ended, or as it was when nobody would wait any longer."""
-    give_up_at = time.monotonic() + WAIT_SECONDS
+    """Polls until the task is final, cannot start, or the time is over; returns its last status."""
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         task = store.task(task_id)
         if task is None or task.state in FINAL_STATES or task.reason == "no_worker":
             return task
-        if time.monotonic() > give_up_at:
+        if time.monotonic() > deadline:
             return task
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
-def _why_not(task: TaskStatus) -> str:
+def _unfinished_reason(task: TaskStatus) -> str:
     if task.state is State.RUNNING:
-        return f"Ansible did not answer within {WAIT_SECONDS:g} seconds, and was ended"
+        return f"Ansible did not finish within {WAIT_SECONDS:g} seconds, and was ended"
     reason = task.reason or ""
-    waits = "another look of yours is not over" if reason.startswith("locked_by") else _WAITS.get(reason, reason)
-    return f"{waits}; try again"
+    if reason.startswith("locked_by"):
+        return "another preview of yours is still running; try again"
+    return f"{_QUEUED_REASONS.get(reason, reason)}; try again"
 
 
-def _found(store: Store, task_id: str, task: TaskStatus | None) -> Look:
+def _result(store: Store, task_id: str, task: TaskStatus | None) -> PreviewResult:
     if task is None:
-        return Look(detail="its record is gone; try again")
+        return PreviewResult(detail="its record has expired; try again")
     messages = _messages(store, task_id)
-    told = [event for event in store.event_page(task_id) if event["event"] == "plan"]
-    if task.state is not State.SUCCEEDED or not told:
-        return Look(messages=messages, detail=task.description)
-    if told[0]["too_large"]:
-        return Look(messages=messages, detail="there is more of it than a reply can hold")
-    return Look(plan=told[0]["plan"], messages=messages)
+    events = [event for event in store.event_page(task_id) if event["event"] == "plan"]
+    if task.state is not State.SUCCEEDED or not events:
+        return PreviewResult(messages=messages, detail=task.description)
+    if events[0]["too_large"]:
+        return PreviewResult(messages=messages, detail="there is more of it than a reply can hold")
+    return PreviewResult(content=events[0]["plan"], messages=messages)
 
 
 def _messages(store: Store, task_id: str) -> list[str]:
-    """What Ansible printed, message by message."""
+    """Splits the output of Ansible into messages."""
     messages: list[str] = []
     for line in store.output(task_id, 0, _MESSAGE_BYTES).decode(errors="replace").splitlines():
-        if not messages or _BEGINS.match(line):
+        if not messages or _MESSAGE_START.match(line):
             messages.append(line)
         else:
             messages[-1] += "\n" + line

@@ -7,7 +7,7 @@ from flask_restful import Resource
 from pydantic import BaseModel
 
 from flansible import models
-from flansible.web.middleware.error_handlers import OneShapeApi
+from flansible.web.middleware.error_handlers import UniformErrorApi
 from flansible.web.resources import output
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
 from flansible.web.resources.health import HealthResource
@@ -164,7 +164,7 @@ ROUTES: tuple[Route, ...] = (
 
 def register(app: Flask) -> None:
     socket_handoff.register(app)
-    api = OneShapeApi(app)
+    api = UniformErrorApi(app)
     # A resource with several methods has several routes, and is added once.
     for resource, route in {route.resource: route for route in reversed(ROUTES)}.items():
         api.add_resource(resource, route.path, endpoint=route.endpoint)

@@ -1,4 +1,4 @@
-"""Replies as JSON: which of their fields are left out when there is nothing to say, and where the next page is."""
+"""Replies as JSON: which fields are omitted where they would be null, and the link to the next page."""
 
 from __future__ import annotations
 
@@ -14,52 +14,48 @@ from flansible.models import Event, ListedInventory, ListedPlaybook, TaskStatus
 
 JSON = "application/json"
 
-# Fields that are absent where they would be null. All others of a reply are always there.
-LEFT_OUT: dict[type[BaseModel], frozenset[str]] = {
+# All other fields of a reply are always present.
+OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
     TaskStatus: frozenset({"queue_position", "reason", "expected_start", "attempt", "ended"}),
     ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
     ListedPlaybook: frozenset({"variables"}),
     Event: frozenset(name for name, field in Event.model_fields.items() if not field.is_required()),
 }
 
-# Other text than ASCII, and what is no text, travels as escapes: one line, whatever is in it. Keys keep their order:
-# hosts with failures come first.
+# Escapes all but ASCII, lone surrogates included, and puts everything in one line. Keys keep their order: hosts with
+# failures come first.
 dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def status(task: TaskStatus) -> dict[str, Any]:
-    return fields(task)
+def reply_fields(model: BaseModel) -> dict[str, Any]:
+    """Serializes a reply, or an item of one, without the fields that OMITTED_WHEN_NULL lists."""
+    found, omitted = model.model_dump(mode="json"), OMITTED_WHEN_NULL[type(model)]
+    return {name: value for name, value in found.items() if value is not None or name not in omitted}
 
 
-def fields(model: BaseModel) -> dict[str, Any]:
-    """Of a reply, or an item of one, what is there."""
-    found, absent = model.model_dump(mode="json"), LEFT_OUT[type(model)]
-    return {name: value for name, value in found.items() if value is not None or name not in absent}
-
-
-def event(stored: dict[str, Any]) -> dict[str, Any]:
-    """Of a stored event, what the reply has."""
+def event_fields(stored: dict[str, Any]) -> dict[str, Any]:
+    """Picks the fields of a stored event that belong in a reply."""
     return {name: stored[name] for name in Event.model_fields if stored.get(name) is not None}
 
 
 def json_object(fields: dict[str, str]) -> str:
-    """An object of values that are JSON already: a long reply is counted and put together without a second copy."""
+    """Joins values that are JSON already into an object: a long reply is measured and built without a second copy."""
     return "{" + ",".join(f"{dumps(name)}:{value}" for name, value in fields.items()) + "}"
 
 
 @dataclass(frozen=True)
-class Address:
-    """What was asked for: where, and with which parameters."""
+class RequestUrl:
+    """Path and query parameters of a request."""
 
     path: str
-    asked: tuple[tuple[str, str], ...]
+    parameters: tuple[tuple[str, str], ...]
 
     def next_page(self, **changes: Any) -> tuple[str, str]:
-        """The header that names the next page: the same with these parameters."""
-        asked = dict(self.asked) | {name: str(value) for name, value in changes.items()}
-        return ("Link", f'<{self.path}?{urlencode(asked)}>; rel="next"')
+        """Returns the Link header of the next page: this URL with these parameters changed."""
+        parameters = dict(self.parameters) | {name: str(value) for name, value in changes.items()}
+        return ("Link", f'<{self.path}?{urlencode(parameters)}>; rel="next"')
 
 
-def address() -> Address:
-    """This request's, below whatever prefix a proxy has put before it."""
-    return Address(quote(request.script_root + request.path), tuple(request.args.items()))
+def request_url() -> RequestUrl:
+    """Returns the URL of this request, below the path prefix of a proxy, if there is one."""
+    return RequestUrl(quote(request.script_root + request.path), tuple(request.args.items()))

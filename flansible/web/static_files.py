@@ -1,7 +1,7 @@
-"""The console's files at `/` and `/console/`: read once, compressed once, and asked about again by every browser.
+"""Serves the console's files at `/` and `/console/`: read and compressed once, revalidated by every browser.
 
-What is shown in it comes from the public API. The page may load nothing from elsewhere and run nothing that is not one
-of these files: its policy says so.
+The console shows what it reads from the public API. Its Content-Security-Policy lets the page load nothing from
+elsewhere and run nothing but these files.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import NotFound
 
 from flansible.errors import SealError, StoreUnavailable
-from flansible.web.login.authentication import asking_user
+from flansible.web.login.authentication import optional_user
 from flansible.web.middleware import security_headers
 
 _FOLDER = Path(__file__).with_name("console")
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
-_POLICY = security_headers.policy(
+_POLICY = security_headers.content_security_policy(
     script_src="'self'", style_src="'self'", img_src="'self' data:", connect_src="'self'", manifest_src="'self'"
 )
 _ANSI = "ansi.css"
-_NOBODY = b'<html data-session="none" '
+_ANONYMOUS_HTML = b'<html data-session="none" '
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def register(app: Flask) -> None:
     files = {path.relative_to(_FOLDER).as_posix(): _read(path) for path in _FOLDER.rglob("*") if path.is_file()}
     files[_ANSI] = _file(_ansi_classes().encode(), "text/css")
 
-    page_of_nobody = _file(files["index.html"].body.replace(b"<html ", _NOBODY, 1), "text/html")
+    anonymous_page = _file(files["index.html"].body.replace(b"<html ", _ANONYMOUS_HTML, 1), "text/html")
 
     def page() -> Response:
-        response = _reply(page_of_nobody if _is_nobody() else files["index.html"])
+        response = _reply(anonymous_page if _is_anonymous() else files["index.html"])
         response.headers["Content-Security-Policy"] = _POLICY
         response.vary.add("Cookie")
         return response
@@ -58,10 +58,10 @@ def register(app: Flask) -> None:
     app.add_url_rule("/console/<path:name>", "console_file", asset, methods=["GET"])
 
 
-def _is_nobody() -> bool:
-    """Whether it is certain that who asks is not logged in: the page need not ask, and be refused, to find that out."""
+def _is_anonymous() -> bool:
+    """Whether the client is certainly not logged in: then the page need not send a request that is refused."""
     try:
-        return asking_user() is None
+        return optional_user() is None
     except (StoreUnavailable, SealError):
         return False
 
@@ -81,14 +81,14 @@ def _reply(file: _File) -> Response:
     if is_compressed:
         response.headers["Content-Encoding"] = "gzip"
     response.set_etag(f"{file.etag}-gzip" if is_compressed else file.etag)
-    # Kept, and asked about each time: after an upgrade no browser mixes old files with new ones.
+    # Cached, but revalidated each time: after an upgrade no browser mixes old files with new ones.
     response.headers["Cache-Control"] = "no-cache"
     response.make_conditional(request)
     return response
 
 
 def _ansi_classes() -> str:
-    """The classes that `format=fragment` of the output uses, as the library that writes them has them."""
+    """Returns the CSS classes of the output's `format=fragment`, as the library that writes them defines them."""
     style = Ansi2HTMLConverter(dark_bg=True).produce_headers()
     rules = (line.strip() for line in style.splitlines())
     return "\n".join(rule for rule in rules if rule.startswith(".") and "ansi" in rule and not rule.startswith(".body"))

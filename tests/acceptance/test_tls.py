@@ -71,7 +71,7 @@ def test_a_run_is_followed_live_by_output_and_by_events(service: Service, truste
         service, trusted, f"/api/ansibletaskevents/{task_id}", *login, "-i", "-H", "Accept: text/event-stream"
     )
     assert "event: final" in stream.stdout
-    for name, value in security_headers.always(is_tls=True):
+    for name, value in security_headers.default_headers(is_tls=True):
         assert f"{name}: {value}" in stream.stdout
     assert client.wait(task_id)["Status"] == "SUCCESS"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flansible.models import State
 from flansible.store import Store
-from flansible.web.streaming.task_list_stream import LIST
+from flansible.web.streaming.task_list_stream import TASK_LIST
 from tests.conftest import RedisServer
 from tests.integration.webserver import RecordedRun, WebServer, result
 
@@ -38,7 +38,7 @@ class Records:
 
     def changes(self) -> int:
         """The number of the last change that followers of the list hear of."""
-        return self.store.positions([LIST])[LIST].events
+        return self.store.positions([TASK_LIST])[TASK_LIST].events
 
     def clear(self) -> None:
         client = self._redis.client()

@@ -65,8 +65,8 @@ class Site:
         self.settings.rbac_file.write_text(json.dumps({"rbac": entries}))
 
     def limit(self, limits: LoginLimits) -> None:
-        services = self.app.extensions["flansible"]
-        self.app.extensions["flansible"] = replace(services, doors=LoginThrottle(services.store, limits))
+        context = self.app.extensions["flansible"]
+        self.app.extensions["flansible"] = replace(context, login_throttle=LoginThrottle(context.store, limits))
 
     def log(self, *events: str) -> list[dict[str, Any]]:
         """The lines of the audit log, of these events."""
@@ -417,8 +417,8 @@ def test_an_attacker_at_a_closed_door_makes_one_line(site: Site) -> None:
 
 
 def test_who_is_refused_without_end_does_not_fill_the_disk(site: Site) -> None:
-    services = site.app.extensions["flansible"]
-    site.app.extensions["flansible"] = replace(services, thrift=AuditThrottle(most_of_one=5, most=8))
+    context = site.app.extensions["flansible"]
+    site.app.extensions["flansible"] = replace(context, audit_throttle=AuditThrottle(most_of_one=5, most=8))
     for _ in range(50):
         assert site.client().post(COMMAND, json=PING, auth=("dev", "secret")).status_code == 403
     for n in range(20):

@@ -203,7 +203,9 @@ def classes(root: type[FlansibleError]) -> list[type[FlansibleError]]:
 @pytest.mark.parametrize("kind", classes(RequestError), ids=lambda kind: kind.__name__)
 def test_every_request_error_is_answered_in_the_shape(app: Flask, kind: type[RequestError]) -> None:
     with app.test_request_context():
-        reply = error_handlers.answer(kind("Why.", errors=[errors.FieldError("a[0]", "bad")], retry_after_seconds=7))
+        reply = error_handlers.error_response(
+            kind("Why.", errors=[errors.FieldError("a[0]", "bad")], retry_after_seconds=7)
+        )
     assert reply.status_code == kind.status
     assert reply.get_json() == {
         "message": "Why.",
@@ -216,7 +218,7 @@ def test_every_request_error_is_answered_in_the_shape(app: Flask, kind: type[Req
 @pytest.mark.parametrize("status", sorted(status for status in default_exceptions if status >= 400))
 def test_every_http_error_of_werkzeug_is_answered_in_the_shape(app: Flask, status: int) -> None:
     with app.test_request_context():
-        reply = error_handlers.answer(default_exceptions[status]())
+        reply = error_handlers.error_response(default_exceptions[status]())
         assert_shape(reply, status)
 
 
@@ -225,7 +227,7 @@ def test_a_fault_of_our_own_is_500_without_its_inside(app: Flask, caplog: pytest
         try:
             raise ZeroDivisionError("marker-inside")
         except ZeroDivisionError as error:
-            reply = error_handlers.answer(error)
+            reply = error_handlers.error_response(error)
     assert (reply.status_code, reply.get_json()["code"]) == (500, "internal_error")
     assert "marker-inside" not in reply.get_data(as_text=True)
     assert "marker-inside" in caplog.text and "my-request" in caplog.text, "but in the log"

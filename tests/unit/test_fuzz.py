@@ -220,7 +220,7 @@ def test_any_json_is_a_request_or_a_refusal_that_names_the_fields(app: Flask) ->
     def tries(model: type[BaseModel], data: bytes) -> None:
         with app.test_request_context("/", method="POST", data=data, content_type="application/json"):
             try:
-                assert isinstance(parsing.body(model), model)
+                assert isinstance(parsing.parse_body(model), model)
             except InvalidRequest as refused:
                 assert refused.errors and all(item.field and item.message for item in refused.errors)
                 json.dumps([refused.message, *(item.field for item in refused.errors)]).encode()

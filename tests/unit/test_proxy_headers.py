@@ -10,7 +10,7 @@ import pytest
 
 from flansible import config
 from flansible.errors import ConfigurationError
-from flansible.web.middleware.proxy_headers import Proxies
+from flansible.web.middleware.proxy_headers import ProxyHeaders
 
 TRUSTED = tuple(ipaddress.ip_network(text) for text in ("10.0.0.0/8", "127.0.0.1/32", "fd00::/8"))
 CLIENT = "203.0.113.7"
@@ -24,7 +24,7 @@ def seen(trusted: Any = TRUSTED, peer: str = "10.0.0.1", **headers: str) -> dict
     def app(found: dict[str, str], start_response: Any) -> list[bytes]:
         return []
 
-    Proxies(app, trusted)(environ, lambda *given: lambda data: None)  # type: ignore[arg-type]
+    ProxyHeaders(app, trusted)(environ, lambda *given: lambda data: None)  # type: ignore[arg-type]
     return environ
 
 

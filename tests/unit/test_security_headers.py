@@ -39,11 +39,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Flask:
 
 
 def assert_safe(reply: TestResponse) -> None:
-    for name, value in security_headers.ALWAYS:
+    for name, value in security_headers.DEFAULT_HEADERS:
         if name not in ("Content-Security-Policy", "Cache-Control"):
             assert reply.headers.getlist(name) == [value], name
     policy = reply.headers["Content-Security-Policy"]
-    for part in security_headers.ALWAYS[1][1].split("; "):
+    for part in security_headers.DEFAULT_HEADERS[1][1].split("; "):
         assert part in policy.split("; ")
     assert reply.headers["Cache-Control"]
     assert not [name for name in reply.headers.keys() if name.startswith("Access-Control")]
@@ -71,9 +71,9 @@ def test_a_fault_of_our_own_has_them_too(app: Flask, monkeypatch: pytest.MonkeyP
 
 
 def test_hsts_is_said_by_a_server_that_speaks_tls_itself() -> None:
-    assert [name for name, _ in set(security_headers.always(True)) - set(security_headers.always(False))] == [
-        "Strict-Transport-Security"
-    ]
+    assert [
+        name for name, _ in set(security_headers.default_headers(True)) - set(security_headers.default_headers(False))
+    ] == ["Strict-Transport-Security"]
 
 
 def test_a_page_of_output_may_use_its_own_style_sheet_and_nothing_else(app: Flask) -> None:

@@ -1,7 +1,7 @@
-"""Who is asking: by password (HTTP Basic) or token (Bearer) of a user of rbac.json, by the cookie of a session, or as
-a login function says.
+"""Authenticates requests: by password (HTTP Basic) or token (Bearer) of a user of rbac.json, by session cookie, or by
+the operator's login function.
 
-`identify` is the one place that decides it; what a user may do is decided elsewhere.
+`identify` alone decides who the user is; what a user may do is decided in flansible.authorization.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from flansible.identity.custom_login import Headers, LoginRequest
 from flansible.identity.tokens import TEXT, Scope
 from flansible.identity.users import User
 from flansible.store import Session
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login import session_cookie
 from flansible.web.middleware import audit_context, error_handlers
 
 log = logging.getLogger(__name__)
 
-# One text for all that can be wrong: which users and tokens there are is nobody's business.
+# One text for every cause, so that it does not reveal which users and tokens exist.
 _ADVICE = "Give a user and password by HTTP Basic, as curl -u does, or a token as Authorization: Bearer."
 _READING = ("GET", "HEAD")
 
@@ -37,8 +37,7 @@ _basic = HTTPBasicAuth()
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose request this is, and how far it goes. token: the id of the one it came with, or ''; session: the one whose
-    cookie it came with."""
+    """The user of a request and its scope. token: the id of the API token used, or ''; session: that of its cookie."""
 
     user: User
     scope: Scope = "run"
@@ -47,27 +46,27 @@ class Identity:
 
 
 def identify() -> Identity | None:
-    """Whose request this is, None when that cannot be said. Raises TooManyRequests.
+    """Returns the authenticated identity, None without valid credentials. Raises TooManyRequests.
 
-    What is known costs nothing. What would have to be checked, a password or whatever a login function makes of it, is
-    first shown to the doors.
+    Passwords verified before cost nothing. Any other password, also one for the login function, passes the login
+    throttle first.
     """
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     given = request.authorization
-    if scheme.lower() == "bearer" and (credentials.startswith("flansible_") or services().login_function is None):
-        found = _by_token(credentials.strip())
+    if scheme.lower() == "bearer" and (credentials.startswith("flansible_") or web_context().login_function is None):
+        found = _check_token(credentials.strip())
     elif given is not None and given.type == "basic" and given.username:
-        found = by_password(given.username, given.password or "")
+        found = check_password(given.username, given.password or "")
     else:
-        found = (_by_session() if not scheme else None) or _by_function(Headers(request.headers.items()))
+        found = (_check_session() if not scheme else None) or _call_login_function(Headers(request.headers.items()))
     if found is not None:
-        audit_context.known_as(found.user.name, found.token)
+        audit_context.set_user(found.user.name, found.token)
     return found
 
 
-def _by_token(text: str) -> Identity | None:
-    token = services().tokens.find(text, datetime.now(UTC))
-    user = services().rbac.users().get(token.user) if token else None
+def _check_token(text: str) -> Identity | None:
+    token = web_context().tokens.find(text, datetime.now(UTC))
+    user = web_context().rbac.users().get(token.user) if token else None
     if token is None or user is None:
         shape = TEXT.fullmatch(text)
         audit_context.login_failed("", f"token {shape[1]}" if shape else "token")
@@ -75,63 +74,63 @@ def _by_token(text: str) -> Identity | None:
     return Identity(user, token.scope, token.id)
 
 
-def by_password(name: str, password: str) -> Identity | None:
-    """Whose password this is. Raises TooManyRequests."""
-    rbac = services().rbac
+def check_password(name: str, password: str) -> Identity | None:
+    """Verifies a password; returns the identity it belongs to, or None. Raises TooManyRequests."""
+    rbac = web_context().rbac
     user = rbac.known(name, password)
     if user is None:
-        door = _Door(name, request.remote_addr or "")
-        if services().login_function is not None:
-            door.enter()
-            # As it would have come with HTTP Basic, which is what the function knows.
+        gate = _ThrottleGate(name, request.remote_addr or "")
+        if web_context().login_function is not None:
+            gate.enter()
+            # In the form of HTTP Basic, which the function knows.
             login = Authorization("basic", {"username": name, "password": password}).to_header()
             given = (pair for pair in request.headers.items() if pair[0].lower() != "authorization")
-            if (found := _by_function(Headers((*given, ("Authorization", login))))) is not None:
+            if (found := _call_login_function(Headers((*given, ("Authorization", login))))) is not None:
                 return found
-        user = rbac.authenticate(name, password, door)
+        user = rbac.authenticate(name, password, gate)
     return Identity(user) if user else None
 
 
-def _by_session() -> Identity | None:
-    cookie = session_cookie.given()
-    session = services().store.session(cookie, session_cookie.idle_seconds()) if cookie else None
-    user = services().rbac.users().get(session.user) if session else None
-    if session is None or user is None or not session_cookie.holds(session, user):
+def _check_session() -> Identity | None:
+    cookie = session_cookie.read()
+    session = web_context().store.session(cookie, session_cookie.idle_seconds()) if cookie else None
+    user = web_context().rbac.users().get(session.user) if session else None
+    if session is None or user is None or not session_cookie.is_valid(session, user):
         return None
     return Identity(user, session=session)
 
 
-def _by_function(headers: Headers) -> Identity | None:
-    function = services().login_function
+def _call_login_function(headers: Headers) -> Identity | None:
+    function = web_context().login_function
     if function is None:
         return None
     try:
         name = function(LoginRequest(headers, request.remote_addr or "", request.method, request.path))
-    except Exception:  # it is the operator's own, and may raise anything; who it fails on is not let in
+    except Exception:  # the operator's code may raise anything; a failure denies the login
         log.exception("login_function failed")
         return None
-    user = services().rbac.users().get(name) if isinstance(name, str) else None
+    user = web_context().rbac.users().get(name) if isinstance(name, str) else None
     if name is not None and user is None:
         audit_context.login_failed(str(name), "login_function: not in rbac.json")
     return Identity(user) if user else None
 
 
-class _Door:
-    """rbac's Gate for one password."""
+class _ThrottleGate:
+    """The login throttle as the Gate that rbac calls around the check of one password."""
 
     def __init__(self, name: str, address: str) -> None:
         self._name = name
         self._address = address
 
     def enter(self) -> None:
-        seconds = services().doors.closed_seconds(self._name, self._address)
+        seconds = web_context().login_throttle.locked_seconds(self._name, self._address)
         if seconds:
-            message = "Too many wrong passwords: no other is looked at for now. A token goes on being taken."
+            message = "Too many wrong passwords: passwords are refused for now. Try again later, or use a token."
             raise TooManyRequests(message, code="too_many_logins", retry_after_seconds=seconds)
 
     def was_wrong(self) -> None:
-        audit_context.login_failed(audit_context.shown(self._name), "password")
-        if services().doors.failed(self._name, self._address):
+        audit_context.login_failed(audit_context.loggable_name(self._name), "password")
+        if web_context().login_throttle.record_failure(self._name, self._address):
             audit_context.login_locked(self._name)
 
 
@@ -141,12 +140,12 @@ def _verify(_name: str, _password: str) -> User | None:
     if found is None:
         return None
     if found.scope == "read" and request.method not in _READING:
-        raise Forbidden("This token is for reading only (scope read).", code="scope_forbidden")
+        raise Forbidden("This token is read-only (scope read).", code="scope_forbidden")
     if found.session is not None and request.method not in _READING:
-        # A browser sends the cookie with whatever a page asks for; this header only our own page can know.
+        # A browser sends the cookie with requests of any page; only our own page knows this header's value.
         given = request.headers.get(session_cookie.CSRF_HEADER, "")
         if not hmac.compare_digest(given.encode(errors="replace"), found.session.csrf.encode()):
-            message = f"A session needs the header {session_cookie.CSRF_HEADER} with its csrf_token (GET /api/session)."
+            message = f"Send the session's csrf_token (GET /api/session) in the header {session_cookie.CSRF_HEADER}."
             raise Forbidden(message, code="csrf")
     g.session = found.session
     return found.user
@@ -154,21 +153,21 @@ def _verify(_name: str, _password: str) -> User | None:
 
 @_basic.error_handler
 def _refuse(status: int) -> Response:
-    return error_handlers.answer(NotAuthenticated(_ADVICE))
+    return error_handlers.error_response(NotAuthenticated(_ADVICE))
 
 
 def current_user() -> User:
-    """The user whose request this is; only within a PrivateResource."""
+    """Returns the user of this request; only within a PrivateResource."""
     return cast(User, _basic.current_user())
 
 
 def current_session() -> Session | None:
-    """The session whose cookie this request came with, if it did; only within a PrivateResource."""
+    """Returns the session of this request's cookie, if it has one; only within a PrivateResource."""
     return cast("Session | None", g.get("session"))
 
 
-def asking_user() -> User | None:
-    """The user when the request carries a right login; None for everyone else. For public resources."""
+def optional_user() -> User | None:
+    """Returns the user of a request with a valid login, else None; for public resources."""
     try:
         found = identify()
     except TooManyRequests:
@@ -177,6 +176,6 @@ def asking_user() -> User | None:
 
 
 class PrivateResource(Resource):
-    """A resource that only a user of rbac.json may touch."""
+    """A resource that only a user of rbac.json may use."""
 
     method_decorators = [_basic.login_required]

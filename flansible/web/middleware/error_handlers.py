@@ -1,4 +1,4 @@
-"""Errors to replies: one shape for every status, made here and nowhere else."""
+"""Maps exceptions to error replies: one JSON shape for every status, made only here."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ RETRY_AFTER_SECONDS = 5
 REALM = 'Basic realm="flansible", charset="UTF-8"'
 TOKEN_REALM = 'Bearer realm="flansible"'
 
-# Werkzeug's own refusals, in our words: status -> (code, what to do).
-_HTTP_WORDS = {
-    400: ("invalid_request", "The request cannot be understood."),
-    404: ("not_found", "There is nothing at this address. /api/docs lists what there is."),
-    405: ("method_not_allowed", "This address does not take this method."),
+# Werkzeug's HTTP errors: status -> (code, message).
+_HTTP_MESSAGES = {
+    400: ("invalid_request", "The request is malformed."),
+    404: ("not_found", "There is nothing at this address. /api/docs lists every address."),
+    405: ("method_not_allowed", "This address does not support this method."),
     408: ("request_timeout", "The request took too long to arrive."),
     413: ("body_too_large", "The body is over the limit; make it smaller, or raise max_body_bytes."),
     414: ("uri_too_long", "The address is too long."),
@@ -33,42 +33,44 @@ _HTTP_WORDS = {
 }
 
 
-class OneShapeApi(Api):  # type: ignore[misc]
-    """flask-restful's Api, which leaves errors to the app. To find out whose they are it would look at the address
-    again, and stumble over a Host header that is none."""
+class UniformErrorApi(Api):  # type: ignore[misc]
+    """flask-restful's Api with errors left to the app's own handler.
+
+    Api would match the URL again to find out whether an error is its own, and fail on an invalid Host header.
+    """
 
     def error_router(self, original_handler: Callable[[Exception], Response], error: Exception) -> Response:
         return original_handler(error)
 
 
 def register(app: Flask) -> None:
-    app.register_error_handler(Exception, answer)
+    app.register_error_handler(Exception, error_response)
 
 
-def answer(error: Exception) -> Response:
-    """The reply to a request that raised."""
+def error_response(error: Exception) -> Response:
+    """Returns the reply to a request whose handler raised."""
     if isinstance(error, RequestError):
         items = [ErrorItem(field=item.field, message=item.message) for item in error.errors]
         return _reply(error.status, error.code, error.message, items, error.retry_after_seconds)
     if isinstance(error, StoreUnavailable):
         log.warning("%s", error)
-        return _away("store", "The record store (Redis) does not answer.")
+        return _unavailable("store", "The record store (Redis) does not answer.")
     if isinstance(error, BrokerUnavailable):
         log.warning("%s", error)
-        return _away("broker", "The message broker does not answer.")
+        return _unavailable("broker", "The message broker does not answer.")
     if isinstance(error, SealError):
         log.error("%s", error)
-        return _away("seal", "Passwords cannot be sealed: the key (secret_key_file) cannot be used.")
+        return _unavailable("seal", "Passwords cannot be sealed: the key (secret_key_file) cannot be used.")
     if isinstance(error, AuditUnavailable):
         log.error("%s", error)
-        return _away("audit", "The audit log cannot be written (audit_file).")
+        return _unavailable("audit", "The audit log cannot be written (audit_file).")
     if isinstance(error, HTTPException) and error.code is not None:
         return _http_error(error)
     log.exception("%s %s failed (request %s)", request.method, request.path, audit_context.request_id())
     return _reply(500, "internal_error", "Something failed on our side; the web server's log has the details.", [])
 
 
-def _away(part: str, message: str) -> Response:
+def _unavailable(part: str, message: str) -> Response:
     outcome = "Nothing was queued; try again." if request.method == "POST" else "Try again."
     return _reply(503, f"{part}_unavailable", f"{message} {outcome}", [], RETRY_AFTER_SECONDS)
 
@@ -77,7 +79,7 @@ def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     if 300 <= status < 400:
         return Response(error.get_response().get_data(), status, error.get_response().headers)
-    code, message = _HTTP_WORDS.get(status, ("http_error", error.description or error.name))
+    code, message = _HTTP_MESSAGES.get(status, ("http_error", error.description or error.name))
     response = _reply(status, code, message, [])
     allowed = getattr(error, "valid_methods", None)
     if allowed:
@@ -94,7 +96,7 @@ def _reply(
     if retry_after_seconds is not None:
         response.headers["Retry-After"] = str(retry_after_seconds)
     if status == 401:
-        # At a Basic challenge a browser opens a window of its own; the console has a page for that.
+        # A Basic challenge makes the browser open its login dialog; the console has a login page instead.
         if request.headers.get("X-Requested-With") != "flansible":
             response.headers.add("WWW-Authenticate", REALM)
         response.headers.add("WWW-Authenticate", TOKEN_REALM)

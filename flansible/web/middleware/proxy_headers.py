@@ -1,7 +1,7 @@
-"""Requests that come through a proxy: who has sent them, by which scheme and to which name.
+"""Trusts X-Forwarded-* headers from configured proxies: client address, scheme and host of a proxied request.
 
-X-Forwarded-For, -Proto and -Host are believed of the peers in `trusted_proxies` alone; of all others they are what any
-client can write, and nobody reads them. Afterwards `request.remote_addr` is the client.
+X-Forwarded-For, -Proto and -Host count only from the peers in `trusted_proxies`; from all others they are ignored,
+because any client can write them. Afterwards `request.remote_addr` is the client.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ _WITH_PORT = re.compile(r"\[(?P<six>[^\]]*)\](?::[0-9]{1,5})?|(?P<four>[0-9.]+):
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
-class Proxies:
-    """The app as it is behind proxies."""
+class ProxyHeaders:
+    """WSGI middleware that applies the headers of trusted proxies to the environ."""
 
     def __init__(self, app: WSGIApplication, trusted: tuple[Network, ...]) -> None:
         self._app = app
         self._trusted = trusted
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        peer = _address(environ.get("REMOTE_ADDR", ""))
+        peer = _parse_address(environ.get("REMOTE_ADDR", ""))
         if peer is not None and self._is_trusted(peer):
             environ["REMOTE_ADDR"] = str(self._client(peer, environ.get("HTTP_X_FORWARDED_FOR", "")))
-            _take_over(environ)
+            _apply_forwarded(environ)
         return self._app(environ, start_response)
 
     def _client(self, peer: _Address, forwarded: str) -> _Address:
-        """From the right, where the proxy next to us writes: the first that is no proxy of ours. Whatever stands to
-        the left of it came with the request, and so does what is no address."""
+        """Returns the first address from the right that is not a trusted proxy.
+
+        The proxy next to us appends on the right. Everything left of that address, or of a word that is not an
+        address, came with the request and could be forged.
+        """
         for word in reversed(forwarded.split(",")):
-            hop = _address(word)
+            hop = _parse_address(word)
             if hop is None:
                 break
             peer = hop
@@ -52,8 +55,8 @@ class Proxies:
         return any(address in network for network in self._trusted)
 
 
-def _take_over(environ: WSGIEnvironment) -> None:
-    """The scheme and host that the proxy next to us names, when they are such."""
+def _apply_forwarded(environ: WSGIEnvironment) -> None:
+    """Sets scheme and host from the proxy next to us, when they are valid."""
     scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
     if scheme in ("http", "https"):
         environ["wsgi.url_scheme"] = scheme
@@ -62,8 +65,8 @@ def _take_over(environ: WSGIEnvironment) -> None:
         environ["HTTP_HOST"] = host
 
 
-def _address(text: str) -> _Address | None:
-    """The address in one part of such a header; some proxies write a port as well."""
+def _parse_address(text: str) -> _Address | None:
+    """Parses one part of X-Forwarded-For; some proxies add a port."""
     word = text.strip()
     found = _WITH_PORT.fullmatch(word)
     if found:
@@ -72,5 +75,5 @@ def _address(text: str) -> _Address | None:
         address = ipaddress.ip_address(word)
     except ValueError:
         return None
-    # One client must not be two: on a socket for both, IPv4 clients have such an address.
+    # On a dual-stack socket IPv4 clients have an IPv4-mapped address: one client must not count as two.
     return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address

@@ -1,19 +1,19 @@
-"""Headers that keep browsers from being used against us; on every reply, whoever makes it.
+"""Security headers on every reply, so that browsers run, embed and cache nothing of it.
 
-Put on by the app after each request, and by flansible.web.gunicorn_server on what gunicorn answers by itself. A page
-that needs more than nothing says so in a policy of its own.
+Added by the app after each request, and by flansible.web.gunicorn_server to gunicorn's own error replies. A page that
+needs scripts or styles sets its own Content-Security-Policy (`content_security_policy`).
 """
 
 from __future__ import annotations
 
 from flask import Flask, Response
 
-# A reply is data. Nothing in it is to be run, shown in a frame, or sent anywhere.
+# A reply is data: nothing in it may be run, shown in a frame, or sent anywhere.
 _POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _UNUSED = ("accelerometer", "camera", "geolocation", "gyroscope", "microphone", "payment", "usb")
 
-ALWAYS: tuple[tuple[str, str], ...] = (
-    # What a task prints is text to every browser, whatever it looks like.
+DEFAULT_HEADERS: tuple[tuple[str, str], ...] = (
+    # Output of a task stays text in every browser, even if it looks like HTML.
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", _POLICY),
     ("X-Frame-Options", "DENY"),
@@ -21,26 +21,26 @@ ALWAYS: tuple[tuple[str, str], ...] = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Permissions-Policy", ", ".join(f"{feature}=()" for feature in _UNUSED)),
-    # No cache keeps an answer that is true for a moment only, and for one user.
+    # A reply is valid for a moment and for one user: no cache may keep it.
     ("Cache-Control", "no-store"),
 )
 _YEAR_SECONDS = 365 * 24 * 3600
 _TLS_ONLY = ("Strict-Transport-Security", f"max-age={_YEAR_SECONDS}")
 
 
-def always(is_tls: bool) -> tuple[tuple[str, str], ...]:
-    """is_tls: this web server speaks TLS itself; then browsers are not to come without it again."""
-    return (*ALWAYS, _TLS_ONLY) if is_tls else ALWAYS
+def default_headers(is_tls: bool) -> tuple[tuple[str, str], ...]:
+    """Returns the headers of every reply. is_tls: this server speaks TLS itself, so HSTS is added."""
+    return (*DEFAULT_HEADERS, _TLS_ONLY) if is_tls else DEFAULT_HEADERS
 
 
-def policy(**needs: str) -> str:
-    """A page's policy: nothing from anywhere, but for what it names, such as `style_src="'self'"`."""
+def content_security_policy(**needs: str) -> str:
+    """Builds the policy of one page: nothing is allowed except what it names, such as `style_src="'self'"`."""
     first, _, rest = _POLICY.partition("; ")
     return "; ".join((first, *(f"{name.replace('_', '-')} {sources}" for name, sources in needs.items()), rest))
 
 
 def register(app: Flask, is_tls: bool) -> None:
-    headers = always(is_tls)
+    headers = default_headers(is_tls)
 
     def complete(response: Response) -> Response:
         # All at once: `setdefault` for each would take as long again, with every request.

@@ -253,18 +253,18 @@ _CROSS_SITE = _failure(
 )
 _TOO_MANY_FOLLOWERS = _failure(
     "too_many_followers",
-    "Too many replies are being followed; ask for what there is instead (offset, after), or try again.",
+    "Too many replies are being followed. Read page by page instead (offset, after), or try again.",
 )
 
 _LOOKS_ONLY = _failure(
     "role_forbidden", "ann has the role viewer, which starts and cancels nothing; ask the admin for operator"
 )
-_SCOPE = _failure("scope_forbidden", "This token is for reading only (scope read).")
+_SCOPE = _failure("scope_forbidden", "This token is read-only (scope read).")
 _TOO_MANY_LOGINS = _failure(
-    "too_many_logins", "Too many wrong passwords: no other is looked at for now. A token goes on being taken."
+    "too_many_logins", "Too many wrong passwords: passwords are refused for now. Try again later, or use a token."
 )
 
-_NO_CSRF = _failure("csrf", "A session needs the header X-CSRF-Token with its csrf_token (GET /api/session).")
+_NO_CSRF = _failure("csrf", "Send the session's csrf_token (GET /api/session) in the header X-CSRF-Token.")
 
 FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     400: (_failure("invalid_field", "colour: unknown field", ("colour", "unknown field")),),

@@ -22,7 +22,7 @@ from flansible.web.middleware.audit_context import REQUEST_ID
 from flansible.web.middleware.error_handlers import REALM, RETRY_AFTER_SECONDS, TOKEN_REALM
 from flansible.web.openapi import examples
 from flansible.web.route_types import Header, Route
-from flansible.web.serialization import JSON, LEFT_OUT
+from flansible.web.serialization import JSON, OMITTED_WHEN_NULL
 
 Schema = dict[str, Any]
 
@@ -107,7 +107,7 @@ def schemas(routes: Iterable[Route]) -> dict[str, Schema]:
         sides |= {(model, "serialization"): None for model in (route.reply,) if model}
     _, found = models_json_schema(list(sides), ref_template=_REFERENCE, schema_generator=_Schemas)
     defined: dict[str, Schema] = found["$defs"]
-    for model, names in LEFT_OUT.items():
+    for model, names in OMITTED_WHEN_NULL.items():
         _leave_out(defined[model.__name__], names)
     return defined
 
@@ -119,7 +119,7 @@ def _leave_out(schema: Schema, names: frozenset[str]) -> None:
         [schema["properties"][name]] = branches(schema["properties"][name])
 
 
-def referred(schema: Schema) -> str | None:
+def referenced_model(schema: Schema) -> str | None:
     """The model a schema is a reference to."""
     reference = schema.get("$ref")
     return reference.rpartition("/")[2] if isinstance(reference, str) else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask_restful import fields
 
-from flansible.web.openapi.operations import Schema, branches, referred
+from flansible.web.openapi.operations import Schema, branches, referenced_model
 
 _TYPES: dict[str, Any] = {
     "string": fields.String,
@@ -47,7 +47,7 @@ def as_property(schema: Schema, defined: dict[str, Schema]) -> Schema:
 
 
 def _type(schema: Schema, defined: dict[str, Schema]) -> Schema:
-    name = referred(schema)
+    name = referenced_model(schema)
     if name and "properties" in defined[name]:
         return {"type": name}
     plain = defined[name] if name else schema
@@ -61,7 +61,7 @@ def _type(schema: Schema, defined: dict[str, Schema]) -> Schema:
 
 
 def _words(schema: Schema, defined: dict[str, Schema]) -> str:
-    name = referred(schema)
+    name = referenced_model(schema)
     if name and "properties" in defined[name]:
         return name
     plain = defined[name] if name else schema
@@ -70,6 +70,6 @@ def _words(schema: Schema, defined: dict[str, Schema]) -> str:
     if plain.get("type") == "array":
         return f"array of {_words(plain['items'], defined)}"
     values = plain.get("additionalProperties")
-    if isinstance(values, dict) and referred(values) != "JsonValue":
+    if isinstance(values, dict) and referenced_model(values) != "JsonValue":
         return f"object with values: {_words(values, defined)}"
     return str(plain.get("type", "any JSON value"))

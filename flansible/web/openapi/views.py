@@ -56,7 +56,7 @@ SwaggerUIBundle({
 """
 
 # Both pages set styles in the HTML they make; scripts come as files alone.
-_PAGE_POLICY = security_headers.policy(
+_PAGE_POLICY = security_headers.content_security_policy(
     connect_src="'self'",
     font_src="'self' data:",
     img_src="'self' data:",
@@ -82,10 +82,10 @@ def _register_swagger(app: Flask, routes: Sequence[Route]) -> None:
     names = _asset_names(swagger12.ASSETS)
 
     def spec() -> Response:
-        return _of_this_request({**declaration, "basePath": request.url_root.rstrip("/")})
+        return _uncached_json({**declaration, "basePath": request.url_root.rstrip("/")})
 
     def listing() -> Response:
-        return _of_this_request(swagger12.listing(request.url_root.rstrip("/") + _SPEC))
+        return _uncached_json(swagger12.listing(request.url_root.rstrip("/") + _SPEC))
 
     def asset(name: str) -> Response:
         if name in scripts:
@@ -113,7 +113,7 @@ def _get(app: Flask, address: str, endpoint: str, view: Callable[..., AnyRespons
     app.add_url_rule(address, endpoint, view, methods=["GET"])
 
 
-def _of_this_request(document: dict[str, Any]) -> Response:
+def _uncached_json(document: dict[str, Any]) -> Response:
     """JSON that names the address it was asked under, so nobody else may be given it."""
     response = jsonify(document)
     response.headers["Cache-Control"] = "no-store"

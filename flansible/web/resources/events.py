@@ -11,15 +11,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from flansible.models import FINAL_STATES, State, Verdict
 from flansible.store import Position, Store
 from flansible.web import serialization
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource
-from flansible.web.parsing import query
-from flansible.web.resources.tasks import own_task, unknown_task
-from flansible.web.serialization import JSON, Address
+from flansible.web.parsing import parse_query
+from flansible.web.resources.tasks import own_task, task_not_found
+from flansible.web.serialization import JSON, RequestUrl
 from flansible.web.streaming import sse
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.streaming.socket_handoff import follow
-from flansible.web.streaming.sse import STREAM, event_number
+from flansible.web.streaming.sse import STREAM, last_event_id
 
 _READ_BYTES = 256 * 1024
 _MOST_READS = 16  # for one page, which looks through about as much as it can hold
@@ -69,14 +69,14 @@ class AnsibleTaskEvents(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Read a task's events, or wait for them"""
-        asked = query(EventQuery)
+        asked = parse_query(EventQuery)
         is_stream = request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM
-        last_event_id = event_number()  # what is wrong is refused, whether it would count or not
-        after = last_event_id if is_stream else None
-        store = services().store
+        resume_after = last_event_id()  # an invalid header is refused, also where it has no effect
+        after = resume_after if is_stream else None
+        store = web_context().store
         position = store.positions([own_task(task_id).task_id])[task_id]
         if position.state is None:
-            raise unknown_task()
+            raise task_not_found()
         verdicts = frozenset(asked.verdict.split(",")) if asked.verdict else frozenset()
         begin = asked.after if after is None else after
         wanted = _Wanted(task_id, begin, asked.host or "", verdicts, asked.results)
@@ -84,12 +84,12 @@ class AnsibleTaskEvents(PrivateResource):
             if _is_over(position) and wanted.after >= position.events:
                 return _nothing_more()
             return follow(_EventStream(task_id, wanted), STREAM)
-        page = _Page(task_id, wanted, asked.limit, position.state, serialization.address())
+        page = _Page(task_id, wanted, asked.limit, position.state, serialization.request_url())
         piece = page.read(store, position, _MOST_READS)
         if piece.rest is not None and asked.wait:
             return follow(piece.rest, JSON, asked.wait)
         if piece.rest is not None:
-            piece = piece.rest.give_up()
+            piece = piece.rest.timeout_reply()
         response = Response(piece.data, mimetype=JSON)
         response.headers.extend(piece.headers)
         return response
@@ -117,7 +117,7 @@ class _Wanted:
 
     def json(self, event: dict[str, Any]) -> str:
         """A stored event as it is told."""
-        told = serialization.event(event)
+        told = serialization.event_fields(event)
         if not self.with_results:
             told.pop("result", None)
         return serialization.dumps(told)
@@ -146,7 +146,7 @@ class _Page(Feed):
     wanted: _Wanted
     limit: int
     state: State
-    address: Address
+    address: RequestUrl
 
     def next(self, store: Store, position: Position) -> Piece:
         return self.read(store, position, 1)
@@ -165,7 +165,7 @@ class _Page(Feed):
         is_final = _is_over(position) and wanted.after >= position.events
         return page._reply(found, is_final) if found or is_final else Piece(b"", page)
 
-    def give_up(self) -> Piece:
+    def timeout_reply(self) -> Piece:
         return self._reply([], False)
 
     def _reply(self, found: list[str], is_final: bool) -> Piece:

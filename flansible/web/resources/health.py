@@ -14,9 +14,9 @@ from flansible.authorization import isolation
 from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, StoreUnavailable
 from flansible.models import Health, PartHealth
-from flansible.web.context import Services, services
-from flansible.web.login.authentication import asking_user
-from flansible.web.parsing import NoFields, query
+from flansible.web.context import WebContext, web_context
+from flansible.web.login.authentication import optional_user
+from flansible.web.parsing import NoFields, parse_query
 
 # A worker's answer is good for this long: a load balancer that asks often must not load the broker. That there was none
 # is good for those who have waited for it, and hardly longer: it may have just come.
@@ -31,13 +31,13 @@ class HealthResource(Resource):  # type: ignore[misc]
 
     def get(self) -> Response:
         """Ask whether the service can do its work"""
-        query(NoFields)
-        parts = _parts(services())
+        parse_query(NoFields)
+        parts = _parts(web_context())
         if not all(parts[name].ok for name in ("store", "broker", "workers")):
             status = "unavailable"
         else:
             status = "ok" if parts["rbac"].ok and parts["isolation"].ok else "degraded"
-        user = asking_user() if parts["rbac"].ok or parts["store"].ok else None
+        user = optional_user() if parts["rbac"].ok or parts["store"].ok else None
         if user is None or not user.is_admin:
             parts = {name: PartHealth(ok=part.ok, detail=_PUBLIC[part.ok]) for name, part in parts.items()}
         health = Health(status=status, version=__version__, parts=parts)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ class HealthResource(Resource):  # type: ignore[misc]
 _PUBLIC = {True: "answers", False: "wants attention; admin sees the details"}
 
 
-def _parts(found: Services) -> dict[str, PartHealth]:
+def _parts(found: WebContext) -> dict[str, PartHealth]:
     store = _store(found)
     if not store.ok and found.settings.broker_url == found.settings.store_url:
         broker = PartHealth(ok=False, detail="it is the Redis of the store")  # to find that out again takes its time
@@ -73,7 +73,7 @@ def _isolation(mode: isolation.Mode) -> PartHealth:
     return PartHealth(ok=False, detail=what)
 
 
-def _store(found: Services) -> PartHealth:
+def _store(found: WebContext) -> PartHealth:
     try:
         found.store.ping()
     except StoreUnavailable as error:

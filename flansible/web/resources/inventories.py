@@ -13,11 +13,11 @@ from flansible.config import Settings
 from flansible.identity.users import User, resolve
 from flansible.models import Inventory, InventoryHosts, ListedInventory
 from flansible.web import serialization
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
-from flansible.web.parsing import query
-from flansible.web.preview_run import carry_out
+from flansible.web.parsing import parse_query
+from flansible.web.preview_run import run_preview
 
 
 class InventoryQuery(BaseModel):
@@ -39,34 +39,34 @@ class ListInventories(PrivateResource):
 
     def get(self) -> Response:
         """List inventories, or one with its groups and hosts"""
-        asked = query(InventoryQuery)
-        user, settings = current_user(), services().settings
+        asked = parse_query(InventoryQuery)
+        user, settings = current_user(), web_context().settings
         known = _listed(user, settings)
         if asked.inventory is None:
             return _reply(known)
         confined = isolation.for_user(user, settings.isolation)
         run = authorize.authorize_inventory(user, asked.inventory, settings, confined)
-        audit_context.sparingly(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))
-        look = carry_out(preview_request.at(run, "inventory"))
+        audit_context.note_throttled(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))
+        preview = run_preview(preview_request.at(run, "inventory"))
         shown = _one(asked.inventory, known, settings).model_copy(
-            update={"messages": look.messages, "detail": look.detail}
+            update={"messages": preview.messages, "detail": preview.detail}
         )
-        if look.plan is not None:
+        if preview.content is not None:
             try:
-                shown = shown.model_copy(update=InventoryHosts.model_validate(look.plan).model_dump())
+                shown = shown.model_copy(update=InventoryHosts.model_validate(preview.content).model_dump())
             except ValidationError:
                 shown = shown.model_copy(update={"detail": "what the run told cannot be understood"})
         return _reply([shown])
 
 
 def _reply(found: list[ListedInventory]) -> Response:
-    return jsonify({"inventories": [serialization.fields(entry) for entry in found]})
+    return jsonify({"inventories": [serialization.reply_fields(entry) for entry in found]})
 
 
 def _listed(user: User, settings: Settings) -> list[ListedInventory]:
     default = _default(settings)
     if user.is_admin:
-        paths = {str(path) for one in services().rbac.users().values() for path in one.inventories}
+        paths = {str(path) for one in web_context().rbac.users().values() for path in one.inventories}
         paths |= {default} if default else set()
     else:
         paths = {str(path) for path in user.inventories}

@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.models import FINAL_STATES
 from flansible.store import ColourMark, Position, Store
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource
 from flansible.web.middleware import security_headers
-from flansible.web.parsing import MAX_NUMBER, query
+from flansible.web.parsing import MAX_NUMBER, parse_query
 from flansible.web.resources.tasks import own_task
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.streaming.socket_handoff import follow
@@ -61,12 +61,12 @@ class AnsibleTaskOutput(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Read a task's output"""
-        asked = query(OutputQuery)
+        asked = parse_query(OutputQuery)
         # The state before the text: what is final is whole.
         final = own_task(task_id).state in FINAL_STATES
         if asked.follow and asked.format in ("txt", "ansi"):
             return follow(_OutputStream(task_id, asked.offset, asked.format == "ansi"), "text/plain")
-        store = services().store
+        store = web_context().store
         size = store.output_size(task_id)
         end = min(size, asked.end, asked.offset + _MOST_BYTES.get(asked.format, size))
         final = final and end >= size
@@ -134,7 +134,9 @@ def _page(text: str, task_id: str, size: int, end: int) -> Response:
     if end < size:
         page = page.replace("</body>", f'<p><a href="?format=html&amp;offset={end}">More output</a></p></body>')
     response = Response(page, mimetype="text/html")
-    response.headers["Content-Security-Policy"] = security_headers.policy(style_src=f"'sha256-{_style_digest(page)}'")
+    response.headers["Content-Security-Policy"] = security_headers.content_security_policy(
+        style_src=f"'sha256-{_style_digest(page)}'"
+    )
     return response
 
 

@@ -19,9 +19,9 @@ from flansible.identity.users import User, resolve
 from flansible.models import ListedPlaybook, PathText
 from flansible.playbooks import contents
 from flansible.web import serialization
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
-from flansible.web.parsing import query
+from flansible.web.parsing import parse_query
 
 # Folders in which YAML files are not playbooks.
 _SKIPPED = frozenset(
@@ -50,8 +50,8 @@ class ListPlaybooks(PrivateResource):
 
     def get(self) -> Response:
         """List the playbooks under playbook_root"""
-        asked = query(PlaybookQuery)
-        settings, user = services().settings, current_user()
+        asked = parse_query(PlaybookQuery)
+        settings, user = web_context().settings, current_user()
         if asked.playbook_dir is not None and asked.playbook is not None:
             return _reply([_one(user, asked.playbook_dir, asked.playbook, settings)])
         folder = None if asked.playbook_dir is None else str(resolve(asked.playbook_dir, settings.playbook_root))
@@ -65,7 +65,7 @@ class ListPlaybooks(PrivateResource):
 
 
 def _reply(found: list[ListedPlaybook]) -> Response:
-    return jsonify({"playbooks": [serialization.fields(entry) for entry in found]})
+    return jsonify({"playbooks": [serialization.reply_fields(entry) for entry in found]})
 
 
 def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:

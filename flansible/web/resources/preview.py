@@ -20,11 +20,11 @@ from flansible.models import (
     PreviewReply,
     PreviewRequest,
 )
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
-from flansible.web.parsing import body, part
-from flansible.web.preview_run import Look, carry_out
+from flansible.web.parsing import parse_body, parse_nested
+from flansible.web.preview_run import PreviewResult, run_preview
 
 _LISTS_ONLY = ("list_hosts", "list_tasks", "list_tags", "syntax_check")
 
@@ -39,22 +39,26 @@ class Preview(PrivateResource):
 
     def post(self) -> Response:
         """Preview a request"""
-        asked = body(PreviewRequest)
+        asked = parse_body(PreviewRequest)
         request: AdhocRequest | PlaybookRequest
         if asked.kind == "adhoc":
-            request = part(AdhocRequest, asked.request, "request")
+            request = parse_nested(AdhocRequest, asked.request, "request")
         else:
-            request = part(PlaybookRequest, asked.request, "request")
-        user, settings = current_user(), services().settings
+            request = parse_nested(PlaybookRequest, asked.request, "request")
+        user, settings = current_user(), web_context().settings
         confined = isolation.for_user(user, settings.isolation)
         said = describe.sentences(user, confined)
         try:
             run = _authorize(user, request, settings, confined)
         except (Forbidden, InvalidRequest, NotFound) as refusal:
-            audit_context.sparingly(user.name, audit_context.event("preview", outcome="refused", code=refusal.code))
+            audit_context.note_throttled(
+                user.name, audit_context.event("preview", outcome="refused", code=refusal.code)
+            )
             return jsonify(_refused(refusal, said).model_dump(mode="json"))
-        audit_context.sparingly(user.name, audit_context.event("preview", what=run.summary, outcome="allowed"))
-        return jsonify(_answer(run, request, said, carry_out(preview_request.at(run, "plan"))).model_dump(mode="json"))
+        audit_context.note_throttled(user.name, audit_context.event("preview", what=run.summary, outcome="allowed"))
+        return jsonify(
+            _answer(run, request, said, run_preview(preview_request.at(run, "plan"))).model_dump(mode="json")
+        )
 
 
 def _authorize(
@@ -71,23 +75,25 @@ def _refused(refusal: RequestError, said: list[str]) -> PreviewReply:
     return PreviewReply(allowed=False, refusal=reason, rights=said, detail="it would be refused")
 
 
-def _answer(run: AuthorizedRun, request: AdhocRequest | PlaybookRequest, said: list[str], look: Look) -> PreviewReply:
+def _answer(
+    run: AuthorizedRun, request: AdhocRequest | PlaybookRequest, said: list[str], preview: PreviewResult
+) -> PreviewReply:
     reply = PreviewReply(
         allowed=True,
         command=redaction.command(run),
         rights=said,
-        messages=[*_remarks(request), *look.messages],
-        detail=look.detail,
+        messages=[*_remarks(request), *preview.messages],
+        detail=preview.detail,
     )
-    if look.plan is None:
+    if preview.content is None:
         return reply
     try:
-        plays = [PlannedPlay.model_validate(play) for play in look.plan["plays"]]
+        plays = [PlannedPlay.model_validate(play) for play in preview.content["plays"]]
     except (KeyError, TypeError, ValidationError):
         return reply.model_copy(update={"detail": "what the run told cannot be understood"})
     hosts = sorted({host for play in plays for host in play.hosts})
-    more = [f"{look.plan['includes']} play tasks include others, which are known only as they run"]
-    messages = [*reply.messages, *(more if look.plan.get("includes") else ())]
+    more = [f"{preview.content['includes']} play tasks include others, which are known only as they run"]
+    messages = [*reply.messages, *(more if preview.content.get("includes") else ())]
     return reply.model_copy(update={"plays": plays, "hosts": hosts, "messages": messages})
 
 

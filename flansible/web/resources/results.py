@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from flansible.models import PlayTaskResult, TaskStatus
 from flansible.store import Store
 from flansible.web import serialization
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource
-from flansible.web.parsing import query
+from flansible.web.parsing import parse_query
 from flansible.web.resources.tasks import own_task
 from flansible.web.serialization import dumps, json_object
 
@@ -53,14 +53,14 @@ class AnsibleTaskResult(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Read a task's results by host"""
-        asked = query(ResultQuery)
+        asked = parse_query(ResultQuery)
         task = own_task(task_id)
         rank, seq = (int(part) for part in (asked.after or "0-0").split("-"))
         page = _Page(rank, seq)
-        page.fill(services().store, task_id, asked.limit)
-        response = Response(page.body(task, services().store), mimetype="application/json")
+        page.fill(web_context().store, task_id, asked.limit)
+        response = Response(page.body(task, web_context().store), mimetype="application/json")
         if page.cursor:
-            response.headers.add(*serialization.address().next_page(after=page.cursor))
+            response.headers.add(*serialization.request_url().next_page(after=page.cursor))
         return response
 
 

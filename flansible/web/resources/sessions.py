@@ -12,11 +12,11 @@ from flansible.config import Settings, is_loopback
 from flansible.errors import NotAuthenticated
 from flansible.identity.users import User
 from flansible.models import LoginBody, SessionReply
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login import session_cookie
-from flansible.web.login.authentication import PrivateResource, by_password, current_session, current_user
+from flansible.web.login.authentication import PrivateResource, check_password, current_session, current_user
 from flansible.web.middleware import audit_context
-from flansible.web.parsing import NoFields, body, query
+from flansible.web.parsing import NoFields, parse_body, parse_query
 
 _GLANCE_SECONDS = 0.1
 
@@ -30,17 +30,17 @@ class Login(Resource):  # type: ignore[misc]
 
     def post(self) -> Response:
         """Begin a session"""
-        asked = body(LoginBody)
-        found = by_password(asked.user, asked.password)
+        asked = parse_body(LoginBody)
+        found = check_password(asked.user, asked.password)
         if found is None:
             raise NotAuthenticated("User or password is wrong.")
-        audit_context.known_as(found.user.name, "")
-        if old := session_cookie.given():
-            services().store.end_session(old)
-        cookie, session = session_cookie.begin(found.user)
-        services().audit.note(audit_context.event("session", what="login", outcome="allowed"))
+        audit_context.set_user(found.user.name, "")
+        if old := session_cookie.read():
+            web_context().store.end_session(old)
+        cookie, session = session_cookie.create_session(found.user)
+        web_context().audit.note(audit_context.event("session", what="login", outcome="allowed"))
         response = _reply(found.user, session.csrf)
-        session_cookie.put(response, cookie)
+        session_cookie.set_on(response, cookie)
         return response
 
 
@@ -49,19 +49,19 @@ class CurrentSession(PrivateResource):
 
     def get(self) -> Response:
         """Ask who is logged in"""
-        query(NoFields)
+        parse_query(NoFields)
         session = current_session()
         return _reply(current_user(), session.csrf if session else "")
 
     def delete(self) -> Response:
         """Log out"""
-        query(NoFields)
+        parse_query(NoFields)
         if current_session() is not None:
-            services().store.end_session(session_cookie.given())
-            services().audit.note(audit_context.event("session", what="logout", outcome="allowed"))
+            web_context().store.end_session(session_cookie.read())
+            web_context().audit.note(audit_context.event("session", what="logout", outcome="allowed"))
         response = Response(status=204)
         del response.headers["Content-Type"]
-        session_cookie.take(response)
+        session_cookie.clear_on(response)
         return response
 
 
@@ -73,7 +73,7 @@ def _reply(user: User, csrf: str) -> Response:
         sees_all=user.sees_all,
         may_act=user.is_admin or user.role == "operator",
         csrf_token=csrf,
-        flower_url=_flower_url(services().settings) if user.is_admin else None,
+        flower_url=_flower_url(web_context().settings) if user.is_admin else None,
     )
     return jsonify(found.model_dump())
 

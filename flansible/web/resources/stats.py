@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from flansible.models import DayStats, HostStats, PlaybookStats, ServiceStats, WorkerStats
 from flansible.store import Counts
 from flansible.system import process_identity
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
-from flansible.web.parsing import query
+from flansible.web.parsing import parse_query
 
 _DAY_SECONDS = 86400
 _MOST = 20
@@ -32,8 +32,8 @@ class StatsResource(PrivateResource):
 
     def get(self) -> Response:
         """Ask how the service is doing"""
-        asked = query(StatsQuery)
-        user, store = current_user(), services().store
+        asked = parse_query(StatsQuery)
+        user, store = current_user(), web_context().store
         whose = None if user.sees_all else user.name
         queued, running = store.waiting_and_running(whose)
         counts = store.counts(whose, asked.days)

@@ -18,10 +18,10 @@ from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, Conflict, FieldError, InvalidRequest, StoreUnavailable, TooManyRequests
 from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, TaskOptions
 from flansible.store import Idempotency
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
-from flansible.web.parsing import body
+from flansible.web.parsing import parse_body
 
 _KEY = "Idempotency-Key"
 _KEY_TEXT = re.compile(r"[\x21-\x7e]{1,255}")
@@ -34,8 +34,8 @@ class AnsibleCommand(PrivateResource):
 
     def post(self) -> Response:
         """Start an ad-hoc command"""
-        asked = body(AdhocRequest)
-        user, settings = current_user(), services().settings
+        asked = parse_body(AdhocRequest)
+        user, settings = current_user(), web_context().settings
         confined = isolation.for_user(user, settings.isolation)
         return _submit(authorize.authorize_adhoc(user, asked, settings, confined), asked)
 
@@ -45,8 +45,8 @@ class AnsiblePlaybook(PrivateResource):
 
     def post(self) -> Response:
         """Start a playbook"""
-        asked = body(PlaybookRequest)
-        user, settings = current_user(), services().settings
+        asked = parse_body(PlaybookRequest)
+        user, settings = current_user(), web_context().settings
         confined = isolation.for_user(user, settings.isolation)
         return _submit(authorize.authorize_playbook(user, asked, settings, confined), asked)
 
@@ -56,19 +56,19 @@ class Git(PrivateResource):
 
     def post(self) -> Response:
         """Update a checkout"""
-        asked = body(GitRequest)
-        return _submit(authorize.authorize_git(current_user(), asked, services().settings), asked)
+        asked = parse_body(GitRequest)
+        return _submit(authorize.authorize_git(current_user(), asked, web_context().settings), asked)
 
 
 def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
     idempotency = _idempotency(run, asked)
     task_id = str(uuid.uuid4())
-    store = services().store
+    store = web_context().store
     # The record first: a worker that gets the message at once must find it.
-    sealed = services().sealer.seal(run.secrets) if run.secrets else b""
+    sealed = web_context().sealer.seal(run.secrets) if run.secrets else b""
     # And before all that the line in the audit log: nothing is ever run of which there is none. Should it come to
     # nothing after all, another line of this request says so.
-    services().audit.write(audit_context.event("submission", what=run.summary, outcome="allowed", task_id=task_id))
+    web_context().audit.write(audit_context.event("submission", what=run.summary, outcome="allowed", task_id=task_id))
     submitted = store.submit(task_id, run, sealed, idempotency)
     if submitted.what == "full":
         message = f"You have {run.max_queued} tasks waiting, and may not have more; try again when some have started."
@@ -88,7 +88,7 @@ def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
         with contextlib.suppress(StoreUnavailable):
             store.enqueued(task_id)  # it is on the queue, whether this can be noted or not
     if submitted.what == "known":
-        services().audit.note(audit_context.event("submission", outcome="known already", task_id=submitted.task_id))
+        web_context().audit.note(audit_context.event("submission", outcome="known already", task_id=submitted.task_id))
     return _accepted(submitted.task_id, is_replay=submitted.what == "known")
 
 
@@ -102,7 +102,7 @@ def _idempotency(run: AuthorizedRun, asked: TaskOptions) -> Idempotency | None:
         message = "must be 1 to 255 printable ASCII characters without spaces"
         raise InvalidRequest(f"{_KEY} {message}", code="invalid_header", errors=[FieldError(_KEY, message)])
     meant = json.dumps([run.kind, asked.model_dump(mode="json", exclude_unset=True)], sort_keys=True)
-    return Idempotency(sha256(key.encode()).hexdigest(), services().sealer.digest(meant.encode()))
+    return Idempotency(sha256(key.encode()).hexdigest(), web_context().sealer.digest(meant.encode()))
 
 
 def _accepted(task_id: str, is_replay: bool) -> Response:

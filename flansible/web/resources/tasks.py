@@ -12,15 +12,15 @@ from flansible.errors import Conflict, FieldError, Forbidden, NotFound
 from flansible.models import FINAL_STATES, Kind, State, TaskRequest, TaskStatus, is_task_id
 from flansible.store import Store
 from flansible.web import serialization
-from flansible.web.context import services
+from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
-from flansible.web.parsing import MAX_NUMBER, NoFields, no_body, query
+from flansible.web.parsing import MAX_NUMBER, NoFields, parse_query, require_no_body
 from flansible.web.serialization import JSON
 from flansible.web.streaming import thread_slots
 from flansible.web.streaming.socket_handoff import follow
-from flansible.web.streaming.sse import STREAM, event_number
-from flansible.web.streaming.task_list_stream import LIST, ListStream
+from flansible.web.streaming.sse import STREAM, last_event_id
+from flansible.web.streaming.task_list_stream import TASK_LIST, TaskListStream
 
 _LOOK_SECONDS = 0.05
 
@@ -67,8 +67,8 @@ class AnsibleTaskStatus(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Ask for a task's status"""
-        query(NoFields)
-        return jsonify(serialization.status(own_task(task_id)))
+        parse_query(NoFields)
+        return jsonify(serialization.reply_fields(own_task(task_id)))
 
 
 class AnsibleTaskRequest(PrivateResource):
@@ -76,11 +76,11 @@ class AnsibleTaskRequest(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Ask what a task was to do"""
-        query(NoFields)
+        parse_query(NoFields)
         task = own_task(task_id)
-        run = services().store.authorized_run(task.task_id)
+        run = web_context().store.authorized_run(task.task_id)
         if run is None:
-            raise unknown_task()
+            raise task_not_found()
         found = TaskRequest(
             task_id=task_id,
             kind=run.kind,
@@ -104,18 +104,20 @@ class AnsibleTasks(PrivateResource):
 
     def get(self) -> Response:
         """List tasks, newest first"""
-        asked = query(ListQuery)
+        asked = parse_query(ListQuery)
         user = current_user()
         if asked.user and asked.user != user.name and not user.sees_all:
             message = "the tasks of other users are for admin and auditors only"
             raise Forbidden(f"user: {message}", errors=[FieldError("user", message)])
         whose = asked.user if user.sees_all else user.name
-        store = services().store
-        changes = store.positions([LIST])[LIST].events  # before the list: what changes meanwhile comes twice
-        last = event_number()
+        store = web_context().store
+        changes = store.positions([TASK_LIST])[TASK_LIST].events  # before the list: what changes meanwhile comes twice
+        last = last_event_id()
         if request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM:
             begin = asked.after if last is None else last
-            return follow(ListStream(None if user.sees_all else user.name, changes if begin is None else begin), STREAM)
+            return follow(
+                TaskListStream(None if user.sees_all else user.name, changes if begin is None else begin), STREAM
+            )
         found = store.search(
             whose,
             asked.state,
@@ -126,10 +128,10 @@ class AnsibleTasks(PrivateResource):
             asked.playbook or "",
             asked.host or "",
         )
-        tasks = [serialization.status(task) for task in found.tasks]
+        tasks = [serialization.reply_fields(task) for task in found.tasks]
         response = jsonify({"tasks": tasks, "next_before": found.next_before, "changes": changes})
         if found.next_before is not None:
-            response.headers.add(*serialization.address().next_page(before=found.next_before))
+            response.headers.add(*serialization.request_url().next_page(before=found.next_before))
         return response
 
 
@@ -142,19 +144,19 @@ class AnsibleTaskCancel(PrivateResource):
 
     def post(self, task_id: str) -> Response:
         """Cancel a task"""
-        asked = query(CancelQuery)
-        no_body()
+        asked = parse_query(CancelQuery)
+        require_no_body()
         authorize.check_may_act(current_user())
         before = own_task(task_id)
-        store = services().store
+        store = web_context().store
         user = current_user().name
         state = store.cancel(task_id, user)
         if state is State.QUEUED:  # it was lost just now, and is to begin again
             state = store.cancel(task_id, user)
         outcome = state.value if state else "unknown"
-        services().audit.note(audit_context.event("cancel", what=before.summary, outcome=outcome, task_id=task_id))
+        web_context().audit.note(audit_context.event("cancel", what=before.summary, outcome=outcome, task_id=task_id))
         if state is State.RUNNING:
-            with thread_slots.one() as may_wait:
+            with thread_slots.slot() as may_wait:
                 _await_end(store, task_id, asked.wait if may_wait else 0)
         task = own_task(task_id)
         if task.state in FINAL_STATES and task.state is not State.CANCELED:
@@ -162,7 +164,7 @@ class AnsibleTaskCancel(PrivateResource):
         if task.state is not State.CANCELED:
             by = store.cancel_requests([task_id]).get(task_id, user)
             task = task.model_copy(update={"description": f"{task.description}; {by} canceled it, it is being ended"})
-        response = jsonify(serialization.status(task))
+        response = jsonify(serialization.reply_fields(task))
         response.status_code = 200 if task.state is State.CANCELED else 202
         return response
 
@@ -176,12 +178,12 @@ def _await_end(store: Store, task_id: str, seconds: float) -> None:
 def own_task(task_id: str) -> TaskStatus:
     """The task, when it exists and the caller may see it; to anyone else it does not exist."""
     # Only what can be an id becomes part of a key: `<id>:output` would name another kind of record.
-    task = services().store.task(task_id) if is_task_id(task_id) else None
+    task = web_context().store.task(task_id) if is_task_id(task_id) else None
     user = current_user()
     if task is None or not (user.sees_all or task.user == user.name):
-        raise unknown_task()
+        raise task_not_found()
     return task
 
 
-def unknown_task() -> NotFound:
+def task_not_found() -> NotFound:
     return NotFound("Task not found", code="task_not_found")

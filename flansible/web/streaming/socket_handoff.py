@@ -1,7 +1,7 @@
-"""Replies that go on: the client is handed over to the followers' thread; where it cannot be, its thread stays.
+"""Hands a client's socket to the stream loop; where that is not possible, the request's thread serves the reply.
 
-`follow` is what the resources call. Handing over needs a server that gives the client's socket away, as
-flansible.web.gunicorn_server does for plain HTTP. Another WSGI server does not, nor is it done with TLS in gunicorn.
+The resources call `follow`. The handoff needs a server that gives the client's socket away, as
+flansible.web.gunicorn_server does for plain HTTP; with TLS it does not, and no other WSGI server does.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ from werkzeug.http import http_date
 
 from flansible.errors import StoreUnavailable, Unavailable
 from flansible.store import Store
-from flansible.web.context import Services, services
+from flansible.web.context import WebContext, web_context
 from flansible.web.streaming import thread_slots
 from flansible.web.streaming.feeds import Feed, Piece, ReplyHead
-from flansible.web.streaming.stream_loop import Followers
+from flansible.web.streaming.stream_loop import StreamLoop
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-# In environ, where the server can do it: gives the client's socket, and the server forgets it.
+# A key of environ, where the server supports it: a function that returns the client's socket and detaches it.
 TAKE_SOCKET = "flansible.take_socket"
-_EXTENSION = "flansible.followers"
-_FULL_SECONDS = 5
-_STORE_TIMEOUT_SECONDS = 1.0  # all followers wait together for the store
-_IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05)  # between looks for more: soon at first, then more calmly
+_EXTENSION = "flansible.stream_loop"
+_FULL_RETRY_SECONDS = 5
+_STORE_TIMEOUT_SECONDS = 1.0  # all followers of the process wait together
+_IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05)  # between reads that find nothing: short at first, then longer
 
 
 def register(app: Flask) -> None:
-    """To be called once the app has its services. The thread starts with the first follower."""
-    url = cast(Services, app.extensions["flansible"]).settings.store_url
-    app.extensions[_EXTENSION] = Followers(lambda: Store(url, reply_timeout_seconds=_STORE_TIMEOUT_SECONDS))
+    """Registers the stream loop, once the app has its context. The thread starts with the first follower."""
+    url = cast(WebContext, app.extensions["flansible"]).settings.store_url
+    app.extensions[_EXTENSION] = StreamLoop(lambda: Store(url, reply_timeout_seconds=_STORE_TIMEOUT_SECONDS))
 
 
-def followers_of(app: Flask) -> Followers:
-    return cast(Followers, app.extensions[_EXTENSION])
+def stream_loop_of(app: Flask) -> StreamLoop:
+    return cast(StreamLoop, app.extensions[_EXTENSION])
 
 
 def follow(feed: Feed, mimetype: str, wait_seconds: float | None = None) -> Response:
-    """The reply to this request: all that the feed will give, as it comes.
+    """Returns a reply that sends all of the feed, as it becomes available.
 
-    wait_seconds: one whole reply instead, the first there is, or what the feed says when the time is over.
-    Raises Unavailable when too many are following.
+    wait_seconds: a long poll: one whole reply, the first there is, or the feed's timeout reply after this time.
+    Raises Unavailable when there are too many followers.
     """
     if request.method == "HEAD":
         return Response(iter(()), mimetype=mimetype)
     if TAKE_SOCKET in request.environ:
-        response: Response = _hand_over(feed, mimetype, wait_seconds)
+        response: Response = _hand_off(feed, mimetype, wait_seconds)
     else:
-        response = _stay(feed, mimetype, wait_seconds)
+        response = _serve_on_this_thread(feed, mimetype, wait_seconds)
     if wait_seconds is None:
-        response.headers["X-Accel-Buffering"] = "no"  # nginx would keep it until there is enough
+        response.headers["X-Accel-Buffering"] = "no"  # else nginx buffers it
     return response
 
 
-class _HandedOver(Response):
-    """A reply whose client is taken away from the server as soon as its headers stand."""
+class _HandoffResponse(Response):
+    """A reply that detaches the client's socket from the server once its headers are complete."""
 
     def __init__(self, add: Callable[[socket.socket, ReplyHead], None], mimetype: str) -> None:
         super().__init__(iter(()), mimetype=mimetype)
@@ -72,41 +72,41 @@ class _HandedOver(Response):
         headers = (("Date", http_date()), *self.get_wsgi_headers(environ).items())
         head = ReplyHead(self.status, headers, is_chunked=environ["SERVER_PROTOCOL"] == "HTTP/1.1")
         self._add(environ[TAKE_SOCKET](), head)
-        # What gunicorn knows from clients that have gone: it neither answers nor complains.
-        raise BrokenPipeError(errno.EPIPE, "the client was handed over to the followers' thread")
+        # gunicorn treats it like a client that has disconnected: no reply and no log line.
+        raise BrokenPipeError(errno.EPIPE, "the socket was handed to the stream loop")
 
 
-def _hand_over(feed: Feed, mimetype: str, wait_seconds: float | None) -> Response:
-    followers = followers_of(current_app)
-    if followers.is_full:
+def _hand_off(feed: Feed, mimetype: str, wait_seconds: float | None) -> Response:
+    loop = stream_loop_of(current_app)
+    if loop.is_full:
         raise _full()
-    return _HandedOver(lambda client, head: followers.add(client, head, feed, wait_seconds), mimetype)
+    return _HandoffResponse(lambda client, head: loop.add(client, head, feed, wait_seconds), mimetype)
 
 
 def _full() -> Unavailable:
-    message = "Too many replies are being followed; ask for what there is instead (offset, after), or try again."
-    return Unavailable(message, code="too_many_followers", retry_after_seconds=_FULL_SECONDS)
+    message = "Too many replies are being followed. Read page by page instead (offset, after), or try again."
+    return Unavailable(message, code="too_many_followers", retry_after_seconds=_FULL_RETRY_SECONDS)
 
 
-def _stay(feed: Feed, mimetype: str, wait_seconds: float | None) -> Response:
-    if not thread_slots.take():
+def _serve_on_this_thread(feed: Feed, mimetype: str, wait_seconds: float | None) -> Response:
+    if not thread_slots.acquire():
         raise _full()
-    store, client = services().store, request.environ.get("gunicorn.socket")
+    store, client = web_context().store, request.environ.get("gunicorn.socket")
     if wait_seconds is None:
         response = Response(_stream(_pieces(feed, store, client, None), feed), mimetype=mimetype)
-        response.call_on_close(thread_slots.give_back)
+        response.call_on_close(thread_slots.release)
         return response
     try:
         *_, piece = _pieces(feed, store, client, time.monotonic() + wait_seconds)
     finally:
-        thread_slots.give_back()
+        thread_slots.release()
     response = Response(piece.data, mimetype=mimetype)
     response.headers.extend(piece.headers)
     return response
 
 
 def _stream(pieces: Iterable[Piece], feed: Feed) -> Iterator[bytes]:
-    yield feed.opening  # the head at once: a proxy must not take a quiet task for a dead service
+    yield feed.opening  # the head at once: a proxy must not mistake a quiet task for a dead service
     quiet_since = time.monotonic()
     for piece in pieces:
         data = piece.data
@@ -117,14 +117,14 @@ def _stream(pieces: Iterable[Piece], feed: Feed) -> Iterator[bytes]:
             quiet_since = time.monotonic()
 
 
-def _pieces(feed: Feed, store: Store, client: Any, give_up_at: float | None) -> Iterator[Piece]:
-    """What the followers' thread would send; an empty piece whenever there is nothing new. The last is the end."""
+def _pieces(feed: Feed, store: Store, client: Any, deadline: float | None) -> Iterator[Piece]:
+    """Yields what the stream loop would send, and an empty piece whenever nothing is new."""
     idle = 0
     while True:
         piece = _next(feed, store)
-        is_late = give_up_at is not None and time.monotonic() >= give_up_at and piece.rest is not None
-        yield feed.give_up() if is_late else piece
-        if piece.rest is None or is_late or _has_gone(client):
+        is_late = deadline is not None and time.monotonic() >= deadline and piece.rest is not None
+        yield feed.timeout_reply() if is_late else piece
+        if piece.rest is None or is_late or _has_disconnected(client):
             return
         idle = idle + 1 if piece.rest == feed else 0
         feed = piece.rest
@@ -139,8 +139,8 @@ def _next(feed: Feed, store: Store) -> Piece:
         return Piece(b"", feed)
 
 
-def _has_gone(client: Any) -> bool:
-    """Whether the follower has left: while nothing is sent, nobody else would notice, and its thread would wait."""
+def _has_disconnected(client: Any) -> bool:
+    """Whether the client has disconnected: while nothing is sent, only this check notices and frees the thread."""
     if client is None:
         return False
     try:

@@ -1,4 +1,4 @@
-"""Server-Sent Events: their form, and where a stream of them goes on.
+"""Server-Sent Events: their format, and the header by which a client resumes a stream.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -19,13 +19,12 @@ _NUMBER = re.compile(r"[0-9]{1,12}")
 
 
 def message(number: int, name: str, data: str) -> bytes:
-    """data: JSON, in one line."""
+    """Formats one event. data: JSON, in one line."""
     return f"id: {number}\nevent: {name}\ndata: {data}\n\n".encode()
 
 
-def event_number() -> int | None:
-    """The last event that has come, as a browser says when it connects again; None: nothing has. Raises
-    InvalidRequest."""
+def last_event_id() -> int | None:
+    """Parses Last-Event-ID, which a browser sends when it reconnects; None: absent. Raises InvalidRequest."""
     value = request.headers.get(LAST_EVENT_ID)
     if value and not _NUMBER.fullmatch(value):
         text = "must be the number of an event"

@@ -1,4 +1,4 @@
-"""What changes in the list of tasks, as a stream: for lists that people look at."""
+"""The stream of changes to the task list, for pages that keep the list on screen."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from flansible.web import serialization
 from flansible.web.streaming import sse
 from flansible.web.streaming.feeds import Feed, Piece
 
-LIST = "all"  # a record of the store's that counts what changes in lists, and is followed as a task is
-_AT_ONCE = 100
+TASK_LIST = "all"  # the store's record that counts list changes; followed like a task
+_CHANGES_PER_PIECE = 100
 
 
 @dataclass(frozen=True)
-class ListStream(Feed):
-    """user: whose tasks are told of; None: everybody's."""
+class TaskListStream(Feed):
+    """Sends each task whose list entry changed after change number `after`. user: only this user's; None: all."""
 
     opening: ClassVar[bytes] = sse.OPENING
     keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
 
     user: str | None
     after: int
-    task_id: str = LIST
+    task_id: str = TASK_LIST
 
     def next(self, store: Store, position: Position) -> Piece:
         if self.after == position.events:
             return Piece(b"", self)
-        found, last = store.listed(self.after, _AT_ONCE) if self.after < position.events else ([], None)
+        found, last = store.listed(self.after, _CHANGES_PER_PIECE) if self.after < position.events else ([], None)
         if last is None:
-            # A client that was away for long, or a Redis that has forgotten.
+            # The client was away for too long, or Redis lost its data: it has to load the list again.
             return Piece(sse.message(position.events, "reset", "{}"), replace(self, after=position.events))
-        shown = (pair for pair in found if self.user in (None, pair[1].user))
+        visible = (pair for pair in found if self.user in (None, pair[1].user))
         data = b"".join(
-            sse.message(number, "task", serialization.dumps(serialization.status(task))) for number, task in shown
+            sse.message(number, "task", serialization.dumps(serialization.reply_fields(task)))
+            for number, task in visible
         )
         return Piece(data, replace(self, after=last))

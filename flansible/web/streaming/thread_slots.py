@@ -1,6 +1,6 @@
-"""Threads of a web process that wait for something, and how many may: a quarter is kept for everyone else.
+"""Thread slots: limits how many request threads of a web process may wait at once, to three quarters of them.
 
-For those that cannot wait in the followers' thread: cancels, and followers that cannot be handed over.
+For waits that the stream loop cannot take over: cancels, previews, and followers whose socket cannot be handed off.
 """
 
 from __future__ import annotations
@@ -9,44 +9,44 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flansible.web.context import services
+from flansible.web.context import web_context
 
 
-class _Places:
+class _Slots:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._count = 0
 
-    def take(self, limit: int) -> bool:
+    def acquire(self, limit: int) -> bool:
         with self._lock:
             if self._count >= limit:
                 return False
             self._count += 1
             return True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         with self._lock:
             self._count -= 1
 
 
-_places = _Places()
+_slots = _Slots()
 
 
-def take() -> bool:
-    """A place for this thread, if there is one. Who takes it gives it back."""
-    return _places.take(max(1, services().settings.web_threads * 3 // 4))
+def acquire() -> bool:
+    """Takes a slot for this thread, if one is free; the caller releases it."""
+    return _slots.acquire(max(1, web_context().settings.web_threads * 3 // 4))
 
 
-def give_back() -> None:
-    _places.give_back()
+def release() -> None:
+    _slots.release()
 
 
 @contextmanager
-def one() -> Iterator[bool]:
-    """A place while the block runs, if there is one."""
-    taken = take()
+def slot() -> Iterator[bool]:
+    """Holds a slot while the block runs; yields whether one was free."""
+    acquired = acquire()
     try:
-        yield taken
+        yield acquired
     finally:
-        if taken:
-            give_back()
+        if acquired:
+            release()
