@@ -81,7 +81,7 @@ def test_each_error_code_is_there_with_its_status() -> None:
     for kind in vars(errors).values():
         if inspect.isclass(kind) and issubclass(kind, errors.RequestError):
             assert shown[kind.default_code] == str(kind.status)
-    for status, (code, _) in error_handlers._HTTP_WORDS.items():
+    for status, (code, _) in error_handlers._HTTP_MESSAGES.items():
         assert shown[code] == str(status)
 
 
@@ -94,7 +94,7 @@ def _codes(path: Path) -> Iterator[str]:
             if inspect.isclass(kind) and issubclass(kind, errors.RequestError)
         )
     if path.name == "error_handlers.py":
-        yield from (code for code, _ in error_handlers._HTTP_WORDS.values())
+        yield from (code for code, _ in error_handlers._HTTP_MESSAGES.values())
         yield "http_error"
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
