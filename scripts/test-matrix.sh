@@ -16,6 +16,7 @@ mirror=${MATRIX_MIRROR:-http://deb.debian.org/debian}
 packages=(python3-venv redis-server bubblewrap openssh-server openssh-client openssl sshpass git procps ca-certificates)
 tests=(
   tests/unit
+  tests/integration/test_ansible_internals.py
   tests/integration/test_forkserver.py
   tests/integration/test_supervisor.py
   tests/integration/test_compat.py

@@ -42,14 +42,14 @@ class EventPipe:
         self._written = 0
         self._readable = True
         # Ansible's own, held while anything is printed: its thread for the workers' messages prints too.
-        self._lock = Display()._lock
+        self._print_lock = Display()._lock
         for stream in (sys.stdout, sys.stderr):
             # Ansible has put its own wrapper there already, and Python calls whatever the attribute holds.
             stream.buffer.write = self._counting(stream.buffer.write)  # type: ignore[method-assign]
 
     def send(self, event: dict[str, Any]) -> None:
         """Write one frame, whole, after the output that was printed before it."""
-        with self._lock:
+        with self._print_lock:
             sys.stdout.flush()
             sys.stderr.flush()
             offset = self._written
@@ -63,7 +63,7 @@ class EventPipe:
 
     def _counting(self, write: Callable[[Any], int]) -> Callable[[Any], int]:
         def counting_write(data: Any) -> int:
-            with self._lock:
+            with self._print_lock:
                 count = write(data)
                 # The marks are no output: the supervisor takes them out.
                 text = bytes(data)

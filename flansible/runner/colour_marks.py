@@ -7,10 +7,11 @@ The fork server puts our functions in the place of Ansible's; each run names its
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from ansible import constants
 from ansible.utils import color
+
+from flansible.runner.ansible_internals import replace
 
 _mark: str | None = None
 _stringc, _hostcolor = color.stringc, color.hostcolor
@@ -20,7 +21,7 @@ def mark_colours(mark: str) -> None:
     """Leaves everything as it is where the configuration forces colours on (they are text then) or off."""
     global _mark
     if not constants.ANSIBLE_NOCOLOR and not constants.ANSIBLE_FORCE_COLOR:
-        color.ANSIBLE_COLOR = True
+        replace(color, "ANSIBLE_COLOR", True)
         _mark = mark
 
 
@@ -29,7 +30,10 @@ def take_over() -> None:
 
     Looking at every module there is costs a run more than all else that is done to it here; so it is done once, before.
     """
-    replaced: dict[str, tuple[Any, Any]] = {"stringc": (_stringc, _coloured), "hostcolor": (_hostcolor, _coloured_host)}
+    replaced = {
+        "stringc": (replace(color, "stringc", _coloured), _coloured),
+        "hostcolor": (replace(color, "hostcolor", _coloured_host), _coloured_host),
+    }
     for module in list(sys.modules.values()):
         for name, (old, new) in replaced.items():
             if getattr(module, name, None) is old:

@@ -15,6 +15,8 @@ from ansible.inventory.data import InventoryData
 from ansible.inventory.manager import InventoryManager
 from ansible.vars.manager import VariableManager
 
+from flansible.runner.ansible_internals import replace
+
 # Connections that execute nothing on this machine.
 _REMOTE = frozenset({"ssh", "paramiko_ssh", "paramiko", "smart", "winrm", "psrp", "network_cli", "netconf", "httpapi"})
 
@@ -37,12 +39,10 @@ def _refuse_implicit_localhost() -> None:
     def refuse(_inventory: InventoryData, pattern: str) -> None:
         raise AnsibleError(f"{pattern} is not in the inventory; to run on the control machine is not your right")
 
-    InventoryData._create_implicit_localhost = refuse
+    replace(InventoryData, "_create_implicit_localhost", refuse)
 
 
 def _refuse_local_connections() -> None:
-    connect = TaskExecutor._get_connection
-
     def connect_elsewhere(executor: TaskExecutor, *args: Any, **kwargs: Any) -> Any:
         connection = connect(executor, *args, **kwargs)
         if connection._load_name.rpartition(".")[2] not in _REMOTE:
@@ -50,13 +50,11 @@ def _refuse_local_connections() -> None:
             raise AnsibleError(f"connection {connection._load_name}: {message}")
         return connection
 
-    TaskExecutor._get_connection = connect_elsewhere
+    connect = replace(TaskExecutor, "_get_connection", connect_elsewhere)
 
 
 def _only(patterns: list[str]) -> None:
     """Whatever selects hosts, selects among these; a task is delegated to one of them, or to localhost."""
-    select = InventoryManager.get_hosts
-    delegate = VariableManager.get_delegated_vars_and_hostname
 
     def allowed(inventory: InventoryManager) -> set[str]:
         hosts = select(inventory, ":".join(patterns), ignore_limits=True, ignore_restrictions=True)
@@ -72,5 +70,5 @@ def _only(patterns: list[str]) -> None:
             raise AnsibleError(f"{name} is not one of the hosts you may reach")
         return variables, name
 
-    InventoryManager.get_hosts = select_allowed
-    VariableManager.get_delegated_vars_and_hostname = delegate_allowed
+    select = replace(InventoryManager, "get_hosts", select_allowed)
+    delegate = replace(VariableManager, "get_delegated_vars_and_hostname", delegate_allowed)

@@ -80,7 +80,7 @@ def keep(channel: socket.socket, output: int, events: int, lent: Lent) -> None:
         _tell(channel, _exited(status, ending))
     finally:
         if files:
-            _remove(files)
+            _remove_files(files)
 
 
 def _ask_for(lent: Lent, files: RunFiles) -> None:
@@ -101,7 +101,7 @@ def _exited(status: int, ending: _Ending) -> wire.Frame:
     }
 
 
-def _remove(files: RunFiles) -> None:
+def _remove_files(files: RunFiles) -> None:
     """All of them, unless a daemon or job that the run has left may still need what bears its number."""
     if _reaped_tree():
         files.remove_folder()

@@ -13,6 +13,7 @@ from typing import Any
 from ansible.playbook.play import Play
 from ansible.plugins import loader
 
+from flansible.runner.ansible_internals import replace
 from flansible.runner.cleanup import RunFiles
 
 
@@ -22,7 +23,7 @@ def use(name: str | None, files: RunFiles | None) -> None:
         return
     plugins = importlib.import_module("ansible_mitogen.plugins.strategy")
     loader.strategy_loader.add_directory(os.path.dirname(str(plugins.__file__)))
-    Play.fattributes["strategy"].default = name
+    replace(Play.fattributes["strategy"], "default", name)
     if files is not None:
         _keep_socket_in(files.folder)
 

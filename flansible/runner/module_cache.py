@@ -35,6 +35,7 @@ from ansible.plugins.loader import init_plugin_loader, module_utils_loader
 from ansible.template import Templar
 from ansible.utils.display import Display
 
+from flansible.runner.ansible_internals import replace
 from flansible.system.atomic_files import replacing
 
 _MODULES = os.path.realpath(os.path.dirname(str(ansible.modules.__file__)))
@@ -113,13 +114,12 @@ class Payloads:
 
     def give_to_run(self, folder: str) -> None:
         """From now on, in this process and those forked from it: Ansible finds in `folder` what is known."""
-        build_module = module_common._find_module_utils
 
         def find_module_utils(*, module_path: str, module_compression: str, **rest: Any) -> Any:
             self._lay_out(folder, module_path, module_compression)
             return build_module(module_path=module_path, module_compression=module_compression, **rest)
 
-        module_common._find_module_utils = find_module_utils
+        build_module = replace(module_common, "_find_module_utils", find_module_utils)
 
     def with_bytecode(self, folder: str, wrapper: str) -> str:
         """Ansible's wrapper for a module that runs on this machine, made to use what is compiled already."""
@@ -147,7 +147,7 @@ def build(name: str, folder: str) -> bytes:
     path = os.path.join(_MODULES, f"{found[1]}.py") if found else ""
     if not found or not os.path.isfile(path) or not _is_alone():
         return b""
-    constants.DEFAULT_LOCAL_TMP = folder
+    replace(constants, "DEFAULT_LOCAL_TMP", folder)
     init_plugin_loader()
     module_common.modify_module(
         module_name=found[1],

@@ -29,6 +29,7 @@ from ansible.parsing.splitter import parse_kv
 from flansible import wire
 from flansible.authorization.reserved_variables import CONNECTION_VARIABLE
 from flansible.runner import compat, enforcement, mitogen, preload, preview_listing, process_tree, ssh_profile
+from flansible.runner.ansible_internals import replace
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.cleanup import RunFiles
 from flansible.runner.colour_marks import mark_colours
@@ -64,7 +65,7 @@ def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, payl
     if request["program"] == "git":
         return _git(request["argv"])
     if files is not None:
-        constants.DEFAULT_LOCAL_TMP = files.folder
+        replace(constants, "DEFAULT_LOCAL_TMP", files.folder)
         compat.keep_to_itself(files.folder)
         name_after(files, payloads)
         payloads.give_to_run(files.folder)
@@ -101,8 +102,8 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     killed = KilledWorkers()
     killed.watch(lambda: _give_up(pipe, events))
     ObservedTaskQueueManager.event_callback = events
-    ansible.cli.adhoc.TaskQueueManager = ObservedTaskQueueManager
-    ansible.executor.playbook_executor.TaskQueueManager = ObservedTaskQueueManager
+    for module in (ansible.cli.adhoc, ansible.executor.playbook_executor):
+        replace(module, "TaskQueueManager", ObservedTaskQueueManager)
     _forget_parent()
     sys.stderr.buffer.write(preload.said_while_loading)
     sys.stderr.flush()  # it comes first, before what goes to standard output

@@ -16,6 +16,8 @@ from ansible.plugins import get_plugin_class
 from ansible.plugins.loader import PluginLoader
 from ansible.utils.display import Display
 
+from flansible.runner.ansible_internals import replace
+
 _TALKATIVE = 4
 
 _read: dict[str, dict[str, Any] | None] = {}  # by the path of the plugin; None: it declares none
@@ -25,8 +27,7 @@ _read: dict[str, dict[str, Any] | None] = {}  # by the path of the plugin; None:
 def remembered() -> Iterator[None]:
     """Within the block, what Ansible reads is remembered; after it, none of it counts as read."""
     config = constants.config
-    load = PluginLoader._load_config_defs
-    registered, config._plugins = config._plugins, {}
+    registered = replace(config, "_plugins", {})
 
     def load_and_remember(loader: PluginLoader, name: str, module: Any, path: str) -> None:
         load(loader, name, module, path)
@@ -40,12 +41,12 @@ def remembered() -> Iterator[None]:
         if (options := _read.get(path)) is not None and not known:
             config.initialize_plugin_configuration_definitions(_type_of(loader), name, options)
 
-    PluginLoader._load_config_defs = load_and_remember
+    load = replace(PluginLoader, "_load_config_defs", load_and_remember)
     try:
         yield
     finally:
-        config._plugins = registered
-        PluginLoader._load_config_defs = register
+        replace(config, "_plugins", registered)
+        replace(PluginLoader, "_load_config_defs", register)
 
 
 def change_defaults(path: str, defaults: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from ansible.utils.color import parsecolor
 from ansible.vars.clean import clean_facts
 
 from flansible.runner import colour_marks, plugin_options_cache, template_cache
+from flansible.runner.ansible_internals import replace
 
 # Imported here for their weight alone: a run would import them lazily, one by one.
 _LAZY_MODULES = (
@@ -97,28 +98,28 @@ def load() -> tuple[str, str | None]:
 def _remember_parsed_metadata() -> None:
     # Parsing the routing table of ansible.builtin, 10,000 lines of YAML, is half of what a short run has left to do.
     # Remembered by content, so an edited file is parsed again; the dict is given out once per process.
-    _collection_finder._meta_yml_to_dict = functools.cache(_collection_finder._meta_yml_to_dict)
+    replace(_collection_finder, "_meta_yml_to_dict", functools.cache(_collection_finder._meta_yml_to_dict))
 
 
 def _load_classes(plugin_loader: loader.PluginLoader) -> None:
     # Narrow the search to the installation for once; None makes the loader work out its real paths when next asked.
-    plugin_loader._paths = [loader.PluginPathContext(path, True) for path in plugin_loader._get_package_paths()]
+    paths = [loader.PluginPathContext(path, True) for path in plugin_loader._get_package_paths()]
+    replace(plugin_loader, "_paths", paths)
     try:
         for _ in plugin_loader.all(class_only=True):
             pass
     finally:
-        plugin_loader._paths = None
+        replace(plugin_loader, "_paths", None)
 
 
 def _load_collection_with_inventory_plugins() -> None:
     """As on the command line, where importing the package of the inventory plugins does it, and -vvvv shows when."""
-    get_package_paths = loader.inventory_loader._get_package_paths
 
     def load_and_get(subdirs: bool = True) -> Any:
         importlib.import_module("ansible_collections.ansible.builtin")
         return get_package_paths(subdirs)
 
-    loader.inventory_loader._get_package_paths = load_and_get
+    get_package_paths = replace(loader.inventory_loader, "_get_package_paths", load_and_get)
 
 
 def _rehearse() -> None:
@@ -139,7 +140,7 @@ def _keep_parser(program: str, command: type[CLI]) -> None:
     def use_kept_parser(self: CLI) -> None:
         self.parser = made.parser
 
-    command.init_parser = use_kept_parser
+    replace(command, "init_parser", use_kept_parser)
 
 
 def _standard_error_so_far() -> bytes:

@@ -22,6 +22,7 @@ from ansible.playbook.block import Block
 from ansible.playbook.play import Play
 from ansible.utils.display import Display
 
+from flansible.runner.ansible_internals import replace
 from flansible.runner.callback import EventPipe, plain
 
 MAX_PLAN_BYTES = 4 * 1024 * 1024
@@ -33,7 +34,7 @@ def instead_of(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
     if issubclass(command, AdHocCLI):
         return _listing_adhoc(command, what, pipe)
     ListingExecutor.event_pipe = pipe
-    ansible.cli.playbook.PlaybookExecutor = ListingExecutor
+    replace(ansible.cli.playbook, "PlaybookExecutor", ListingExecutor)
     return command
 
 
@@ -52,7 +53,7 @@ def _listing_adhoc(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
         @staticmethod
         def get_host_list(inventory: InventoryManager, subset: str | None, pattern: str = "all") -> list[Any]:
             if what == "inventory":
-                plan = _inventory(inventory)
+                plan = _inventory_preview(inventory)
             else:
                 plan = {"plays": [_adhoc_play(_hosts(inventory, subset, pattern), pattern)], "includes": 0}
             _tell(pipe, plan)
@@ -78,7 +79,7 @@ def _adhoc_play(hosts: list[Any], pattern: str) -> dict[str, Any]:
     return {"play": _ADHOC_PLAY, "pattern": pattern, "hosts": [_name(host) for host in hosts], "play_tasks": [module]}
 
 
-def _inventory(inventory: InventoryManager) -> dict[str, Any]:
+def _inventory_preview(inventory: InventoryManager) -> dict[str, Any]:
     """Groups without a host of the user's are not told."""
     hosts = [_name(host) for host in inventory.get_hosts("all")]
     mine = set(hosts)

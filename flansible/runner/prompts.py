@@ -13,6 +13,8 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes
 from ansible.parsing.vault import PromptVaultSecret
 
+from flansible.runner.ansible_internals import replace
+
 _CONNECTION_PROMPT = "SSH password: "
 
 
@@ -29,8 +31,8 @@ def answer_prompts(secrets: dict[str, Any]) -> None:
             raise AnsibleError(f"vault_password has no password for the vault id {prompt.vault_id}")
         return bytes(to_bytes(password)).strip()
 
-    CLI._get_secret = staticmethod(get_secret)
-    PromptVaultSecret.ask_vault_passwords = ask_vault_passwords
+    replace(CLI, "_get_secret", staticmethod(get_secret))
+    replace(PromptVaultSecret, "ask_vault_passwords", ask_vault_passwords)
     if secrets["private_key"]:
         _use_private_key(secrets["private_key"])
 
@@ -42,7 +44,6 @@ def _use_private_key(text: str) -> None:
     os.write(descriptor, (text if text.endswith("\n") else text + "\n").encode())
     os.fchmod(descriptor, 0o600)
     path = f"/proc/{os.getpid()}/fd/{descriptor}"
-    post_process = CLI.post_process_args
 
     def with_key(cli: CLI, options: Any) -> Any:
         options = post_process(cli, options)
@@ -50,4 +51,4 @@ def _use_private_key(text: str) -> None:
         options.private_key_file = path
         return options
 
-    CLI.post_process_args = with_key
+    post_process = replace(CLI, "post_process_args", with_key)

@@ -15,6 +15,7 @@ from ansible.executor import module_common
 from ansible.plugins.action import ActionBase
 from ansible.plugins.shell import ShellBase
 
+from flansible.runner.ansible_internals import replace
 from flansible.runner.cleanup import RunFiles
 from flansible.runner.module_cache import Payloads
 
@@ -41,9 +42,6 @@ class _Naming:
     def __init__(self, files: RunFiles, payloads: Payloads) -> None:
         self._files = files
         self._payloads = payloads
-        self._make_tmp_path = ActionBase._make_tmp_path
-        self._configure_module = ActionBase._configure_module
-        self._compute_environment_string = ActionBase._compute_environment_string
         self._generate_temp_dir_name = ShellBase._generate_temp_dir_name
         self._wrapper = module_common._ANSIBALLZ_CODE
         self._numbering_wrapper = self._wrapper.replace(_ANCHOR, _ANCHOR + _NUMBERING % files.number, 1)
@@ -55,30 +53,31 @@ class _Naming:
 
         def make_tmp_path(action: ActionBase, *args: Any, **kwargs: Any) -> Any:
             naming._look_at(action)
-            return naming._make_tmp_path(action, *args, **kwargs)
+            return make_original_tmp_path(action, *args, **kwargs)
 
         def configure_module(action: ActionBase, *args: Any, **kwargs: Any) -> Any:
             naming._look_at(action)
-            return naming._configure_module(action, *args, **kwargs)
+            return configure_original_module(action, *args, **kwargs)
 
         def compute_environment_string(action: ActionBase, raw_environment_out: Any = None) -> Any:
             environment = {} if raw_environment_out is None else raw_environment_out
-            text = naming._compute_environment_string(action, environment)
+            text = compute_original_string(action, environment)
             naming._files.note(_temp_places(environment))
             return text
 
-        ActionBase._make_tmp_path = make_tmp_path
-        ActionBase._configure_module = configure_module
-        ActionBase._compute_environment_string = compute_environment_string
-        ShellBase._generate_temp_dir_name = staticmethod(self._name)
+        make_original_tmp_path = replace(ActionBase, "_make_tmp_path", make_tmp_path)
+        configure_original_module = replace(ActionBase, "_configure_module", configure_module)
+        compute_original_string = replace(ActionBase, "_compute_environment_string", compute_environment_string)
+        replace(ShellBase, "_generate_temp_dir_name", staticmethod(self._name))
 
     def _look_at(self, action: ActionBase) -> None:
         connection = action._connection
         self._local = connection.transport == "local" or bool(getattr(connection, "_remote_is_local", False))
-        module_common._ANSIBALLZ_CODE = self._wrapper
+        wrapper = self._wrapper
         if self._local:
-            module_common._ANSIBALLZ_CODE = self._payloads.with_bytecode(self._files.folder, self._numbering_wrapper)
+            wrapper = self._payloads.with_bytecode(self._files.folder, self._numbering_wrapper)
             self._files.note([*_remote_places(action), *_temp_places(os.environ)])
+        replace(module_common, "_ANSIBALLZ_CODE", wrapper)
 
     def _name(self) -> str:
         name = str(self._generate_temp_dir_name())

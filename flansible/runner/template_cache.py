@@ -15,6 +15,8 @@ from ansible.plugins.loader import filter_loader, test_loader
 from jinja2 import Environment
 from jinja2.utils import LRUCache
 
+from flansible.runner.ansible_internals import replace
+
 _MOST = 500
 _LONGEST = 64 * 1024
 _compiled: LRUCache = LRUCache(_MOST)
@@ -22,7 +24,6 @@ _compiled: LRUCache = LRUCache(_MOST)
 
 def remember_compiled() -> None:
     """From now on, in this process and those forked from it."""
-    environment = _jinja_bits.AnsibleEnvironment
     compile_template = Environment.compile
 
     def compile_once(self: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
@@ -36,7 +37,7 @@ def remember_compiled() -> None:
                 _compiled[key] = code
         return code
 
-    environment.compile = compile_once
+    replace(_jinja_bits.AnsibleEnvironment, "compile", compile_once)
 
 
 def _settings(environment: Any) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from ansible.executor.process.worker import WorkerProcess
 from ansible.executor.task_queue_manager import TaskQueueManager
 
 from flansible.runner import process_tree
+from flansible.runner.ansible_internals import replace
 from flansible.runner.cleanup import RunFiles
 
 _PARENT_DIED = signal.SIGUSR2  # Ansible handles TERM, passing it on
@@ -40,7 +41,6 @@ class WorkerStarts:
 
     def watch(self) -> None:
         """From now on, in this process."""
-        start = WorkerProcess.start
 
         def watched_start(worker: WorkerProcess) -> None:
             try:
@@ -49,7 +49,7 @@ class WorkerStarts:
                 self.failure = f"Ansible could not start a worker process: {error}"
                 raise
 
-        WorkerProcess.start = watched_start
+        start = replace(WorkerProcess, "start", watched_start)
 
 
 def end_with_their_parents(files: RunFiles) -> None:
@@ -59,7 +59,6 @@ def end_with_their_parents(files: RunFiles) -> None:
     to do it; and what ignores TERM, or has moved to a session of its own, would go on.
     """
     keeper, run = os.getppid(), os.getpid()
-    work = WorkerProcess.run
 
     def end_run(_number: int, _frame: Any) -> None:
         if os.getppid() == keeper:
@@ -87,7 +86,7 @@ def end_with_their_parents(files: RunFiles) -> None:
         if os.getppid() == run:
             work(worker)
 
-    WorkerProcess.run = supervised_work
+    work = replace(WorkerProcess, "run", supervised_work)
     signal.signal(_PARENT_DIED, end_run)
     process_tree.be_told_of_parents_death(_PARENT_DIED)
     if os.getppid() != keeper:
@@ -102,26 +101,25 @@ class KilledWorkers:
     """
 
     def __init__(self) -> None:
-        self._workers: list[WorkerProcess | None] = []
+        self._watched: list[WorkerProcess | None] = []
 
     def watch(self, give_up: Callable[[], None]) -> None:
         """From now on, in this process; give_up is called in a thread when the run then takes too long to end."""
-        look = TaskQueueManager.has_dead_workers
 
         def has_dead_workers(manager: TaskQueueManager) -> bool:
             found = bool(look(manager))
-            if found and not self._workers and any(_was_killed(worker) for worker in manager._workers):
-                self._workers = manager._workers
+            if found and not self._watched and any(_was_killed(worker) for worker in manager._workers):
+                self._watched = manager._workers
                 timer = threading.Timer(_WAIT_FOR_THE_END_SECONDS, give_up)
                 timer.daemon = True
                 timer.start()
             return found
 
-        TaskQueueManager.has_dead_workers = has_dead_workers
+        look = replace(TaskQueueManager, "has_dead_workers", has_dead_workers)
 
     def finish(self) -> None:
         """Ansible is done, and has told the others to end as well."""
-        for worker in filter(None, self._workers):
+        for worker in filter(None, self._watched):
             worker.join(_PATIENCE_SECONDS)
             if worker.is_alive():
                 worker.kill()
