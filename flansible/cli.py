@@ -92,7 +92,7 @@ def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
     broker_app.configure(settings)
     # Ansible has good reasons to run as root, and `flansible doctor` tells when it does.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
-    sys.exit(broker_app.work(name, settings.log_level))
+    sys.exit(broker_app.run_worker(name, settings.log_level))
 
 
 @cli.command()

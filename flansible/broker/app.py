@@ -26,7 +26,7 @@ from flansible.errors import BrokerUnavailable
 RUN_TASK = "flansible.run"
 QUEUE = "flansible"
 # For tasks whose turn has come after a wait of another kind: they must not wait behind all others once more.
-SOON_QUEUE = "flansible.next"
+PRIORITY_QUEUE = "flansible.next"
 CONNECT_TIMEOUT_SECONDS = 3
 REPLY_TIMEOUT_SECONDS = 3
 PING_SECONDS = 1.5
@@ -83,7 +83,7 @@ def _transport_options(broker_url: str) -> dict[str, Any]:
 
 def _queues() -> list[Queue]:
     exchange = Exchange(QUEUE, "direct")
-    return [Queue(name, exchange, routing_key=name) for name in (SOON_QUEUE, QUEUE)]
+    return [Queue(name, exchange, routing_key=name) for name in (PRIORITY_QUEUE, QUEUE)]
 
 
 def _defaults() -> dict[str, Any]:
@@ -130,7 +130,7 @@ app = Celery("flansible")
 app.add_defaults(_defaults)
 
 
-def load() -> None:
+def preload() -> None:
     """Load what publishing and asking need, and connect to nothing: processes forked after this share it."""
     app.finalize()
     _ = app.amqp.queues, app.amqp.send_task_message, app.control, app.events
@@ -138,7 +138,7 @@ def load() -> None:
         _ = connection.transport
 
 
-def work(name: str, log_level: str) -> int:
+def run_worker(name: str, log_level: str) -> int:
     """Be a worker until told to stop; returns the exit code. Main thread only.
 
     Not by way of Celery's own command line, which loads its shell and Flower's server as well.
@@ -155,19 +155,19 @@ def work(name: str, log_level: str) -> int:
     return int(worker.exitcode or 0)
 
 
-def enqueue(task_id: str, summary: str, soon: bool = False) -> None:
+def enqueue(task_id: str, summary: str, priority: bool = False) -> None:
     """Put the id of a recorded task on the queue; `summary` is what Flower shows. Raises BrokerUnavailable.
 
-    soon: ahead of all that was not put there in the same way.
+    priority: ahead of all that was not put there in the same way.
     """
     began = time.monotonic()
     with _translated("the broker does not take messages"):
         try:
-            _publish(task_id, summary, SOON_QUEUE if soon else QUEUE)
+            _publish(task_id, summary, PRIORITY_QUEUE if priority else QUEUE)
         except _BROKER_ERRORS:
             if time.monotonic() - began > _AT_ONCE_SECONDS:
                 raise
-            _publish(task_id, summary, SOON_QUEUE if soon else QUEUE)
+            _publish(task_id, summary, PRIORITY_QUEUE if priority else QUEUE)
 
 
 def _publish(task_id: str, summary: str, queue: str) -> None:

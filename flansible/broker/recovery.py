@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, IllegalMove, StoreUnavailable
 from flansible.models import State, TaskStatus
-from flansible.store import Moved, Run, Store, Woken
+from flansible.store import ReadyTask, Run, Store, Transition
 from flansible.system import process_identity
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _SILENCE_SECONDS = 3.0
 _UNSENT_SECONDS = 600.0  # a busy queue may hold a message as long, and the note that it was sent be lost
 
 
-class Reaper:
+class Recovery:
     """Looks every TICK_SECONDS, from `start` on, until `stop`."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,7 +36,7 @@ class Reaper:
         self._stopped = threading.Event()
         self._suspects: dict[Run, float] = {}  # runs whose lease has lapsed, and since when that is seen
         self._answered = clock()
-        self._thread = threading.Thread(target=self._for_ever, name="reaper", daemon=True)
+        self._thread = threading.Thread(target=self._for_ever, name="recovery", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -47,22 +47,22 @@ class Reaper:
     def _for_ever(self) -> None:
         while not self._stopped.wait(TICK_SECONDS):
             try:
-                self.look()
+                self.run_round()
             except StoreUnavailable as error:
                 self._suspects.clear()
                 log.debug("nothing can be settled: %s", error)
             except Exception:
                 # The thread must live: without it lost tasks would seem to run for ever.
-                log.exception("a round of the reaper failed")
+                log.exception("a round of recovery failed")
 
-    def look(self) -> None:
+    def run_round(self) -> None:
         """One round. Raises StoreUnavailable."""
         for run in self._store.runs():
             cause = process_identity.explain_death(run.process)
             if cause:
                 self._lose(run, cause, run.claim)
         self._lose_silent()
-        send(self._store.wake())
+        send_messages(self._store.ready_tasks())
         self._end_unsent()
         while self._store.prune() and not self._stopped.is_set():
             pass
@@ -90,12 +90,12 @@ class Reaper:
 
     def _lose(self, run: Run, cause: str, claim: str = "") -> None:
         try:
-            moved = self._store.lose(run.task_id, cause, claim)
+            moved = self._store.mark_lost(run.task_id, cause, claim)
         except IllegalMove as error:
             log.debug("%s", error)
             return
         log.warning("task %s is %s: %s", run.task_id, moved.state, cause)
-        announce(self._store, run.task_id, moved)
+        send_ready(self._store, run.task_id, moved)
 
 
 def waited_seconds(task: TaskStatus) -> float:
@@ -103,18 +103,18 @@ def waited_seconds(task: TaskStatus) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(task.submitted_at)).total_seconds()
 
 
-def announce(store: Store, task_id: str, moved: Moved) -> None:
+def send_ready(store: Store, task_id: str, moved: Transition) -> None:
     """After a task has ended, or has to begin again: messages for all that can start now."""
     again = store.task(task_id) if moved.state is State.QUEUED else None
-    send(([Woken(task_id, again.summary)] if again else []) + list(moved.woken))
+    send_messages(([ReadyTask(task_id, again.summary)] if again else []) + list(moved.ready))
 
 
-def send(tasks: Iterable[Woken]) -> None:
+def send_messages(tasks: Iterable[ReadyTask]) -> None:
     """Put these tasks on the queue, before those that wait in it. What cannot be sent now is sent by the workers' look
     at tasks that wait too long."""
     for task in tasks:
         try:
-            broker_app.enqueue(task.task_id, task.summary, soon=True)
+            broker_app.enqueue(task.task_id, task.summary, priority=True)
         except BrokerUnavailable as error:
             log.warning("task %s is not sent: %s", task.task_id, error)
             return

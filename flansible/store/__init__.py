@@ -48,9 +48,9 @@ StoreUnavailable here and nowhere else. Called by web (any thread) and by the wo
 from flansible.store.changes import Changes
 from flansible.store.day_statistics import Counts, PlaybookCounts, Stats, WorkerLoad
 from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
-from flansible.store.logins import LoginLimits, Logins
+from flansible.store.logins import LoginFailures, LoginLimits
 from flansible.store.recordings import (
-    Appended,
+    AppendResult,
     Batch,
     ColourMark,
     Position,
@@ -62,19 +62,19 @@ from flansible.store.session_records import Session, Sessions
 from flansible.store.task_records import (
     LEASE_SECONDS,
     Claim,
+    ClaimRefusal,
     Idempotency,
-    Moved,
+    ReadyTask,
     RecordPage,
-    Refusal,
     Retention,
-    Submitted,
-    Woken,
+    SubmitResult,
+    Transition,
 )
 
 __all__ = [
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
-    "Appended",
+    "AppendResult",
     "Batch",
     "Changes",
     "Claim",
@@ -82,24 +82,24 @@ __all__ = [
     "Counts",
     "Idempotency",
     "LoginLimits",
-    "Moved",
+    "Transition",
     "PlaybookCounts",
     "Position",
     "Progress",
-    "Refusal",
+    "ClaimRefusal",
     "Retention",
     "Run",
     "Session",
     "Store",
     "StoredEvent",
-    "Submitted",
+    "SubmitResult",
     "RecordPage",
-    "Woken",
+    "ReadyTask",
     "WorkerLoad",
 ]
 
 
-class Store(Leases, Recordings, Logins, Sessions, Stats):
+class Store(Leases, Recordings, LoginFailures, Sessions, Stats):
     """Records in one Redis. Opens no connection until first used; safe to share between threads, not across a fork."""
 
     def changes(self) -> Changes:

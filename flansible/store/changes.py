@@ -51,7 +51,7 @@ class Changes:
                     changed, self._changed = self._changed, set()
                     return changed
 
-    def heard(self) -> set[str]:
+    def poll(self) -> set[str]:
         """As `wait`, without waiting: for one who polls `socket` among other things."""
         changed: set[str] = set()
         if self._pubsub.connection is None:

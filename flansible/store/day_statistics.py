@@ -62,7 +62,7 @@ class Stats(Connection):
                 _add(found, day, text(name), float(number))
         return found
 
-    def waiting_and_running(self, user: str | None) -> tuple[int, int]:
+    def queued_and_running(self, user: str | None) -> tuple[int, int]:
         """How many tasks are queued, and how many run."""
         with translated():
             pipeline = self._redis.pipeline(transaction=False)

@@ -9,7 +9,7 @@ from flansible.errors import IllegalMove
 from flansible.models import State
 from flansible.store.connection import text, translated
 from flansible.store.keys import LEASES, WORKER_SLOTS, WORKERS, task_key
-from flansible.store.task_records import LEASE_SECONDS, Moved, Tasks
+from flansible.store.task_records import LEASE_SECONDS, Tasks, Transition
 
 MAX_ATTEMPTS = 3
 
@@ -31,7 +31,7 @@ class Leases(Tasks):
         """Say that this worker lives and supervises these runs; within LEASE_SECONDS it must be said again."""
         self._run("renew_leases", [LEASES, WORKERS, WORKER_SLOTS], LEASE_SECONDS, worker, slots, *task_ids)
 
-    def sign_off(self, worker: str) -> None:
+    def remove_worker(self, worker: str) -> None:
         """The worker is about to end: its slots are no longer there for anybody."""
         with translated():
             self._redis.zrem(WORKERS, worker)
@@ -49,7 +49,7 @@ class Leases(Tasks):
         found = [text(value) for value in self._run("runs", [LEASES], which)]
         return [Run(*found[i : i + 4]) for i in range(0, len(found), 4)]
 
-    def lose(self, task_id: str, cause: str, claim: str = "") -> Moved:
+    def mark_lost(self, task_id: str, cause: str, claim: str = "") -> Transition:
         """End a run that nobody supervises: `lost`, or `canceled` when that was asked for, or queued again when its
         request says so and it has not been tried MAX_ATTEMPTS times.
 
@@ -60,9 +60,9 @@ class Leases(Tasks):
             known: Any = self._redis.hmget(task_key(task_id), ["on_lost", "attempt"])
         on_lost, attempt = (text(value) if value is not None else "" for value in known)
         condition = f"claim:{claim}" if claim else "lapsed"
-        return self.end_lost(task_id, cause, on_lost, int(attempt or 1), condition)
+        return self.end_lost_run(task_id, cause, on_lost, int(attempt or 1), condition)
 
-    def end_lost(self, task_id: str, cause: str, on_lost: str, attempt: int, condition: str) -> Moved:
+    def end_lost_run(self, task_id: str, cause: str, on_lost: str, attempt: int, condition: str) -> Transition:
         """As `lose`, for the one that knows the task already."""
         canceled_by = self.cancel_requests([task_id]).get(task_id)
         if on_lost == "requeue" and attempt < MAX_ATTEMPTS and not canceled_by:

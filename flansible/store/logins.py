@@ -15,27 +15,27 @@ from flansible.store.keys import PREFIX
 class LoginLimits:
     """How many wrong passwords there may be within window_seconds of the first one. 0 is no limit."""
 
-    of_both: int = 10
-    of_user: int = 50
-    of_address: int = 100
+    per_pair: int = 10
+    per_user: int = 50
+    per_address: int = 100
     window_seconds: int = 300
 
 
-class Logins(Connection):
+class LoginFailures(Connection):
     """Part of Store. The window begins with the first failure and is not made longer by others: the keys expire."""
 
-    def login_closed_seconds(self, user: str, address: str, limits: LoginLimits) -> int:
+    def login_blocked_seconds(self, user: str, address: str, limits: LoginLimits) -> int:
         """How long no password of this user is to be checked for this address; 0: it may be."""
         return int(self._run("login_blocked", _keys(user, address), *_numbers(limits)))
 
-    def login_failed(self, user: str, address: str, limits: LoginLimits) -> bool:
+    def count_failed_login(self, user: str, address: str, limits: LoginLimits) -> bool:
         """Count a wrong password; True when it is the one that closes the door."""
         answer: Any = self._run("login_failed", _keys(user, address), *_numbers(limits), limits.window_seconds)
         return bool(answer)
 
 
 def _numbers(limits: LoginLimits) -> tuple[int, int, int]:
-    return limits.of_both, limits.of_user, limits.of_address
+    return limits.per_pair, limits.per_user, limits.per_address
 
 
 def _keys(user: str, address: str) -> list[str]:

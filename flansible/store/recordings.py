@@ -66,11 +66,11 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Appended:
-    """The answer to a batch. standing: `running` (it is stored), `gap` (more was lost than it brings; nothing is
+class AppendResult:
+    """The answer to a batch. outcome: `running` (it is stored), `gap` (more was lost than it brings; nothing is
     stored), or what the task is instead: a state, `missing`, or `begun again` by another worker."""
 
-    standing: str
+    outcome: str
     progress: Progress
 
 
@@ -86,7 +86,7 @@ class Position:
 class Recordings(Connection):
     """Part of Store."""
 
-    def append(self, task_id: str, claim: str, batch: Batch) -> Appended:
+    def append(self, task_id: str, claim: str, batch: Batch) -> AppendResult:
         """Store new output and events in one round trip, while the task is running under this claim."""
         colours = b"".join(_COLOUR.pack(mark.offset, mark.code.encode()) for mark in batch.colours)
         events: list[str | int] = []
@@ -108,7 +108,7 @@ class Recordings(Connection):
             COLOURS_PER_SEGMENT,
             *events,
         )
-        return Appended(text(answer[0]), Progress(int(answer[1]), int(answer[2]), int(answer[3])))
+        return AppendResult(text(answer[0]), Progress(int(answer[1]), int(answer[2]), int(answer[3])))
 
     def positions(self, task_ids: list[str]) -> dict[str, Position]:
         """How far each of these tasks is, in one round trip."""

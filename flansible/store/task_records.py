@@ -36,14 +36,14 @@ class Retention:
 
 
 @dataclass(frozen=True)
-class Submitted:
+class SubmitResult:
     """What became of a submission.
 
-    what: `submitted`; `known` (the same was sent under this key before: task_id is that task); `conflict` (something
+    outcome: `submitted`; `known` (the same was sent under this key before: task_id is that task); `conflict` (something
     else was); `in_flight` (the same is just being submitted); `full` (the user has too many tasks waiting).
     """
 
-    what: Literal["submitted", "known", "conflict", "in_flight", "full"]
+    outcome: Literal["submitted", "known", "conflict", "in_flight", "full"]
     task_id: str
 
 
@@ -56,7 +56,7 @@ class Idempotency:
 
 
 @dataclass(frozen=True)
-class Woken:
+class ReadyTask:
     """A queued task whose turn has come: its message is to be sent."""
 
     task_id: str
@@ -77,22 +77,22 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ClaimRefusal:
     """Why a task cannot be claimed: it waits (for a lock, or for its user's other runs), or it is another state's.
 
     woken: tasks that this one has let go first.
     """
 
     reason: str
-    woken: tuple[Woken, ...] = ()
+    ready: tuple[ReadyTask, ...] = ()
 
 
 @dataclass(frozen=True)
-class Moved:
+class Transition:
     """A task has changed its state; woken: those that waited for what it had."""
 
     state: State
-    woken: tuple[Woken, ...] = ()
+    ready: tuple[ReadyTask, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Tasks(Connection):
 
     def submit(
         self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes = b"", idempotency: Idempotency | None = None
-    ) -> Submitted:
+    ) -> SubmitResult:
         """Record a task as queued. Recording it twice changes nothing."""
         key = [f"{keys.PREFIX}idempotency:{run.user}:{idempotency.key}"] if idempotency else []
         answer: Any = self._run(
@@ -143,9 +143,9 @@ class Tasks(Connection):
             idempotency.digest if idempotency else "",
             IDEMPOTENCY_SECONDS,
         )
-        return Submitted(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
+        return SubmitResult(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
 
-    def enqueued(self, task_id: str) -> None:
+    def mark_enqueued(self, task_id: str) -> None:
         """The task's message is on the queue; its idempotency key stands for it from now on."""
         self._run("mark_enqueued", [task_key(task_id), keys.UNSENT])
 
@@ -155,7 +155,7 @@ class Tasks(Connection):
 
     def claim(
         self, task_id: str, worker: str, token: str | None = None, process: str = "", attempt: int | None = None
-    ) -> Claim | Refusal:
+    ) -> Claim | ClaimRefusal:
         """Move a queued task to running, if it is queued and nothing it must wait for stands against it.
 
         token: who claims. The same claim made again, because its answer was lost, is answered as it was.
@@ -179,12 +179,12 @@ class Tasks(Connection):
             progress = Progress(*(int(value) for value in answer[3:7]))
             return Claim(run, token, int(answer[2]), progress, worker, process)
         if what == "waits":
-            return Refusal(text(answer[1]), _woken(answer[2:]))
-        return Refusal(what)
+            return ClaimRefusal(text(answer[1]), _ready(answer[2:]))
+        return ClaimRefusal(what)
 
-    def wake(self) -> tuple[Woken, ...]:
+    def ready_tasks(self) -> tuple[ReadyTask, ...]:
         """Tasks that wait for something that is free, though nobody has told them: whoever should have has died."""
-        return _woken(self._run("ready_tasks", [keys.WAITING], _READY_AT_ONCE))
+        return _ready(self._run("ready_tasks", [keys.WAITING], _READY_AT_ONCE))
 
     def overtaken(self, limit: int, seconds: float) -> list[TaskStatus]:
         """Tasks that wait for a worker alone, though one submitted after them was started so long ago."""
@@ -216,7 +216,7 @@ class Tasks(Connection):
             sealed: Any = self._redis.get(task_key(task_id, "secrets"))
         return bytes(sealed) if sealed else None
 
-    def forget_secrets(self, task_id: str) -> None:
+    def delete_secrets(self, task_id: str) -> None:
         """They are taken. Should Redis be away now, the end of the task deletes them."""
         try:
             with translated():
@@ -232,7 +232,7 @@ class Tasks(Connection):
         returncode: int | None = None,
         ended: tuple[str, ...] = (),
         claim: str = "",
-    ) -> Moved:
+    ) -> Transition:
         """Make the task final. Everything stored of it expires after the retention. Raises IllegalMove.
 
         ended: the processes that were ended before their time; claim: only if this claim's run is meant.
@@ -330,7 +330,7 @@ class Tasks(Connection):
         with translated():
             return int(self._redis.zcard(index_key(None, state)))
 
-    def listed(self, after: int, limit: int) -> tuple[list[tuple[int, TaskStatus]], int | None]:
+    def list_changes(self, after: int, limit: int) -> tuple[list[tuple[int, TaskStatus]], int | None]:
         """The tasks that lists show in another way since a change, as they are now, each with the change's number; and
         the number up to which there is no other. None: more than is known has changed."""
         with translated():
@@ -367,7 +367,7 @@ class Tasks(Connection):
 
     def _move(
         self, task_id: str, to: State, fields: dict[str, Any], only_from: State | None = None, condition: str = ""
-    ) -> Moved:
+    ) -> Transition:
         legal = only_from or ",".join(state for state, facts in STATES.items() if to in facts.next_states)
         moment = timestamp()
         kept_seconds: int | str = ""
@@ -396,8 +396,8 @@ class Tasks(Connection):
         )
         if text(answer[0]) != "moved":
             raise IllegalMove(f"task {task_id} is {text(answer[0])} and cannot become {to}")
-        return Moved(to, _woken(answer[1:]))
+        return Transition(to, _ready(answer[1:]))
 
 
-def _woken(flat: Any) -> tuple[Woken, ...]:
-    return tuple(Woken(text(one), text(other)) for one, other in zip(flat[::2], flat[1::2], strict=True))
+def _ready(flat: Any) -> tuple[ReadyTask, ...]:
+    return tuple(ReadyTask(text(one), text(other)) for one, other in zip(flat[::2], flat[1::2], strict=True))

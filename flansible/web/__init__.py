@@ -112,7 +112,7 @@ def _build_context(settings: Settings) -> WebContext:
         sealer=Sealer(settings.secret_key_file),
         tokens=TokenFile(settings.token_file, partial(audit_change, settings.token_file)),
         login_function=custom_login.load(settings.login_function),
-        login_throttle=LoginThrottle(store, LoginLimits(of_both=most, of_user=5 * most, of_address=10 * most)),
+        login_throttle=LoginThrottle(store, LoginLimits(per_pair=most, per_user=5 * most, per_address=10 * most)),
         audit=audit,
         audit_throttle=AuditThrottle(),
     )

@@ -18,7 +18,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from flansible.broker import app as broker_app
-from flansible.broker.recovery import Reaper
+from flansible.broker.recovery import Recovery
 from flansible.config import Settings, tls
 from flansible.config.tls import ServerContext
 from flansible.identity import passwords
@@ -192,7 +192,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         # In each process, after the fork: connections and threads must not be shared.
-        Reaper(self._app.extensions["flansible"].store).start()
+        Recovery(self._app.extensions["flansible"].store).start()
         return self._app
 
 
@@ -205,7 +205,7 @@ def serve(settings: Settings) -> None:
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
     rlimits.raise_open_files_limit()
     server = _Server(settings, app)
-    broker_app.load()
+    broker_app.preload()
     # What stands now stands for good, and its memory stays shared by all processes. A collection would write into each
     # object, and take some ten milliseconds during which nobody is answered.
     gc.collect()

@@ -31,14 +31,14 @@ class LoginThrottle:
 
     def locked_seconds(self, user: str, address: str) -> int:
         """Returns how long until a password of this user may be tried from this address; 0: now."""
-        return self._query(lambda: self._store.login_closed_seconds(user, address, self._limits), 0)
+        return self._query(lambda: self._store.login_blocked_seconds(user, address, self._limits), 0)
 
     def record_failure(self, user: str, address: str) -> bool:
         """Counts a wrong password; returns True when it reached a limit, and so began a lockout."""
-        return self._query(lambda: self._store.login_failed(user, address, self._limits), False)
+        return self._query(lambda: self._store.count_failed_login(user, address, self._limits), False)
 
     def _query(self, call: Callable[[], Result], default: Result) -> Result:
-        if self._limits.of_both == 0 or time.monotonic() < self._store_down_until:
+        if self._limits.per_pair == 0 or time.monotonic() < self._store_down_until:
             return default
         try:
             return call()

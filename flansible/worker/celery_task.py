@@ -33,12 +33,12 @@ from celery.signals import worker_init, worker_ready, worker_shutdown
 from flansible.authorization import isolation
 from flansible.broker import recovery
 from flansible.broker.app import RUN_TASK, app, settings
-from flansible.broker.recovery import Reaper
+from flansible.broker.recovery import Recovery
 from flansible.config.ansible_version import require_tested_ansible
 from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealError, StoreUnavailable
 from flansible.models import State
 from flansible.sealing import Sealer
-from flansible.store import Claim, Moved, Refusal, Retention, Store, Woken
+from flansible.store import Claim, ClaimRefusal, ReadyTask, Retention, Store, Transition
 from flansible.system import process_identity, rlimits
 from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
@@ -69,7 +69,7 @@ class _Services:
     cancel_watcher: CancelWatcher
     writer: StoreWriter
     leases: LeaseRenewal
-    reaper: Reaper
+    recovery: Recovery
     shutdown: Shutdown
     ssh_masters: ControlMasters | None
 
@@ -96,12 +96,12 @@ def _worker_services() -> _Services:
                 cancel_watcher=cancel_watcher,
                 writer=StoreWriter(store),
                 leases=LeaseRenewal(lease_store, cancel_watcher.task_ids, found.worker_concurrency),
-                reaper=Reaper(lease_store),
+                recovery=Recovery(lease_store),
                 shutdown=Shutdown(),
                 ssh_masters=_ssh_masters(),
             )
             _services.leases.start()
-            _services.reaper.start()
+            _services.recovery.start()
         return _services
 
 
@@ -122,8 +122,8 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
     """Claims the task of this id and runs it; returns its final state, or why it was not started, for Celery's log."""
     services = _worker_services()
     claim = _claim(services, task_id, self.request.hostname or "worker")
-    if isinstance(claim, Refusal):
-        recovery.send(claim.woken)
+    if isinstance(claim, ClaimRefusal):
+        recovery.send_messages(claim.ready)
         return f"not started: {claim.reason}"
     found = settings()
     spill = found.data_dir if found.data_dir.is_dir() else None
@@ -139,12 +139,12 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
     return outcome.state.value
 
 
-def _claim(services: _Services, task_id: str, hostname: str) -> Claim | Refusal:
+def _claim(services: _Services, task_id: str, hostname: str) -> Claim | ClaimRefusal:
     token = uuid.uuid4().hex
     while True:
         if services.shutdown.seconds_left() is not None:
             _requeue(services.store, task_id)
-            return Refusal("the worker is being stopped")
+            return ClaimRefusal("the worker is being stopped")
         try:
             return services.store.claim(task_id, hostname, token, process_identity.own_identity())
         except StoreUnavailable as error:
@@ -157,7 +157,7 @@ def _requeue(store: Store, task_id: str) -> None:
     with contextlib.suppress(StoreUnavailable):
         task = store.task(task_id)
         if task is not None and task.state is State.QUEUED:
-            recovery.send([Woken(task_id, task.summary)])
+            recovery.send_messages([ReadyTask(task_id, task.summary)])
 
 
 def _supervise(services: _Services, recorder: Recorder, cancellation: Cancellation) -> Outcome:
@@ -181,7 +181,7 @@ def _supervise(services: _Services, recorder: Recorder, cancellation: Cancellati
     try:
         sealed = services.store.secrets(recorder.task_id)
         if sealed and claim.run.on_lost == "fail":
-            services.store.forget_secrets(recorder.task_id)
+            services.store.delete_secrets(recorder.task_id)
         return supervisor.carry_out(claim.run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
     except (RunnerError, SealError, StoreUnavailable) as error:
         return Outcome(State.ERROR, str(error))
@@ -210,7 +210,7 @@ def _record_final_state(services: _Services, recorder: Recorder, outcome: Outcom
     while True:
         try:
             moved = _make_final(services.store, recorder.claim, task_id, outcome)
-            return recovery.announce(services.store, task_id, moved)
+            return recovery.send_ready(services.store, task_id, moved)
         except IllegalMove as error:
             log.warning("%s", error)
             return
@@ -221,9 +221,9 @@ def _record_final_state(services: _Services, recorder: Recorder, outcome: Outcom
             time.sleep(_STORE_RETRY_SECONDS)
 
 
-def _make_final(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Moved:
+def _make_final(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Transition:
     if outcome.state is State.LOST and claim.run.on_lost == "requeue":
-        return store.end_lost(task_id, outcome.description, "requeue", claim.attempt, f"claim:{claim.token}")
+        return store.end_lost_run(task_id, outcome.description, "requeue", claim.attempt, f"claim:{claim.token}")
     return store.settle(task_id, outcome.state, outcome.description, outcome.returncode, outcome.ended, claim.token)
 
 
@@ -272,7 +272,7 @@ def _warm_up(**_: Any) -> None:
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
     if _services is not None:
-        _services.reaper.stop()
+        _services.recovery.stop()
         _services.leases.stop()
         # Before the ssh masters: this ends the sandboxes, whose processes can still write to the masters' sockets.
         _services.fork_servers.close()

@@ -48,7 +48,7 @@ class LeaseRenewal:
         self._stopped.set()
         self._thread.join(TICK_SECONDS)
         try:
-            self._store.sign_off(process_identity.own_identity())
+            self._store.remove_worker(process_identity.own_identity())
         except StoreUnavailable as error:
             log.debug("the worker is not signed off: %s", error)
 
@@ -84,7 +84,7 @@ class LeaseRenewal:
         for task in tasks:
             log.warning("task %s is queued though it could run: sending its message again", task.task_id)
             try:
-                broker_app.enqueue(task.task_id, task.summary, soon=True)
+                broker_app.enqueue(task.task_id, task.summary, priority=True)
             except BrokerUnavailable as error:
                 log.warning("%s", error)
                 return

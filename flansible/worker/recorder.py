@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flansible.store import Appended, Batch, Claim, ColourMark, Progress, StoredEvent
+from flansible.store import AppendResult, Batch, Claim, ColourMark, Progress, StoredEvent
 from flansible.system.timestamps import timestamp
 from flansible.worker.spill_queue import Piece, SpillQueue
 
@@ -45,7 +45,7 @@ class Recorder:
         """directory: for what does not fit into memory; wake: called when there is something to store."""
         self.task_id = task_id
         self.claim = claim
-        # `running` while the record is ours; otherwise what store.Appended lists.
+        # `running` while the record is ours; otherwise what store.AppendResult lists.
         self.standing = "running"
         # Readable when the supervisor should check `standing` and `full` again.
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -138,16 +138,16 @@ class Recorder:
                 self._sent = Batch(self._stored, b"", (), (), self._stored.events_end)
             return self._sent
 
-    def stored(self, answer: Appended) -> None:
+    def stored(self, answer: AppendResult) -> None:
         """Takes the store's answer to the batch."""
         with self._lock:
             if self._closed or self._sent is None:
                 return
             was_full = self._queue.full
-            if answer.standing == "gap":
+            if answer.outcome == "gap":
                 self._rewind(answer.progress)
-            elif answer.standing != "running":
-                self.standing = answer.standing
+            elif answer.outcome != "running":
+                self.standing = answer.outcome
             else:
                 self._recent.append((time.monotonic(), self._sent))
                 self._stored = _after(self._sent)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from flansible.errors import StoreUnavailable
 from flansible.models import State
-from flansible.store import Appended, Claim, Store
+from flansible.store import AppendResult, Claim, Store
 from flansible.worker.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -100,11 +100,11 @@ class StoreWriter:
         except Exception:
             # The other runs must not wait for this one.
             log.exception("output of task %s cannot be stored", recorder.task_id)
-            answer = Appended("unstorable", batch.before)
+            answer = AppendResult("unstorable", batch.before)
         if self._failures:
             log.warning("the store answers again")
             self._failures = 0
-        if answer.standing == State.QUEUED.value and self._claim_again(recorder):
+        if answer.outcome == State.QUEUED.value and self._claim_again(recorder):
             return True
         recorder.stored(answer)
         return True

@@ -219,7 +219,7 @@ def test_what_is_to_run_soon_does_not_wait_behind_all_others(service: Service) -
     for task_id in busy:
         eventually(lambda task_id=task_id: service.status(task_id)["state"] == "running")
     waiting = [sleep(service, 0.2) for _ in range(40)]
-    code = f"from flansible.broker import app; app.enqueue({waiting[-1]!r}, 'a summary', soon=True)"
+    code = f"from flansible.broker import app; app.enqueue({waiting[-1]!r}, 'a summary', priority=True)"
     subprocess.run([sys.executable, "-P", "-c", code], cwd=service.root, env=service.environ, check=True)
     for task_id in busy:
         service.client().post(f"/api/ansibletaskcancel/{task_id}")

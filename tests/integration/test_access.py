@@ -496,7 +496,7 @@ def test_no_secret_is_in_the_log_in_redis_or_in_any_file(
 
 def test_a_locked_store_forgets_nobody_else(store: Store) -> None:
     limits = LoginLimits(2, 0, 0, window_seconds=60)
-    assert [store.login_failed("a", "10.0.0.1", limits) for _ in range(3)] == [False, True, False]
-    assert 0 < store.login_closed_seconds("a", "10.0.0.1", limits) <= 60
-    assert store.login_closed_seconds("b", "10.0.0.1", limits) == 0
-    assert store.login_closed_seconds("a", "not an address", limits) == 0
+    assert [store.count_failed_login("a", "10.0.0.1", limits) for _ in range(3)] == [False, True, False]
+    assert 0 < store.login_blocked_seconds("a", "10.0.0.1", limits) <= 60
+    assert store.login_blocked_seconds("b", "10.0.0.1", limits) == 0
+    assert store.login_blocked_seconds("a", "not an address", limits) == 0

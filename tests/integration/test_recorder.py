@@ -317,5 +317,5 @@ def test_two_runs_are_stored_side_by_side_though_one_floods(write: Callable[...,
 def test_a_gap_is_refused_by_the_store(write: Callable[..., Writing], store: Store) -> None:
     writing = write()
     answer = store.append(writing.task_id, writing.recorder.claim.token, Batch(Progress(5), b"x", ()))
-    assert (answer.standing, answer.progress.output_bytes) == ("gap", 0)
+    assert (answer.outcome, answer.progress.output_bytes) == ("gap", 0)
     assert json.dumps(writing.events) == "[]"

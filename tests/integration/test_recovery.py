@@ -13,7 +13,7 @@ import pytest
 
 from flansible.broker import app as broker_app
 from flansible.broker import recovery
-from flansible.broker.recovery import CONFIRM_SECONDS, Reaper
+from flansible.broker.recovery import CONFIRM_SECONDS, Recovery
 from flansible.models import State, TaskStatus
 from flansible.store import Batch, Claim, Progress, Store, StoredEvent
 from flansible.system import process_identity
@@ -31,7 +31,7 @@ class Clock:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of tasks that were put on the queue."""
     found: list[str] = []
-    monkeypatch.setattr(broker_app, "enqueue", lambda task_id, summary, soon=False: found.append(task_id))
+    monkeypatch.setattr(broker_app, "enqueue", lambda task_id, summary, priority=False: found.append(task_id))
     return found
 
 
@@ -48,7 +48,7 @@ def dead() -> str:
 def claimed(store: Store, process: str, **fields: object) -> tuple[str, Claim]:
     task_id = new_id()
     store.submit(task_id, make_run(**fields))  # type: ignore[arg-type]
-    store.enqueued(task_id)
+    store.mark_enqueued(task_id)
     claim = store.claim(task_id, "flansible@here", process=process)
     assert isinstance(claim, Claim)
     return task_id, claim
@@ -68,7 +68,7 @@ def status(store: Store, task_id: str) -> TaskStatus:
 def test_a_run_whose_worker_is_gone_from_this_machine_is_lost_at_once(store: Store, dead: str) -> None:
     gone, _ = claimed(store, dead)
     alive, _ = claimed(store, process_identity.own_identity())
-    Reaper(store).look()
+    Recovery(store).run_round()
     assert status(store, gone).state is State.LOST
     assert "died while it ran" in status(store, gone).description and dead.split()[3] in status(store, gone).description
     assert status(store, alive).state is State.RUNNING
@@ -83,8 +83,8 @@ def test_a_worker_that_cannot_be_seen_from_here_is_judged_by_its_lease(
     parts[change[0]] = change[1]
     task_id, _ = claimed(store, " ".join(parts))
     clock = Clock()
-    judge = Reaper(store, clock)
-    judge.look()
+    judge = Recovery(store, clock)
+    judge.run_round()
     if change[0] == 0:  # another name of this machine: the same boot and the same processes
         assert status(store, task_id).state is State.LOST
         return
@@ -92,7 +92,7 @@ def test_a_worker_that_cannot_be_seen_from_here_is_judged_by_its_lease(
     lapse(store, task_id)
     for _ in range(int(CONFIRM_SECONDS) + 1):
         assert status(store, task_id).state is State.RUNNING
-        judge.look()
+        judge.run_round()
         clock.seconds += 1
     assert status(store, task_id).state is State.LOST
     word = "was restarted" if change[0] == 1 else "lost its connection"
@@ -102,13 +102,13 @@ def test_a_worker_that_cannot_be_seen_from_here_is_judged_by_its_lease(
 def test_a_lease_that_is_renewed_in_time_saves_the_run(store: Store) -> None:
     task_id, _ = claimed(store, "there boot pid:[1] 1 1")
     clock = Clock()
-    judge = Reaper(store, clock)
+    judge = Recovery(store, clock)
     lapse(store, task_id)
-    judge.look()
+    judge.run_round()
     clock.seconds += 2
     store.renew_leases("w", 1, [task_id])
     for _ in range(20):
-        judge.look()
+        judge.run_round()
         clock.seconds += 1
     assert status(store, task_id).state is State.RUNNING
 
@@ -117,15 +117,15 @@ def test_after_redis_was_frozen_every_worker_has_time_to_speak_for_its_runs(stor
     """All leases lapse together then, and the reaper's question may be answered before the worker's word is heard."""
     task_id, _ = claimed(store, "there boot pid:[1] 1 1")
     clock = Clock()
-    judge = Reaper(store, clock)
+    judge = Recovery(store, clock)
     lapse(store, task_id)
     for _ in range(3):
-        judge.look()
+        judge.run_round()
         clock.seconds += 1
     clock.seconds += 60
-    judge.look()
+    judge.run_round()
     clock.seconds += CONFIRM_SECONDS - 2
-    judge.look()
+    judge.run_round()
     assert status(store, task_id).state is State.RUNNING
 
 
@@ -136,13 +136,13 @@ def test_what_is_to_begin_again_is_sent_and_the_third_time_is_the_last(
     event = StoredEvent(json.dumps({"event": "host_result"}), "h")
     store.append(task_id, claim.token, Batch(Progress(), b"text", (event,), (), 4))
     for attempt in (2, 3):
-        Reaper(store).look()
+        Recovery(store).run_round()
         found = status(store, task_id)
         assert (found.state, found.attempt) == (State.QUEUED, attempt)
         assert sent == [task_id] * (attempt - 1)
         assert store.hosts(task_id, 0, 10) == []
         assert isinstance(store.claim(task_id, "w", process=dead), Claim)
-    Reaper(store).look()
+    Recovery(store).run_round()
     assert status(store, task_id).state is State.LOST
     assert sent == [task_id] * 2
     assert [item["event"] for item in store.events(task_id)] == ["host_result", "restart", "restart", "final"]
@@ -152,7 +152,7 @@ def test_what_is_to_begin_again_is_sent_and_the_third_time_is_the_last(
 def test_a_lost_run_that_was_to_be_canceled_is_canceled(store: Store, dead: str, sent: list[str]) -> None:
     task_id, _ = claimed(store, dead, on_lost="requeue")
     store.cancel(task_id, "dev")
-    Reaper(store).look()
+    Recovery(store).run_round()
     assert status(store, task_id).state is State.CANCELED
     assert "canceled by dev" in status(store, task_id).description and sent == []
 
@@ -161,9 +161,9 @@ def test_whoever_waited_for_a_lost_run_is_sent(store: Store, dead: str, sent: li
     claimed(store, dead, locks=("l",))
     waiting = new_id()
     store.submit(waiting, make_run(locks=("l",)))
-    store.enqueued(waiting)
+    store.mark_enqueued(waiting)
     assert not isinstance(store.claim(waiting, "w"), Claim)
-    Reaper(store).look()
+    Recovery(store).run_round()
     assert sent == [waiting]
 
 
@@ -173,18 +173,18 @@ def test_what_was_never_put_on_the_queue_ends_and_says_so(store: Store) -> None:
         store.submit(one, make_run())
     old = (datetime.now(UTC) - timedelta(seconds=1200)).isoformat()
     store._redis.hset(f"flansible:task:{task_id}", "submitted_at", old)
-    Reaper(store).look()
+    Recovery(store).run_round()
     assert status(store, task_id).state is State.ERROR
     assert "never put on the queue" in status(store, task_id).description
     assert status(store, fresh).state is State.QUEUED
 
 
 @pytest.fixture
-def started(store: Store) -> Iterator[Callable[[], Reaper]]:
-    made: list[Reaper] = []
+def started(store: Store) -> Iterator[Callable[[], Recovery]]:
+    made: list[Recovery] = []
 
-    def start() -> Reaper:
-        made.append(Reaper(store))
+    def start() -> Recovery:
+        made.append(Recovery(store))
         made[-1].start()
         return made[-1]
 
@@ -195,7 +195,7 @@ def started(store: Store) -> Iterator[Callable[[], Reaper]]:
 
 
 def test_several_reapers_at_once_lose_a_run_once(
-    store: Store, dead: str, started: Callable[[], Reaper], monkeypatch: pytest.MonkeyPatch
+    store: Store, dead: str, started: Callable[[], Recovery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recovery, "TICK_SECONDS", 0.01)
     for _ in range(4):

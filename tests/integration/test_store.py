@@ -21,11 +21,11 @@ from flansible.models import FINAL_STATES, STATES, State
 from flansible.store import (
     Batch,
     Claim,
+    ClaimRefusal,
     Idempotency,
     LoginLimits,
     Progress,
     RecordPage,
-    Refusal,
     Session,
     Store,
     StoredEvent,
@@ -83,7 +83,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 def test_a_submitted_task_is_queued_and_says_so_to_old_clients(store: Store) -> None:
     task_id, run = new_id(), make_run("dev", summary="dev: adhoc ping on ünï")
     submitted = store.submit(task_id, run)
-    assert (submitted.what, submitted.task_id) == ("submitted", task_id)
+    assert (submitted.outcome, submitted.task_id) == ("submitted", task_id)
     task = store.task(task_id)
     assert task is not None
     assert (task.Status, task.state, task.user, task.kind) == ("PROGRESS", State.QUEUED, "dev", "adhoc")
@@ -119,8 +119,8 @@ def test_a_claim_gives_the_run_as_it_was_submitted(store: Store) -> None:
 def test_a_second_claim_is_refused(store: Store, submitted: Start) -> None:
     task_id = submitted()
     assert isinstance(store.claim(task_id, "one"), Claim)
-    assert store.claim(task_id, "two") == Refusal("running")
-    assert store.claim(UNKNOWN, "one") == Refusal("missing")
+    assert store.claim(task_id, "two") == ClaimRefusal("running")
+    assert store.claim(UNKNOWN, "one") == ClaimRefusal("missing")
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one store", "a store each"])
@@ -137,9 +137,9 @@ def test_of_twenty_threads_that_claim_one_wins(store: Store, submitted: Start, r
 def test_the_same_claim_made_again_is_answered_again_and_another_is_not(store: Store, submitted: Start) -> None:
     task_id = submitted()
     assert store.claim(task_id, "worker", "one") == store.claim(task_id, "worker", "one")
-    assert store.claim(task_id, "worker", "two") == store.claim(task_id, "worker") == Refusal("running")
+    assert store.claim(task_id, "worker", "two") == store.claim(task_id, "worker") == ClaimRefusal("running")
     store.settle(task_id, State.FAILED, "", 2)
-    assert store.claim(task_id, "worker", "one") == Refusal("failed")
+    assert store.claim(task_id, "worker", "one") == ClaimRefusal("failed")
 
 
 def test_of_a_cancel_and_a_claim_at_the_same_moment_one_wins(store: Store, submitted: Start) -> None:
@@ -154,7 +154,7 @@ def test_of_a_cancel_and_a_claim_at_the_same_moment_one_wins(store: Store, submi
 def test_cancelling_a_queued_task_never_starts_it(store: Store, submitted: Start) -> None:
     task_id = submitted()
     assert store.cancel(task_id, "dev") is State.CANCELED
-    assert store.claim(task_id, "worker") == Refusal("canceled")
+    assert store.claim(task_id, "worker") == ClaimRefusal("canceled")
     assert state_of(store, task_id) is State.CANCELED
 
 
@@ -188,7 +188,7 @@ WORDS = {
 def test_a_settled_task_says_how_it_ended(store: Store, running: Start, state: State) -> None:
     task_id = running()
     moved = store.settle(task_id, state, "why", 4, ("ssh (12)", "sleep (13)"), CLAIM)
-    assert (moved.state, moved.woken) == (state, ())
+    assert (moved.state, moved.ready) == (state, ())
     task = store.task(task_id)
     assert task is not None and task.finished_at is not None
     assert (task.Status, task.state, task.description, task.returncode) == (WORDS[state], state, "why", 4)
@@ -230,7 +230,7 @@ def test_an_unknown_task_cannot_be_moved(store: Store) -> None:
     with pytest.raises(IllegalMove, match="missing"):
         store.settle(UNKNOWN, State.SUCCEEDED, "", 0)
     with pytest.raises(IllegalMove, match="missing"):
-        store.lose(UNKNOWN, "", CLAIM)
+        store.mark_lost(UNKNOWN, "", CLAIM)
     assert store.task(UNKNOWN) is None
 
 
@@ -298,7 +298,7 @@ def test_a_move_changes_the_lists_by_state(store: Store) -> None:
             assert [other for other in State if listed(store, user, other, None, 9)] == [state]
 
     is_listed_as(State.RUNNING)
-    store.lose(task_id, "killed", CLAIM)
+    store.mark_lost(task_id, "killed", CLAIM)
     is_listed_as(State.QUEUED)
     store.claim(task_id, "worker")
     is_listed_as(State.RUNNING)
@@ -545,10 +545,10 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "ping": lambda store: store.ping(),
     "server_settings": lambda store: store.server_settings(),
     "submit": lambda store: store.submit(UNKNOWN, make_run()),
-    "enqueued": lambda store: store.enqueued(UNKNOWN),
+    "mark_enqueued": lambda store: store.mark_enqueued(UNKNOWN),
     "discard": lambda store: store.discard(UNKNOWN),
     "claim": lambda store: store.claim(UNKNOWN, "worker"),
-    "wake": lambda store: store.wake(),
+    "ready_tasks": lambda store: store.ready_tasks(),
     "oldest_queued": lambda store: store.oldest_queued(10),
     "overtaken": lambda store: store.overtaken(10, 1.0),
     "secrets": lambda store: store.secrets(UNKNOWN),
@@ -562,11 +562,11 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "search": lambda store: store.search(None, None, None, 10, words="x"),
     "count": lambda store: store.count(State.QUEUED),
     "renew_leases": lambda store: store.renew_leases("worker", 1, [UNKNOWN]),
-    "sign_off": lambda store: store.sign_off("worker"),
+    "remove_worker": lambda store: store.remove_worker("worker"),
     "lapsed_leases": lambda store: store.lapsed_leases(),
     "runs": lambda store: store.runs(),
-    "lose": lambda store: store.lose(UNKNOWN, "gone"),
-    "end_lost": lambda store: store.end_lost(UNKNOWN, "gone", "requeue", 1, "claim:x"),
+    "mark_lost": lambda store: store.mark_lost(UNKNOWN, "gone"),
+    "end_lost_run": lambda store: store.end_lost_run(UNKNOWN, "gone", "requeue", 1, "claim:x"),
     "append": lambda store: store.append(UNKNOWN, CLAIM, TEXT),
     "positions": lambda store: store.positions([UNKNOWN]),
     "output_size": lambda store: store.output_size(UNKNOWN),
@@ -576,19 +576,19 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "events": lambda store: list(store.events(UNKNOWN)),
     "stats_event": lambda store: store.stats_event(UNKNOWN),
     "hosts": lambda store: store.hosts(UNKNOWN, 0, 10),
-    "login_closed_seconds": lambda store: store.login_closed_seconds("dev", "10.0.0.1", LoginLimits()),
-    "login_failed": lambda store: store.login_failed("dev", "10.0.0.1", LoginLimits()),
+    "login_blocked_seconds": lambda store: store.login_blocked_seconds("dev", "10.0.0.1", LoginLimits()),
+    "count_failed_login": lambda store: store.count_failed_login("dev", "10.0.0.1", LoginLimits()),
     "begin_session": lambda store: store.begin_session("cookie", Session("dev", "csrf", "digest", 0.0), 60),
     "session": lambda store: store.session("cookie", 60),
     "end_session": lambda store: store.end_session("cookie"),
-    "listed": lambda store: store.listed(0, 10),
+    "list_changes": lambda store: store.list_changes(0, 10),
     "counts": lambda store: store.counts("dev", 3),
-    "waiting_and_running": lambda store: store.waiting_and_running("dev"),
+    "queued_and_running": lambda store: store.queued_and_running("dev"),
     "workers": lambda store: store.workers(),
     "host_events": lambda store: store.host_events(UNKNOWN, ["web1"], 10, 100),
 }
 # It is no fault when it comes to nothing; `changes` has a test of its own.
-SILENT: dict[str, Callable[[Store], Any]] = {"forget_secrets": lambda store: store.forget_secrets(UNKNOWN)}
+SILENT: dict[str, Callable[[Store], Any]] = {"delete_secrets": lambda store: store.delete_secrets(UNKNOWN)}
 
 
 def test_the_table_of_calls_holds_every_public_method() -> None:
@@ -676,7 +676,7 @@ def test_a_redis_without_memory_is_our_error_and_nothing_is_half_stored(own_redi
         lambda: store.submit(other, make_run(), b"sealed", Idempotency("key", "digest")),
         lambda: store.append(task_id, CLAIM, TEXT),
         lambda: store.settle(task_id, State.SUCCEEDED, "", 0),
-        lambda: store.lose(task_id, "killed", CLAIM),
+        lambda: store.mark_lost(task_id, "killed", CLAIM),
         lambda: store.cancel(waiting, "dev"),
     ):
         with pytest.raises(StoreUnavailable):
@@ -708,7 +708,7 @@ def test_a_redis_whose_file_lost_its_end_has_whole_steps_only(own_redis: RedisSe
     for n in range(5):
         event = StoredEvent('{"n": 1}', f"web{n}")
         store.append(first, CLAIM, Batch(Progress(6 * n, 0, n), b"marker", (event,), (), 6 * n + 6))
-    store.lose(first, "killed", CLAIM)
+    store.mark_lost(first, "killed", CLAIM)
     store.claim(second, "worker", CLAIM)
     store.settle(second, State.SUCCEEDED, "", 0)
     own_redis.kill()
@@ -829,7 +829,7 @@ def test_a_submission_whose_answer_is_lost_is_recorded_once(link: LossyLink, lin
     link.lose(answers, task_id.encode(), b"digest")
     submitted = insisting(lambda: linked.submit(task_id, make_run(max_queued=1), b"", key))
     assert link.lost == answers
-    assert submitted.what == "submitted"
+    assert submitted.outcome == "submitted"
     assert listed(linked, None, None, None, 9) == [task_id]
 
 
@@ -850,8 +850,8 @@ def test_a_refusal_whose_answer_is_lost_is_given_again(link: LossyLink, linked: 
     linked.submit(task_id, make_run(locks=("db",)))
     link.lose(answers, task_id.encode(), b"this claim")
     answer = insisting(lambda: linked.claim(task_id, "worker", "this claim"))
-    assert (link.lost, answer) == (answers, Refusal(f"locked_by: {holder}"))
-    assert [one.task_id for one in linked.settle(holder, State.LOST, "").woken] == [task_id]
+    assert (link.lost, answer) == (answers, ClaimRefusal(f"locked_by: {holder}"))
+    assert [one.task_id for one in linked.settle(holder, State.LOST, "").ready] == [task_id]
 
 
 @either
@@ -860,7 +860,7 @@ def test_a_batch_whose_answer_is_lost_is_stored_once(link: LossyLink, linked: St
     link.lose(answers, task_id.encode(), b"marker")
     appended = insisting(lambda: linked.append(task_id, CLAIM, TEXT))
     assert link.lost == answers
-    assert (appended.standing, appended.progress) == ("running", Progress(6, 0, 1))
+    assert (appended.outcome, appended.progress) == ("running", Progress(6, 0, 1))
     assert everything(linked, task_id) == (b"marker", [{"seq": 1, "n": 1}])
 
 
@@ -882,7 +882,7 @@ def test_a_loss_whose_answer_is_lost_counts_once(link: LossyLink, linked: Store,
     task_id = start(linked, on_lost="requeue")
     link.lose(answers, task_id.encode(), b"killed")
     try:
-        insisting(lambda: linked.lose(task_id, "killed", CLAIM))
+        insisting(lambda: linked.mark_lost(task_id, "killed", CLAIM))
     except IllegalMove:
         pass  # it has been done, and an idle worker finds the task
     assert link.lost == answers

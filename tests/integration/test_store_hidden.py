@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from flansible.models import State
-from flansible.store import Batch, Claim, Progress, Refusal, Store, StoredEvent
+from flansible.store import Batch, Claim, ClaimRefusal, Progress, Store, StoredEvent
 from flansible.store.task_records import HIDDEN_SECONDS
 from tests.conftest import RedisServer
 from tests.integration.conftest import CLAIM, make_run, new_id
@@ -51,7 +51,7 @@ def test_what_waits_is_in_no_list_and_goes_by_itself(store: Store, raw: redis.Re
     assert store.tasks(None, None, None, 10).tasks == ()
     assert (store.count(State.QUEUED), store.oldest_queued(10), store.oldest_queued(10, was_sent=False)) == (0, [], [])
     assert all_of(task_id, keys(raw))
-    store.enqueued(task_id)
+    store.mark_enqueued(task_id)
     assert all_of(task_id, keys(raw))
     store.discard(task_id)
     assert keys(raw).keys() == {"flansible:sequence"}
@@ -60,7 +60,7 @@ def test_what_waits_is_in_no_list_and_goes_by_itself(store: Store, raw: redis.Re
 def test_what_runs_has_a_lease_and_counts_nowhere(store: Store, raw: redis.Redis) -> None:
     task_id = claimed(store)
     assert (store.count(State.RUNNING), store.tasks("dev", State.RUNNING, None, 10).tasks) == (0, ())
-    assert store.append(task_id, CLAIM, PLAN).standing == "running"
+    assert store.append(task_id, CLAIM, PLAN).outcome == "running"
     # Should everybody die now, nothing of it stays.
     kept = {key: seconds for key, seconds in keys(raw).items() if key.startswith("flansible:task:")}
     assert all_of(task_id, kept)
@@ -82,11 +82,11 @@ def test_what_has_ended_is_kept_for_minutes_and_nothing_else_of_it(
 def test_looks_with_one_lock_go_one_after_the_other(store: Store) -> None:
     first, second = claimed(store), hidden(store)
     refusal = store.claim(second, "worker", CLAIM)
-    assert isinstance(refusal, Refusal) and refusal.reason == f"locked_by: {first}"
-    assert [woken.task_id for woken in store.settle(first, State.SUCCEEDED, "over").woken] == [second]
+    assert isinstance(refusal, ClaimRefusal) and refusal.reason == f"locked_by: {first}"
+    assert [task.task_id for task in store.settle(first, State.SUCCEEDED, "over").ready] == [second]
 
 
 def test_a_canceled_look_is_never_started(store: Store) -> None:
     task_id = hidden(store)
     assert store.cancel(task_id, "dev") is State.CANCELED
-    assert isinstance(store.claim(task_id, "worker", CLAIM), Refusal)
+    assert isinstance(store.claim(task_id, "worker", CLAIM), ClaimRefusal)

@@ -22,13 +22,13 @@ from flansible.store import (
     MAX_ATTEMPTS,
     Batch,
     Claim,
+    ClaimRefusal,
     Idempotency,
     Progress,
-    Refusal,
+    ReadyTask,
     Store,
     StoredEvent,
-    Submitted,
-    Woken,
+    SubmitResult,
 )
 from tests.conftest import RedisServer, eventually
 from tests.integration.conftest import make_run, new_id
@@ -47,7 +47,7 @@ def queued(store: Store, *locks: str, user: str = "dev", **changes: Any) -> str:
     """A new task whose message is on the queue."""
     task_id = new_id()
     store.submit(task_id, make_run(user, locks=locks, **changes))
-    store.enqueued(task_id)
+    store.mark_enqueued(task_id)
     return task_id
 
 
@@ -64,19 +64,19 @@ def started(store: Store, *locks: str, user: str = "dev", **changes: Any) -> str
     return task_id
 
 
-def refusal(store: Store, task_id: str) -> Refusal:
+def refusal(store: Store, task_id: str) -> ClaimRefusal:
     found = store.claim(task_id, "worker")
-    assert isinstance(found, Refusal), found
+    assert isinstance(found, ClaimRefusal), found
     return found
 
 
 def end(store: Store, task_id: str) -> list[str]:
     """Settles a run; those that may start now."""
-    return ids(store.settle(task_id, State.SUCCEEDED, "fine", 0).woken)
+    return ids(store.settle(task_id, State.SUCCEEDED, "fine", 0).ready)
 
 
-def ids(woken: Iterable[Woken | TaskStatus]) -> list[str]:
-    return [one.task_id for one in woken]
+def ids(tasks: Iterable[ReadyTask | TaskStatus]) -> list[str]:
+    return [task.task_id for task in tasks]
 
 
 def status(store: Store, task_id: str) -> TaskStatus:
@@ -130,7 +130,7 @@ def test_a_refused_claim_takes_nothing(store: Store, raw: redis.Redis) -> None:
 def test_any_text_can_be_the_name_of_a_lock(store: Store, raw: redis.Redis, name: str) -> None:
     holder, waiter = started(store, name), queued(store, name)
     assert refusal(store, waiter).reason == f"locked_by: {holder}"
-    assert ids(store.wake()) == []
+    assert ids(store.ready_tasks()) == []
     assert end(store, holder) == [waiter]
     claim(store, waiter)
     end(store, waiter)
@@ -141,7 +141,7 @@ def test_any_text_can_be_the_name_of_a_lock(store: Store, raw: redis.Redis, name
 def test_however_a_run_ends_its_locks_are_free(store: Store, state: State) -> None:
     holder, waiter = started(store, "db"), queued(store, "db")
     refusal(store, waiter)
-    assert ids(store.settle(holder, state, "").woken) == [waiter]
+    assert ids(store.settle(holder, state, "").ready) == [waiter]
     claim(store, waiter)
 
 
@@ -149,7 +149,7 @@ def test_a_holder_that_nobody_speaks_for_gives_its_lock_to_the_next(store: Store
     holder, waiter = started(store, "db"), queued(store, "db")
     refusal(store, waiter)
     raw.zadd("flansible:leases", {holder: 1})
-    assert ids(store.lose(holder, "its worker is gone").woken) == [waiter]
+    assert ids(store.mark_lost(holder, "its worker is gone").ready) == [waiter]
     claim(store, waiter)
 
 
@@ -157,7 +157,7 @@ def test_a_holder_whose_record_is_gone_holds_nothing(store: Store, raw: redis.Re
     holder, waiter = started(store, "db"), queued(store, "db")
     refusal(store, waiter)
     raw.delete(f"flansible:task:{holder}")
-    assert ids(store.wake()) == [waiter]
+    assert ids(store.ready_tasks()) == [waiter]
     claim(store, waiter)
 
 
@@ -199,7 +199,7 @@ def test_the_same_claim_made_again_keeps_its_locks(store: Store, raw: redis.Redi
 
 def test_a_claim_of_another_attempt_is_refused(store: Store) -> None:
     task_id = queued(store)
-    assert store.claim(task_id, "w", attempt=2) == Refusal("begun again")
+    assert store.claim(task_id, "w", attempt=2) == ClaimRefusal("begun again")
     assert isinstance(store.claim(task_id, "w", attempt=1), Claim)
 
 
@@ -229,7 +229,7 @@ def test_waiting_twice_is_waiting_once(store: Store) -> None:
 def test_the_summary_of_those_that_are_told_comes_with_them(store: Store) -> None:
     holder, waiter = started(store, "db"), queued(store, "db", summary="dev: ünï")
     refusal(store, waiter)
-    assert store.settle(holder, State.FAILED, "", 2).woken == (Woken(waiter, "dev: ünï"),)
+    assert store.settle(holder, State.FAILED, "", 2).ready == (ReadyTask(waiter, "dev: ünï"),)
 
 
 def test_when_one_that_waits_is_canceled_the_next_is_told(store: Store, raw: redis.Redis) -> None:
@@ -247,14 +247,14 @@ def test_one_that_is_discarded_leaves_its_line(store: Store, raw: redis.Redis) -
     refusal(store, waiter)
     store.discard(waiter)
     assert raw.keys("flansible:waiting*") == []
-    assert store.wake() == ()
+    assert store.ready_tasks() == ()
 
 
 def test_nobody_is_told_while_the_lock_is_held_or_nobody_waits(store: Store) -> None:
-    assert store.wake() == ()
+    assert store.ready_tasks() == ()
     holder, waiter = started(store, "db"), queued(store, "db")
     refusal(store, waiter)
-    assert store.wake() == ()
+    assert store.ready_tasks() == ()
     assert end(store, holder) == [waiter]
 
 
@@ -266,7 +266,7 @@ def test_one_that_was_told_goes_on_to_wait_elsewhere_and_the_next_is_told(store:
     refusal(store, only_a)
     assert end(store, first_a) == [both]
     answer = refusal(store, both)
-    assert (answer.reason, ids(answer.woken)) == (f"locked_by: {first_b}", [only_a])
+    assert (answer.reason, ids(answer.ready)) == (f"locked_by: {first_b}", [only_a])
     claim(store, only_a)
     assert end(store, first_b) == [both]
     assert refusal(store, both).reason == f"locked_by: {only_a}"
@@ -291,7 +291,7 @@ def test_one_whose_user_may_run_again_and_that_waits_for_a_lock_tells_its_users_
     assert refusal(store, locked).reason == refusal(store, free).reason == "user_limit"
     assert end(store, busy) == [locked]
     answer = refusal(store, locked)
-    assert (answer.reason, ids(answer.woken)) == (f"locked_by: {holder}", [free])
+    assert (answer.reason, ids(answer.ready)) == (f"locked_by: {holder}", [free])
     claim(store, free)
 
 
@@ -302,7 +302,7 @@ def test_while_one_is_on_its_way_nobody_else_is_told_in_its_place(store: Store) 
     for task_id in line:
         refusal(store, task_id)
     assert end(store, holder) == line[:1]
-    assert [store.wake() for _ in range(5)] == [()] * 5
+    assert [store.ready_tasks() for _ in range(5)] == [()] * 5
     claim(store, line[0])
     assert end(store, line[0]) == line[1:2]
 
@@ -328,8 +328,8 @@ def test_one_that_was_told_and_never_came_is_sent_again(store: Store, raw: redis
     assert end(store, holder) == [waiter]
     assert ids(store.oldest_queued(10)) == [waiter]
     raw.hset(f"flansible:task:{waiter}", "told", time.time() - 31)
-    assert ids(store.wake()) == [waiter]
-    assert store.wake() == ()
+    assert ids(store.ready_tasks()) == [waiter]
+    assert store.ready_tasks() == ()
 
 
 def test_when_one_that_was_told_is_canceled_the_next_is_found(store: Store) -> None:
@@ -338,7 +338,7 @@ def test_when_one_that_was_told_is_canceled_the_next_is_found(store: Store) -> N
     refusal(store, waiter)
     assert end(store, holder) == [told]
     store.cancel(told, "dev")
-    assert ids(store.wake()) == [waiter]
+    assert ids(store.ready_tasks()) == [waiter]
     claim(store, waiter)
 
 
@@ -360,7 +360,7 @@ def test_many_lines_are_all_looked_at(store: Store, raw: redis.Redis) -> None:
         raw.delete(f"flansible:task:{holder}")
         waiters.add(waiter)
     found: set[str] = set()
-    eventually(lambda: found.update(ids(store.wake())) or found == waiters)
+    eventually(lambda: found.update(ids(store.ready_tasks())) or found == waiters)
 
 
 # Limits of users
@@ -394,15 +394,15 @@ def test_a_user_with_too_many_tasks_waiting_is_told_so_and_nothing_is_recorded(s
     tasks = [queued(store, user="a", max_queued=3) for _ in range(3)]
     keys = raw.dbsize()
     key = Idempotency("key", "digest")
-    assert store.submit(new_id(), make_run("a", max_queued=3), b"", key).what == "full"
+    assert store.submit(new_id(), make_run("a", max_queued=3), b"", key).outcome == "full"
     assert raw.dbsize() == keys, "the key is not taken"
-    assert store.submit(new_id(), make_run("b", max_queued=3)).what == "submitted"
+    assert store.submit(new_id(), make_run("b", max_queued=3)).outcome == "submitted"
     claim(store, tasks[0])
-    assert store.submit(new_id(), make_run("a", max_queued=3), b"", key).what == "submitted"
+    assert store.submit(new_id(), make_run("a", max_queued=3), b"", key).outcome == "submitted"
 
 
 def test_of_twenty_submissions_at_the_same_moment_no_more_than_the_limit_are_taken(store: Store) -> None:
-    answers = at_once(*(lambda: store.submit(new_id(), make_run("a", max_queued=4)).what for _ in range(20)))
+    answers = at_once(*(lambda: store.submit(new_id(), make_run("a", max_queued=4)).outcome for _ in range(20)))
     assert collections.Counter(answers) == {"submitted": 4, "full": 16}
 
 
@@ -430,21 +430,21 @@ class Crew:
             if self._random.random() < self.dies:
                 continue
             answer = self._store.claim(task_id, "worker")
-            if isinstance(answer, Refusal):
-                self.send(answer.woken)
+            if isinstance(answer, ClaimRefusal):
+                self.send(answer.ready)
                 continue
             self._enter(task_id)
             time.sleep(self._random.random() * 0.004)
             died = self._random.random() < self.dies
             self._leave(task_id)
             if died:
-                moved = self._store.lose(task_id, "killed", answer.token)
-                self.send(moved.woken if moved.state is not State.QUEUED else (Woken(task_id, ""), *moved.woken))
+                moved = self._store.mark_lost(task_id, "killed", answer.token)
+                self.send(moved.ready if moved.state is not State.QUEUED else (ReadyTask(task_id, ""), *moved.ready))
             else:
-                self.send(self._store.settle(task_id, State.SUCCEEDED, "", 0, claim=answer.token).woken)
+                self.send(self._store.settle(task_id, State.SUCCEEDED, "", 0, claim=answer.token).ready)
 
-    def send(self, woken: Iterable[Woken | TaskStatus]) -> None:
-        for one in woken:
+    def send(self, ready: Iterable[ReadyTask | TaskStatus]) -> None:
+        for one in ready:
             self.messages.put(one.task_id)
 
     def _enter(self, task_id: str) -> None:
@@ -513,8 +513,8 @@ def test_fifty_tasks_of_which_messages_and_runs_die_all_end(store: Store, raw: r
         canceling = pool.submit(lambda: [store.cancel(task_id, "dev") for task_id in canceled])
 
         def look() -> bool:
-            """As the reaper and an idle worker do."""
-            crew.send(store.wake())
+            """As recovery and an idle worker do."""
+            crew.send(store.ready_tasks())
             crew.send(store.oldest_queued(50))
             return store.count(State.QUEUED) + store.count(State.RUNNING) == 0 or bool(crew.faults)
 
@@ -531,7 +531,7 @@ def test_fifty_tasks_of_which_messages_and_runs_die_all_end(store: Store, raw: r
         events = list(store.events(task_id))
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         assert [event["event"] for event in events].count("final") == 1 and events[-1]["event"] == "final"
-    store.wake()
+    store.ready_tasks()
     assert raw.keys("flansible:waiting*") == raw.keys("flansible:locks") == raw.keys("flansible:leases") == []
 
 
@@ -566,7 +566,7 @@ def test_a_task_that_was_recorded_and_never_sent_is_known(store: Store) -> None:
     sent = queued(store)
     assert ids(store.oldest_queued(10, was_sent=False)) == [unsent]
     assert ids(store.oldest_queued(10)) == [sent]
-    store.enqueued(unsent)
+    store.mark_enqueued(unsent)
     assert store.oldest_queued(10, was_sent=False) == []
     assert ids(store.oldest_queued(10)) == [unsent, sent]
 
@@ -589,7 +589,7 @@ def test_a_task_of_which_more_is_known_is_not_one_that_was_never_sent(
 
 
 def test_what_is_sent_after_it_is_gone_leaves_nothing(store: Store, raw: redis.Redis) -> None:
-    store.enqueued(UNKNOWN)
+    store.mark_enqueued(UNKNOWN)
     assert raw.keys() == []
 
 
@@ -597,7 +597,7 @@ def test_what_is_sent_after_it_is_gone_leaves_nothing(store: Store, raw: redis.R
 
 
 def lose(store: Store, task_id: str, token: str) -> State:
-    return store.lose(task_id, "killed", token).state
+    return store.mark_lost(task_id, "killed", token).state
 
 
 def test_a_lost_run_is_over_unless_its_request_says_otherwise(store: Store) -> None:
@@ -658,7 +658,7 @@ def test_secrets_that_are_forgotten_are_gone(store: Store) -> None:
     task_id = new_id()
     store.submit(task_id, make_run(), b"sealed")
     claim(store, task_id)
-    store.forget_secrets(task_id)
+    store.delete_secrets(task_id)
     assert store.secrets(task_id) is None
     assert store.secrets(UNKNOWN) is None
 
@@ -673,11 +673,11 @@ def test_the_worker_of_an_earlier_attempt_changes_nothing(store: Store, raw: red
         with pytest.raises(IllegalMove):
             store.settle(task_id, State.SUCCEEDED, "old", 0, claim=old)
         with pytest.raises(IllegalMove):
-            store.lose(task_id, "again", old)
+            store.mark_lost(task_id, "again", old)
         with pytest.raises(IllegalMove):
-            store.lose(task_id, "again")
+            store.mark_lost(task_id, "again")
         late = Batch(Progress(), b"old", (StoredEvent("{}", "web1"),))
-        assert store.append(task_id, old, late).standing in ("queued", "begun again")
+        assert store.append(task_id, old, late).outcome in ("queued", "begun again")
         store.renew_leases("old worker", 4, [task_id] if status(store, task_id).state is State.QUEUED else [])
         assert snapshot(raw) == before
 
@@ -760,8 +760,8 @@ def test_a_run_that_was_lost_gives_its_locks_and_its_place_to_others(store: Stor
     token = claim(store, task_id)
     refusal(store, locked)
     refusal(store, limited)
-    moved = store.lose(task_id, "killed", token)
-    assert (moved.state, ids(moved.woken)) == (State.QUEUED, [locked, limited])
+    moved = store.mark_lost(task_id, "killed", token)
+    assert (moved.state, ids(moved.ready)) == (State.QUEUED, [locked, limited])
     claim(store, locked)
     claim(store, limited)
     assert refusal(store, task_id).reason == "user_limit"
@@ -780,10 +780,10 @@ def test_the_key_of_a_task_that_begins_again_still_stands_for_it(store: Store) -
     task_id, key = new_id(), Idempotency("key", "digest")
     run = make_run(on_lost="requeue")
     store.submit(task_id, run, b"", key)
-    store.enqueued(task_id)
+    store.mark_enqueued(task_id)
     lose(store, task_id, claim(store, task_id))
     answer = store.submit(new_id(), run, b"", key)
-    assert (answer.what, answer.task_id) == ("known", task_id)
+    assert (answer.outcome, answer.task_id) == ("known", task_id)
 
 
 def test_a_run_is_lost_once(store: Store) -> None:
@@ -811,11 +811,11 @@ def test_a_lease_that_lapses_makes_the_task_lost_and_one_that_is_renewed_does_no
     spoken_for, silent = started(store), started(store)
     assert store.lapsed_leases() == []
     with pytest.raises(IllegalMove, match="alive"):
-        store.lose(silent, "silent")
+        store.mark_lost(silent, "silent")
     raw.zadd("flansible:leases", {spoken_for: 1, silent: 1})
     store.renew_leases("worker", 4, [spoken_for])
     assert [run.task_id for run in store.lapsed_leases()] == [silent]
-    store.lose(silent, "silent")
+    store.mark_lost(silent, "silent")
     assert (status(store, silent).state, status(store, spoken_for).state) == (State.LOST, State.RUNNING)
     end(store, spoken_for)
     store.renew_leases("worker", 4, [spoken_for, silent])
@@ -842,7 +842,7 @@ def test_a_worker_that_is_silent_or_signs_off_carries_nothing(store: Store, raw:
     store.renew_leases("two", 2, [])
     task_id = queued(store)
     assert status(store, task_id).reason == "starting"
-    store.sign_off("one")
+    store.remove_worker("one")
     raw.zadd("flansible:workers", {"two": time.time() - 1})
     assert status(store, task_id).reason == "no_worker"
     raw.zadd("flansible:workers", {"two": time.time() - 4000})
@@ -1027,18 +1027,18 @@ def test_of_twenty_equal_submissions_at_the_same_moment_one_becomes_a_task(store
     key = Idempotency("key", "digest")
     tasks = [new_id() for _ in range(20)]
     answers = at_once(*(lambda task_id=task_id: store.submit(task_id, make_run(), b"", key) for task_id in tasks))
-    assert collections.Counter(answer.what for answer in answers) == {"submitted": 1, "in_flight": 19}
+    assert collections.Counter(answer.outcome for answer in answers) == {"submitted": 1, "in_flight": 19}
     assert len({answer.task_id for answer in answers}) == 1
     assert store.count(State.QUEUED) == 1
 
 
 def test_a_key_stands_for_its_task_from_when_that_is_on_the_queue(store: Store) -> None:
     task_id, key = new_id(), Idempotency("key", "digest")
-    assert store.submit(task_id, make_run(), b"", key) == Submitted("submitted", task_id)
-    assert store.submit(new_id(), make_run(), b"", key) == Submitted("in_flight", task_id)
-    store.enqueued(task_id)
+    assert store.submit(task_id, make_run(), b"", key) == SubmitResult("submitted", task_id)
+    assert store.submit(new_id(), make_run(), b"", key) == SubmitResult("in_flight", task_id)
+    store.mark_enqueued(task_id)
     for _ in range(2):
-        assert store.submit(new_id(), make_run(), b"", key) == Submitted("known", task_id)
+        assert store.submit(new_id(), make_run(), b"", key) == SubmitResult("known", task_id)
         store.cancel(task_id, "dev")
     assert store.count(State.QUEUED) == 0
 
@@ -1046,7 +1046,7 @@ def test_a_key_stands_for_its_task_from_when_that_is_on_the_queue(store: Store) 
 def test_a_submission_made_again_because_its_answer_was_lost_is_the_same(store: Store) -> None:
     task_id, key = new_id(), Idempotency("key", "digest")
     for _ in range(2):
-        assert store.submit(task_id, make_run(), b"", key).what == "submitted"
+        assert store.submit(task_id, make_run(), b"", key).outcome == "submitted"
 
 
 def test_a_request_that_died_before_the_queue_had_it_is_not_in_flight_for_ever(store: Store, raw: redis.Redis) -> None:
@@ -1054,7 +1054,7 @@ def test_a_request_that_died_before_the_queue_had_it_is_not_in_flight_for_ever(s
     store.submit(task_id, make_run(), b"", key)
     raw.hset("flansible:idempotency:dev:key", "at", time.time() - 31)
     answer = store.submit(new_id(), make_run(), b"", key)
-    assert (answer.what, answer.task_id) == ("known", task_id)
+    assert (answer.outcome, answer.task_id) == ("known", task_id)
 
 
 def test_another_request_under_the_same_key_is_a_conflict(store: Store) -> None:
@@ -1062,14 +1062,14 @@ def test_another_request_under_the_same_key_is_a_conflict(store: Store) -> None:
     store.submit(task_id, make_run(), b"", Idempotency("key", "digest"))
     for _ in range(2):
         answer = store.submit(new_id(), make_run(), b"", Idempotency("key", "another"))
-        assert (answer.what, answer.task_id) == ("conflict", task_id)
-        store.enqueued(task_id)
+        assert (answer.outcome, answer.task_id) == ("conflict", task_id)
+        store.mark_enqueued(task_id)
     assert store.count(State.QUEUED) == 1
 
 
 def test_a_key_is_its_users_own(store: Store) -> None:
     key = Idempotency("key", "digest")
-    answers = [store.submit(new_id(), make_run(user), b"", key).what for user in ("a", "b", "a b")]
+    answers = [store.submit(new_id(), make_run(user), b"", key).outcome for user in ("a", "b", "a b")]
     assert answers == ["submitted"] * 3
 
 
@@ -1077,28 +1077,28 @@ def test_a_key_is_free_again_when_its_task_could_not_be_enqueued(store: Store) -
     task_id, key = new_id(), Idempotency("key", "digest")
     store.submit(task_id, make_run(), b"", key)
     store.discard(task_id)
-    assert store.submit(new_id(), make_run(), b"", Idempotency("key", "another")).what == "submitted"
+    assert store.submit(new_id(), make_run(), b"", Idempotency("key", "another")).outcome == "submitted"
 
 
 def test_a_key_is_kept_for_a_day_whatever_becomes_of_its_task(store: Store, raw: redis.Redis) -> None:
     task_id, key = new_id(), Idempotency("key", "digest")
     store.submit(task_id, make_run(), b"", key)
-    store.enqueued(task_id)
+    store.mark_enqueued(task_id)
     claim(store, task_id)
     end(store, task_id)
     name = "flansible:idempotency:dev:key"
     assert 86400 - 60 < raw.ttl(name) <= 86400
     raw.delete(name)  # a day later
-    assert store.submit(new_id(), make_run(), b"", key).what == "submitted"
+    assert store.submit(new_id(), make_run(), b"", key).outcome == "submitted"
 
 
 def test_a_known_request_is_answered_even_where_too_many_wait(store: Store) -> None:
     task_id, key = new_id(), Idempotency("key", "digest")
     run = make_run(max_queued=1)
     store.submit(task_id, run, b"", key)
-    store.enqueued(task_id)
+    store.mark_enqueued(task_id)
     assert store.submit(new_id(), run, b"", key).task_id == task_id
-    assert store.submit(new_id(), run).what == "full"
+    assert store.submit(new_id(), run).outcome == "full"
 
 
 def test_a_task_that_younger_ones_have_overtaken_long_ago_is_found(store: Store) -> None:
@@ -1106,7 +1106,7 @@ def test_a_task_that_younger_ones_have_overtaken_long_ago_is_found(store: Store)
     ids = [new_id() for _ in range(4)]
     for task_id, locks in zip(ids, ((), ("l",), ("l",), ()), strict=True):
         store.submit(task_id, make_run(locks=locks))
-        store.enqueued(task_id)
+        store.mark_enqueued(task_id)
     lost, holder, waiting, youngest = ids
     store.claim(holder, "w")
     store.claim(waiting, "w")

@@ -17,7 +17,7 @@ import redis
 from flansible.errors import IllegalMove
 from flansible.models import FINAL_STATES, State
 from flansible.store import (
-    Appended,
+    AppendResult,
     Batch,
     Claim,
     ColourMark,
@@ -58,7 +58,7 @@ class Run:
         end = self.progress.output_bytes + len(output)
         return Batch(self.progress, output, events, colours, end if events else self.progress.events_end)
 
-    def send(self, batch: Batch) -> Appended:
+    def send(self, batch: Batch) -> AppendResult:
         return self.store.append(self.id, self.token, batch)
 
     def add(self, output: bytes = b"", *events: StoredEvent, colours: tuple[ColourMark, ...] = ()) -> Batch:
@@ -66,7 +66,7 @@ class Run:
         batch = self.batch(output, *events, colours=colours)
         self.progress = after(batch)
         stored = Progress(self.progress.output_bytes, self.progress.colours, self.progress.events)
-        assert self.send(batch) == Appended("running", stored)
+        assert self.send(batch) == AppendResult("running", stored)
         return batch
 
     def output(self) -> bytes:
@@ -127,7 +127,7 @@ def test_appending_twice_changes_nothing(run: Run) -> None:
     first = run.add(b"one", event("web1", n=1), colours=(mark,))
     second = run.add(b"two", event("web1", n=2))
     for batch in (first, first, second, second, first):
-        assert run.send(batch) == Appended("running", Progress(6, 1, 2))
+        assert run.send(batch) == AppendResult("running", Progress(6, 1, 2))
     assert (run.output(), run.store.colours(run.id, 0, 9)) == (b"onetwo", [mark])
     assert run.events() == [{"seq": 1, "n": 1}, {"seq": 2, "n": 2}]
     assert run.store.host_events(run.id, ["web1"], 9, 999) == [run.events()]
@@ -139,11 +139,11 @@ def test_a_batch_that_overlaps_what_is_stored_adds_only_what_is_new(run: Run) ->
     run.add(b"abcdef", event(n=1), event(n=2), colours=marks[:2])
     overlap = Batch(Progress(2, 1, 1, 0), b"cdefgh", (event(n=2), event(n=3)), marks[1:4], 8)
     for _ in range(2):
-        assert run.send(overlap) == Appended("running", Progress(8, 4, 3))
+        assert run.send(overlap) == AppendResult("running", Progress(8, 4, 3))
     assert run.output() == b"abcdefgh"
     assert run.events() == [{"seq": n, "n": n} for n in (1, 2, 3)]
     assert run.store.colours(run.id, 0, 9) == list(marks)
-    assert run.send(Batch(Progress(3, 0, 3), b"def", ())) == Appended("running", Progress(8, 4, 3))
+    assert run.send(Batch(Progress(3, 0, 3), b"def", ())) == AppendResult("running", Progress(8, 4, 3))
     assert run.output() == b"abcdefgh"
 
 
@@ -152,7 +152,7 @@ def test_a_batch_that_would_leave_a_gap_stores_nothing(run: Run, raw: redis.Redi
     run.add(b"text", event("web1", n=1), colours=(ColourMark(0, "0"),))
     stored = {key: raw.dump(key) for key in raw.keys()}
     answer = run.send(Batch(before, b"x", (event("web1", n=9),), (ColourMark(9, "0"),), 9))
-    assert answer == Appended("gap", Progress(4, 1, 1))
+    assert answer == AppendResult("gap", Progress(4, 1, 1))
     assert {key: raw.dump(key) for key in raw.keys()} == stored
 
 
@@ -169,10 +169,10 @@ def test_a_redis_that_lost_its_last_second_takes_no_batch_that_counts_on_it(run:
         raw.restore(key, 0, value)
 
     stored = Progress(had.output_bytes, had.colours, had.events)
-    assert run.send(following) == Appended("gap", stored)
+    assert run.send(following) == AppendResult("gap", stored)
     assert {key: raw.dump(key) for key in raw.keys()} == older
     for batch in (lost, following):
-        assert run.send(batch).standing == "running"
+        assert run.send(batch).outcome == "running"
     assert run.output() == b"a" * half + b"b" * SEGMENT_BYTES + b"c" * half
     assert [found["n"] for found in run.events()] == [1, 2, 3]
 
@@ -182,7 +182,7 @@ def test_what_is_appended_after_the_end_is_not_stored(run: Run, state: State) ->
     run.add(b"kept", event(n=1))
     run.end(state)
     events = run.events()
-    assert run.send(run.batch(b"late", event("web1", n=2))).standing == state
+    assert run.send(run.batch(b"late", event("web1", n=2))).outcome == state
     assert (run.output(), run.events(), run.store.hosts(run.id, 0, 9)) == (b"kept", events, [])
 
 
@@ -190,15 +190,15 @@ def test_nothing_is_appended_to_a_task_that_is_not_running(store: Store, raw: re
     task_id = new_id()
     store.submit(task_id, make_run())
     early = Batch(Progress(), b"early", (event("web1", n=1),))
-    assert store.append(task_id, "", early) == Appended("queued", Progress())
-    assert store.append(UNKNOWN, "", early) == Appended("missing", Progress())
+    assert store.append(task_id, "", early) == AppendResult("queued", Progress())
+    assert store.append(UNKNOWN, "", early) == AppendResult("missing", Progress())
     assert (store.output(task_id, 0, 9), list(store.events(task_id))) == (b"", [])
     assert raw.keys(f"*{UNKNOWN}*") == []
 
 
 def test_nothing_is_appended_under_another_claim(run: Run) -> None:
     run.add(b"mine", event(n=1))
-    assert run.store.append(run.id, "another", run.batch(b"x")) == Appended("begun again", Progress(4, 0, 1))
+    assert run.store.append(run.id, "another", run.batch(b"x")) == AppendResult("begun again", Progress(4, 0, 1))
     assert run.output() == b"mine"
 
 
@@ -249,7 +249,7 @@ def test_batches_that_repeat_and_overlap_around_a_border_store_each_byte_once(ru
         length = chance.randint(0, 400)
         answer = run.send(Batch(Progress(start), data_from(start, length), ()))
         stored = max(stored, start + length)
-        assert answer == Appended("running", Progress(stored))
+        assert answer == AppendResult("running", Progress(stored))
     assert run.output() == data_from(0, stored)
 
 
@@ -479,8 +479,8 @@ def test_however_many_end_it_at_once_it_ends_once(store: Store, raw: redis.Redis
         ways: list[Callable[[], Any]] = [
             lambda run=run: store.settle(run.id, State.SUCCEEDED, "", 0, claim=run.token),
             lambda run=run: store.settle(run.id, State.TIMED_OUT, "", claim=run.token),
-            lambda run=run: store.lose(run.id, "killed", run.token),
-            lambda run=run: store.lose(run.id, "silent"),
+            lambda run=run: store.mark_lost(run.id, "killed", run.token),
+            lambda run=run: store.mark_lost(run.id, "silent"),
             lambda run=run: store.cancel(run.id, "dev"),
             lambda run=run: run.send(run.batch(b"x", event(n=1))),
         ]

@@ -20,11 +20,11 @@ from flansible.models import State
 from flansible.store import (
     Batch,
     Claim,
+    ClaimRefusal,
     ColourMark,
     Idempotency,
     LoginLimits,
     Progress,
-    Refusal,
     Retention,
     Session,
     Store,
@@ -57,7 +57,7 @@ def running(store: Store, user: str = "dev", **changes: Any) -> tuple[str, str]:
     """A new run and its claim."""
     task_id = new_id()
     store.submit(task_id, make_run(user, **changes), b"sealed")
-    store.enqueued(task_id)
+    store.mark_enqueued(task_id)
     claim = store.claim(task_id, "worker")
     assert isinstance(claim, Claim)
     return task_id, claim.token
@@ -137,7 +137,7 @@ def test_a_task_that_was_canceled_before_it_ran_expires_too(store: Store, raw: r
 def test_a_task_that_begins_again_does_not_expire(store: Store, raw: redis.Redis) -> None:
     task_id, token = running(store, on_lost="requeue")
     fill(store, task_id, token)
-    store.lose(task_id, "killed", token)
+    store.mark_lost(task_id, "killed", token)
     assert {raw.ttl(f"flansible:task:{task_id}{part}") for part in parts(raw, task_id)} == {-1}
 
 
@@ -146,7 +146,7 @@ def test_what_comes_too_late_does_not_take_the_expiry_away(store: Store, raw: re
     fill(store, task_id, token)
     store.settle(task_id, State.SUCCEEDED, "", 0)
     store.append(task_id, token, Batch(Progress(), b"late", ()))
-    store.enqueued(task_id)
+    store.mark_enqueued(task_id)
     store.cancel(task_id, "dev")
     store.claim(task_id, "worker", token)
     store.renew_leases("worker", 1, [task_id])
@@ -342,9 +342,9 @@ def live(store: Store, few: Store) -> None:
     locked = make_run("c", locks=("db",))
     store.submit(waiters[0], locked, b"", Idempotency("key", "digest"))
     store.submit(waiters[1], make_run("a b", max_running=1))
-    assert store.submit(waiters[2], locked, b"", Idempotency("key", "digest")).what == "in_flight"
-    assert [isinstance(store.claim(one, "worker"), Refusal) for one in waiters[:2]] == [True, True]
-    assert store.wake() == ()
+    assert store.submit(waiters[2], locked, b"", Idempotency("key", "digest")).outcome == "in_flight"
+    assert [isinstance(store.claim(one, "worker"), ClaimRefusal) for one in waiters[:2]] == [True, True]
+    assert store.ready_tasks() == ()
     status = store.task(waiters[0])
     assert status is not None and (status.queue_position, status.reason) == (1, f"locked_by: {task_id}")
     fill(store, task_id, token)
@@ -355,7 +355,7 @@ def live(store: Store, few: Store) -> None:
     assert [[event["n"] for event in found] for found in store.host_events(task_id, ["web1"], 9, 999)] == [[1]]
     assert [run.task_id for run in store.runs()] == [task_id] and store.lapsed_leases() == []
     store.cancel_requests([task_id])
-    assert {one.task_id for one in store.lose(task_id, "killed", token).woken} == set(waiters[:2])
+    assert {one.task_id for one in store.mark_lost(task_id, "killed", token).ready} == set(waiters[:2])
     assert [one.task_id for one in store.oldest_queued(9)] == [task_id, *waiters[:2]]
     again = store.claim(task_id, "worker")
     assert isinstance(again, Claim) and again.progress == Progress(
@@ -372,12 +372,12 @@ def live(store: Store, few: Store) -> None:
     discarded = new_id()
     store.submit(discarded, make_run())
     store.discard(discarded)
-    store.sign_off("worker")
-    assert not store.login_failed("a stranger", "2001:db8::1", LoginLimits())
-    assert store.login_closed_seconds("a stranger", "2001:db8::1", LoginLimits()) == 0
+    store.remove_worker("worker")
+    assert not store.count_failed_login("a stranger", "2001:db8::1", LoginLimits())
+    assert store.login_blocked_seconds("a stranger", "2001:db8::1", LoginLimits()) == 0
     store.begin_session("cookie", Session("dev", "csrf", "digest", 0.0), 60)
     assert store.session("cookie", 60) == Session("dev", "csrf", "digest", 0.0)
-    assert store.counts("dev", 2).days and store.workers() == [] and store.waiting_and_running(None) == (0, 0)
+    assert store.counts("dev", 2).days and store.workers() == [] and store.queued_and_running(None) == (0, 0)
 
 
 def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: RedisServer) -> None:

@@ -31,7 +31,7 @@ from flansible.web.streaming import feeds, stream_loop
 folder, redis_url, port, keep_alive_seconds, most = json.loads(sys.argv[1])
 feeds.Feed.keep_alive_seconds = keep_alive_seconds
 stream_loop.MAX_FOLLOWERS = most
-server.Reaper.start = lambda reaper: None  # no worker speaks for the runs that a test records
+server.Recovery.start = lambda recovery: None  # no worker renews leases of the runs that a test records
 base = Path(folder)
 server.serve(Settings(
     CELERY_BROKER_URL=redis_url, CELERY_RESULT_BACKEND=redis_url, Flask_tcp_port=port, web_workers=1, web_threads=4,
@@ -122,7 +122,7 @@ class RecordedRun:
         """Append output and the events that belong to it."""
         end = self._progress.output_bytes + len(output)
         appended = self._store.append(self.task_id, self.task_id, Batch(self._progress, output, events, events_end=end))
-        assert appended.standing == "running"
+        assert appended.outcome == "running"
         stored = appended.progress
         self._progress = Progress(stored.output_bytes, stored.colours, stored.events, end)
 

@@ -35,7 +35,7 @@ class StatsResource(PrivateResource):
         asked = parse_query(StatsQuery)
         user, store = current_user(), web_context().store
         whose = None if user.sees_all else user.name
-        queued, running = store.waiting_and_running(whose)
+        queued, running = store.queued_and_running(whose)
         counts = store.counts(whose, asked.days)
         found = ServiceStats(
             queued=queued,

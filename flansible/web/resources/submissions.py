@@ -70,26 +70,26 @@ def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
     # nothing after all, another line of this request says so.
     web_context().audit.write(audit_context.event("submission", what=run.summary, outcome="allowed", task_id=task_id))
     submitted = store.submit(task_id, run, sealed, idempotency)
-    if submitted.what == "full":
+    if submitted.outcome == "full":
         message = f"You have {run.max_queued} tasks waiting, and may not have more; try again when some have started."
         raise TooManyRequests(message, code="too_many_queued", retry_after_seconds=_QUEUE_FULL_SECONDS)
-    if submitted.what == "conflict":
+    if submitted.outcome == "conflict":
         message = f"This {_KEY} was used for another request within the last 24 hours; use a new one."
         raise Conflict(message, code="idempotency_key_reused")
-    if submitted.what == "in_flight":
+    if submitted.outcome == "in_flight":
         message = f"A request with this {_KEY} is being worked on; ask again in a moment."
         raise Conflict(message, code="idempotency_key_in_flight", retry_after_seconds=_IN_FLIGHT_SECONDS)
-    if submitted.what == "submitted":
+    if submitted.outcome == "submitted":
         try:
             broker_app.enqueue(task_id, run.summary)
         except BrokerUnavailable:
             store.discard(task_id)
             raise
         with contextlib.suppress(StoreUnavailable):
-            store.enqueued(task_id)  # it is on the queue, whether this can be noted or not
-    if submitted.what == "known":
+            store.mark_enqueued(task_id)  # it is on the queue, whether this can be noted or not
+    if submitted.outcome == "known":
         web_context().audit.note(audit_context.event("submission", outcome="known already", task_id=submitted.task_id))
-    return _accepted(submitted.task_id, is_replay=submitted.what == "known")
+    return _accepted(submitted.task_id, is_replay=submitted.outcome == "known")
 
 
 def _idempotency(run: AuthorizedRun, asked: TaskOptions) -> Idempotency | None:

@@ -299,7 +299,7 @@ class _LoopThread:
             for task_id in tuple(task_ids):
                 apply(task_id)
                 task_ids.discard(task_id)
-        self._stale |= changes.heard()
+        self._stale |= changes.poll()
 
     def _register(self, change_socket: socket.socket | None) -> None:
         """Registers the socket of changes with epoll; a new one may reuse the descriptor of a closed one."""

@@ -28,7 +28,7 @@ class TaskListStream(Feed):
     def next(self, store: Store, position: Position) -> Piece:
         if self.after == position.events:
             return Piece(b"", self)
-        found, last = store.listed(self.after, _CHANGES_PER_PIECE) if self.after < position.events else ([], None)
+        found, last = store.list_changes(self.after, _CHANGES_PER_PIECE) if self.after < position.events else ([], None)
         if last is None:
             # The client was away for too long, or Redis lost its data: it has to load the list again.
             return Piece(sse.message(position.events, "reset", "{}"), replace(self, after=position.events))
