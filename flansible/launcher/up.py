@@ -1,7 +1,7 @@
 """`flansible up`: a private Redis, a worker, the web server and perhaps Flower, as children of one process.
 
-Checks all that can be checked, makes what is missing and the plan; then this process goes on as
-flansible.launcher.process_manager, which carries the plan out and holds a third of the memory.
+Checks the configuration, creates what is missing and writes the plan; then this process execs
+flansible.launcher.process_manager, which carries the plan out with a third of the memory.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from flansible.launcher import embedded_redis, process_manager
 from flansible.launcher.process_manager import Plan, Role
 
 _TICK_SECONDS = 0.05
-# To stop: with the default drain_seconds of 2 these make up the ten seconds within which all is gone.
+# Time to stop: with the default drain_seconds of 2 these add up to the ten seconds within which everything has ended.
 _WEB_SECONDS = 2.0
 _REDIS_SECONDS = 1.0
 _FLOWER_SECONDS = 1.0
-_OTHER_UP_SECONDS = 3.0  # one that is just being stopped may have the data_dir a moment longer
-_ORPHANS_SECONDS = 20.0  # what one has started that was killed: its runs are being ended
+_OTHER_UP_SECONDS = 3.0  # another `flansible up` that is being stopped holds the data_dir a moment longer
+_ORPHANS_SECONDS = 20.0  # the children of a killed one are still ending its runs
 
 
 def serve(settings: Settings, with_flower: bool = False) -> None:
-    """Prepare everything, and go on as the process that starts and watches it: does not return.
+    """Prepares everything, then execs the process that starts and watches it: does not return.
 
     Raises ConfigurationError before anything is started.
     """
@@ -43,7 +43,7 @@ def serve(settings: Settings, with_flower: bool = False) -> None:
     _make_private(settings.data_dir)
     locks = [
         _lock(settings.data_dir, "up.lock", _OTHER_UP_SECONDS, _OTHER_UP),
-        # Inherited by the children: it is free once the last of them has ended.
+        # Inherited by the children: released when the last of them has ended.
         _lock(settings.data_dir, "children.lock", _ORPHANS_SECONDS, _ORPHANS),
     ]
     _prepare_rbac(settings, addresses)
@@ -54,7 +54,7 @@ def serve(settings: Settings, with_flower: bool = False) -> None:
 
 
 def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
-    # Who listens on all addresses is asked on this one.
+    # A server that listens on all addresses is probed on the loopback address.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.Flask_tcp_ip, settings.Flask_tcp_ip)
     return Plan(
         roles=_roles(settings, with_flower),
@@ -62,7 +62,7 @@ def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
         health_address=(host.strip("[]"), settings.Flask_tcp_port),
         is_tls=settings.is_tls,
         redis_socket=str(settings.redis_socket) if settings.embeds_redis else "",
-        # The short alias of a deep data_dir, made for the socket alone.
+        # A short directory made for the socket, where the path of data_dir is too long for one.
         is_alias=settings.redis_socket.parent != settings.data_dir,
         ssh_masters=str(settings.ssh_masters_dir),
         locks=locks,
@@ -76,7 +76,7 @@ def _roles(settings: Settings, with_flower: bool) -> list[Role]:
         _make_private(settings.redis_socket.parent)
         roles.append(Role("redis", embedded_redis.command_line(settings), _REDIS_SECONDS))
     worker_seconds = settings.drain_seconds + process_manager.WORKER_SECONDS
-    # QUIT is their word for at once: without this process nobody would wait for them, nor for Redis.
+    # QUIT makes worker and gunicorn stop at once: when this process is killed, nothing waits for them or for Redis.
     roles.append(Role("worker", _command(settings, "worker"), worker_seconds, signal.SIGQUIT))
     roles.append(Role("web", _command(settings, "web"), _WEB_SECONDS, signal.SIGQUIT))
     if with_flower:
@@ -85,7 +85,7 @@ def _roles(settings: Settings, with_flower: bool) -> list[Role]:
 
 
 def _command(settings: Settings, name: str) -> list[str]:
-    # -P: what lies in the working directory must not be imported in place of our modules.
+    # -P: files in the working directory must not be imported in place of our modules.
     command = [sys.executable, "-P", "-m", "flansible", name]
     if settings.config_file:
         command += ["--config", str(settings.config_file)]
@@ -93,13 +93,13 @@ def _command(settings: Settings, name: str) -> list[str]:
 
 
 def url(settings: Settings) -> str:
-    """Where a browser on this machine finds the service."""
+    """Returns the service's URL for a browser on this machine."""
     scheme, host = "https" if settings.is_tls else "http", settings.Flask_tcp_ip
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.Flask_tcp_port}"
 
 
 def _prepare_rbac(settings: Settings, addresses: list[str]) -> None:
-    """Make an rbac.json when there is none; refuse the password everybody knows where others could use it."""
+    """Creates rbac.json if it is missing; refuses the default password where other machines can connect."""
     path = settings.rbac_file
     if not path.exists():
         reachable = next((address for address in addresses if not is_loopback(address)), None)
@@ -116,19 +116,21 @@ def _make_private(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.stat().st_uid != os.getuid():
-            raise ConfigurationError([Fault(str(path), "data_dir", "belongs to another user")])
+            raise ConfigurationError(
+                [Fault(str(path), "data_dir", "is owned by another user; choose another data_dir")]
+            )
         path.chmod(0o700)
     except OSError as error:
-        raise ConfigurationError([Fault(str(path), "data_dir", f"cannot be made: {error}")]) from error
+        raise ConfigurationError([Fault(str(path), "data_dir", f"cannot be created: {error}")]) from error
 
 
-_OTHER_UP = "another `flansible up` uses this data_dir; stop it, or give this one a data_dir of its own"
-_ORPHANS = "what an earlier `flansible up` started has not ended yet, though that one has; see `ps`"
+_OTHER_UP = "another `flansible up` uses this data_dir; stop it, or set another data_dir for this one"
+_ORPHANS = "processes that an earlier `flansible up` started are still running; end them (see `ps`)"
 
 
-def _lock(data_dir: Path, name: str, patience_seconds: float, complaint: str) -> int:
+def _lock(data_dir: Path, name: str, wait_seconds: float, message: str) -> int:
     descriptor = os.open(data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up_at = time.monotonic() + patience_seconds
+    give_up_at = time.monotonic() + wait_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,7 +138,7 @@ def _lock(data_dir: Path, name: str, patience_seconds: float, complaint: str) ->
         except BlockingIOError:
             if time.monotonic() > give_up_at:
                 os.close(descriptor)
-                raise ConfigurationError([Fault(str(data_dir), "data_dir", complaint)]) from None
+                raise ConfigurationError([Fault(str(data_dir), "data_dir", message)]) from None
             time.sleep(_TICK_SECONDS)
 
 

@@ -1,7 +1,7 @@
-"""Which Ansible configuration a run has: decides which fork server may run it.
+"""Finds the Ansible configuration of a run, which decides which fork server may run it.
 
-Ansible reads ansible.cfg when it is imported, so one warm process has one configuration. The order of places is
-Ansible's own (ansible.config.manager.find_ini_config_file); Ansible itself is never imported in the worker.
+Ansible reads ansible.cfg when it is imported, so one warm process has one configuration. Searches the same files in the
+same order as Ansible (ansible.config.manager.find_ini_config_file), which is never imported in the worker.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from flansible.worker.sandbox import Sandbox
 
-_PLAIN_DIRECTORY = "/"
+_NEUTRAL_DIRECTORY = "/"
 _USER_CONFIG = "~/.ansible.cfg"
 _SYSTEM_CONFIG = "/etc/ansible/ansible.cfg"
 _READ_ON_LOADING = re.compile(r"ANSIBLE_|PYTHON|LC_|LANG|HOME$|TZ$")
@@ -23,12 +23,12 @@ _CWD_MACRO = b"{{CWD}}"
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a fork server was, or must be, started with.
+    """What a fork server is started with.
 
-    directory: where to start it; config_file: the ansible.cfg it will find there, if any;
+    directory: where it starts; config_file: the ansible.cfg it finds there, if any;
     stamp: that file's version, so that an edit makes another configuration;
-    environment: variables it needs beside the worker's own, or the sandbox's;
-    sandbox: of the user it is for, when that is confined.
+    environment: variables beside the worker's own, or the sandbox's;
+    sandbox: of its user, when that is a confined one.
     """
 
     directory: str
@@ -44,17 +44,17 @@ def configuration_of(
     environ: Mapping[str, str] = os.environ,
     sandbox: Sandbox | None = None,
 ) -> Configuration:
-    """The configuration of a run in `directory`; runs with equal ones can share a fork server.
+    """Returns the configuration of a run in `directory`; runs with equal ones can share a fork server.
 
-    environment: variables of the run's own. Those that Ansible or Python reads while it loads are part of the answer;
-    the others are left to the run.
+    environment: the run's own variables. Those that Ansible or Python reads while it loads become part of the
+    configuration; the others are set in the run.
     """
     own = {name: value for name, value in (environment or {}).items() if _READ_ON_LOADING.match(name)}
     effective = {**(dict(sandbox.environment) if sandbox else environ), **own}
-    # A sandbox has no /etc/ansible, and in its home nothing of the service's.
+    # A sandbox has no /etc/ansible, and no files of the service in its home.
     config_file = _find(directory, effective, () if sandbox else (_USER_CONFIG, _SYSTEM_CONFIG))
-    place = directory if _depends_on_directory(directory, config_file, effective) else _PLAIN_DIRECTORY
-    return Configuration(place, config_file, _stamp(config_file), tuple(sorted(own.items())), sandbox)
+    start_in = directory if _depends_on_directory(directory, config_file, effective) else _NEUTRAL_DIRECTORY
+    return Configuration(start_in, config_file, _stamp(config_file), tuple(sorted(own.items())), sandbox)
 
 
 def _find(directory: str, environ: Mapping[str, str], elsewhere: tuple[str, ...]) -> str | None:
@@ -69,21 +69,21 @@ def _find(directory: str, environ: Mapping[str, str], elsewhere: tuple[str, ...]
 
 
 def _expand_home(path: str, environ: Mapping[str, str]) -> str:
-    """`~` as the run's own HOME has it."""
+    """Expands `~` with the run's own HOME."""
     if path.startswith("~/") and environ.get("HOME"):
         return environ["HOME"] + path[1:]
     return os.path.expanduser(path)
 
 
 def _depends_on_directory(directory: str, config_file: str | None, environ: Mapping[str, str]) -> bool:
-    """Whether Ansible would configure itself otherwise elsewhere."""
-    if os.path.exists(os.path.join(_PLAIN_DIRECTORY, "ansible.cfg")):
-        return True  # the plain directory would not be plain
+    """Whether Ansible started in another directory would have another configuration."""
+    if os.path.exists(os.path.join(_NEUTRAL_DIRECTORY, "ansible.cfg")):
+        return True  # the neutral directory has a configuration itself
     own = os.path.join(directory, "ansible.cfg")
-    if os.path.exists(own):  # it is used, or Ansible warns that a world-writable directory's is not
+    if os.path.exists(own):  # Ansible uses it, or warns that it ignores it in a world-writable directory
         return True
     if any(name.startswith("ANSIBLE_") and name != "ANSIBLE_CONFIG" for name in environ):
-        return True  # a relative path in such a variable counts from the working directory
+        return True  # a relative path in such a variable is relative to the working directory
     if not os.path.isabs(environ.get("ANSIBLE_CONFIG", "/")):
         return True
     return config_file is not None and _mentions_cwd(config_file)

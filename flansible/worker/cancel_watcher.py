@@ -1,6 +1,6 @@
-"""Who wants which run ended: one thread per worker asks the store for all of its runs together.
+"""Polls the store for cancel requests: one thread per worker, for all of its runs together.
 
-A supervisor holds a `Cancellation`, whose descriptor becomes readable when a request for its task has come.
+A supervisor holds a `Cancellation`, whose descriptor becomes readable when its task is to be canceled.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ INTERVAL_SECONDS = 0.25
 
 
 class Cancellation:
-    """Whether one run is to be ended on request. `by` is who asked."""
+    """The cancel request for one run, if there is one. by: the user who canceled it."""
 
     def __init__(self) -> None:
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.by: str | None = None
 
-    def tell(self, user: str) -> None:
-        """Called by the asking thread, once."""
+    def request(self, user: str) -> None:
+        """Records the request and makes the descriptor readable. Called once, by the watcher's thread."""
         self.by = user
         os.eventfd_write(self.descriptor, 1)
 
 
 class CancelWatcher:
-    """The runs of this worker that can be cancelled. The thread sleeps while there are none."""
+    """Watches the runs of this worker. The thread sleeps while there are none."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -43,12 +43,12 @@ class CancelWatcher:
 
     @contextmanager
     def follow(self, task_id: str) -> Iterator[Cancellation]:
-        """Watch for a request while the block runs."""
+        """Watches for a cancel request while the block runs."""
         cancellation = Cancellation()
         with self._changed:
             self._followed[task_id] = cancellation
             if self._thread is None:
-                self._thread = threading.Thread(target=self._ask_for_ever, name="cancel-watcher", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="cancel-watcher", daemon=True)
                 self._thread.start()
             self._changed.notify()
         try:
@@ -59,20 +59,20 @@ class CancelWatcher:
                 os.close(cancellation.descriptor)
 
     def task_ids(self) -> list[str]:
-        """The runs of this worker."""
+        """Returns the ids of this worker's runs."""
         with self._changed:
             return list(self._followed)
 
-    def _ask_for_ever(self) -> None:
+    def _run(self) -> None:
         pause = threading.Event()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._followed)
                 task_ids = [task_id for task_id, item in self._followed.items() if item.by is None]
-            self._ask(task_ids)
+            self._poll(task_ids)
             pause.wait(INTERVAL_SECONDS)
 
-    def _ask(self, task_ids: list[str]) -> None:
+    def _poll(self, task_ids: list[str]) -> None:
         try:
             requests = self._store.cancel_requests(task_ids) if task_ids else {}
         except StoreUnavailable as error:
@@ -80,6 +80,6 @@ class CancelWatcher:
             return
         with self._changed:
             for task_id, user in requests.items():
-                # The run may have ended meanwhile, and its descriptor be somebody else's.
+                # The run may have ended meanwhile, and the number of its descriptor been reused.
                 if task_id in self._followed:
-                    self._followed[task_id].tell(user)
+                    self._followed[task_id].request(user)

@@ -8,11 +8,11 @@ import time
 
 
 class Shutdown:
-    """Begun by whatever stops the worker; then every supervisor ends its run in time."""
+    """Begun by what stops the worker; then every supervisor ends its run in time."""
 
     def __init__(self) -> None:
         self._descriptor, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._moments: list[float] = []
+        self._ends_at: list[float] = []
 
     @property
     def descriptor(self) -> int:
@@ -20,11 +20,11 @@ class Shutdown:
         return self._descriptor
 
     def begin(self, drain_seconds: float) -> None:
-        """Runs may go on for so many seconds more; a further call can only shorten that. Safe in a signal handler."""
-        self._moments.append(time.monotonic() + drain_seconds)  # one step, which a second signal cannot cut in two
-        with contextlib.suppress(BlockingIOError):  # full: it has been readable for long
+        """Lets runs continue for so many seconds; a further call can only shorten that. Safe in a signal handler."""
+        self._ends_at.append(time.monotonic() + drain_seconds)  # atomic: a second signal cannot interrupt it
+        with contextlib.suppress(BlockingIOError):  # the pipe is full, so it is readable already
             os.write(self._write_end, b"x")
 
     def seconds_left(self) -> float | None:
-        """None while nobody has asked the worker to stop."""
-        return max(0.0, min(self._moments) - time.monotonic()) if self._moments else None
+        """Seconds until runs must end; None while the worker is not being stopped."""
+        return max(0.0, min(self._ends_at) - time.monotonic()) if self._ends_at else None

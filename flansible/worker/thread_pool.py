@@ -1,7 +1,7 @@
-"""Celery's pool of threads, one for each run; named in celery_app (`worker_pool`).
+"""Celery's thread pool, one thread slot per run; named in broker/app.py (`worker_pool`).
 
-Two things Celery's own lacks: the event loop hears at once of a slot that is free, and a request to kill a thread is no
-error. (It cannot be done, and is not needed: a run is ended through its record.)
+Adds two things to Celery's own: a free slot wakes the event loop at once, and a request to kill a thread is ignored
+instead of an error. (Threads cannot be killed; a run is ended through its record.)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from celery.concurrency import thread
 from kombu.asynchronous import get_event_loop
 
-_CeleryPool: Any = thread.TaskPool  # the types that are published for Celery know half of it
+_CeleryPool: Any = thread.TaskPool  # typed Any: Celery's published types are incomplete
 
 
 class TaskPool(_CeleryPool):  # type: ignore[misc]
@@ -22,11 +22,11 @@ class TaskPool(_CeleryPool):  # type: ignore[misc]
         return result
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Whoever asks for this has told the record, or is stopping the worker, which ends its runs as well."""
+        """Does nothing: the caller has canceled the record, or is stopping the worker, which ends its runs."""
 
 
 def _wake_the_loop(_: Future[Any]) -> None:
-    """It asks Redis for a message only while a slot is free, and would find out within a second."""
+    """Wakes the event loop, which polls Redis only while a slot is free and would notice up to a second later."""
     loop = get_event_loop()
     if loop is not None:
         loop.call_soon(_nothing)

@@ -43,7 +43,7 @@ def test_a_run_that_is_canceled_leaves_no_socket_behind(
     step = adhoc("localhost", "-m", "command", "-a", f"sleep {mark}")
     running = background.submit(ansible.run_steps, step, cancellation=cancellation)
     eventually(lambda: sleeping(mark))
-    cancellation.tell("dev")
+    cancellation.request("dev")
     assert running.result(30).outcome.state is State.CANCELED
     os.close(cancellation.descriptor)
     assert folders_for_sockets() == sockets_before

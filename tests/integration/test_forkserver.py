@@ -334,7 +334,7 @@ def test_a_cancel_ends_every_process_of_the_run(
     cancellation = Cancellation()
     step = stubborn(place, mark)
     running = hanging(ansible, background, step, mark, 3 * PROCESSES_A_HOST, cancellation=cancellation)
-    cancellation.tell("dev")
+    cancellation.request("dev")
     ended = running.result(30)
     os.close(cancellation.descriptor)
     assert marked(mark) == []
