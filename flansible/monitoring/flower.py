@@ -1,10 +1,14 @@
-"""`flansible flower`: Celery's monitor in this process, with admin's login of rbac.json before every page of it.
+"""`flansible flower`: Celery's monitor, behind the login of the user admin in rbac.json.
 
-Called by the command, also as a child of `flansible up --flower`. The login stands where requests are dispatched, not
-in handlers, so a handler that a later Flower brings is behind it too. Flower's own login is on as well, with a password
-that only the gate knows: what got past the gate would stand before a closed door.
+Run by the command, also as a child of `flansible up --flower`. A request in order:
 
-Flower's revoke and terminate cancel the task, as the cancel route does. Its other controls are refused.
+1. `_ProtectedFlower.find_handler`  the dispatcher: covers every handler, those that a later Flower adds as well
+2. `_AccessPolicy.refusal`          checks the password, the page's origin, and whether it is a control
+3. `_ProtectedRequest`              sends the refusal, or passes the request on to Flower's handler
+4. Flower's own login               is on as well, with a random password that only step 3 adds: a request that bypassed
+                                    the policy would be refused here
+
+Flower's revoke and terminate cancel the task, as the cancel route does (`_Revoke`). Its other controls are refused.
 """
 
 from __future__ import annotations
@@ -50,15 +54,15 @@ from flansible.store import Retention, Store
 
 log = logging.getLogger(__name__)
 
-# Flower leaves the arguments out, and they are the line that says what a task is; a run's final state is its result.
+# Flower's default lacks args, the line that says what a task does. A task's result is its final state.
 _TASK_COLUMNS = "args,state,result,received,started,runtime,worker,uuid"
 _MAX_BODY_BYTES = 1024 * 1024
 _IDLE_TIMEOUT_SECONDS = 300.0
 _BODY_TIMEOUT_SECONDS = 30.0
 _LOGIN_THREADS = 4
-# What Flower asks by POST and only reads. The other POSTs are its controls. They reach past the records and are refused
-# (a queue given up there is never worked on again), but for one, which has a handler of ours.
-_READING_POSTS = frozenset({"/tasks/datatable"})
+# POSTs of Flower that only read. Its other POSTs are controls that bypass our records (a queue that a worker stops
+# consuming stays so for good): refused, except revoke, which has a handler of ours.
+_READ_ONLY_POSTS = frozenset({"/tasks/datatable"})
 _REVOKE = r"/api/task/revoke/([^/]+)"
 _STORE_REPLY_SECONDS = 3.0
 _NO_BUTTONS = b'<div class="detail-actions">'
@@ -66,19 +70,19 @@ _REVOKE_BUTTON = b'<button class="btn btn-danger" id="task-revoke">Revoke</butto
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, which end the process.
+    """Serves until SIGTERM or SIGINT, which end the process.
 
-    Raises ConfigurationError before anything listens: rbac.json is wrong or has no admin, admin still has the password
-    everybody knows and others can reach Flower, or the address cannot be had.
+    Raises ConfigurationError before anything listens: rbac.json is invalid or has no admin, admin still has the default
+    password and other machines can reach Flower, or the address cannot be bound.
     """
-    gate = _Gate(_users(settings))
+    policy = _AccessPolicy(_users(settings))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, loop.stop)
     sockets = _listen(settings)
     broker_app.configure(settings)
-    application = _application(gate, Store(settings.store_url, Retention(), _STORE_REPLY_SECONDS))
+    application = _application(policy, Store(settings.store_url, Retention(), _STORE_REPLY_SECONDS))
     server = HTTPServer(
         application,
         max_body_size=_MAX_BODY_BYTES,
@@ -87,7 +91,7 @@ def serve(settings: Settings) -> None:
     )
     server.add_sockets(sockets)
     application.start()
-    # Flower's threads may be waiting for a broker that is away, and Python would wait for them. They hold nothing.
+    # Python would wait for Flower's threads, which may wait for a broker that is away. They have nothing to save.
     os._exit(0)
 
 
@@ -115,36 +119,38 @@ def _listen(settings: Settings) -> list[socket.socket]:
         raise ConfigurationError([Fault("config", "flower_tcp_port", message)]) from error
 
 
-def _application(gate: _Gate, store: Store) -> _GatedFlower:
-    # tornado's options are one object for the process. Neither FLOWER_* variables nor a flowerconfig.py in the working
-    # directory are read: only Flower's own command does that.
-    options.basic_auth = [gate.inner_login]
+def _application(policy: _AccessPolicy, store: Store) -> _ProtectedFlower:
+    # tornado's options are one object per process. Only Flower's own command reads FLOWER_* variables and a
+    # flowerconfig.py in the working directory; this one does not.
+    options.basic_auth = [policy.inner_login]
     options.tasks_columns = _TASK_COLUMNS
-    options.read_only = True  # hides the buttons of what the gate refuses
-    # Refused logins are logged by the gate; the rest of the access log is noise on the service's standard error.
+    options.read_only = True  # hides the buttons of refused controls
+    # _AccessPolicy logs refused logins; the rest of the access log is noise on the service's standard error.
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
-    application = _GatedFlower(gate, capp=broker_app.app, options=options, io_loop=IOLoop.current(), **flower_settings)
-    application.add_transform(_NotInFrames)
-    # Before Flower's own of these paths.
+    application = _ProtectedFlower(
+        policy, capp=broker_app.app, options=options, io_loop=IOLoop.current(), **flower_settings
+    )
+    application.add_transform(_DenyFraming)
+    # Ahead of Flower's own handlers for these paths.
     application.add_handlers(r".*", [(_REVOKE, _Revoke, {"store": store}), (r"/task/(.+)", _TaskPage)])
     return application
 
 
 class _TaskPage(TaskView):  # type: ignore[misc]
-    """Flower's page of a task, with the buttons that work here: revoke while it waits, terminate while it runs."""
+    """Flower's page of a task, with the buttons that work here: revoke while queued, terminate while running."""
 
     def render(self, template_name: str, **values: Any) -> None:
-        self._waits = "task" in values and values["task"].state == "PENDING"
+        self._is_queued = "task" in values and values["task"].state == "PENDING"
         super().render(template_name, **values | {"read_only": False})
 
     def render_string(self, template_name: str, **values: Any) -> bytes:
         page: bytes = super().render_string(template_name, **values)
-        # Flower has this button only for what a worker has received, and ours receive nothing before they can begin it.
-        return page.replace(_NO_BUTTONS, _NO_BUTTONS + _REVOKE_BUTTON) if self._waits else page
+        # Flower shows this button only for tasks that a worker has received; ours receive a task when they can run it.
+        return page.replace(_NO_BUTTONS, _NO_BUTTONS + _REVOKE_BUTTON) if self._is_queued else page
 
 
 class _Revoke(BaseApiHandler):  # type: ignore[misc]
-    """Flower's revoke and terminate. The record decides, whether a worker hears of it or not."""
+    """Flower's revoke and terminate: cancels the record, whether or not a worker receives the command."""
 
     def initialize(self, store: Store) -> None:
         self._store = store
@@ -158,7 +164,7 @@ class _Revoke(BaseApiHandler):  # type: ignore[misc]
         if state in FINAL_STATES and state is not State.CANCELED:
             raise HTTPError(HTTPStatus.CONFLICT, f"The task is final already: {state.value}.")
         if state is State.CANCELED:
-            executor.submit(_have_dropped, task_id)
+            executor.submit(_revoke_message, task_id)
         self.write({"message": f"{'Canceled' if state is State.CANCELED else 'Ending'} '{task_id}'"})
 
     def _cancel(self, task_id: str) -> State | None:
@@ -170,8 +176,8 @@ class _Revoke(BaseApiHandler):  # type: ignore[misc]
             raise HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, f"The task is not canceled: {error}") from error
 
 
-def _have_dropped(task_id: str) -> None:
-    """Workers need not receive a message of what is canceled, and tell Flower that they have not."""
+def _revoke_message(task_id: str) -> None:
+    """Has the workers drop the message of a canceled task, and announce that to Flower."""
     try:
         broker_app.revoke(task_id)
     except BrokerUnavailable as error:
@@ -180,32 +186,34 @@ def _have_dropped(task_id: str) -> None:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """What a request that may not pass is answered."""
+    """The reply to a request that is refused."""
 
     status: HTTPStatus
     message: str
 
 
 _NO_LOGIN = _Refusal(
-    HTTPStatus.UNAUTHORIZED, "Flower is for the user admin of rbac.json: give its password by HTTP Basic."
+    HTTPStatus.UNAUTHORIZED, "Flower is for the user admin of rbac.json. Log in with admin's password (HTTP Basic)."
 )
-_CROSS_SITE = _Refusal(HTTPStatus.FORBIDDEN, "This request comes from a page of another site.")
-_READ_ONLY = _Refusal(HTTPStatus.FORBIDDEN, "Flower only shows here, and ends tasks; its other controls are off.")
+_CROSS_SITE = _Refusal(
+    HTTPStatus.FORBIDDEN, "This request comes from a page of another site. Open Flower itself and try again there."
+)
+_READ_ONLY = _Refusal(HTTPStatus.FORBIDDEN, "This control is off: Flower may only show tasks and cancel them here.")
 
 
-class _GatedFlower(Flower):  # type: ignore[misc]
-    """Flower, every request of which passes the gate before any handler sees it."""
+class _ProtectedFlower(Flower):  # type: ignore[misc]
+    """Flower; every request is checked by the policy before a handler gets it."""
 
-    def __init__(self, gate: _Gate, **kwargs: Any) -> None:
+    def __init__(self, policy: _AccessPolicy, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._gate = gate
+        self._policy = policy
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate:
-        return _GatedRequest(self._gate, request, super().find_handler(request, **kwargs))
+        return _ProtectedRequest(self._policy, request, super().find_handler(request, **kwargs))
 
 
-class _NotInFrames(OutputTransform):
-    """No other site may show a page of ours in a frame and steer an admin's clicks into it."""
+class _DenyFraming(OutputTransform):
+    """Forbids framing: no other site may show a page of Flower in a frame and direct an admin's clicks into it."""
 
     def transform_first_chunk(
         self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
@@ -214,19 +222,19 @@ class _NotInFrames(OutputTransform):
         return status_code, headers, chunk
 
 
-class _GatedRequest(HTTPMessageDelegate):
-    """One request: its handler gets it only once the gate has let it pass; until then whatever comes is dropped."""
+class _ProtectedRequest(HTTPMessageDelegate):
+    """One request: passed to its handler once the policy allows it; until then its body is dropped."""
 
-    def __init__(self, gate: _Gate, request: HTTPServerRequest, handler: HTTPMessageDelegate) -> None:
-        self._gate = gate
+    def __init__(self, policy: _AccessPolicy, request: HTTPServerRequest, handler: HTTPMessageDelegate) -> None:
+        self._policy = policy
         self._request = request
         self._handler = handler
         self._refusal: _Refusal | None = _NO_LOGIN
 
     async def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
-        refusal = await self._gate.refusal(self._request)
+        refusal = await self._policy.refusal(self._request)
         if refusal is None:
-            self._request.headers["Authorization"] = _basic(self._gate.inner_login)
+            self._request.headers["Authorization"] = _basic(self._policy.inner_login)
             reading = self._handler.headers_received(start_line, headers)
             if reading is not None:
                 await reading
@@ -257,31 +265,32 @@ class _GatedRequest(HTTPMessageDelegate):
         connection.finish()
 
 
-class _Gate:
-    """Who may pass: admin, with the password of rbac.json as it is now, and not from a page of another site."""
+class _AccessPolicy:
+    """Admits admin alone, with the current password of rbac.json, not from pages of other sites, and only to read
+    and to cancel."""
 
     def __init__(self, users: RbacFile) -> None:
         self._users = users
-        # A wrong password costs tens of milliseconds of hashing: not in the loop, where everybody would wait for it.
+        # Checking a password costs tens of milliseconds of hashing: in the event loop every request would wait for it.
         self._threads = ThreadPoolExecutor(_LOGIN_THREADS, thread_name_prefix="login")
         self.inner_login = f"{ADMIN}:{secrets.token_urlsafe(32)}"
 
     async def refusal(self, request: HTTPServerRequest) -> _Refusal | None:
-        """Why the request is refused; None lets it pass."""
+        """Returns why the request is refused; None allows it."""
         header = request.headers.get("Authorization")
         if header is None or not await self._is_admin(header):
             if header is not None:
-                log.warning("a login to Flower from %s was refused", request.remote_ip)
+                log.warning("refused a login to Flower from %s", request.remote_ip)
             return _NO_LOGIN
         if _is_cross_site(request):
             return _CROSS_SITE
-        reads = request.method in SAFE_METHODS or request.path in _READING_POSTS
+        reads = request.method in SAFE_METHODS or request.path in _READ_ONLY_POSTS
         revokes = request.method == "POST" and re.fullmatch(_REVOKE, request.path) is not None
         return None if reads or revokes else _READ_ONLY
 
     async def _is_admin(self, header: str) -> bool:
         given = _credentials(header)
-        # Any other name is refused unasked: Flower must not be where users' passwords can be tried out.
+        # Other names are refused without a check: Flower must not be a place to try users' passwords.
         if given is None or given[0] != ADMIN:
             return False
         user = await asyncio.get_running_loop().run_in_executor(self._threads, self._users.authenticate, *given)
