@@ -197,7 +197,7 @@ def broken(keeper: Keeper, why: str, returncode: str = "0") -> None:
 
 
 def killed(keeper: Keeper, number: str) -> None:
-    """Its run was killed by somebody."""
+    """Its run was killed by a signal from outside."""
     keeper.write(b"half a li")
     keeper.exited(None, int(number))
 
@@ -219,7 +219,7 @@ def leave_child(keeper: Keeper, pid_file: str) -> None:
 
 
 def endless(keeper: Keeper) -> None:
-    """Prints until nobody reads, or until it is asked to stop."""
+    """Prints until its pipe is closed, or until it is ordered to stop."""
     os.set_blocking(keeper.output, False)
     written = 0
     while not select.select([keeper.channel], [], [], 0)[0]:
@@ -237,19 +237,19 @@ def kill_server(keeper: Keeper) -> None:
 
 
 def where(keeper: Keeper) -> None:
-    """Tells its request, its server and its directory."""
+    """Prints its request, its server and its directory."""
     say(keeper, f"{keeper.request['cwd']}\n{os.getppid()}\n{os.getcwd()}\n")
 
 
 def descriptors(keeper: Keeper) -> None:
-    """Tells what it has inherited beside the standard ones and its own three."""
+    """Prints the descriptors that it has inherited beside the standard ones and its own three."""
     own = {0, 1, 2, keeper.channel.fileno(), keeper.output, keeper.events}
     found = {int(name) for name in os.listdir("/proc/self/fd")} - own
     say(keeper, f"{sorted(number for number in found if os.path.exists(f'/proc/self/fd/{number}'))}")
 
 
 def environment(keeper: Keeper) -> None:
-    """Tells the names of its environment variables."""
+    """Prints the names of its environment variables."""
     say(keeper, " ".join(sorted(os.environ)))
 
 

@@ -234,7 +234,7 @@ def _waited_too_long(services: _Services, began: float) -> bool:
 
 
 @worker_init.connect
-def _refuse_to_start(**_: Any) -> None:
+def _check_configuration(**_: Any) -> None:
     """Exits on a wrong configuration, before any message is received.
 
     Celery only logs what handlers of its signals raise, and continues; so this one exits.
@@ -248,7 +248,7 @@ def _refuse_to_start(**_: Any) -> None:
 
 
 @worker_init.connect
-def _prepare(**_: Any) -> None:
+def _install_handlers(**_: Any) -> None:
     """Installs what must be in place before Celery makes its worker's bootsteps."""
     global _limits_before
     _limits_before = rlimits.raise_open_files_limit()

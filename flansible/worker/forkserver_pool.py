@@ -194,7 +194,7 @@ def _pidfd(info: bytes) -> int | None:
 
 
 def _environment() -> dict[str, str]:
-    """The environment a shell would give Ansible: without our settings, which may hold passwords, and Celery's."""
+    """Returns the environment of a shell: without our settings, which may hold passwords, and without Celery's."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_SERVICE_VARIABLES)}
 
 
@@ -305,7 +305,7 @@ class ForkServerPool:
 
 
 def _slot(configuration: Configuration) -> tuple[str, str | None, str | None]:
-    """What a configuration and its newer versions have in common."""
+    """Returns what a configuration and its newer versions have in common."""
     return configuration.directory, configuration.config_file, _user(configuration)
 
 

@@ -29,7 +29,7 @@ _OVERTAKEN_SECONDS = 30.0
 
 
 class LeaseRenewal:
-    """running: returns the ids of this worker's runs; slots: how many it can run at the same time."""
+    """The renewing thread. running: returns the ids of this worker's runs; slots: how many it can run at once."""
 
     def __init__(self, store: Store, running: Callable[[], list[str]], slots: int) -> None:
         self._store = store

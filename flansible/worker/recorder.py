@@ -122,8 +122,8 @@ class Recorder:
     def wait_until_stored(self, seconds: float) -> bool:
         """Waits until all is stored, or nothing more can be, or the time is over; whether all is stored."""
         with self._lock:
-            self._lock.wait_for(lambda: self.standing != "running" or not self._waiting, seconds)
-            return not self._waiting
+            self._lock.wait_for(lambda: self.standing != "running" or not self._has_unstored, seconds)
+            return not self._has_unstored
 
     # Called by the StoreWriter.
 
@@ -156,11 +156,11 @@ class Recorder:
                 self._drop_old_batches()
             if self.standing != "running" or was_full:
                 os.eventfd_write(self.descriptor, 1)
-            if self.standing != "running" or not self._waiting:
+            if self.standing != "running" or not self._has_unstored:
                 self._lock.notify_all()
 
     @property
-    def _waiting(self) -> bool:
+    def _has_unstored(self) -> bool:
         return bool(self._sent or self._queue or self._early_events or self._unverified)
 
     def _add_capped(self, data: bytes, marks: list[ColourMark]) -> None:

@@ -186,7 +186,7 @@ def test_garbage_on_the_events_is_an_error_of_ours_and_what_came_before_is_kept(
 
 
 def test_garbage_without_end_does_not_hold_the_run(worker: Worker) -> None:
-    """Nobody reads broken events any more; the run must not wait for a reader."""
+    """Broken events are discarded, but still read: the run must not block on a full pipe."""
     worker.timeout_seconds = 15
     ended = worker.run("garbage", str(MEGABYTE))
     assert ended.outcome.state is State.ERROR
@@ -250,7 +250,7 @@ def test_runs_side_by_side_never_mix(worker: Worker, background: ThreadPoolExecu
 
 
 def directory_with(tmp_path: Path, script: str, name: str = "d") -> str:
-    """A directory with a configuration of its own, so that the fork server starts in it."""
+    """A directory with its own configuration, so that the fork server starts in it."""
     directory = tmp_path / name
     directory.mkdir(mode=0o755)
     (directory / "ansible.cfg").write_text(script)
@@ -376,7 +376,7 @@ def test_a_second_order_to_stop_can_only_hurry(worker: Worker, background: Threa
 
 
 def test_a_task_that_is_over_in_the_store_has_its_run_ended(worker: Worker, background: ThreadPoolExecutor) -> None:
-    """Somebody else has settled it: going on would change the world without a record."""
+    """Another process has made it final: to continue would change hosts without a record."""
     task_id = new_id()
     running = background.submit(worker.run_steps, Step(program="ansible", argv=("endless",), cwd="/"), task_id=task_id)
     eventually(lambda: worker.output_of(task_id))

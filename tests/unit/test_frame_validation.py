@@ -110,8 +110,8 @@ def test_nothing_raises_anything_else(frame: dict[str, Any]) -> None:
 
 
 def test_a_plan_is_an_object_of_bounded_size() -> None:
-    told = {"type": "plan", "plan": {"plays": []}, "too_large": False, "offset": 3, "more": 1}
-    assert frame_validation.plan(told) == {"event": "plan", "plan": {"plays": []}, "too_large": False, "offset": 3}
+    frame = {"type": "plan", "plan": {"plays": []}, "too_large": False, "offset": 3, "more": 1}
+    assert frame_validation.plan(frame) == {"event": "plan", "plan": {"plays": []}, "too_large": False, "offset": 3}
     for change in ({"plan": []}, {"plan": None}, {"too_large": 1}, {"plan": {"x": "y" * 6_000_000}}, {"offset": -1}):
         with pytest.raises(WireError):
-            frame_validation.plan({**told, **change})
+            frame_validation.plan({**frame, **change})
