@@ -122,7 +122,7 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
     grants.check_git(user, "playbook_dir")
     for field, value in (("remote_name", request.remote_name), ("branch_name", request.branch_name)):
         if value is not None and (not _GIT_NAME.fullmatch(value) or ".." in value):
-            message = "must be a plain name: letters, digits, . _ / + -, not beginning with a dash or a dot"
+            message = "must be a plain name of letters, digits and . _ / + -, and not begin with a dash or a dot"
             raise InvalidRequest(f"{field} {message}", errors=[FieldError(field, message)])
     cwd = _directory(user, request.playbook_dir, settings)
     _check_remote(user, request.remote_name, cwd, settings)
@@ -217,7 +217,7 @@ def _check_request(user: User, request: RunOptions, settings: Settings) -> None:
         strings.check(request)
         for field in _ADMIN_FIELDS:
             if getattr(request, field, None) is not None:
-                raise forbidden(field, "field_forbidden", "is for admin only")
+                raise forbidden(field, "field_forbidden", "Only admin may use this field")
         grants.check_become(user, request)
         grants.check_environment(user, request, settings)
     _check_strategy(request)
@@ -274,7 +274,7 @@ def _check_remote(user: User, name: str, cwd: Path, settings: Settings) -> None:
     places = (folder / (name + end) for folder in folders for end in ("", ".git", ".bundle"))
     is_path = "/" in name or any(os.path.lexists(path) for path in places)
     if is_path and not user.is_admin:
-        message = "must be the name of a remote, not a path; paths are for admin only"
+        message = "must be the name of a remote. Only admin may use paths."
         raise forbidden("remote_name", "git_forbidden", message)
 
 

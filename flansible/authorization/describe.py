@@ -1,6 +1,6 @@
-"""What rbac.json gives a user, in short sentences. Pure; a preview shows them, and decides nothing by them.
+"""Describes a user's rights in short sentences, which a preview shows. Pure.
 
-The rules themselves are flansible.rules'.
+Nothing is decided here; the rules are in flansible.authorization.rules.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from flansible.identity.users import User
 
 
 def sentences(user: User, isolation: Isolation) -> list[str]:
-    """Who the user is, what is within reach, and what confines the run."""
+    """Returns who the user is, what the user may do, and whether runs are sandboxed."""
     if user.is_admin:
-        return ["You are admin: no rule restricts what you run, and it is not confined."]
+        return ["You are admin. You may run anything, without a sandbox."]
     found = [f"You are {user.name}, with the role {user.role}."]
     if user.role != "operator":
-        return [*found, "You may look, and start nothing."]
-    return [*found, *_may(user), *_limits(user), _confined(user, isolation)]
+        return [*found, "You may read tasks. You may not start or cancel any."]
+    return [*found, *_may(user), *_limits(user), _sandboxed(user, isolation)]
 
 
 def _may(user: User) -> Iterator[str]:
     yield f"You may use these inventories: {_listed(user.inventories)}."
     if user.hosts is not None:
-        yield f"Of their hosts you reach those that match {_listed(user.hosts)}; all others are left out."
+        yield f"You may use only their hosts that match {_listed(user.hosts)}."
     if user.playbooks is not None:
         yield f"You may start these playbooks: {_listed(user.playbooks)}."
     if user.modules_allowed is not None:
@@ -38,21 +38,21 @@ def _may(user: User) -> Iterator[str]:
 
 def _limits(user: User) -> Iterator[str]:
     if user.max_forks is not None:
-        yield f"At most {user.max_forks} hosts are worked on side by side."
+        yield f"A run may work on at most {user.max_forks} hosts at a time."
     if user.max_seconds is not None:
-        yield f"A run may take {user.max_seconds} seconds at most."
+        yield f"A run may take at most {user.max_seconds} seconds."
 
 
-def _confined(user: User, isolation: Isolation) -> str:
+def _sandboxed(user: User, isolation: Isolation) -> str:
     if user.control_node:
-        reach = "rbac.json lets you work on the control machine itself"
+        machine = "You may run on the control machine."
     else:
-        reach = "the control machine itself is not within your reach"
+        machine = "You may not run on the control machine."
     if isolation.in_force:
-        return f"The run is confined: it sees playbook_root, your inventories and a home of your own; {reach}."
+        return f"The run is sandboxed: it sees playbook_root, your inventories and your own home. {machine}"
     if isolation.is_missing:
-        return f"Runs cannot be confined here, so what could reach the control machine is refused; {reach}."
-    return f"The run is not confined (isolation = none); {reach}."
+        return f"Runs cannot be sandboxed here, so what could reach the control machine is refused. {machine}"
+    return f"The run is not sandboxed (isolation = none). {machine}"
 
 
 def _listed(items: Iterable[object]) -> str:

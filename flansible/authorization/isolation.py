@@ -24,7 +24,7 @@ Mode = Literal["auto", "bwrap", "none"]
 NAMESPACES = ("--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-ipc", "--cap-drop", "ALL")
 _PROBE_SECONDS = 5.0
 _TRY_AGAIN_SECONDS = 10.0
-ADVICE = "on Debian: apt-get install bubblewrap; or set isolation = none in config.ini if these users are trusted"
+ADVICE = "install bubblewrap (apt-get install bubblewrap), or set isolation = none if you trust these users"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Isolation:
 
     def __str__(self) -> str:
         if self.mode == "none":
-            return "none: users other than admin are not confined by the kernel"
+            return "none: runs of users other than admin are not sandboxed"
         return f"{self.mode}: {self.why_not}" if self.why_not else "bubblewrap"
 
 

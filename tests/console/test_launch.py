@@ -128,9 +128,9 @@ def test_what_the_service_refuses_is_told_at_its_field(
     text = plan(page)
     assert "This would be refused" in text and "inventory" in text
     expect(page.get_by_label("Inventory", exact=True)).to_have_attribute("aria-invalid", "true")
-    expect(page.locator(".field-fault:visible")).to_contain_text("is not one of your inventories")
+    expect(page.locator(".field-fault:visible")).to_contain_text("You may not use inventory")
     page.get_by_role("button", name="Start").click()
-    expect(page.locator("form").get_by_role("alert")).to_contain_text("is not one of your inventories")
+    expect(page.locator("form").get_by_role("alert")).to_contain_text("You may not use inventory")
     page.get_by_label("Inventory", exact=True).select_option(label="dev")
     page.get_by_text("More options").click()
     page.get_by_label("Forks").fill("many")

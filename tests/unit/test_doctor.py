@@ -290,7 +290,7 @@ def test_what_breaks_the_schema_is_a_line_each_and_told_once(settings: Settings)
     [
         (Isolation("auto"), Mark.OK, "bubblewrap"),
         (Isolation("bwrap"), Mark.OK, "bubblewrap"),
-        (Isolation("none"), Mark.WARN, "not confined"),
+        (Isolation("none"), Mark.WARN, "not sandboxed"),
         (Isolation("auto", "bwrap is not installed"), Mark.WARN, "apt-get install bubblewrap"),
         (Isolation("bwrap", "bwrap is not installed"), Mark.FAIL, "does not start"),
     ],

@@ -123,11 +123,11 @@ def test_rights_are_said_in_sentences() -> None:
     admin = User("admin", "x", ())
     assert len(describe.sentences(admin, CONFINED)) == 1
     viewer = User("eve", "x", (), role="viewer")
-    assert describe.sentences(viewer, CONFINED)[-1] == "You may look, and start nothing."
+    assert describe.sentences(viewer, CONFINED)[-1] == "You may read tasks. You may not start or cancel any."
     limits = {"max_forks": 2, "max_seconds": 60, "may_become": False, "may_use_git": False}
     dev = User("dev", "x", (Path("/inv"),), hosts=("web*",), playbooks=("a/**",), modules_allowed=("ping",), **limits)  # type: ignore[arg-type]
     said = " ".join(describe.sentences(dev, CONFINED))
-    for word in ("/inv", "web*", "a/**", "ping", "2 hosts", "60 seconds", "not become", "not update", "confined"):
+    for word in ("/inv", "web*", "a/**", "ping", "2 hosts", "60 seconds", "not become", "not update", "sandboxed"):
         assert word in said
-    assert "not confined" in describe.sentences(dev, Isolation("none"))[-1]
+    assert "not sandboxed" in describe.sentences(dev, Isolation("none"))[-1]
     assert "refused" in describe.sentences(dev, Isolation("auto", "no bwrap"))[-1]

@@ -1,7 +1,7 @@
-"""Rules on `host_pattern` and `limit`: hosts that rbac.json does not give, and the localhost that Ansible adds itself.
+"""Rules on `host_pattern` and `limit`: hosts that rbac.json does not grant, and the localhost that Ansible adds itself.
 
-Only names that stand there literally are judged here, so that a refusal comes at once and says which. What wildcards,
-regular expressions and `all` select is known to the run alone, which cuts it to the same hosts.
+Only literal names are checked here, so that the request is refused at once and the message has the name. What
+wildcards, regular expressions and `all` select is known only within the run, which removes the same hosts there.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from flansible.authorization.rules.refusal import forbidden
+from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.identity.users import User
 from flansible.models import AdhocRequest, PlaybookRequest
 
-# Ansible makes a host of its own of these, on a local connection, when the inventory has none by the name.
+# Ansible adds these hosts itself, with a local connection, when the inventory has none of that name.
 IMPLICIT = frozenset({"localhost", "127.0.0.1", "::1"})
-_EVERYONE = frozenset({"all"})
+_ALL_HOSTS = frozenset({"all"})
 _WILDCARD = re.compile(r"[*?\[\]]")
 _TERM = re.compile(r"(?:[^\s:;,\[\]]|\[[^\]]{0,200}\])+")
 _MAX_FILES = 200
 _MAX_BYTES = 4 * 1024 * 1024
-# In folders of these names Ansible looks for variables.
+# Folders from which Ansible loads variables or plugins, not hosts.
 _VARIABLES = frozenset({"group_vars", "host_vars", "vars_plugins"})
-# The configuration of an inventory plugin, and what is encrypted: who is in it, only Ansible can tell.
+# The configuration of an inventory plugin, and encrypted files: only Ansible can list their hosts.
 _COMPUTED = re.compile(rb"\bplugin[\"']?\s*:|^\$ANSIBLE_VAULT", re.MULTILINE)
 _COMMENT = re.compile(rb"^[ \t]*[#;].*$", re.MULTILINE)
 
@@ -39,10 +39,10 @@ def check(user: User, request: AdhocRequest | PlaybookRequest, inventories: Iter
         return
     asked = {_without_index(term.lstrip("&")): field for field, found in named.items() for term in found}
     for name in sorted(IMPLICIT & asked.keys()):
-        if not _may_have(inventories, name):
+        if not _may_contain(inventories, name):
             message = (
-                f"{name} is not in the inventory, so it would be the control machine itself, which rbac.json does not "
-                "give you (control_node); name a host of the inventory"
+                f"{name} is not in the inventory, so Ansible would run on the control machine. You may not run on the "
+                "control machine. Name a host of the inventory, or ask an admin for control_node in rbac.json."
             )
             raise forbidden(asked[name], "localhost_forbidden", message)
 
@@ -55,7 +55,7 @@ def _patterns(request: AdhocRequest | PlaybookRequest) -> Iterator[tuple[str, st
 
 
 def terms(pattern: str) -> Iterator[str]:
-    """The single patterns of one, split where Ansible splits them and where it once did; with their ! or &."""
+    """Yields the parts of a host pattern with their ! or &, split where Ansible splits it now or did in the past."""
     if "," in pattern or ";" in pattern:
         pieces = re.split(r"[,;]", pattern)
     elif _is_address(pattern.strip()):
@@ -68,7 +68,7 @@ def terms(pattern: str) -> Iterator[str]:
 
 
 def _is_address(text: str) -> bool:
-    """Whether its colons belong to an IPv6 address: `::1`, `[::1]` or `[::1]:22`."""
+    """Whether the colons in `text` belong to an IPv6 address: `::1`, `[::1]` or `[::1]:22`."""
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::\d+)?", text)
     try:
         ipaddress.ip_address(bracketed[1] if bracketed else text)
@@ -78,15 +78,15 @@ def _is_address(text: str) -> bool:
 
 
 def _check_granted(user: User, field: str, name: str) -> None:
-    if user.hosts is None or name in _EVERYONE or name.startswith("~") or _is_wild(name):
+    if user.hosts is None or name in _ALL_HOSTS or name.startswith("~") or _is_wild(name):
         return
     if not any(_matches(name, pattern) for pattern in user.hosts):
         yours = ", ".join(user.hosts) or "none"
-        raise forbidden(field, "host_forbidden", f"{name} is not one of your hosts. Yours: {yours}")
+        raise forbidden(field, "host_forbidden", f"You may not use host {name}. Yours: {yours}. {ASK}")
 
 
 def _without_index(name: str) -> str:
-    """`localhost` for `localhost[0]`, which is the same host."""
+    """Returns `localhost` for `localhost[0]`, which is the same host."""
     return name if name.startswith("[") else name.partition("[")[0]
 
 
@@ -97,16 +97,16 @@ def _is_wild(name: str) -> bool:
 def _matches(name: str, pattern: str) -> bool:
     if pattern.startswith("~"):
         return re.match(pattern[1:], name) is not None
-    return name == pattern or pattern in _EVERYONE or fnmatchcase(name, pattern)
+    return name == pattern or pattern in _ALL_HOSTS or fnmatchcase(name, pattern)
 
 
-def _may_have(inventories: Iterable[str], name: str) -> bool:
-    """Whether an inventory has the name as a word. Also when that cannot be seen from here: the run knows."""
+def _may_contain(inventories: Iterable[str], name: str) -> bool:
+    """Whether an inventory has the name as a word, or may have it and only the run can know."""
     word = re.compile(rb"(?<![\w.:-])" + re.escape(name.encode()) + rb"(?![\w.-])")
     bytes_left = _MAX_BYTES
     for count, path in enumerate(_files(inventories)):
         try:
-            # What is no plain file may keep whoever reads it waiting for ever.
+            # Reading a pipe or a device could block for ever.
             if count >= _MAX_FILES or bytes_left <= 0 or not os.path.isfile(path) or os.access(path, os.X_OK):
                 return True
             with open(path, "rb") as file:
@@ -120,7 +120,7 @@ def _may_have(inventories: Iterable[str], name: str) -> bool:
 
 
 def _files(inventories: Iterable[str]) -> Iterator[str]:
-    """Every file of the inventories, and the folders that are links: where those lead is not followed."""
+    """Yields every file of the inventories, and folders that are links, which are not followed."""
     for inventory in inventories:
         if not os.path.isdir(inventory):
             yield inventory

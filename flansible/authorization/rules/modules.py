@@ -1,6 +1,6 @@
-"""Rules on ad-hoc modules: which one it is, whatever its spelling, whether the user may run it, and with what.
+"""Rules on ad-hoc modules: whether the user may run the module, under any spelling of its name, and its arguments.
 
-Modules are known by name only: web processes never load Ansible.
+Modules are checked by name only: web processes never load Ansible.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-from flansible.authorization.rules.refusal import forbidden
+from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.authorization.rules.strings import assignments_in, is_reserved
 from flansible.identity.users import User
 from flansible.models import AdhocRequest
@@ -24,14 +24,14 @@ _NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*\.[a-z_]\w*(\.[a-z_]\w*)*)?", re.ASCII
 _COMMAND_LINES = frozenset({"command", "raw", "script", "shell"})
 _CORE = ("ansible.builtin.", "ansible.legacy.")
 
-# They run play tasks out of files, whose strings Ansible templates: whoever may write a file could run anything.
+# They run play tasks from files, whose strings Ansible templates: a user who can write a file could run anything.
 _INCLUDES = frozenset({"include", "include_role", "include_tasks", "import_role", "import_tasks", "import_playbook"})
-# They set variables or hosts of the run, cached ones beyond it.
+# They set variables or hosts for the run; cached facts last longer.
 _SETTERS = frozenset({"add_host", "set_fact"})
-# They run the module that their argument `use` names.
+# They run the module named in their argument `use`.
 _DELEGATES = frozenset({"package", "service"})
 
-# Modules of ansible-core that work on the host alone: those whose action, if any, reads and writes no file here.
+# Modules of ansible-core that work on the host alone: their action plugin, if any, uses no file of this machine.
 REMOTE = frozenset(
     """
     apt apt_key apt_repository assert async_status blockinfile command cron deb822_repository debconf debug dnf dnf5
@@ -44,7 +44,7 @@ REMOTE = frozenset(
 
 
 def check(user: User, request: AdhocRequest) -> None:
-    """Raises Forbidden when the module, or what it would run in its place, is not the user's."""
+    """Raises Forbidden when the user may not run the module, or the one that it would run instead."""
     name = _canonical(request.module)
     _check_granted(user, name)
     for key, value in _arguments(name, request):
@@ -54,12 +54,12 @@ def check(user: User, request: AdhocRequest) -> None:
 
 
 def is_remote(request: AdhocRequest) -> bool:
-    """Whether it surely works on the hosts alone, and nothing on the control machine is read or written by it."""
+    """Whether the module certainly works on the hosts alone, without reading or writing on the control machine."""
     return _canonical(request.module) in REMOTE
 
 
 def _canonical(given: str) -> str:
-    """The one name of a module: in small letters, and those of ansible-core as a single word."""
+    """Returns the canonical name of a module: lower case, and without the prefix for those of ansible-core."""
     name = given.casefold()
     if not _NAME.fullmatch(name):
         raise forbidden("module", "module_forbidden", "must be a module's name, such as ping or community.general.ufw")
@@ -71,18 +71,22 @@ def _canonical(given: str) -> str:
 
 def _check_granted(user: User, name: str) -> None:
     if name in _INCLUDES:
-        raise forbidden("module", "module_forbidden", f"{name} runs what is in a file: start that as a playbook")
-    if user.modules_allowed is not None and not _matches(name, user.modules_allowed):
-        yours = ", ".join(user.modules_allowed) or "none"
-        raise forbidden("module", "module_forbidden", f"{name} is not one of your modules. Yours: {yours}")
-    if _matches(name, user.modules_denied):
-        raise forbidden("module", "module_forbidden", f"{name} is denied to you in rbac.json")
-    if user.modules_denied and "." not in name and name not in _core_modules():
-        # Ansible knows short names of collections' modules, which say nothing of the collection.
         raise forbidden(
             "module",
             "module_forbidden",
-            f"{name} is not a module of ansible-core: write it as namespace.collection.name",
+            f"You may not run {name} ad hoc: it runs a file. Start the file as a playbook.",
+        )
+    if user.modules_allowed is not None and not _matches(name, user.modules_allowed):
+        yours = ", ".join(user.modules_allowed) or "none"
+        raise forbidden("module", "module_forbidden", f"You may not run module {name}. Yours: {yours}. {ASK}")
+    if _matches(name, user.modules_denied):
+        raise forbidden("module", "module_forbidden", f"You may not run module {name}: rbac.json denies it to you.")
+    if user.modules_denied and "." not in name and name not in _core_modules():
+        # Ansible accepts short names of collections' modules, which do not show the collection.
+        raise forbidden(
+            "module",
+            "module_forbidden",
+            f"{name} is not a module of ansible-core. Write it as namespace.collection.name.",
         )
 
 
@@ -100,17 +104,19 @@ def _core_modules() -> frozenset[str]:
 
 
 def _check_argument(name: str, key: str) -> None:
-    # _uses_shell makes a command a shell; _variable_params and _ansible_* are Ansible's own as well.
+    # _uses_shell turns `command` into a shell; _variable_params and _ansible_* are internal as well.
     if key.strip().startswith("_") and key != "_raw_params":
-        message = f"{key} is Ansible's own argument; leave it out, or give module_args as an object if it is none"
+        message = (
+            f"{key} is internal to Ansible. Leave it out. If it is part of a value, give module_args as an object."
+        )
         raise forbidden(f"module_args.{key}", "argument_forbidden", message)
     if name in _SETTERS and is_reserved(key):
-        message = f"{key} is one of the variables that decide where and how Ansible connects; for admin only"
+        message = f"{key} decides where and how Ansible connects. Only admin may set it."
         raise forbidden(f"module_args.{key}", "connection_variable_forbidden", message)
 
 
 def _arguments(name: str, request: AdhocRequest) -> Iterable[tuple[str, Any]]:
-    """The module's arguments by name, as Ansible finds them: in an object, in JSON, or as key=value."""
+    """Returns the module's arguments by name, as Ansible reads them: an object, JSON, or key=value."""
     given = request.arguments
     if isinstance(given, str) and given.startswith("{") and given.endswith("}"):
         try:
@@ -119,5 +125,5 @@ def _arguments(name: str, request: AdhocRequest) -> Iterable[tuple[str, Any]]:
             pass
     if isinstance(given, dict):
         return given.items()
-    # Of a command line Ansible takes only a few words of its own, none of which matters here.
+    # From a command line Ansible takes only a few key=value words, none of which matters here.
     return assignments_in(given) if isinstance(given, str) and name not in _COMMAND_LINES else ()

@@ -1,7 +1,7 @@
 """Rules on paths in requests: inventories, playbooks, folders, keys, vault files and modules.
 
-Everything is resolved first, so that `..` and links do not lead out; the answer to a path out of bounds is the same
-whether it exists or not.
+Paths are resolved first, so that `..` and links do not lead outside. A path that is not permitted is refused in the
+same words whether it exists or not.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from flansible.authorization.rules.refusal import forbidden
+from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.config import Settings
 from flansible.identity.users import User, resolve
 from flansible.models import RunOptions
 
-# Ansible expands ~ and $NAME in paths after our check, and splits at commas: such a path is not what it says.
+# Ansible expands ~ and $NAME in paths after our check, and splits at commas: the path would become another one.
 _EXPANDED = re.compile(r"[~$,\0\r\n]")
 COLLECTION_PLAYBOOK = re.compile(r"\w+\.\w+\.\w+(\.\w+)*")
 _EXTENSIONS = (".yml", ".yaml", ".json")
 _PROMPT = "prompt"
-_MOST_IN_NAME = 255
+_MAX_NAME_LENGTH = 255
 
 
 def root(settings: Settings) -> Path:
@@ -30,24 +30,26 @@ def root(settings: Settings) -> Path:
 
 
 def inventories(user: User, request: RunOptions, cwd: Path, settings: Settings) -> list[str]:
-    """The inventories the run will use, named or not, resolved; each must be listed for the user."""
+    """Returns the inventories of the run, resolved: the request's or the default. Each must be one of the user's."""
     named = request.inventories or ([settings.default_inventory] if settings.default_inventory else [])
     listed = ", ".join(str(path) for path in user.inventories) or "none"
     if not named:
-        message = f"name an inventory: the default one is not yours. Yours: {listed}"
+        message = f"You may not use the default inventory. Name one of yours: {listed}."
         raise forbidden("inventory", "inventory_forbidden", message)
     return [_inventory(user, text, cwd, listed) for text in named]
 
 
 def _inventory(user: User, given: str, cwd: Path, listed: str) -> str:
     if "," in given:
-        raise forbidden("inventory", "host_list_forbidden", "comma lists of hosts are for admin only")
+        raise forbidden(
+            "inventory", "host_list_forbidden", "Only admin may give hosts as a comma list. Name an inventory."
+        )
     if not given.isprintable() or _EXPANDED.search(given):
         raise forbidden("inventory", "inventory_forbidden", "must be a plain path, without ~ or $")
     path = resolve(given, cwd)
-    # What Ansible would take for hosts or data instead of a path has passed into one here, below `cwd`.
+    # Text that Ansible would take for hosts or data has become a path below `cwd` here, and is refused.
     if not _is_within(path, user.inventories):
-        message = f"{given} is not one of your inventories. Yours: {listed}"
+        message = f"You may not use inventory {given}. Yours: {listed}. {ASK}"
         raise forbidden("inventory", "inventory_forbidden", message)
     return str(path)
 
@@ -59,7 +61,7 @@ def vault_id(user: User, given: str, cwd: Path, settings: Settings) -> str:
 
 
 def vault_file(user: User, given: str, field: str, cwd: Path, settings: Settings) -> str:
-    # An executable vault password file is run, any other is read: both only from where playbooks come from.
+    # Ansible executes an executable vault password file and reads any other: both must come from where playbooks do.
     return _file(user, given, field, cwd, settings, code="vault_file_forbidden")
 
 
@@ -69,11 +71,11 @@ def private_key_file(user: User, given: str, cwd: Path, settings: Settings) -> s
 
 def module_path(user: User, given: str, cwd: Path, settings: Settings) -> str:
     if os.pathsep in given:
-        message = f"must be a list of folders: {os.pathsep} within one would make it several"
+        message = f"must not contain {os.pathsep}. Give several folders as a list."
         raise forbidden("module_path", "module_path_forbidden", message)
     if (user.modules_allowed is not None or user.modules_denied) and not _is_in_paths(user, given, cwd):
-        # A file of any name in a folder of playbooks would be a module by that name.
-        message = "your modules are limited by name, so they come from your paths in rbac.json alone"
+        # Any file in a folder of playbooks would otherwise be a module of its name.
+        message = "You may run only some modules, so this must lie in your paths in rbac.json"
         raise forbidden("module_path", "module_path_forbidden", message)
     return _file(user, given, "module_path", cwd, settings, code="module_path_forbidden")
 
@@ -84,31 +86,31 @@ def _is_in_paths(user: User, given: str, cwd: Path) -> bool:
 
 def _file(user: User, given: str, field: str, cwd: Path, settings: Settings, *, code: str) -> str:
     if _EXPANDED.search(given) or not _is_within(resolve(given, cwd), (root(settings), *user.paths)):
-        raise forbidden(field, code, "must lie under playbook_root, or in your paths of rbac.json")
+        raise forbidden(field, code, "must lie under playbook_root, or in your paths in rbac.json")
     return str(resolve(given, cwd))
 
 
 def check_folder(path: Path, given: str, settings: Settings, field: str) -> None:
     if _EXPANDED.search(given) or not path.is_relative_to(root(settings)):
-        raise forbidden(field, "playbook_forbidden", "playbooks outside playbook_root are for admin only")
+        raise forbidden(field, "playbook_forbidden", "Only admin may use playbooks outside playbook_root")
 
 
 def playbook(user: User, given: str, cwd: Path, settings: Settings) -> str:
-    """The playbook as Ansible is told it: as given, so that its text is the command line's, unless that misleads."""
+    """Returns the playbook for Ansible's command line: as given, or resolved where that could mislead."""
     if _is_granted_collection_playbook(user, given, cwd):
         return given
     if _EXPANDED.search(given) or not resolve(given, cwd).is_relative_to(root(settings)):
-        raise forbidden("playbook", "playbook_forbidden", "playbooks outside playbook_root are for admin only")
+        raise forbidden("playbook", "playbook_forbidden", "Only admin may use playbooks outside playbook_root")
     path = resolve(given, cwd)
     if not may_start(user, path, root(settings)):
         yours = ", ".join(user.playbooks or ()) or "none"
-        raise forbidden("playbook", "playbook_forbidden", f"{given} is not one of your playbooks. Yours: {yours}")
+        raise forbidden("playbook", "playbook_forbidden", f"You may not start playbook {given}. Yours: {yours}. {ASK}")
     plain = path == Path(os.path.normpath(cwd / given)) and not COLLECTION_PLAYBOOK.fullmatch(given)
     return given if plain else str(path)
 
 
 def _is_granted_collection_playbook(user: User, given: str, cwd: Path) -> bool:
-    """Whether rbac.json names it as a collection's: those lie outside playbook_root, and a glob of files gives none."""
+    """Whether rbac.json names it as a collection's playbook. No glob of files grants those: they lie elsewhere."""
     if not COLLECTION_PLAYBOOK.fullmatch(given) or given.endswith(_EXTENSIONS) or os.path.exists(cwd / given):
         return False
     names = (pattern for pattern in user.playbooks or () if "/" not in pattern and pattern.count(".") >= 2)
@@ -116,18 +118,18 @@ def _is_granted_collection_playbook(user: User, given: str, cwd: Path) -> bool:
 
 
 def may_start(user: User, path: Path, folder: Path) -> bool:
-    """Whether the user may start the playbook at `path`, which lies in `folder`, playbook_root resolved."""
+    """Whether the user may start the playbook at `path`. folder: playbook_root, resolved."""
     if user.playbooks is None:
         return True
     below = os.path.relpath(os.path.realpath(path), folder)
-    if max(map(len, below.split(os.sep))) > _MOST_IN_NAME:
-        return False  # it is no file, and to compare it with several stars would take long
+    if max(map(len, below.split(os.sep))) > _MAX_NAME_LENGTH:
+        return False  # no file has such a name, and matching it against several stars would take long
     return any(_glob(pattern).fullmatch(below) for pattern in user.playbooks)
 
 
 @lru_cache(maxsize=1000)
 def _glob(pattern: str) -> re.Pattern[str]:
-    """`*` and `?` stay within a folder; `**` stands for any number of them."""
+    """Compiles a glob: `*` and `?` match within a folder, `**` any number of folders."""
     expression = ""
     for part in re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^]/]+\])", pattern):
         if part == "**/":

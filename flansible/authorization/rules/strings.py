@@ -1,7 +1,7 @@
-"""Rules on strings that Ansible would give a meaning of its own: templates, files, and extra variables by name.
+"""Rules on strings to which Ansible gives a meaning: templates, file references, and extra variables by name.
 
-Extra variables in a string are read as `-e` reads them, erring on the side of refusing; the run reads them with
-Ansible's own parser and looks at their names again.
+Extra variables in a string are read as `-e` reads them; in doubt they are refused. The run reads them again with
+Ansible's parser and checks the names once more.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from flansible.models import RunOptions
 from flansible.playbooks import yaml_outline
 
 _TEMPLATE = re.compile(r"\{[{%#]")
-# Text that the run is told to take as data, whatever it says (the variables and arguments), or that Ansible never
-# looks into (secrets). In every other field a user's template is refused.
+# Text that the run takes as data whatever it contains (variables and arguments), or that Ansible never templates
+# (secrets). In every other field a user's template is refused.
 _DATA_FIELDS = frozenset(
     {
         "module_args",
@@ -37,15 +37,15 @@ _DATA_FIELDS = frozenset(
         "secret_vars",
     }
 )
-# Ansible decodes these in key=value strings before it looks for the =.
+# Ansible decodes these in key=value strings before it searches for the =.
 _ESCAPE = re.compile(r"""\\(?:U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|N\{[^{}\\]+\}|[\\'"abfnrtv])""")
-# ssh puts the user into the commands of its configuration (%r), and a shell runs those.
-_NO_NAME = re.compile(r"""^-|[\s'"`$;&|<>(){}*?!#%]|\\$""")
+# ssh puts the user name into commands of its configuration (%r), which a shell runs.
+_UNSAFE_USER = re.compile(r"""^-|[\s'"`$;&|<>(){}*?!#%]|\\$""")
 _PLUGIN = re.compile(r"\w+(\.\w+)*", re.ASCII)
-# Reading closely takes its time: of a longer text, in one string or in several, every word counts as a name.
-_MAX_CLOSE_LOOK = 64 * 1024
+# Parsing takes time: of a longer text, in one string or in several, every word counts as a name.
+_MAX_PARSED = 64 * 1024
 _QUOTES = "\"'{[("
-# Where a name begins is what counts; to normalize a long one can take hours.
+# Only the beginning of a name decides; normalizing a long one can take hours.
 _MAX_NAME = 100
 
 
@@ -54,17 +54,19 @@ def check(request: RunOptions) -> None:
         value = getattr(request, field)
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and _TEMPLATE.search(text):
-                raise forbidden(field, "template_forbidden", "templates in request fields are for admin only")
+                raise forbidden(field, "template_forbidden", "Only admin may use templates in request fields")
     if request.limit and "@" in request.limit:
-        raise forbidden("limit", "limit_file_forbidden", "a limit read from a file (@) is for admin only")
+        raise forbidden("limit", "limit_file_forbidden", "Only admin may read a limit from a file (@)")
     _check_names(request)
     _check_variables(request)
 
 
 def _check_names(request: RunOptions) -> None:
     name = request.remote_user
-    if name is not None and (_NO_NAME.search(name) or not name.isprintable()):
-        message = "must be a plain user name: no spaces, quotes or signs that a shell or ssh knows, no dash in front"
+    if name is not None and (_UNSAFE_USER.search(name) or not name.isprintable()):
+        message = (
+            "must be a plain user name: no spaces, no quotes, no characters special to a shell or ssh, no dash in front"
+        )
         raise forbidden("remote_user", "remote_user_forbidden", message)
     if request.become_method is not None and not _PLUGIN.fullmatch(request.become_method):
         raise forbidden("become_method", "become_forbidden", "must be the name of a method, such as sudo")
@@ -72,10 +74,10 @@ def _check_names(request: RunOptions) -> None:
 
 def _check_variables(request: RunOptions) -> None:
     field = "extra_vars" if request.extra_vars is not None else "extra_args"
-    left = _MAX_CLOSE_LOOK
+    left = _MAX_PARSED
     for part in request.variables:
         if isinstance(part, str) and part.lstrip().startswith(("@", "/", ".")):
-            raise forbidden(field, "variables_file_forbidden", "variables read from a file (@) are for admin only")
+            raise forbidden(field, "variables_file_forbidden", "Only admin may read variables from a file (@)")
         left -= len(part) if isinstance(part, str) else 0
         _check_variable_names(
             field, part if isinstance(part, dict) else set(names_in(part) if left >= 0 else _words(part))
@@ -86,20 +88,20 @@ def _check_variables(request: RunOptions) -> None:
 def _check_variable_names(field: str, names: Iterable[str]) -> None:
     for name in names:
         if is_reserved(name):
-            message = f"{name} is one of the variables that decide where and how Ansible connects; for admin only"
+            message = f"{name} decides where and how Ansible connects. Only admin may set it."
             raise forbidden(f"{field}.{name}", "connection_variable_forbidden", message)
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a variable of this name could lead a run elsewhere; spaces and look-alikes around it are no way out."""
+    """Whether a variable of this name could redirect a run, also with blanks around it or in look-alike characters."""
     around = _QUOTES + " \t\r\n"
     plain = unicodedata.normalize("NFKC", name.strip(around)[:_MAX_NAME]).strip(around)
     return any(CONNECTION_VARIABLE.match(text) for text in (name, plain))
 
 
 def names_in(text: str) -> Iterator[str]:
-    """The variables that a string of extra variables may set; rather one too many than one too few."""
-    if len(text) > _MAX_CLOSE_LOOK:
+    """Yields the variables that a string of extra variables may set; in doubt one too many."""
+    if len(text) > _MAX_PARSED:
         yield from _words(text)
     elif text[:1] not in ("{", "["):
         yield from (name for name, _ in assignments_in(text))
@@ -108,7 +110,7 @@ def names_in(text: str) -> Iterator[str]:
             yield from _json_keys(text)
             yield from _keys(yaml_outline.compose(text))
         except (RecursionError, ValueError):
-            yield from _words(text)  # nor will Ansible read it, as far as we know
+            yield from _words(text)  # Ansible cannot read it either, as far as we know
 
 
 def _words(text: str) -> Iterator[str]:
@@ -116,7 +118,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 def assignments_in(text: str) -> Iterator[tuple[str, str]]:
-    """What `key=value` strings may say: the word before each = sign and the one after it, without quotes."""
+    """Yields each possible key and value of a `key=value` string: the words before and after each =, unquoted."""
     for reading in {text, _ESCAPE.sub(_decoded, text)}:
         parts = reading.split("=")
         for before, after in itertools.pairwise(parts):
@@ -126,9 +128,9 @@ def assignments_in(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _keys(node: Any, seen: set[int] | None = None) -> Iterator[str]:
-    """The names in YAML's outermost object, also when they are merged into it.
+    """Yields the keys of YAML's outermost object, merged ones too.
 
-    seen: the nodes that were looked at; a few aliases can merge one a billion times.
+    seen: the nodes visited so far; a few aliases can merge one node a billion times.
     """
     seen = set() if seen is None else seen
     if not isinstance(node, yaml.MappingNode) or id(node) in seen:
@@ -143,7 +145,7 @@ def _keys(node: Any, seen: set[int] | None = None) -> Iterator[str]:
 
 
 def _json_keys(text: str) -> Iterator[str]:
-    """Those that JSON has, which Ansible tries first: its strings may differ from YAML's."""
+    """Yields the keys that the text has as JSON, which Ansible tries first: its strings may differ from YAML's."""
     try:
         given = json.loads(text)
     except ValueError:

@@ -257,7 +257,7 @@ _TOO_MANY_FOLLOWERS = _failure(
 )
 
 _LOOKS_ONLY = _failure(
-    "role_forbidden", "ann has the role viewer, which starts and cancels nothing; ask the admin for operator"
+    "role_forbidden", "ann may not start or cancel tasks with the role viewer. Ask an admin for the role operator."
 )
 _SCOPE = _failure("scope_forbidden", "This token is read-only (scope read).")
 _TOO_MANY_LOGINS = _failure(
@@ -293,6 +293,10 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     503: (_STORE_AWAY,),
 }
 
+_NOT_YOURS = (
+    "You may not use inventory production. Yours: /srv/flansible/inventories/dev. Ask an admin to add it to rbac.json."
+)
+
 # What differs, or only happens, where there is a body.
 BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     400: (
@@ -303,13 +307,13 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
         _SCOPE,
         _failure(
             "inventory_forbidden",
-            "inventory: production is not one of your inventories. Yours: /srv/flansible/inventories/dev",
-            ("inventory", "production is not one of your inventories. Yours: /srv/flansible/inventories/dev"),
+            f"inventory: {_NOT_YOURS}",
+            ("inventory", _NOT_YOURS),
         ),
         _failure(
             "playbook_forbidden",
-            "playbook_dir: playbooks outside playbook_root are for admin only",
-            ("playbook_dir", "playbooks outside playbook_root are for admin only"),
+            "playbook_dir: Only admin may use playbooks outside playbook_root",
+            ("playbook_dir", "Only admin may use playbooks outside playbook_root"),
         ),
         _CROSS_SITE,
     ),
