@@ -153,7 +153,7 @@ USED = (
     Internal("ansible.executor.playbook_executor.PlaybookExecutor", "_loader", "files beside a preview's playbook"),
     Internal("ansible.executor.playbook_executor.PlaybookExecutor", "_variable_manager", "tags of a preview's play"),
     Internal("ansible.executor.task_queue_manager.TaskQueueManager", "_callback_plugins", "add the event callback"),
-    Internal("ansible.executor.task_queue_manager.TaskQueueManager", "_stats", "tell a rescued failure from another"),
+    Internal("ansible.executor.task_queue_manager.TaskQueueManager", "_stats", "distinguish rescued failures"),
     Internal("ansible.executor.task_queue_manager.TaskQueueManager", "_workers", "find the worker that was killed"),
     Internal("ansible.playbook.play.Play", "_included_path", "files beside an imported playbook"),
     Internal("ansible.playbook.task.Task", "_uuid", "match a result with its play task"),
@@ -171,9 +171,9 @@ USED = (
     Internal(_FINDER, "_AnsibleCollectionFinder", "import collections while preloading"),
     Internal(f"{_FINDER}._AnsibleCollectionFinder", "_install", "import collections while preloading", "self"),
     Internal(f"{_FINDER}._AnsibleCollectionFinder", "_remove", "import collections while preloading", ""),
-    Internal(_JINJA, "_TEMPLATE_OVERRIDE_FIELD_NAMES", "tell templates with different settings apart"),
-    Internal(_JINJA, "_TemplateCompileContext", "tell templates with different settings apart"),
-    Internal(f"{_JINJA}.AnsibleEnvironment", "_debuggable_template_source", "tell templates of different kinds apart"),
+    Internal(_JINJA, "_TEMPLATE_OVERRIDE_FIELD_NAMES", "distinguish templates with different settings"),
+    Internal(_JINJA, "_TemplateCompileContext", "distinguish templates with different settings"),
+    Internal(f"{_JINJA}.AnsibleEnvironment", "_debuggable_template_source", "distinguish templates of different kinds"),
     Internal("ansible._internal._datatag._tags", "TrustedAsTemplate", "keep strings from being templated"),
     Internal(
         "ansible._internal._datatag._tags.TrustedAsTemplate", "untag", "keep strings from being templated", "value"

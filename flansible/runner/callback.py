@@ -1,8 +1,8 @@
-"""What happened, as events: a callback beside Ansible's own that writes frames to the run's event pipe.
+"""Ansible's callback methods as events: a callback beside Ansible's own that writes frames to the run's event pipe.
 
-Lives in the run process. It writes to its pipe and nothing else: no network, no Redis, no threads. Each event carries
-`time` (seconds since 1970) and `offset`, the output bytes the run had written by then: text and events can be put side
-by side. Nothing here may raise: Ansible would print a warning that the command line does not.
+Runs in the run process and writes to its pipe only: no network, no Redis, no threads. An event has `time` (seconds
+since 1970) and `offset`, the output bytes the run had written by then, so that text and events can be aligned. Nothing
+here may raise: Ansible would print a warning that the command line does not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KEPT_CHARACTERS = 4096
 
 
 class EventPipe:
-    """The writing end of the run's events, and the count of the output bytes that go before each."""
+    """Writes the run's event frames, and counts the output bytes before each."""
 
     def __init__(self, descriptor: int, colour_mark: str) -> None:
         self._descriptor = descriptor
@@ -41,14 +41,14 @@ class EventPipe:
         self._marks = re.compile(re.escape(self._mark) + rb"\[[0-9;]*m")
         self._written = 0
         self._readable = True
-        # Ansible's own, held while anything is printed: its thread for the workers' messages prints too.
+        # Ansible's lock, held while anything is printed: the thread that receives the workers' messages prints too.
         self._print_lock = Display()._lock
         for stream in (sys.stdout, sys.stderr):
-            # Ansible has put its own wrapper there already, and Python calls whatever the attribute holds.
+            # Ansible has wrapped these streams already, and Python calls whatever the attribute holds.
             stream.buffer.write = self._counting(stream.buffer.write)  # type: ignore[method-assign]
 
     def send(self, event: dict[str, Any]) -> None:
-        """Write one frame, whole, after the output that was printed before it."""
+        """Writes one whole frame, after flushing the output printed before it."""
         with self._print_lock:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -58,14 +58,14 @@ class EventPipe:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except OSError:
-                # Nobody reads any more, so nobody waits for the end frame either: the keeper is about to end us.
+                # The supervisor no longer reads, so it does not wait for the end frame: the keeper is about to end us.
                 self._readable = False
 
     def _counting(self, write: Callable[[Any], int]) -> Callable[[Any], int]:
         def counting_write(data: Any) -> int:
             with self._print_lock:
                 count = write(data)
-                # The marks are no output: the supervisor takes them out.
+                # Colour marks do not count as output: the supervisor removes them.
                 text = bytes(data)
                 self._written += len(self._marks.sub(b"", text)) if self._mark in text else count
             return count
@@ -74,7 +74,7 @@ class EventPipe:
 
 
 class EventCallback(CallbackBase):
-    """Turns Ansible's callback methods into events; also counts what a silent failure would leave out."""
+    """Sends an event for each callback method; counts starts and results, to detect a run that executed nothing."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -94,12 +94,12 @@ class EventCallback(CallbackBase):
         self.stats: dict[str, dict[str, int]] = {}
         self.custom_stats: dict[str, Any] = {}
 
-    def count_with(self, counts: AggregateStats) -> None:
-        """Where Ansible counts: it does so before it tells us, and only there does it say what was rescued."""
+    def use_stats(self, counts: AggregateStats) -> None:
+        """Sets Ansible's own statistics, updated before our callback is called: only they say what was rescued."""
         self._counts = counts
 
     def v2_playbook_on_play_start(self, play: Play) -> None:
-        self._play = _cut(play.get_name().strip())
+        self._play = _truncate(play.get_name().strip())
         self._pipe.send({"type": "event", "event": "play_start", "play": self._play})
 
     def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:
@@ -133,7 +133,7 @@ class EventCallback(CallbackBase):
 
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
         self.stats = {str(host): stats.summarize(host) for host in sorted(stats.processed)}
-        self.custom_stats = bounded(lambda: stats.custom)
+        self.custom_stats = bounded_result(lambda: stats.custom)
 
     def _was_rescued(self, host: str) -> bool:
         count = self._counts.rescued.get(host, 0)
@@ -142,9 +142,9 @@ class EventCallback(CallbackBase):
         return bool(count > before)
 
     def _task_start(self, task: Task, more: dict[str, bool] | None = None) -> None:
-        # Its results have it by this name too: later Ansible has the name without its role, or not templated.
-        name = self._names[task._uuid] = _cut(task.get_name().strip())
-        names = {"play": self._play, "task": name, "module": _cut(task.action)}
+        # Its results use this name too: later, Ansible has the name without its role, or not templated.
+        name = self._names[task._uuid] = _truncate(task.get_name().strip())
+        names = {"play": self._play, "task": name, "module": _truncate(task.action)}
         self._pipe.send({"type": "event", "event": "task_start", **names, **(more or {})})
 
     def _result(self, result: CallbackTaskResult, verdict: str) -> None:
@@ -155,33 +155,33 @@ class EventCallback(CallbackBase):
             {
                 "type": "event",
                 "event": "host_result",
-                "host": _cut(host),
+                "host": _truncate(host),
                 "play": self._play,
-                "task": self._names.get(result.task._uuid) or _cut(result.task_name.strip()),
-                "module": _cut(result.task.action),
+                "task": self._names.get(result.task._uuid) or _truncate(result.task_name.strip()),
+                "module": _truncate(result.task.action),
                 "verdict": verdict,
                 "duration_seconds": round(time.monotonic() - began, 4) if began is not None else 0.0,
-                "result": bounded(lambda: result.result),
+                "result": bounded_result(lambda: result.result),
             }
         )
 
 
 class ObservedTaskQueueManager(TaskQueueManager):
-    """Ansible's TaskQueueManager with the event callback after all the callbacks Ansible itself loads."""
+    """Adds the event callback to Ansible's TaskQueueManager, after all callbacks that Ansible loads."""
 
     event_callback: EventCallback
 
     def load_callbacks(self) -> None:
         super().load_callbacks()
-        self.event_callback.count_with(self._stats)
+        self.event_callback.use_stats(self._stats)
         if self.event_callback not in self._callback_plugins:
-            # An object put in this list gets no events until its methods were looked up.
+            # A callback object in this list gets no events until this method was called.
             self.event_callback._init_callback_methods()
             self._callback_plugins.append(self.event_callback)
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can carry it: Ansible's tagged types made native, NaN and what else JSON lacks made text."""
+    """Converts to JSON types: Ansible's tagged types become native, NaN and types that JSON lacks become text."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -197,11 +197,11 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def bounded(value: Callable[[], Any]) -> dict[str, Any]:
-    """What an event carries of a result, or of what `set_stats` collected: no keys of Ansible's own, a bounded size."""
+def bounded_result(value: Callable[[], Any]) -> dict[str, Any]:
+    """Returns a result, or the statistics of `set_stats`, without Ansible's internal keys and within the size limit."""
     try:
         public = {key: item for key, item in value().items() if not str(key).startswith("_ansible_")}
-        # Looked at first: to copy and encode a result of a million lines takes longer than to print it.
+        # Estimated first: to copy and encode a result of a million lines takes longer than to print it.
         if not _is_large(public):
             public = dict(plain(public))
             if len(json.dumps(public, separators=(",", ":"))) <= MAX_RESULT_BYTES:
@@ -209,12 +209,12 @@ def bounded(value: Callable[[], Any]) -> dict[str, Any]:
         kept = {key: plain(public[key]) for key in _KEPT_KEYS if isinstance(public.get(key), str | int | float)}
     except Exception as error:  # what an action plugin returns can be anything, and nested without end
         return {LEFT_OUT: f"the result cannot be written as JSON: {type(error).__name__}"}
-    kept = {key: _cut(item) if isinstance(item, str) else item for key, item in kept.items()}
+    kept = {key: _truncate(item) if isinstance(item, str) else item for key, item in kept.items()}
     return {LEFT_OUT: f"the result is over the limit of {MAX_RESULT_BYTES} bytes", **kept}
 
 
 def _is_large(value: Any) -> bool:
-    """Whether it is over the limit as JSON, found out without encoding it; False may turn out to be wrong."""
+    """Estimates, without encoding it, whether a value is over the limit as JSON; False may turn out to be wrong."""
     waiting, size = [value], 0
     while waiting and size <= MAX_RESULT_BYTES:
         item = waiting.pop()
@@ -228,6 +228,6 @@ def _is_large(value: Any) -> bool:
     return size > MAX_RESULT_BYTES
 
 
-def _cut(text: Any) -> str:
-    """A name or message: a template can make it as long as it likes."""
+def _truncate(text: Any) -> str:
+    """Limits the length of a name or message: a template can make it arbitrarily long."""
     return str(text)[:_KEPT_CHARACTERS]

@@ -1,7 +1,7 @@
-"""What differs between the versions of ansible-core that Flansible runs with, 2.19 to 2.21, and nothing else.
+"""Differences between the supported versions of ansible-core, 2.19 to 2.21: the only place for them.
 
-The run process calls it before Ansible does anything. Everything else in this folder is the same for all of them:
-`make test-matrix` says so, whose comparison with each version's own command line would find what is not.
+The run process calls it before Ansible starts. Everything else in this folder serves all versions (`make test-matrix`
+compares each with its own command line); flansible.runner.ansible_internals lists what that relies on.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 
-# Linux's sun_path less its final zero, and what multiprocessing names a socket in its folder.
+# Linux's sun_path without its final zero, and the longest name that multiprocessing gives a socket in its folder.
 _SOCKET_PATH_BYTES = 107
 _SOCKET_NAME_BYTES = len("/listener-") + 8
 
 
-def keep_to_itself(temp_dir: str) -> None:
-    """Give the run a socket and a key of its own for what its workers ask of it.
+def use_private_rpc_socket(temp_dir: str) -> None:
+    """Gives this run a private RPC socket and key.
 
-    From 2.21 on the main process answers its workers on a Unix socket (ansible._internal._rpc_host). Python puts that
-    into a folder of its own in /tmp, which would stay there when the run is ended by a signal, and protects it with a
-    key made at import: every run forked from one fork server would have the same. Up to 2.20 nothing uses either.
+    From 2.21 on, Ansible's main process serves its workers on a Unix socket (ansible._internal._rpc_host). Python makes
+    the socket in a new folder in /tmp, which would stay there when the run is ended by a signal, and protects it with a
+    key made at import, which all runs of one fork server would share. 2.19 and 2.20 use neither.
     """
     process = multiprocessing.current_process()
     process.authkey = os.urandom(32)
-    # Where the path would be too long for a socket, Python's own folder serves; it is removed at a normal end.
+    # If the path were too long for a socket, Python's own folder serves; it is removed at a normal end.
     if len(os.fsencode(temp_dir)) + _SOCKET_NAME_BYTES <= _SOCKET_PATH_BYTES:
         process._config["tempdir"] = temp_dir  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""The rules that only the run can keep, because they need Ansible's inventory; for users other than admin.
+"""Rules that only the run can enforce, because they need Ansible's inventory; for users other than admin.
 
-Called in the run process before Ansible starts. What is said here is a second wall where the web process could refuse
-the request, and the only one where what a name means is known to the inventory alone.
+Called in the run process before Ansible starts. Where the web process could refuse the request already, this is a
+second barrier; it is the only one where the inventory alone decides what a name means.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REMOTE = frozenset({"ssh", "paramiko_ssh", "paramiko", "smart", "winrm", "psrp"
 
 
 def apply(rules: dict[str, Any] | None, program: str) -> None:
-    """From now on, in this process. rules: as flansible.worker.sandbox says them; None: everything is allowed."""
+    """Enforces these rules in this process. rules: made by flansible.worker.sandbox; None: everything is allowed."""
     if rules is None:
         return
     if program == "ansible" and not rules["control_node"]:
@@ -30,31 +30,33 @@ def apply(rules: dict[str, Any] | None, program: str) -> None:
     if rules["remote_only"]:
         _refuse_local_connections()
     if rules["hosts"] is not None:
-        _only(rules["hosts"])
+        _restrict_hosts(rules["hosts"])
 
 
 def _refuse_implicit_localhost() -> None:
-    """Ansible adds the machine it runs on to every inventory that does not name it, once it is asked for."""
+    """Stops Ansible from adding the control machine, once a pattern names it, to an inventory that lacks it."""
 
     def refuse(_inventory: InventoryData, pattern: str) -> None:
-        raise AnsibleError(f"{pattern} is not in the inventory; to run on the control machine is not your right")
+        raise AnsibleError(f"{pattern} is not in the inventory. You are not allowed to run on the control machine.")
 
     replace(InventoryData, "_create_implicit_localhost", refuse)
 
 
 def _refuse_local_connections() -> None:
+    """Refuses connections that execute on this machine, where a confined user's run has no sandbox."""
+
     def connect_elsewhere(executor: TaskExecutor, *args: Any, **kwargs: Any) -> Any:
         connection = connect(executor, *args, **kwargs)
         if connection._load_name.rpartition(".")[2] not in _REMOTE:
-            message = "bubblewrap cannot be used, and without it nothing of yours is executed on the control machine"
+            message = "bubblewrap cannot be used here. Without it your runs may not execute on the control machine."
             raise AnsibleError(f"connection {connection._load_name}: {message}")
         return connection
 
     connect = replace(TaskExecutor, "_get_connection", connect_elsewhere)
 
 
-def _only(patterns: list[str]) -> None:
-    """Whatever selects hosts, selects among these; a task is delegated to one of them, or to localhost."""
+def _restrict_hosts(patterns: list[str]) -> None:
+    """Limits host selection to these patterns, and delegation to those hosts and localhost."""
 
     def allowed(inventory: InventoryManager) -> set[str]:
         hosts = select(inventory, ":".join(patterns), ignore_limits=True, ignore_restrictions=True)
@@ -67,7 +69,7 @@ def _only(patterns: list[str]) -> None:
     def delegate_allowed(manager: VariableManager, *args: Any, **kwargs: Any) -> Any:
         variables, name = delegate(manager, *args, **kwargs)
         if name is not None and name not in constants.LOCALHOST and name not in allowed(manager._inventory):
-            raise AnsibleError(f"{name} is not one of the hosts you may reach")
+            raise AnsibleError(f"You are not allowed to reach {name}: it is not one of your hosts.")
         return variables, name
 
     select = replace(InventoryManager, "get_hosts", select_allowed)

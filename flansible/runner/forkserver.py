@@ -1,11 +1,11 @@
-"""The fork server: a process with Ansible preloaded that forks one keeper, and that one run, per request.
+"""The fork server: a process with Ansible preloaded that forks one keeper, and with it one run, per request.
 
 Started by exec from the worker (flansible.worker.forkserver_pool) as
-`python -m flansible.runner.forkserver FD [files=SOFT:HARD] [usual]`, in the directory and environment whose Ansible
-configuration its runs obey; for users other than admin in a sandbox. FD is a Unix socket: each message on it is one
-byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread, no state between runs but
-the packed modules of the installation (flansible.runner.module_cache), whose names the keepers tell on a pipe. When the
-worker goes away the socket ends and so does this process; each keeper sees its own channel end.
+`python -m flansible.runner.forkserver FD [files=SOFT:HARD] [usual]`, in the directory and environment that select the
+Ansible configuration of its runs; for users other than admin in a sandbox. FD is a Unix socket: each message on it is
+one byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread; runs share no state
+but the packed modules of the installation (flansible.runner.module_cache), whose names the keepers write to a pipe.
+When the worker ends, the socket ends and so does this process; each keeper sees the end of its own channel.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import psutil
 
 from flansible import wire
 from flansible.runner import cleanup, keeper, play, preload, process_tree
-from flansible.runner.module_cache import Payloads
+from flansible.runner.module_cache import ModuleCache
 from flansible.runner.module_packer import Packer
 from flansible.system import rlimits
 
 DESCRIPTORS_PER_RUN = 3
 _END_SECONDS = 2.0
-_END_ROUND_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _WANTED_BYTES = 64 * 1024
 _IDLE_MILLISECONDS = 1000
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 
 def serve(control: socket.socket, pack_usual: bool = False) -> None:
-    """Fork a keeper for each request until the worker's end of `control` is gone."""
+    """Forks a keeper for each request until the worker closes `control`."""
     wakeup, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     wanted, wanting = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
@@ -58,39 +58,41 @@ def serve(control: socket.socket, pack_usual: bool = False) -> None:
     poll = select.poll()
     for descriptor in (control.fileno(), wakeup, wanted):
         poll.register(descriptor, select.POLLIN)
-    payloads = Payloads()
-    packer = Packer(payloads)
+    modules = ModuleCache()
+    packer = Packer(modules)
     children = _Children(packer)
     process_tree.become_subreaper()
-    patience = _IDLE_MILLISECONDS if pack_usual else None
+    idle_timeout = _IDLE_MILLISECONDS if pack_usual else None
     while True:
-        ready = {descriptor for descriptor, _ in poll.poll(patience)}
+        ready = {descriptor for descriptor, _ in poll.poll(idle_timeout)}
         if not ready:
-            packer.want_usual()
-            patience = None
+            packer.request_usual()
+            idle_timeout = None
         if wakeup in ready:
             os.read(wakeup, 4096)
             children.reap()
         if wanted in ready:
-            packer.want(os.read(wanted, _WANTED_BYTES))
+            packer.request(os.read(wanted, _WANTED_BYTES))
         if control.fileno() in ready:
             message, received, _, _ = socket.recv_fds(control, 1, DESCRIPTORS_PER_RUN)
             for descriptor in received:
-                # What is received is inheritable, unlike what is opened: git and its hooks would get the event pipe.
+                # Received descriptors are inheritable, unlike opened ones: git and its hooks would get the event pipe.
                 os.set_inheritable(descriptor, False)
             if not message:
                 return packer.stop()
             try:
                 if len(received) == DESCRIPTORS_PER_RUN:
-                    ours = control.fileno(), wakeup, woken, wanted
-                    children.keepers.add(_fork_keeper(ours, received, keeper.Lent(payloads, wanting)))
+                    own_descriptors = control.fileno(), wakeup, woken, wanted
+                    children.keepers.add(
+                        _fork_keeper(own_descriptors, received, keeper.KeeperResources(modules, wanting))
+                    )
             finally:
                 for descriptor in received:
                     os.close(descriptor)
 
 
-def _fork_keeper(own_descriptors: tuple[int, ...], received: list[int], lent: keeper.Lent) -> int:
-    """The process id of a new keeper, which never returns from here."""
+def _fork_keeper(own_descriptors: tuple[int, ...], received: list[int], resources: keeper.KeeperResources) -> int:
+    """Forks a keeper, which never returns from here. Returns its process id."""
     pid = os.fork()
     if pid != 0:
         return pid
@@ -101,7 +103,7 @@ def _fork_keeper(own_descriptors: tuple[int, ...], received: list[int], lent: ke
         for descriptor in own_descriptors:
             os.close(descriptor)
         channel, output, events = received
-        keeper.keep(socket.socket(fileno=channel), output, events, lent)
+        keeper.keep_run(socket.socket(fileno=channel), output, events, resources)
         status = 0
     finally:
         # Whatever happens, a forked copy must never return into the fork server's loop.
@@ -109,9 +111,10 @@ def _fork_keeper(own_descriptors: tuple[int, ...], received: list[int], lent: ke
 
 
 class _Children:
-    """Who is whose: the keepers, and the daemons that ended runs have left to us, the subreaper.
+    """The child processes: keepers, the packer's child, and daemons of ended runs, adopted as their subreaper.
 
-    When a keeper is killed, what its run had started comes to us, from whatever session; nobody else can end it.
+    Any other child is an orphan: when a keeper is killed, its run's processes become our children, in whatever session
+    they are, and only we can end them.
     """
 
     def __init__(self, packer: Packer) -> None:
@@ -120,7 +123,7 @@ class _Children:
         self._adopted: set[int] = set()
 
     def reap(self) -> None:
-        """Take note of every child that has ended."""
+        """Reaps every child that has ended. After a killed keeper, ends its run and removes its files."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -130,31 +133,31 @@ class _Children:
                 return
             self._adopted.discard(pid)
             if pid == self._packer.child:
-                self._packer.ended(status)
+                self._packer.child_ended(status)
             if pid not in self.keepers:
                 continue
             self.keepers.discard(pid)
             if os.WIFSIGNALED(status):
-                self._end_strangers()
-                for files in cleanup.of_keeper(play.local_tmp_base(), pid):
+                self._end_orphans()
+                for files in cleanup.files_of_killed_keeper(play.local_tmp_base(), pid):
                     files.remove()
             else:
-                self._adopted.update(self._strangers())
+                self._adopted.update(self._orphans())
 
-    def _strangers(self) -> set[int]:
+    def _orphans(self) -> set[int]:
         return set(process_tree.children()) - self.keepers - self._adopted - {self._packer.child}
 
-    def _end_strangers(self) -> None:
-        """Kill what a killed keeper was keeping; what that sets free comes to us in turn, so look again."""
+    def _end_orphans(self) -> None:
+        """Kills the run of a killed keeper, repeatedly: its orphaned descendants become our children in turn."""
         give_up_at = time.monotonic() + _END_SECONDS
-        while (strangers := self._strangers()) and time.monotonic() < give_up_at:
-            for pid in strangers:
+        while (orphans := self._orphans()) and time.monotonic() < give_up_at:
+            for pid in orphans:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    stranger = psutil.Process(pid)
-                    process_tree.kill([stranger, *stranger.children(recursive=True)])
+                    orphan = psutil.Process(pid)
+                    process_tree.kill([orphan, *orphan.children(recursive=True)])
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
-            time.sleep(_END_ROUND_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
 """The keeper: one small process per run, between the fork server and the run.
 
 It is the child subreaper of everything its run starts, so a process cannot leave the run's tree by `setsid` or by
-losing its parent. It ends that tree when the supervisor says so or is gone, removes what the run left on this machine,
-and tells how the run ended. Forked by flansible.runner.forkserver; talks to the supervisor over the run's channel.
+losing its parent. It ends that tree on a `stop` frame or when the supervisor is gone, removes what the run left on this
+machine, and sends how the run ended. Forked by flansible.runner.forkserver; its only link to the supervisor is the
+run's channel.
+
+    running ── run exits ──────────────────────────────────────────▶ `exited`; daemons that it left live on
+       │
+       └─ `stop`, or channel ends: TERM to the run ── run exits ──▶ TERM to the rest, KILL after the grace ▶ `exited`
+                          └── grace is over: KILL to the run ───────▲
 """
 
 from __future__ import annotations
@@ -23,16 +29,16 @@ from flansible import wire
 from flansible.errors import WireError
 from flansible.runner import play, process_tree, ssh_cleanup
 from flansible.runner.cleanup import RunFiles
-from flansible.runner.module_cache import Payloads
+from flansible.runner.module_cache import ModuleCache
 
-_KILL_ROUND_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _KILL_LIMIT_SECONDS = 10.0
-_NAMES_TOLD = 200
+_MAX_STOPPED_NAMES = 200
 
 
 @dataclass
-class _Ending:
-    """How the run is being ended, once it is."""
+class _Termination:
+    """State of ending the run: whether it began, when to kill, and which processes it has ended."""
 
     stopping: bool = False
     kill_at: float = 0.0
@@ -40,77 +46,77 @@ class _Ending:
 
     def note(self, found: list[psutil.Process]) -> None:
         for process in found:
-            if process.pid not in self.ended and (name := process_tree.name_of(process.pid)) is not None:
+            if process.pid not in self.ended and (name := process_tree.process_name(process.pid)) is not None:
                 self.ended[process.pid] = name
 
 
 @dataclass(frozen=True)
-class Lent:
-    """What the fork server gives to every keeper: the packed modules, and the pipe for names of those it lacks."""
+class KeeperResources:
+    """What the fork server shares with keepers: the packed modules, and the pipe for names of modules to pack."""
 
-    payloads: Payloads
-    wanting: int
+    modules: ModuleCache
+    wanted_pipe: int
 
 
-def keep(channel: socket.socket, output: int, events: int, lent: Lent) -> None:
-    """Fork the run that the channel's first frame describes and see it to its end."""
+def keep_run(channel: socket.socket, output: int, events: int, resources: KeeperResources) -> None:
+    """Forks the run that the channel's first frame describes, and supervises its processes until the end."""
     request = wire.receive(channel)
     if request is None or request.get("type") != "run":
         return
     process_tree.become_subreaper()
-    # git gets none: its directory may have a broken ansible.cfg, and it leaves nothing.
+    # git needs none: its directory may have a broken ansible.cfg, and it leaves nothing behind.
     files = RunFiles.make(play.local_tmp_base()) if request["program"] != "git" else None
     keeper = os.getpid()
     run_pid = os.fork()
     if run_pid == 0:
-        os.close(lent.wanting)
-        _be_the_run(keeper, channel, output, events, request, files, lent.payloads)
+        os.close(resources.wanted_pipe)
+        _run_child(keeper, channel, output, events, request, files, resources.modules)
     os.close(output)
     os.close(events)
     try:
-        ending = _Ending()
-        _tell(channel, {"type": "started", "pid": run_pid})
+        ending = _Termination()
+        _send(channel, {"type": "started", "pid": run_pid})
         status = _watch(channel, run_pid, float(request["grace_seconds"]), ending)
         if ending.stopping or os.WIFSIGNALED(status):
             _kill_all(ending, request.get("ssh_masters"))
             if files:
                 files.remove()
         elif files:
-            _ask_for(lent, files)
-        _tell(channel, _exited(status, ending))
+            _request_packing(resources, files)
+        _send(channel, _exited_frame(status, ending))
     finally:
         if files:
             _remove_files(files)
 
 
-def _ask_for(lent: Lent, files: RunFiles) -> None:
-    """Have the fork server keep the modules that this run had to pack."""
-    if names := lent.payloads.wanted(files.folder):
-        with contextlib.suppress(OSError):  # it has more to do than it can note, or is gone
-            os.write(lent.wanting, "".join(f"{name}\n" for name in names).encode())
+def _request_packing(resources: KeeperResources, files: RunFiles) -> None:
+    """Requests that the fork server packs the modules that this run had to pack itself."""
+    if names := resources.modules.missing(files.folder):
+        with contextlib.suppress(OSError):  # the pipe is full, or the fork server is gone
+            os.write(resources.wanted_pipe, "".join(f"{name}\n" for name in names).encode())
 
 
-def _exited(status: int, ending: _Ending) -> wire.Frame:
+def _exited_frame(status: int, ending: _Termination) -> wire.Frame:
     signalled = os.WIFSIGNALED(status)
     return {
         "type": "exited",
         "returncode": None if signalled else os.waitstatus_to_exitcode(status),
         "signal": os.WTERMSIG(status) if signalled else None,
-        "stopped": [{"pid": pid, "name": name} for pid, name in list(ending.ended.items())[:_NAMES_TOLD]],
+        "stopped": [{"pid": pid, "name": name} for pid, name in list(ending.ended.items())[:_MAX_STOPPED_NAMES]],
         "stopped_count": len(ending.ended),
     }
 
 
 def _remove_files(files: RunFiles) -> None:
-    """All of them, unless a daemon or job that the run has left may still need what bears its number."""
-    if _reaped_tree():
+    """Removes the run's files; only its folder, when a daemon or job it left may still need the tagged ones."""
+    if _reap_and_list():
         files.remove_folder()
     else:
         files.remove()
 
 
-def _watch(channel: socket.socket, run_pid: int, grace_seconds: float, ending: _Ending) -> int:
-    """Wait for the run; end its whole tree on a `stop` frame or when the channel ends. Returns its wait status."""
+def _watch(channel: socket.socket, run_pid: int, grace_seconds: float, ending: _Termination) -> int:
+    """Waits for the run; terminates it on a `stop` frame or when the channel ends. Returns its wait status."""
     watched = os.pidfd_open(run_pid)
     wakeup, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
@@ -131,7 +137,7 @@ def _watch(channel: socket.socket, run_pid: int, grace_seconds: float, ending: _
                 _reap_adopted(run_pid)
             if channel.fileno() in ready:
                 poll.unregister(channel)
-                _begin_ending(run_pid, _grace(channel, grace_seconds), ending)
+                _begin_termination(run_pid, _receive_grace(channel, grace_seconds), ending)
             elif ending.stopping and time.monotonic() >= ending.kill_at:
                 _kill(run_pid)
     finally:
@@ -141,17 +147,17 @@ def _watch(channel: socket.socket, run_pid: int, grace_seconds: float, ending: _
 
 
 def _reap_adopted(run_pid: int) -> None:
-    """Take note of the ends of daemons that have come to us; never of the run's, which _watch waits for."""
+    """Reaps daemons that became our children; never the run, which _watch waits for."""
     while True:
-        # Looks without taking. Where it finds the run it would not look further; but then we are about to end anyway.
+        # WNOWAIT peeks. Once it returns the run it would return no other child; but then we are about to end anyway.
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None or ended.si_pid == run_pid:
             return
         os.waitpid(ended.si_pid, 0)
 
 
-def _grace(channel: socket.socket, default: float) -> float:
-    """Seconds between TERM and KILL: what a `stop` frame says, else (the supervisor is gone) the run's own."""
+def _receive_grace(channel: socket.socket, default: float) -> float:
+    """Receives the seconds between TERM and KILL from a `stop` frame; the default when the supervisor is gone."""
     try:
         frame = wire.receive(channel)
     except (OSError, WireError):
@@ -159,45 +165,45 @@ def _grace(channel: socket.socket, default: float) -> float:
     return float(frame.get("grace_seconds", default)) if frame else default
 
 
-def _begin_ending(run_pid: int, grace_seconds: float, ending: _Ending) -> None:
+def _begin_termination(run_pid: int, grace_seconds: float, ending: _Termination) -> None:
     ending.stopping = True
     ending.kill_at = time.monotonic() + grace_seconds
     ending.note(process_tree.descendants())
-    # To the run alone: Ansible's handler passes TERM on to its workers, and each to its own session.
+    # To the run alone: Ansible's handler forwards TERM to its workers, and each of them to its session.
     try:
         os.kill(run_pid, signal.SIGTERM)
     except ProcessLookupError:
         pass
 
 
-def _kill_all(ending: _Ending, masters_directory: str | None) -> None:
-    """TERM was given; now give what is left the rest of the grace, then KILL until nothing is left.
+def _kill_all(ending: _Termination, masters_directory: str | None) -> None:
+    """Sends TERM to what is left, waits for the rest of the grace, then kills until nothing is left.
 
-    But for masters of ssh that other runs of the user are using: those end with them.
+    Spares ssh control masters that other runs of the user are using: those end with these runs.
     """
     left = process_tree.descendants()
-    spared = set(shared := ssh_cleanup.of(masters_directory, left))
+    spared = set(shared := ssh_cleanup.find_masters(masters_directory, left))
     ending.note([process for process in left if process not in spared])
     for process in left:
         if process not in spared:
             process_tree.send(process, signal.SIGTERM)
-    while set(_reaped_tree()) - spared and time.monotonic() < ending.kill_at:
-        time.sleep(_KILL_ROUND_SECONDS)
-    _kill_until_none_is_left(ending, spared)
+    while set(_reap_and_list()) - spared and time.monotonic() < ending.kill_at:
+        time.sleep(_POLL_SECONDS)
+    _kill_tree(ending, spared)
     if shared:
-        _kill_until_none_is_left(ending, ssh_cleanup.dismiss(shared))
+        _kill_tree(ending, ssh_cleanup.stop_masters(shared))
 
 
-def _kill_until_none_is_left(ending: _Ending, spared: set[psutil.Process]) -> None:
+def _kill_tree(ending: _Termination, spared: set[psutil.Process]) -> None:
     give_up_at = time.monotonic() + _KILL_LIMIT_SECONDS
-    # A dying process may still fork: look again until the tree is empty. Orphans come to us, the subreaper.
-    while (left := [one for one in _reaped_tree() if one not in spared]) and time.monotonic() < give_up_at:
+    # A dying process may still fork: repeat until the tree is empty. We adopt orphans, as their subreaper.
+    while (left := [one for one in _reap_and_list() if one not in spared]) and time.monotonic() < give_up_at:
         ending.note(left)
         process_tree.kill(left)
-        time.sleep(_KILL_ROUND_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
-def _reaped_tree() -> list[psutil.Process]:
+def _reap_and_list() -> list[psutil.Process]:
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -214,7 +220,7 @@ def _kill(pid: int) -> None:
         pass
 
 
-def _tell(channel: socket.socket, frame: wire.Frame) -> None:
+def _send(channel: socket.socket, frame: wire.Frame) -> None:
     try:
         channel.sendall(wire.encode(frame))
     except OSError:
@@ -222,28 +228,28 @@ def _tell(channel: socket.socket, frame: wire.Frame) -> None:
         pass
 
 
-def _be_the_run(
+def _run_child(
     keeper: int,
     channel: socket.socket,
     output: int,
     events: int,
     request: wire.Frame,
     files: RunFiles | None,
-    payloads: Payloads,
+    modules: ModuleCache,
 ) -> None:
-    """Become the run; never returns."""
+    """Runs the request in this forked child; never returns."""
     status = play.EXIT_UNEXPECTED
     try:
         os.setsid()
-        # Should the keeper be killed, the run must not go on unsupervised.
-        process_tree.be_told_of_parents_death(signal.SIGTERM)
+        # If the keeper is killed, the run must not continue unsupervised.
+        process_tree.set_parent_death_signal(signal.SIGTERM)
         if os.getppid() != keeper:
             os._exit(status)
         channel.close()
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        status = play.run(request, events, files, payloads)
+        status = play.run(request, events, files, modules)
     except BaseException:
         traceback.print_exc(file=sys.stderr)
     finally:

@@ -1,7 +1,7 @@
-"""Mitogen for one run, when its request says so: the strategy plugin that replaces how Ansible talks to hosts.
+"""Mitogen for one run, when its request selects it: a strategy plugin that replaces Ansible's way to reach hosts.
 
-Called in the run's process. A playbook's own `strategy:` wins, as it does over ansible.cfg. Nothing is imported for
-runs that do not ask for it.
+Called in the run's process. A playbook's own `strategy:` wins, as it does over ansible.cfg. Other runs import nothing
+of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flansible.runner.cleanup import RunFiles
 
 
 def use(name: str | None, files: RunFiles | None) -> None:
-    """Make `name` the strategy of plays that name none. Raises ImportError when Mitogen is not installed."""
+    """Makes `name` the default strategy of plays. Raises ImportError when Mitogen is not installed."""
     if name is None:
         return
     plugins = importlib.import_module("ansible_mitogen.plugins.strategy")
@@ -29,6 +29,6 @@ def use(name: str | None, files: RunFiles | None) -> None:
 
 
 def _keep_socket_in(folder: str) -> None:
-    # Mitogen makes it in TMPDIR and removes it in the end; a run that is ended before its time leaves it there.
+    # Mitogen makes it in TMPDIR and removes it at its end; a run that is canceled would leave it there.
     unix: Any = importlib.import_module("mitogen.unix")
     unix.make_socket_path = lambda: os.path.join(folder, f"mitogen-{os.getpid()}")

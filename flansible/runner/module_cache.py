@@ -40,12 +40,12 @@ from flansible.system.atomic_files import replacing
 
 _MODULES = os.path.realpath(os.path.dirname(str(ansible.modules.__file__)))
 _INSTALLATION = os.path.dirname(os.path.dirname(_MODULES))
-_CACHE = "ansiballz_cache"  # in the run's temp directory: module, compression and extensions, none of them
+_CACHE = "ansiballz_cache"  # in the run's temp directory; named by module, compression, extensions (none)
 _NAME = re.compile(r"ansible\.modules\.([a-z0-9_]+)-(ZIP_[A-Z0-9]+)-none")
-_LONGEST_NAME = 128
-_MOST_NAMES = 20
-_MOST_BYTES = 32 * 1024 * 1024
-_QUIET = 5  # from this verbosity on Ansible tells what it packs
+_MAX_NAME_CHARS = 128
+_MAX_NAMES = 20
+_MAX_BYTES = 32 * 1024 * 1024
+_VERBOSE = 5  # from this verbosity on Ansible prints what it packs
 
 _BYTECODE = "flansible-bytecode"
 # In the program that Ansible wraps around a Python module; it has imported sys by then.
@@ -74,34 +74,35 @@ _HASH_KEY = 0x466C616E7369626C
 _Stamps = list[tuple[str, int, int, int]]  # path, modification time in nanoseconds, size, inode
 
 
-class Payloads:
-    """Those that a fork server knows; each run it forks has a copy of its own."""
+class ModuleCache:
+    """Packed modules and compiled sources of one fork server; each run it forks inherits a copy."""
 
     def __init__(self) -> None:
         self._packed: dict[str, tuple[bytes, _Stamps]] = {}
-        # As modules read it: the number of this Python's bytecode, then what is compiled by the hash of its source.
+        # The file that modules read: this Python's bytecode magic number, then compiled code by the hash of its source.
         self._bytecode = b""
         self._refused: set[str] = set()
 
-    def wanted(self, folder: str) -> list[str]:
-        """The names of those which the run with this temp directory had to pack, and of which no fork server knows."""
+    def missing(self, folder: str) -> list[str]:
+        """Lists the modules that the run with this temp directory had to pack and that are not in the cache."""
         try:
             names = os.listdir(os.path.join(folder, _CACHE))
         except OSError:
             return []
-        return [name for name in sorted(names) if self.is_new(name)][:_MOST_NAMES]
+        return [name for name in sorted(names) if self.is_new(name)][:_MAX_NAMES]
 
     def is_new(self, name: str) -> bool:
+        """Tests whether this is the name of an installed module to pack: valid, and not cached, current, or refused."""
         known = self._packed.get(name)
         return bool(
-            len(name) <= _LONGEST_NAME
+            len(name) <= _MAX_NAME_CHARS
             and _NAME.fullmatch(name)
             and name not in self._refused
             and (known is None or not _is_current(known[1]))
         )
 
     def add(self, name: str, built: bytes) -> None:
-        """Keep what `build` has made; nothing, when it could make nothing."""
+        """Adds the result of `pack`; an empty one makes the name refused from now on."""
         if not built:
             self._refused.add(name)
             return
@@ -109,20 +110,20 @@ class Payloads:
         self._packed[name] = packed, stamps
         compiled = marshal.loads(self._bytecode[len(MAGIC_NUMBER) :]) if self._bytecode else {}
         self._bytecode = MAGIC_NUMBER + marshal.dumps({**compiled, **bytecode})
-        while sum(len(packed) for packed, _ in self._packed.values()) > _MOST_BYTES:
+        while sum(len(packed) for packed, _ in self._packed.values()) > _MAX_BYTES:
             self._packed.pop(next(iter(self._packed)))
 
-    def give_to_run(self, folder: str) -> None:
-        """From now on, in this process and those forked from it: Ansible finds in `folder` what is known."""
+    def install_in_run(self, folder: str) -> None:
+        """Makes Ansible find the cached modules in `folder`, in this process and those forked from it."""
 
         def find_module_utils(*, module_path: str, module_compression: str, **rest: Any) -> Any:
-            self._lay_out(folder, module_path, module_compression)
-            return build_module(module_path=module_path, module_compression=module_compression, **rest)
+            self._write_if_current(folder, module_path, module_compression)
+            return find_originally(module_path=module_path, module_compression=module_compression, **rest)
 
-        build_module = replace(module_common, "_find_module_utils", find_module_utils)
+        find_originally = replace(module_common, "_find_module_utils", find_module_utils)
 
-    def with_bytecode(self, folder: str, wrapper: str) -> str:
-        """Ansible's wrapper for a module that runs on this machine, made to use what is compiled already."""
+    def add_bytecode(self, folder: str, wrapper: str) -> str:
+        """Adds to Ansible's wrapper of a module that runs on this machine the use of the compiled code."""
         if not self._bytecode:
             return wrapper
         place = os.path.join(folder, _BYTECODE)
@@ -130,22 +131,27 @@ class Payloads:
             _write(place, self._bytecode)
         return wrapper.replace(_ANCHOR, _ANCHOR + _USE_BYTECODE % (place, _HASH_KEY), 1)
 
-    def _lay_out(self, folder: str, module_path: str, compression: str) -> None:
+    def _write_if_current(self, folder: str, module_path: str, compression: str) -> None:
         name = f"ansible.modules.{os.path.splitext(os.path.basename(module_path))[0]}-{compression}-none"
         known = self._packed.get(name)
-        if known is None or Display().verbosity >= _QUIET or constants.DEFAULT_DEBUG:
+        if known is None or Display().verbosity >= _VERBOSE or constants.DEFAULT_DEBUG:
             return
         place = os.path.join(folder, _CACHE, name)
-        if not os.path.exists(place) and _is_installed(module_path) and _is_alone() and _is_current(known[1]):
+        if (
+            not os.path.exists(place)
+            and _is_installed(module_path)
+            and _has_only_installed_module_utils()
+            and _is_current(known[1])
+        ):
             os.makedirs(os.path.dirname(place), exist_ok=True)
             _write(place, known[0])
 
 
-def build(name: str, folder: str) -> bytes:
-    """What `Payloads.add` takes. Called in a child of the fork server, whose temp directory `folder` is to be."""
+def pack(name: str, folder: str) -> bytes:
+    """Packs and compiles a module for `add`. Called in a child of the fork server; folder: its temp directory."""
     found = _NAME.fullmatch(name)
     path = os.path.join(_MODULES, f"{found[1]}.py") if found else ""
-    if not found or not os.path.isfile(path) or not _is_alone():
+    if not found or not os.path.isfile(path) or not _has_only_installed_module_utils():
         return b""
     replace(constants, "DEFAULT_LOCAL_TMP", folder)
     init_plugin_loader()
@@ -162,16 +168,16 @@ def build(name: str, folder: str) -> bytes:
     cached = module_common._CachedModule.load(os.path.join(folder, _CACHE, name))
     with zipfile.ZipFile(io.BytesIO(base64.b64decode(cached.zip_data))) as archive:
         sources = {name: archive.read(name) for name in archive.namelist() if name.endswith(".py")}
-    return marshal.dumps((packed, _stamps(sources), dict(map(_compiled, sources.items()))))
+    return marshal.dumps((packed, _stamps(sources), dict(map(_compile, sources.items()))))
 
 
-def _compiled(item: tuple[str, bytes]) -> tuple[bytes, bytes]:
+def _compile(item: tuple[str, bytes]) -> tuple[bytes, bytes]:
     name, source = item
     return _imp.source_hash(_HASH_KEY, source), marshal.dumps(compile(source, name, "exec", dont_inherit=True))
 
 
 def _stamps(sources: Iterable[str]) -> _Stamps:
-    """Of the installation's files among the sources; the package files that Ansible makes up are none."""
+    """Returns the stamps of installed files among the sources; Ansible generates some package files itself."""
     paths = [os.path.join(_INSTALLATION, name) for name in sources]
     return [_stamp(path) for path in paths if os.path.isfile(path)]
 
@@ -192,8 +198,8 @@ def _is_installed(module_path: str) -> bool:
     return os.path.dirname(os.path.realpath(module_path)) == _MODULES
 
 
-def _is_alone() -> bool:
-    """Whether code for modules can come from nowhere but the installation."""
+def _has_only_installed_module_utils() -> bool:
+    """Tests whether module_utils can come from the installation only."""
     own = {str(module_common._MODULE_UTILS_PATH), *module_utils_loader._get_package_paths(subdirs=False)}
     return all(path in own or not os.path.isdir(path) for path in module_utils_loader._get_paths(subdirs=False))
 

@@ -1,4 +1,4 @@
-"""Has the modules that runs ask for packed, one after another, each by a child of the fork server's."""
+"""Packs the modules that runs requested, one after another, each in a child process of the fork server."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from ansible import constants
 
 from flansible.runner import cleanup, module_cache, play, process_tree
 from flansible.runner.cleanup import RunFiles
-from flansible.runner.module_cache import Payloads
+from flansible.runner.module_cache import ModuleCache
 
-_LONGEST_SECONDS = 60
-_MOST_WAITING = 200
+_MAX_PACK_SECONDS = 60
+_MAX_WAITING = 200
 _USUAL = ("command", "ping")
 
 
 class Packer:
-    """Knows what is to be packed, and the child that packs."""
+    """The queue of modules to pack, and the one child that packs."""
 
-    def __init__(self, known: Payloads) -> None:
+    def __init__(self, known: ModuleCache) -> None:
         self._known = known
         self._names: list[str] = []
         self._name = ""
         self._result = -1
         self.child: int | None = None
 
-    def want(self, names: bytes) -> None:
-        """Names, a line each, as keepers send them."""
+    def request(self, names: bytes) -> None:
+        """Queues names, a line each, as keepers send them."""
         for name in names.decode(errors="replace").splitlines():
             if self._known.is_new(name) and name != self._name and name not in self._names:
                 self._names.append(name)
-        del self._names[_MOST_WAITING:]
+        del self._names[_MAX_WAITING:]
         self._start()
 
-    def want_usual(self) -> None:
-        """Nothing has been asked for so far: pack what most services need first."""
+    def request_usual(self) -> None:
+        """Queues the modules that most services need first. Called when no run came soon after the start."""
         compression = constants.config.get_config_value("DEFAULT_MODULE_COMPRESSION")
-        self.want("".join(f"ansible.modules.{name}-{compression}-none\n" for name in _USUAL).encode())
+        self.request("".join(f"ansible.modules.{name}-{compression}-none\n" for name in _USUAL).encode())
 
-    def ended(self, status: int) -> None:
-        """The child is gone, with this wait status."""
+    def child_ended(self, status: int) -> None:
+        """Takes the result of the child that ended with this wait status, and starts the next."""
         with open(self._result, "rb") as file:
             file.seek(0)
             self._known.add(self._name, file.read() if status == 0 else b"")
@@ -50,14 +50,14 @@ class Packer:
         self._start()
 
     def stop(self) -> None:
-        """The fork server ends: so does the child, and nothing of it stays."""
+        """Kills the child and removes its files, as the fork server ends."""
         if self.child is not None:
             os.kill(self.child, signal.SIGKILL)
             os.waitpid(self.child, 0)
             self._clean_up()
 
     def _clean_up(self) -> None:
-        for files in cleanup.of_keeper(play.local_tmp_base(), self.child or 0):
+        for files in cleanup.files_of_killed_keeper(play.local_tmp_base(), self.child or 0):
             files.remove_folder()
         self.child, self._name = None, ""
 
@@ -74,19 +74,19 @@ class Packer:
 
 
 def _pack(parent: int, name: str, result: int) -> None:
-    """Write what was built; never returns."""
+    """Packs one module into `result` in this forked child; never returns."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.alarm(_LONGEST_SECONDS)
-        process_tree.be_told_of_parents_death(signal.SIGKILL)
+        signal.alarm(_MAX_PACK_SECONDS)
+        process_tree.set_parent_death_signal(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(status)
-        # The fork server removes it, or the next one should this be killed as well.
+        # Removed by the fork server, or by the next one if that is killed as well.
         files = RunFiles.make(play.local_tmp_base())
         with open(result, "wb") as file:
-            file.write(module_cache.build(name, files.folder))
+            file.write(module_cache.pack(name, files.folder))
         status = 0
     except BaseException:
         traceback.print_exc(file=sys.stderr)

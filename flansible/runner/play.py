@@ -1,8 +1,8 @@
-"""One run: a request frame to Ansible's own command-line classes, which drive the TaskQueueManager.
+"""One run: passes a request frame to Ansible's own command-line classes, which drive the TaskQueueManager.
 
-Called once in a freshly forked process whose standard output and error are the run's pipe. Using the classes behind
-`ansible` and `ansible-playbook` means that options, messages and exit codes are theirs; what is ours is the event
-callback, a temp directory of the run's own, and for users other than admin strings that are data, never templates.
+Called once in a freshly forked process whose standard output and error are the run's pipe. Because these are the
+classes behind `ansible` and `ansible-playbook`, options, messages and exit codes are theirs; ours are the event
+callback, the run's own temp directory, and for users other than admin strings that are never templated.
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ from flansible.runner.ansible_internals import replace
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.cleanup import RunFiles
 from flansible.runner.colour_marks import mark_colours
-from flansible.runner.module_cache import Payloads
+from flansible.runner.module_cache import ModuleCache
 from flansible.runner.prompts import answer_prompts
-from flansible.runner.tempdir_tags import name_after
-from flansible.runner.worker_processes import STUCK, KilledWorkers, WorkerStarts, end_with_their_parents
+from flansible.runner.tempdir_tags import tag_temp_dirs
+from flansible.runner.worker_processes import (
+    STUCK,
+    KilledWorkerMonitor,
+    WorkerStartMonitor,
+    install_parent_death_handlers,
+)
 
 NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
 EXIT_UNEXPECTED = 250  # ansible's own code for an unexpected exception
@@ -47,14 +52,14 @@ _KILL_SECONDS = 5.0
 
 
 def local_tmp_base() -> str:
-    """The directory Ansible makes its local temp directories in; it exists afterwards."""
+    """Returns the directory of Ansible's local temp directories, and makes it."""
     base: str = os.path.dirname(constants.DEFAULT_LOCAL_TMP)
     os.makedirs(base, mode=0o700, exist_ok=True)
     return base
 
 
-def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, payloads: Payloads) -> int:
-    """Execute the step that `request` describes; returns its exit code (git replaces this process instead)."""
+def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, modules: ModuleCache) -> int:
+    """Executes the step that `request` describes; returns its exit code (git replaces this process instead)."""
     try:
         os.chdir(request["cwd"])
     except OSError as error:
@@ -66,10 +71,10 @@ def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, payl
         return _git(request["argv"])
     if files is not None:
         replace(constants, "DEFAULT_LOCAL_TMP", files.folder)
-        compat.keep_to_itself(files.folder)
-        name_after(files, payloads)
-        payloads.give_to_run(files.folder)
-        end_with_their_parents(files)
+        compat.use_private_rpc_socket(files.folder)
+        tag_temp_dirs(files, modules)
+        modules.install_in_run(files.folder)
+        install_parent_death_handlers(files)
     mark_colours(request["colour_mark"])
     ssh_profile.apply(request.get("ssh_masters"))
     try:
@@ -81,7 +86,7 @@ def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, payl
 
 
 def _git(argv: list[str]) -> int:
-    # Never wait for an answer nobody will give.
+    # Never prompt: there is no one to answer.
     environ = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes", **os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": ""}
     # Python ignores SIGPIPE; a program started from it should not.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -97,38 +102,38 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
         # Line by line, as on a terminal: live, and output and errors in the order they were printed.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     events = EventCallback(pipe)
-    starts = WorkerStarts()
+    starts = WorkerStartMonitor()
     starts.watch()
-    killed = KilledWorkers()
-    killed.watch(lambda: _give_up(pipe, events))
+    killed = KilledWorkerMonitor()
+    killed.watch(lambda: _abort(pipe, events))
     ObservedTaskQueueManager.event_callback = events
     for module in (ansible.cli.adhoc, ansible.executor.playbook_executor):
         replace(module, "TaskQueueManager", ObservedTaskQueueManager)
-    _forget_parent()
-    sys.stderr.buffer.write(preload.said_while_loading)
-    sys.stderr.flush()  # it comes first, before what goes to standard output
-    returncode = _call(request, pipe)
+    _reset_exit_handlers()
+    sys.stderr.buffer.write(preload.import_output)
+    sys.stderr.flush()  # before anything goes to standard output
+    returncode = _run_cli(request, pipe)
     killed.finish()
-    _finish_as_an_interpreter()
+    _run_exit_handlers()
     silent = returncode == 0 and events.starts > 0 and events.results == 0
     broken = starts.failure or (NOTHING_EXECUTED if silent else None)
-    _tell_end(pipe, events, returncode, broken)
+    _send_end(pipe, events, returncode, broken)
     return returncode
 
 
-def _tell_end(pipe: EventPipe, events: EventCallback, returncode: int, broken: str | None) -> None:
+def _send_end(pipe: EventPipe, events: EventCallback, returncode: int, broken: str | None) -> None:
     stats, custom_stats = events.stats, events.custom_stats
     pipe.send({"type": "end", "returncode": returncode, "broken": broken, "stats": stats, "custom_stats": custom_stats})
 
 
-def _give_up(pipe: EventPipe, events: EventCallback) -> None:
-    """End a run that waits for what will never come, with all it has started."""
+def _abort(pipe: EventPipe, events: EventCallback) -> None:
+    """Ends a run that will never finish, and all its processes."""
     process_tree.kill_descendants(_KILL_SECONDS)
-    _tell_end(pipe, events, EXIT_UNEXPECTED, STUCK)
+    _send_end(pipe, events, EXIT_UNEXPECTED, STUCK)
     os._exit(EXIT_UNEXPECTED)
 
 
-def _call(request: wire.Frame, pipe: EventPipe) -> int:
+def _run_cli(request: wire.Frame, pipe: EventPipe) -> int:
     program = request["program"]
     argv = request["argv"]
     if request["secrets"]:
@@ -136,15 +141,15 @@ def _call(request: wire.Frame, pipe: EventPipe) -> int:
     enforcement.apply(request.get("rules"), program)
     command: type[CLI] = AdHocCLI if program == "ansible" else PlaybookCLI
     if request.get("listing"):
-        command = preview_listing.instead_of(command, request["listing"], pipe)
+        command = preview_listing.preview_class(command, request["listing"], pipe)
     if request["data_only"]:
-        command = _data_only(command, request["extra_vars"])
+        command = _untemplated_arguments(command, request["extra_vars"])
     if request["secrets"] and request["secrets"].get("variables"):
-        command = _with_variables(command, request["secrets"]["variables"])
-    # What Ansible calls its own location: beside the interpreter, where pip put it.
+        command = _untemplated_variables(command, request["secrets"]["variables"])
+    # Ansible prints this as its executable location: beside the interpreter, where pip put it.
     beside = os.path.join(os.path.dirname(sys.executable), program)
     sys.argv = [beside if os.path.exists(beside) else shutil.which(program) or program]
-    sys.executable = _interpreter_of(beside)
+    sys.executable = _interpreter_in_shebang(beside)
     try:
         command.cli_executor([program, *argv])
     except SystemExit as end:
@@ -152,10 +157,10 @@ def _call(request: wire.Frame, pipe: EventPipe) -> int:
     return 0
 
 
-def _interpreter_of(script: str) -> str:
-    """This Python by the name that the script has for it: Ansible shows it, and runs its modules with it.
+def _interpreter_in_shebang(script: str) -> str:
+    """Returns this Python's path as the script names it: Ansible prints it, and runs modules with it.
 
-    Of `python` and `python3` beside each other, pip writes the one it was started as into a script.
+    Where `python` and `python3` are side by side, pip writes the one that it was started as into a script.
     """
     try:
         with open(script, "rb") as file:
@@ -176,14 +181,14 @@ def _exit_code(code: Any) -> int:
     return 1
 
 
-def _data_only(command: type[CLI], extra_vars: list[dict[str, Any] | str]) -> type[CLI]:
-    """`command` for a user whose strings must stay data: 2.19 templates only what is tagged as trusted."""
+def _untemplated_arguments(command: type[CLI], extra_vars: list[dict[str, Any] | str]) -> type[CLI]:
+    """Derives a class that does not template module arguments and extra variables: 2.19 templates trusted tags only."""
 
     class DataOnly(command):
         def _play_prereqs(self) -> tuple[Any, Any, Any]:
             loader, inventory, variable_manager = super()._play_prereqs()
             for part in extra_vars:
-                variable_manager._extra_vars.update(_untrusted(_variables(part, loader)))
+                variable_manager._extra_vars.update(_untrusted(_parse_extra_vars(part, loader)))
             return loader, inventory, variable_manager
 
         def _play_ds(self, pattern: str, async_val: int, poll: int) -> Any:
@@ -193,9 +198,11 @@ def _data_only(command: type[CLI], extra_vars: list[dict[str, Any] | str]) -> ty
     return DataOnly
 
 
-def _with_variables(command: type[CLI], secret: dict[str, str]) -> type[CLI]:
-    """`command` with these besides, stronger than all other extra variables; data to everybody, admin included: a
-    password may have any two signs in it."""
+def _untemplated_variables(command: type[CLI], secret: dict[str, str]) -> type[CLI]:
+    """Derives a class that adds `secret_vars`, which override all other extra variables.
+
+    They are never templated, not even for admin: a password may contain any delimiter.
+    """
 
     class WithVariables(command):
         def _play_prereqs(self) -> tuple[Any, Any, Any]:
@@ -207,17 +214,17 @@ def _with_variables(command: type[CLI], secret: dict[str, str]) -> type[CLI]:
     return WithVariables
 
 
-def _variables(part: dict[str, Any] | str, loader: Any) -> dict[str, Any]:
-    """One part of the extra variables of a user other than admin; a string is parsed as `-e` would parse it."""
+def _parse_extra_vars(part: dict[str, Any] | str, loader: Any) -> dict[str, Any]:
+    """Parses one part of the extra variables of a user other than admin; a string as `-e` does."""
     if isinstance(part, dict):
         return part
     parsed = loader.load(part) if part[0] in "[{" else parse_kv(part)
     if not isinstance(parsed, dict):
         raise AnsibleOptionsError(f"Invalid extra vars data supplied. '{part}' could not be made into a dictionary")
-    # Objects were checked before they were queued; a string has names only now.
+    # The names in objects were checked before the task was queued; those in a string are known only now.
     for name in parsed:
         if CONNECTION_VARIABLE.match(name):
-            raise AnsibleOptionsError(f"{name} decides where or how Ansible connects; it is for admin only")
+            raise AnsibleOptionsError(f"{name} decides where or how Ansible connects. Only admin may set it.")
     return dict(parsed)
 
 
@@ -229,14 +236,14 @@ def _untrusted(value: Any) -> Any:
     return TrustedAsTemplate.untag(value)
 
 
-def _forget_parent() -> None:
-    """Drop what the fork server would do at its own exit, and keep what an interpreter of our own would do."""
+def _reset_exit_handlers() -> None:
+    """Drops the fork server's exit handlers, and keeps the one that every interpreter has."""
     atexit._clear()
     atexit.register(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
 
 
-def _finish_as_an_interpreter() -> None:
-    """What the end of `ansible` would do and os._exit leaves out: threads and exit handlers of plugins, then flush."""
+def _run_exit_handlers() -> None:
+    """Does what os._exit omits at the end of `ansible`: joins threads, runs plugins' exit handlers, flushes."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -18,30 +18,42 @@ from ansible.utils.display import Display
 
 from flansible.runner.ansible_internals import replace
 
-_TALKATIVE = 4
+_VERBOSE = 4
 
-_read: dict[str, dict[str, Any] | None] = {}  # by the path of the plugin; None: it declares none
+_recorded: dict[str, dict[str, Any] | None] = {}  # by the plugin's path; None: it declares no options
 
 
 @contextmanager
-def remembered() -> Iterator[None]:
-    """Within the block, what Ansible reads is remembered; after it, none of it counts as read."""
+def record_options() -> Iterator[None]:
+    """Records the options of each plugin loaded in the block; afterwards they are registered without parsing.
+
+    Where a plugin is loaded, with `copy` of the installation as the example:
+
+    | when                       | by `_load_config_defs` as | which                                                  |
+    |----------------------------|---------------------------|--------------------------------------------------------|
+    | in the block (fork server) | load_and_record           | has Ansible parse copy.py, and copies what it put into |
+    |                            |                           | the emptied `config._plugins` to _recorded[its path]   |
+    | the block ends             |                           | `config._plugins` is what it was: none is registered   |
+    | in a run, copy.py          | register                  | registers _recorded[its path]; nothing is parsed       |
+    | in a run, library/copy.py  | register                  | has Ansible parse it: its path was not recorded        |
+    | in a run, a second `copy`  | register                  | leaves the registered options of the first, as Ansible |
+    """
     config = constants.config
     registered = replace(config, "_plugins", {})
 
-    def load_and_remember(loader: PluginLoader, name: str, module: Any, path: str) -> None:
+    def load_and_record(loader: PluginLoader, name: str, module: Any, path: str) -> None:
         load(loader, name, module, path)
-        _read[path] = config._plugins.get(_type_of(loader), {}).get(name)
+        _recorded[path] = config._plugins.get(_type_of(loader), {}).get(name)
 
     def register(loader: PluginLoader, name: str, module: Any, path: str) -> None:
         known = config.has_configuration_definition(_type_of(loader), name)
-        # Reading shared pieces of documentation loads a collection, and with -vvvv Ansible says so.
-        if path not in _read or Display().verbosity >= _TALKATIVE:
+        # Parsing shared documentation fragments loads a collection, and with -vvvv Ansible prints that.
+        if path not in _recorded or Display().verbosity >= _VERBOSE:
             load(loader, name, module, path)
-        if (options := _read.get(path)) is not None and not known:
+        if (options := _recorded.get(path)) is not None and not known:
             config.initialize_plugin_configuration_definitions(_type_of(loader), name, options)
 
-    load = replace(PluginLoader, "_load_config_defs", load_and_remember)
+    load = replace(PluginLoader, "_load_config_defs", load_and_record)
     try:
         yield
     finally:
@@ -49,11 +61,11 @@ def remembered() -> Iterator[None]:
         replace(PluginLoader, "_load_config_defs", register)
 
 
-def change_defaults(path: str, defaults: dict[str, Any]) -> None:
-    """Give options of the installation's plugin at `path` other defaults, in this process."""
-    options = _read.get(path)
+def override_defaults(path: str, defaults: dict[str, Any]) -> None:
+    """Overrides defaults of the options of the installed plugin at `path`, in this process."""
+    options = _recorded.get(path)
     if options is not None:
-        _read[path] = {**options, **{name: {**options[name], "default": defaults[name]} for name in defaults}}
+        _recorded[path] = {**options, **{name: {**options[name], "default": defaults[name]} for name in defaults}}
 
 
 def _type_of(loader: PluginLoader) -> str:

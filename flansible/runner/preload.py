@@ -32,7 +32,7 @@ from ansible.vars.clean import clean_facts
 from flansible.runner import colour_marks, plugin_options_cache, template_cache
 from flansible.runner.ansible_internals import replace
 
-# Imported here for their weight alone: a run would import them lazily, one by one.
+# Imported only to save time: each run would import them lazily.
 _LAZY_MODULES = (
     "ansible._internal._json._profiles._inventory_legacy",
     "ansible.executor.module_common",
@@ -65,44 +65,44 @@ _LOADERS = (
 )
 
 
-# What Ansible printed while it was imported, such as a warning about its configuration: `ansible` would begin with it.
-said_while_loading = b""
+# What Ansible printed while it was imported, such as a warning about its configuration: each run prints it first.
+import_output = b""
 
 
 def load() -> tuple[str, str | None]:
     """Loads Ansible and its plugin classes. Returns the version of ansible-core and the path of its ansible.cfg."""
-    global said_while_loading
-    said_while_loading = _standard_error_so_far()
+    global import_output
+    import_output = _read_standard_error()
     for name in _LAZY_MODULES:
         importlib.import_module(name)
-    _remember_parsed_metadata()
+    _cache_routing_table()
     loader._load_plugin_filter()
-    # A finder that knows the installation alone; each run makes the real one, which looks for collections then.
+    # A finder for the installation alone; each run makes the real one, which searches for collections then.
     _AnsibleCollectionFinder([os.path.dirname(_internal.__file__)], False)._install()
     try:
-        with plugin_options_cache.remembered():
+        with plugin_options_cache.record_options():
             for plugin_loader in _LOADERS:
                 _load_classes(plugin_loader)
-        _rehearse()
+        _warm_regex_caches()
     finally:
         _AnsibleCollectionFinder._remove()
         for name in [name for name in sys.modules if name.partition(".")[0] == "ansible_collections"]:
             del sys.modules[name]
     _load_collection_with_inventory_plugins()
-    template_cache.remember_compiled()
-    colour_marks.take_over()
+    template_cache.cache_compiled_templates()
+    colour_marks.replace_colour_functions()
     _drop_own_temp_dir()
     return ansible_version, constants.CONFIG_FILE
 
 
-def _remember_parsed_metadata() -> None:
+def _cache_routing_table() -> None:
     # Parsing the routing table of ansible.builtin, 10,000 lines of YAML, is half of what a short run has left to do.
     # Remembered by content, so an edited file is parsed again; the dict is given out once per process.
     replace(_collection_finder, "_meta_yml_to_dict", functools.cache(_collection_finder._meta_yml_to_dict))
 
 
 def _load_classes(plugin_loader: loader.PluginLoader) -> None:
-    # Narrow the search to the installation for once; None makes the loader work out its real paths when next asked.
+    # Limited to the installation this once; None makes the loader compute its real paths at the next search.
     paths = [loader.PluginPathContext(path, True) for path in plugin_loader._get_package_paths()]
     replace(plugin_loader, "_paths", paths)
     try:
@@ -113,7 +113,7 @@ def _load_classes(plugin_loader: loader.PluginLoader) -> None:
 
 
 def _load_collection_with_inventory_plugins() -> None:
-    """As on the command line, where importing the package of the inventory plugins does it, and -vvvv shows when."""
+    """Loads ansible.builtin when the command line would: as inventory plugins are imported; -vvvv prints when."""
 
     def load_and_get(subdirs: bool = True) -> Any:
         importlib.import_module("ansible_collections.ansible.builtin")
@@ -122,35 +122,35 @@ def _load_collection_with_inventory_plugins() -> None:
     get_package_paths = replace(loader.inventory_loader, "_get_package_paths", load_and_get)
 
 
-def _rehearse() -> None:
-    """What each run does first, for the regular expressions that Python and Jinja compile and keep by doing it."""
+def _warm_regex_caches() -> None:
+    """Does what each run does first, so that Python and Jinja have compiled their regular expressions."""
     for program, command in (("ansible", AdHocCLI), ("ansible-playbook", PlaybookCLI)):
-        _keep_parser(program, command)
+        _share_parser(program, command)
     Templar(loader=DataLoader()).template(TrustedAsTemplate().tag("{{ 1 }} {# #}"))
     clean_facts({})
     parsecolor("black")
 
 
-def _keep_parser(program: str, command: type[CLI]) -> None:
-    """Have each run use the parser that is made here; making it takes longer than all that is parsed with it."""
+def _share_parser(program: str, command: type[CLI]) -> None:
+    """Makes a command's argument parser once for all runs: making it takes longer than parsing with it."""
     made = command([program])
     made.init_parser()
     made.parser.parse_args(["localhost"])
 
-    def use_kept_parser(self: CLI) -> None:
+    def use_shared_parser(self: CLI) -> None:
         self.parser = made.parser
 
-    replace(command, "init_parser", use_kept_parser)
+    replace(command, "init_parser", use_shared_parser)
 
 
-def _standard_error_so_far() -> bytes:
+def _read_standard_error() -> bytes:
     sys.stderr.flush()
-    # The worker gives us a file; anywhere else there is nothing to be read back.
+    # The worker gives us a file; nothing else can be read back.
     return os.pread(2, os.fstat(2).st_size, 0) if stat.S_ISREG(os.fstat(2).st_mode) else b""
 
 
 def _drop_own_temp_dir() -> None:
-    # Ansible made it while its configuration loaded; each run gets one of its own beside it.
+    # Ansible made it while its configuration loaded; each run makes its own beside it.
     try:
         os.rmdir(constants.DEFAULT_LOCAL_TMP)
     except OSError:

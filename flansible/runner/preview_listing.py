@@ -1,8 +1,7 @@
-"""A run that executes nothing and tells what it would touch: hosts and play tasks, or an inventory's hosts and groups.
+"""A preview run: executes nothing; sends the hosts and play tasks it would touch, or an inventory's hosts and groups.
 
-Called in the run process. Inventory, limit, tags and templates are Ansible's own work, done by the classes that would
-run it; what they find goes as one `plan` frame to the event pipe, not as text that would have to be read back. What
-they print are warnings and errors alone.
+Called in the run process. Inventory, limit, tags and templates are evaluated by the classes of Ansible that would run
+it; the result is one `plan` frame on the event pipe, not text to be parsed. They print only warnings and errors.
 """
 
 from __future__ import annotations
@@ -29,24 +28,24 @@ MAX_PLAN_BYTES = 4 * 1024 * 1024
 _ADHOC_PLAY = "Ansible Ad-Hoc"
 
 
-def instead_of(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
-    """The class to use in place of `command`. what: `plan`, or `inventory` (for `ansible`)."""
+def preview_class(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
+    """Returns the class to use in place of `command`. what: `plan`, or `inventory` (for `ansible`)."""
     if issubclass(command, AdHocCLI):
-        return _listing_adhoc(command, what, pipe)
-    ListingExecutor.event_pipe = pipe
-    replace(ansible.cli.playbook, "PlaybookExecutor", ListingExecutor)
+        return _adhoc_preview_class(command, what, pipe)
+    PreviewExecutor.event_pipe = pipe
+    replace(ansible.cli.playbook, "PlaybookExecutor", PreviewExecutor)
     return command
 
 
-def _tell(pipe: EventPipe, plan: dict[str, Any]) -> None:
-    # A name with bytes that are no UTF-8 is no text: something else stands for them.
+def _send_plan(pipe: EventPipe, plan: dict[str, Any]) -> None:
+    # Bytes in a name that are not UTF-8 are replaced.
     text = json.dumps(plain(plan), ensure_ascii=False).encode(errors="replace")
     is_large = len(text) > MAX_PLAN_BYTES
     pipe.send({"type": "plan", "plan": {} if is_large else json.loads(text), "too_large": is_large})
 
 
-def _listing_adhoc(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
-    class Listing(command):
+def _adhoc_preview_class(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
+    class Preview(command):
         def ask_passwords(self) -> tuple[None, None]:
             return None, None
 
@@ -56,15 +55,15 @@ def _listing_adhoc(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
                 plan = _inventory_preview(inventory)
             else:
                 plan = {"plays": [_adhoc_play(_hosts(inventory, subset, pattern), pattern)], "includes": 0}
-            _tell(pipe, plan)
-            raise SystemExit(0)  # everything that comes after this would execute something
+            _send_plan(pipe, plan)
+            raise SystemExit(0)  # what Ansible would do next executes something
 
-    Listing.__name__ = command.__name__
-    return Listing
+    Preview.__name__ = command.__name__
+    return Preview
 
 
 def _hosts(inventory: InventoryManager, subset: str | None, pattern: str) -> list[Any]:
-    """As `ansible` finds them. Raises AnsibleError where it would."""
+    """Selects hosts as `ansible` does. Raises AnsibleError where it would."""
     try:
         return list(CLI.get_host_list(inventory, subset, pattern))
     except AnsibleError:
@@ -80,7 +79,7 @@ def _adhoc_play(hosts: list[Any], pattern: str) -> dict[str, Any]:
 
 
 def _inventory_preview(inventory: InventoryManager) -> dict[str, Any]:
-    """Groups without a host of the user's are not told."""
+    """Lists hosts and groups; omits groups without a host that the user may reach."""
     hosts = [_name(host) for host in inventory.get_hosts("all")]
     mine = set(hosts)
     groups = {
@@ -95,27 +94,27 @@ def _name(host: Any) -> str:
     return str(getattr(host, "name", host))
 
 
-class ListingExecutor(PlaybookExecutor):
-    """Ansible's, which collects the plays it has been told to list; here they are told, not printed."""
+class PreviewExecutor(PlaybookExecutor):
+    """Sends the plays that Ansible's executor collects for `--list-tasks`, instead of printing them."""
 
     event_pipe: EventPipe
 
     def run(self) -> Any:
         found = super().run()
-        # It is a list when Ansible has been told to list; anything else is how it failed.
+        # A list of playbooks; anything else is an exit code: Ansible failed.
         if not isinstance(found, list):
             return found
         plays, includes = [], 0
         for entry in found:
             for play in entry["plays"]:
-                self._work_beside(play, entry["playbook"])
+                self._set_basedir(play, entry["playbook"])
                 tasks, count = self._play_tasks(play)
                 plays.append(self._play(play, tasks))
                 includes += count
-        _tell(self.event_pipe, {"plays": plays, "includes": includes})
+        _send_plan(self.event_pipe, {"plays": plays, "includes": includes})
         return 0
 
-    def _work_beside(self, play: Play, playbook: str) -> None:
+    def _set_basedir(self, play: Play, playbook: str) -> None:
         self._loader.set_basedir(play._included_path or os.path.realpath(os.path.dirname(playbook)))
 
     def _play(self, play: Play, tasks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -124,7 +123,7 @@ class ListingExecutor(PlaybookExecutor):
         return {"play": play.get_name(), "pattern": pattern, "hosts": list(hosts), "play_tasks": tasks}
 
     def _play_tasks(self, play: Play) -> tuple[list[dict[str, Any]], int]:
-        """Those that the tags let through, in order, and how many of them include others as they run."""
+        """Returns the play tasks that the tags select, in order, and how many of them include others at run time."""
         variables = self._variable_manager.get_vars(play=play)
         tasks = [
             task

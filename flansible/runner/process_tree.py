@@ -1,4 +1,4 @@
-"""What the runner needs of Linux to keep a tree of processes together; used by fork server, keeper, run and workers."""
+"""Process tree primitives of Linux: subreaper, parent death signal, killing descendants. Used by the whole runner."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import psutil
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_ROUND_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 
 
 def become_subreaper() -> None:
-    """From now on the orphans among our descendants become our children."""
+    """Makes this process the parent of its orphaned descendants."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def be_told_of_parents_death(number: signal.Signals) -> None:
-    """From now on the kernel sends us this signal when our parent ends, whatever ended it."""
+def set_parent_death_signal(number: signal.Signals) -> None:
+    """Sets the signal that the kernel sends us when our parent ends, however it ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
@@ -31,7 +31,7 @@ def descendants() -> list[psutil.Process]:
 
 
 def children() -> list[int]:
-    """The process ids of our children. Looking through all processes there are would take milliseconds."""
+    """Lists the process ids of our children; searching all processes of the machine would take milliseconds."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(pid) for pid in file.read().split()]
@@ -40,15 +40,15 @@ def children() -> list[int]:
 
 
 def send(process: psutil.Process, number: signal.Signals) -> None:
-    # Gone already, or another user's (become): its parent's end is all we can bring about.
+    # Ended already, or another user's (become): then we can only end its parent.
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         process.send_signal(number)
 
 
 def kill(found: list[psutil.Process]) -> None:
-    """KILL these and what else is in the process groups that they lead.
+    """Kills these processes and the process groups that they lead.
 
-    A group goes in one step: no shell in it gets to its next command, and nothing escapes should we be killed then.
+    A group is killed in one step: no shell in it reaches its next command, and none survives if we are killed next.
     """
     leaders = {process.pid for process in found}
     for process in found:
@@ -61,25 +61,27 @@ def kill(found: list[psutil.Process]) -> None:
 
 
 def kill_descendants(seconds: float) -> None:
-    """KILL all that descends from this process until nothing is left, for so long at most."""
-    _until_none_is_left(seconds, kill)
+    """Kills the descendants of this process until none is left, for at most so many seconds."""
+    _repeat_until_gone(seconds, kill)
 
 
-def await_descendants(seconds: float) -> None:
-    """Wait until nothing descends from this process, for so long at most."""
-    _until_none_is_left(seconds, lambda _: None)
+def wait_for_descendants(seconds: float) -> None:
+    """Waits until this process has no descendants, for at most so many seconds."""
+    _repeat_until_gone(seconds, lambda _: None)
 
 
-def _until_none_is_left(seconds: float, act: Callable[[list[psutil.Process]], None]) -> None:
+def _repeat_until_gone(seconds: float, act: Callable[[list[psutil.Process]], None]) -> None:
     give_up_at = time.monotonic() + seconds
-    # A dying process may still fork: look again until there is none.
-    while (left := [process for process in descendants() if name_of(process.pid)]) and time.monotonic() < give_up_at:
+    # A dying process may still fork: repeat until there is none.
+    while (
+        left := [process for process in descendants() if process_name(process.pid)]
+    ) and time.monotonic() < give_up_at:
         act(left)
-        time.sleep(_ROUND_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
-def name_of(pid: int) -> str | None:
-    """The name of a process that has not ended. Not from its command line, which may hold secrets."""
+def process_name(pid: int) -> str | None:
+    """Returns a live process's name, else None. Not from its command line, which may hold secrets."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()

@@ -1,6 +1,6 @@
-"""Answers what Ansible would ask on a terminal from the request's secret fields; called in the run process.
+"""Answers Ansible's password prompts from the request's secret fields; called in the run process.
 
-Asking is Ansible's own code, switched on by `--ask-pass` and its kin: what it does with a password is unchanged.
+Ansible's own code, switched on by `--ask-pass` and its kin, still prompts: what it does with a password is unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CONNECTION_PROMPT = "SSH password: "
 
 
 def answer_prompts(secrets: dict[str, Any]) -> None:
-    """Have every prompt answered, and the private key used."""
+    """Makes every prompt return the request's password, and ssh use its private key."""
 
     def get_secret(prompt: str) -> str:
         field = "connection_password" if prompt == _CONNECTION_PROMPT else "become_password"
@@ -38,17 +38,17 @@ def answer_prompts(secrets: dict[str, Any]) -> None:
 
 
 def _use_private_key(text: str) -> None:
-    """By the name of a file that is on no disk and ends with this process; ssh finds it by our process id."""
-    # OpenSSH refuses a key without its last line end, and one that others could read.
+    """Adds the key as a file in memory that ends with this process; ssh opens it through our process id."""
+    # OpenSSH refuses a key without a final newline, and one that others can read.
     descriptor = os.memfd_create("private_key", os.MFD_CLOEXEC)
     os.write(descriptor, (text if text.endswith("\n") else text + "\n").encode())
     os.fchmod(descriptor, 0o600)
     path = f"/proc/{os.getpid()}/fd/{descriptor}"
 
-    def with_key(cli: CLI, options: Any) -> Any:
+    def add_private_key(cli: CLI, options: Any) -> Any:
         options = post_process(cli, options)
-        # Not by --private-key: Ansible would resolve the name, and what it stands for has none.
+        # Not as --private-key: Ansible would resolve the link, whose target has no path.
         options.private_key_file = path
         return options
 
-    post_process = replace(CLI, "post_process_args", with_key)
+    post_process = replace(CLI, "post_process_args", add_private_key)

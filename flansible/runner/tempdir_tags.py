@@ -1,7 +1,7 @@
-"""Makes the run's number part of the names of the temp directories that its modules make on this machine.
+"""Tags the temp directories that modules make on this machine with the run's number.
 
-Called in the run process. The shape of Ansible's names stays: where they have something random they have the number
-(`ansible-tmp-<time>-<pid>-<number>`), or it goes before that. Other machines get what Ansible would send them.
+Called in the run process. Ansible's form of the names stays: the number takes the place of a random part
+(`ansible-tmp-<time>-<pid>-<number>`), or goes before it. Other machines get what Ansible would send them.
 """
 
 from __future__ import annotations
@@ -17,75 +17,75 @@ from ansible.plugins.shell import ShellBase
 
 from flansible.runner.ansible_internals import replace
 from flansible.runner.cleanup import RunFiles
-from flansible.runner.module_cache import Payloads
+from flansible.runner.module_cache import ModuleCache
 
-# In the program that Ansible wraps around a Python module. What the wrapper makes and what the module itself does.
+# In the wrapper that Ansible puts around a Python module. Tags the wrapper's directory, and the module's own.
 _ANCHOR = "    import tempfile\n"
-_NUMBERING = """\
+_TAGGING = """\
     mkdtemp = tempfile.mkdtemp
-    def numbered(suffix=None, prefix=None, dir=None):
+    def tagged(suffix=None, prefix=None, dir=None):
         if str(prefix).startswith(('ansible_%%s_payload_' %% ansible_module, 'ansible-moduletmp-')):
             prefix += '%d' + prefix[-1]
         return mkdtemp(suffix, prefix, dir)
-    tempfile.mkdtemp = numbered
+    tempfile.mkdtemp = tagged
 """
 _TEMP_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 
 
-def name_after(files: RunFiles, payloads: Payloads) -> None:
-    """From now on, in this process and those forked from it. payloads: what helps the modules of this machine start."""
+def tag_temp_dirs(files: RunFiles, modules: ModuleCache) -> None:
+    """Tags them in this process and those forked from it. modules: adds compiled code to modules of this machine."""
     if not constants.DEFAULT_KEEP_REMOTE_FILES:
-        _Naming(files, payloads).begin()
+        _Tagger(files, modules).install()
 
 
-class _Naming:
-    def __init__(self, files: RunFiles, payloads: Payloads) -> None:
+class _Tagger:
+    def __init__(self, files: RunFiles, modules: ModuleCache) -> None:
         self._files = files
-        self._payloads = payloads
+        self._modules = modules
         self._generate_temp_dir_name = ShellBase._generate_temp_dir_name
         self._wrapper = module_common._ANSIBALLZ_CODE
-        self._numbering_wrapper = self._wrapper.replace(_ANCHOR, _ANCHOR + _NUMBERING % files.number, 1)
-        # Whether what is made next is made on this machine; each worker is a process and has one connection at a time.
+        self._tagging_wrapper = self._wrapper.replace(_ANCHOR, _ANCHOR + _TAGGING % files.number, 1)
+        # Whether the next directory is made on this machine; each worker process has one connection at a time.
         self._local = False
 
-    def begin(self) -> None:
-        naming = self
+    def install(self) -> None:
+        tagger = self
 
         def make_tmp_path(action: ActionBase, *args: Any, **kwargs: Any) -> Any:
-            naming._look_at(action)
+            tagger._prepare(action)
             return make_original_tmp_path(action, *args, **kwargs)
 
         def configure_module(action: ActionBase, *args: Any, **kwargs: Any) -> Any:
-            naming._look_at(action)
+            tagger._prepare(action)
             return configure_original_module(action, *args, **kwargs)
 
         def compute_environment_string(action: ActionBase, raw_environment_out: Any = None) -> Any:
             environment = {} if raw_environment_out is None else raw_environment_out
             text = compute_original_string(action, environment)
-            naming._files.note(_temp_places(environment))
+            tagger._files.add_directories(_temp_directories(environment))
             return text
 
         make_original_tmp_path = replace(ActionBase, "_make_tmp_path", make_tmp_path)
         configure_original_module = replace(ActionBase, "_configure_module", configure_module)
         compute_original_string = replace(ActionBase, "_compute_environment_string", compute_environment_string)
-        replace(ShellBase, "_generate_temp_dir_name", staticmethod(self._name))
+        replace(ShellBase, "_generate_temp_dir_name", staticmethod(self._tagged_name))
 
-    def _look_at(self, action: ActionBase) -> None:
+    def _prepare(self, action: ActionBase) -> None:
         connection = action._connection
         self._local = connection.transport == "local" or bool(getattr(connection, "_remote_is_local", False))
         wrapper = self._wrapper
         if self._local:
-            wrapper = self._payloads.with_bytecode(self._files.folder, self._numbering_wrapper)
-            self._files.note([*_remote_places(action), *_temp_places(os.environ)])
+            wrapper = self._modules.add_bytecode(self._files.folder, self._tagging_wrapper)
+            self._files.add_directories([*_remote_temp_directories(action), *_temp_directories(os.environ)])
         replace(module_common, "_ANSIBALLZ_CODE", wrapper)
 
-    def _name(self) -> str:
+    def _tagged_name(self) -> str:
         name = str(self._generate_temp_dir_name())
         return f"{name.rpartition('-')[0]}-{self._files.number}" if self._local else name
 
 
-def _remote_places(action: ActionBase) -> Iterator[str]:
-    """Where Ansible or the module will make directories; the home may be that of either user, by either account."""
+def _remote_temp_directories(action: ActionBase) -> Iterator[str]:
+    """Yields the directories Ansible or the module may use; a home may be the remote user's or the become user's."""
     remote_tmp = os.path.expandvars(action.get_shell_option("remote_tmp", default="~/.ansible/tmp"))
     yield os.path.expanduser(remote_tmp)
     if remote_tmp.startswith("~/"):
@@ -95,5 +95,5 @@ def _remote_places(action: ActionBase) -> Iterator[str]:
     yield from action.get_shell_option("system_tmpdirs", default=[])
 
 
-def _temp_places(environment: Mapping[str, Any]) -> list[str]:
+def _temp_directories(environment: Mapping[str, Any]) -> list[str]:
     return [str(environment[name]) for name in _TEMP_VARIABLES if environment.get(name)]

@@ -17,17 +17,17 @@ from jinja2.utils import LRUCache
 
 from flansible.runner.ansible_internals import replace
 
-_MOST = 500
-_LONGEST = 64 * 1024
-_compiled: LRUCache = LRUCache(_MOST)
+_MAX_TEMPLATES = 500
+_MAX_CHARS = 64 * 1024
+_compiled: LRUCache = LRUCache(_MAX_TEMPLATES)
 
 
-def remember_compiled() -> None:
-    """From now on, in this process and those forked from it."""
+def cache_compiled_templates() -> None:
+    """Caches compiled templates in this process and those forked from it."""
     compile_template = Environment.compile
 
-    def compile_once(self: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
-        if args or kwargs or not isinstance(source, str) or len(source) > _LONGEST or self.optimized:
+    def compile_cached(self: Any, source: Any, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs or not isinstance(source, str) or len(source) > _MAX_CHARS or self.optimized:
             return compile_template(self, source, *args, **kwargs)
         key = str.__str__(source), _settings(self)
         code = _compiled.get(key)
@@ -37,15 +37,15 @@ def remember_compiled() -> None:
                 _compiled[key] = code
         return code
 
-    replace(_jinja_bits.AnsibleEnvironment, "compile", compile_once)
+    replace(_jinja_bits.AnsibleEnvironment, "compile", compile_cached)
 
 
 def _settings(environment: Any) -> tuple[Any, ...]:
-    """All that the compiled code depends on besides the text."""
+    """Returns all that the compiled code depends on besides the text."""
     overrides = tuple(getattr(environment, name) for name in _jinja_bits._TEMPLATE_OVERRIDE_FIELD_NAMES)
     context = _jinja_bits._TemplateCompileContext.current(optional=True)
     extensions = tuple(environment.extensions)
     escapes = context and context.escape_backslashes
-    # How a filter or test wants to be called is part of the code, and a role may bring one of the same name.
+    # How a filter or test is called is part of the code, and a role may add one of the same name.
     plugins = len(filter_loader._extra_dirs), len(test_loader._extra_dirs)
     return *overrides, extensions, escapes, plugins, environment._debuggable_template_source

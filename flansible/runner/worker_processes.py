@@ -1,8 +1,7 @@
-"""Ansible's worker processes, as a run needs them: one that cannot be started is noted, and none is left alone.
+"""Ansible's worker processes: records those that fail to start, and ends what dead ones leave behind.
 
-Nor is what a worker leaves that was killed, by the kernel for its memory or by hand.
-
-Called in the run process, before Ansible starts any.
+Dead by a parent's death, or killed: by the kernel for its memory, or by hand. Called in the run process, before Ansible
+starts any.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ from flansible.runner import process_tree
 from flansible.runner.ansible_internals import replace
 from flansible.runner.cleanup import RunFiles
 
-_PARENT_DIED = signal.SIGUSR2  # Ansible handles TERM, passing it on
-_PATIENCE_SECONDS = 2.0
+_PARENT_DIED = signal.SIGUSR2  # not TERM: Ansible handles and forwards that
+_WAIT_SECONDS = 2.0
 _KILL_SECONDS = 10.0
-_WAIT_FOR_THE_END_SECONDS = 10.0
-STUCK = "a worker process of Ansible's was killed, and Ansible did not come to its end after that"
+_END_SECONDS = 10.0
+STUCK = "an Ansible worker process was killed, and Ansible did not end after that"
 
 
-class WorkerStarts:
-    """Notes when a worker process could not be started.
+class WorkerStartMonitor:
+    """Records why a worker process could not be started.
 
-    Ansible's strategy takes that for an abort, swallows it and ends with exit code 0 and nothing done: in a daemonic
-    process, or when no process can be forked.
+    It cannot in a daemonic process, or when no process can be forked. Ansible's strategy takes that for an abort,
+    ignores it and ends with exit code 0 and nothing executed.
     """
 
     def __init__(self) -> None:
         self.failure: str | None = None
 
     def watch(self) -> None:
-        """From now on, in this process."""
+        """Records failures in this process."""
 
         def watched_start(worker: WorkerProcess) -> None:
             try:
@@ -52,11 +51,22 @@ class WorkerStarts:
         start = replace(WorkerProcess, "start", watched_start)
 
 
-def end_with_their_parents(files: RunFiles) -> None:
-    """Have this run end all it has started when its keeper dies, and each worker what it has when the run dies.
+def install_parent_death_handlers(files: RunFiles) -> None:
+    """Installs handlers of the parent death signal (SIGUSR2) in the run and in each of Ansible's workers.
 
-    When one of them dies alone, keeper or fork server end what it leaves. When they die in one moment, nobody is left
-    to do it; and what ignores TERM, or has moved to a session of its own, would go on.
+    The tree is `fork server ─ keeper ─ run ─ worker ─ module`; a module may ignore TERM or be in a session of its own.
+
+    | what dies      | the kernel signals | what happens                                                           |
+    |----------------|--------------------|------------------------------------------------------------------------|
+    | run            | workers            | end_worker: the parent is now the keeper (subreaper), so it does        |
+    |                |                    | nothing: the keeper ends the tree, and reports which processes it ended |
+    | keeper         | run                | end_run: signals each worker, waits for them, kills the rest, removes   |
+    |                |                    | the run's files. end_worker: the parent is the run, so it kills its own |
+    |                |                    | descendants. The fork server also ends what it adopts                   |
+    | keeper and run | workers            | end_worker: the parent is the fork server or init, so it kills its own  |
+    |                |                    | descendants: no other process of ours might be left to do it            |
+    | parent, before | none               | the check after arming: the run exits, a worker does not begin          |
+    | arming         |                    |                                                                        |
     """
     keeper, run = os.getppid(), os.getpid()
 
@@ -65,52 +75,52 @@ def end_with_their_parents(files: RunFiles) -> None:
             return
         signal.signal(_PARENT_DIED, signal.SIG_IGN)
         for child in psutil.Process().children():
-            # A worker ends what is its own, and would do so without us: should we be killed now, nothing gets away.
+            # A worker ends its descendants, and would do so without this signal if we were killed now.
             process_tree.send(child, _PARENT_DIED)
-        process_tree.await_descendants(_PATIENCE_SECONDS)
+        process_tree.wait_for_descendants(_WAIT_SECONDS)
         process_tree.kill_descendants(_KILL_SECONDS)
         files.remove()
         os._exit(1)
 
     def end_worker(_number: int, _frame: Any) -> None:
-        # A keeper that lives is our parent now, and about to end us: it is to see what there is to end.
+        # A live keeper is our parent now and about to end us: it must find our descendants to report them.
         if os.getppid() != keeper:
-            # Whoever is our parent next may die as well: that must not begin this anew, halfway through.
+            # Our next parent may die as well: its signal must not restart this halfway through.
             signal.signal(_PARENT_DIED, signal.SIG_IGN)
             process_tree.kill_descendants(_KILL_SECONDS)
             os._exit(1)
 
     def supervised_work(worker: WorkerProcess) -> None:
         signal.signal(_PARENT_DIED, end_worker)
-        process_tree.be_told_of_parents_death(_PARENT_DIED)
+        process_tree.set_parent_death_signal(_PARENT_DIED)
         if os.getppid() == run:
             work(worker)
 
     work = replace(WorkerProcess, "run", supervised_work)
     signal.signal(_PARENT_DIED, end_run)
-    process_tree.be_told_of_parents_death(_PARENT_DIED)
+    process_tree.set_parent_death_signal(_PARENT_DIED)
     if os.getppid() != keeper:
         os._exit(1)
 
 
-class KilledWorkers:
-    """Ends the module of a worker that was killed, and a run that waits for what will never come after that.
+class KilledWorkerMonitor:
+    """Ends the module of a killed worker, and the run if Ansible then waits for ever.
 
-    The module goes on, in the session that was its worker's. And a worker that is killed while it tells a result leaves
-    half of it in the queue, or the queue locked; Ansible notices that the worker is dead and then waits for the rest.
+    The module runs on in the session that was its worker's. And a worker killed while it sends a result leaves half of
+    it in the queue, or the queue locked: Ansible notices that the worker is dead and then waits for the rest.
     """
 
     def __init__(self) -> None:
         self._watched: list[WorkerProcess | None] = []
 
     def watch(self, give_up: Callable[[], None]) -> None:
-        """From now on, in this process; give_up is called in a thread when the run then takes too long to end."""
+        """Watches the workers of this process; calls give_up in a thread when the run then takes too long to end."""
 
         def has_dead_workers(manager: TaskQueueManager) -> bool:
             found = bool(look(manager))
             if found and not self._watched and any(_was_killed(worker) for worker in manager._workers):
                 self._watched = manager._workers
-                timer = threading.Timer(_WAIT_FOR_THE_END_SECONDS, give_up)
+                timer = threading.Timer(_END_SECONDS, give_up)
                 timer.daemon = True
                 timer.start()
             return found
@@ -118,9 +128,9 @@ class KilledWorkers:
         look = replace(TaskQueueManager, "has_dead_workers", has_dead_workers)
 
     def finish(self) -> None:
-        """Ansible is done, and has told the others to end as well."""
+        """Ends the sessions of killed workers. Called when Ansible has finished and ordered all its workers to end."""
         for worker in filter(None, self._watched):
-            worker.join(_PATIENCE_SECONDS)
+            worker.join(_WAIT_SECONDS)
             if worker.is_alive():
                 worker.kill()
                 worker.join()
@@ -139,5 +149,5 @@ def _end_session(leader: int) -> None:
             if os.getsid(process.pid) == leader:
                 members.append(process)
     process_tree.kill(members)
-    # The keeper takes note of their ends, and removes what the run leaves only when none of them is left.
-    psutil.wait_procs(members, timeout=_PATIENCE_SECONDS)
+    # The keeper reaps them, and removes the run's files only when none of them is left.
+    psutil.wait_procs(members, timeout=_WAIT_SECONDS)

@@ -440,7 +440,7 @@ def test_other_machines_get_what_ansible_would_send_them(servers: ForkServerPool
         eventually(lambda: len(sleeping(mark)) == 2)
         base = Path(run.keeper.environ()["HOME"]) / ".ansible/tmp"
         (folder,) = base.glob(f"ansible-local-{run.keeper.pid}*")
-        assert cleanup.of_keeper(str(base), run.keeper.pid) == []  # somebody has it locked
+        assert cleanup.files_of_killed_keeper(str(base), run.keeper.pid) == []  # somebody has it locked
         number = cleanup.RunFiles.at(str(folder)).number
         assert number is not None
         assert len(place.left) == 4

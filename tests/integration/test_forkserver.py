@@ -228,9 +228,9 @@ if sys.argv[1] == "daemonic":
     multiprocessing.current_process()._config["daemon"] = True
 from flansible.runner import play, preload
 from flansible.runner.cleanup import RunFiles
-from flansible.runner.module_cache import Payloads
+from flansible.runner.module_cache import ModuleCache
 preload._drop_own_temp_dir()
-os._exit(play.run(json.loads(sys.argv[2]), int(sys.argv[3]), RunFiles.make(sys.argv[4]), Payloads()))
+os._exit(play.run(json.loads(sys.argv[2]), int(sys.argv[3]), RunFiles.make(sys.argv[4]), ModuleCache()))
 """
 
 

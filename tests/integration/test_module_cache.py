@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flansible.runner import module_cache, module_packer
-from flansible.runner.module_cache import Payloads
+from flansible.runner.module_cache import ModuleCache
 from flansible.worker.forkserver_pool import ForkServerPool
 from tests.conftest import eventually
 from tests.integration.direct_runs import DirectRun
@@ -226,11 +226,11 @@ def test_a_fork_server_that_waits_packs_what_is_usual(servers: ForkServerPool, p
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_of_nothing_that_is_installed_is_not_packed(name: str) -> None:
-    assert not Payloads().is_new(name)
+    assert not ModuleCache().is_new(name)
 
 
 def test_a_name_that_could_not_be_packed_is_not_tried_again() -> None:
-    known = Payloads()
+    known = ModuleCache()
     assert known.is_new(PING)
     known.add(PING, b"")
     assert not known.is_new(PING)
@@ -239,7 +239,7 @@ def test_a_name_that_could_not_be_packed_is_not_tried_again() -> None:
 def test_names_wait_for_the_child_that_packs_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
     monkeypatch.setattr(module_packer.Packer, "_start", lambda self: begun.extend(self._names))
-    waiting = module_packer.Packer(Payloads())
-    waiting.want("".join(f"ansible.modules.m{number}-ZIP_STORED-none\n" for number in range(500)).encode())
-    waiting.want(b"\xff\xfe\nnonsense\n")
-    assert len(set(begun)) == module_packer._MOST_WAITING
+    waiting = module_packer.Packer(ModuleCache())
+    waiting.request("".join(f"ansible.modules.m{number}-ZIP_STORED-none\n" for number in range(500)).encode())
+    waiting.request(b"\xff\xfe\nnonsense\n")
+    assert len(set(begun)) == module_packer._MAX_WAITING

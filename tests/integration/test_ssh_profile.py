@@ -18,7 +18,7 @@ preload.load()
 from ansible import constants
 from ansible.plugins.loader import connection_loader, init_plugin_loader
 directory, variables = json.loads(sys.argv[1])
-before = repr(plugin_options_cache._read)
+before = repr(plugin_options_cache._recorded)
 ssh_profile.apply(directory)
 init_plugin_loader()
 for plugin in ("ssh", "local"):
@@ -32,7 +32,7 @@ def value(option):
 
 options = ["ssh.pipelining", "ssh.control_path_dir", "ssh.ssh_args", "ssh.control_path", "local.pipelining"]
 values = {option: value(option) for option in options}
-print(json.dumps({"same": before == repr(plugin_options_cache._read), **values}))
+print(json.dumps({"same": before == repr(plugin_options_cache._recorded), **values}))
 """
 
 
