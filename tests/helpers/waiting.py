@@ -1,0 +1,38 @@
+"""Waiting for something, and what is missing on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def eventually(probe: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Returns what `probe` returns once that is true; fails when it is not within these seconds."""
+    give_up_at = time.monotonic() + seconds
+    while not (found := probe()):
+        assert time.monotonic() < give_up_at, f"not within {seconds:g} s"
+        time.sleep(0.01)
+    return found
+
+
+def missing(what: str) -> None:
+    """Skips the test and says so; in CI, where everything has to be there, fails it."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing, and CI is set: install it", pytrace=False)
+    pytest.skip(f"{what} is missing on this machine")
+
+
+def require_program(name: str) -> str:
+    """The path of a program, from PATH or beside this Python; see `missing` where there is none."""
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if found is None:
+        missing(f"{name} (.ci/run installs it from Debian's packages)")
+    assert found is not None
+    return found
