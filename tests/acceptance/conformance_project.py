@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.acceptance.conftest import LOCAL, write
+from tests.helpers.services import LOCAL, write
 
 HEAD = "- hosts: {hosts}\n  gather_facts: false\n"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import DEV, Service, write
+from tests.helpers.services import DEV, Service, write
 
 PLAYBOOKS = "{root}/playbooks"
 DEV_INVENTORY = "{root}/inventories/dev"

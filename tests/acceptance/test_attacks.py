@@ -26,8 +26,9 @@ import psutil
 import pytest
 
 from tests.acceptance.attacks import CONFINED, DATA, FILES, NARROW, REFUSED, adhoc, play
-from tests.acceptance.conftest import ADMIN, DEV, LOCAL, Service, eventually, final, start_service, write
-from tests.acceptance.servers import free_port, require
+from tests.helpers.ports import free_port
+from tests.helpers.services import ADMIN, DEV, LOCAL, Service, final, start_service, write
+from tests.helpers.waiting import eventually, require_program
 
 OPS = ("ops", "ops secret")
 DONE = 120
@@ -150,13 +151,13 @@ def begin(isolation: str) -> Iterator[Target]:
 @contextlib.contextmanager
 def attacked() -> Iterator[Target]:
     """One for a single test, which may break it. Afterwards it has been stopped, and nothing of it is left."""
-    require("bwrap")
+    require_program("bwrap")
     yield from begin("bwrap")
 
 
 @pytest.fixture(scope="module")
 def confined() -> Iterator[Target]:
-    require("bwrap")
+    require_program("bwrap")
     yield from begin("bwrap")
 
 

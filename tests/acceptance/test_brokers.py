@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.acceptance import servers
-from tests.acceptance.conftest import Service, eventually, lay_out, start_service
+from tests.helpers import servers
+from tests.helpers.services import Service, lay_out, start_service
+from tests.helpers.waiting import eventually
 
 REDIS_PASSWORD = "word-for-redis"
 REFUSED_SECONDS = 6  # it takes three: the patience with a broker that does not answer

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.acceptance.conftest import ADMIN, DEV, Service, eventually
-from tests.acceptance.test_start_and_stop import detached, sleepers
+from tests.helpers.process_tree import detached, sleepers
+from tests.helpers.services import ADMIN, DEV, Service
+from tests.helpers.waiting import eventually
 
 
 def cancel(service: Service, task_id: str, auth: tuple[str, str] = ADMIN) -> tuple[int, dict[str, object]]:

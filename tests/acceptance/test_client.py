@@ -27,9 +27,10 @@ import pytest
 
 from flansible.client import Client
 from flansible.errors import OptionError, ServiceRefused, ServiceUnreachable, WaitTimeout
-from tests.acceptance.compare import masked
-from tests.acceptance.conftest import ADMIN, DEV, Service, eventually, write
-from tests.acceptance.servers import free_port
+from tests.helpers.comparing import masked
+from tests.helpers.ports import free_port
+from tests.helpers.services import ADMIN, DEV, Service, write
+from tests.helpers.waiting import eventually
 
 FLANSIBLE = str(Path(sys.executable).parent / "flansible")
 INVENTORY = "../inventories/dev"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.compare import Job, adhoc, check, masked, playbook
 from tests.acceptance.conformance_project import build
-from tests.acceptance.conftest import Service, write
+from tests.helpers.comparing import Job, adhoc, check, masked, playbook
+from tests.helpers.services import Service, write
 
 HOSTS = "hosts"
 # Exit codes other than 0 of the playbooks of the project.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import require_program
+from tests.helpers.waiting import require_program
 
 TOP = Path(__file__).parents[2]
 

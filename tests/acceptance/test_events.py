@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import DEV, Service, eventually, write
+from tests.helpers.services import DEV, Service, write
+from tests.helpers.waiting import eventually
 
 STREAM = {"Accept": "text/event-stream"}
 PLAY = """\

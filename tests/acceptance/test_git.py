@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import DEV, Service, write
+from tests.helpers.services import DEV, Service, write
 
 PLAY = "- hosts: localhost\n  gather_facts: no\n  tasks:\n    - debug: msg={}\n"
 

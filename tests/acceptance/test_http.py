@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from flansible.authorization import isolation
-from tests.acceptance.conftest import ADMIN, DEV, Service, eventually, write
+from tests.helpers.services import ADMIN, DEV, Service, write
+from tests.helpers.waiting import eventually
 
 
 def test_ping_succeeds_and_its_result_says_pong(service: Service) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.acceptance.conftest import ADMIN, Service, eventually, write
+from tests.helpers.services import ADMIN, Service, write
+from tests.helpers.waiting import eventually
 
 pytest.importorskip("ansible_mitogen", reason="Mitogen is not installed; requirements-test.txt has it")
 

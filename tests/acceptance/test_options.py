@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance import servers
-from tests.acceptance.conftest import DEV, Service, write
+from tests.helpers import servers
+from tests.helpers.services import DEV, Service, write
 
 MARKER = "MaRkErWoRd"
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.compare import masked
-from tests.acceptance.conftest import ADMIN, Service, eventually
+from tests.helpers.comparing import masked
+from tests.helpers.services import ADMIN, Service
+from tests.helpers.waiting import eventually
 
 
 def test_ansi_is_what_the_command_line_prints_on_a_terminal(service: Service, root: Path) -> None:

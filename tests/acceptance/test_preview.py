@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.acceptance.conftest import ADMIN, DEV, Service, eventually, lay_out, start_service, write
+from tests.helpers.services import ADMIN, DEV, Service, lay_out, start_service, write
+from tests.helpers.waiting import eventually
 
 VIEWER = ("viewer", "viewer secret")
 FEW = ("few", "few secret")

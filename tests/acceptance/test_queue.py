@@ -15,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.acceptance.conftest import ADMIN, DEV, Service, eventually, lay_out, start_service
+from tests.helpers.services import ADMIN, DEV, Service, lay_out, start_service
+from tests.helpers.waiting import eventually
 
 CONFIG = "worker_concurrency = 2\ngrace_seconds = 1\n"
 

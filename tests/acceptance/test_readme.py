@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import require_program
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import require_program
 
 TOP = Path(__file__).parents[2]
 README = TOP / "README.md"
@@ -215,12 +215,6 @@ class Reader:
         return text.replace(str(self.root), README_ROOT)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def reader() -> Iterator[Reader]:
     for program in ("curl", "git", "ssh"):
@@ -230,7 +224,7 @@ def reader() -> Iterator[Reader]:
     for name in SAMPLES:
         source = TOP / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
-    web, flower = _free_port(), _free_port()
+    web, flower = free_port(), free_port()
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLANSIBLE_", "ANSIBLE_", "GIT_"))}
     environ = {
         **kept,

@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance import servers
-from tests.acceptance.conftest import Service, eventually, lay_out, start_service
-from tests.acceptance.test_start_and_stop import detached, sleepers
+from tests.helpers import servers
+from tests.helpers.process_tree import detached, sleepers
+from tests.helpers.services import Service, lay_out, start_service
+from tests.helpers.waiting import eventually
 
 UNKNOWN = "7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52"
 SLEEP = {"module": "command", "module_args": "sleep 60"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import DEV, Service, write
+from tests.helpers.services import DEV, Service, write
 
 VIEWER = ("viewer", "viewer secret")
 AUDITOR = ("auditor", "auditor secret")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.compare import Job, adhoc, check, playbook
-from tests.acceptance.conftest import Service, write
+from tests.helpers.comparing import Job, adhoc, check, playbook
+from tests.helpers.services import Service, write
 
 DEV = "../inventories/dev"
 DARK = "../inventories/dark"

@@ -18,8 +18,8 @@ import psutil
 import pytest
 import redis
 
-from tests.acceptance.conftest import ADMIN, DEV, LOCAL, Service, lay_out, start_service, write
-from tests.acceptance.servers import free_port
+from tests.helpers.ports import free_port
+from tests.helpers.services import ADMIN, DEV, LOCAL, Service, lay_out, start_service, write
 
 WORDS = {name: f"marker-{secrets.token_hex(10)}" for name in ("login", "ssh", "become", "vault", "key", "hushed")}
 LOGIN = ("hush", WORDS["login"])

@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.acceptance import servers
-from tests.acceptance.conftest import ADMIN, DEV, Service, eventually, lay_out, start_service, write
+from tests.helpers import servers
+from tests.helpers.services import ADMIN, DEV, Service, lay_out, start_service, write
+from tests.helpers.waiting import eventually
 
 SLOW = "- hosts: far\n  gather_facts: false\n  tasks:\n    - command: id -un\n    - command: sleep 60.{pid}\n"
 

@@ -14,22 +14,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 import redis
 
-from tests.acceptance.conftest import (
-    Service,
-    eventually,
-    flansible_environ,
-    lay_out,
-    start_service,
-    write,
-)
-from tests.acceptance.servers import free_port
+from tests.helpers.ports import free_port
+from tests.helpers.process_tree import detached, sleepers
+from tests.helpers.services import Service, flansible_environ, lay_out, start_service, write
+from tests.helpers.waiting import eventually
 
 FLANSIBLE = str(Path(sys.executable).parent / "flansible")
 
@@ -57,14 +51,6 @@ def refused(place: Path, environ: dict[str, str] | None = None) -> str:
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done.stderr
-
-
-def sleepers(mark: str) -> list[int]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if mark in " ".join(process.info["cmdline"] or []):
-            found.append(process.pid)
-    return found
 
 
 def test_without_any_file_it_works_and_makes_a_private_rbac_json(place: Path) -> None:
@@ -126,12 +112,6 @@ def impatient(place: Path) -> Iterator[Service]:
     running = start_service(place, "CELERY_TASK_TIMEOUT = 3\ngrace_seconds = 1\n")
     yield running
     assert running.stop() < 10
-
-
-def detached(mark: str) -> dict[str, Any]:
-    """A command that starts sleepers in every way a process can try to get away."""
-    script = f"setsid sleep {mark} & nohup sleep {mark} & (trap '' TERM; sh -c 'sleep {mark}; true') & sleep {mark}"
-    return {"module": "shell", "module_args": script}
 
 
 def test_a_run_over_its_time_is_ended_with_everything_it_started(impatient: Service) -> None:

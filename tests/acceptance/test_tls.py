@@ -15,10 +15,10 @@ import pytest
 from flansible.client import Client
 from flansible.errors import ServiceUnreachable
 from flansible.web.middleware import security_headers
-from tests import certificates
-from tests.acceptance.conftest import ADMIN, Service, flansible_environ, start_service
-from tests.certificates import Pair
-from tests.conftest import require_program
+from tests.helpers import certificates
+from tests.helpers.certificates import Pair
+from tests.helpers.services import ADMIN, Service, flansible_environ, start_service
+from tests.helpers.waiting import require_program
 
 
 @pytest.fixture(scope="module")

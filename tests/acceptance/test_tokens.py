@@ -14,7 +14,7 @@ import pytest
 
 from flansible.client import Client
 from flansible.errors import ServiceRefused
-from tests.acceptance.conftest import ADMIN, DEV, Service, start_service, write
+from tests.helpers.services import ADMIN, DEV, Service, start_service, write
 
 PING = {"module": "ping", "inventory": "../inventories/dev", "host_pattern": "dev1"}
 CONNECTIONS = 12  # so many that both web processes get some

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Service, start_service
+from tests.helpers.services import Service, start_service
 
 TOP = Path(__file__).parents[2]
 PACKAGE = TOP / "flansible"

@@ -22,10 +22,11 @@ import httpx
 import psutil
 import pytest
 
-from tests.acceptance.conftest import ADMIN, Service, eventually, lay_out, start_service
-from tests.chaos import processes
 from tests.chaos.load import lay_out_load
-from tests.chaos.processes import Descriptors, Seen, Tree
+from tests.helpers import process_tree
+from tests.helpers.process_tree import Descriptors, Seen, Tree
+from tests.helpers.services import ADMIN, Service, lay_out, start_service
+from tests.helpers.waiting import eventually
 
 BACK_SECONDS = 90.0
 QUIET_SECONDS = 5.0
@@ -83,9 +84,9 @@ class Arena:
             victims = [item for pid, item in tree.seen.items() if pid not in spared]
             if not victims:
                 break
-            processes.kill(victims)
+            process_tree.kill(victims)
             time.sleep(0.01)
-            processes.reap_orphans([self.up, *self.others()])
+            process_tree.reap_orphans([self.up, *self.others()])
         self.service.process.wait()
 
     def up_again(self) -> int:
@@ -132,7 +133,7 @@ class Arena:
         return []
 
     def _left(self) -> list[str]:
-        processes.reap_orphans([self.up, *self.others()])
+        process_tree.reap_orphans([self.up, *self.others()])
         tree = Tree()
         left = [f"process {line}" for line in tree.unanswered_for([self.up], self.others())]
         left += [f"directory {path}" for path in self.temp_dirs()]
@@ -157,7 +158,7 @@ class Arena:
         left = []
         for seen in self._long_lived(tree):
             try:
-                now = processes.descriptors(seen.pid)
+                now = process_tree.descriptors(seen.pid)
             except OSError:
                 continue
             level = self._level.setdefault(seen.pid, now)
@@ -184,7 +185,7 @@ class Arena:
         return seconds
 
     def _gone(self) -> bool:
-        processes.reap_orphans(self.others())
+        process_tree.reap_orphans(self.others())
         own = {pid for other in self.others() for pid in (other, *(item.pid for item in Tree().below(other)))}
         return not set(Tree().seen) - own
 
@@ -193,7 +194,7 @@ class Arena:
         self.kill_everything()
         if self.service.process.stdout is not None:
             self.service.process.stdout.close()
-        processes.reap_orphans(self.others())
+        process_tree.reap_orphans(self.others())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tests.chaos import arena as arenas
 from tests.chaos.arena import Arena
 from tests.chaos.load import Jobs
 from tests.chaos.rounds import Fault, Figures, Round
-from tests.conftest import LEAK_PATIENCE_SECONDS, _belongings, _reap_orphans
+from tests.helpers.leaks import LEAK_PATIENCE_SECONDS, belongings, reap_orphans
 
 _SECONDS_PER_ROUND = 240
 LONGEST_AWAY_SECONDS = 60.0
@@ -86,11 +86,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _leaves_nothing_behind(_home: Path, _subreaper: None) -> Iterator[None]:
     """Of each module in place of each test: its service lives from test to test, and is another one after a fault."""
-    before = _belongings(_home, False)
+    before = belongings(_home, False)
     yield
     give_up_at = time.monotonic() + LEAK_PATIENCE_SECONDS
-    while left := _belongings(_home, False).left_behind(before):
-        _reap_orphans(before)
+    while left := belongings(_home, False).left_behind(before):
+        reap_orphans(before)
         if time.monotonic() > give_up_at:
             pytest.fail("left behind by this module:\n" + "\n".join(left), pytrace=False)
         gc.collect()

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from tests.acceptance.conftest import ADMIN, write
+from tests.helpers.services import ADMIN, write
 
 ANSWER_SECONDS = 25.0  # longer than that no submission may hang
 _LINE = re.compile(r"line ([a-z]\d+(?:-\w+)?) (\d+) \.")

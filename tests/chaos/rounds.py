@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.acceptance.conftest import ADMIN
-from tests.chaos import processes
 from tests.chaos.arena import Arena
 from tests.chaos.load import Job, Jobs, Mark, Submission, Submitter, lines_of, marks
-from tests.chaos.processes import Seen
+from tests.helpers import process_tree
+from tests.helpers.process_tree import Seen
+from tests.helpers.services import ADMIN
 
 WORKER_DIED = r"worker .*(died|stopped|killed|ended|gone|restarted)"
 LOST_SECONDS = 15.0  # from the service being back until what died with it is final
@@ -99,7 +99,7 @@ class Watch:
                 for task_id, job in _by_id(self.submissions).items()
                 if task_id not in reported and time.time() - self.final_at.get(task_id, time.time()) > _GRACE_SECONDS
             }
-            for number, lines in processes.processes_naming(due).items():
+            for number, lines in process_tree.processes_naming(due).items():
                 task_id = due[number]
                 self.unsupervised.append(f"{task_id} is {self.latest[task_id]['state']}, yet: {'; '.join(lines)}")
             reported.update(due.values())
@@ -377,5 +377,5 @@ def _ranges(numbers: list[int]) -> str:
 def struck_now(victims: list[Seen | psutil.Process], note: str) -> Struck:
     """Kill them at once."""
     at = time.time()
-    processes.kill(victims)
+    process_tree.kill(victims)
     return Struck(at, time.time(), tuple(victim.pid for victim in victims), note)

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.acceptance.conftest import eventually
 from tests.chaos import arena as arenas
 from tests.chaos.arena import Arena
 from tests.chaos.conftest import Players, Scale, playing
-from tests.chaos.processes import Seen, Tree
 from tests.chaos.rounds import WORKER_DIED, Fault, Struck, Touches, struck_now
+from tests.helpers.process_tree import Seen, Tree
+from tests.helpers.waiting import eventually
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance import servers
 from tests.chaos import arena as arenas
-from tests.chaos import processes
 from tests.chaos.arena import Arena
 from tests.chaos.conftest import Players, Scale, playing
-from tests.chaos.processes import Tree
 from tests.chaos.rounds import Fault, Struck, Touches
+from tests.helpers import process_tree, servers
+from tests.helpers.process_tree import Tree
 
 REDIS_PASSWORD = "word-for-redis"
 
@@ -39,7 +38,7 @@ class Outside:
         return [*self.pids, *(seen.pid for pid in self.pids for seen in tree.below(pid))]
 
     def kill(self) -> None:
-        processes.kill([psutil.Process(pid) for pid in self.all_pids()])
+        process_tree.kill([psutil.Process(pid) for pid in self.all_pids()])
         self.stop()
 
     def stop(self) -> None:

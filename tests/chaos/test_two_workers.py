@@ -16,15 +16,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance import servers
-from tests.acceptance.conftest import ADMIN, eventually, flansible_environ
-from tests.acceptance.servers import free_port
 from tests.chaos import arena as arenas
-from tests.chaos import processes
 from tests.chaos.conftest import Scale
 from tests.chaos.load import Job, Jobs, lines_of, marks
-from tests.chaos.processes import Tree
 from tests.chaos.rounds import LOST_SECONDS, WORKER_DIED
+from tests.helpers import process_tree, servers
+from tests.helpers.ports import free_port
+from tests.helpers.process_tree import Tree
+from tests.helpers.services import ADMIN, flansible_environ
+from tests.helpers.waiting import eventually
 
 REDIS_PASSWORD = "word-for-redis"
 RUNS_SIDE_BY_SIDE = 4
@@ -151,7 +151,7 @@ def check(root: Path, by_id: dict[str, Job], found: dict[str, dict[str, Any]], o
             problems.append(what)
         elif lines_of(outputs[task_id]) != {job.tag: [1]}:
             problems.append(f"its output is not whole: {what}: {outputs[task_id]}")
-    processes.reap_orphans([])
+    process_tree.reap_orphans([])
     left = [path.name for place in ("tmp", "home/.ansible/tmp") for path in (root / place).glob("*")]
     problems += [f"left in a temp directory: {name}" for name in left]
     if problems:

@@ -19,14 +19,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.acceptance.conftest import ADMIN, Service, lay_out, start_service
-from tests.conftest import missing, require_program
-from tests.console.watch import Watch
+from tests.helpers.browser_watch import Watch
+from tests.helpers.services import ADMIN, AUDITOR, Service, lay_out, start_service
+from tests.helpers.waiting import missing, require_program
 
 PATIENCE_MS = 20_000  # the machine may have other things to do
 DESKTOP = {"width": 1280, "height": 800}
 SHOTS = Path(__file__).parents[2] / "artefacts/console"
-AUDITOR = ("eve", "eve secret")
 
 expect.set_options(timeout=PATIENCE_MS)
 

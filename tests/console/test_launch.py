@@ -11,9 +11,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.acceptance.conftest import ADMIN, DEV, Service, start_service, write
-from tests.console.conftest import AUDITOR
-from tests.console.watch import Watch
+from tests.helpers.browser_watch import Watch
+from tests.helpers.services import ADMIN, AUDITOR, DEV, Service, start_service, write
 
 HUSH = "hush, a password"
 SCRIPT = "<script>document.title='caught'</script>"

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.acceptance.conftest import ADMIN, DEV, Service
-from tests.console.conftest import AUDITOR
-from tests.console.watch import Watch
+from tests.helpers.browser_watch import Watch
+from tests.helpers.services import ADMIN, AUDITOR, DEV, Service
 
 WRONG = "401.*api/session"
 

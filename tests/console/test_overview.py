@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from tests.acceptance.conftest import ADMIN, DEV, Service
-from tests.console.watch import Watch
+from tests.helpers.browser_watch import Watch
+from tests.helpers.services import ADMIN, DEV, Service
 
 
 def card(page: Page, name: str) -> str:

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, Response, expect
 
-from tests.acceptance.conftest import ADMIN, Service
-from tests.console.watch import Watch
+from tests.helpers.browser_watch import Watch
+from tests.helpers.services import ADMIN, Service
 
 FIRST_LOAD_BYTES = 100_000
 WIDTHS = (360, 1920)

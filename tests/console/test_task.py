@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.acceptance.conftest import ADMIN, LOCAL, Service, write
-from tests.console.conftest import AUDITOR
+from tests.helpers.services import ADMIN, AUDITOR, LOCAL, Service, write
 
 SCRIPT = "<script>document.title='taken over'</script>"
 FARM = f"[web]\nweb1 {LOCAL}\nweb2 {LOCAL}\nweb3 {LOCAL}\ngone1 ansible_host=127.0.0.1 ansible_port=1\n"

@@ -13,10 +13,10 @@ from playwright.sync_api import Page, expect
 
 from flansible.models import State
 from flansible.store import StoredEvent
-from tests.acceptance.conftest import ADMIN
-from tests.conftest import RedisServer
-from tests.console.records import Records
-from tests.integration.webserver import RecordedRun, result
+from tests.helpers.console_records import Records
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.services import ADMIN
+from tests.helpers.webserver import RecordedRun, result
 
 LINES = 100_000
 OPEN_SECONDS = 3  # 1 is the aim, on a machine that does nothing else

@@ -9,11 +9,11 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from flansible.models import State
-from tests.acceptance.conftest import ADMIN, DEV, Service
-from tests.conftest import RedisServer, eventually
-from tests.console.conftest import AUDITOR
-from tests.console.records import Records
-from tests.integration.webserver import result
+from tests.helpers.console_records import Records
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.services import ADMIN, AUDITOR, DEV, Service
+from tests.helpers.waiting import eventually
+from tests.helpers.webserver import result
 
 ROWS = ".task-body .task"
 

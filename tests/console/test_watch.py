@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.acceptance.conftest import Service
-from tests.console.watch import Watch
+from tests.helpers.browser_watch import Watch
+from tests.helpers.services import Service
 
 
 def complaints(watch: Watch, *words: str) -> list[str]:

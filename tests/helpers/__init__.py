@@ -1,1 +1,1 @@
-"""What tests share: waiting, ports, processes, servers, services, networks. tests/README.md lists it with the fixtures."""
+"""What tests share; tests/README.md says what is where."""

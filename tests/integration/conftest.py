@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from flansible.config import Settings
-from flansible.errors import RunnerError
-from flansible.models import AuthorizedRun, Confinement, State, Step
 from flansible.store import Claim, Store
-from flansible.worker.cancel_watcher import Cancellation
-from flansible.worker.forkserver_pool import ForkServerPool
-from flansible.worker.outcome import Outcome
-from flansible.worker.recorder import MEMORY_BYTES, Recorder
-from flansible.worker.sandbox import Sandboxes
-from flansible.worker.shutdown import Shutdown
-from flansible.worker.store_writer import StoreWriter
-from flansible.worker.supervisor import Supervisor
-from tests.conftest import RedisServer
-from tests.integration.webserver import WebServer
-
-GRACE_SECONDS = 0.2
-CLAIM = "the claim of a test"
-
-_numbers = itertools.count(1)
-
-
-def new_id() -> str:
-    return f"00000000-0000-4000-8000-{next(_numbers):012x}"
-
-
-def make_run(user: str = "dev", **changes: Any) -> AuthorizedRun:
-    step = Step(program="ansible", argv=("--", "localhost"), cwd="/")
-    return AuthorizedRun(**{"kind": "adhoc", "user": user, "summary": f"{user}: adhoc", "steps": (step,), **changes})
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import CLAIM, Worker, make_run, new_id
+from tests.helpers.waiting import require_program
+from tests.helpers.webserver import WebServer
 
 
 @pytest.fixture
@@ -81,76 +53,38 @@ def running(store: Store, submitted: Callable[..., str]) -> Callable[..., str]:
     return start
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A run that is over, and what the store has of it."""
-
-    outcome: Outcome
-    output: bytes
-    events: list[dict[str, Any]]
-    seconds: float
-
-    @property
-    def text(self) -> str:
-        return self.output.decode()
-
-
-class Worker:
-    """What a Celery worker does with a task, without Celery."""
-
-    def __init__(self, store: Store, *module: str) -> None:
-        """module: what is started as the fork server, if not the real one."""
-        self.store = store
-        self.fork_servers = ForkServerPool(2, *module)
-        self.shutdown = Shutdown()
-        self.writer = StoreWriter(store)
-        self.timeout_seconds = 60.0
-        self.max_output_bytes = 1 << 30
-        self.memory_bytes = MEMORY_BYTES
-
-    def run(self, *argv: str, cwd: str = "/", program: str = "ansible") -> Ended:
-        return self.run_steps(Step(program=program, argv=argv, cwd=cwd))  # type: ignore[arg-type]
-
-    def run_steps(self, *steps: Step, task_id: str | None = None, cancellation: Cancellation | None = None) -> Ended:
-        task_id = task_id or new_id()
-        confinement = Confinement(readable=()) if any(step.data_only for step in steps) else None
-        self.store.submit(task_id, make_run(steps=steps, confinement=confinement))
-        claim = self.store.claim(task_id, "worker")
-        assert isinstance(claim, Claim)
-        recorder = Recorder(task_id, claim, self.max_output_bytes, None, self.writer.wake, self.memory_bytes)
-        began = time.monotonic()
-        supervisor = Supervisor(
-            self.fork_servers,
-            recorder,
-            self.shutdown,
-            self.timeout_seconds,
-            GRACE_SECONDS,
-            cancellation,
-            sandboxes=Sandboxes(Settings(isolation="none")),
-        )
-        with self.writer.serve(recorder):
-            try:
-                outcome = supervisor.carry_out(claim.run)
-            except RunnerError as error:
-                outcome = Outcome(State.ERROR, str(error))
-            seconds = time.monotonic() - began
-            recorder.finish()
-            assert recorder.wait_until_stored(30) or recorder.standing != State.RUNNING
-        recorder.close()
-        return Ended(outcome, self.output_of(task_id), list(self.store.events(task_id)), seconds)
-
-    def output_of(self, task_id: str) -> bytes:
-        return self.store.output(task_id, 0, 1 << 30)
-
-    def close(self) -> None:
-        self.fork_servers.close()
-        # A Shutdown lives as long as its process and has no close of its own.
-        os.close(self.shutdown.descriptor)
-        os.close(self.shutdown._write_end)
-
-
 @pytest.fixture
 def background() -> Iterator[ThreadPoolExecutor]:
     """Threads for runs that go on while the test does something to them."""
     with ThreadPoolExecutor(8) as pool:
         yield pool
+
+
+@pytest.fixture(scope="module")
+def warm(shared_redis: RedisServer) -> Iterator[Worker]:
+    """One warm fork server for all the runs that need no configuration of their own."""
+    require_program("ansible")
+    store = Store(shared_redis.url)
+    worker = Worker(store)
+    worker.fork_servers.warm_up("/")
+    yield worker
+    worker.close()
+    store.close()
+
+
+@pytest.fixture
+def ansible(warm: Worker, store: Store) -> Iterator[Worker]:
+    """The warm worker with a store of this test's own."""
+    before = warm.store, warm.writer
+    warm.store, warm.writer = store, StoreWriter(store)
+    yield warm
+    warm.store, warm.writer = before
+    warm.timeout_seconds = 60.0
+
+
+@pytest.fixture
+def cold(store: Store) -> Iterator[Worker]:
+    """A worker whose fork servers the test starts and loses."""
+    worker = Worker(store)
+    yield worker
+    worker.close()

@@ -28,7 +28,7 @@ from flansible.store import LoginLimits, Store
 from flansible.web import create_app
 from flansible.web.audit_throttle import AuditThrottle
 from flansible.web.login_throttle import LoginThrottle
-from tests.conftest import RedisServer
+from tests.helpers.redis_server import RedisServer
 
 MARKER = "marker-password"
 ADMIN, DEV = ("admin", "root"), ("dev", "secret")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from flansible.store import Store
-from tests.conftest import eventually
-from tests.integration.browser import Browser
-from tests.integration.webserver import RecordedRun, WebServer
+from tests.helpers.raw_browser import Browser
+from tests.helpers.waiting import eventually
+from tests.helpers.webserver import RecordedRun, WebServer
 
 LOGIN = "admin:admin%20secret@"
 

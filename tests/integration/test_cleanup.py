@@ -22,8 +22,8 @@ import pytest
 
 from flansible.runner import cleanup
 from flansible.worker.forkserver_pool import ForkServerPool
-from tests.conftest import eventually, require_program
-from tests.integration.direct_runs import DirectRun
+from tests.helpers.direct_runs import DirectRun
+from tests.helpers.waiting import eventually, require_program
 
 FORK_SERVER = "flansible.runner.forkserver"
 

@@ -12,11 +12,9 @@ import pytest
 
 from flansible.models import State
 from flansible.worker.cancel_watcher import Cancellation
-from tests.conftest import eventually
-from tests.integration.conftest import Worker
-from tests.integration.test_forkserver import adhoc, ansible, cold, command_line, new_mark, sleeping, temp_dirs, warm
-
-__all__ = ["ansible", "cold", "warm"]  # fixtures
+from tests.helpers.process_tree import new_mark, sleeping
+from tests.helpers.runs import Worker, adhoc, command_line, temp_dirs
+from tests.helpers.waiting import eventually
 
 # Played by a lookup, so in a process of Ansible's own: where its main process listens, and a digest of the key to it.
 WHERE = """\

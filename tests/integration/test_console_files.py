@@ -13,7 +13,7 @@ import pytest
 
 from flansible.store import Store
 from flansible.web import static_files
-from tests.integration.webserver import RecordedRun, WebServer, result
+from tests.helpers.webserver import RecordedRun, WebServer, result
 
 FOLDER = Path(static_files.__file__).with_name("console")
 FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file())

@@ -15,8 +15,8 @@ from flansible.cli import cli
 from flansible.models import State
 from flansible.store import Batch, Claim, Progress, Store, StoredEvent
 from flansible.store.export import export, moment
-from tests.conftest import RedisServer
-from tests.integration.conftest import make_run, new_id
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import make_run, new_id
 
 
 def finished(store: Store, output: bytes = b"hello\n", user: str = "dev") -> str:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ import pytest
 
 from flansible.identity import passwords
 from flansible.launcher import embedded_redis
-from tests.conftest import eventually, missing
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import eventually, missing
 
 ADMIN = ("admin", "MARKER-admin-password")
 DEV = ("dev", "MARKER-dev-password")
@@ -47,15 +48,6 @@ PATHS = (
     "/favicon.ico",
 )
 ELSEWHERE = ("/login", "/logout", "/task/unknown", "/worker/unknown", "/api/task/info/unknown", "/no/such/page", "//")
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ones, as all are held until the last is had."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def write_users(path: Path, *users: tuple[str, str]) -> None:
@@ -126,7 +118,7 @@ def redis_server_on_tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     program = embedded_redis.find_program()
     if program is None:
         missing("redis-server")
-    (port,) = free_ports(1)
+    port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", REDIS_PASSWORD]
     with running([str(program), *options], tmp_path_factory.mktemp("redis")) as process:
         eventually(lambda: listens(port))
@@ -146,7 +138,7 @@ def redis_url(redis_server_on_tcp: tuple[psutil.Process, int]) -> str:
 @pytest.fixture(scope="module")
 def service(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    port, flower_port = free_ports(2)
+    port, flower_port = free_port(), free_port()
     config = folder / "config.ini"
     config.write_text(
         f"[Default]\nCELERY_BROKER_URL = {redis_url}\nCELERY_RESULT_BACKEND = {redis_url}\n"
@@ -423,7 +415,7 @@ __main__.main()
 @pytest.fixture
 def flower_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """The port that Flower, started in tmp_path, listens on. Its broker is away."""
-    (port,) = free_ports(1)
+    port = free_port()
     monkeypatch.setenv("FLANSIBLE_FLOWER_TCP_PORT", str(port))
     for key in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
         monkeypatch.setenv(f"FLANSIBLE_{key}", f"redis+socket://{tmp_path}/nobody-listens")

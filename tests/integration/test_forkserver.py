@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,46 +17,15 @@ import pytest
 
 from flansible import wire
 from flansible.models import State, Step
-from flansible.store import Store
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.outcome import Observed, outcome_of
-from flansible.worker.store_writer import StoreWriter
-from tests.conftest import RedisServer, eventually, require_program
-from tests.integration.conftest import Ended, Worker, new_id
+from tests.helpers.process_tree import marked, new_mark, sleeping
+from tests.helpers.runs import Ended, Worker, adhoc, command_line, new_id, temp_dirs
+from tests.helpers.waiting import eventually, require_program
 
 FORK_SERVER = "flansible.runner.forkserver"
 LOCAL = "ansible_connection=local ansible_python_interpreter='{{ ansible_playbook_python }}'"
-
-
-@pytest.fixture(scope="module")
-def warm(shared_redis: RedisServer) -> Iterator[Worker]:
-    """One warm fork server for all the runs that need no configuration of their own."""
-    require_program("ansible")
-    store = Store(shared_redis.url)
-    worker = Worker(store)
-    worker.fork_servers.warm_up("/")
-    yield worker
-    worker.close()
-    store.close()
-
-
-@pytest.fixture
-def ansible(warm: Worker, store: Store) -> Iterator[Worker]:
-    """The warm worker with a store of this test's own."""
-    before = warm.store, warm.writer
-    warm.store, warm.writer = store, StoreWriter(store)
-    yield warm
-    warm.store, warm.writer = before
-    warm.timeout_seconds = 60.0
-
-
-@pytest.fixture
-def cold(store: Store) -> Iterator[Worker]:
-    """A worker whose fork servers the test starts and loses."""
-    worker = Worker(store)
-    yield worker
-    worker.close()
 
 
 @pytest.fixture
@@ -69,63 +37,11 @@ def place(tmp_path: Path) -> Path:
     return folder
 
 
-def adhoc(*argv: str, cwd: str = "/", **more: Any) -> Step:
-    return Step(program="ansible", argv=argv, cwd=cwd, **more)
-
-
 def play(place: Path, text: str, *argv: str, **more: Any) -> Step:
     """A playbook of these play tasks, on the three hosts."""
     body = "".join(f"    {line}\n" for line in text.strip("\n").splitlines())
     (place / "play.yml").write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n{body}")
     return Step(program="ansible-playbook", argv=("-i", "hosts", *argv, "play.yml"), cwd=str(place), **more)
-
-
-def command_line(*argv: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """The same by the command line, output and errors in the order they came."""
-    program = require_program(argv[0])
-    return subprocess.run(
-        [program, *argv[1:]],
-        cwd=cwd,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-    )
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """The processes whose command line holds the mark."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and any(mark in word for word in process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def sleeping(mark: str) -> list[psutil.Process]:
-    """Those that do the sleeping, not the shells and Python programs that name it."""
-    found = []
-    for process in marked(mark):
-        try:
-            if process.name() == "sleep":
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def temp_dirs(home: Path) -> list[Path]:
-    return list(home.glob(".ansible/tmp/ansible-local-*"))
-
-
-def new_mark() -> str:
-    """A number of seconds that nobody else sleeps."""
-    return f"300.{uuid.uuid4().int % 10**9:09d}"
 
 
 def test_a_debug_run_succeeds_with_its_text_and_events(ansible: Worker) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from flansible.store import Store
 from flansible.web.middleware import security_headers
-from tests.conftest import RedisServer
-from tests.integration.webserver import RecordedRun, WebServer, read_head, read_to_end
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.webserver import RecordedRun, WebServer, read_head, read_to_end
 
 LOGIN = "Authorization: Basic YWRtaW46YWRtaW4gc2VjcmV0"  # ADMIN's
 

@@ -15,8 +15,8 @@ import pytest
 from flansible.runner import module_cache, module_packer
 from flansible.runner.module_cache import ModuleCache
 from flansible.worker.forkserver_pool import ForkServerPool
-from tests.conftest import eventually
-from tests.integration.direct_runs import DirectRun
+from tests.helpers.direct_runs import DirectRun
+from tests.helpers.waiting import eventually
 
 COMMAND, PING = (f"ansible.modules.{name}-ZIP_DEFLATED-none" for name in ("command", "ping"))
 BYTECODE = "flansible-bytecode"

@@ -19,9 +19,10 @@ from flansible.models import AuthorizedRun, State, Step
 from flansible.store import Store
 from flansible.web import create_app
 from flansible.web.resources import results
-from tests.conftest import RedisServer, eventually
-from tests.integration.conftest import new_id
-from tests.integration.webserver import ADMIN, DEV, RecordedRun, counts, result
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import new_id
+from tests.helpers.waiting import eventually
+from tests.helpers.webserver import ADMIN, DEV, RecordedRun, counts, result
 
 
 @pytest.fixture(scope="module")

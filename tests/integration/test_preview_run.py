@@ -12,8 +12,9 @@ import pytest
 
 from flansible.models import State
 from flansible.store import Store
-from tests.conftest import RedisServer, eventually
-from tests.integration.webserver import WebServer
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.waiting import eventually
+from tests.helpers.webserver import WebServer
 
 THREADS = 4  # of the web process
 BODY: dict[str, Any] = {"kind": "adhoc", "request": {"module": "ping", "host_pattern": "web1", "inventory": "web1,"}}

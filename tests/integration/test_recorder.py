@@ -19,8 +19,9 @@ from flansible.worker import spill_queue
 from flansible.worker.recorder import Recorder
 from flansible.worker.spill_queue import SpillQueue
 from flansible.worker.store_writer import StoreWriter
-from tests.conftest import RedisServer, eventually
-from tests.integration.conftest import make_run, new_id
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import make_run, new_id
+from tests.helpers.waiting import eventually
 
 NO_CAP = 1 << 40
 

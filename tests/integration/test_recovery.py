@@ -17,7 +17,7 @@ from flansible.broker.recovery import CONFIRM_SECONDS, Recovery
 from flansible.models import State, TaskStatus
 from flansible.store import Batch, Claim, Progress, Store, StoredEvent
 from flansible.system import process_identity
-from tests.integration.conftest import make_run, new_id
+from tests.helpers.runs import make_run, new_id
 
 
 class Clock:

@@ -15,8 +15,8 @@ import pytest
 
 from flansible import wire
 from flansible.worker.forkserver_pool import ForkServerPool
-from tests.conftest import require_program
-from tests.integration.direct_runs import DirectRun
+from tests.helpers.direct_runs import DirectRun
+from tests.helpers.waiting import require_program
 
 LOCAL = "ansible_connection=local ansible_python_interpreter='{{ ansible_playbook_python }}'"
 FAR = "ansible_host=127.0.0.1 ansible_port=1 ansible_ssh_timeout=5"

@@ -22,15 +22,14 @@ from flansible.models import Confinement
 from flansible.worker import sandbox
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.forkserver_pool import ForkServer
-from tests.acceptance.servers import require
-from tests.conftest import eventually
+from tests.helpers.waiting import eventually, require_program
 from tests.unit.layouts import Layout, built, layouts
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A folder of a service, outside of /tmp's usual names, since a sandbox has a /tmp of its own."""
-    require("bwrap")
+    require_program("bwrap")
     path = Path(tempfile.mkdtemp(prefix="flansible-sandbox-"))
     for name in ("config.ini", "rbac.json", "inventories/dev/hosts", "inventories/prod/hosts", "playbooks/site.yml"):
         write(path / name)
@@ -214,7 +213,7 @@ def test_variables_of_five_thousand_hosts_are_seen(alone: bool, place: Path) -> 
 @given(layouts())
 def test_a_sandbox_shows_what_the_rule_says_over_random_trees(layout: Layout) -> None:
     """As tests/unit/test_shown_paths.py asks of the arguments; here of bubblewrap itself."""
-    require("bwrap")
+    require_program("bwrap")
     with built(layout) as made:
         assert seen(sandbox.build("dev", made.confinement, None, made.settings), made.top) == made.ruled()
 

@@ -19,8 +19,9 @@ import pytest
 
 from flansible.models import State
 from flansible.store import Store
-from tests.conftest import RedisServer, require_program
-from tests.integration.webserver import ADMIN, DEV, RecordedRun, WebServer, counts, result
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.waiting import require_program
+from tests.helpers.webserver import ADMIN, DEV, RecordedRun, WebServer, counts, result
 
 HERE = Path(__file__).parent / "schemathesis"
 CASES = int(os.environ.get("CASES", "5000"))

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from flansible.store import Store
-from tests.conftest import RedisServer
-from tests.integration.webserver import ADMIN, DEV, WebServer
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.webserver import ADMIN, DEV, WebServer
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from flansible.models import About, State
 from flansible.store import Store
-from tests.integration.conftest import make_run, new_id
-from tests.integration.webserver import ADMIN, DEV, RecordedRun, WebServer, result
+from tests.helpers.runs import make_run, new_id
+from tests.helpers.webserver import ADMIN, DEV, RecordedRun, WebServer, result
 
 
 @pytest.fixture

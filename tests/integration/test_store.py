@@ -32,8 +32,9 @@ from flansible.store import (
 )
 from flansible.store import changes as changes_module
 from flansible.store import task_records as tasks_module
-from tests.conftest import RedisServer, eventually
-from tests.integration.conftest import CLAIM, make_run, new_id
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import CLAIM, make_run, new_id
+from tests.helpers.waiting import eventually
 
 Start = Callable[..., str]
 UNKNOWN = "00000000-0000-4000-8000-ffffffffffff"
@@ -184,7 +185,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("state", FINAL_STATES)
+@pytest.mark.parametrize("state", sorted(FINAL_STATES))
 def test_a_settled_task_says_how_it_ended(store: Store, running: Start, state: State) -> None:
     task_id = running()
     moved = store.settle(task_id, state, "why", 4, ("ssh (12)", "sleep (13)"), CLAIM)
@@ -214,7 +215,7 @@ def bring_to(store: Store, state: State) -> str:
 
 
 @pytest.mark.parametrize("before", State)
-@pytest.mark.parametrize("after", FINAL_STATES)
+@pytest.mark.parametrize("after", sorted(FINAL_STATES))
 def test_only_the_moves_of_the_table_are_made(store: Store, before: State, after: State) -> None:
     task_id = bring_to(store, before)
     if after in STATES[before].next_states:

@@ -10,8 +10,8 @@ import redis
 from flansible.models import State
 from flansible.store import Batch, Claim, ClaimRefusal, Progress, Store, StoredEvent
 from flansible.store.task_records import HIDDEN_SECONDS
-from tests.conftest import RedisServer
-from tests.integration.conftest import CLAIM, make_run, new_id
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import CLAIM, make_run, new_id
 
 LOCK = "\0look of dev"
 PLAN = Batch(Progress(), b"[WARNING]: x\n", (StoredEvent('{"event": "plan"}'),), (), 13)

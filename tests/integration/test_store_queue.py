@@ -30,8 +30,9 @@ from flansible.store import (
     StoredEvent,
     SubmitResult,
 )
-from tests.conftest import RedisServer, eventually
-from tests.integration.conftest import make_run, new_id
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import make_run, new_id
+from tests.helpers.waiting import eventually
 
 UNKNOWN = "00000000-0000-4000-8000-ffffffffffff"
 

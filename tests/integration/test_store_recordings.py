@@ -27,8 +27,8 @@ from flansible.store import (
     StoredEvent,
 )
 from flansible.store.recordings import COLOURS_PER_SEGMENT, SEGMENT_BYTES
-from tests.conftest import RedisServer
-from tests.integration.conftest import make_run, new_id
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import make_run, new_id
 
 UNKNOWN = "00000000-0000-4000-8000-ffffffffffff"
 EVERYTHING = 1 << 30

@@ -31,8 +31,8 @@ from flansible.store import (
     StoredEvent,
 )
 from flansible.store.recordings import COLOURS_PER_SEGMENT, SEGMENT_BYTES
-from tests.conftest import RedisServer
-from tests.integration.conftest import make_run, new_id
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import make_run, new_id
 
 MONTH_SECONDS = 30 * 86400
 USERS = ["dev", "a b", "x succeeded", "ünï", "%S+", "queued", "ops 12", "12", "x lost 12", " ", "a  ", "tasks", "*"]

@@ -21,16 +21,9 @@ from flansible.config import Settings
 from flansible.models import State
 from flansible.store import Store, StoredEvent
 from flansible.web import create_app
-from tests.conftest import RedisServer, eventually
-from tests.integration.webserver import (
-    ADMIN,
-    RecordedRun,
-    WebServer,
-    descriptors,
-    read_head,
-    read_to_end,
-    result,
-)
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.waiting import eventually
+from tests.helpers.webserver import ADMIN, RecordedRun, WebServer, descriptors, read_head, read_to_end, result
 
 MOST_FOLLOWERS = 300
 STREAM = {"Accept": "text/event-stream"}

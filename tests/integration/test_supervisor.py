@@ -20,8 +20,9 @@ from flansible.store import Store
 from flansible.worker import forkserver_pool
 from flansible.worker import supervisor as supervisor_module
 from flansible.worker.outcome import Observed, outcome_of
-from tests.conftest import RedisServer, eventually
-from tests.integration.conftest import GRACE_SECONDS, Ended, Worker, new_id
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.runs import GRACE_SECONDS, Ended, Worker, new_id
+from tests.helpers.waiting import eventually
 from tests.scripted_runner import pattern
 
 MODULE = "tests.scripted_runner"

@@ -11,8 +11,8 @@ import pytest
 
 from flansible.models import About, State
 from flansible.store import Store
-from tests.conftest import eventually
-from tests.integration.webserver import DEV, RecordedRun, WebServer, result
+from tests.helpers.waiting import eventually
+from tests.helpers.webserver import DEV, RecordedRun, WebServer, result
 
 STREAM = {"Accept": "text/event-stream"}
 

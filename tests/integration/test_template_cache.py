@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flansible.worker.forkserver_pool import ForkServerPool
-from tests.integration.direct_runs import DirectRun
+from tests.helpers.direct_runs import DirectRun
 
 PLAY = """\
 - hosts: localhost

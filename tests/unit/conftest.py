@@ -11,8 +11,7 @@ from flask.testing import FlaskClient
 
 from flansible.config import Settings
 from flansible.web import create_app
-
-MAX_BODY_BYTES = 64 * 1024
+from tests.helpers.authorizing import MAX_BODY_BYTES
 
 
 @pytest.fixture(scope="session")

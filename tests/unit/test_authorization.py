@@ -15,7 +15,7 @@ from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
 from flansible.identity import users as rbac_users
 from flansible.models import AdhocRequest, AuthorizedRun, PlaybookRequest
-from tests.unit.asking import OWN, Asking, build
+from tests.helpers.authorizing import OWN, Asking, build
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
 from flansible.doctor import configured, machine, servers
 from flansible.doctor.check import Check, Mark
-from tests import certificates
-from tests.conftest import RedisServer, eventually
+from tests.helpers import certificates
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.waiting import eventually
 
 MakeSettings = Callable[..., Settings]
 FLANSIBLE = [sys.executable, "-P", "-m", "flansible"]

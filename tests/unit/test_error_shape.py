@@ -18,14 +18,11 @@ from flansible.web.login import session_cookie
 from flansible.web.middleware import error_handlers
 from flansible.web.route_types import Route
 from flansible.web.routes import ROUTES
+from tests.helpers.addresses import at
 
 SUBMISSIONS = [route.path for route in ROUTES if route.body]
 PRIVATE = [route for route in ROUTES if not route.public]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "NONSENSE")
-
-
-def at(path: str) -> str:
-    return re.sub(r"<[^>]+>", "00000000-0000-4000-8000-000000000000", path)
 
 
 def assert_shape(reply: Response, status: int) -> None:

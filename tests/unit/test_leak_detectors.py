@@ -10,47 +10,48 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import _belongings, _reap_orphans, eventually, missing, require_program
+from tests.helpers.leaks import belongings, reap_orphans
+from tests.helpers.waiting import eventually, missing, require_program
 
 
 def test_a_descriptor_left_open_is_seen(tmp_path: Path) -> None:
-    before = _belongings(tmp_path, False)
+    before = belongings(tmp_path, False)
     descriptor = os.open(os.devnull, os.O_RDONLY)
-    [line] = _belongings(tmp_path, False).left_behind(before)
+    [line] = belongings(tmp_path, False).left_behind(before)
     os.close(descriptor)
     assert line == f"descriptor {descriptor}: {os.devnull}"
-    assert _belongings(tmp_path, False).left_behind(before) == []
+    assert belongings(tmp_path, False).left_behind(before) == []
 
 
 def test_a_child_left_running_is_seen(tmp_path: Path) -> None:
-    before = _belongings(tmp_path, False)
+    before = belongings(tmp_path, False)
     with subprocess.Popen(["sleep", "300"]) as child:
-        eventually(lambda: "sleep 300" in str(_belongings(tmp_path, False).left_behind(before)))
+        eventually(lambda: "sleep 300" in str(belongings(tmp_path, False).left_behind(before)))
         child.kill()
-    assert _belongings(tmp_path, False).left_behind(before) == []
+    assert belongings(tmp_path, False).left_behind(before) == []
 
 
 def test_a_grandchild_that_left_its_session_and_lost_its_parent_is_seen(tmp_path: Path) -> None:
-    before = _belongings(tmp_path, False)
+    before = belongings(tmp_path, False)
     code = "import subprocess as s; print(s.Popen(['sleep', '300'], start_new_session=True, stdout=-3).pid)"
     pid = int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True).stdout)
-    found = _belongings(tmp_path, False).left_behind(before)
+    found = belongings(tmp_path, False).left_behind(before)
     os.kill(pid, 9)
     assert any(line.startswith(f"process {pid}:") for line in found)
 
     def reaped() -> bool:
-        _reap_orphans(before)
-        return _belongings(tmp_path, False).left_behind(before) == []
+        reap_orphans(before)
+        return belongings(tmp_path, False).left_behind(before) == []
 
     eventually(reaped)
 
 
 def test_a_temp_directory_of_ansible_left_over_is_seen(tmp_path: Path) -> None:
     (tmp_path / ".ansible/tmp").mkdir(parents=True)
-    before = _belongings(tmp_path, False)
+    before = belongings(tmp_path, False)
     for place in (str(tmp_path / ".ansible/tmp"), None):
         path = tempfile.mkdtemp(prefix="ansible-local-", dir=place)
-        found = _belongings(tmp_path, False).left_behind(before)
+        found = belongings(tmp_path, False).left_behind(before)
         os.rmdir(path)
         assert found == [f"directory {path}"]
 

@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.unit.conftest import MAX_BODY_BYTES
+from tests.helpers.authorizing import MAX_BODY_BYTES
 
 ADHOC = "/api/ansiblecommand"
 PLAYBOOK = "/api/ansibleplaybook"

@@ -14,7 +14,7 @@ from flansible.errors import Forbidden, NotFound
 from flansible.identity import users as rbac_users
 from flansible.identity.users import User
 from flansible.models import AdhocRequest, Secrets
-from tests.unit.asking import CONFINED, OWN, Asking, build
+from tests.helpers.authorizing import CONFINED, OWN, Asking, build
 
 
 @pytest.fixture

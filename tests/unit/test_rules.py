@@ -16,7 +16,7 @@ from flansible.authorization.rules import hosts, strings
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
 from flansible.identity import users as rbac_users
-from tests.unit.asking import CONFINED, OWN, PLAY, Asking, build
+from tests.helpers.authorizing import CONFINED, OWN, PLAY, Asking, build
 
 MISSING = Isolation("auto", "bwrap is not installed")
 AskingAs = Callable[..., Asking]

@@ -21,7 +21,7 @@ from flansible.web import create_app
 from flansible.web.middleware import security_headers
 from flansible.web.resources import output
 from flansible.web.routes import ROUTES
-from tests.unit.test_error_shape import at
+from tests.helpers.addresses import at
 
 TASK = "/api/ansibletaskcancel/00000000-0000-4000-8000-000000000000"
 CONSOLE = "https://console.example.org"

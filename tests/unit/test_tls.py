@@ -17,8 +17,8 @@ from flansible.client import Client
 from flansible.config import Settings, tls
 from flansible.errors import ConfigurationError, OptionError
 from flansible.launcher import tls_probe, up
-from tests import certificates
-from tests.certificates import Pair
+from tests.helpers import certificates
+from tests.helpers.certificates import Pair
 
 MakeSettings = Callable[..., Settings]
 

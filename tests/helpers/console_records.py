@@ -7,8 +7,8 @@ from pathlib import Path
 from flansible.models import State
 from flansible.store import Store
 from flansible.web.streaming.task_list_stream import TASK_LIST
-from tests.conftest import RedisServer
-from tests.integration.webserver import RecordedRun, WebServer, result
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.webserver import RecordedRun, WebServer, result
 
 
 class Records:

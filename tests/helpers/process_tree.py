@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -161,3 +163,46 @@ def _kind(target: str) -> str:
     if target.endswith(" (deleted)"):
         return "a file without a name"
     return "pipe" if target.startswith("pipe:") else target
+
+
+def sleepers(mark: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if mark in " ".join(process.info["cmdline"] or []):
+            found.append(process.pid)
+    return found
+
+
+def detached(mark: str) -> dict[str, Any]:
+    """A command that starts sleepers in every way a process can try to get away."""
+    script = f"setsid sleep {mark} & nohup sleep {mark} & (trap '' TERM; sh -c 'sleep {mark}; true') & sleep {mark}"
+    return {"module": "shell", "module_args": script}
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes whose command line holds the mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and any(mark in word for word in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def sleeping(mark: str) -> list[psutil.Process]:
+    """Those that do the sleeping, not the shells and Python programs that name it."""
+    found = []
+    for process in marked(mark):
+        try:
+            if process.name() == "sleep":
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def new_mark() -> str:
+    """A number of seconds that nobody else sleeps."""
+    return f"300.{uuid.uuid4().int % 10**9:09d}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.conftest import Service
+from tests.helpers.services import Service
 
 MASKS = (
     (r"ansible-tmp-[\d.]+-\d+-\d+", "ansible-tmp-T"),

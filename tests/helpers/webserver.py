@@ -18,7 +18,7 @@ import psutil
 
 from flansible.models import AuthorizedRun, State, Step
 from flansible.store import Batch, Progress, Store, StoredEvent
-from tests.conftest import eventually
+from tests.helpers.waiting import eventually
 
 ADMIN, DEV = ("admin", "admin secret"), ("dev", "dev secret")
 

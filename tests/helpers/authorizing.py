@@ -66,3 +66,6 @@ class Asking:
         if isinstance(value, list):
             return [self._filled(item) for item in value]
         return value.replace("{root}", str(self._root)) if isinstance(value, str) else value
+
+
+MAX_BODY_BYTES = 64 * 1024

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import eventually, require_program
+from tests.helpers.waiting import eventually, require_program
 
 
 class Browser:

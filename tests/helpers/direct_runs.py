@@ -15,7 +15,7 @@ import psutil
 
 from flansible import wire
 from flansible.worker.forkserver_pool import ForkServerPool
-from tests.conftest import eventually
+from tests.helpers.waiting import eventually
 
 COLOUR_MARK = "\U00100000"
 _MARKS = re.compile(COLOUR_MARK.encode() + rb"\[[0-9;]*m")

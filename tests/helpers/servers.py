@@ -12,25 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import require_program
+
 RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 START_SECONDS = 60
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def require(program: str) -> str:
-    """The path of a program; without it the test is skipped on a laptop and fails in CI."""
-    found = shutil.which(program)
-    if found is None:
-        message = f"{program} is not installed; .ci/run installs it from Debian's packages"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 class Server:
@@ -71,12 +57,12 @@ def redis(directory: Path, password: str) -> Server:
     port = free_port()
     config = directory / "redis.conf"  # the password must not be on the command line
     config.write_text(f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nappendonly yes\ndir {directory}\n")
-    return Server([require("redis-server"), str(config)], port, directory)
+    return Server([require_program("redis-server"), str(config)], port, directory)
 
 
 def rabbitmq(directory: Path) -> tuple[Server, Server]:
     """The node and the port mapper it needs, which would outlive it if it started one itself."""
-    require(RABBITMQ)
+    require_program(RABBITMQ)
     mapper_port, port = free_port(), free_port()
     environ = {
         "HOME": str(directory),
@@ -91,7 +77,9 @@ def rabbitmq(directory: Path) -> tuple[Server, Server]:
         "RABBITMQ_CONFIG_FILE": str(directory / "none"),
         "RABBITMQ_PID_FILE": str(directory / "pid"),
     }
-    mapper = Server([require("epmd"), "-port", str(mapper_port), "-address", "127.0.0.1"], mapper_port, directory)
+    mapper = Server(
+        [require_program("epmd"), "-port", str(mapper_port), "-address", "127.0.0.1"], mapper_port, directory
+    )
     return Server([RABBITMQ], port, directory, environ), mapper
 
 
@@ -108,7 +96,7 @@ class SshServer:
 
 def sshd(directory: Path) -> SshServer:
     """Needs root: to make users and to become them. The caller removes them with `remove_users`."""
-    program = require("/usr/sbin/sshd")
+    program = require_program("/usr/sbin/sshd")
     if os.geteuid() != 0:
         pytest.skip("an sshd with users of its own needs root")
     Path("/run/sshd").mkdir(exist_ok=True)
