@@ -1,7 +1,8 @@
 """What every test has: a real Redis, settings in a folder of its own, and leak detectors nobody has to ask for.
 
 The test process is made a child subreaper: a process that outlives its parents becomes our child, and is seen.
-HOME is a folder of the test run, so that no user's ~/.ansible.cfg, ~/.gitconfig or ~/.ansible/tmp plays a part.
+HOME and TMPDIR are folders of this process of the test run, so that no user's ~/.ansible.cfg, ~/.gitconfig or
+~/.ansible/tmp plays a part, and what is left in them was left by a test of this process.
 """
 
 from __future__ import annotations
@@ -32,13 +33,18 @@ _PR_SET_CHILD_SUBREAPER = 36
 def _home() -> Iterator[Path]:
     """A home directory and an environment without this user's settings, for the whole test run."""
     home = Path(tempfile.mkdtemp(prefix="fl-home-"))
+    temp = Path(tempfile.mkdtemp(prefix="fl"))  # short: sockets lie below it, whose paths are limited to 108 bytes
+    temp.chmod(0o1777)
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.startswith(("ANSIBLE_", "FLANSIBLE_", "GIT_")):
                 patch.delenv(name)
         patch.setenv("HOME", str(home))
+        patch.setenv("TMPDIR", str(temp))
+        patch.setattr(tempfile, "tempdir", str(temp))
         yield home
     shutil.rmtree(home)
+    shutil.rmtree(temp)
 
 
 @pytest.fixture(scope="session", autouse=True)

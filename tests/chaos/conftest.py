@@ -1,8 +1,9 @@
 """Rounds, seeds and the table at the end of the chaos tests.
 
-`pytest tests/chaos --rounds 20` plays twenty rounds of each fault and stays away for up to a minute; without the option
-it is one round and a few seconds. CHAOS_SEED repeats what a seed gave: the same load and the same choice of victims.
-CHAOS_KEEP names a folder for the log and the processes of each round that failed.
+One round of each fault, and an outage of a few seconds. `--nightly` plays twenty rounds of each, four in one test, and
+stays away for up to a minute; `pytest tests/chaos --rounds 20` does so in one test for each fault. CHAOS_SEED repeats
+what a seed gave: the same load and the same choice of victims. CHAOS_KEEP names a folder for the log and the processes
+of each round that failed.
 """
 
 from __future__ import annotations
@@ -24,26 +25,37 @@ from tests.chaos.rounds import Fault, Figures, Round
 from tests.helpers.leaks import LEAK_PATIENCE_SECONDS, belongings, reap_orphans
 
 _SECONDS_PER_ROUND = 240
+_NIGHTLY_ROUNDS = 20
+_ROUNDS_A_TEST = 4
 LONGEST_AWAY_SECONDS = 60.0
 _figures: dict[str, list[Figures]] = {}
 _failed: dict[str, int] = {}
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("chaos")
-    group.addoption("--rounds", type=int, default=1, help="rounds of each fault; from 20 on everything is larger")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`rounds`: the numbers of the rounds that one test plays."""
+    if "rounds" not in metafunc.fixturenames:
+        return
+    asked = metafunc.config.getoption("rounds")
+    if asked:
+        cases = [_case(range(asked))]
+    else:
+        blocks = [range(first, first + _ROUNDS_A_TEST) for first in range(0, _NIGHTLY_ROUNDS, _ROUNDS_A_TEST)]
+        cases = [_case(range(1)), *(_case(block, pytest.mark.nightly) for block in blocks)]
+    metafunc.parametrize("rounds", cases)
+
+
+def _case(rounds: range, *marks: pytest.MarkDecorator) -> object:
+    timeout = pytest.mark.timeout(_SECONDS_PER_ROUND * len(rounds))
+    return pytest.param(rounds, id=f"rounds {rounds[0]} to {rounds[-1]}", marks=[timeout, *marks])
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of it: `rounds` of each fault, and whether there is time for large loads and long outages."""
+    """How much of it: whether there is time for large loads and long outages."""
 
-    rounds: int
+    large: bool
     seed: str
-
-    @property
-    def large(self) -> bool:
-        return self.rounds >= 20
 
     def chance(self, *words: object) -> random.Random:
         """What the seed gives for a fault and a round, whatever was played before."""
@@ -56,18 +68,7 @@ class Scale:
         return chance.uniform(2.0, 12.0) if self.large else chance.uniform(3.0, 4.0)
 
 
-def _rounds(config: pytest.Config) -> int:
-    # The option is unknown when pytest was started for all tests: it read its command line before this file.
-    return int(config.getoption("rounds", 1))
-
-
 _SEED = os.environ.get("CHAOS_SEED") or str(random.SystemRandom().randrange(10**6))
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(os.path.dirname(__file__)):
-            item.add_marker(pytest.mark.timeout(_SECONDS_PER_ROUND * _rounds(config)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -99,7 +100,8 @@ def _leaves_nothing_behind(_home: Path, _subreaper: None) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def scale(request: pytest.FixtureRequest) -> Scale:
-    return Scale(_rounds(request.config), _SEED)
+    option = request.config.getoption
+    return Scale(bool(option("nightly")) or option("rounds") >= _NIGHTLY_ROUNDS, _SEED)
 
 
 @dataclass
@@ -110,10 +112,10 @@ class Players:
     scale: Scale
     arena: Arena | None = None
 
-    def play(self, *faults: Fault, away: bool = False) -> None:
-        """As many rounds as are asked for, of these faults in turn; fails at the end with all that did not hold."""
+    def play(self, rounds: range, *faults: Fault, away: bool = False) -> None:
+        """These rounds, of these faults in turn; fails at the end with all that did not hold."""
         violations = []
-        for number in range(self.scale.rounds):
+        for number in rounds:
             fault = faults[number % len(faults)]
             found = self._round(fault, number, away)
             if found:

@@ -116,9 +116,9 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
-def test_after_a_kill_every_task_has_a_true_end(fault: Fault, players: Players) -> None:
-    players.play(fault)
+def test_after_a_kill_every_task_has_a_true_end(fault: Fault, rounds: range, players: Players) -> None:
+    players.play(rounds, fault)
 
 
-def test_runs_go_on_while_redis_is_frozen(players: Players) -> None:
-    players.play(Fault("redis frozen", freeze_redis, Touches.NONE), away=True)
+def test_runs_go_on_while_redis_is_frozen(rounds: range, players: Players) -> None:
+    players.play(rounds, Fault("redis frozen", freeze_redis, Touches.NONE), away=True)

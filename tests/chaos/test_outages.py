@@ -127,11 +127,11 @@ def with_rabbitmq(folder: Path, scale: Scale) -> Iterator[tuple[Players, Outside
         outside_mapper.stop()
 
 
-def test_runs_go_on_while_an_external_redis_is_away(with_redis: tuple[Players, Outside]) -> None:
+def test_runs_go_on_while_an_external_redis_is_away(rounds: range, with_redis: tuple[Players, Outside]) -> None:
     players, outside = with_redis
-    players.play(*faults("external redis", outside), away=True)
+    players.play(rounds, *faults("external redis", outside), away=True)
 
 
-def test_runs_go_on_while_rabbitmq_is_away(with_rabbitmq: tuple[Players, Outside]) -> None:
+def test_runs_go_on_while_rabbitmq_is_away(rounds: range, with_rabbitmq: tuple[Players, Outside]) -> None:
     players, outside = with_rabbitmq
-    players.play(*faults("rabbitmq", outside), away=True)
+    players.play(rounds, *faults("rabbitmq", outside), away=True)

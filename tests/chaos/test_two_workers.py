@@ -75,9 +75,11 @@ def final(client: httpx.Client) -> dict[str, dict[str, Any]]:
     return {task_id: task for task_id, task in tasks(client).items() if task["Status"] != "PROGRESS"}
 
 
-def test_none_is_missing_or_run_twice_when_one_of_two_workers_is_killed(scale: Scale, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.nightly)])
+def test_none_is_missing_or_run_twice_when_one_of_two_workers_is_killed(
+    count: int, scale: Scale, tmp_path: Path
+) -> None:
     chance = scale.chance("two workers")
-    count = 200 if scale.large else 20
     server = servers.redis(tmp_path, REDIS_PASSWORD)
     server.start()
     try:

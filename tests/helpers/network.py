@@ -1,8 +1,7 @@
-"""Machines for a test: network namespaces on one bridge, links that are cut or made lossy, machines that are frozen.
+"""Machines for a test: network namespaces on one bridge, links that are cut or lossy, machines that are frozen.
 
-Needs root, `ip` (Debian: iproute2) and `nft` (nftables). Nothing leaves the namespaces: the bridge is in one of its own,
-without a way to the machine's network. Delay and loss depend on the kernel: `can_delay` says whether netem is there;
-loss falls back to nftables' random numbers.
+Needs root, `ip` (Debian: iproute2) and `nft` (nftables). Nothing leaves the namespaces: the bridge is in a namespace
+without a way to the machine's network. Delays need netem, which not every kernel has: see `can_delay`.
 
     with Network() as network:
         web, worker = network.machine(), network.machine()

@@ -1,4 +1,4 @@
-"""Ports for servers of the tests: each process of the test run has a range of its own, below the kernel's ephemeral ports.
+"""Ports for servers: each process of the test run has its own range, below the kernel's ephemeral ports.
 
 A port that the kernel gave could be taken by any client's connection before the server that is meant to have it starts.
 """

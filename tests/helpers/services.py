@@ -1,4 +1,4 @@
-"""A whole service: `flansible up` as a user starts it, on a free port, with real Ansible; the folder of a small team."""
+"""A whole service, `flansible up` as a user starts it, with real Ansible; and the folder of a small team."""
 
 from __future__ import annotations
 

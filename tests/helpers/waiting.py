@@ -26,13 +26,13 @@ def missing(what: str) -> None:
     """Skips the test and says so; in CI, where everything has to be there, fails it."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} is missing, and CI is set: install it", pytrace=False)
-    pytest.skip(f"{what} is missing on this machine")
+    pytest.skip(f"{what} is missing on this machine; .ci/run installs it from Debian's packages")
 
 
 def require_program(name: str) -> str:
     """The path of a program, from PATH or beside this Python; see `missing` where there is none."""
     found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
     if found is None:
-        missing(f"{name} (.ci/run installs it from Debian's packages)")
+        missing(name)
     assert found is not None
     return found

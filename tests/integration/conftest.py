@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flansible.store import Claim, Store
+from flansible.worker.store_writer import StoreWriter
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import CLAIM, Worker, make_run, new_id
 from tests.helpers.waiting import require_program

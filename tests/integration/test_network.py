@@ -1,4 +1,4 @@
-"""The machines of tests/helpers/network.py: a cut link is cut in the direction that was meant, a frozen one stands still."""
+"""The machines of tests/helpers/network.py: links are cut in the direction that was meant, frozen machines stop."""
 
 from __future__ import annotations
 

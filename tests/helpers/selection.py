@@ -1,0 +1,67 @@
+"""Which tests run, and in which order: a pytest plugin (`-p` in pyproject.toml).
+
+Tests marked `nightly` run with `--nightly` alone: many rounds, and variants of what `make test` shows once. SHARD=k/n
+takes the k-th of n parts of whatever was selected, by a hash of each test's name, so that parts stay as they are when
+tests are added. What takes longest comes first, so that no process is left with it alone at the end of a parallel run.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+
+# Folders and files by how long one file takes; what is not named comes last.
+_LONGEST_FIRST = (
+    "acceptance/test_start_and_stop",
+    "acceptance/test_brokers",
+    "chaos",
+    "console",
+    "acceptance",
+    "integration",
+)
+# How many generated requests the tests that generate some try in one nightly run; see test_fuzz and test_schemathesis.
+_NIGHTLY_GENERATED = {"FUZZ": "5000", "CASES": "20000"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("flansible")
+    group.addoption("--nightly", action="store_true", help="run the tests marked nightly, and no others")
+    group.addoption("--rounds", type=int, default=0, help="rounds of each fault of tests/chaos in place of one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "nightly: takes long; runs with --nightly alone (`make test-nightly`)")
+    if config.getoption("nightly"):
+        for name, count in _NIGHTLY_GENERATED.items():
+            os.environ.setdefault(name, count)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    nightly = bool(config.getoption("nightly"))
+    part, parts = shard(os.environ.get("SHARD", "1/1"))
+    kept, left_out = [], []
+    for item in items:
+        is_mine = zlib.crc32(item.nodeid.encode()) % parts == part - 1
+        selected = (item.get_closest_marker("nightly") is not None) == nightly and is_mine
+        (kept if selected else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+    kept.sort(key=lambda item: _rank(item.path))
+    items[:] = kept
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`k/n` as two numbers; raises UsageError when it is no such part."""
+    first, _, second = text.partition("/")
+    if first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise pytest.UsageError(f"SHARD is {text!r}; expected k/n, such as 3/20")
+
+
+def _rank(path: Path) -> int:
+    name = path.as_posix()
+    return next((rank for rank, part in enumerate(_LONGEST_FIRST) if f"tests/{part}" in name), len(_LONGEST_FIRST))
