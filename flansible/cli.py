@@ -144,7 +144,7 @@ def create_token(config_file: str | None, user: str, expires: str, scope: Scope)
     from flansible.identity import admin_commands, tokens
 
     try:
-        until = tokens.moment_of(expires, datetime.now(UTC))
+        until = tokens.parse_expiry(expires, datetime.now(UTC))
     except (ValueError, OverflowError):
         raise click.UsageError("--expires takes never, 30d, 12h, 90m, or a date to come as 2027-01-31") from None
     made = admin_commands.create_token(settings, user, scope, until)

@@ -1,4 +1,4 @@
-"""What the commands change in who may do what, each change told to the audit log: `flansible token` and `passwd`."""
+"""Creates and revokes tokens and sets passwords, for `flansible token` and `passwd`; each change is audited."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ _COLUMNS = "{:14}{:20}{:7}{:22}{:22}{}"
 
 
 def create_token(settings: Settings, user: str, scope: Scope, expires: datetime | None) -> NewToken:
-    """Raises ConfigurationError, and AuditUnavailable; then there is no new token."""
+    """Creates a token for a user. Raises ConfigurationError or AuditUnavailable; then there is no new token."""
     if user not in rbac_users.RbacFile(settings.rbac_file).users():
-        raise ConfigurationError([Fault(str(settings.rbac_file), user, "is no user; `flansible passwd` adds one")])
+        raise ConfigurationError(
+            [Fault(str(settings.rbac_file), user, "is not a user; add one with `flansible passwd`")]
+        )
     made = tokens.make(user, scope, expires, datetime.now(UTC))
     until = timestamp(expires, "seconds") if expires else "never"
-    # Before it is there: a token that no line tells of would be one that nobody looks for.
-    with _told(settings, _event("token_created", f"for {user}, scope {scope}, expires {until}", made.token.id)):
+    # Audited first: a token without an audit line would go unnoticed.
+    with _audited(settings, _event("token_created", f"for {user}, scope {scope}, expires {until}", made.token.id)):
         tokens.add(settings.token_file, made.token)
     return made
 
 
 def revoke_token(settings: Settings, token_id: str) -> Token | None:
-    """The one that was revoked, or None when there is none. A log that cannot be written does not keep it alive."""
+    """Revokes a token and returns it; None if it does not exist. An audit log that fails does not prevent it."""
     gone = tokens.remove(settings.token_file, token_id)
     if gone is not None:
         _audit(settings).note(_event("token_revoked", f"of {gone.user}, scope {gone.scope}", gone.id))
@@ -41,7 +43,7 @@ def revoke_token(settings: Settings, token_id: str) -> Token | None:
 
 
 def list_tokens(settings: Settings, user: str | None) -> list[str]:
-    """Lines for a person; a heading first, when there are any."""
+    """Returns a table of tokens as lines with a heading; empty when there are none."""
     now = datetime.now(UTC)
     users = rbac_users.RbacFile(settings.rbac_file).users()
     found = [token for token in tokens.read(settings.token_file) if user in (None, token.user)]
@@ -56,15 +58,15 @@ def list_tokens(settings: Settings, user: str | None) -> list[str]:
 
 
 def set_password(settings: Settings, user: str, password: str, inventories: tuple[str, ...]) -> bool:
-    """True when the user is new. Raises ConfigurationError, and AuditUnavailable; then nothing has changed."""
+    """Sets a password; True if the user is new. Raises ConfigurationError or AuditUnavailable; then nothing changed."""
     passwords.check(settings.rbac_file, user, inventories)
-    with _told(settings, _event("password_set", f"of {user}")):
+    with _audited(settings, _event("password_set", f"of {user}")):
         return passwords.set_password(settings.rbac_file, user, password, inventories)
 
 
 @contextmanager
-def _told(settings: Settings, event: AuditEvent) -> Iterator[None]:
-    """Told before it is done, and once more should it fail. Raises AuditUnavailable, and then it is not done."""
+def _audited(settings: Settings, event: AuditEvent) -> Iterator[None]:
+    """Audits the change before the body makes it, and again if it fails. Raises AuditUnavailable before the body."""
     audit = _audit(settings)
     audit.write(event)
     try:
@@ -75,7 +77,7 @@ def _told(settings: Settings, event: AuditEvent) -> Iterator[None]:
 
 
 def _audit(settings: Settings) -> Audit:
-    # Not to standard output: that is what was asked for.
+    # No copy on standard output, which has the command's result.
     return Audit(settings.audit_file, settings.secret_key_file)
 
 
@@ -84,7 +86,7 @@ def _event(name: str, what: str, token: str = "") -> AuditEvent:
 
 
 def _operator() -> str:
-    """Who is at the command line; not a user of rbac.json."""
+    """Returns who runs the command: the account of the operating system, not a user of rbac.json."""
     try:
         return f"{getpass.getuser()} (uid {os.getuid()})"
     except (KeyError, OSError):

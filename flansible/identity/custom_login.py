@@ -1,7 +1,7 @@
-"""Another way to log in: one function of the operator's own, named by `login_function`.
+"""Custom login: a function that the operator provides, named by the setting `login_function`.
 
-It sees the headers of a request and says whose it is. Its module is imported when the web server starts, from the
-environment Flansible is installed in, or from PYTHONPATH.
+It reads the headers of a request and returns the name of the user. Its module is imported when the web server starts,
+from the environment Flansible is installed in, or from PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flansible.errors import ConfigurationError, Fault
 
 
 class Headers(Mapping[str, str]):
-    """The headers of a request, found by name in capitals or not. One that came twice has its values joined by ','."""
+    """The headers of a request, by name in any case. The values of a repeated header are joined by ','."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         self._values: dict[str, str] = {}
@@ -34,8 +34,8 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class LoginRequest:
-    """What a login function is told. address: who has connected, or whom a trusted proxy speaks for; path: without the
-    query string."""
+    """What a login function gets. address: the client's, or the one a trusted proxy forwards; path: without the query
+    string."""
 
     headers: Headers = field(repr=False)
     address: str
@@ -43,19 +43,19 @@ class LoginRequest:
     path: str
 
 
-# The name of a user of rbac.json, or None. Called in several threads at once, for each request without a password or
-# token that is known already: what takes long it has to remember itself.
+# Returns the name of a user of rbac.json, or None. Called in several threads at once, for each request without a known
+# password or token: the function itself must cache what takes long.
 LoginFunction = Callable[[LoginRequest], str | None]
 
 
 def load(name: str) -> LoginFunction | None:
-    """The function of the setting; None for an empty one. Raises ConfigurationError."""
+    """Imports the function that the setting names; None for an empty setting. Raises ConfigurationError."""
     if not name:
         return None
     module_name, _, function_name = name.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)
-    except Exception as error:  # whatever a module of somebody else's raises as it is imported
+    except Exception as error:  # the operator's module may raise anything
         raise _fault(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise _fault(f"{module_name} has no function {function_name}")

@@ -1,4 +1,4 @@
-"""Writing rbac.json: `flansible passwd`, and the file `flansible up` makes when there is none."""
+"""Writes rbac.json: for `flansible passwd`, and the default file that `flansible up` creates."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ ADVICE = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_t
 
 
 def set_password(path: Path, user: str, password: str, inventories: tuple[str, ...] = ()) -> bool:
-    """Store a scrypt hash for `user`; True when the user is new. Changes nothing when it raises ConfigurationError."""
+    """Stores a scrypt hash for `user`; True if the user is new. Raises ConfigurationError; then nothing changed."""
     text, is_new = _changed(path, user, generate_password_hash(password), inventories)
     atomic_files.replace(path, text)
     return is_new
 
 
 def check(path: Path, user: str, inventories: tuple[str, ...] = ()) -> None:
-    """Raises ConfigurationError when there could be no such user."""
+    """Raises ConfigurationError if `set_password` would, for the user or the inventories."""
     _changed(path, user, "any", inventories)
 
 
 def _changed(path: Path, user: str, hashed: str, inventories: tuple[str, ...]) -> tuple[str, bool]:
-    """What the file is to say, and whether the user is new in it."""
+    """Returns the new text of the file, and whether the user is new."""
     document = _read(path)
     entry = next((item for item in document["rbac"] if item["user"] == user), None)
     is_new = entry is None
@@ -47,19 +47,19 @@ def _changed(path: Path, user: str, hashed: str, inventories: tuple[str, ...]) -
 
 
 def create_default(path: Path) -> None:
-    """An rbac.json with the user admin, password admin: for a service that only this machine can reach."""
+    """Creates rbac.json with the user admin, password admin: for a service that only this machine can reach."""
     document = {"rbac": [{"user": rbac_users.ADMIN, "password": DEFAULT_ADMIN_PASSWORD, "inventories": []}]}
     atomic_files.replace(path, json.dumps(document, indent=2) + "\n")
 
 
 def has_default_admin(users: dict[str, rbac_users.User]) -> bool:
-    """Whether admin's password is still the one everybody knows."""
+    """Whether admin's password is still the default."""
     admin = users.get(rbac_users.ADMIN)
     return admin is not None and rbac_users.password_matches(admin.password, DEFAULT_ADMIN_PASSWORD)
 
 
 def refuse_default_admin(path: Path, addresses: list[str]) -> None:
-    """Raises ConfigurationError when admin has the password everybody knows and one of `addresses` is not loopback."""
+    """Raises ConfigurationError if admin has the default password and one of `addresses` is not loopback."""
     reachable = next((address for address in addresses if not is_loopback(address)), None)
     if reachable and has_default_admin(rbac_users.RbacFile(path).users()):
         message = f"admin's password is still the default, and {reachable} is not a loopback address; {ADVICE}"

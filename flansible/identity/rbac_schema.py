@@ -1,7 +1,7 @@
-"""The form of rbac.json: the model it is checked with, and the JSON Schema that editors and the doctor read.
+"""The form of rbac.json: the model that validates it, and the JSON Schema for editors and the doctor.
 
 Called by flansible.identity.users, the doctor and flansible.web.openapi.views. `python -m
-flansible.identity.rbac_schema > docs/rbac.schema.json` renews the published one.
+flansible.identity.rbac_schema > docs/rbac.schema.json` updates the published schema.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flansible.errors import ConfigurationError, Fault
 ADMIN = "admin"
 Role = Literal["operator", "viewer", "auditor"]
 
-# What may stand beside admin's name and password: the other keys take rights away, and admin has them all.
+# The keys that admin may have: the others restrict rights, and admin has all.
 _ADMIN_KEYS = frozenset({"user", "password", "inventories", "limits"})
 _ADMIN_LIMITS = frozenset({"running", "queued"})
 _MODULE_PATTERN = re.compile(r"[\w.*?\[\]!-]+", re.ASCII)
@@ -37,7 +37,7 @@ _MODULE_PATTERN = re.compile(r"[\w.*?\[\]!-]+", re.ASCII)
 
 def _path(value: str) -> str:
     if not value.strip() or "," in value or "\0" in value:
-        raise ValueError("must be paths, without commas")
+        raise ValueError("must be a path without commas")
     return value
 
 
@@ -95,27 +95,29 @@ class _Form(BaseModel):
 
 
 class Limits(_Form):
-    """How much a user may ask for."""
+    """Limits of a user."""
 
     running: int | None = Field(
-        default=None, ge=0, description="Runs side by side; instead of max_running_per_user. 0: any."
+        default=None, ge=0, description="Runs at the same time, instead of max_running_per_user. 0: no limit."
     )
-    queued: int | None = Field(default=None, ge=0, description="Tasks waiting; instead of max_queued_per_user. 0: any.")
+    queued: int | None = Field(
+        default=None, ge=0, description="Waiting tasks, instead of max_queued_per_user. 0: no limit."
+    )
     forks: int | None = Field(
-        default=None, ge=1, le=10000, description="Largest `forks` of a request, and what one that names none gets."
+        default=None, ge=1, le=10000, description="Largest `forks` of a request; also its default."
     )
     time_limit: int | None = Field(
         default=None,
         ge=1,
-        description="Largest `time_limit` of a request in seconds, and what one that names none gets.",
+        description="Largest `time_limit` of a request in seconds; also its default.",
     )
 
 
 class Modules(_Form):
-    """Modules for ad-hoc commands: a list of globs that may be run, or `allow` or `deny` with such a list."""
+    """Modules for ad-hoc commands: a list of globs to allow, or an object with a list as `allow` or `deny`."""
 
     allow: ModuleGlobs | None = Field(None, description="Only modules that match one of these globs.")
-    deny: ModuleGlobs | None = Field(None, description="All modules but those that match one of these globs.")
+    deny: ModuleGlobs | None = Field(None, description="All modules except those that match one of these globs.")
 
     @model_validator(mode="before")
     @classmethod
@@ -123,7 +125,7 @@ class Modules(_Form):
         return {"allow": value} if isinstance(value, list) else value
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> Self:
+    def _require_allow_or_deny(self) -> Self:
         if (self.allow is None) == (self.deny is None):
             raise ValueError("must be a list, or an object with either allow or deny")
         return self
@@ -145,47 +147,47 @@ class Modules(_Form):
 
 
 class UserEntry(_Form):
-    """One user. Without the keys below `inventories`, everything within the inventories and playbook_root."""
+    """A user. With no other keys than the first three, everything in the inventories and playbook_root is allowed."""
 
     user: str = Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$", description="Login name; `admin` has all rights.")
     password: str = Field(min_length=1, description="Plain, or the hash that `flansible passwd` writes.")
     inventories: Paths = Field(
-        [], description="Inventories the user may use; a folder covers what is in it. Relative to this file's folder."
+        [], description="Inventories the user may use; a folder includes all in it. Relative to this file's folder."
     )
     role: Role = Field(
         "operator",
-        description="`operator` starts and cancels; `viewer` only looks at what is theirs; `auditor` reads everybody's "
-        "tasks. The last two start and cancel nothing.",
+        description="`operator` starts and cancels tasks; `viewer` only reads the user's own tasks; `auditor` only "
+        "reads all users' tasks.",
     )
     playbooks: Annotated[list[str], AfterValidator(_playbooks)] | None = Field(
         None,
-        description="Globs relative to playbook_root of the playbooks the user may start, `**` for any folders; a "
-        "collection's by its name. Default: all.",
+        description="Playbooks the user may start: globs relative to playbook_root, `**` for any folders, or names of "
+        "a collection's playbooks. Default: all.",
     )
     modules: Modules | None = Field(None, description="Modules the user may run ad hoc. Default: all.")
     hosts: Annotated[list[str], AfterValidator(_hosts)] | None = Field(
         None,
-        description="Hosts the user may reach: names, globs or ~regular expressions of hosts, and the groups the user "
+        description="Hosts the user may use: names, globs or ~regular expressions of hosts, and groups that requests "
         "may name. Default: all of the inventories.",
     )
-    become: bool = Field(True, description="Whether requests may ask for become.")
+    become: bool = Field(True, description="Whether requests may use become.")
     control_node: bool = Field(
         False,
-        description="Whether runs may work on the control machine itself: the localhost that no inventory names, and "
-        "without a sandbox where none can be had.",
+        description="Whether runs may use the control machine: as localhost when the inventory has no such host, and "
+        "without a sandbox where sandboxes do not work.",
     )
     git: bool | None = Field(
         None, description="Whether the user may update checkouts. Default: true, unless `playbooks` is given."
     )
     paths: Paths = Field(
         [],
-        description="Files and folders beside playbook_root that the user's runs may read, and from which keys, vault "
-        "files and modules may be named. Relative to this file's folder.",
+        description="Files and folders beside playbook_root that the user's runs may read, and that requests may name "
+        "as keys, vault files and module folders. Relative to this file's folder.",
     )
     environment: EnvironmentNames = Field(
-        [], description="Environment variables the user may set for a run, beside config.ini's environment_names."
+        [], description="Environment variables the user may set for a run, beside environment_names in config.ini."
     )
-    limits: Limits = Field(Limits(), description="How much the user may ask for.")
+    limits: Limits = Field(Limits(), description="Limits of the user.")
 
 
 class Document(_Form):
@@ -193,17 +195,17 @@ class Document(_Form):
 
     model_config = ConfigDict(title="rbac.json of Flansible")
 
-    schema_address: str | None = Field(None, alias="$schema", description="Where editors find this schema.")
+    schema_address: str | None = Field(None, alias="$schema", description="Address of this schema, for editors.")
     rbac: list[UserEntry] = Field(min_length=1, description="The users.")
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of rbac.json."""
+    """Returns the JSON Schema of rbac.json."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Document.model_json_schema()}
 
 
 def read(text: str, source: Path) -> Document:
-    """The document in `text`. Raises ConfigurationError with every fault of it, each with its key."""
+    """Parses rbac.json. Raises ConfigurationError with every fault, each with its key."""
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -221,7 +223,7 @@ def read(text: str, source: Path) -> Document:
 
 
 def _faults_between_keys(given: Any) -> list[tuple[tuple[int | str, ...], str]]:
-    """What is wrong with keys that are right each by itself. Looks at the raw document, so that it always can."""
+    """Returns faults between keys that are each valid. Checks the raw document, so also when the model refused it."""
     entries = given.get("rbac") if isinstance(given, dict) else None
     found: list[tuple[tuple[int | str, ...], str]] = []
     seen: set[str] = set()
@@ -230,14 +232,14 @@ def _faults_between_keys(given: Any) -> list[tuple[tuple[int | str, ...], str]]:
         if not isinstance(name, str):
             continue
         if name in seen:
-            found.append((("rbac", index, "user"), f"{name!r} stands here twice"))
+            found.append((("rbac", index, "user"), f"{name!r} is listed twice"))
         seen.add(name)
         if name == ADMIN:
             found += [(("rbac", index, *key), _ADMIN_FAULT) for key in _restrictions(entry)]
     return found
 
 
-_ADMIN_FAULT = "admin has all rights, and this key would not limit them: take it out, or give it to another user"
+_ADMIN_FAULT = "admin has all rights, so this key would have no effect. Remove it, or give it to another user."
 
 
 def _restrictions(entry: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -248,7 +250,7 @@ def _restrictions(entry: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def fault(source: Path, loc: tuple[int | str, ...], message: str) -> Fault:
-    """A fault of rbac.json at `loc`, the keys and indexes that lead to it."""
+    """Returns a fault of rbac.json at `loc`: the keys and indexes that lead to it."""
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     return Fault(str(source), key, message.removeprefix("Value error, "))
 

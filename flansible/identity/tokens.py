@@ -1,6 +1,6 @@
-"""API tokens: who may ask in place of a password, kept hashed in one file beside rbac.json.
+"""API tokens, used instead of a password; kept hashed in one file beside rbac.json.
 
-`flansible token` writes the file, the web processes read it again when it changes. No Flask, no Redis.
+`flansible token` writes the file, and the web processes read it again when it changes. No Flask, no Redis.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TEXT = re.compile(r"flansible_([0-9a-f]{12})_([0-9a-f]{64})")
 
 
 class Token(BaseModel):
-    """What is kept of a token: never the secret itself, only its digest."""
+    """A token as stored: with the digest of its secret, never the secret."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     id: str = Field(pattern=r"^[0-9a-f]{12}$")
@@ -39,7 +39,7 @@ class Token(BaseModel):
     scope: Scope
     created: AwareDatetime
     expires: AwareDatetime | None
-    # One round of SHA-256 is enough: nobody can try out 256 random bits, as they could a password, however fast it is.
+    # One round of SHA-256 is enough: unlike a password, 256 random bits cannot be guessed, however fast a guess is.
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
 
     def is_expired(self, moment: datetime) -> bool:
@@ -53,14 +53,14 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True)
 class NewToken:
-    """A token as it is made; `text` is shown once and kept nowhere."""
+    """A token just created; `text` is shown once and stored nowhere."""
 
     token: Token
     text: str = field(repr=False)
 
 
-def moment_of(expires: str, now: datetime) -> datetime | None:
-    """`30d`, `12h` or `90m` from now, a date as it begins (UTC), or `never`. Raises ValueError, also for the past."""
+def parse_expiry(expires: str, now: datetime) -> datetime | None:
+    """Parses `30d`, `12h` or `90m` from now, a date (its beginning, UTC), or `never`. Raises ValueError."""
     if expires == "never":
         return None
     span = timestamps.parse_span(expires, units="mhd")
@@ -82,7 +82,7 @@ def make(user: str, scope: Scope, expires: datetime | None, now: datetime) -> Ne
 
 
 def add(path: Path, token: Token) -> None:
-    """Raises ConfigurationError, and then nothing has changed."""
+    """Adds a token to the file. Raises ConfigurationError; then nothing changed."""
     try:
         atomic_files.make_private_folder(path.parent)
         with atomic_files.exclusive_lock(path):
@@ -92,7 +92,7 @@ def add(path: Path, token: Token) -> None:
 
 
 def remove(path: Path, token_id: str) -> Token | None:
-    """The token that is no more, or None when there is none of this id. Raises ConfigurationError."""
+    """Removes a token and returns it; None if there is none of this id. Raises ConfigurationError."""
     if not path.exists():
         return None
     try:
@@ -107,7 +107,7 @@ def remove(path: Path, token_id: str) -> Token | None:
 
 
 def read(path: Path) -> list[Token]:
-    """All tokens, the expired ones too; none when there is no file. Raises ConfigurationError."""
+    """Reads all tokens, expired ones too; none when there is no file. Raises ConfigurationError."""
     try:
         return _Document.model_validate_json(path.read_bytes()).tokens
     except FileNotFoundError:
@@ -116,7 +116,9 @@ def read(path: Path) -> list[Token]:
         raise ConfigurationError([Fault(str(path), "", f"cannot be read: {error}")]) from error
     except ValidationError as error:
         faults = [".".join(map(str, item["loc"])) + f": {item['msg']}" for item in error.errors()]
-        raise ConfigurationError([Fault(str(path), "", f"is not a file of tokens: {'; '.join(faults[:3])}")]) from None
+        raise ConfigurationError(
+            [Fault(str(path), "", f"is not a valid token file: {'; '.join(faults[:3])}")]
+        ) from None
 
 
 def _write(path: Path, kept: list[Token]) -> None:
@@ -125,15 +127,15 @@ def _write(path: Path, kept: list[Token]) -> None:
 
 
 class TokenFile:
-    """The tokens in force; the file is looked at with every question, so a revoked token is refused at once by all.
+    """The valid tokens; each lookup checks whether the file changed, so all processes refuse a revoked token at once.
 
-    While the file is broken no token is in force. rbac.json keeps its last good version then, but the edit that broke
-    this one may have been somebody's revocation, and letting a revoked token in is worse than sending a good one away.
+    While the file is broken no token is valid. A broken rbac.json keeps its last valid version instead; but the edit
+    that broke this file may have been a revocation, and accepting a revoked token is worse than refusing a valid one.
     `flansible token` never leaves a broken file. No file: no tokens.
     """
 
     def __init__(self, path: Path, on_change: OnChange = ignore_change) -> None:
-        """Raises ConfigurationError when there is a file and it is broken."""
+        """Raises ConfigurationError if the file exists and is broken."""
         self._path = path
         self._on_change = on_change
         self._fault = ""
@@ -142,15 +144,15 @@ class TokenFile:
         self._tokens = {token.id: token for token in read(path)}
 
     def find(self, text: str, now: datetime) -> Token | None:
-        """The token whose text this is, if it is in force. An unknown id costs as much as a wrong secret."""
-        tokens = self._in_force()
+        """Returns the valid token with this text, or None. An unknown id takes as long as a wrong secret."""
+        tokens = self._current()
         given = TEXT.fullmatch(text)
         token = tokens.get(given[1]) if given else None
-        expected = token.digest if token else _NOBODYS
+        expected = token.digest if token else _DUMMY_DIGEST
         is_right = hmac.compare_digest(_digest(given[2] if given else text), expected)
         return token if token is not None and is_right and not token.is_expired(now) else None
 
-    def _in_force(self) -> dict[str, Token]:
+    def _current(self) -> dict[str, Token]:
         stamp = _stamp(self._path)
         if stamp != self._stamp:
             with self._lock:
@@ -162,21 +164,21 @@ class TokenFile:
         try:
             self._tokens = {token.id: token for token in read(self._path)}
             self._stamp, self._fault = stamp, ""
-            self._tell(f"{len(self._tokens)} tokens", is_good=True)
+            self._report(f"{len(self._tokens)} tokens", is_good=True)
         except ConfigurationError as error:
             self._tokens = {}
-            # What could not even be read may be read the next time, without another edit.
+            # A file that could not be read may become readable without another edit.
             self._stamp = None if isinstance(error.__cause__, OSError) else stamp
             if str(error) != self._fault:
                 self._fault = str(error)
-                self._tell(f"no token is in force until this is mended: {error}", is_good=False)
+                self._report(f"no token is valid until this is fixed: {error}", is_good=False)
 
-    def _tell(self, what: str, is_good: bool) -> None:
+    def _report(self, what: str, is_good: bool) -> None:
         log.log(logging.INFO if is_good else logging.ERROR, "%s was read again: %s", self._path, what)
         self._on_change(what, is_good)
 
 
-_NOBODYS = sha256(b"").hexdigest()
+_DUMMY_DIGEST = sha256(b"").hexdigest()
 
 
 def _digest(secret: str) -> str:

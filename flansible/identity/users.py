@@ -1,7 +1,7 @@
-"""Who is who: rbac.json to users, passwords to users. What each may do is in flansible.authorization.
+"""Reads rbac.json into users and checks their passwords. What each user may do is in flansible.authorization.
 
-The form of the file is flansible.identity.rbac_schema's. No Flask, no Redis: the web process and Flower ask. Reading
-again when the file changes is in `RbacFile`.
+The form of the file is in flansible.identity.rbac_schema; `RbacFile` reads it again when it changes. Called by the web
+processes, Flower and the commands. No Flask, no Redis.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _OUR_METHOD = "scrypt:32768:8:1"  # generate_password_hash's own
 
 @dataclasses.dataclass(frozen=True)
 class User:
-    """One user of rbac.json; all paths are resolved. What is None or empty restricts nothing, or adds nothing.
+    """A user of rbac.json, with all paths resolved. A field that is None or empty restricts nothing, or adds nothing.
 
     playbooks: globs below playbook_root; modules_allowed, modules_denied: globs of names; hosts: Ansible patterns;
-    max_running, max_queued: None is config.ini's, 0 none; hidden: inventories that are others' alone.
+    max_running, max_queued: None is config.ini's value, 0 no limit; hidden: inventories of other users only.
     """
 
     name: str
@@ -65,20 +65,20 @@ class User:
 
     @property
     def sees_all(self) -> bool:
-        """Whether everybody's tasks are shown, not only the user's own."""
+        """Whether the user may read all users' tasks."""
         return self.is_admin or self.role == "auditor"
 
     @property
     def readable(self) -> tuple[Path, ...]:
-        """What the user's runs may read beside playbook_root; what lies in these folders too."""
+        """Files and folders that the user's runs may read beside playbook_root."""
         return self.inventories + self.paths
 
 
 def parse(text: str, source: Path) -> dict[str, User]:
-    """Users by name. Raises ConfigurationError with every fault of the text, each with its key."""
+    """Returns the users by name. Raises ConfigurationError with every fault of the text, each with its key."""
     users = [_user(entry, source.parent) for entry in rbac_schema.read(text, source).rbac]
     inventories = sorted({path for user in users for path in user.inventories})
-    return {user.name: dataclasses.replace(user, hidden=_not_of(user, inventories)) for user in users}
+    return {user.name: dataclasses.replace(user, hidden=_inventories_of_others(user, inventories)) for user in users}
 
 
 def _user(entry: UserEntry, base: Path) -> User:
@@ -104,12 +104,12 @@ def _user(entry: UserEntry, base: Path) -> User:
     )
 
 
-def _not_of(user: User, inventories: list[Path]) -> tuple[Path, ...]:
+def _inventories_of_others(user: User, inventories: list[Path]) -> tuple[Path, ...]:
     return tuple(path for path in inventories if not any(path.is_relative_to(own) for own in user.readable))
 
 
 def resolve(path: str, base: Path | str) -> Path:
-    """The real path, symlinks and `..` resolved; a relative one counts from `base`. It need not exist."""
+    """Returns the real path, with links and `..` resolved, relative to `base`. It need not exist."""
     return Path(os.path.realpath(os.path.join(base, os.path.expanduser(path))))
 
 
@@ -123,86 +123,92 @@ def password_matches(stored: str, given: str) -> bool:
         if is_hash(stored):
             return check_password_hash(stored, given)
         return hmac.compare_digest(stored.encode(), given.encode())
-    except ValueError:  # parameters that the hash cannot have, or text that has no bytes
+    except ValueError:  # invalid hash parameters, or text that cannot be encoded
         return False
 
 
-class Gate(Protocol):
-    """Counts wrong passwords, and lets no more be tried when there were too many."""
+class PasswordThrottle(Protocol):
+    """Limits how many wrong passwords may be tried."""
 
-    def enter(self) -> None:
-        """A password is about to be checked. What this raises leaves it unchecked."""
+    def check(self) -> None:
+        """Called before a password is checked. Raises when there were too many; the password stays unchecked."""
 
-    def was_wrong(self) -> None:
-        """It was."""
+    def record_failure(self) -> None:
+        """Called when the password was wrong."""
 
 
-class _OpenGate:
-    def enter(self) -> None:
+class _NoThrottle:
+    def check(self) -> None:
         pass
 
-    def was_wrong(self) -> None:
+    def record_failure(self) -> None:
         pass
 
 
-_OPEN = _OpenGate()
+_NO_THROTTLE = _NoThrottle()
 
 
 class RbacFile:
-    """rbac.json, read again when it changes; a broken edit keeps the last good users and is told in `fault`.
+    """rbac.json, read again when it changes; a broken edit keeps the last valid users and sets `fault`.
 
-    Verifying a hash costs tens of milliseconds on purpose. A password that was right is remembered in memory, under a
-    key only this process knows, until the file changes: polling stays cheap and a removed user is out at once.
+    Verifying a hash costs tens of milliseconds on purpose. A right password is remembered in memory, as a digest keyed
+    by this process, until the file changes: polling stays cheap, and a removed user is refused at once.
     """
 
     def __init__(self, path: Path, on_change: OnChange = ignore_change) -> None:
-        """Raises ConfigurationError when the file is missing or wrong: there is no last good one yet."""
+        """Raises ConfigurationError when the file is missing or wrong: there are no valid users yet."""
         self.path = path
         self.fault: str | None = None
         self._on_change = on_change
         self._lock = threading.Lock()
-        # A check takes a core and 32 MB. One at a time: a client that opens many connections at once is checked once,
-        # and wrong passwords, however many, leave the other cores to those whose password is known.
+        # A check takes a core and 32 MB, so there is one at a time: a client with many connections is checked once, and
+        # any number of wrong passwords leaves the other cores to clients whose password is known.
         self._checking = threading.Lock()
         self._secret = os.urandom(32)
         self._verified: set[tuple[str, bytes]] = set()
-        self._no_ones = {_OUR_METHOD: generate_password_hash(os.urandom(16).hex(), _OUR_METHOD)}
+        self._dummy_hashes = {_OUR_METHOD: generate_password_hash(os.urandom(16).hex(), _OUR_METHOD)}
         self._stamp, self._users = self._read()
 
-    def authenticate(self, name: str, password: str, gate: Gate = _OPEN) -> User | None:
-        """The user whose password this is, or None. An unknown name costs as much as a wrong password.
+    def authenticate(self, name: str, password: str, throttle: PasswordThrottle = _NO_THROTTLE) -> User | None:
+        """Returns the user if the password is right, else None. The time does not show whether the name exists.
 
-        The gate is not asked for a password that was right before: who locks a user out by guessing does not lock out
-        the clients that this process knows.
+        | what is given                        | throttle | work                                                  |
+        |--------------------------------------|----------|-------------------------------------------------------|
+        | a password found right before        | no       | one lookup                                            |
+        | another password of a user           | yes      | one check for each hash method in the file, and ours: |
+        | a name that is not in the file       | yes      | the user's hash for its method, else a dummy hash     |
+
+        A known password passes without the throttle, so that an attacker who locks a user out by guessing does not lock
+        out the clients that this process knows.
         """
         if (user := self.known(name, password)) is not None:
             return user
         with self._checking:
             if (user := self.known(name, password)) is not None:
                 return user
-            gate.enter()
+            throttle.check()
             user = self.users().get(name)
-            if not self._is_right(user, password):
-                # Told before the next one is let in: who tries many at once has no more tries.
-                gate.was_wrong()
+            if not self._check_password(user, password):
+                # Recorded before the next check begins: parallel guesses are counted like those in turn.
+                throttle.record_failure()
                 return None
             return user
 
     def known(self, name: str, password: str) -> User | None:
-        """The user, when this was found to be the password before; costs next to nothing."""
+        """Returns the user if this password was found right before, else None. Cheap."""
         user = self.users().get(name)
         return user if user and (name, self._digest(user.password, password)) in self._verified else None
 
     def _digest(self, stored: str, given: str) -> bytes:
-        """What a password that was right is remembered by; keyed BLAKE2, because HMAC takes twice as long."""
+        """Digests a right password, to remember it; keyed BLAKE2, because HMAC takes twice as long."""
         pair = f"{stored}\0{given}".encode(errors="surrogatepass")
         return blake2b(pair, key=self._secret, digest_size=32).digest()
 
-    def _is_right(self, user: User | None, password: str) -> bool:
-        """Whether it is the user's password; then it is remembered.
+    def _check_password(self, user: User | None, password: str) -> bool:
+        """Whether it is the user's password; a right one is remembered.
 
-        However the user's password is stored, and for a user that does not exist: the work is the same, one check of
-        each method of hashing that is in the file, and of ours. Else the time would tell who exists.
+        The work is the same for each way of storing a password, and for an unknown user (None): one check for each
+        hash method in the file, and for ours. Otherwise the time would show which users exist.
         """
         mine = _method(user.password) if user else None
         found = False
@@ -210,7 +216,7 @@ class RbacFile:
             if user is not None and method == mine:
                 found = password_matches(user.password, password)
             elif method is not None:
-                password_matches(self._no_ones_of(method), password)
+                password_matches(self._dummy_hash(method), password)
         if user is None or not found or "\0" in password:
             return False
         with self._lock:
@@ -219,16 +225,16 @@ class RbacFile:
             self._verified.add((user.name, self._digest(user.password, password)))
         return True
 
-    def _no_ones_of(self, method: str) -> str:
-        """A hash by this method that no password fits: a wrong one costs what a wrong one for a real user does."""
-        if method not in self._no_ones:
+    def _dummy_hash(self, method: str) -> str:
+        """Returns a hash of this method that no password matches; checking against it costs what a real check costs."""
+        if method not in self._dummy_hashes:
             algorithm = method.partition(":")[0]
             length = 128 if algorithm == "scrypt" else 64
-            self._no_ones[method] = f"{method}${'x' * 16}${'0' * length}"
-        return self._no_ones[method]
+            self._dummy_hashes[method] = f"{method}${'x' * 16}${'0' * length}"
+        return self._dummy_hashes[method]
 
     def users(self) -> dict[str, User]:
-        """The users in force now."""
+        """Returns the current users by name; reads the file again if it changed."""
         try:
             stamp = atomic_files.stamp(self.path)
         except OSError:
@@ -249,19 +255,19 @@ class RbacFile:
         except ConfigurationError as error:
             # Remember the broken version's stamp, so that it is logged once and read again only when edited.
             self._stamp, self.fault = stamp, str(error)
-            log.error("%s; the last good version stays in force", error)
-            self._on_change(f"the last good version stays in force: {error}", False)
+            log.error("%s; the last valid version stays in force", error)
+            self._on_change(f"the last valid version stays in force: {error}", False)
 
     def _read(self) -> tuple[tuple[int, ...] | None, dict[str, User]]:
         try:
             stamp = atomic_files.stamp(self.path)
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            hint = "run `flansible up` once to have one made, or `flansible passwd admin`"
+            hint = "create it with `flansible up` or `flansible passwd admin`"
             raise ConfigurationError([Fault(str(self.path), "", f"cannot be read ({error}); {hint}")]) from error
         return stamp, parse(text, self.path)
 
 
 def _method(stored: str) -> str | None:
-    """How a password was hashed, with all parameters: what a check of it costs. None when it is plain."""
+    """Returns the hash method with its parameters, which decide what a check costs; None for a plain password."""
     return stored.partition("$")[0] if is_hash(stored) else None

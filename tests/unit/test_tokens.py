@@ -114,7 +114,7 @@ def test_a_broken_file_stops_the_start_and_the_commands_leave_it_alone(path: Pat
     made = added(path)
     path.write_text('{"tokens": [{"id": "x"}]}')
     for attempt in (lambda: TokenFile(path), lambda: tokens.add(path, made.token), lambda: tokens.remove(path, "x")):
-        with pytest.raises(ConfigurationError, match="is not a file of tokens"):
+        with pytest.raises(ConfigurationError, match="is not a valid token file"):
             attempt()
     assert path.read_text() == '{"tokens": [{"id": "x"}]}'
 
@@ -154,13 +154,13 @@ def test_an_unknown_token_costs_as_much_as_a_wrong_one(path: Path) -> None:
     ],
 )
 def test_when_a_token_expires_is_said_in_four_ways(given: str, expected: datetime | None) -> None:
-    assert tokens.moment_of(given, NOW) == expected
+    assert tokens.parse_expiry(given, NOW) == expected
 
 
 @pytest.mark.parametrize("given", ["", "0d", "-1d", "1w", "d", "30", "2026-11-22", "2020-01-01", "2027-02-30", "Never"])
 def test_what_is_no_time_to_come_is_refused(given: str) -> None:
     with pytest.raises(ValueError):
-        tokens.moment_of(given, NOW)
+        tokens.parse_expiry(given, NOW)
 
 
 # The commands
@@ -199,7 +199,7 @@ def test_the_commands_make_list_and_revoke(config: str, tmp_path: Path) -> None:
 
 
 def test_a_token_is_for_a_user_of_rbac_json(config: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="bob: is no user"):
+    with pytest.raises(ConfigurationError, match="bob: is not a user"):
         command(config, "token", "create", "bob")
     assert not (tmp_path / ".flansible/tokens.json").exists()
 

@@ -301,7 +301,7 @@ def test_threads_that_ask_while_the_file_changes_get_a_whole_answer(path: Path) 
     assert faults == []
 
 
-# Equal work, and the gate
+# Equal work, and the throttle
 
 
 @pytest.mark.parametrize(
@@ -330,47 +330,47 @@ def test_a_hash_that_cannot_be_checked_lets_nobody_in_and_nobody_else_out(path: 
 
 
 class Counting:
-    """A gate that lets so many wrong passwords through."""
+    """A throttle that lets so many wrong passwords through."""
 
     def __init__(self, most: int = 1000) -> None:
         self.entered = self.wrong = 0
         self._most = most
 
-    def enter(self) -> None:
+    def check(self) -> None:
         if self.wrong >= self._most:
             raise PermissionError
         self.entered += 1
 
-    def was_wrong(self) -> None:
+    def record_failure(self) -> None:
         self.wrong += 1
 
 
-def test_the_gate_is_asked_for_what_must_be_checked_and_not_for_what_is_known(path: Path) -> None:
+def test_the_throttle_is_asked_for_what_must_be_checked_and_not_for_what_is_known(path: Path) -> None:
     write(path, DEV)
-    file, gate = rbac_users.RbacFile(path), Counting()
+    file, throttle = rbac_users.RbacFile(path), Counting()
     for password in ("wrong", "secret", "secret", "secret", "wrong"):
-        file.authenticate("dev", password, gate)
-    assert (gate.entered, gate.wrong) == (3, 2)
+        file.authenticate("dev", password, throttle)
+    assert (throttle.entered, throttle.wrong) == (3, 2)
 
 
-def test_a_closed_gate_leaves_the_password_unchecked_and_lets_in_who_is_known(path: Path) -> None:
+def test_a_closed_throttle_leaves_the_password_unchecked_and_lets_in_who_is_known(path: Path) -> None:
     write(path, DEV, {"user": "new", "password": "secret"})
-    file, gate = rbac_users.RbacFile(path), Counting(most=0)
+    file, throttle = rbac_users.RbacFile(path), Counting(most=0)
     assert file.authenticate("dev", "secret") is not None
-    assert file.authenticate("dev", "secret", gate) is not None
+    assert file.authenticate("dev", "secret", throttle) is not None
     for name, password in (("dev", "wrong"), ("new", "secret"), ("nobody", "x")):
         with pytest.raises(PermissionError):
-            file.authenticate(name, password, gate)
+            file.authenticate(name, password, throttle)
 
 
-def test_tries_at_the_same_time_are_no_more_than_the_gate_allows(path: Path) -> None:
+def test_tries_at_the_same_time_are_no_more_than_the_throttle_allows(path: Path) -> None:
     write(path, DEV)
-    file, gate = rbac_users.RbacFile(path), Counting(most=3)
+    file, throttle = rbac_users.RbacFile(path), Counting(most=3)
     refused: list[int] = []
 
     def guess(number: int) -> None:
         try:
-            file.authenticate("dev", f"wrong{number}", gate)
+            file.authenticate("dev", f"wrong{number}", throttle)
         except PermissionError:
             refused.append(number)
 
@@ -379,4 +379,4 @@ def test_tries_at_the_same_time_are_no_more_than_the_gate_allows(path: Path) -> 
         thread.start()
     for thread in threads:
         thread.join()
-    assert (gate.entered, gate.wrong, len(refused)) == (3, 3, 7)
+    assert (throttle.entered, throttle.wrong, len(refused)) == (3, 3, 7)

@@ -79,15 +79,15 @@ def check_password(name: str, password: str) -> Identity | None:
     rbac = web_context().rbac
     user = rbac.known(name, password)
     if user is None:
-        gate = _ThrottleGate(name, request.remote_addr or "")
+        throttle = _LoginThrottle(name, request.remote_addr or "")
         if web_context().login_function is not None:
-            gate.enter()
+            throttle.check()
             # In the form of HTTP Basic, which the function knows.
             login = Authorization("basic", {"username": name, "password": password}).to_header()
             given = (pair for pair in request.headers.items() if pair[0].lower() != "authorization")
             if (found := _call_login_function(Headers((*given, ("Authorization", login))))) is not None:
                 return found
-        user = rbac.authenticate(name, password, gate)
+        user = rbac.authenticate(name, password, throttle)
     return Identity(user) if user else None
 
 
@@ -115,20 +115,20 @@ def _call_login_function(headers: Headers) -> Identity | None:
     return Identity(user) if user else None
 
 
-class _ThrottleGate:
-    """The login throttle as the Gate that rbac calls around the check of one password."""
+class _LoginThrottle:
+    """The login throttle for one attempt, as the PasswordThrottle that identity.users calls."""
 
     def __init__(self, name: str, address: str) -> None:
         self._name = name
         self._address = address
 
-    def enter(self) -> None:
+    def check(self) -> None:
         seconds = web_context().login_throttle.locked_seconds(self._name, self._address)
         if seconds:
             message = "Too many wrong passwords: passwords are refused for now. Try again later, or use a token."
             raise TooManyRequests(message, code="too_many_logins", retry_after_seconds=seconds)
 
-    def was_wrong(self) -> None:
+    def record_failure(self) -> None:
         audit_context.login_failed(audit_context.loggable_name(self._name), "password")
         if web_context().login_throttle.record_failure(self._name, self._address):
             audit_context.login_locked(self._name)
