@@ -32,16 +32,16 @@ _config_option = click.option(
 EXIT_CONFIGURATION = 2
 
 
-class _Verbatim(click.Command):
-    """A command that leaves its whole command line, `--` and `--help` included, to Ansible's kind of parser."""
+class _RawCommand(click.Command):
+    """Passes the whole command line, `--` and `--help` included, to a parser that follows Ansible's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.params["arguments"] = args
         return []
 
 
-def _at_a_service(command: Callable[..., None]) -> Callable[..., None]:
-    """A client command: takes the options that say which service, and as whom; `_login` reads them."""
+def _login_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that name the service and the user to a client command; `_login` reads them."""
 
     def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
         context.ensure_object(dict)[option.name] = value
@@ -71,7 +71,7 @@ def up(config_file: str | None, flower: bool) -> None:
 @cli.command()
 @_config_option
 def web(config_file: str | None) -> None:
-    """Start the web server alone."""
+    """Start only the web server."""
     settings = _service_settings(config_file)
     from flansible.web.gunicorn_server import serve
 
@@ -81,16 +81,16 @@ def web(config_file: str | None) -> None:
 @cli.command()
 @_config_option
 @click.option("--name", default="flansible", show_default=True, help="Name of this worker; unique on its machine.")
-@click.option("--concurrency", type=click.IntRange(1, 1000), help="Runs side by side; default: worker_concurrency.")
+@click.option("--concurrency", type=click.IntRange(1, 1000), help="Runs at the same time; default: worker_concurrency.")
 def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
-    """Start a Celery worker alone."""
+    """Start only a Celery worker."""
     settings = _service_settings(config_file)
     from flansible.broker import app as broker_app
 
     if concurrency:
         settings = settings.model_copy(update={"worker_concurrency": concurrency})
     broker_app.configure(settings)
-    # Ansible has good reasons to run as root, and `flansible doctor` tells when it does.
+    # Ansible has good reasons to run as root, and `flansible doctor` reports it.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
     sys.exit(broker_app.run_worker(name, settings.log_level))
 
@@ -108,9 +108,11 @@ def flower(config_file: str | None) -> None:
 @cli.command()
 @_config_option
 @click.argument("user")
-@click.option("--inventory", "inventories", multiple=True, metavar="PATH", help="Inventory of a new user; repeatable.")
+@click.option(
+    "--inventory", "inventories", multiple=True, metavar="PATH", help="Inventory of a new user; can be repeated."
+)
 def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> None:
-    """Set USER's password in rbac.json, hashed; adds USER when new. Reads it from standard input or asks for it."""
+    """Set USER's password in rbac.json, hashed; adds a new USER. Prompts for it, or reads it from standard input."""
     settings = _settings(config_file)
     from flansible.identity import admin_commands
 
@@ -126,7 +128,7 @@ def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> 
 
 @cli.group()
 def token() -> None:
-    """Make, list and revoke API tokens."""
+    """Create, list and revoke API tokens."""
 
 
 @token.command("create")
@@ -136,17 +138,21 @@ def token() -> None:
     "--expires", default="90d", show_default=True, metavar="WHEN", help="30d, 12h, 2027-01-31 (UTC) or never."
 )
 @click.option(
-    "--scope", type=click.Choice(["read", "run"]), default="run", show_default=True, help="read: only to ask."
+    "--scope",
+    type=click.Choice(["read", "run"]),
+    default="run",
+    show_default=True,
+    help="read: cannot start or cancel tasks.",
 )
 def create_token(config_file: str | None, user: str, expires: str, scope: Scope) -> None:
-    """Make a token for USER of rbac.json and print it, this once."""
+    """Create a token for USER of rbac.json and print it; it cannot be shown again."""
     settings = _settings(config_file)
     from flansible.identity import admin_commands, tokens
 
     try:
         until = tokens.parse_expiry(expires, datetime.now(UTC))
     except (ValueError, OverflowError):
-        raise click.UsageError("--expires takes never, 30d, 12h, 90m, or a date to come as 2027-01-31") from None
+        raise click.UsageError("--expires takes never, 30d, 12h, 90m, or a future date such as 2027-01-31") from None
     made = admin_commands.create_token(settings, user, scope, until)
     click.echo(made.text)
     click.echo(f"Token {made.token.id} for {user}; it is shown only now", err=True)
@@ -156,7 +162,7 @@ def create_token(config_file: str | None, user: str, expires: str, scope: Scope)
 @_config_option
 @click.argument("user", required=False)
 def list_tokens(config_file: str | None, user: str | None) -> None:
-    """List the tokens, of USER alone or all."""
+    """List all tokens, or those of USER."""
     settings = _settings(config_file)
     from flansible.identity import admin_commands
 
@@ -168,7 +174,7 @@ def list_tokens(config_file: str | None, user: str | None) -> None:
 @_config_option
 @click.argument("token_id", metavar="ID")
 def revoke_token(config_file: str | None, token_id: str) -> None:
-    """Take the token ID out of force, with the next request."""
+    """Revoke the token ID; the next request with it is refused."""
     settings = _settings(config_file)
     from flansible.identity import admin_commands
 
@@ -181,15 +187,15 @@ def revoke_token(config_file: str | None, token_id: str) -> None:
 
 @cli.group()
 def audit() -> None:
-    """Look after the audit log."""
+    """Work with the audit log."""
 
 
 @audit.command("verify")
 @_config_option
-@click.option("--partial", is_flag=True, help="The log's first files are not kept any more: begin at any record.")
+@click.option("--partial", is_flag=True, help="The log's first files no longer exist: start at any record.")
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 def verify_audit(config_file: str | None, partial: bool, files: tuple[str, ...]) -> None:
-    """Check that the log is what was written. FILE: its files, oldest first; default: audit_file."""
+    """Check that the log was not changed. FILE: its files, oldest first; default: audit_file."""
     settings = _settings(config_file)
     from pathlib import Path
 
@@ -208,7 +214,7 @@ def verify_audit(config_file: str | None, partial: bool, files: tuple[str, ...])
 @_config_option
 @click.argument("user")
 def home(config_file: str | None, user: str) -> None:
-    """Print the folder that USER's confined runs have as their home: for ssh keys and known_hosts. Makes it."""
+    """Create and print the home folder of USER's confined runs, for ssh keys and known_hosts."""
     settings = _settings(config_file)
     from flansible.worker import sandbox
 
@@ -221,7 +227,7 @@ def home(config_file: str | None, user: str) -> None:
 @cli.command()
 @_config_option
 def doctor(config_file: str | None) -> None:
-    """Check this installation and say what to do about what is not right."""
+    """Check this installation and print what to do about each problem."""
     from flansible import doctor as checks
 
     sys.exit(checks.main(config_file))
@@ -232,9 +238,9 @@ def doctor(config_file: str | None) -> None:
 @click.option("--since", required=True, metavar="WHEN", help="A date, a time (RFC 3339), or how long ago: 12h, 7d.")
 @click.option("--until", metavar="WHEN", help="Likewise; default: now.")
 @click.option("--output", "path", metavar="FILE", help="Where to write; default: standard output.")
-@click.option("--without-output", is_flag=True, help="Leave out what the tasks have printed.")
+@click.option("--without-output", is_flag=True, help="Leave out the output of the tasks.")
 def export(config_file: str | None, since: str, until: str | None, path: str | None, without_output: bool) -> None:
-    """Write finished tasks as JSON lines, oldest first, for keeping."""
+    """Write finished tasks as JSON lines, oldest first, to archive them."""
     settings = _settings(config_file)
     from flansible.store import Store
     from flansible.store import export as exporter
@@ -245,11 +251,11 @@ def export(config_file: str | None, since: str, until: str | None, path: str | N
         raise click.UsageError("--since and --until take 2026-11-22, 2026-11-22T08:00:00Z, or 90m, 12h, 7d") from None
     with exporter.target(path) as file:
         written, unfinished = exporter.export(Store(settings.store_url), first, last, not without_output, file)
-    left = f"; {unfinished} left out: they are not final yet" if unfinished else ""
+    left = f"; {unfinished} left out, because they are not final yet" if unfinished else ""
     click.echo(f"{written} tasks written{left}", err=True)
 
 
-@cli.command(cls=_Verbatim)
+@cli.command(cls=_RawCommand)
 def adhoc(arguments: list[str]) -> None:
     """Run one module on hosts through a service, with the options of `ansible`."""
     from flansible.client import drop_in
@@ -257,7 +263,7 @@ def adhoc(arguments: list[str]) -> None:
     sys.exit(drop_in.main("adhoc", arguments))
 
 
-@cli.command(cls=_Verbatim)
+@cli.command(cls=_RawCommand)
 def playbook(arguments: list[str]) -> None:
     """Run playbooks through a service, with the options of `ansible-playbook`."""
     from flansible.client import drop_in
@@ -266,32 +272,32 @@ def playbook(arguments: list[str]) -> None:
 
 
 @cli.command()
-@_at_a_service
+@_login_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.argument("task_id")
 def status(task_id: str, as_json: bool) -> None:
-    """Show how a task is doing."""
+    """Show the status of a task."""
     from flansible.client import terminal
 
     sys.exit(terminal.show_status(_login(), task_id, as_json))
 
 
 @cli.command()
-@_at_a_service
-@click.option("--follow", is_flag=True, help="Stay until the task is final; Ctrl-C leaves, and the task goes on.")
+@_login_options
+@click.option("--follow", is_flag=True, help="Follow until the task is final; Ctrl-C stops following, not the task.")
 @click.option("--format", type=click.Choice(["txt", "ansi", "html"]), help="Default: ansi on a terminal, else txt.")
 @click.argument("task_id")
 def output(task_id: str, follow: bool, format: Format | None) -> None:
-    """Show what a task has printed."""
+    """Show the output of a task."""
     from flansible.client import terminal
 
     if follow and format == "html":
-        raise click.UsageError("a page cannot be followed: leave out --follow, or take another --format")
+        raise click.UsageError("an HTML page cannot be followed: leave out --follow, or choose another --format")
     sys.exit(terminal.show_output(_login(), task_id, format, follow))
 
 
 @cli.command()
-@_at_a_service
+@_login_options
 @click.argument("task_id")
 def result(task_id: str) -> None:
     """Show a task's results by host, as JSON."""
@@ -301,31 +307,31 @@ def result(task_id: str) -> None:
 
 
 @cli.command()
-@_at_a_service
-@click.option("--follow", is_flag=True, help="Stay until the task is final; Ctrl-C leaves, and the task goes on.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Begin behind the event of this seq.")
+@_login_options
+@click.option("--follow", is_flag=True, help="Follow until the task is final; Ctrl-C stops following, not the task.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Start after the event of this seq.")
 @click.argument("task_id")
 def events(task_id: str, after: int, follow: bool) -> None:
-    """Show what happened in a task, one event a line, as JSON."""
+    """Show the events of a task, one JSON line each."""
     from flansible.client import terminal
 
     sys.exit(terminal.show_events(_login(), task_id, after, follow))
 
 
 @cli.command()
-@_at_a_service
+@_login_options
 @click.argument("task_id")
 def cancel(task_id: str) -> None:
-    """End a task, with every process it has started."""
+    """Cancel a task and end every process it has started."""
     from flansible.client import terminal
 
     sys.exit(terminal.cancel(_login(), task_id))
 
 
 @cli.command()
-@_at_a_service
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many at most.")
-@click.option("--state", type=click.Choice([state.value for state in State]), help="Only those in this state.")
+@_login_options
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Largest number of tasks.")
+@click.option("--state", type=click.Choice([state.value for state in State]), help="Only tasks in this state.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def tasks(limit: int, state: str | None, as_json: bool) -> None:
     """List tasks, newest first."""
@@ -359,7 +365,7 @@ def _settings(config_file: str | None) -> Settings:
 
 
 def _service_settings(config_file: str | None) -> Settings:
-    """Settings of a part of the service, which does not start while others can read its secrets."""
+    """Loads the settings for a part of the service, which does not start while other users can read its secrets."""
     from flansible.doctor import open_services, secret_files
 
     settings = _settings(config_file)
@@ -374,7 +380,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point: what a command raises of ours becomes one message, without a traceback."""
+    """Runs a command; an error of Flansible's own becomes one message without a traceback."""
     try:
         cli()
     except ConfigurationError as error:
@@ -386,6 +392,6 @@ def main() -> None:
         click.echo(str(error), err=True)
         sys.exit(1)
     except BrokenPipeError:
-        # The reader of our output is gone; keep the interpreter from complaining once more as it ends.
+        # The reader of our output is gone; this keeps the interpreter from reporting it once more as it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)

@@ -2,23 +2,23 @@
 
     FlansibleError
     ├── ConfigurationError        config.ini, the environment or rbac.json is wrong; carries every fault at once
-    ├── RequestError              an HTTP answer: status, code, message, errors by field
+    ├── RequestError              an HTTP error reply: status, code, message, errors by field
     │   ├── InvalidRequest        400   ├── NotAuthenticated      401   ├── Forbidden            403
     │   ├── NotFound              404   ├── MethodNotAllowed      405   ├── Conflict             409
     │   ├── BodyTooLarge          413   ├── UnsupportedMediaType  415   ├── TooManyRequests      429
     │   └── Unavailable           503
     ├── StoreUnavailable          Redis does not answer (translated in store)
-    ├── BrokerUnavailable         the Celery broker does not answer (translated in celery_app)
-    ├── IllegalMove               a task was asked to go from one state to another that is not legal
-    ├── AuditUnavailable          the audit log cannot be written; what must be in it is refused
-    ├── SealError                 secrets cannot be sealed or opened: the key is missing or another one
-    ├── WireError                 a frame between supervisor and runner is broken or too large
-    ├── RunnerError               the fork server cannot start or a run cannot be started in it
-    │   └── StartFailure          Ansible itself refused to load; carries its text and exit code
-    └── ClientError               what flansible.client raises, and the commands that are clients
-        ├── OptionError           options, client.ini or a file named there cannot be used; nothing was sent
-        ├── ServiceRefused        the service said no: status, code, message, errors by field
-        ├── ServiceUnreachable    no connection, or no answer in time
+    ├── BrokerUnavailable         the Celery broker does not answer (translated in broker)
+    ├── IllegalMove               a task cannot move from its state to the requested one (states.STATES)
+    ├── AuditUnavailable          the audit log cannot be written; requests that must be audited are refused
+    ├── SealError                 secrets cannot be sealed or opened: the key is missing or a different one
+    ├── WireError                 a frame between supervisor and runner is malformed or too large
+    ├── RunnerError               the fork server or a run cannot be started
+    │   └── StartFailure          Ansible failed to load; carries its text and exit code
+    └── ClientError               raised by flansible.client and by the client commands
+        ├── OptionError           an option, client.ini or a file named there cannot be used; nothing was sent
+        ├── ServiceRefused        the service replied with an error: status, code, message, errors by field
+        ├── ServiceUnreachable    no connection, or no reply in time
         └── WaitTimeout           the task was not final in time
 
 Standard library only (import law).
@@ -31,12 +31,12 @@ from typing import ClassVar
 
 
 class FlansibleError(Exception):
-    """The root: catch this to catch whatever Flansible itself raises."""
+    """The root of the tree: catches everything that Flansible itself raises."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a configuration file.
+    """One fault of a configuration file.
 
     source: the file or environment variable; key: where in it (may be empty); message: what is wrong and what to do.
     """
@@ -51,7 +51,7 @@ class Fault:
 
 
 class ConfigurationError(FlansibleError):
-    """Configuration that must be mended before anything starts. `faults` holds all of them, never only the first."""
+    """Configuration that must be fixed before anything starts. `faults` holds every fault, not only the first."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
@@ -60,16 +60,16 @@ class ConfigurationError(FlansibleError):
 
 @dataclass(frozen=True)
 class FieldError:
-    """One faulty field of a request; `field` is its path, such as `module_args[2].arg_name`."""
+    """One invalid field of a request; `field` is its path, such as `module_args[2].arg_name`."""
 
     field: str
     message: str
 
 
 class RequestError(FlansibleError):
-    """An answer to the client that is not a success.
+    """An HTTP error reply.
 
-    `code` is stable and meant for programs; `message` says to a person what is wrong and what to do.
+    `code` is stable and meant for programs; `message` is for people: what is wrong and what to do.
     """
 
     status: ClassVar[int] = 500
@@ -135,15 +135,15 @@ class StoreUnavailable(FlansibleError):
 
 
 class BrokerUnavailable(FlansibleError):
-    """The broker did not take the message; nothing was queued."""
+    """The broker did not accept the message; nothing was queued."""
 
 
 class IllegalMove(FlansibleError):
-    """The record is no longer in a state from which the asked-for move is legal."""
+    """The task is not in a state from which the requested move is legal."""
 
 
 class AuditUnavailable(FlansibleError):
-    """The audit log cannot be written: the disk is full, or its files are not to be had."""
+    """The audit log cannot be written: the disk is full, or its files are not accessible."""
 
 
 class SealError(FlansibleError):
@@ -151,7 +151,7 @@ class SealError(FlansibleError):
 
 
 class WireError(FlansibleError):
-    """A frame is too large or is not what its header says."""
+    """A frame is too large or does not match its header."""
 
 
 class RunnerError(FlansibleError):
@@ -159,7 +159,7 @@ class RunnerError(FlansibleError):
 
 
 class StartFailure(RunnerError):
-    """Ansible did not load with this configuration; it said why, as it would have on the command line."""
+    """Ansible did not load with this configuration; `text` is what it printed, as on the command line."""
 
     def __init__(self, text: str, returncode: int) -> None:
         super().__init__(text.strip() or f"the fork server ended with exit code {returncode}")
@@ -168,22 +168,22 @@ class StartFailure(RunnerError):
 
 
 class ClientError(FlansibleError):
-    """The service could not be asked, or said no. `exit_code` is what a command ends with."""
+    """The service could not be reached, or refused the request. `exit_code` is the exit code of the command."""
 
     exit_code: int = 1
 
 
 class OptionError(ClientError):
-    """What was given cannot be made a request, and why."""
+    """The options cannot be turned into a request; the message says why."""
 
     exit_code = 5  # Ansible's own for bad options
 
 
 class ServiceRefused(ClientError):
-    """The service's answer was an error.
+    """The service replied with an error.
 
-    status: HTTP's; code: the stable word of the error body, or `unexpected_reply` when it was none of Flansible's;
-    errors: faulty fields; retry_after_seconds: when to ask again, if the service said so.
+    status: HTTP's; code: the stable word of the error body, or `unexpected_reply` if Flansible did not send it;
+    errors: invalid fields; retry_after_seconds: when to retry, if the service said so.
     """
 
     def __init__(
@@ -195,17 +195,17 @@ class ServiceRefused(ClientError):
         self.code = code
         self.errors = errors
         self.retry_after_seconds = retry_after_seconds
-        self.exit_code = 5 if 400 <= status < 500 and not self.passes else 1
+        self.exit_code = 5 if 400 <= status < 500 and not self.is_temporary else 1
 
     @property
-    def passes(self) -> bool:
-        """Whether the same request may succeed later: too many requests, or a part of the service is away."""
+    def is_temporary(self) -> bool:
+        """Whether the same request may succeed later: too many requests, or a part of the service is down."""
         return self.status in (429, 502, 503, 504)
 
 
 class ServiceUnreachable(ClientError):
-    """No connection, or it broke, or there was no answer in time. What was submitted may have been queued."""
+    """No connection, a broken one, or no reply in time. A submitted task may have been queued nevertheless."""
 
 
 class WaitTimeout(ClientError):
-    """The task was not final when the time was over; it goes on."""
+    """The task was not final within the timeout; it continues."""

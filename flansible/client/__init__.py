@@ -1,6 +1,6 @@
 """The HTTP client and the commands built on it, on the user's machine; no server dependency, starts fast.
 
-May import `errors` and `states`. `Client` is loaded when it is first asked for: option parsing needs no httpx.
+May import `errors` and `states`. `Client` is loaded at its first use: option parsing needs no httpx.
 """
 
 from importlib import import_module

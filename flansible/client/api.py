@@ -1,8 +1,8 @@
-"""The HTTP client: submit, ask, follow and cancel from Python. The client commands are built on it as well.
+"""The HTTP client: submit, poll, follow and cancel tasks from Python. The client commands use it as well.
 
-Needs httpx and nothing of the service (import law). Whatever goes wrong is one of `errors.ClientError`. Waiting and
-following outlive a service that is away for a while. A submission carries an Idempotency-Key: when its answer is lost
-it is sent again, and still nothing is ever started twice.
+Needs httpx and nothing of the service (import law). Every error is an `errors.ClientError`. Waiting and following
+continue when the service is down for a while. A submission carries an Idempotency-Key: if its reply is lost, it is sent
+again, and nothing is started twice.
 
     with Client("http://127.0.0.1:3000", "admin", "secret") as client:
         task_id = client.adhoc("ping", host_pattern="web", inventory="inventories/dev")
@@ -44,14 +44,14 @@ _SUBMIT_PATHS: dict[str, str] = {
 }
 _NOT_FLANSIBLE = "unexpected_reply"
 _IN_FLIGHT = "idempotency_key_in_flight"
-_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's word, of which httpx keeps the text alone
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's reason; httpx keeps only the text of the error
 _IN_PROGRESS = "PROGRESS"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
-_LONG_POLL_SECONDS = 20  # well within an answer's time
-_POLL_SECONDS = 0.5  # between ranges of output, while there is no place to follow it
-# A followed run may print nothing for hours: the kernel asks whether the other side is still there. What is quiet for
-# longer than this is asked for anew all the same.
+_LONG_POLL_SECONDS = 20  # well below the timeout of a reply
+_POLL_SECONDS = 0.5  # between ranges of output, while the service has no thread slot for a follower
+# A followed run may print nothing for hours: the kernel probes the connection. After this long without output, the
+# client reconnects all the same.
 _QUIET_SECONDS = 900.0
 _KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 if hasattr(socket, "TCP_KEEPIDLE"):
@@ -65,8 +65,8 @@ if hasattr(socket, "TCP_KEEPIDLE"):
 class Client:
     """One user's connection to one service. Use it as a context manager, or call `close`; not from several threads.
 
-    Every method raises ServiceRefused when the answer is an error and ServiceUnreachable when there is none. Proxies
-    that the environment names are not used.
+    Every method raises ServiceRefused for an error reply and ServiceUnreachable if there is no reply. Proxies named in
+    the environment are not used.
     """
 
     def __init__(
@@ -81,11 +81,12 @@ class Client:
         verify: bool | ssl.SSLContext = True,
         ca_file: str | None = None,
     ) -> None:
-        """url: where the service is, such as `http://127.0.0.1:3000`; token: in place of user and password;
-        timeout_seconds: for each answer; patience_seconds: how long `wait` and `follow` keep trying while the service
-        does not answer; verify: False takes any TLS certificate, a context decides itself; ca_file: certificates, in
-        PEM form, of which one must have signed the service's, in place of those the system trusts. Raises OptionError
-        for what is no URL, and for a ca_file that holds no certificate.
+        """Connects at the first request. Raises OptionError for an invalid URL or a ca_file without a certificate.
+
+        url: of the service, such as `http://127.0.0.1:3000`; token: instead of user and password; timeout_seconds: for
+        each reply; patience_seconds: how long `wait` and `follow` retry while the service does not reply; verify: False
+        accepts any TLS certificate, a context decides itself; ca_file: certificates in PEM form, one of which must have
+        signed the service's, instead of those the system trusts.
         """
         is_tls = url_scheme(url) == "https"
         try:
@@ -106,7 +107,7 @@ class Client:
                 verify=verify if is_tls else False,
                 socket_options=_KEEP_ALIVE,
             ),
-            # A proxy that compresses would hold back what is to be seen at once.
+            # A proxy that compresses would delay output that should be shown at once.
             headers={"Accept-Encoding": "identity"},
         )
         self._follow_timeout = httpx.Timeout(timeout_seconds, read=_QUIET_SECONDS)
@@ -120,7 +121,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Closes the connections."""
         self._http.close()
 
     def adhoc(
@@ -133,7 +134,7 @@ class Client:
         extra_vars: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> str:
-        """Run one module, as `ansible HOST_PATTERN -m MODULE -a MODULE_ARGS`; returns the task_id.
+        """Runs one module, as `ansible HOST_PATTERN -m MODULE -a MODULE_ARGS`; returns the task_id.
 
         options: any other field of `POST /api/ansiblecommand`, such as `{"become": True, "forks": 20}`.
         """
@@ -155,9 +156,9 @@ class Client:
         extra_vars: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> str:
-        """Run playbooks, as `cd PLAYBOOK_DIR && ansible-playbook PLAYBOOK...`; returns the task_id.
+        """Runs playbooks, as `cd PLAYBOOK_DIR && ansible-playbook PLAYBOOK...`; returns the task_id.
 
-        playbook_dir: on the service's machines; a relative one counts from its `playbook_root`;
+        playbook_dir: on the service's machines; a relative path counts from its `playbook_root`;
         options: any other field of `POST /api/ansibleplaybook`, such as `{"check": True, "tags": ["web"]}`.
         """
         named = {
@@ -171,33 +172,33 @@ class Client:
     def git(
         self, playbook_dir: str, *, remote_name: str = "origin", branch_name: str | None = None, reset: bool = False
     ) -> str:
-        """Update a checkout to what its remote has; returns the task_id. reset: discard local changes and commits."""
+        """Updates a checkout from its remote; returns the task_id. reset: discard local changes and commits."""
         named = {"playbook_dir": playbook_dir, "remote_name": remote_name, "branch_name": branch_name, "reset": reset}
         return self.submit("git", _body(named, None))
 
     def submit(self, kind: Kind, body: Mapping[str, Any], idempotency_key: str | None = None) -> str:
-        """Send a request body as it is; returns the task_id.
+        """Submits a request body unchanged; returns the task_id.
 
-        idempotency_key: the same key with the same body gives the same task for 24 hours; default: a new one. Under it
-        the request is sent again when the answer was lost. After ServiceUnreachable it may be queued all the same.
+        idempotency_key: the same key with the same body returns the same task for 24 hours; default: a new key. With it
+        the request is sent again if the reply was lost. After ServiceUnreachable the task may be queued nevertheless.
         """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         try:
             request = self._http.build_request("POST", _SUBMIT_PATHS[kind], json=dict(body), headers=headers)
         except (TypeError, ValueError) as error:
             raise OptionError(f"the request cannot be written as JSON: {error}") from error
-        reply = self._send_until_answered(request)
+        reply = self._send_with_retries(request)
         task_id = self._json(reply).get("task_id")
         if not isinstance(task_id, str):
             raise self._not_flansible(reply)
         return task_id
 
     def status(self, task_id: str) -> TaskStatusReply:
-        """How the task is doing now."""
+        """Returns the present status of the task."""
         return cast(TaskStatusReply, self._get(f"/api/ansibletaskstatus/{quote(task_id, safe='')}"))
 
     def result(self, task_id: str) -> TaskResultReply:
-        """Results by host so far, all pages together; they are complete when the task is final."""
+        """Returns the results by host so far, all pages joined; they are complete once the task is final."""
         path = f"/api/ansibletaskresult/{quote(task_id, safe='')}"
         whole = cast(TaskResultReply, self._get(path))
         while whole["next_after"] is not None:
@@ -210,36 +211,36 @@ class Client:
         return whole
 
     def events(self, task_id: str, after: int = 0, follow: bool = True) -> Iterator[EventReply]:
-        """What happened, in order, each event once; `follow`: until the task is final, whose last event is `final`.
+        """Yields the events in order, each once. follow: until the last one, `final`, of a final task.
 
-        after: begin behind this `seq`. A service that is away for a while is waited for.
+        after: start after this `seq`. Retries while the service is down for a while.
         """
         path = f"/api/ansibletaskevents/{quote(task_id, safe='')}"
-        patience = _Patience(self._patience_seconds)
+        retry = _Retry(self._patience_seconds)
         while True:
             try:
                 page = self._get(path, {"after": after, "wait": _LONG_POLL_SECONDS if follow else None})
             except (ServiceUnreachable, ServiceRefused) as error:
-                time.sleep(patience.pause_seconds(error))
+                time.sleep(retry.pause_seconds(error))
                 continue
-            patience.renew()
+            retry.reset()
             yield from page["events"]
             if page["final"] or not (follow or page["events"]):
                 return
             after = page["next_after"]
 
     def tasks(self, limit: int = 50, before: int | None = None, state: str | None = None) -> TaskPageReply:
-        """The user's tasks (admin: everybody's), newest first. limit: 1 to 1000; before: a page's `next_before`."""
+        """Lists the user's tasks (admin: all tasks), newest first. limit: 1 to 1000; before: a page's `next_before`."""
         asked = {"limit": limit, "before": before, "state": state}
         return cast(TaskPageReply, self._get("/api/ansibletasks", asked))
 
     def cancel(self, task_id: str) -> TaskStatusReply:
-        """Have the task ended; its status now. Raises ServiceRefused (409, `task_final`) when it has ended already."""
+        """Cancels the task; returns its status. Raises ServiceRefused (409, `task_final`) if it is final already."""
         request = self._http.build_request("POST", f"/api/ansibletaskcancel/{quote(task_id, safe='')}")
         return cast(TaskStatusReply, self._json(self._send(request)))
 
     def output(self, task_id: str, format: Format = "txt", offset: int = 0) -> Output:
-        """What the task has printed from a byte of the plain text on. ansi: with Ansible's colours; html: a page."""
+        """Returns the output from a byte offset of the plain text. ansi: with Ansible's colours; html: a page."""
         request = self._http.build_request("GET", _output_path(task_id), params={"format": format, "offset": offset})
         reply = self._send(request)
         try:
@@ -249,50 +250,50 @@ class Client:
             raise self._not_flansible(reply) from None
 
     def wait(self, task_id: str, timeout_seconds: float | None = None, poll_seconds: float = 0.1) -> TaskStatusReply:
-        """Ask until the task is final; its final status. Raises WaitTimeout when it is not in time; it goes on."""
+        """Polls until the task is final; returns its status. Raises WaitTimeout; the task then continues."""
         give_up_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        patience = _Patience(self._patience_seconds)
+        retry = _Retry(self._patience_seconds)
         while True:
             try:
                 status = self.status(task_id)
                 if status["Status"] != _IN_PROGRESS:
                     return status
-                patience.renew()
+                retry.reset()
                 pause = poll_seconds
             except (ServiceUnreachable, ServiceRefused) as error:
-                pause = patience.pause_seconds(error)
+                pause = retry.pause_seconds(error)
             if give_up_at is not None and time.monotonic() + pause > give_up_at:
                 raise WaitTimeout(f"task {task_id} is not final after {timeout_seconds:g} seconds")
             time.sleep(pause)
 
     def follow(self, task_id: str, offset: int = 0, colour: bool = False) -> Iterator[bytes]:
-        """Output as it is printed, until the task is final; a broken connection is made anew where it broke.
+        """Yields output as it is printed, until the task is final; after a broken connection it resumes where it broke.
 
-        offset: begin at this byte of the plain text; colour: with Ansible's colours as escape codes. Chunks come as
-        they arrive and may end within a line or a character.
+        offset: start at this byte of the plain text; colour: with Ansible's colours as escape codes. Chunks are yielded
+        as they arrive and may end within a line or a character.
         """
         return self._coloured(task_id, offset) if colour else self._plain(task_id, offset)
 
     def _plain(self, task_id: str, offset: int) -> Iterator[bytes]:
-        patience = _Patience(self._patience_seconds)
+        retry = _Retry(self._patience_seconds)
         while True:
             pause = _FIRST_PAUSE_SECONDS
             try:
                 try:
                     for chunk in self._stream(task_id, offset):
-                        patience.renew()
+                        retry.reset()
                         offset += len(chunk)
                         yield chunk
                 except ServiceRefused as refused:
-                    if not refused.passes:
+                    if not refused.is_temporary:
                         raise
                     pause = _POLL_SECONDS
-                # A reply can end well and too soon, when the web server stops or a proxy does. The task's end is this.
+                # A reply can end too early without an error, if the web server or a proxy stops. This proves the end.
                 rest = self.output(task_id, offset=offset)
             except (ServiceUnreachable, ServiceRefused) as error:
-                time.sleep(patience.pause_seconds(error))
+                time.sleep(retry.pause_seconds(error))
                 continue
-            patience.renew()
+            retry.reset()
             offset = rest.next_offset
             yield rest.data
             if rest.final:
@@ -300,9 +301,12 @@ class Client:
             time.sleep(pause)
 
     def _coloured(self, task_id: str, offset: int) -> Iterator[bytes]:
-        """What a broken stream with colours has brought cannot be counted in plain bytes, so colours come in ranges,
-        which are whole or not at all; the plain text is followed beside them and tells when there is more."""
-        patience = _Patience(self._patience_seconds)
+        """Follows the plain text, and reads the coloured text in ranges whenever there is more.
+
+        After a broken stream with colours, the bytes received cannot be counted in bytes of the plain text; a range
+        arrives whole or not at all.
+        """
+        retry = _Retry(self._patience_seconds)
         shown = seen = offset
         for chunk in self._plain(task_id, offset):
             seen += len(chunk)
@@ -310,33 +314,33 @@ class Client:
                 try:
                     part = self.output(task_id, "ansi", shown)
                 except (ServiceUnreachable, ServiceRefused) as error:
-                    time.sleep(patience.pause_seconds(error))
+                    time.sleep(retry.pause_seconds(error))
                     continue
-                patience.renew()
+                retry.reset()
                 shown = part.next_offset
                 yield part.data
 
     def _stream(self, task_id: str, offset: int) -> Iterator[bytes]:
-        """One followed reply, until it ends or breaks. (Without output not even its head comes.)"""
-        asked: dict[str, str | int] = {"follow": "true", "offset": offset}
+        """Yields the chunks of one followed reply until it ends or breaks. (Its head comes with the first output.)"""
+        params: dict[str, str | int] = {"follow": "true", "offset": offset}
         with self._translated():
             try:
                 with self._http.stream(
-                    "GET", _output_path(task_id), params=asked, timeout=self._follow_timeout
+                    "GET", _output_path(task_id), params=params, timeout=self._follow_timeout
                 ) as reply:
                     if not reply.is_success:
                         reply.read()
-                    yield from self._accepted(reply).iter_bytes()
+                    yield from self._require_success(reply).iter_bytes()
             except httpx.ReadTimeout:
-                return  # quiet, or gone without a word: the next question will tell
+                return  # quiet, or gone without an error: the next request shows which
 
     def _get(self, path: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
         return self._json(self._send(self._http.build_request("GET", path, params=given)))
 
-    def _send_until_answered(self, request: httpx.Request) -> httpx.Response:
-        """Send a request that may safely come twice. One that did not even reach the service is not tried for long."""
-        patience = _Patience(self._patience_seconds)
+    def _send_with_retries(self, request: httpx.Request) -> httpx.Response:
+        """Sends an idempotent request, again if its reply was lost. Raises at once if the service was never reached."""
+        retry = _Retry(self._patience_seconds)
         was_sent = False
         while True:
             try:
@@ -345,7 +349,7 @@ class Client:
                 was_sent = was_sent or not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
                 if not was_sent:
                     raise
-                pause = patience.pause_seconds(error)
+                pause = retry.pause_seconds(error)
             except ServiceRefused as error:
                 if error.code != _IN_FLIGHT:
                     raise
@@ -354,7 +358,7 @@ class Client:
 
     def _send(self, request: httpx.Request) -> httpx.Response:
         with self._translated():
-            return self._accepted(self._http.send(request))
+            return self._require_success(self._http.send(request))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -378,8 +382,8 @@ class Client:
             raise self._not_flansible(reply)
         return document
 
-    def _accepted(self, reply: httpx.Response) -> httpx.Response:
-        """The reply, when it is a success. Raises ServiceRefused with what the error body says."""
+    def _require_success(self, reply: httpx.Response) -> httpx.Response:
+        """Returns the reply if it is a success. Raises ServiceRefused with the contents of the error body."""
         if reply.is_success:
             return reply
         try:
@@ -390,18 +394,20 @@ class Client:
             raise self._not_flansible(reply) from None
         if reply.status_code == 401:
             what = f"password for the user {self._user}" if self._user else "token"
-            message = f"{self.url} does not take this {what}"
+            message = f"{self.url} does not accept this {what}"
         raise _refused(reply, message, code, errors)
 
     def _not_flansible(self, reply: httpx.Response) -> ServiceRefused:
         said = f"{reply.status_code} {reply.reason_phrase}".strip()
-        leads = f", which leads to {reply.headers['Location']}" if reply.has_redirect_location else ""
-        return _refused(reply, f"{self.url} answers {said}{leads}, and not as Flansible does", _NOT_FLANSIBLE, [])
+        leads = f" and redirects to {reply.headers['Location']}" if reply.has_redirect_location else ""
+        return _refused(
+            reply, f"{self.url} replied {said}{leads}, which is not a reply of Flansible", _NOT_FLANSIBLE, []
+        )
 
 
 class _TokenAuth(httpx.Auth):
     def __init__(self, token: str) -> None:
-        # What cannot be in a header would be refused further down, in words that show it.
+        # httpx would refuse what cannot be in a header, with a message that shows the token.
         if not _TOKEN.fullmatch(token):
             raise OptionError("the token is not one word of ASCII characters")
         self._header = f"Bearer {token}"
@@ -411,24 +417,24 @@ class _TokenAuth(httpx.Auth):
         yield request
 
 
-class _Patience:
-    """How long to go on asking a service that does not answer, and how often."""
+class _Retry:
+    """Decides how long and how often to retry while the service does not reply."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self.renew()
+        self.reset()
 
-    def renew(self) -> None:
-        """It has answered."""
+    def reset(self) -> None:
+        """Starts over after a reply."""
         self._give_up_at: float | None = None
         self._pause_seconds = _FIRST_PAUSE_SECONDS
 
     def pause_seconds(self, error: ServiceUnreachable | ServiceRefused) -> float:
-        """How long to pause before asking again. Raises `error` when that would not help, or the time is over."""
+        """Returns the pause before the next attempt. Raises `error` if retrying cannot help or the time is over."""
         now = time.monotonic()
         if self._give_up_at is None:
             self._give_up_at = now + self._seconds
-        if now >= self._give_up_at or (isinstance(error, ServiceRefused) and not error.passes):
+        if now >= self._give_up_at or (isinstance(error, ServiceRefused) and not error.is_temporary):
             raise error
         asked = error.retry_after_seconds if isinstance(error, ServiceRefused) else None
         pause = self._pause_seconds if asked is None else asked
@@ -437,14 +443,14 @@ class _Patience:
 
 
 def url_scheme(url: str) -> str:
-    """`http` or `https`. Raises OptionError for what cannot be the URL of a service."""
+    """Returns `http` or `https`. Raises OptionError if this is not a valid URL of a service."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
         parsed = httpx.URL()
     if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
-        shown = url.rpartition("@")[2]  # what stands before may be a password
-        raise OptionError(f"{shown!r} is not the URL of a service; one is http://127.0.0.1:3000")
+        shown = url.rpartition("@")[2]  # the part before it may hold a password
+        raise OptionError(f"{shown!r} is not a valid URL of a service; an example is http://127.0.0.1:3000")
     return parsed.scheme
 
 
@@ -467,7 +473,7 @@ def _refused(reply: httpx.Response, message: str, code: str, errors: list[FieldE
 def _body(named: Mapping[str, Any], options: Mapping[str, Any] | None) -> dict[str, Any]:
     twice = sorted(set(named) & set(options or {}))
     if twice:
-        raise OptionError(f"{twice[0]} has a parameter of its own; leave it out of options")
+        raise OptionError(f"{twice[0]} is a separate parameter; leave it out of options")
     return {name: value for name, value in {**named, **(options or {})}.items() if value is not None}
 
 

@@ -1,7 +1,7 @@
-"""`flansible adhoc` and `flansible playbook`: a command line of Ansible's to a request, secrets asked for here.
+"""`flansible adhoc` and `flansible playbook`: turns an Ansible command line into a request; prompts for secrets here.
 
-What a run must see as the command line would is sent along: the working directory, ANSIBLE_* variables, and files of
-variables, which are read here. Called by flansible.cli; the options themselves are in flansible.client.options.
+Sends along what the command line would see: the working directory, ANSIBLE_* variables, and files of variables, which
+are read here. Called by flansible.cli; the options themselves are in flansible.client.options.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ _PATH_FIELDS = frozenset(
         "playbook_dir",
     }
 )
-# Listings run nothing, so ansible-playbook asks for no password to connect with.
+# Listings run nothing, so ansible-playbook does not prompt for a connection password.
 _LISTINGS = ("list_hosts", "list_tasks", "list_tags", "syntax_check")
-# Switches that the environment can set as well: variable by the field that is asked for.
+# Switches that the environment can set as well: the field to prompt for -> its variable.
 _ASKING_VARIABLES = {
     "connection_password": "ANSIBLE_ASK_PASS",
     "become_password": "ANSIBLE_BECOME_ASK_PASS",
     "vault_password": "ANSIBLE_ASK_VAULT_PASS",
 }
-# What is obeyed here, on this side of the request.
+# Handled by the client, so not sent.
 _KEPT_VARIABLES = frozenset({"ANSIBLE_NOCOLOR", "ANSIBLE_FORCE_COLOR", *_ASKING_VARIABLES.values()})
 _VARIABLE = re.compile(r"ANSIBLE_[A-Za-z0-9_]+")
 _SECRET_VARIABLE = re.compile(r"(PASS|PASSWD|PASSWORD|PASSPHRASE|SECRET|SECRET_ID|TOKEN|API_KEY|SECRET_KEY)$")
 
 
 def main(program: Program, arguments: Sequence[str]) -> int:
-    """The exit code; raises ClientError. Wrong usage and --help end the process, as Ansible's parsers do."""
+    """Runs the command and returns the exit code; raises ClientError. Wrong usage and --help exit, as with Ansible."""
     line = options.parse(program, arguments)
     own = line.client
     try:
@@ -59,9 +59,12 @@ def main(program: Program, arguments: Sequence[str]) -> int:
             profile.Given(own.url, own.api_user, own.api_password_file, own.api_token_file, own.api_ca_file)
         )
         body = request(line, found.is_here)
-        for name in held_back():
-            print(f"flansible: {name} is not sent: what looks like a secret would stay in a record", file=sys.stderr)
-        ask(line, body)
+        for name in withheld_variables():
+            print(
+                f"flansible: {name} is not sent: its name looks like a secret, and records would keep it",
+                file=sys.stderr,
+            )
+        prompt_for_secrets(line, body)
     except KeyboardInterrupt:
         print("flansible: interrupted; nothing was sent", file=sys.stderr)
         return terminal.EXIT_CANCELED
@@ -69,12 +72,12 @@ def main(program: Program, arguments: Sequence[str]) -> int:
         return terminal.run(found, program, body, wait=not own.no_wait, as_json=own.json)
     except ServiceRefused as refused:
         if own.chdir is None and any(item.field in ("playbook_dir", "chdir") for item in refused.errors):
-            raise OptionError(f"{refused} (it is the current directory; --chdir names another one)") from refused
+            raise OptionError(f"{refused} (it is the current directory; choose another one with --chdir)") from refused
         raise
 
 
 def request(line: CommandLine, is_here: bool, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The request body, without secrets. is_here: the service sees this machine's files. Raises OptionError."""
+    """Builds the request body without secrets. is_here: the service has this machine's files. Raises OptionError."""
     place = _Place(is_here, line.client.chdir)
     body: dict[str, Any] = {}
     for option in TABLES[line.program]:
@@ -98,13 +101,13 @@ def request(line: CommandLine, is_here: bool, environ: Mapping[str, str] = os.en
     return {**body, "environment": environment} if environment else body
 
 
-def held_back(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """ANSIBLE_* variables that do not go with a request, because records would keep what they hold."""
+def withheld_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Names the ANSIBLE_* variables that are not sent, because records would keep their secrets."""
     return [name for name, _ in _ansible_variables(environ) if _SECRET_VARIABLE.search(name)]
 
 
-def ask(line: CommandLine, body: dict[str, Any], environ: Mapping[str, str] = os.environ) -> None:
-    """Ask for what Ansible would ask for, in its words and its order, and add it to the request. Raises OptionError."""
+def prompt_for_secrets(line: CommandLine, body: dict[str, Any], environ: Mapping[str, str] = os.environ) -> None:
+    """Prompts for what Ansible would, in its words and order, and adds it to the request. Raises OptionError."""
     asked = {
         field: bool(line.given[field]) or terminal.is_true(environ.get(variable))
         for field, variable in _ASKING_VARIABLES.items()
@@ -121,13 +124,13 @@ def ask(line: CommandLine, body: dict[str, Any], environ: Mapping[str, str] = os
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the run will be, as seen from here; chdir: what --chdir said."""
+    """Where the run will be; is_here: on this machine; chdir: the value of --chdir."""
 
     is_here: bool
     chdir: str | None
 
     def path(self, text: str) -> str:
-        """A path as the service is to see it: absolute when it exists here; as given when that proves nothing."""
+        """Returns the path to send: absolute if it exists here, otherwise as given."""
         if self.chdir is not None or text == "-":
             return text
         path = _local(text)
@@ -142,11 +145,11 @@ def _current_directory() -> str:
     try:
         return os.getcwd()
     except OSError as error:
-        raise OptionError(f"the current directory cannot be named: {error.strerror}; give --chdir") from error
+        raise OptionError(f"the current directory cannot be determined: {error.strerror}; give --chdir") from error
 
 
 def _converted(field: str, value: Any, place: _Place) -> Any:
-    """An option's value as the field takes it; None or an empty list when it says nothing."""
+    """Converts an option's value for its field; None or an empty list if it has no effect."""
     if field in _PATH_FIELDS:
         return [place.path(text) for text in value] if isinstance(value, list) else place.path(value)
     if field == "inventory":
@@ -154,14 +157,14 @@ def _converted(field: str, value: Any, place: _Place) -> Any:
     if field == "vault_id":
         return [_vault_id(text, place) for text in value]
     if field == "module_path":
-        # Each -M goes before those that came earlier, and its folders stay in their order.
+        # A later -M goes before the earlier ones; its own folders stay in order.
         folders = [folder for text in reversed(value) for folder in text.split(os.pathsep) if folder]
         return os.pathsep.join(place.path(folder) for folder in folders) or None
     if field == "extra_vars":
         return [_variables(text, place) for text in value if text]
     if field == "verbose_level":
         return min(value, _MOST_VERBOSE) or None
-    # To Ansible these mean the same empty as absent. Any other empty value is the service's to refuse.
+    # Empty and absent mean the same to Ansible for these. The service refuses any other empty value.
     return None if field in ("limit", "module_args", "start_at_task") and not value else value
 
 
@@ -175,7 +178,7 @@ def _vault_id(text: str, place: _Place) -> str:
 
 
 def _variables(text: str, place: _Place) -> str | dict[str, Any]:
-    """One -e: as it is, or what is in the file it names."""
+    """Returns the value of one -e, or the contents of the file it names."""
     if not text.startswith("@"):
         return text
     path = _local(text[1:])
@@ -195,15 +198,17 @@ def _variables(text: str, place: _Place) -> str | dict[str, Any]:
         raise OptionError(f"-e @{path} is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise OptionError(f"-e @{path} holds no variables: it must be a mapping")
-    # What JSON has no word for (dates, keys that are numbers) goes as YAML, which -e takes as well.
+    # What JSON cannot express (dates, numbers as keys) is sent as YAML, which -e takes as well.
     return data if _is_json(data) else str(yaml.safe_dump(data, default_flow_style=True, width=math.inf)).strip()
 
 
 def _left_to_ansible(path: str, why: str, place: _Place) -> str:
-    """A file for Ansible itself to read, which it can where the service sees it."""
+    """Leaves reading a file to Ansible, which can if the service has it. Raises OptionError otherwise."""
     if place.is_here and os.path.isfile(path):
         return f"@{path}"
-    raise OptionError(f"-e @{path} {why}, and the service is elsewhere; load it with vars_files in the playbook")
+    raise OptionError(
+        f"-e @{path} {why}, and the service is on another machine; load it with vars_files in the playbook"
+    )
 
 
 def _is_json(value: Any) -> bool:
@@ -226,13 +231,13 @@ def _ask_passwords(body: dict[str, Any], connection: bool, become: bool) -> None
         default = "[defaults to SSH password]" if connection else ""
         taken = _secret(body, "become_password", f"BECOME password{default}: " if become else None)
     except EOFError:
-        return  # Ansible goes on without them, too
+        return  # Ansible continues without them, too
     if become and connection and not taken and given:
         body["become_password"] = given
 
 
 def _secret(body: dict[str, Any], field: str, prompt: str | None) -> str | None:
-    """What was asked for with `prompt`, or what standard input has when the file is `-`; added to the request."""
+    """Adds a secret to the request: prompted for, or read from standard input if its file is `-`."""
     file = f"{field}_file"
     if prompt is not None:
         body.pop(file, None)
@@ -250,7 +255,7 @@ def _secret(body: dict[str, Any], field: str, prompt: str | None) -> str | None:
 
 
 def _prompting(body: Mapping[str, Any]) -> list[str]:
-    """Vault ids whose password is asked for, each once."""
+    """Returns the vault ids whose password is prompted for, each once."""
     labels = [text.partition("@")[0] for text in body.get("vault_id", []) if text.endswith("@prompt")]
     return list(dict.fromkeys(labels))
 

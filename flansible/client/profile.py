@@ -1,9 +1,9 @@
-"""Where the client commands find the service, and the user and password or the token.
+"""Finds the service for the client commands, and the user and password or the token.
 
 For each: the option, then FLANSIBLE_URL, FLANSIBLE_USER, FLANSIBLE_PASSWORD, FLANSIBLE_TOKEN and FLANSIBLE_CA_FILE,
-then ~/.config/flansible/client.ini. Whichever of these is the first to name a token or a user decides which of both it
-is; a token goes before a user beside it. Neither token nor password is ever an option, because everybody on a machine
-can read command lines; without a password a terminal is asked.
+then ~/.config/flansible/client.ini. The first of these that names a token or a user decides between the two; a token
+wins over a user in the same place. Neither token nor password can be an option, because all users of a machine can read
+command lines; without a password the terminal prompts for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEYS = ("url", "user", "password", "token", "ca_file")
 
 @dataclass(frozen=True)
 class Given:
-    """The options that say where to go and as whom; the first line of `password_file` or `token_file` is it; `ca_file`:
+    """The login options as given. The first line of `password_file` or `token_file` is the secret; `ca_file`:
     certificates, one of which must have signed the service's."""
 
     url: str | None = None
@@ -42,7 +42,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Profile:
-    """A service, and a user of it or a token; with a token, user and password are empty."""
+    """A service with a user or a token; with a token, user and password are empty."""
 
     url: str
     user: str
@@ -52,7 +52,7 @@ class Profile:
 
     @property
     def is_here(self) -> bool:
-        """Whether the service is on this machine, so that it sees the same files under the same names."""
+        """Whether the service runs on this machine, so that it has the same files under the same names."""
         host = httpx.URL(self.url).host
         try:
             return ipaddress.ip_address(host).is_loopback
@@ -66,12 +66,12 @@ class Profile:
 
 
 def find(given: Given, environ: Mapping[str, str] = os.environ) -> Profile:
-    """Raises OptionError when something is missing or cannot be read."""
+    """Finds the profile. Raises OptionError if something is missing or cannot be read."""
     path = Path("~/.config/flansible/client.ini").expanduser()
     kept = _read(path)
     url = given.url or environ.get("FLANSIBLE_URL") or kept.get("url") or DEFAULT_URL
     if "@" in url.partition("//")[2].partition("/")[0]:
-        raise OptionError("a URL with a password in it can be read by others; give the password by FLANSIBLE_PASSWORD")
+        raise OptionError("other users can read a URL with a password in it; give the password in FLANSIBLE_PASSWORD")
     url_scheme(url)
     named = given.ca_file or environ.get("FLANSIBLE_CA_FILE") or kept.get("ca_file")
     ca_file = os.path.expanduser(named) if named else None
@@ -80,7 +80,7 @@ def find(given: Given, environ: Mapping[str, str] = os.environ) -> Profile:
     user = given.user or environ.get("FLANSIBLE_USER") or kept.get("user")
     if not user:
         raise OptionError(f"no user: give --api-user, FLANSIBLE_USER, or `user` below [{SECTION}] in {path}")
-    # The kept password is the kept user's: another user's login must not be tried with it.
+    # The password in client.ini belongs to the user there: it must not be sent for another user.
     kept_password = kept.get("password") if user == kept.get("user", user) else None
     password = (
         _from_file("--api-password-file", given.password_file) or environ.get("FLANSIBLE_PASSWORD") or kept_password
@@ -89,10 +89,10 @@ def find(given: Given, environ: Mapping[str, str] = os.environ) -> Profile:
 
 
 def _token(given: Given, environ: Mapping[str, str], kept: Mapping[str, str]) -> str | None:
-    """The token to use; None when a user and password are to be."""
+    """Returns the token; None if a user and password are to be used."""
     if given.token_file is not None:
         if given.user or given.password_file:
-            raise OptionError("--api-token-file says who asks: leave out --api-user and --api-password-file")
+            raise OptionError("--api-token-file already names the user: leave out --api-user and --api-password-file")
         return _from_file("--api-token-file", given.token_file)
     if given.user or given.password_file:
         return None
@@ -124,19 +124,19 @@ def _ask(user: str, url: str, path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """What client.ini says; nothing when there is none."""
+    """Reads client.ini; a missing file is empty."""
     parser = configparser.ConfigParser(interpolation=None, default_section="\0none")
     try:
         with path.open(encoding="utf-8") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise OptionError(f"others can read {path}, and secrets belong there: chmod 600 {path}")
+                raise OptionError(f"other users can read {path}, which may hold secrets: chmod 600 {path}")
             parser.read_file(file)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"{path} cannot be read: {error}") from error
     except configparser.Error as error:
-        # Its own message may show a line, and the line the password.
+        # configparser's message may quote a line with the password.
         raise OptionError(f"{path} is not of the form [{SECTION}], key = value ({type(error).__name__})") from None
     unknown = [section for section in parser.sections() if section != SECTION]
     unknown += [key for section in parser.sections() for key in parser[section] if key not in KEYS]

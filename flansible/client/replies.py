@@ -1,4 +1,4 @@
-"""What the service answers, as types for programs that use `flansible.client`. Standard library only."""
+"""The service's replies, as types for programs that use `flansible.client`. Standard library only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TaskStatusReply(TypedDict):
     user: str
     kind: Kind
     summary: str
-    playbook: str | None  # below playbook_root; several with a space between
+    playbook: str | None  # below playbook_root; several are separated by spaces
     module: str | None
     hosts: str | None  # pattern of an ad-hoc command, limit of a playbook
     inventory: str | None
@@ -33,17 +33,17 @@ class TaskStatusReply(TypedDict):
     submitted_at: str
     started_at: str | None
     finished_at: str | None
-    queue_position: NotRequired[int]  # these three while it is queued: 1 is next
+    queue_position: NotRequired[int]  # these three only while it is queued: 1 is next
     reason: NotRequired[str]
     expected_start: NotRequired[str]
-    attempt: NotRequired[int]  # after it was lost and queued again
-    ended: NotRequired[list[str]]  # processes that were ended before their time, as `name (pid)`
+    attempt: NotRequired[int]  # only after it was lost and queued again
+    ended: NotRequired[list[str]]  # terminated processes, as `name (pid)`
 
 
 class EventReply(TypedDict):
-    """One thing that happened; event: `play_start`, `task_start`, `host_result`, `stats`, `restart` or `final`.
+    """One event; event: `play_start`, `task_start`, `host_result`, `stats`, `restart`, `missing` or `final`.
 
-    output_start, output_end: the bytes of the plain output that belong to it. What it does not have is left out.
+    output_start, output_end: its bytes in the plain output. Fields that its kind does not have are left out.
     """
 
     seq: int
@@ -67,7 +67,7 @@ class EventReply(TypedDict):
 
 
 class PlayTaskResultReply(TypedDict):
-    """What one play task gave on one host.
+    """The result of one play task on one host.
 
     verdict: `ok`, `changed`, `failed`, `rescued`, `ignored`, `unreachable` or `skipped`.
     """
@@ -94,8 +94,8 @@ class TaskResultReply(TypedDict):
 
 
 class TaskPageReply(TypedDict):
-    """One page of tasks, newest first; `next_before` continues it as `before`, None on the last page; `changes`: from
-    where on a stream of changes goes on."""
+    """One page of tasks, newest first; `next_before`: pass as `before` for the next page, None on the last;
+    `changes`: where a stream of later changes starts."""
 
     tasks: list[TaskStatusReply]
     next_before: int | None
@@ -104,7 +104,7 @@ class TaskPageReply(TypedDict):
 
 @dataclass(frozen=True)
 class Output:
-    """A range of output. next_offset: where to go on, in bytes of the plain text; final: there will be no more."""
+    """A range of output. next_offset: where to continue, in bytes of the plain text; final: no more will follow."""
 
     data: bytes
     next_offset: int

@@ -1,7 +1,7 @@
-"""What the client commands do at a terminal: output as it comes, Ctrl-C, exit codes, records for people to read.
+"""The client commands at a terminal: live output, Ctrl-C, exit codes, records in readable form.
 
-Standard output has what was asked for and nothing else; what there is to say beside it goes to standard error. Called
-by flansible.cli and flansible.client.drop_in, with a login that was found before.
+Standard output gets only the requested data; messages go to standard error. Called by flansible.cli and
+flansible.client.drop_in, with the profile they have found.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from flansible.errors import ClientError, ServiceRefused
 from flansible.states import COMPLETED_STATES, State
 
 EXIT_CANCELED = 99  # Ansible's own for an interrupted run
-EXIT_LEFT = 130  # what a shell reports of a program that SIGINT has ended
+EXIT_LEFT = 130  # what a shell reports for a program ended by SIGINT
 EXIT_BROKEN = 250  # Ansible's own for an unexpected exception
 _CANCEL_TIMEOUT_SECONDS = 10.0
 _NO_COLOURS = "\x1b[0m"
-_YES = frozenset({"y", "yes", "on", "1", "true", "t"})  # what Ansible takes for true
+_YES = frozenset({"y", "yes", "on", "1", "true", "t"})  # the words that mean true to Ansible
 
 
 def is_true(text: str | None) -> bool:
-    """Whether a variable's value is true to Ansible."""
+    """Checks whether Ansible takes a variable's value as true."""
     return text is not None and text.strip().lower() in _YES
 
 
 def wants_colour(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether standard output is to have colours, decided as Ansible decides it."""
+    """Decides, by Ansible's rules, whether standard output gets colours."""
     if is_true(environ.get("ANSIBLE_FORCE_COLOR")):
         return True
     if environ.get("NO_COLOR") or is_true(environ.get("ANSIBLE_NOCOLOR")):
@@ -43,9 +43,9 @@ def wants_colour(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def run(login: Profile, kind: Kind, body: Mapping[str, Any], *, wait: bool = True, as_json: bool = False) -> int:
-    """Submit, show the output as it comes, and give the exit code; the first Ctrl-C cancels, the second leaves.
+    """Submits a task, shows its live output and returns the exit code; the first Ctrl-C cancels, the second exits.
 
-    wait: else print the task_id and leave; as_json: show the results by host instead of the output.
+    wait: otherwise print the task_id and exit; as_json: show the results by host instead of the output.
     """
     with _Interrupts(login) as interrupts, login.client() as client:
         try:
@@ -55,31 +55,31 @@ def run(login: Profile, kind: Kind, body: Mapping[str, Any], *, wait: bool = Tru
                 _print(task_id)
                 return 0
             try:
-                return _carry_through(client, task_id, as_json)
+                return _follow_to_end(client, task_id, as_json)
             except ClientError:
-                _say(f"the task is {task_id}; flansible output --follow {task_id} shows how it went on")
+                _message(f"the task is {task_id}; flansible output --follow {task_id} shows its further output")
                 raise
         except KeyboardInterrupt:
-            _say(f"left; flansible status {interrupts.task_id or 'TASK_ID'} tells what became of the task")
+            _message(f"stopped waiting; flansible status {interrupts.task_id or 'TASK_ID'} shows the state of the task")
             return EXIT_LEFT
 
 
-def _carry_through(client: Client, task_id: str, as_json: bool) -> int:
+def _follow_to_end(client: Client, task_id: str, as_json: bool) -> int:
     colour = wants_colour() and not as_json
     chunks = client.follow(task_id, colour=colour)
     if as_json:
         for _ in chunks:
-            pass  # following is how the end is seen at once
+            pass  # following shows the end without polling
     else:
         _show(chunks)
     status = client.wait(task_id)
     if colour and status["state"] not in COMPLETED_STATES:
-        _print(_NO_COLOURS, end="")  # a run that was ended may have been within a coloured line
+        _print(_NO_COLOURS, end="")  # a terminated run may have left a colour switched on
     if as_json:
         result = client.result(task_id)
         _print(json.dumps(result, indent=2))
         if status["returncode"] != 0 and not (result["contacted"] or result["dark"]):
-            # Without any result, what Ansible said is the only cause there is.
+            # Without any result, Ansible's output is the only place that names the cause.
             sys.stderr.write(client.output(task_id).data.decode(errors="replace"))
     return _exit_code(status)
 
@@ -87,12 +87,12 @@ def _carry_through(client: Client, task_id: str, as_json: bool) -> int:
 def _exit_code(status: TaskStatusReply) -> int:
     if status["state"] in COMPLETED_STATES and status["returncode"] is not None:
         return status["returncode"]
-    _say(f"task {status['task_id']}: {status['state']}: {status['description']}")
+    _message(f"task {status['task_id']}: {status['state']}: {status['description']}")
     return EXIT_CANCELED if status["state"] == State.CANCELED else EXIT_BROKEN
 
 
 class _Interrupts:
-    """Ctrl-C and SIGTERM while a task runs: the first has it canceled, and its output goes on; the second leaves."""
+    """Handles Ctrl-C and SIGTERM while a task runs: the first cancels it and keeps following, the second exits."""
 
     def __init__(self, login: Profile) -> None:
         self.task_id: str | None = None
@@ -103,7 +103,7 @@ class _Interrupts:
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
-            # A shell ignores SIGINT for what it starts in the background; so it stays.
+            # A shell starts background jobs with SIGINT ignored; keep it ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
@@ -113,7 +113,7 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def watch(self, task_id: str) -> None:
-        """The task to cancel from now on; at once, when that was asked for while it was submitted."""
+        """Sets the task to cancel; cancels it at once if a signal arrived during its submission."""
         self.task_id = task_id
         if self._count:
             self._cancel(task_id)
@@ -123,26 +123,26 @@ class _Interrupts:
         if self._count > (2 if self._is_canceling else 1):
             raise KeyboardInterrupt
         if self._is_canceling:
-            return  # the request to cancel is on its way: the second one waits for it, the third does not
+            return  # a cancel request is in progress: the second signal waits for it, the third does not
         if self.task_id is None:
-            _say("will be canceled as soon as it is submitted; Ctrl-C once more leaves at once")
+            _message("the task is canceled as soon as it is submitted; press Ctrl-C again to exit at once")
         else:
             self._cancel(self.task_id)
 
     def _cancel(self, task_id: str) -> None:
-        asked_before = self._count
+        count_before = self._count
         self._is_canceling = True
         try:
-            _say(f"canceling task {task_id}; Ctrl-C once more leaves at once")
-            # A connection of its own: the other one is being read, right where this signal has interrupted it.
+            _message(f"canceling task {task_id}; press Ctrl-C again to exit at once")
+            # A separate connection: this signal has interrupted a read on the other one.
             with self._login.client(_CANCEL_TIMEOUT_SECONDS) as client:
                 client.cancel(task_id)
         except ClientError as error:
-            if not (isinstance(error, ServiceRefused) and error.status == 409):  # which says that it is final already
-                _say(f"task {task_id} was not canceled: {error}")
+            if not (isinstance(error, ServiceRefused) and error.status == 409):  # 409: it is final already
+                _message(f"task {task_id} was not canceled: {error}")
         finally:
             self._is_canceling = False
-        if self._count > asked_before:
+        if self._count > count_before:
             raise KeyboardInterrupt
 
 
@@ -158,7 +158,7 @@ def show_status(login: Profile, task_id: str, as_json: bool) -> int:
 
 
 def show_output(login: Profile, task_id: str, format: Format | None, follow: bool) -> int:
-    """format None: with colours where they can be seen. Ctrl-C ends the showing, not the task."""
+    """Shows the output; format None: with colours if the terminal has them. Ctrl-C stops following, not the task."""
     chosen: Format = format or ("ansi" if wants_colour() else "txt")
     with login.client() as client:
         try:
@@ -178,7 +178,7 @@ def show_result(login: Profile, task_id: str) -> int:
 
 
 def show_events(login: Profile, task_id: str, after: int, follow: bool) -> int:
-    """One JSON line each. Ctrl-C ends the showing, not the task."""
+    """Shows events, one JSON line each. Ctrl-C stops following, not the task."""
     with login.client() as client:
         try:
             _show(f"{json.dumps(event)}\n".encode() for event in client.events(task_id, after, follow))
@@ -193,7 +193,7 @@ def cancel(login: Profile, task_id: str) -> int:
     if status["state"] == State.CANCELED:
         _print(status["description"])
     else:
-        _print(f"{status['state']}; it is being ended")
+        _print(f"{status['state']}; it is being canceled")
     return 0
 
 
@@ -209,7 +209,7 @@ def list_tasks(login: Profile, limit: int, state: str | None, as_json: bool) -> 
 
 
 def _show(chunks: Iterable[bytes]) -> None:
-    """Bytes to standard output as they come. When its reader has left, the rest is waited for and dropped."""
+    """Writes bytes to standard output as they arrive. If its reader has closed it, the rest is read and dropped."""
     gone = False
     for chunk in chunks:
         if gone:
@@ -226,7 +226,7 @@ def _print(text: str, end: str = "\n") -> None:
     _show([f"{text}{end}".encode(errors="backslashreplace")])
 
 
-def _say(text: str) -> None:
-    """One line to standard error, in one write: it may come from a signal handler, in the midst of another."""
+def _message(text: str) -> None:
+    """Writes one line to standard error in one write: a signal handler may call this in the middle of another call."""
     line_end = "\n" if sys.stderr.isatty() else ""  # after the ^C that the terminal shows
     os.write(2, f"{line_end}flansible: {text}\n".encode(errors="backslashreplace"))

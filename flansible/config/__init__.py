@@ -1,4 +1,4 @@
-"""What config.ini may say: settings, their types and checks; loaded once by each process of the service.
+"""Settings: what config.ini may contain, with types and checks; each process of the service loads them once.
 
 May import `errors`, and in `ansible_version` nothing of Ansible's code.
 """

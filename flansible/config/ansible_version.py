@@ -1,4 +1,4 @@
-"""Which versions of ansible-core were tested. setup.py names the range; this reads it from what is installed.
+"""The tested versions of ansible-core. setup.py names the range; this reads it from the installed metadata.
 
 Called by `up`, by the worker before it accepts its first run, and by the doctor. Ansible is not imported.
 """
@@ -24,14 +24,14 @@ OVERRIDE = "allow_untested_ansible"
 
 @dataclass(frozen=True)
 class AnsibleVersion:
-    """The ansible-core of this Python, None when there is none, and what was tested, None when that is not known."""
+    """The version of ansible-core in this Python (None: not installed) and the tested range (None: unknown)."""
 
     installed: str | None
     tested: Requirement | None
 
     @property
     def is_tested(self) -> bool:
-        """Not known is not tested."""
+        """Whether this version was tested; unknown means no."""
         if self.installed is None or self.tested is None:
             return False
         return self.tested.specifier.contains(self.installed, prereleases=True)
@@ -42,7 +42,7 @@ class AnsibleVersion:
 
 
 def ansible_version() -> AnsibleVersion:
-    """What is installed, and the range in the metadata of the installed Flansible."""
+    """Reads the installed version, and the range from the metadata of the installed Flansible."""
     try:
         installed = metadata.version(ANSIBLE)
     except metadata.PackageNotFoundError:
@@ -56,9 +56,9 @@ def ansible_version() -> AnsibleVersion:
 
 
 def require_tested_ansible(allow_untested: bool) -> None:
-    """Raises ConfigurationError when ansible-core is missing or not one of the tested versions.
+    """Raises ConfigurationError if ansible-core is missing or not a tested version.
 
-    allow_untested: the setting of that name; makes it a warning in the log.
+    allow_untested: log a warning instead.
     """
     found = ansible_version()
     if found.is_tested:
@@ -66,9 +66,9 @@ def require_tested_ansible(allow_untested: bool) -> None:
     if found.installed is None:
         message = f"is not installed for this Python; {found.install_command}"
     elif found.tested is None:
-        message = f"{found.installed}; which versions were tested is not known, because Flansible is not installed"
+        message = f"{found.installed}; the tested versions are not known, because Flansible is not installed"
     else:
-        message = f"{found.installed} is not one of those tested ({found.tested.specifier}); {found.install_command}"
+        message = f"{found.installed} is not a tested version ({found.tested.specifier}); {found.install_command}"
     if allow_untested:
         log.warning("%s %s", ANSIBLE, message)
         return

@@ -1,7 +1,7 @@
-"""Settings: every key once, with its type, default and help; read from config.ini and FLANSIBLE_* variables.
+"""Every setting once, with its type, default and help; read from config.ini and FLANSIBLE_* variables.
 
-Called by each command as it starts, once per process. An unknown key or a bad value stops the start; all faults are
-reported together, each with its file or variable. A test holds README's table to the fields below.
+Called by each command at its start, once per process. An unknown key or an invalid value stops the start; all faults
+are reported together, each with its file or variable. A test holds README's table to the fields below.
 """
 
 from __future__ import annotations
@@ -55,58 +55,60 @@ class Settings(BaseModel):
         EMBEDDED, description="Records (always Redis): `embedded`, `redis://`, `rediss://` or `redis+socket://`."
     )
     CELERY_TASK_TIMEOUT: int = Field(
-        86400, ge=1, description="Seconds a run may take; after that it is ended as `timed_out`."
+        86400, ge=1, description="Seconds a run may take; then it is ended as `timed_out`."
     )
     Flask_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address the web server listens on.")
     Flask_tcp_port: Port = Field(3000, description="Port the web server listens on.")
     tls_certificate: Path | None = Field(
-        None, description="Certificate, with its chain, in PEM form: with it and `tls_key` the web server speaks TLS."
+        None,
+        description="Certificate with its chain, in PEM form; with `tls_key` it turns on TLS in the web server.",
     )
     tls_key: Path | None = Field(None, description="Key of that certificate, without a password.")
     trusted_proxies: Annotated[str, AfterValidator(setting_values.networks)] = Field(
         "",
-        description="Proxies whose X-Forwarded-For, -Proto and -Host are believed: addresses or networks, separated by "
-        "commas. Empty: none.",
+        description="Proxies whose X-Forwarded-For, -Proto and -Host headers are trusted: addresses or networks, "
+        "separated by commas. Empty: none.",
     )
     playbook_root: Path = Field(
         Path("playbooks"),
         description="Folder of playbooks. Users other than admin can run playbooks only from here; "
-        "a relative `playbook_dir` and ad-hoc commands count from it.",
+        "it is the base of a relative `playbook_dir` and the directory of ad-hoc commands.",
     )
     playbook_filter: Annotated[str, AfterValidator(setting_values.regular_expression)] = Field(
-        r"\.ya?ml$", description="Regular expression searched in a playbook's path below `playbook_root` for listing."
+        r"\.ya?ml$",
+        description="Regular expression that the path below `playbook_root` of a listed playbook must contain.",
     )
     rbac_file: Path = Field(Path("rbac.json"), description="Users and their rights.")
     data_dir: Path = Field(Path(".flansible"), description="Folder for the embedded Redis and for sockets, mode 0700.")
     default_inventory: str | None = Field(
-        None, description="Inventory of requests that name none. Unset: what Ansible would use."
+        None, description="Inventory of requests that name none. Unset: Ansible's default."
     )
     environment_names: str = Field(
         "", description="Environment variables that users other than admin may set for a run, separated by commas."
     )
     secret_key_file: Path = Field(
         Path(".flansible/secret.key"),
-        description="Key that seals passwords while they wait for their run; made when first needed. "
+        description="Key that encrypts secrets while they wait for their run; created when first needed. "
         "Web servers and workers on several machines need the same one.",
     )
     token_file: Path = Field(Path(".flansible/tokens.json"), description="API tokens, hashed: see `flansible token`.")
     login_function: Annotated[str, AfterValidator(setting_values.function)] = Field(
-        "", description="`package.module:function` that may say who is asking, by the headers of a request."
+        "", description="`package.module:function` that may identify the user from the headers of a request."
     )
     login_failures: int = Field(
         10,
         ge=0,
-        description="Wrong passwords for one user from one address within five minutes; above it 429. Five times as "
-        "many for one user from anywhere, ten times as many from one address. 0: any number.",
+        description="Wrong passwords allowed for one user from one address within five minutes; above it 429. Five "
+        "times as many for one user from anywhere, ten times as many from one address. 0: any number.",
     )
     session_hours: int = Field(
-        12, ge=1, le=168, description="Hours after which a login of the console ends that nobody uses; a week at most."
+        12, ge=1, le=168, description="Hours after which an unused login of the console expires; a week at most."
     )
     audit_file: Path = Field(
-        Path(".flansible/audit.log"), description="Who did what, a JSON line each: see `flansible audit`."
+        Path(".flansible/audit.log"), description="Audit log, one JSON line for each action: see `flansible audit`."
     )
-    audit_stdout: bool = Field(True, description="Write these lines to the web server's standard output as well.")
-    worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs one worker carries side by side.")
+    audit_stdout: bool = Field(True, description="Write the audit log to the web server's standard output as well.")
+    worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs that one worker executes at the same time.")
     cors_origins: Annotated[str, AfterValidator(setting_values.origins)] = Field(
         "",
         description="Origins whose pages may use the API from a browser, such as `https://console.example.org`, "
@@ -114,99 +116,101 @@ class Settings(BaseModel):
     )
     web_workers: int = Field(2, ge=1, le=64, description="Processes of the web server.")
     web_threads: int = Field(16, ge=1, le=256, description="Threads of each web process.")
-    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Largest request body; above it 413.")
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Largest request body in bytes; above it 413.")
     grace_seconds: float = Field(
-        5.0, ge=0, le=300, description="Seconds between TERM and KILL when a run is ended before its time."
+        5.0, ge=0, le=300, description="Seconds between TERM and KILL when a run is terminated."
     )
     drain_seconds: float = Field(
         2.0,
         ge=0,
         le=86400,
-        description="Seconds a worker that is being stopped lets its runs go on before it ends them.",
+        description="Seconds a stopping worker waits for its runs before it ends them.",
     )
     fork_servers: int = Field(
         8,
         ge=1,
         le=64,
-        description="Warm Ansible processes kept per worker, one for each distinct configuration, "
-        "of each confined user.",
+        description="Warm Ansible processes kept per worker, one for each combination of Ansible configuration and "
+        "confined user.",
     )
     isolation: Literal["auto", "bwrap", "none"] = Field(
         "auto",
-        description="Runs of users other than admin: `bwrap` confines them with bubblewrap and refuses to start "
-        "without it; `auto` refuses, without it, those that could reach this machine; `none` confines nothing.",
+        description="Runs of users other than admin: `bwrap` confines them with bubblewrap, and the service does not "
+        "start without it; `auto` without it refuses runs that could reach this machine; `none` confines nothing.",
     )
     sandbox_paths: str = Field(
         "",
-        description="Files and folders that all confined runs may read as well, separated by commas: what inventory "
-        "scripts and plugins need.",
+        description="More files and folders that all confined runs may read, separated by commas, such as those that "
+        "inventory scripts and plugins need.",
     )
     hidden_paths: str = Field(
         "inventories, inventory, environments, */inventories, */inventory, */environments",
-        description="What confined runs do not see of `playbook_root`, but for their own inventories: patterns of "
-        "paths below it, separated by commas, at most two levels deep.",
+        description="Paths below `playbook_root` that are hidden from confined runs, except their own inventories: "
+        "patterns, separated by commas, at most two levels deep.",
     )
     ssh_profile: Literal["default", "fast"] = Field(
         "default",
-        description="`fast`: over ssh, pipelining and connections kept for the same user's next runs, where nothing "
-        "else is configured. `default`: what Ansible's own configuration says.",
+        description="`fast`: ssh uses pipelining and keeps connections for the same user's next runs, unless "
+        "configured otherwise. `default`: only Ansible's own configuration counts.",
     )
     allow_untested_ansible: bool = Field(
         False,
-        description="Start with a version of ansible-core that was not tested; its text and exit codes may differ.",
+        description="Start with an untested version of ansible-core; its text and exit codes may differ.",
     )
     max_output_bytes: int = Field(
         256 * 1024 * 1024,
         ge=1024,
-        description="Bytes of output kept of one task, and of its results; the run goes on beyond, and the output "
-        "says so in its last line.",
+        description="Bytes of output kept for one task, and of results; the run continues beyond that, and the last "
+        "line of the output says so.",
     )
     max_running_per_user: int = Field(
-        0, ge=0, description="Runs a user may have side by side; more wait in the queue. 0: any number."
+        0, ge=0, description="Runs a user may have at the same time; more wait in the queue. 0: any number."
     )
-    max_queued_per_user: int = Field(0, ge=0, description="Tasks a user may have waiting; above it 429. 0: any number.")
+    max_queued_per_user: int = Field(0, ge=0, description="Queued tasks a user may have; above it 429. 0: any number.")
     retention_days: int = Field(30, ge=1, description="Days the record and output of a finished task are kept.")
     retention_tasks: int = Field(
-        200_000, ge=0, description="Finished tasks that are kept; above it the oldest go. 0: any number."
+        200_000, ge=0, description="Finished tasks that are kept; above it the oldest are deleted. 0: any number."
     )
     retention_bytes: int = Field(
-        0, ge=0, description="Bytes kept of finished tasks, all together; above it the oldest go. 0: any number."
+        0,
+        ge=0,
+        description="Bytes kept for all finished tasks together; above it the oldest are deleted. 0: any number.",
     )
     flower_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address Flower listens on.")
     flower_tcp_port: Port = Field(5555, description="Port Flower listens on.")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "warning", description="What the processes write to standard error."
+        "warning", description="Lowest level of the messages that the processes write to standard error."
     )
 
     base_dir: Path = Field(default_factory=Path.cwd, exclude=True)
     config_file: Path | None = Field(None, exclude=True)
 
     @model_validator(mode="after")
-    def _both_or_neither(self) -> Self:
+    def _require_certificate_with_key(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together: set both, or neither")
+            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
         return self
 
     @property
     def redis_socket(self) -> Path:
-        """The embedded Redis' socket. A socket path is limited to 108 bytes, so a deep data_dir gets a short alias."""
+        """The embedded Redis's socket. A socket path is limited to 108 bytes, so a deep data_dir gets a short alias."""
         path = self.data_dir / "redis.sock"
         return path if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES else self._short_alias("") / "redis.sock"
 
     @property
     def private_paths(self) -> tuple[Path, ...]:
-        """What only the service itself may read: every file and folder that is configured, but for the playbooks."""
+        """Paths that only the service may read: every configured file and folder except the playbooks."""
         keys = [key for key in (*_PATH_KEYS, *_OPTIONAL_PATH_KEYS) if key != "playbook_root"]
-        # What the audit log's head is called is its own business; here it is enough that it begins the same way.
+        # audit.log names the head file; here it is enough that its name starts the same way.
         head = self.audit_file.with_name(f"{self.audit_file.name}.head")
         paths = [getattr(self, key) for key in keys]
         return tuple(path for path in (*paths, head, self.config_file) if path is not None)
 
     @property
     def ssh_masters_dir(self) -> Path:
-        """Where the fast ssh profile has its masters' sockets, in data_dir or in a short alias, as for Redis."""
-        path = Path(os.path.realpath(self.data_dir)) / "ssh"  # as Ansible will have it
+        """Folder of the fast ssh profile's master sockets: in data_dir or in a short alias, as for Redis."""
+        path = Path(os.path.realpath(self.data_dir)) / "ssh"  # as Ansible resolves it
         plain = _PLAIN_PATH.fullmatch(str(path)) and len(os.fsencode(path)) <= _MAX_MASTERS_PATH_BYTES
         return path if plain else self._short_alias("-ssh")
 
@@ -224,22 +228,22 @@ class Settings(BaseModel):
 
     @property
     def allowed_origins(self) -> frozenset[str]:
-        """Those of cors_origins."""
+        """The origins in cors_origins."""
         return frozenset(comma_list(self.cors_origins))
 
     @property
     def proxy_networks(self) -> tuple[Network, ...]:
-        """Those of trusted_proxies."""
+        """The networks in trusted_proxies."""
         return tuple(ipaddress.ip_network(word, strict=False) for word in comma_list(self.trusted_proxies))
 
     @property
     def is_tls(self) -> bool:
-        """Whether the web server itself speaks TLS."""
+        """Whether the web server itself terminates TLS."""
         return self.tls_certificate is not None
 
     @property
     def listens_on_loopback(self) -> bool:
-        """True when only this machine can reach the web server."""
+        """Whether only this machine can reach the web server."""
         return is_loopback(self.Flask_tcp_ip)
 
     def _short_alias(self, purpose: str) -> Path:
@@ -250,7 +254,7 @@ class Settings(BaseModel):
         return f"redis+socket://{self.redis_socket}" if value == EMBEDDED else value
 
 
-# What an operator can set: the fields above less the two that say where they came from.
+# The keys an operator can set: the fields above, except the two that record their origin.
 KEYS = tuple(name for name, field in Settings.model_fields.items() if not field.exclude)
 _PATH_KEYS = ("playbook_root", "rbac_file", "data_dir", "secret_key_file", "token_file", "audit_file")
 _OPTIONAL_PATH_KEYS = ("tls_certificate", "tls_key")
@@ -266,7 +270,7 @@ def is_loopback(address: str) -> bool:
 
 
 def find_config(explicit: str | None, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The config.ini to read: the one asked for, $FLANSIBLE_CONFIG, ./config.ini when it exists, or none."""
+    """Finds the config.ini to read: the one given, $FLANSIBLE_CONFIG, ./config.ini if it exists, or none."""
     named = explicit or environ.get("FLANSIBLE_CONFIG")
     if named:
         return Path(named).absolute()
@@ -275,7 +279,7 @@ def find_config(explicit: str | None, environ: Mapping[str, str] = os.environ) -
 
 
 def load(explicit: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from config.ini and the environment (which wins). Raises ConfigurationError with every fault."""
+    """Loads config.ini and the environment (which wins). Raises ConfigurationError with every fault."""
     path = find_config(explicit, environ)
     faults: list[Fault] = []
     values: dict[str, str] = {}
@@ -298,7 +302,7 @@ def load(explicit: str | None = None, environ: Mapping[str, str] = os.environ) -
 def _fault(item: Any, sources: Mapping[str, str]) -> Fault:
     key = str(item["loc"][0]) if item["loc"] else ""
     message = item["msg"].removeprefix("Value error, ")
-    # A URL may carry a password: name the key, never the value. What concerns several keys is said of all of them.
+    # A URL may carry a password: name the key, never the value. A fault of several keys names none.
     shown = (
         ""
         if not key or key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND"
@@ -315,10 +319,10 @@ def _read_ini(path: Path, faults: list[Fault]) -> dict[str, str]:
         faults.append(Fault(str(path), "", "does not exist; name another file with --config, or leave it out"))
         return {}
     except configparser.MissingSectionHeaderError as error:
-        faults.append(Fault(str(path), f"line {error.lineno}", f"stands before any section; begin with [{SECTION}]"))
+        faults.append(Fault(str(path), f"line {error.lineno}", f"is not in a section; begin the file with [{SECTION}]"))
         return {}
     except configparser.ParsingError as error:
-        # A line may carry a password, and configparser's message shows it: give its number.
+        # A line may carry a password, and configparser's message quotes it: report only its number.
         numbers = ", ".join(str(number) for number, _ in error.errors)
         faults.append(Fault(str(path), f"line {numbers}", "is not of the form key = value"))
         return {}

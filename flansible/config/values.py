@@ -1,6 +1,6 @@
-"""What the values of settings may be: each check returns the value, or raises ValueError with what it must be.
+"""Validates the values of settings: each function returns the value, or raises ValueError with what it must be.
 
-Used by flansible.config, whose Settings names them; no message quotes a URL, which may hold a password.
+Used by the fields of Settings; no message quotes a URL, which may hold a password.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ _AMQP_SCHEMES = ("amqp://", "amqps://")
 
 
 def store_url(value: str) -> str:
-    """Of the records: always a Redis."""
+    """Validates the URL of the store, which is always a Redis."""
     if value != EMBEDDED and not value.startswith(_REDIS_SCHEMES):
         raise ValueError("must be 'embedded' or a redis://, rediss:// or redis+socket:// URL")
-    return _with_a_port_that_is_one(value)
+    return _require_valid_port(value)
 
 
 def broker_url(value: str) -> str:
-    """Of Celery's broker."""
+    """Validates the URL of Celery's broker."""
     if value != EMBEDDED and not value.startswith((*_REDIS_SCHEMES, *_AMQP_SCHEMES)):
         raise ValueError("must be 'embedded' or a redis://, rediss://, redis+socket:// or amqp:// URL")
-    return _with_a_port_that_is_one(value)
+    return _require_valid_port(value)
 
 
-def _with_a_port_that_is_one(url: str) -> str:
+def _require_valid_port(url: str) -> str:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        # Not in its words: they quote what was taken for a port, which may be part of a password.
-        raise ValueError("has a port that is no number up to 65535; is a / or @ in its password escaped?") from None
+        # Not Python's message: it quotes the invalid port, which may be part of a password.
+        raise ValueError("has a port that is not a number up to 65535; is a / or @ in its password escaped?") from None
     return url
 
 
 def regular_expression(value: str) -> str:
-    """One that Python can compile."""
+    """Validates that Python can compile it."""
     try:
         re.compile(value)
     except re.error as error:
@@ -50,33 +50,33 @@ def regular_expression(value: str) -> str:
 
 
 def address(value: str) -> str:
-    """An IP address or host name to listen on."""
+    """Validates an IP address or host name to listen on."""
     if not value or re.search(r"[\s/]", value):
         raise ValueError("must be an IP address or a host name to listen on")
     return value
 
 
 def function(value: str) -> str:
-    """`package.module:function`, or nothing."""
+    """Validates `package.module:function` or an empty value."""
     if value and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", value):
         raise ValueError("must be package.module:function")
     return value
 
 
 def origins(value: str) -> str:
-    """Web origins, separated by commas."""
+    """Validates web origins, separated by commas."""
     for origin in comma_list(value):
         if origin == "*":
-            raise ValueError("must name each origin; `*` would let every page of the web in")
+            raise ValueError("must name each origin; `*` would allow every page of the web")
         if not re.fullmatch(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", origin):
             raise ValueError(
-                f"{origin!r} is no origin; one is https://console.example.org, without a path, in small letters"
+                f"{origin!r} is not an origin; an example is https://console.example.org, without a path, in lower case"
             )
     return value
 
 
 def networks(value: str) -> str:
-    """IP addresses and networks, separated by commas."""
+    """Validates IP addresses and networks, separated by commas."""
     for word in comma_list(value):
         try:
             ipaddress.ip_network(word, strict=False)

@@ -1,4 +1,4 @@
-"""What crosses a border: requests as clients send them, the authorized run, the task record and the replies.
+"""The data that crosses a border: requests as clients send them, the authorized run, records and responses.
 
 Pydantic models, frozen; web validates with them, docs are generated from them, store keeps them as JSON. The runner
 never sees them: it gets plain frames (flansible.wire). Every process but the runs loads them. May import `states`

@@ -1,4 +1,4 @@
-"""Requests to command lines: which option of `ansible` and `ansible-playbook` each request field is.
+"""Translates requests to command lines: which option of `ansible` and `ansible-playbook` each request field is.
 
 Pure; called by flansible.authorization in the web process. The lines are handed to Ansible's own parser inside the run
 and never appear in a process list. Values are joined with `=` and operands follow `--`, so a dash begins no option.
@@ -55,7 +55,7 @@ PLAYBOOK_OPTIONS = {
 
 @dataclass(frozen=True)
 class Paths:
-    """The paths of a request as rbac let them through."""
+    """The paths of a request, as authorized by rbac.json."""
 
     inventories: tuple[str, ...] = ()
     vault_ids: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Paths:
 
 
 def adhoc(request: AdhocRequest, paths: Paths) -> tuple[str, ...]:
-    """`ansible`'s arguments, without extra variables."""
+    """Returns `ansible`'s arguments, without extra variables."""
     argv = _shared(request, paths) + _options(request, ADHOC_OPTIONS)
     if paths.playbook_dir:
         argv.append(f"--playbook-dir={paths.playbook_dir}")
@@ -76,18 +76,18 @@ def adhoc(request: AdhocRequest, paths: Paths) -> tuple[str, ...]:
 
 
 def playbook(request: PlaybookRequest, paths: Paths, playbooks: Iterable[str]) -> tuple[str, ...]:
-    """`ansible-playbook`'s arguments, without extra variables."""
+    """Returns `ansible-playbook`'s arguments, without extra variables."""
     argv = _shared(request, paths) + _options(request, PLAYBOOK_OPTIONS)
     return (*argv, "--", *playbooks)
 
 
 def extra_vars(parts: Iterable[VariablesPart]) -> tuple[str, ...]:
-    """The options that set variables as the command line would; JSON is YAML to Ansible, so any value survives."""
+    """Returns the `--extra-vars` options; JSON is YAML to Ansible, so any value survives."""
     return tuple(f"--extra-vars={part if isinstance(part, str) else json.dumps(part)}" for part in parts)
 
 
 def git_update(request: GitRequest) -> tuple[tuple[str, ...], ...]:
-    """git's arguments, one tuple a step. Names were checked before: none begins with a dash."""
+    """Returns git's arguments, one tuple for each step. Names were validated before: none begins with a dash."""
     fetch = ("fetch", "--", request.remote_name, *_branch(request))
     if request.reset:
         return fetch, ("reset", "--hard", "FETCH_HEAD")
@@ -95,7 +95,7 @@ def git_update(request: GitRequest) -> tuple[tuple[str, ...], ...]:
 
 
 def git_pull() -> tuple[tuple[str, ...], ...]:
-    """What `update_git_repo` does: bring the checked-out branch up to its upstream, never merging."""
+    """Returns git's arguments for `update_git_repo`: fast-forwards the checked-out branch, never merges."""
     return (("pull", "--ff-only"),)
 
 
@@ -113,7 +113,7 @@ def _shared(request: RunOptions, paths: Paths) -> list[str]:
 
 
 def _prompts(request: RunOptions, paths: Paths) -> list[str]:
-    """Options that make Ansible ask for a secret; the run answers with what came in the request's field."""
+    """Returns options that make Ansible prompt for a secret; the run answers with the value of the request's field."""
     argv = []
     if request.connection_password is not None:
         argv.append("--ask-pass")

@@ -1,4 +1,4 @@
-"""What store keeps: the authorized run and its secrets, one event. Frozen; JSON in Redis."""
+"""Records that the store keeps as JSON: the authorized run and its secrets. Frozen."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def is_task_id(text: str) -> bool:
-    """Whether this can be the id of a task, which is also its message's. Only that may become part of a Redis key."""
+    """Checks the form of a task's id, which is also its message's. Only a valid one may become part of a Redis key."""
     return _TASK_ID.fullmatch(text) is not None
 
 
 class Record(BaseModel):
-    """A frozen record that store keeps as JSON."""
+    """Base of the frozen records that the store keeps as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Secrets(Record):
-    """What only the run may read: sealed while it waits, given out once. Never in a record, a message or a log."""
+    """Secrets that only the run may read: sealed while it waits, handed out once. Never in a record, message or log."""
 
     connection_password: str | None = Field(default=None, repr=False)
     become_password: str | None = Field(default=None, repr=False)
@@ -36,9 +36,9 @@ class Secrets(Record):
 
 
 class Step(Record):
-    """One program of a run, as a command line that is never put on a command line.
+    """One program of a run, with the arguments that Ansible's own parser gets inside the run, never a shell.
 
-    `extra_vars` and `data_only` serve users other than admin: their strings are data, Ansible templates none of them.
+    `extra_vars` and `data_only` serve users other than admin: their strings are data, and Ansible never templates them.
     """
 
     program: Literal["ansible", "ansible-playbook", "git"]
@@ -49,45 +49,51 @@ class Step(Record):
     environment: dict[str, str] = {}
     strategy: str | None = None
     listing: Literal["plan", "inventory"] | None = Field(
-        default=None, description="Execute nothing: tell the hosts and play tasks, or the hosts and groups."
+        default=None, description="Execute nothing: list the hosts and play tasks, or the hosts and groups."
     )
 
 
 class Confinement(Record):
-    """What the run of a user other than admin may see and do. All paths are resolved.
+    """Limits for a run of a user other than admin. All paths are resolved.
 
-    The worker makes the sandbox from the paths; the run keeps the rules that need Ansible.
+    The worker builds the sandbox from the paths; the run enforces the rules that need Ansible.
     """
 
-    readable: tuple[str, ...] = Field(description="Inventories and other paths that rbac.json gives to the user.")
-    hidden: tuple[str, ...] = Field(default=(), description="Inventories that are others', wherever they lie.")
-    hosts: tuple[str, ...] | None = Field(default=None, description="Host patterns the user may reach; null: any.")
-    control_node: bool = Field(default=False, description="Whether it may run on the control machine itself.")
+    readable: tuple[str, ...] = Field(description="Inventories and other paths that rbac.json allows the user.")
+    hidden: tuple[str, ...] = Field(default=(), description="Inventories of other users, wherever they are.")
+    hosts: tuple[str, ...] | None = Field(
+        default=None, description="Host patterns the user may reach; null: all hosts."
+    )
+    control_node: bool = Field(default=False, description="Whether tasks may run on the control machine itself.")
 
 
 class About(Record):
-    """What a task is about, for lists. None: not of its kind, or not said."""
+    """Playbook, module, hosts and inventory of a task, for lists. None: not part of its kind, or not given."""
 
     playbook: str | None = Field(default=None, description="Playbooks, as paths below `playbook_root`.")
     module: str | None = Field(default=None, description="Module of an ad-hoc command.")
     hosts: str | None = Field(default=None, description="Pattern of an ad-hoc command, limit of a playbook.")
-    inventory: str | None = Field(default=None, description="Inventories, with a comma between.")
+    inventory: str | None = Field(default=None, description="Inventories, separated by commas.")
 
 
 class AuthorizedRun(Record):
-    """What flansible.authorization let through. Only this can be submitted: the check cannot be skipped."""
+    """A run allowed by flansible.authorization. Only this type can be submitted, so the check cannot be skipped."""
 
     kind: Kind
     user: str
-    summary: str = Field(description="One line for people, without secrets: user, kind, what, on which hosts.")
+    summary: str = Field(description="One line for people, without secrets: user, kind, module or playbook, hosts.")
     steps: tuple[Step, ...] = Field(min_length=1)
-    about: About = Field(default=About(), description="What lists say of it.")
-    request: dict[str, JsonValue] = Field(default={}, description="The body as it was sent, secrets masked.")
-    time_limit: int | None = Field(default=None, description="Seconds; beside CELERY_TASK_TIMEOUT, the shorter counts.")
+    about: About = Field(default=About(), description="What lists show of it.")
+    request: dict[str, JsonValue] = Field(default={}, description="The body as it was sent, secrets redacted.")
+    time_limit: int | None = Field(
+        default=None, description="Seconds; the shorter of this and CELERY_TASK_TIMEOUT counts."
+    )
     on_lost: Literal["fail", "requeue"] = "fail"
-    locks: tuple[str, ...] = Field(default=(), description="Two tasks that share one never run together.")
-    max_running: int = Field(default=0, description="Runs this user may have side by side; 0: no limit.")
-    max_queued: int = Field(default=0, description="Tasks this user may have waiting; 0: no limit.")
-    confinement: Confinement | None = Field(default=None, description="Null for admin alone.")
-    hidden: bool = Field(default=False, description="A look, no task of the user's: in no list, kept some minutes.")
+    locks: tuple[str, ...] = Field(default=(), description="Two tasks that share a lock never run at the same time.")
+    max_running: int = Field(default=0, description="Runs this user may have at the same time; 0: no limit.")
+    max_queued: int = Field(default=0, description="Queued tasks this user may have; 0: no limit.")
+    confinement: Confinement | None = Field(default=None, description="Null only for admin.")
+    hidden: bool = Field(
+        default=False, description="A preview run: it appears in no list and is kept for some minutes."
+    )
     secrets: Secrets | None = Field(default=None, exclude=True, repr=False)

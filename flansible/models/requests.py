@@ -1,4 +1,4 @@
-"""Request bodies as clients send them: strict, an unknown field is an error. The docs are generated from them."""
+"""Request bodies as clients send them: strict, an unknown field is an error. Source of the API documents."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from flansible.models.records import Secrets, VariablesPart
 DEFAULT_VAULT_ID = "default"  # Ansible's own name for a vault password without one
 
 
-# What a request may hold; all of it together is held by max_body_bytes. Seconds stay below what Ansible, ssh and the
-# kernel count in C integers, some of them in milliseconds.
+# Limits of single fields; max_body_bytes limits the whole. Seconds stay below what Ansible, ssh and the kernel hold in
+# C integers, some of them in milliseconds.
 MAX_TEXT_CHARACTERS = 64 * 1024
 MAX_LIST_ITEMS = 1000
-# What no file could be called, and to follow through millions of folders would take hours.
+# Longer than any file name, and resolving a path through millions of folders would take hours.
 MAX_PATH_CHARACTERS = 4096
 MAX_PATHS = 100
 MAX_LOCKS = 100
@@ -36,7 +36,7 @@ def _path_or_hosts(value: str) -> str:
     return value
 
 
-# Says to clients what `_not_blank` says to us: there is something else than what str.strip takes away.
+# `_not_blank` for the JSON Schema: at least one character that str.strip would keep.
 _NOT_BLANK: dict[str, JsonValue] = {"pattern": r"[^\s\x1c-\x1f\x85]"}
 
 Text = Annotated[
@@ -73,7 +73,7 @@ def _texts(value: str | list[str] | None) -> list[str]:
 
 
 class Request(BaseModel):
-    """A request body. Types are strict: "false" is not false, 1.0 is not 1; an unknown field is an error."""
+    """Base of request bodies. Types are strict: "false" is not false, 1.0 is not 1; an unknown field is an error."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -88,7 +88,7 @@ class LoginBody(Request):
 
 
 class ModuleArgument(Request):
-    """One argument of a module, as the original Flansible's clients send it."""
+    """One argument of a module, as clients of the original Flansible send it."""
 
     arg_name: Text = Field(description="Name of the argument.")
     arg_value: JsonValue = Field(description="Its value.")
@@ -98,26 +98,26 @@ ModuleArguments = Annotated[list[ModuleArgument], Field(max_length=MAX_LIST_ITEM
 
 
 class TaskOptions(Request):
-    """What every request can say about its task, whatever it runs."""
+    """Options of every task, whatever it runs."""
 
     time_limit: int | None = Field(
         None,
         ge=1,
         le=MAX_SECONDS,
-        description="Seconds the run may take, at most CELERY_TASK_TIMEOUT; then it is `timed_out`.",
+        description="Seconds the run may take, at most CELERY_TASK_TIMEOUT; then it is ended as `timed_out`.",
     )
     on_lost: Literal["fail", "requeue"] = Field(
         "fail",
-        description="When the worker or the machine dies while it runs: `fail` makes it `lost`; `requeue` runs it "
-        "again from the beginning, three times in all at most.",
+        description="If the worker or the machine dies during the run: `fail` makes the task `lost`; `requeue` runs it "
+        "again from the beginning, at most three times in all.",
     )
     lock: LockNames | None = Field(
-        None, description="A name, or a list of them: two tasks that share one never run at the same time."
+        None, description="A name, or a list of names: two tasks that share one never run at the same time."
     )
 
     @property
     def locks(self) -> tuple[str, ...]:
-        """The lock names, each once, sorted."""
+        """The distinct lock names, sorted."""
         return tuple(sorted(set(_texts(self.lock))))
 
 
@@ -138,27 +138,28 @@ class RunOptions(TaskOptions):
         None,
         max_length=MAX_LIST_ITEMS,
         repr=False,
-        description="Variables that are secrets, by name; sealed, hidden in the output, never templates. They win over "
+        description="Secret variables, by name; sealed, masked in the output, never templated. They win over "
         "`extra_vars`.",
     )
-    forks: int | None = Field(None, ge=1, le=10000, description="Hosts worked on side by side.")
+    forks: int | None = Field(None, ge=1, le=10000, description="Number of hosts worked on in parallel.")
     verbose_level: int = Field(0, ge=0, le=6, description="Verbosity, 0 to 6; 3 is `-vvv`.")
     become: bool = Field(False, description="Run operations with become.")
     become_method: Text | None = Field(None, description="Privilege escalation method, such as `sudo`.")
     become_user: Text | None = Field(None, description="User to become, by default root.")
     remote_user: Text | None = Field(None, description="User to connect as.")
-    check: bool = Field(False, description="Predict changes, do not make them.")
+    check: bool = Field(False, description="Predict changes instead of making them.")
     diff: bool = Field(False, description="Show differences in changed files and templates.")
     timeout: int | None = Field(None, ge=1, le=MAX_CONNECT_SECONDS, description="Connection timeout in seconds.")
     flush_cache: bool = Field(False, description="Clear the fact cache of every host in the inventory first.")
-    list_hosts: bool = Field(False, description="List matching hosts, execute nothing.")
+    list_hosts: bool = Field(False, description="List matching hosts without executing anything.")
     connection: Text | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
     private_key_file: PathText | None = Field(
         None,
-        description="Path of the key to connect with (others than admin: below `playbook_root` or in their `paths`).",
+        description="Path of the key to connect with (users other than admin: below `playbook_root` or in their "
+        "`paths`).",
     )
     private_key: Secret | None = Field(
-        None, repr=False, description="The key itself; sealed, used once and removed with the run."
+        None, repr=False, description="The key itself; sealed, used once, removed after the run."
     )
     ssh_common_args: FreeText | None = Field(None, description="Arguments for ssh, sftp and scp (admin).")
     ssh_extra_args: FreeText | None = Field(None, description="Arguments for ssh only (admin).")
@@ -179,27 +180,28 @@ class RunOptions(TaskOptions):
         None, repr=False, description="The vault password, or an object of passwords by vault id; sealed, used once."
     )
     module_path: PathTexts | None = Field(
-        None, description="Folders to look for modules in before all others (others than admin: as `private_key_file`)."
+        None,
+        description="Folders searched for modules before all others (users other than admin: as `private_key_file`).",
     )
     strategy: Literal["mitogen_linear", "mitogen_free", "mitogen_host_pinned"] | None = Field(
-        None, description="Run plays that name no strategy with Mitogen's, where it is installed (admin)."
+        None, description="Run plays that name no strategy with this one of Mitogen, if it is installed (admin)."
     )
     environment: dict[EnvironmentName, FreeText] | None = Field(
         None,
         max_length=MAX_LIST_ITEMS,
-        description="Environment variables of the run (admin; others: names of `environment_names`).",
+        description="Environment variables of the run (admin; other users: those named in `environment_names`).",
     )
 
     @model_validator(mode="after")
-    def _one_spelling(self) -> Self:
-        for name, other in self.spellings():
+    def _refuse_two_aliases(self) -> Self:
+        for name, other in self.aliases():
             if getattr(self, name) is not None and getattr(self, other) is not None:
                 raise ValueError(f"{name} and {other} exclude each other: give one of them")
         return self
 
     @classmethod
-    def spellings(cls) -> tuple[tuple[str, str], ...]:
-        """Pairs of names of one thing, of which a request may use one."""
+    def aliases(cls) -> tuple[tuple[str, str], ...]:
+        """Returns pairs of fields that exclude each other: a request may use one of the two."""
         return (
             ("extra_vars", "extra_args"),
             ("vault_file", "vault_password_file"),
@@ -210,7 +212,7 @@ class RunOptions(TaskOptions):
 
     @property
     def variables(self) -> list[VariablesPart]:
-        """The extra variables under either name, in order; later ones win."""
+        """The extra variables from either field, in order; later ones win."""
         given = self.extra_vars if self.extra_vars is not None else self.extra_args
         return [part for part in (given if isinstance(given, list) else [given]) if part]
 
@@ -228,7 +230,7 @@ class RunOptions(TaskOptions):
 
     @property
     def secrets(self) -> Secrets | None:
-        """What is sealed and handed to the run alone; None when there is nothing of the kind."""
+        """The secrets to seal and hand to the run; None if the request has none."""
         vault = self.vault_password
         given = Secrets(
             connection_password=self.connection_password,
@@ -249,7 +251,7 @@ class AdhocRequest(RunOptions):
         }
     )
 
-    host_pattern: Text | None = Field(None, description="Hosts to work on; default `localhost`.")
+    host_pattern: Text | None = Field(None, description="Pattern of the hosts to run on; default `localhost`.")
     host_filter: Text | None = Field(None, description="Another name of `host_pattern`; give one of the two.")
     module: Text = Field(description="Module to run, such as `ping` or `ansible.builtin.command`.")
     module_args: dict[str, JsonValue] | str | ModuleArguments | None = Field(
@@ -257,26 +259,26 @@ class AdhocRequest(RunOptions):
         description="Arguments of the module: an object, a free-form string, or a list of `{arg_name, arg_value}`.",
     )
     background: int | None = Field(
-        None, ge=0, le=MAX_SECONDS, description="Run asynchronously, failing after so many seconds."
+        None, ge=0, le=MAX_SECONDS, description="Run asynchronously and fail after this many seconds."
     )
     poll: int | None = Field(None, ge=0, le=MAX_SECONDS, description="Seconds between polls of a background run.")
     task_timeout: int | None = Field(
-        None, ge=0, le=MAX_SECONDS, description="Limit of each play task in seconds; 0 is none."
+        None, ge=0, le=MAX_SECONDS, description="Limit of each play task in seconds; 0: no limit."
     )
     one_line: bool = Field(False, description="One line of output per host.")
     tree: PathText | None = Field(None, description="Folder to write each host's result to, on the worker (admin).")
     playbook_dir: PathText | None = Field(
-        None, description="Take this folder for the playbook's: its roles, plugins and group_vars count."
+        None, description="Folder to use as the playbook's: its roles, plugins and group_vars count."
     )
     chdir: PathText | None = Field(
         None,
         description="Directory to run in, as after `cd`: its `ansible.cfg` and relative paths count. "
-        "Default, and what a relative one counts from: `playbook_root`.",
+        "Default, and base of a relative path: `playbook_root`.",
     )
 
     @classmethod
-    def spellings(cls) -> tuple[tuple[str, str], ...]:
-        return (*super().spellings(), ("host_pattern", "host_filter"))
+    def aliases(cls) -> tuple[tuple[str, str], ...]:
+        return (*super().aliases(), ("host_pattern", "host_filter"))
 
     @property
     def pattern(self) -> str:
@@ -284,7 +286,7 @@ class AdhocRequest(RunOptions):
 
     @property
     def arguments(self) -> dict[str, JsonValue] | str | None:
-        """module_args with the list form made an object; None when there are none."""
+        """module_args with the list form converted to an object; None if there are none."""
         if isinstance(self.module_args, list):
             return {item.arg_name: item.arg_value for item in self.module_args} or None
         return self.module_args or None
@@ -304,17 +306,17 @@ class PlaybookRequest(RunOptions):
         }
     )
 
-    playbook_dir: PathText = Field(description="Directory to run in; a relative one counts from `playbook_root`.")
+    playbook_dir: PathText = Field(description="Directory to run in; a relative path counts from `playbook_root`.")
     playbook: PathTexts = Field(description="Playbook, or a list of them, relative to `playbook_dir`.")
     tags: Texts | None = Field(None, description="Only play tasks with these tags.")
     skip_tags: Texts | None = Field(None, description="Only play tasks without these tags.")
     start_at_task: Text | None = Field(None, description="Start at the play task of this name.")
     force_handlers: bool = Field(False, description="Run handlers even when a play task fails.")
-    syntax_check: bool = Field(False, description="Check the syntax, execute nothing.")
-    list_tasks: bool = Field(False, description="List play tasks, execute nothing.")
-    list_tags: bool = Field(False, description="List tags, execute nothing.")
+    syntax_check: bool = Field(False, description="Check the syntax without executing anything.")
+    list_tasks: bool = Field(False, description="List play tasks without executing them.")
+    list_tags: bool = Field(False, description="List tags without executing anything.")
     update_git_repo: bool = Field(
-        False, description="Pull `playbook_dir`'s checkout first; a failed pull ends the task."
+        False, description="Pull the checkout in `playbook_dir` first; if that fails, so does the task."
     )
 
     @property
@@ -323,18 +325,18 @@ class PlaybookRequest(RunOptions):
 
 
 class GitRequest(TaskOptions):
-    """`POST /api/git`: update a checkout to what its remote has."""
+    """`POST /api/git`: update a checkout from its remote."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"playbook_dir": "demo", "branch_name": "main"}})
 
     playbook_dir: PathText = Field(description="The checkout; a relative path counts from `playbook_root`.")
     remote_name: Text = Field("origin", description="Name of the remote (not a URL).")
     branch_name: Text | None = Field(None, description="Branch to fetch; default: the branch that is checked out.")
-    reset: bool = Field(False, description="Discard local changes and commits and take the remote's state.")
+    reset: bool = Field(False, description="Discard local changes and commits in favour of the remote's.")
 
 
-def _each_kind_its_request(schema: dict[str, JsonValue]) -> None:
-    """Says to clients what the web process looks at in a second step: which body belongs to which kind."""
+def _request_schema_by_kind(schema: dict[str, JsonValue]) -> None:
+    """Documents which body belongs to which kind; the web process validates the body in a second step."""
     models = {"adhoc": "AdhocRequest", "playbook": "PlaybookRequest"}
     references: dict[str, dict[str, JsonValue]] = {
         kind: {"$ref": f"#/components/schemas/{name}"} for kind, name in models.items()
@@ -346,9 +348,11 @@ def _each_kind_its_request(schema: dict[str, JsonValue]) -> None:
 
 
 class PreviewRequest(Request):
-    """`POST /api/preview`: a request, and what kind it is."""
+    """`POST /api/preview`: a request and its kind."""
 
-    model_config = ConfigDict(json_schema_extra=_each_kind_its_request)
+    model_config = ConfigDict(json_schema_extra=_request_schema_by_kind)
 
-    kind: Literal["adhoc", "playbook"] = Field(description="Where it would be posted: `adhoc` is `ansiblecommand`.")
+    kind: Literal["adhoc", "playbook"] = Field(
+        description="`adhoc`: as for `ansiblecommand`; `playbook`: as for `ansibleplaybook`."
+    )
     request: dict[str, JsonValue] = Field(description="The body that would be posted there.")

@@ -1,4 +1,4 @@
-"""Replies of the API, one model each; the docs are generated from them."""
+"""Replies of the API, one model each; the API documents are generated from them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class SessionReply(Record):
     user: str = Field(description="Name of the user.")
     role: str = Field(description="`operator`, `viewer` or `auditor`.")
     is_admin: bool = Field(description="Whether this is admin.")
-    sees_all: bool = Field(description="Whether everybody's tasks are shown.")
-    may_act: bool = Field(description="Whether tasks may be started and canceled at all.")
-    csrf_token: str = Field(description="For the header `X-CSRF-Token`; empty without a session's cookie.")
-    flower_url: str | None = Field(description="Where Flower is, when it runs here; for admin.")
+    sees_all: bool = Field(description="Whether the tasks of all users are shown.")
+    may_act: bool = Field(description="Whether this user may start and cancel tasks.")
+    csrf_token: str = Field(description="Value for the header `X-CSRF-Token`; empty without a session cookie.")
+    flower_url: str | None = Field(description="URL of Flower if it runs here; only for admin.")
 
 
 class Accepted(Record):
     """Reply to a submission (202)."""
 
     task_id: str = Field(description="Public id of the task.")
-    status_url: str = Field(description="Where to ask for its status.")
-    output_url: str = Field(description="Where to read its output.")
+    status_url: str = Field(description="URL of its status.")
+    output_url: str = Field(description="URL of its output.")
 
 
 class TaskStatus(Record):
-    """Reply of `ansibletaskstatus`: one task, now."""
+    """Reply of `ansibletaskstatus`: the present status of one task."""
 
     task_id: str = Field(description="Public id of the task.")
     Status: str = Field(
@@ -50,33 +50,31 @@ class TaskStatus(Record):
     returncode: int | None = Field(None, description="Exit code of Ansible or git, once there is one.")
     user: str = Field(description="Who submitted it.")
     kind: Kind = Field(description="`adhoc`, `playbook` or `git`.")
-    summary: str = Field(description="What was asked for, in one line.")
+    summary: str = Field(description="The request in one line.")
     playbook: str | None = Field(
-        None, description="Playbook, as a path below `playbook_root`; several with a space between."
+        None, description="Playbook, as a path below `playbook_root`; several are separated by spaces."
     )
     module: str | None = Field(None, description="Module of an ad-hoc command.")
     hosts: str | None = Field(None, description="Host pattern of an ad-hoc command, `limit` of a playbook.")
-    inventory: str | None = Field(None, description="Inventory; several with a comma between.")
-    counts: dict[Verdict, int] = Field(
-        {}, description="How many results of play tasks on hosts there are so far, by verdict."
-    )
-    host_count: int = Field(0, description="Hosts of which there are results so far.")
+    inventory: str | None = Field(None, description="Inventory; several are separated by commas.")
+    counts: dict[Verdict, int] = Field({}, description="Number of results of play tasks on hosts so far, by verdict.")
+    host_count: int = Field(0, description="Number of hosts with results so far.")
     submitted_at: str = Field(description="RFC 3339, UTC.")
     started_at: str | None = Field(None, description="RFC 3339, UTC; null while queued.")
     finished_at: str | None = Field(None, description="RFC 3339, UTC; null until final.")
     queue_position: int | None = Field(None, description="Only while queued: 1 is next.")
     reason: str | None = Field(
         None,
-        description="Only while queued, why it waits: `no_worker`, `workers_busy`, `user_limit`, "
+        description="Only while queued: why it waits: `no_worker`, `workers_busy`, `user_limit`, "
         "`locked_by: <task_id>`, or `starting`.",
     )
     expected_start: str | None = Field(
-        None, description="Only while queued, RFC 3339, UTC: an estimate from how long the latest runs took."
+        None, description="Only while queued: estimated start, from recent run times; RFC 3339, UTC."
     )
-    attempt: int | None = Field(None, description="Only after it was lost and queued again: which start this is.")
-    ended: list[str] | None = Field(
-        None, description="Only when processes were ended before their time: each as `name (pid)`."
+    attempt: int | None = Field(
+        None, description="Only after the task was lost and queued again: number of this attempt."
     )
+    ended: list[str] | None = Field(None, description="Only if processes were terminated: each as `name (pid)`.")
 
 
 class TaskList(Record):
@@ -84,28 +82,31 @@ class TaskList(Record):
 
     tasks: list[TaskStatus] = Field(description="One page of tasks, newest first.")
     next_before: int | None = Field(None, description="Pass as `before` for the next page; null on the last.")
-    changes: int = Field(description="Pass as `after` to follow what changes from here on, as a stream.")
+    changes: int = Field(description="Pass as `after` to follow later changes as a stream.")
 
 
 class TaskRequest(Record):
-    """Reply of `ansibletaskrequest`: what a task was asked to do, without secrets."""
+    """Reply of `ansibletaskrequest`: the request of a task, without secrets."""
 
     task_id: str = Field(description="Public id of the task.")
     kind: Kind = Field(description="`adhoc`, `playbook` or `git`.")
-    path: str = Field(description="Where it was sent to.")
-    body: dict[str, Any] = Field(description="The body as it was sent; in the place of secrets stands `********`.")
-    masked: list[str] = Field(description="Paths of the fields in whose place that stands.")
-    command: str = Field(description="What runs, as it would be typed on the service's machine.")
-    curl: str = Field(description="The same request as a curl command; it asks for the password.")
-    flansible: str | None = Field(description="The same as a command of `flansible`; null where none can say it.")
+    path: str = Field(description="The path it was sent to.")
+    body: dict[str, Any] = Field(description="The body as it was sent; each secret is replaced with `********`.")
+    masked: list[str] = Field(description="Paths of the fields that were replaced.")
+    command: str = Field(description="The equivalent command line on the service's machine.")
+    curl: str = Field(description="The same request as a curl command, which prompts for the password.")
+    flansible: str | None = Field(
+        description="The same as a command of `flansible`; null if no command can express it."
+    )
 
 
 class Event(Record):
-    """One thing that happened. What an event of its kind does not have is left out."""
+    """One event of a task. Fields that its kind does not have are left out."""
 
-    seq: int = Field(description="1, 2, 3 … without a gap, over all attempts.")
+    seq: int = Field(description="Sequence number: 1, 2, 3 … without a gap, over all attempts.")
     event: Literal["play_start", "task_start", "host_result", "stats", "restart", "missing", "final"] = Field(
-        description="`final`: the last one of every task; `restart`: lost and begun again; `missing`: Redis lost it."
+        description="`final`: the last event of every task; `restart`: the run was lost and starts again; `missing`: "
+        "Redis lost it."
     )
     time: str | None = Field(None, description="When it happened; RFC 3339, UTC.")
     play: str | None = Field(None, description="Name of the play.")
@@ -113,16 +114,16 @@ class Event(Record):
     module: str | None = Field(None, description="Action of the play task.")
     handler: bool | None = Field(None, description="True where the play task is a handler.")
     host: str | None = Field(None, description="Host (`host_result`).")
-    verdict: Verdict | None = Field(None, description="How it went on this host (`host_result`).")
-    duration_seconds: float | None = Field(None, description="From start on this host to result.")
-    result: dict[str, Any] | None = Field(None, description="The module's result; hidden where no_log is set.")
+    verdict: Verdict | None = Field(None, description="Outcome on this host (`host_result`).")
+    duration_seconds: float | None = Field(None, description="Time from the start on this host to the result.")
+    result: dict[str, Any] | None = Field(None, description="The module's result; hidden if no_log is set.")
     stats: dict[str, dict[str, int]] | None = Field(None, description="Host to counts (`stats`).")
-    custom_stats: dict[str, Any] | None = Field(None, description="What `set_stats` collected (`stats`).")
+    custom_stats: dict[str, Any] | None = Field(None, description="Data collected by `set_stats` (`stats`).")
     state: State | None = Field(None, description="Final state of the task (`final`).")
     returncode: int | None = Field(None, description="Exit code (`final`).")
     description: str | None = Field(None, description="The state in words (`final`, `restart`).")
-    output_start: int = Field(description="First byte of the output that belongs to it.")
-    output_end: int = Field(description="The byte after the last; equal to the start when nothing was printed.")
+    output_start: int = Field(description="Offset of the first byte of its output.")
+    output_end: int = Field(description="Offset after its last byte; equal to `output_start` if it printed nothing.")
 
 
 class EventPage(Record):
@@ -131,61 +132,61 @@ class EventPage(Record):
     task_id: str = Field(description="Public id of the task.")
     state: State = Field(description="State of the task.")
     events: list[Event] = Field(description="Events in order of `seq`.")
-    next_after: int = Field(description="Pass as `after` to go on from here.")
-    final: bool = Field(description="Whether there is nothing after these: the task is final and this is the end.")
+    next_after: int = Field(description="Pass as `after` to continue from here.")
+    final: bool = Field(description="Whether these are the last: the task is final and no event follows.")
 
 
 class PlayTaskResult(Record):
-    """What one play task gave on one host."""
+    """The result of one play task on one host."""
 
     play: str = Field(description="Name of the play.")
     task: str = Field(description="Name of the play task.")
     module: str = Field(description="Action that ran.")
-    verdict: Verdict = Field(description="How it went.")
-    duration_seconds: float = Field(description="From start on this host to result.")
-    result: dict[str, Any] = Field(description="The module's result; hidden where no_log is set.")
+    verdict: Verdict = Field(description="Outcome.")
+    duration_seconds: float = Field(description="Time from the start on this host to the result.")
+    result: dict[str, Any] = Field(description="The module's result; hidden if no_log is set.")
 
 
 class TaskResult(Record):
-    """Reply of `ansibletaskresult`: one page of hosts; those with failures come first."""
+    """Reply of `ansibletaskresult`: one page of hosts, those with failures first."""
 
     task_id: str = Field(description="Public id of the task.")
     state: State = Field(description="State of the task; results grow until it is final.")
     returncode: int | None = Field(None, description="Exit code, once there is one.")
     contacted: dict[str, list[PlayTaskResult]] = Field(description="Host to the results of its play tasks, in order.")
-    dark: dict[str, PlayTaskResult] = Field(description="Unreachable host to the result that says why.")
+    dark: dict[str, PlayTaskResult] = Field(description="Unreachable host to the result with the cause.")
     stats: dict[str, dict[str, int]] = Field(
         description="Host to counts: ok, changed, unreachable, failures, skipped, rescued, ignored."
     )
-    custom_stats: dict[str, Any] = Field(description="What `set_stats` collected.")
+    custom_stats: dict[str, Any] = Field(description="Data collected by `set_stats`.")
     next_after: str | None = Field(None, description="Pass as `after` for the next page; null on the last.")
 
 
 class ListedPlay(Record):
-    """One play of a playbook, as its file has it."""
+    """One play of a playbook, as written in its file."""
 
-    play: str = Field(description="Its name; of one without, its hosts; of an import, the playbook that is imported.")
-    hosts: str = Field(description="The pattern of its hosts; empty for an import.")
+    play: str = Field(description="Its name; without a name, its hosts; for an import, the imported playbook.")
+    hosts: str = Field(description="Its host pattern; empty for an import.")
 
 
 class ListedVariable(Record):
-    """A variable that a playbook asks for, or that its plays or roles set."""
+    """A variable that a playbook prompts for, or that its plays or roles define."""
 
     name: str = Field(description="Its name.")
     source: Literal["vars_prompt", "argument_specs", "vars"] = Field(
         description="`vars_prompt` of a play, `argument_specs` of a role, or simple `vars` of a play."
     )
-    play: str | None = Field(default=None, description="The play that has it.")
-    role: str | None = Field(default=None, description="The role that has it (`argument_specs`).")
+    play: str | None = Field(default=None, description="The play that defines it.")
+    role: str | None = Field(default=None, description="The role that defines it (`argument_specs`).")
     type: Literal["str", "int", "bool", "list", "dict", "path", "raw", "float"] = Field(
         description="Type of its value."
     )
-    required: bool = Field(description="Whether the run wants a value for it.")
+    required: bool = Field(description="Whether the run needs a value for it.")
     default: Any = Field(
-        default=None, description="What it is without one; null when there is none, or it is not plain."
+        default=None, description="Its default; null if it has none, or one that is not a plain value."
     )
-    choices: list[Any] | None = Field(default=None, description="The values it may have.")
-    description: str = Field(default="", description="What it is for: the prompt, or the role's own words.")
+    choices: list[Any] | None = Field(default=None, description="Its allowed values.")
+    description: str = Field(default="", description="Its purpose: the prompt, or the description in the role.")
     private: bool = Field(default=False, description="Whether it is a secret: send it in `secret_vars`.")
 
 
@@ -194,10 +195,10 @@ class ListedPlaybook(Record):
 
     playbook: str = Field(description="File name, as `ansibleplaybook` takes it.")
     playbook_dir: str = Field(description="Absolute directory, as `ansibleplaybook` takes it.")
-    description: str = Field(default="", description="The comment that its file begins with.")
+    description: str = Field(default="", description="The comment at the top of its file.")
     plays: list[ListedPlay] = Field(default=[], description="Its plays, in order.")
     variables: list[ListedVariable] | None = Field(
-        default=None, description="Only when it was asked for by name: what it can be given."
+        default=None, description="Its variables; only if the playbook was requested by name."
     )
 
 
@@ -211,8 +212,8 @@ class WorkerStats(Record):
     """One worker."""
 
     name: str = Field(description="Its host and process.")
-    slots: int = Field(description="Runs it carries side by side.")
-    running: int = Field(description="Runs it carries now, everybody's.")
+    slots: int = Field(description="Number of runs it executes at the same time.")
+    running: int = Field(description="Number of runs it executes now, of all users.")
 
 
 def _count_of(state: State) -> str:
@@ -232,38 +233,38 @@ class DayStats(Record):
 
 
 class PlaybookStats(Record):
-    """Runs of one playbook that Ansible has ended."""
+    """Runs of one playbook that completed: succeeded or failed."""
 
     playbook: str = Field(description="Path below `playbook_root`.")
-    runs: int = Field(description="How many.")
-    failed: int = Field(description="How many of them failed.")
+    runs: int = Field(description="Number of runs.")
+    failed: int = Field(description="Number of them that failed.")
     mean_seconds: float = Field(description="Mean time from start to end.")
     longest_seconds: float = Field(description="The longest of them.")
 
 
 class HostStats(Record):
-    """A host that did not do well."""
+    """A host with failures, or unreachable."""
 
     host: str = Field(description="Its name in the inventory.")
-    failed: int = Field(description="Runs in which it failed or was unreachable.")
+    failed: int = Field(description="Number of runs in which it failed or was unreachable.")
 
 
 class ServiceStats(Record):
     """Reply of `stats`."""
 
-    queued: int = Field(description="Tasks that wait now.")
-    running: int = Field(description="Tasks that run now.")
-    workers: list[WorkerStats] = Field(description="Workers that are there, by name.")
-    days: list[DayStats] = Field(description="Each day, the oldest first.")
-    playbooks: list[PlaybookStats] = Field(description="The slowest, 20 at most, by mean time.")
-    hosts: list[HostStats] = Field(description="Those that failed most, 20 at most.")
-    everybody: bool = Field(description="Whether this is about everybody's tasks, or the caller's own.")
+    queued: int = Field(description="Tasks that are queued now.")
+    running: int = Field(description="Tasks that are running now.")
+    workers: list[WorkerStats] = Field(description="Live workers, sorted by name.")
+    days: list[DayStats] = Field(description="One entry for each day, oldest first.")
+    playbooks: list[PlaybookStats] = Field(description="The 20 slowest at most, by mean time.")
+    hosts: list[HostStats] = Field(description="The 20 with most failures at most.")
+    everybody: bool = Field(description="Whether this covers the tasks of all users, or only the caller's own.")
 
 
 class PartHealth(Record):
     """One part of the service."""
 
-    ok: bool = Field(description="Whether it answers.")
+    ok: bool = Field(description="Whether it works.")
     detail: str = Field(description="What was found.")
 
 
@@ -271,78 +272,78 @@ class Health(Record):
     """Reply of `health`: 200 when every needed part answers, else 503."""
 
     status: Literal["ok", "degraded", "unavailable"] = Field(
-        description="`degraded`: works, but something wants attention."
+        description="`degraded`: the service works, but a part needs attention."
     )
     version: str = Field(description="Version of Flansible.")
     parts: dict[str, PartHealth] = Field(description="store, broker, workers, rbac, isolation.")
 
 
 class ErrorItem(Record):
-    """One faulty field."""
+    """One invalid field."""
 
     field: str = Field(description="Path of the field.")
     message: str = Field(description="What is wrong with it.")
 
 
 class ErrorBody(Record):
-    """The one shape of every error reply."""
+    """The body of every error reply."""
 
     message: str = Field(description="What is wrong and what to do.")
-    code: str = Field(description="Stable word for programs.")
-    errors: list[ErrorItem] = Field(description="Faulty fields, when there are any.")
+    code: str = Field(description="Stable identifier for programs.")
+    errors: list[ErrorItem] = Field(description="The invalid fields, if any.")
 
 
 class PlannedTask(Record):
-    """One play task that a run would begin with."""
+    """One play task of a preview."""
 
-    name: str = Field(description="Its name, or its action when it has none.")
+    name: str = Field(description="Its name, or its action if it has none.")
     tags: list[str] = Field(description="Its tags and its play's.")
 
 
 class PlannedPlay(Record):
-    """One play of a plan."""
+    """One play of a preview."""
 
     play: str = Field(description="Name of the play.")
-    pattern: str = Field(description="The pattern of its hosts.")
-    hosts: list[str] = Field(description="The hosts that this selects, within `limit` and the user's rights.")
+    pattern: str = Field(description="Its host pattern.")
+    hosts: list[str] = Field(description="The hosts that the pattern selects, within `limit` and the user's rights.")
     play_tasks: list[PlannedTask] = Field(description="Its play tasks, within `tags` and `skip_tags`, in order.")
 
 
 class PreviewReply(Record):
     """Reply of `preview`."""
 
-    allowed: bool = Field(description="Whether the request would be taken.")
-    refusal: ErrorBody | None = Field(default=None, description="What it would be refused with.")
-    command: str | None = Field(default=None, description="What one would type into a shell; secrets are never in it.")
-    rights: list[str] = Field(description="What rbac.json gives the user, in sentences.")
+    allowed: bool = Field(description="Whether the request would be accepted.")
+    refusal: ErrorBody | None = Field(default=None, description="The error it would be refused with.")
+    command: str | None = Field(default=None, description="The equivalent command line, without secrets.")
+    rights: list[str] = Field(description="The user's rights in rbac.json, in sentences.")
     plays: list[PlannedPlay] | None = Field(
-        default=None, description="What it would touch; null when there is no plan."
+        default=None, description="The plays, hosts and play tasks; null if they could not be listed."
     )
-    hosts: list[str] | None = Field(default=None, description="All hosts of all plays, by name.")
-    messages: list[str] = Field(default=[], description="What Ansible said besides, and where the run will differ.")
-    detail: str | None = Field(default=None, description="Why there is no plan.")
+    hosts: list[str] | None = Field(default=None, description="All hosts of all plays, sorted by name.")
+    messages: list[str] = Field(default=[], description="Ansible's warnings, and where the run will differ.")
+    detail: str | None = Field(default=None, description="Why the plays could not be listed.")
 
 
 class InventoryHosts(Record):
-    """Who is in an inventory."""
+    """The groups and hosts of an inventory."""
 
-    groups: dict[str, list[str]] = Field(description="Group to its hosts, those of its children among them.")
+    groups: dict[str, list[str]] = Field(description="Group to its hosts, including those of its child groups.")
     hosts: list[str] = Field(description="All hosts.")
 
 
 class ListedInventory(Record):
-    """One inventory. With its hosts only when it was asked for by name."""
+    """One inventory, with its hosts only if it was requested by name."""
 
     inventory: str = Field(description="Absolute path, as requests take it; or a list of hosts.")
-    name: str = Field(description="A short name to show.")
-    is_default: bool = Field(description="Whether it is what a request without `inventory` gets.")
-    exists: bool = Field(description="Whether there is such a file or folder.")
+    name: str = Field(description="A short name for display.")
+    is_default: bool = Field(description="Whether requests without `inventory` use it.")
+    exists: bool = Field(description="Whether the file or folder exists.")
     groups: dict[str, list[str]] | None = Field(
-        default=None, description="Group to its hosts, those of its children among them."
+        default=None, description="Group to its hosts, including those of its child groups."
     )
     hosts: list[str] | None = Field(default=None, description="All hosts.")
-    messages: list[str] | None = Field(default=None, description="What Ansible said while it read it.")
-    detail: str | None = Field(default=None, description="Why there are no hosts.")
+    messages: list[str] | None = Field(default=None, description="Ansible's messages from reading it.")
+    detail: str | None = Field(default=None, description="Why its hosts could not be listed.")
 
 
 class InventoryList(Record):

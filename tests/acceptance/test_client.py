@@ -408,12 +408,12 @@ def test_a_submission_that_is_refused_is_sent_once(stub: Callable[..., Stub]) ->
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ((200, {}, b"<html>"), "answers 200 OK, and not as Flansible does"),
-        ((200, {}, b"[1]"), "answers 200 OK"),
-        ((404, {}, b"<html>"), "answers 404 Not Found"),
-        ((301, {"Location": "https://there/"}, b""), "which leads to https://there/"),
-        ((500, {}, b'{"message": 1}'), "answers 500"),
-        ((400, {}, b'{"message": "a", "code": "b", "errors": [1]}'), "answers 400"),
+        ((200, {}, b"<html>"), "replied 200 OK, which is not a reply of Flansible"),
+        ((200, {}, b"[1]"), "replied 200 OK"),
+        ((404, {}, b"<html>"), "replied 404 Not Found"),
+        ((301, {"Location": "https://there/"}, b""), "redirects to https://there/"),
+        ((500, {}, b'{"message": 1}'), "replied 500"),
+        ((400, {}, b'{"message": "a", "code": "b", "errors": [1]}'), "replied 400"),
     ],
 )
 def test_what_is_not_flansible_is_told(stub: Callable[..., Stub], given: Any, says: str) -> None:
@@ -569,7 +569,7 @@ def test_cancel_ends_a_task(service: Service, client: Client, project: Path) -> 
     task_id = client.adhoc("command", "sleep 60")
     eventually(lambda: client.status(task_id)["state"] == "running")
     said = flansible(service, project, "cancel", task_id).stdout
-    assert said.startswith("canceled by admin; ") or said == "running; it is being ended\n"
+    assert said.startswith("canceled by admin; ") or said == "running; it is being canceled\n"
     assert client.wait(task_id)["state"] == "canceled"
     assert flansible(service, project, "cancel", task_id).stdout.startswith("canceled by admin; ")
     again = flansible(service, project, "cancel", task_of(flansible(service, project, "adhoc", "all", "--no-wait")))
@@ -581,7 +581,7 @@ def test_refusals_are_one_line_and_exit_code_5(service: Service, project: Path) 
         (("adhoc", "all", "-T", "0"), "timeout: "),
         (("playbook", "site.yml", "-t", ""), "tags"),
         (("playbook", "missing.yml"), "does not exist"),
-        (("playbook", "site.yml", "--step"), "asks at a terminal"),
+        (("playbook", "site.yml", "--step"), "prompts at a terminal"),
         (("playbook", "site.yml", "-e", "@missing.yml"), "missing.yml cannot be read"),
         (("status", "unknown"), "Task not found"),
         (("status", "x", "--api-password-file", "/no/such"), "cannot be read"),
@@ -595,7 +595,7 @@ def test_refusals_are_one_line_and_exit_code_5(service: Service, project: Path) 
 def test_a_wrong_password_and_a_service_that_is_down(service: Service, project: Path) -> None:
     done = flansible(service, project, "adhoc", "all", FLANSIBLE_PASSWORD=MARKER)
     assert (done.returncode, done.stdout) == (5, "")
-    assert done.stderr == f"flansible: {service.url} does not take this password for the user admin\n"
+    assert done.stderr == f"flansible: {service.url} does not accept this password for the user admin\n"
     down = f"http://127.0.0.1:{free_port()}"
     done = flansible(service, project, "playbook", "site.yml", FLANSIBLE_URL=down)
     assert (done.returncode, done.stdout) == (1, "")
@@ -683,7 +683,7 @@ def test_a_second_interrupt_leaves_at_once(service: Service, client: Client, pro
         _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert time.monotonic() - began < 4  # the run has 5 seconds of grace
-    assert b"left; flansible status " + task_id.encode() in said
+    assert b"stopped waiting; flansible status " + task_id.encode() in said
     assert client.wait(task_id)["state"] == "canceled"
 
 

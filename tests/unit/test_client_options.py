@@ -16,7 +16,7 @@ import pytest
 from flansible import models
 from flansible.client import api, profile, replies, terminal
 from flansible.client import options as client_options
-from flansible.client.drop_in import ask, held_back, request
+from flansible.client.drop_in import prompt_for_secrets, request, withheld_variables
 from flansible.client.options import EXCLUDED, OWN, TABLES, Option, Program, parse
 from flansible.errors import ClientError, OptionError, ServiceRefused
 
@@ -305,7 +305,7 @@ def test_wrong_usage_ends_as_with_ansible(
 
 @pytest.mark.parametrize("word", ["--step", "--ste"])
 def test_what_needs_a_terminal_is_refused_and_says_why(word: str) -> None:
-    with pytest.raises(OptionError, match="--step asks at a terminal"):
+    with pytest.raises(OptionError, match="--step prompts at a terminal"):
         parse("playbook", ["site.yml", word])
 
 
@@ -372,7 +372,7 @@ ONLY_ANSIBLE_READS = [
 def test_what_only_ansible_can_read_is_left_to_it_where_it_sees_the_file(text: str, why: str, place: Path) -> None:
     (place / "vars.yml").write_text(text)
     assert made("playbook", "site.yml", "-e", "@vars.yml")["extra_vars"] == [f"@{place}/vars.yml"]
-    with pytest.raises(OptionError, match="the service is elsewhere") as refused:
+    with pytest.raises(OptionError, match="the service is on another machine") as refused:
         made("playbook", "site.yml", "-e", "@vars.yml", is_here=ELSEWHERE)
     assert why in str(refused.value)
 
@@ -412,7 +412,7 @@ def test_variables_of_ansibles_go_with_the_request_but_secrets_do_not(place: Pat
     }
     body = made("adhoc", "all", environ=environ)
     assert body["environment"] == {"ANSIBLE_STDOUT_CALLBACK": "json", "ANSIBLE_VAULT_PASSWORD_FILE": "/p"}
-    assert held_back(environ) == ["ANSIBLE_HASHI_VAULT_TOKEN", "ANSIBLE_NET_PASSWORD"]
+    assert withheld_variables(environ) == ["ANSIBLE_HASHI_VAULT_TOKEN", "ANSIBLE_NET_PASSWORD"]
     assert "environment" not in made("adhoc", "all")
 
 
@@ -441,7 +441,7 @@ def asked(program: Program, *arguments: str, environ: dict[str, str] | None = No
     line = parse(program, [OPERAND, *arguments])
     body = request(line, HERE, {})
     before = set(body)
-    ask(line, body, environ or {})
+    prompt_for_secrets(line, body, environ or {})
     MODELS[program].model_validate(body)
     return {name: value for name, value in body.items() if name not in before}
 
@@ -515,9 +515,9 @@ def test_a_password_file_that_is_standard_input_is_read_here(
             body = request(line, HERE, {})
             if expected is None:
                 with pytest.raises(OptionError, match="Empty password"):
-                    ask(line, body, {})
+                    prompt_for_secrets(line, body, {})
             else:
-                ask(line, body, {})
+                prompt_for_secrets(line, body, {})
                 assert (body["become_password"], "become_password_file" in body) == (expected, False)
 
 
@@ -654,7 +654,7 @@ def test_what_is_missing_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_url_with_a_password_is_refused_without_showing_it(home: Path) -> None:
-    with pytest.raises(OptionError, match="can be read by others") as refused:
+    with pytest.raises(OptionError, match="other users can read a URL") as refused:
         profile.find(profile.Given("http://me:MARK@host/"), ENVIRON)
     assert "MARK" not in str(refused.value)
 
@@ -663,10 +663,10 @@ def test_a_url_with_a_password_is_refused_without_showing_it(home: Path) -> None
     "url", ["127.0.0.1:3000", "ftp://host", "http://", "", "/x", "http://[::1", "http://h:x", "http://h:99999", "a@b"]
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(OptionError, match="is not the URL of a service"):
+    with pytest.raises(OptionError, match="is not a valid URL of a service"):
         api.Client(url, "u", "p")
     if url:
-        with pytest.raises(OptionError, match="is not the URL of a service"):
+        with pytest.raises(OptionError, match="is not a valid URL of a service"):
             profile.find(profile.Given(url), {"FLANSIBLE_USER": "u", "FLANSIBLE_PASSWORD": "p"})
 
 

@@ -50,7 +50,7 @@ def complaint(settings: Settings) -> tuple[str, str]:
 def test_one_without_the_other_stops_the_start(tmp_path: Path, line: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load(tmp_path, line, "CELERY_BROKER_URL = redis://:MARKER@localhost/0")
-    message = "tls_certificate and tls_key belong together: set both, or neither"
+    message = "tls_certificate and tls_key belong together: set both or neither"
     assert str(raised.value) == f"config.ini: {message}"
 
 
