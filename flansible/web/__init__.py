@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from flask import Flask, Response
+from flask import Flask
 from flask.json.provider import DefaultJSONProvider
-from flask.sessions import SessionInterface
 
 from flansible import __version__
 from flansible.audit.log import Audit, AuditEvent
@@ -28,7 +25,7 @@ from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import LoginLimits, Retention, Store
-from flansible.web import routes, serialization, static_files
+from flansible.web import routes, static_files
 from flansible.web.audit_throttle import AuditThrottle
 from flansible.web.context import WebContext
 from flansible.web.login_throttle import LoginThrottle
@@ -45,32 +42,11 @@ _STANDARD_OUTPUT = 1
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-class _Json(DefaultJSONProvider):
-    """JSON by the one encoder of `answers`; Flask would make a new one for each reply."""
-
-    def response(self, *args: Any, **kwargs: Any) -> Response:
-        return Response(serialization.dumps(self._prepare_response_obj(args, kwargs)) + "\n", mimetype=self.mimetype)
-
-
-class _NoSessions(SessionInterface):
-    def open_session(self, app: Flask, request: Any) -> None:
-        return None
-
-
-class _App(Flask):
-    """Flask, less what it does for each request and nobody here needs: sessions, and a look whether a function that
-    is about to be called is a coroutine."""
-
-    json_provider_class = _Json
-    session_interface = _NoSessions()
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        return func
-
-
 def create_app(settings: Settings) -> Flask:
     """Builds the WSGI app; opens no connection. Raises ConfigurationError when rbac.json is missing or wrong."""
-    app = _App("flansible", static_folder=None)
+    app = Flask("flansible", static_folder=None)
+    assert isinstance(app.json, DefaultJSONProvider)
+    app.json.sort_keys = False  # hosts with failures come first
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     # One handler replies to every error; Flask must neither swallow nor re-raise any before it.
     app.config["PROPAGATE_EXCEPTIONS"] = False
