@@ -162,7 +162,7 @@ class _Revoke(BaseApiHandler):  # type: ignore[misc]
         if state is None:
             raise HTTPError(HTTPStatus.NOT_FOUND, f"Unknown task '{task_id}'")
         if state in FINAL_STATES and state is not State.CANCELED:
-            raise HTTPError(HTTPStatus.CONFLICT, f"The task is final already: {state.value}.")
+            raise HTTPError(HTTPStatus.CONFLICT, f"The task is already final: {state.value}.")
         if state is State.CANCELED:
             executor.submit(_revoke_message, task_id)
         self.write({"message": f"{'Canceled' if state is State.CANCELED else 'Ending'} '{task_id}'"})

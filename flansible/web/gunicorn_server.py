@@ -30,21 +30,24 @@ from flansible.web.streaming import socket_handoff
 
 _CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
 _LINGER_MILLISECONDS = 5
-# From the first byte to the last, for who sends slowly on purpose: each such client holds a thread.
+# Time limits for a whole head and a whole body, against clients that send slowly on purpose: each holds a thread.
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 120.0
 
 
 def _error_writer(is_tls: bool) -> Callable[[socket.socket, int, str, str], None]:
-    """What gunicorn says to a request that never reaches the app, in our one shape."""
-    safe = "".join(f"{name}: {value}\r\n" for name, value in security_headers.default_headers(is_tls))
+    """Returns a writer of gunicorn's own error replies in the API's shape, for requests that never reach the app."""
+    headers = "".join(f"{name}: {value}\r\n" for name, value in security_headers.default_headers(is_tls))
 
     def write(client: socket.socket, status: int, reason: str, message: str) -> None:
-        what = message if message else reason
-        body = ErrorBody(message=what, code=_CODES.get(status, "invalid_request"), errors=[]).model_dump_json().encode()
+        body = (
+            ErrorBody(message=message or reason, code=_CODES.get(status, "invalid_request"), errors=[])
+            .model_dump_json()
+            .encode()
+        )
         head = (
             f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n{safe}\r\n"
+            f"Content-Length: {len(body)}\r\n{headers}\r\n"
         )
         util.write_nonblock(client, head.encode("latin-1") + body)
 
@@ -64,13 +67,12 @@ class _Settled:
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threads, from which a reply can take its client's socket away
-    (flansible.web.streaming.socket_handoff).
+    """gunicorn's threaded worker, with socket handoff (flansible.web.streaming.socket_handoff) and time limits.
 
-    A duplicate of the descriptor would not do: gunicorn 27 ends a connection with shutdown(), which ends it for every
-    descriptor, and then waits in its main thread, two seconds at most, for the client to close. So the descriptor is
-    taken out of gunicorn's socket object. What is left there is closed, and gunicorn, which cannot close it, would
-    count the connection as gone twice.
+    A duplicate of the descriptor would not do for the handoff: gunicorn 27 ends a connection with shutdown(), which
+    ends it for every descriptor, and then waits in its main thread, two seconds at most, for the client to close. So
+    the descriptor is detached from gunicorn's socket object. gunicorn cannot close that object any more, and would
+    count the connection as closed twice.
     """
 
     wsgi: Any
@@ -80,7 +82,8 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         # A thread in four never lingers: whoever comes new finds one.
         self.cfg: Any = _Settled(self.cfg)
         self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
-        # By thread: the connection it reads from, and until when. Each touches its own entry; `notify` looks at all.
+        # Per thread: the connection it reads from, and its deadline. A thread changes only its own entry; `notify`
+        # checks all.
         self._reading: dict[int, tuple[TConn, float]] = {}
 
     def load_wsgi(self) -> None:
@@ -89,15 +92,15 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
         def with_socket(environ: dict[str, Any], start_response: Any) -> Any:
             connection, _ = self._reading.pop(threading.get_ident())
-            environ[parsing.BODY_TIME_LIMIT] = lambda: self._in_time(connection, BODY_SECONDS)
+            environ[parsing.BODY_TIME_LIMIT] = lambda: self._time_limit(connection, BODY_SECONDS)
             client = environ["gunicorn.socket"]
-            # An SSLSocket has state of its own above the descriptor, and in HTTP/2 others share the connection.
+            # An SSLSocket keeps state above the descriptor, and in HTTP/2 several requests share the connection.
             if type(client) is socket.socket and environ["SERVER_PROTOCOL"] in ("HTTP/1.0", "HTTP/1.1"):
                 environ[socket_handoff.TAKE_SOCKET] = lambda: socket.socket(fileno=client.detach())
             return app(environ, start_response)
 
         self.wsgi = with_socket
-        self._followers = socket_handoff.stream_loop_of(app)
+        self._stream_loop = socket_handoff.stream_loop_of(app)
 
     def handle(self, conn: TConn) -> Any:
         keep = self._handle_one(conn)
@@ -110,12 +113,12 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         return keep
 
     def _handle_one(self, conn: TConn) -> Any:
-        with self._in_time(conn, HEAD_SECONDS):
+        with self._time_limit(conn, HEAD_SECONDS):
             return super().handle(conn)
 
     @contextmanager
-    def _in_time(self, conn: TConn, seconds: float) -> Iterator[None]:
-        """What this thread reads of the connection comes to its end by then, or the connection does."""
+    def _time_limit(self, conn: TConn, seconds: float) -> Iterator[None]:
+        """Shuts the connection down if this thread has not finished reading from it within `seconds`."""
         self._reading[threading.get_ident()] = (conn, time.monotonic() + seconds)
         try:
             yield
@@ -123,12 +126,12 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             self._reading.pop(threading.get_ident(), None)
 
     def notify(self) -> None:
-        """The main thread's sign of life, about once a second."""
+        """The main thread's heartbeat, about once a second; also enforces the time limits of reading threads."""
         super().notify()
         now = time.monotonic()
-        for conn, until in tuple(self._reading.values()):
-            if now > until:
-                # To its reader the client has left. (An SSLSocket's own shutdown would take its state away from it.)
+        for conn, deadline in tuple(self._reading.values()):
+            if now > deadline:
+                # The reading thread sees a disconnect. (An SSLSocket's own shutdown would destroy its TLS state.)
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
 
@@ -146,7 +149,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         try:
             super().run()
         finally:
-            self._followers.close()
+            self._stream_loop.close()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -167,8 +170,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": 3,
             "timeout": 120,
             "keepalive": 30,
-            # Headers of other proxies are read by ours (flansible.web.middleware.proxy_headers); gunicorn would trust
-            # 127.0.0.1.
+            # Proxy headers are read by flansible.web.middleware.proxy_headers; gunicorn would trust 127.0.0.1.
             "forwarded_allow_ips": "",
             "secure_scheme_headers": {},
             "forwarder_headers": "",
@@ -191,16 +193,16 @@ class _Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(key, value)
 
     def load(self) -> Any:
-        # In each process, after the fork: connections and threads must not be shared.
+        # Runs in each process after the fork: connections and threads must not be shared.
         Recovery(self._app.extensions["flansible"].store).start()
         return self._app
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
+    """Serves until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
     app = create_app(settings)
     tls.check(settings)
-    # gunicorn has no setting for it; its workers look the function up in this module each time.
+    # gunicorn has no setting for it; its workers look the function up in `util` at each call.
     util.write_error = _error_writer(settings.is_tls)
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])
     rlimits.raise_open_files_limit()

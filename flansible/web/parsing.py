@@ -1,4 +1,4 @@
-"""Request bodies and query strings to models; whatever is wrong becomes an error that names the field."""
+"""Parses request bodies and query strings into models; every fault becomes an error that names the field."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from flansible.web.context import web_context
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# In environ, where the server can do it: a context within which the body must come to its end.
-BODY_TIME_LIMIT = "flansible.reading"
-MAX_NUMBER = 2**53 - 1  # what JSON's readers, Lua and Redis count without loss
+# A key of environ, where the server supports it: a context manager that limits the time for reading the body.
+BODY_TIME_LIMIT = "flansible.body_time_limit"
+MAX_NUMBER = 2**53 - 1  # exact in JSON parsers, Lua and Redis
 _MAX_DEPTH = 64
-# Nobody reads more of them, and what is guessed for each unknown field takes its time.
+# More would help no reader, and the suggestion for each unknown field takes time.
 _MOST_ERRORS = 100
 
 
 class NoFields(BaseModel):
-    """A request that has nothing to say."""
+    """An empty body or query string."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 def parse_body(model: type[Model]) -> Model:
-    """The JSON body as a model. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge."""
+    """Parses the JSON body. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge."""
     document = _document()
     errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
     if errors:
@@ -49,7 +49,7 @@ def parse_body(model: type[Model]) -> Model:
 
 
 def parse_nested(model: type[Model], document: Any, name: str) -> Model:
-    """An object within a body, `name`, as a model. Raises InvalidRequest with the fields' paths from the top."""
+    """Parses `name`, an object within the body. Raises InvalidRequest with each field's path from the top."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -58,7 +58,7 @@ def parse_nested(model: type[Model], document: Any, name: str) -> Model:
 
 
 def require_no_body() -> None:
-    """For a POST that takes no body: an empty JSON object is none either. A browser sends forms for any page's asking.
+    """Requires that there is no body, or an empty JSON object: any page can make a browser send a form.
 
     Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge.
     """
@@ -67,11 +67,11 @@ def require_no_body() -> None:
 
 
 def parse_query(model: type[Model]) -> Model:
-    """The query string as a model (lax types: everything in it is text). Raises InvalidRequest."""
+    """Parses the query string, with lax types, as all its values are text. Raises InvalidRequest."""
     given = request.args if request.query_string else MultiDict()
     twice = [name for name in given if len(given.getlist(name)) > 1]
     if twice:
-        _refuse([FieldError(name, "is given more than once") for name in twice])
+        _refuse([FieldError(name, "occurs more than once") for name in twice])
     values = given.to_dict()
     try:
         return model.model_validate(values, strict=False)
@@ -82,10 +82,10 @@ def parse_query(model: type[Model]) -> Model:
 def _document() -> dict[str, Any]:
     if request.mimetype != "application/json":
         got = request.mimetype or "none"
-        raise UnsupportedMediaType(f"Send JSON with the header Content-Type: application/json (it was {got}).")
+        raise UnsupportedMediaType(f"Send JSON with the header Content-Type: application/json (got: {got}).")
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
-        raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
+        raise UnsupportedMediaType("Send the body unencoded, without a Content-Encoding.")
     with request.environ.get(BODY_TIME_LIMIT, nullcontext)():
         data = _read(web_context().settings.max_body_bytes)
     try:
@@ -105,18 +105,18 @@ def _document() -> dict[str, Any]:
 
 
 def _read(most_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge, and InvalidRequest when it breaks off or its chunks are none."""
+    """Reads the whole body. Raises BodyTooLarge, and InvalidRequest when it is cut off or its chunks are malformed."""
     try:
         if request.content_length is not None or not request.environ.get("wsgi.input_terminated"):
             return request.get_data(cache=False)
-        # Of a body that does not say how long it is, werkzeug would give what is within the limit and drop the rest.
+        # Without Content-Length, werkzeug would return what is within the limit and drop the rest silently.
         data: bytes = request.environ["wsgi.input"].read(most_bytes + 1)
         if len(data) <= most_bytes:
             return data
     except RequestEntityTooLarge:
         pass
     except (OSError, ParseException):
-        raise InvalidRequest("The body cannot be read: it is cut off, or its chunks are not well formed.") from None
+        raise InvalidRequest("The body cannot be read: it is cut off, or its chunks are malformed.") from None
     raise BodyTooLarge(f"The body is over the limit of {most_bytes} bytes (max_body_bytes).")
 
 
@@ -129,7 +129,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _finite(text: str) -> float:
-    # Python makes 1e999 infinite; JSON has no word for that, so it could not be kept.
+    # Python parses 1e999 as infinity, which JSON cannot represent, so it could not be stored.
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"the number {text[:40]} is too large")
@@ -146,7 +146,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _bad_text(value: Any, path: str, depth: int = 0) -> Iterable[FieldError]:
-    """Strings that no command line, path or database could hold."""
+    """Yields an error for each string that no command line, path or database can hold."""
     if depth > _MAX_DEPTH:
         yield FieldError(path, f"is nested deeper than {_MAX_DEPTH} levels")
     elif isinstance(value, str):
@@ -174,7 +174,7 @@ def _encodable(text: str) -> bool:
 
 
 def _field_errors(error: ValidationError, document: Any, known: list[str]) -> list[FieldError]:
-    """Pydantic's list by field: the branches of a union become one message."""
+    """Groups pydantic's errors by field: those of a union's branches become one message."""
     messages: dict[str, list[str]] = {}
     for item in error.errors(include_url=False, include_context=False)[:_MOST_ERRORS]:
         path = _path(item["loc"], document, item["type"])
@@ -191,7 +191,7 @@ def _field_errors(error: ValidationError, document: Any, known: list[str]) -> li
 
 
 def _path(loc: tuple[int | str, ...], document: Any, kind: str) -> str:
-    """Where in the body: pydantic's location less the names of union branches, which are not in the body."""
+    """Converts pydantic's location to a path in the body, without the names of union branches."""
     path = ""
     here = document
     for index, parse_nested in enumerate(loc):

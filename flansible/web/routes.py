@@ -1,4 +1,4 @@
-"""Every URL of the API, once. flask-restful serves from this table; flansible.web.openapi.views documents from it."""
+"""The one list of all URLs: flask-restful serves from this table, and the API documents are made from it."""
 
 from __future__ import annotations
 
@@ -33,24 +33,22 @@ from flansible.web.streaming import socket_handoff, sse
 
 _KEY = Header(
     "Idempotency-Key",
-    "A word of the client's own for this request: sent again with the same body within 24 hours, it starts nothing and "
-    "is answered with the same task.",
+    "A key that the client chooses for this request. Sent again with the same body within 24 hours, it starts nothing, "
+    "and the reply names the same task.",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 )
-_REPLAYED = Header(
-    "Idempotency-Replayed", "`true` when the task was started by an earlier request.", {"enum": ["true"]}
-)
-_LOCATION = Header("Location", "Where to ask for the task's status.", {"type": "string", "format": "uri-reference"})
+_REPLAYED = Header("Idempotency-Replayed", "`true` when an earlier request started the task.", {"enum": ["true"]})
+_LOCATION = Header("Location", "The URL of the task's status.", {"type": "string", "format": "uri-reference"})
 _LAST_EVENT_ID = Header(
     sse.LAST_EVENT_ID,
-    "Instead of `after`, for a stream: the last `seq` that came. Browsers send it when they connect again.",
+    "For a stream, instead of `after`: the last `seq` received. Browsers send it when they reconnect.",
     {"type": "string", "pattern": "^[0-9]{0,12}$"},
 )
-_LINK = Header("Link", 'The address of the next page, as `rel="next"`, unless this is the last.', {"type": "string"})
+_LINK = Header("Link", 'The URL of the next page, as `rel="next"`; absent on the last page.', {"type": "string"})
 _NEXT_OFFSET = Header(
-    output.NEXT_OFFSET, "The offset to go on at. Not when following.", {"type": "integer", "minimum": 0}
+    output.NEXT_OFFSET, "The offset at which to continue. Not when following.", {"type": "integer", "minimum": 0}
 )
-_FINAL = Header(output.FINAL, "Whether there is no more to come. Not when following.", {"enum": ["true", "false"]})
+_FINAL = Header(output.FINAL, "Whether the output is complete. Not when following.", {"enum": ["true", "false"]})
 
 
 def _submission(path: str, resource: type[Resource], body: type[BaseModel]) -> Route:
@@ -67,7 +65,7 @@ def _submission(path: str, resource: type[Resource], body: type[BaseModel]) -> R
     )
 
 
-_COOKIE = Header("Set-Cookie", "The session's cookie.", {"type": "string"})
+_COOKIE = Header("Set-Cookie", "The session cookie.", {"type": "string"})
 
 ROUTES: tuple[Route, ...] = (
     _submission("/api/ansiblecommand", AnsibleCommand, models.AdhocRequest),

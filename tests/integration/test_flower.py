@@ -311,7 +311,7 @@ def test_a_run_is_ended(service: Service) -> None:
 
 def test_what_cannot_be_revoked_is_told(service: Service, task_id: str) -> None:
     reply = service.revoke(task_id)
-    assert (reply.status_code, reply.text) == (409, "The task is final already: succeeded.")
+    assert (reply.status_code, reply.text) == (409, "The task is already final: succeeded.")
     for unknown in ("7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52", "nonsense", f"{task_id}:run", "%s", "{}"):
         assert service.revoke(unknown).status_code == 404, unknown
 

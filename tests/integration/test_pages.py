@@ -373,7 +373,7 @@ def test_a_cancel_that_has_waited_long_enough_says_what_goes_on(client: FlaskCli
     reply = cancel(client, run.task_id, wait=0.2)
     assert 0.2 <= time.monotonic() - began < 5
     assert (reply.status_code, reply.get_json()["state"]) == (202, "running")
-    assert reply.get_json()["description"] == "running on worker; admin canceled it, it is being ended"
+    assert reply.get_json()["description"] == "running on worker; admin canceled it, and it is being ended"
 
 
 def test_a_run_that_ends_in_another_way_meanwhile_was_not_canceled(client: FlaskClient, run: RecordedRun) -> None:

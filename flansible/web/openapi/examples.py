@@ -1,7 +1,7 @@
-"""Example replies for the documentation, and what each status means.
+"""Example replies for the API documents, and the description of each status.
 
-Replies are made by the models themselves, so that an example cannot say what a reply could not; examples of requests
-are in the models (`json_schema_extra`). Read by flansible.web.openapi.operations when the app is made.
+Examples are instances of the models, so that none shows a reply that cannot occur; examples of requests are in the
+models (`json_schema_extra`). Read by flansible.web.openapi.operations when the app is made.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ _EVENTS = [
     ),
 ]
 
-# Forms of a reply that are text.
+# Replies that are text, by media type.
 TEXTS = {
     "text/plain": _OUTPUT,
     "text/html": f"<!DOCTYPE html><html><body><pre>{html.escape(_OUTPUT)}</pre></body></html>",
@@ -215,31 +215,31 @@ REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in _RE
 _CANCELING = {"Status": "PROGRESS", "state": State.RUNNING, "returncode": None, "finished_at": None}
 _CANCELED = {"Status": "CANCELED", "state": State.CANCELED, "returncode": None, "ended": ["ansible (4711)"]}
 
-# Where a route's reply looks otherwise: endpoint and status to it.
+# Replies that differ for one route, by endpoint and status.
 ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
     ("health", 503): Health(status="unavailable", version=__version__, parts=_parts(workers="no worker answers")),
     ("ansibletaskcancel", 202): _task(
-        **_CANCELING, description="running on flansible@host; dev canceled it, it is being ended"
+        **_CANCELING, description="running on flansible@host; dev canceled it, and it is being ended"
     ),
     ("ansibletaskcancel", 200): _task(**_CANCELED, description="canceled by dev"),
 }
 
-MEANINGS = {
-    200: "The answer.",
-    204: "Nothing comes after `Last-Event-ID`: the stream has ended. Browsers stop asking.",
-    202: "Taken; it goes on after this reply. Ask for the task's status to see how.",
-    400: "The body or the query string is wrong; `errors` names each faulty field.",
-    401: "No user and password of rbac.json, and no token in force.",
-    403: "The user or the token has not the right; `code` names the rule that refused.",
-    404: "There is no such thing, or it is another user's.",
-    409: "It is no longer in a state that allows this.",
+STATUS_DESCRIPTIONS = {
+    200: "The reply.",
+    204: "No event follows `Last-Event-ID`: the stream has ended. Browsers stop reconnecting.",
+    202: "Accepted; it continues after this reply. Poll the task's status.",
+    400: "The body or the query string is invalid; `errors` names each faulty field.",
+    401: "No valid user and password, token or session.",
+    403: "The user or the token is not allowed to do this; `code` names the rule that refused.",
+    404: "It does not exist, or belongs to another user.",
+    409: "Its state does not allow this.",
     413: "The body is over `max_body_bytes`.",
     415: "The body is not `application/json`.",
-    414: "The address, with its query string, is longer than 8,190 bytes.",
+    414: "The URL, with its query string, is longer than 8,190 bytes.",
     431: "A header is longer than 8,190 bytes, or there are more than 100.",
-    429: "Too many requests; ask again after the seconds in `Retry-After`.",
+    429: "Too many requests; try again after the seconds in `Retry-After`.",
     500: "Something failed on our side; the web server's log has the details.",
-    503: "A part of the service is away; ask again after the seconds in `Retry-After`.",
+    503: "A part of the service does not answer; try again after the seconds in `Retry-After`.",
 }
 
 
@@ -256,7 +256,7 @@ _TOO_MANY_FOLLOWERS = _failure(
     "Too many replies are being followed. Read page by page instead (offset, after), or try again.",
 )
 
-_LOOKS_ONLY = _failure(
+_VIEWER = _failure(
     "role_forbidden", "ann may not start or cancel tasks with the role viewer. Ask an admin for the role operator."
 )
 _SCOPE = _failure("scope_forbidden", "This token is read-only (scope read).")
@@ -278,12 +278,12 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
         _SCOPE,
         _failure(
             "forbidden",
-            "user: the tasks of other users are for admin and auditors only",
-            ("user", "the tasks of other users are for admin and auditors only"),
+            "user: only admin and auditors may list the tasks of other users",
+            ("user", "only admin and auditors may list the tasks of other users"),
         ),
     ),
     404: (_failure("task_not_found", "Task not found"),),
-    409: (_failure("task_final", "The task is final already: succeeded."),),
+    409: (_failure("task_final", "The task is already final: succeeded."),),
     413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
     414: (_failure("uri_too_long", "Request Line is too large (9000 > 8190)"),),
     415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
@@ -297,7 +297,7 @@ _NOT_YOURS = (
     "You may not use inventory production. Yours: /srv/flansible/inventories/dev. Ask an admin to add it to rbac.json."
 )
 
-# What differs, or only happens, where there is a body.
+# Errors of routes with a body, in place of those above.
 BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     400: (
         *FAILURES[400],
@@ -321,14 +321,14 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     409: (
         _failure(
             "idempotency_key_reused",
-            "This Idempotency-Key was used for another request within the last 24 hours; use a new one.",
+            "This Idempotency-Key was used for another request within the last 24 hours. Use a new one.",
         ),
     ),
     429: (
         _TOO_MANY_LOGINS,
         _failure(
             "too_many_queued",
-            "You have 100 tasks waiting, and may not have more; try again when some have started.",
+            "You have 100 queued tasks, which is your limit. Try again when some have started.",
         ),
     ),
     503: (
@@ -338,10 +338,10 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     ),
 }
 
-# What only this route answers, at this status.
+# Errors that only this route returns, by endpoint and status.
 ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
     ("logout", 403): (_NO_CSRF,),
-    ("ansibletaskcancel", 403): (_CROSS_SITE, _LOOKS_ONLY),
+    ("ansibletaskcancel", 403): (_CROSS_SITE, _VIEWER),
     ("ansibletaskoutput", 503): (_TOO_MANY_FOLLOWERS,),
     ("ansibletaskevents", 503): (_TOO_MANY_FOLLOWERS,),
 }

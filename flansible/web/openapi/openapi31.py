@@ -1,4 +1,4 @@
-"""The API as an OpenAPI 3.1 document, made from ROUTES and the pydantic models.
+"""The API as an OpenAPI 3.1 document, made from the routes and the pydantic models.
 
 Called by flansible.web.openapi.views once in each web process; the page at /api/docs and any client generator read the
 result.
@@ -17,14 +17,14 @@ from flansible.web.serialization import JSON
 _SECURITY, _TOKEN = "basic", "token"
 
 _DESCRIPTION = """\
-Run Ansible ad-hoc commands and playbooks: post a request, get a `task_id`, ask for status, output and results by it.
+Run Ansible ad-hoc commands and playbooks: post a request, get a `task_id`, and read status, output and results with it.
 
 Every error, whatever its status, has the shape of `ErrorBody`. An unknown field is an error that names it.
 """
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """The whole document, ready for JSON."""
+    """Builds the whole document, ready for JSON."""
     defined = schemas(routes)
     described = operations(routes)
     paths: dict[str, dict[str, Any]] = {}
@@ -39,14 +39,18 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "description": _DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        # Counted from this document's own address, so that it holds behind a proxy's path prefix too.
+        # Relative to this document's URL, so that it is right behind a proxy's path prefix too.
         "servers": [{"url": ".."}],
         "tags": [{"name": name, "description": text} for name, text in tags(routes).items()],
         "paths": paths,
         "components": {
             "securitySchemes": {
                 _SECURITY: {"type": "http", "scheme": "basic", "description": "A user and password of rbac.json."},
-                _TOKEN: {"type": "http", "scheme": "bearer", "description": "What `flansible token create` prints."},
+                _TOKEN: {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token, as `flansible token create` prints it.",
+                },
             },
             "schemas": {name: schema for name, schema in defined.items() if name not in queries},
         },
@@ -61,7 +65,7 @@ def _operation(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
         "description": item.notes,
         "tags": [item.tag],
         "security": [] if route.public else [{_SECURITY: []}, {_TOKEN: []}],
-        "responses": {str(answer.status): _response(answer) for answer in item.answers},
+        "responses": {str(reply.status): _response(reply) for reply in item.replies},
     }
     parameters = _path_parameters(item) + _query_parameters(item, defined) + _header_parameters(item)
     if parameters:
@@ -76,8 +80,8 @@ def _operation(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
 
 def _path_parameters(item: Operation) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "description": meaning, "schema": {"type": "string"}}
-        for name, meaning in item.parameters.items()
+        {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
+        for name, description in item.parameters.items()
     ]
 
 
@@ -113,19 +117,19 @@ def _header_parameters(item: Operation) -> list[dict[str, Any]]:
     ]
 
 
-def _response(answer: DocumentedReply) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": answer.meaning}
+def _response(reply: DocumentedReply) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": reply.description}
     content: dict[str, Any] = {}
-    if answer.model:
-        examples = {name: {"value": value} for name, value in answer.examples.items()}
-        content[JSON] = {"schema": _reference(answer.model)} | ({"examples": examples} if examples else {})
-    for media_type, example in answer.texts.items():
+    if reply.model:
+        examples = {name: {"value": value} for name, value in reply.examples.items()}
+        content[JSON] = {"schema": _reference(reply.model)} | ({"examples": examples} if examples else {})
+    for media_type, example in reply.texts.items():
         content[media_type] = {"schema": {"type": "string"}, "examples": {"reply": {"value": example}}}
     if content:
         described["content"] = content
-    if answer.headers:
+    if reply.headers:
         described["headers"] = {
-            header.name: {"description": header.description, "schema": header.schema} for header in answer.headers
+            header.name: {"description": header.description, "schema": header.schema} for header in reply.headers
         }
     return described
 

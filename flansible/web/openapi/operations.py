@@ -1,7 +1,7 @@
-"""What is to be said about each route, before it takes one documentation format or another.
+"""The description of each route, independent of the documentation format.
 
-Everything comes from ROUTES, the resources' docstrings and the pydantic models; `openapi` and `swagger` only put it in
-their words. Runs once in each web process, when the app is made.
+Everything comes from the routes, the resources' docstrings and the pydantic models; `openapi31` and `swagger12` only
+convert it to their formats. Runs once in each web process, when the app is made.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Schema = dict[str, Any]
 _CONVERTER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 _RETRY_AFTER = Header(
     "Retry-After",
-    "Seconds to wait before asking again.",
+    "Seconds to wait before trying again.",
     {"type": "integer", "minimum": 0, "examples": [RETRY_AFTER_SECONDS]},
 )
 _REQUEST_ID = Header(
     REQUEST_ID,
-    "The request's id, as it stands in the audit log and the web server's log: the one that came with the request, if "
-    "it is 1 to 64 of `A-Za-z0-9._-`, else a new one.",
+    "The request's id in the audit log and the web server's log: the one that the request sent, if it is 1 to 64 "
+    "characters of `A-Za-z0-9._-`, else a new one.",
     {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
 )
 _STATUS_HEADERS = {
@@ -43,21 +43,21 @@ _STATUS_HEADERS = {
     429: (_RETRY_AFTER,),
     503: (_RETRY_AFTER,),
 }
-# What any route can answer. The addresses and headers that are too long are refused before any route is known.
+# Error statuses of every route. URLs and headers that are too long are refused before the route is known.
 ANYWHERE = (400, 414, 431, 500)
 _REFERENCE = "#/components/schemas/{model}"
 
 
 @dataclass(frozen=True)
 class DocumentedReply:
-    """One status a route can answer with.
+    """One status that a route can return.
 
-    `model` is its body as JSON, `examples` are such bodies by name; `texts` are its other forms, each with an example.
-    With neither it has no body.
+    model: of the JSON body; examples: such bodies by name; texts: an example of each other media type. With neither
+    there is no body.
     """
 
     status: int
-    meaning: str
+    description: str
     model: type[BaseModel] | None = None
     examples: dict[str, Any] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
@@ -66,9 +66,9 @@ class DocumentedReply:
 
 @dataclass(frozen=True)
 class Operation:
-    """A route in words: `about` from its resource, `summary` and `details` from its method.
+    """A described route: `about` from its resource's docstring, `summary` and `details` from its method's.
 
-    `path` has its parameters in braces; `parameters` are their names and meanings.
+    path: with its parameters in braces; parameters: their names and descriptions.
     """
 
     route: Route
@@ -78,7 +78,7 @@ class Operation:
     summary: str
     details: str
     tag: str
-    answers: tuple[DocumentedReply, ...]
+    replies: tuple[DocumentedReply, ...]
 
     @property
     def notes(self) -> str:
@@ -91,7 +91,7 @@ def operations(routes: Iterable[Route]) -> list[Operation]:
 
 
 def tags(routes: Iterable[Route]) -> dict[str, str]:
-    """Groups of operations: the module that holds the resource, and the first paragraph of its docstring."""
+    """Returns the groups of operations: each resource's module, and the first paragraph of its docstring."""
     found: dict[str, str] = {}
     for route in routes:
         paragraph = _doc(sys.modules[route.resource.__module__]).partition("\n\n")[0]
@@ -100,7 +100,7 @@ def tags(routes: Iterable[Route]) -> dict[str, str]:
 
 
 def schemas(routes: Iterable[Route]) -> dict[str, Schema]:
-    """The JSON schema of each model that ROUTES name and of those within them; references are OpenAPI's."""
+    """Returns the JSON schema of each model that the routes use, and of those within them, by name."""
     sides: dict[tuple[type[BaseModel], Any], None] = {(models.ErrorBody, "serialization"): None}
     for route in routes:
         sides |= {(model, "validation"): None for model in (route.body, route.query) if model}
@@ -108,32 +108,31 @@ def schemas(routes: Iterable[Route]) -> dict[str, Schema]:
     _, found = models_json_schema(list(sides), ref_template=_REFERENCE, schema_generator=_Schemas)
     defined: dict[str, Schema] = found["$defs"]
     for model, names in OMITTED_WHEN_NULL.items():
-        _leave_out(defined[model.__name__], names)
+        _make_optional(defined[model.__name__], names)
     return defined
 
 
-def _leave_out(schema: Schema, names: frozenset[str]) -> None:
-    """These fields are absent where they would be null."""
+def _make_optional(schema: Schema, names: frozenset[str]) -> None:
+    """Marks fields that are omitted where they would be null."""
     schema["required"] = [name for name in schema["required"] if name not in names]
     for name in names:
         [schema["properties"][name]] = branches(schema["properties"][name])
 
 
 def referenced_model(schema: Schema) -> str | None:
-    """The model a schema is a reference to."""
+    """Returns the name of the model that a schema refers to."""
     reference = schema.get("$ref")
     return reference.rpartition("/")[2] if isinstance(reference, str) else None
 
 
 def branches(schema: Schema) -> list[Schema]:
-    """What a field may be, null left out: each carries the keywords that belong to the field as a whole."""
+    """Returns the schemas a field may have, without null, each with the keywords of the field as a whole."""
     whole = {key: value for key, value in schema.items() if key != "anyOf" and not (key == "default" and value is None)}
     return [{**whole, **branch} for branch in schema.get("anyOf", [{}]) if branch.get("type") != "null"]
 
 
 class _Schemas(GenerateJsonSchema):
-    """Without a title for each field, and with every field of a reply required: replies leave none out but those of
-    LEFT_OUT."""
+    """Schemas without a title per field; every field of a reply is required, except those of OMITTED_WHEN_NULL."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -144,7 +143,7 @@ class _Schemas(GenerateJsonSchema):
 
 def _operation(route: Route) -> Operation:
     summary, _, details = _doc(getattr(route.resource, route.method)).partition("\n")
-    fields = models.Accepted.model_fields  # what a path names is what a submission replied
+    fields = models.Accepted.model_fields  # its task_id describes the path parameter
     names = _CONVERTER.findall(route.path)
     return Operation(
         route=route,
@@ -154,28 +153,28 @@ def _operation(route: Route) -> Operation:
         summary=summary,
         details=details.strip(),
         tag=_tag(route),
-        answers=_answers(route),
+        replies=_replies(route),
     )
 
 
-def _answers(route: Route) -> tuple[DocumentedReply, ...]:
+def _replies(route: Route) -> tuple[DocumentedReply, ...]:
     replies = [_reply(status, route) for status in (route.status, *route.also)]
-    replies += [DocumentedReply(status, _meaning(status), headers=(_REQUEST_ID,)) for status in route.empty]
+    replies += [DocumentedReply(status, _description(status), headers=(_REQUEST_ID,)) for status in route.empty]
     statuses = {*ANYWHERE, *route.errors}
     if not route.public:
         statuses |= {401, 429} | ({403} if route.method == "post" else set())
     failures = [_failure(status, route) for status in statuses]
-    return tuple(sorted((*replies, *failures), key=lambda answer: answer.status))
+    return tuple(sorted((*replies, *failures), key=lambda reply: reply.status))
 
 
 def _reply(status: int, route: Route) -> DocumentedReply:
     texts = {media_type: examples.TEXTS[media_type] for media_type in route.media_types if media_type != JSON}
     headers = (*route.reply_headers, *_STATUS_HEADERS.get(status, ()), _REQUEST_ID)
     if route.reply is None:
-        return DocumentedReply(status, _meaning(status), texts=texts, headers=headers)
+        return DocumentedReply(status, _description(status), texts=texts, headers=headers)
     example = examples.ROUTE_REPLIES.get((route.endpoint, status)) or examples.REPLIES.get(route.reply)
     shown = {"reply": example.model_dump(mode="json", exclude_unset=True)} if example else {}
-    return DocumentedReply(status, _meaning(status), route.reply, shown, texts, headers)
+    return DocumentedReply(status, _description(status), route.reply, shown, texts, headers)
 
 
 def _failure(status: int, route: Route) -> DocumentedReply:
@@ -185,15 +184,15 @@ def _failure(status: int, route: Route) -> DocumentedReply:
     shown = {
         body.code: body.model_dump(mode="json")
         for body in (*known.get(status, ()), *more)
-        # A refused field is an example only where there is such a field; an unknown one is an example anywhere.
+        # A refused field is an example only where that field exists; an unknown field is an example everywhere.
         if status == 400 or all(item.field in fields for item in body.errors)
     }
     headers = (*_STATUS_HEADERS.get(status, ()), _REQUEST_ID)
-    return DocumentedReply(status, _meaning(status), models.ErrorBody, shown, headers=headers)
+    return DocumentedReply(status, _description(status), models.ErrorBody, shown, headers=headers)
 
 
-def _meaning(status: int) -> str:
-    return examples.MEANINGS.get(status) or HTTPStatus(status).phrase
+def _description(status: int) -> str:
+    return examples.STATUS_DESCRIPTIONS.get(status) or HTTPStatus(status).phrase
 
 
 def _tag(route: Route) -> str:

@@ -1,8 +1,8 @@
-"""The API as Swagger 1.2, made with flask-restful-swagger from ROUTES and the pydantic models, and that library's page.
+"""The API as Swagger 1.2, made with flask-restful-swagger from the routes and the pydantic models; its HTML page.
 
-The library describes; flansible.web.openapi.views serves. Its own views are not used: they keep each request's Host and
-X-Forwarded-Proto in a module-global, hand out files from outside their folder (`..` below /api/spec/_/static/), and
-load scripts from other machines.
+The library builds the document; flansible.web.openapi.views serves it. The library's own views are not used: they keep
+each request's Host and X-Forwarded-Proto in a module-global, serve files from outside their folder (`..` below
+/api/spec/_/static/), and load scripts from other machines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flansible.web.route_types import Route
 from flansible.web.serialization import JSON
 
 with warnings.catch_warnings():
-    # Compiled for the first time, its source warns of `is not` with a literal and of escapes.
+    # Its source causes SyntaxWarnings when first compiled: `is not` with a literal, and invalid escapes.
     warnings.simplefilter("ignore")
     from flask_restful_swagger import swagger
 
@@ -34,7 +34,7 @@ ASSETS = Path(str(resources.files("flask_restful_swagger"))) / "static"
 
 _BASIC = "basicAuth"
 _DESCRIPTION = "Run Ansible ad-hoc commands and playbooks"
-# The page's own header can load any other address, and two of its buttons do.
+# Links to other hosts, and the page's header: it can load any URL, and two of its buttons do.
 _OUTSIDE = re.compile(r"<link href='https?:[^>]*>|<div id='header'>.*?</form>\s*</div>\s*</div>", re.DOTALL)
 _INLINE = re.compile(r'<script type="text/javascript">(.*?)</script>', re.DOTALL)
 # In the templates: onclick=\"Docs.name('" + a resource + "'); return false;\">
@@ -51,7 +51,7 @@ _registry_lock = threading.Lock()
 
 
 class _DescribeOnly:
-    """What the library takes for flask-restful's Api; whatever it wants to serve is not served."""
+    """Stands in for flask-restful's Api: the library registers its views here, and none is served."""
 
     blueprint = None
 
@@ -60,12 +60,12 @@ class _DescribeOnly:
 
 
 def declaration(routes: Sequence[Route]) -> dict[str, Any]:
-    """The API declaration; `basePath` is left to whoever knows the address it is asked under."""
+    """Builds the API declaration, without `basePath`, which depends on the request's URL."""
     defined = schemas(routes)
     described = operations(routes)
     queries = {item.route.query.__name__ for item in described if item.route.query}
     with _registry_lock:
-        # One registry for the process: empty before, or a second app would describe each route twice.
+        # The registry is process-wide: a second app would describe each route twice, unless it is emptied.
         swagger.registry.clear()
         swagger.registry["models"] = {}
         for name, schema in defined.items():
@@ -87,7 +87,7 @@ def declaration(routes: Sequence[Route]) -> dict[str, Any]:
 
 
 def listing(declaration_url: str) -> dict[str, Any]:
-    """The resource listing that the page starts from."""
+    """Builds the resource listing, which the page loads first."""
     return {
         "apiVersion": __version__,
         "swaggerVersion": "1.2",
@@ -98,9 +98,9 @@ def listing(declaration_url: str) -> dict[str, Any]:
 
 
 def page(assets_url: str) -> str:
-    """The library's page, without what it loads from outside and with its script in a file (`start`).
+    """Returns the library's page, without what it loads from other hosts, and with its script in a file (`start`).
 
-    The address counts from the page's own.
+    assets_url: relative to the page's URL.
     """
     text = _OUTSIDE.sub("", _index())
     text = _INLINE.sub(f'<script src="{assets_url}start.js"></script>', text)
@@ -108,16 +108,16 @@ def page(assets_url: str) -> str:
 
 
 def start(listing_url: str) -> str:
-    """What the page's own script did, as a file: browsers are told to run no script that stands in the HTML."""
+    """Returns the page's inline script as a file: the Content-Security-Policy forbids inline scripts."""
     found = _INLINE.search(_index())
     assert found is not None, "the library's page has changed"
-    # The script completes a relative address wrongly; let the browser do it.
+    # The script resolves a relative URL wrongly; the browser does it right.
     text = found[1].replace('"{{resource_list_url}}"', f'new URL("{listing_url}", window.location.href).href')
     return _CLICKS + text.replace('docExpansion: "none"', 'docExpansion: "list"')
 
 
 def script(assets_url: str) -> str:
-    """`swagger-ui.js`, which the library keeps as a template; its click handlers in the HTML made attributes."""
+    """Returns `swagger-ui.js`, a template of the library's, with its inline click handlers made data attributes."""
     text = (ASSETS / "swagger-ui.js").read_text(encoding="utf-8").replace("{{base_url}}", assets_url)
     text = _HANDLER_BEGINS.sub(r'data-docs=\\"\1\\" data-resource=\\"', text)
     return _HANDLER_ENDS.sub(r'\\">', text)
@@ -128,10 +128,10 @@ def _index() -> str:
 
 
 def _finished(api: dict[str, Any], item: Operation) -> dict[str, Any]:
-    """What the library cannot be told: methods in capitals, who may call, and to leave out what is null."""
+    """Completes what the library cannot express: methods in capitals, authorization, and no nulls."""
     method = item.route.method
     access: dict[str, Any] = {} if item.route.public else {_BASIC: []}
-    # A class keeps what it was told of its other methods, which may be another route's.
+    # The library keeps all methods of a class, of which some may belong to another route.
     own = [operation for operation in api["operations"] if operation["method"] == method]
     api["operations"] = [{**operation, "method": method.upper(), "authorizations": access} for operation in own]
     return _without_nulls(api)
@@ -142,14 +142,14 @@ def _without_nulls(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attributes(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
-    """What the library does not find in docstrings and the URL; it appends the method's own notes to these."""
+    """Returns what the library does not find in docstrings and URL; it appends the method docstring to `notes`."""
     route = item.route
     found = {
         "nickname": route.endpoint,
         "notes": item.about + ("" if route.public else " Needs a login of rbac.json."),
         "type": route.reply.__name__ if route.reply else "string",
         "parameters": _parameters(item, defined),
-        "responseMessages": [_message(answer) for answer in item.answers],
+        "responseMessages": [_message(reply) for reply in item.replies],
         "produces": list(route.media_types),
     }
     return found | ({"consumes": [JSON]} if route.body else {})
@@ -157,8 +157,8 @@ def _attributes(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
 
 def _parameters(item: Operation, defined: dict[str, Schema]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "paramType": "path", "type": "string", "required": True, "description": meaning}
-        for name, meaning in item.parameters.items()
+        {"name": name, "paramType": "path", "type": "string", "required": True, "description": description}
+        for name, description in item.parameters.items()
     ]
     if item.route.query:
         model = defined[item.route.query.__name__]
@@ -194,8 +194,8 @@ def _body(model: type[BaseModel], defined: dict[str, Schema]) -> dict[str, Any]:
     return found
 
 
-def _message(answer: DocumentedReply) -> dict[str, Any]:
-    found: dict[str, Any] = {"code": answer.status, "message": answer.meaning}
-    if answer.model:
-        found["responseModel"] = answer.model.__name__
+def _message(reply: DocumentedReply) -> dict[str, Any]:
+    found: dict[str, Any] = {"code": reply.status, "message": reply.description}
+    if reply.model:
+        found["responseModel"] = reply.model.__name__
     return found

@@ -1,4 +1,4 @@
-"""The pydantic models in Swagger 1.2: as the classes flask-restful-swagger reads, and as single parameters.
+"""Converts the pydantic models to Swagger 1.2: to classes for flask-restful-swagger, and to single parameters.
 
 Called by flansible.web.openapi.swagger12 when the app is made.
 """
@@ -21,7 +21,7 @@ _TYPES: dict[str, Any] = {
 
 
 def as_class(name: str, schema: Schema, defined: dict[str, Schema]) -> type:
-    """A class as the library reads them. `resource_fields` says the kind, `swagger_metadata` all the rest."""
+    """Builds a class for the library: `resource_fields` gives each field's type, `swagger_metadata` all else."""
     metadata = {field: as_property(found, defined) for field, found in schema["properties"].items()}
     attributes = {
         "__doc__": schema.get("description", ""),
@@ -33,7 +33,7 @@ def as_class(name: str, schema: Schema, defined: dict[str, Schema]) -> type:
 
 
 def as_property(schema: Schema, defined: dict[str, Schema]) -> Schema:
-    """A field in Swagger 1.2, which knows one type per field and no maps: what else it may be is put in words."""
+    """Describes a field. Swagger 1.2 has one type per field and no maps: further types go into the description."""
     kinds = branches(schema)
     found = _type(kinds[0], defined)
     words = [_words(kind, defined) for kind in kinds]

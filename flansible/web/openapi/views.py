@@ -1,7 +1,7 @@
-"""The addresses of the API's documentation: Swagger 1.2 with its page, OpenAPI 3.1 with Swagger UI, rbac.json's schema.
+"""Serves the API's documents: Swagger 1.2 with its page, OpenAPI 3.1 with Swagger UI, rbac.json's schema.
 
-`register` is called by create_app after the routes stand; the documents are made then, once in each web process. All
-of it is public and read only, and no page loads anything from outside: the browser is told to refuse it.
+`create_app` calls `register` after the routes are registered; the documents are made then, once in each web process.
+All of it is public and read-only, and no page loads anything from other hosts: a Content-Security-Policy forbids it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RBAC_SCHEMA = "/api/rbac.schema.json"
 _UI_ASSETS = Path(str(resources.files("flask_swagger_ui"))) / "dist"
 _ASSET_TYPES = frozenset({".css", ".gif", ".js", ".png"})
 
-# All addresses in the pages count from the page's own, so that they hold behind a proxy's path prefix.
+# All URLs in the pages are relative, so that they are right behind a proxy's path prefix.
 _UI_PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -55,7 +55,7 @@ SwaggerUIBundle({
 });
 """
 
-# Both pages set styles in the HTML they make; scripts come as files alone.
+# Both pages set inline styles; all scripts are files.
 _PAGE_POLICY = security_headers.content_security_policy(
     connect_src="'self'",
     font_src="'self' data:",
@@ -114,7 +114,7 @@ def _get(app: Flask, address: str, endpoint: str, view: Callable[..., AnyRespons
 
 
 def _uncached_json(document: dict[str, Any]) -> Response:
-    """JSON that names the address it was asked under, so nobody else may be given it."""
+    """Replies with JSON that contains the URL of this request, so that no cache may keep it for others."""
     response = jsonify(document)
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -132,7 +132,7 @@ def _asset_names(folder: Path) -> frozenset[str]:
 
 
 def _asset(folder: Path, names: frozenset[str], name: str) -> Response:
-    """A file of a package, by exact name from the list made at start: a path of the client's making is no path."""
+    """Serves a file of a package, only by exact name from the list made at start: no path comes from the client."""
     if name not in names:
         raise NotFound
     return send_from_directory(folder, name, max_age=3600)

@@ -1,4 +1,4 @@
-"""The events of a task: as pages, waited for, or as a stream of Server-Sent Events that goes on where it was cut."""
+"""The events of a task: as pages, by long poll, or as a stream of Server-Sent Events that can be resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flansible.web.streaming.socket_handoff import follow
 from flansible.web.streaming.sse import STREAM, last_event_id
 
 _READ_BYTES = 256 * 1024
-_MOST_READS = 16  # for one page, which looks through about as much as it can hold
+_MOST_READS = 16  # for one page: a filter may skip about as much as a page can hold
 _PAGE_BYTES = 4 * 1024 * 1024
 _MOST_EVENTS = 10**12 - 1
 _VERDICTS: tuple[str, ...] = get_args(Verdict)
@@ -49,22 +49,22 @@ class EventQuery(BaseModel):
         f"{', '.join(f'`{word}`' for word in _VERDICTS)}.",
         json_schema_extra={"pattern": f"^{_ONE_VERDICT}(,{_ONE_VERDICT})*$"},
     )
-    results: bool = Field(True, description="With each host's `result`; without it thousands of events are light.")
-    limit: int = Field(500, ge=1, le=5000, description="Events per page, at most. Not for a stream.")
+    results: bool = Field(True, description="Include each host's `result`; without it thousands of events stay small.")
+    limit: int = Field(500, ge=1, le=5000, description="Maximum number of events per page. Not for a stream.")
     wait: float = Field(
         0,
         ge=0,
         le=60,
         allow_inf_nan=False,
-        description="Seconds to wait, at most, for an event or the task's end when there is neither. Not for a stream.",
+        description="Maximum seconds to wait for an event or the task's end when there is neither. Not for a stream.",
     )
 
 
 class AnsibleTaskEvents(PrivateResource):
-    """What happened, in order: plays and play tasks that began, each host's results, counts, the end.
+    """What happened, in order: the start of plays and play tasks, each host's results, counts, the end.
 
-    As `text/event-stream` it goes on until the final event, which passes every filter. A header `Last-Event-ID`, which
-    browsers send by themselves, stands for `after`; 204 when nothing comes after it.
+    As `text/event-stream` the reply continues until the final event, which passes every filter. The header
+    `Last-Event-ID`, which browsers send when they reconnect, replaces `after`; 204 when no event follows it.
     """
 
     def get(self, task_id: str) -> Response:
@@ -82,7 +82,7 @@ class AnsibleTaskEvents(PrivateResource):
         wanted = _Wanted(task_id, begin, asked.host or "", verdicts, asked.results)
         if is_stream:
             if _is_over(position) and wanted.after >= position.events:
-                return _nothing_more()
+                return _no_content()
             return follow(_EventStream(task_id, wanted), STREAM)
         page = _Page(task_id, wanted, asked.limit, position.state, serialization.request_url())
         piece = page.read(store, position, _MOST_READS)
@@ -95,7 +95,7 @@ class AnsibleTaskEvents(PrivateResource):
         return response
 
 
-def _nothing_more() -> Response:
+def _no_content() -> Response:
     response = Response(status=204)
     del response.headers["Content-Type"]
     return response
@@ -107,7 +107,7 @@ def _is_over(position: Position) -> bool:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which events of a task are asked for; host '' and no verdicts: any."""
+    """Which events of a task are requested; host '' and no verdicts: all."""
 
     task_id: str
     after: int
@@ -116,43 +116,43 @@ class _Wanted:
     with_results: bool
 
     def json(self, event: dict[str, Any]) -> str:
-        """A stored event as it is told."""
-        told = serialization.event_fields(event)
+        """Serializes a stored event for the reply."""
+        fields = serialization.event_fields(event)
         if not self.with_results:
-            told.pop("result", None)
-        return serialization.dumps(told)
+            fields.pop("result", None)
+        return serialization.dumps(fields)
 
     def read(self, store: Store, position: Position, limit: int, max_bytes: int) -> tuple[list[dict[str, Any]], int]:
-        """What one look into the store finds, and the seq up to which there is nothing else."""
+        """Reads once; returns the matching events, and the seq up to which there are no others."""
         if self.after >= position.events:
             return [], self.after
-        # Few may pass the filter: as much is looked through as fits.
-        look_at = 500 if self.verdicts else limit
-        page = store.event_page(self.task_id, self.after, look_at, max_bytes, self.host)
-        found = [event for event in page if self._fits(event)]
+        # Few events may match the filter, so more are read than the limit.
+        count = 500 if self.verdicts else limit
+        page = store.event_page(self.task_id, self.after, count, max_bytes, self.host)
+        found = [event for event in page if self._matches(event)]
         if len(found) > limit:
             return found[:limit], int(found[limit - 1]["seq"])
         return found, int(page[-1]["seq"]) if page else position.events
 
-    def _fits(self, event: dict[str, Any]) -> bool:
+    def _matches(self, event: dict[str, Any]) -> bool:
         return not self.verdicts or event.get("verdict") in self.verdicts
 
 
 @dataclass(frozen=True)
 class _Page(Feed):
-    """One page as JSON, once there is an event on it or none will come."""
+    """One page as JSON, sent once it has an event or no more will come."""
 
     task_id: str
     wanted: _Wanted
     limit: int
     state: State
-    address: RequestUrl
+    url: RequestUrl
 
     def next(self, store: Store, position: Position) -> Piece:
         return self.read(store, position, 1)
 
     def read(self, store: Store, position: Position, most_reads: int) -> Piece:
-        """The page, or what is left to look through for it."""
+        """Reads the page; without events for it yet, `rest` continues behind what was read."""
         found: list[str] = []
         wanted = self.wanted
         for _ in range(most_reads):
@@ -169,7 +169,7 @@ class _Page(Feed):
         return self._reply([], False)
 
     def _reply(self, found: list[str], is_final: bool) -> Piece:
-        """EventPage as JSON, of events as JSON."""
+        """Builds EventPage from events that are JSON already."""
         fields = {
             "task_id": serialization.dumps(self.task_id),
             "state": serialization.dumps(self.state),
@@ -177,7 +177,7 @@ class _Page(Feed):
             "next_after": serialization.dumps(self.wanted.after),
             "final": serialization.dumps(is_final),
         }
-        headers = () if is_final else (self.address.next_page(after=self.wanted.after),)
+        headers = () if is_final else (self.url.next_page(after=self.wanted.after),)
         return Piece(f"{serialization.json_object(fields)}\n".encode(), None, headers)
 
 
@@ -195,7 +195,7 @@ class _EventStream(Feed):
         found, after = self.wanted.read(store, position, 500, PIECE_BYTES)
         is_end = bool(found) and found[-1]["event"] == "final"
         if not is_end and _is_over(position) and after >= position.events:
-            # A filter has left it out, or its record is gone.
+            # The filter skipped it, or the record has expired.
             found += store.event_page(self.task_id, position.events - 1, 1) if position.events else []
             is_end = True
         data = b"".join(sse.message(event["seq"], event["event"], self.wanted.json(event)) for event in found)

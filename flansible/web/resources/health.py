@@ -1,4 +1,4 @@
-"""Whether the service can do its work, part by part. Public; details only for admin."""
+"""The health of the service, part by part. Public; details only for admin."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from flansible.web.context import WebContext, web_context
 from flansible.web.login.authentication import optional_user
 from flansible.web.parsing import NoFields, parse_query
 
-# A worker's answer is good for this long: a load balancer that asks often must not load the broker. That there was none
-# is good for those who have waited for it, and hardly longer: it may have just come.
-_REMEMBER_SECONDS = {True: 1.0, False: 0.05}
+# How long a check's result is cached, so that frequent polls of a load balancer do not load the broker. A failure is
+# cached only for the requests that waited for the same check: the worker may have just started.
+_CACHE_SECONDS = {True: 1.0, False: 0.05}
 
 _locks = {"broker": threading.Lock(), "workers": threading.Lock()}
-_remembered: dict[str, tuple[float, PartHealth]] = {}
+_cache: dict[str, tuple[float, PartHealth]] = {}
 
 
 class HealthResource(Resource):  # type: ignore[misc]
-    """The state of the service, for people, load balancers and `flansible up`."""
+    """The health of the service, for people, load balancers and `flansible up`."""
 
     def get(self) -> Response:
-        """Ask whether the service can do its work"""
+        """Check the health of the service"""
         parse_query(NoFields)
         parts = _parts(web_context())
         if not all(parts[name].ok for name in ("store", "broker", "workers")):
@@ -49,20 +49,22 @@ class HealthResource(Resource):  # type: ignore[misc]
         return response
 
 
-_PUBLIC = {True: "answers", False: "wants attention; admin sees the details"}
+_PUBLIC = {True: "answers", False: "has a problem; admin sees the details"}
 
 
-def _parts(found: WebContext) -> dict[str, PartHealth]:
-    store = _store(found)
-    if not store.ok and found.settings.broker_url == found.settings.store_url:
-        broker = PartHealth(ok=False, detail="it is the Redis of the store")  # to find that out again takes its time
+def _parts(context: WebContext) -> dict[str, PartHealth]:
+    store = _store(context)
+    if not store.ok and context.settings.broker_url == context.settings.store_url:
+        broker = PartHealth(
+            ok=False, detail="it is the Redis of the store"
+        )  # a second check would wait for a second timeout
     else:
-        broker = _remember("broker", _broker)
-    workers = _remember("workers", _workers) if broker.ok else PartHealth(ok=False, detail="the broker is away")
-    fault = found.rbac.users() and found.rbac.fault
-    rbac = PartHealth(ok=not fault, detail=f"the last good version is in force: {fault}" if fault else "is in force")
+        broker = _cached("broker", _broker)
+    workers = _cached("workers", _workers) if broker.ok else PartHealth(ok=False, detail="the broker does not answer")
+    fault = context.rbac.users() and context.rbac.fault
+    rbac = PartHealth(ok=not fault, detail=f"the last valid version is in force: {fault}" if fault else "is in force")
     parts = {"store": store, "broker": broker, "workers": workers, "rbac": rbac}
-    return parts | {"isolation": _isolation(found.settings.isolation)}
+    return parts | {"isolation": _isolation(context.settings.isolation)}
 
 
 def _isolation(mode: isolation.Mode) -> PartHealth:
@@ -73,9 +75,9 @@ def _isolation(mode: isolation.Mode) -> PartHealth:
     return PartHealth(ok=False, detail=what)
 
 
-def _store(found: WebContext) -> PartHealth:
+def _store(context: WebContext) -> PartHealth:
     try:
-        found.store.ping()
+        context.store.ping()
     except StoreUnavailable as error:
         return PartHealth(ok=False, detail=str(error))
     return PartHealth(ok=True, detail="Redis answers")
@@ -86,7 +88,7 @@ def _broker() -> PartHealth:
         broker_app.ping_broker()
     except BrokerUnavailable as error:
         return PartHealth(ok=False, detail=str(error))
-    return PartHealth(ok=True, detail="takes connections")
+    return PartHealth(ok=True, detail="accepts connections")
 
 
 def _workers() -> PartHealth:
@@ -99,10 +101,10 @@ def _workers() -> PartHealth:
     return PartHealth(ok=True, detail=f"{name} answers")
 
 
-def _remember(name: str, ask: Callable[[], PartHealth]) -> PartHealth:
+def _cached(name: str, check: Callable[[], PartHealth]) -> PartHealth:
     with _locks[name]:
-        asked_at, part = _remembered.get(name, (0.0, None))
-        if part is None or time.monotonic() - asked_at > _REMEMBER_SECONDS[part.ok]:
-            part = ask()
-            _remembered[name] = (time.monotonic(), part)
+        checked_at, part = _cache.get(name, (0.0, None))
+        if part is None or time.monotonic() - checked_at > _CACHE_SECONDS[part.ok]:
+            part = check()
+            _cache[name] = (time.monotonic(), part)
         return part

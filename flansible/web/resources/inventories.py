@@ -1,4 +1,4 @@
-"""The inventories that the caller may use, and who is in them."""
+"""The inventories that the caller may use, with their groups and hosts."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class InventoryQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     inventory: Inventory | None = Field(
-        None, description="Only this one, with its groups and hosts; a path as requests take it."
+        None, description="Only this inventory, with its groups and hosts; a path as in a request."
     )
 
 
 class ListInventories(PrivateResource):
-    """Inventories that the caller may name: those rbac.json gives, and for admin those of everybody and the default.
+    """The inventories that rbac.json grants the caller; for admin those of all users and the default inventory.
 
-    With `inventory`, Ansible reads that one as a run of the caller's would, without its variables, in at most 15
-    seconds; when there is nothing to tell, `groups` and `hosts` are null and `detail` says why.
+    With `inventory`, Ansible reads that one as a run of the caller would, without its variables, in at most 15
+    seconds. Without a result, `groups` and `hosts` are null and `detail` says why.
     """
 
     def get(self) -> Response:
@@ -55,7 +55,7 @@ class ListInventories(PrivateResource):
             try:
                 shown = shown.model_copy(update=InventoryHosts.model_validate(preview.content).model_dump())
             except ValidationError:
-                shown = shown.model_copy(update={"detail": "what the run told cannot be understood"})
+                shown = shown.model_copy(update={"detail": "the preview run returned invalid data"})
         return _reply([shown])
 
 
@@ -75,13 +75,13 @@ def _listed(user: User, settings: Settings) -> list[ListedInventory]:
 
 
 def _default(settings: Settings) -> str | None:
-    """The default inventory as it is listed; a list of hosts stays as it is."""
+    """Returns the default inventory as it is listed; a comma list of hosts stays unchanged."""
     given = settings.default_inventory
     return given if not given or "," in given else str(resolve(given, settings.playbook_root))
 
 
 def _names(paths: list[str]) -> dict[str, str]:
-    """The last part of each path, or the last two where that would be the same for several."""
+    """Returns a name for each path: its last part, or the last two where several paths share the last."""
     last = [os.path.basename(path) for path in paths]
     return {
         path: name if last.count(name) == 1 else os.path.join(*Path(path).parts[-2:])

@@ -1,7 +1,7 @@
-"""The output of a task: whole or from an offset, as plain text, with colours, or as a page; followed until it ends.
+"""The output of a task: whole or from an offset, as plain text, with colours or as HTML; optionally followed.
 
-Offsets count bytes of the plain text in every format. Headers say where a whole reply ends and whether that is the
-task's end: what a client needs to ask for the rest and nothing twice.
+Offsets count bytes of the plain text in every format. Headers give the offset at which to continue and whether the
+output is complete, so that a client can fetch the rest and nothing twice.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from flansible.web.streaming.socket_handoff import follow
 NEXT_OFFSET = "Flansible-Next-Offset"
 FINAL = "Flansible-Final"
 _CHUNK_BYTES = 256 * 1024
-# A browser shows no more at once, and neither need we hold more.
+# More would overload a browser, and need as much memory here.
 _MOST_BYTES = {"html": 1024 * 1024, "fragment": 256 * 1024}
-# The page's one style sheet; what a task has printed is escaped, so no other can stand there.
+# The page's only style sheet: the output is escaped, so it cannot contain another.
 _STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
-_BODY_STYLE = ' style="font-size: normal;"'  # which the policy forbids, and which means nothing
+_BODY_STYLE = ' style="font-size: normal;"'  # forbidden by the policy, and without effect
 
 
 class OutputQuery(BaseModel):
@@ -47,22 +47,23 @@ class OutputQuery(BaseModel):
         description="`txt`: plain; `ansi`: with Ansible's colours as escape codes; `html`: a standalone page of "
         "1 MiB at most; `fragment`: 256 KiB at most, text and `span` elements whose classes `/console/ansi.css` has.",
     )
-    offset: int = Field(0, ge=0, le=MAX_NUMBER, description="Begin at this byte of the plain text.")
+    offset: int = Field(0, ge=0, le=MAX_NUMBER, description="Start at this byte of the plain text.")
     end: int = Field(
         MAX_NUMBER, ge=0, le=MAX_NUMBER, description="Stop before this byte of the plain text. Not when following."
     )
     follow: bool = Field(
-        False, description="Stay until the task is final and send what comes (not for html and fragment)."
+        False,
+        description="Keep the reply open and send new output until the task is final (not for html and fragment).",
     )
 
 
 class AnsibleTaskOutput(PrivateResource):
-    """What a task has printed so far, as it would look on a terminal."""
+    """What a task has printed so far, as on a terminal."""
 
     def get(self, task_id: str) -> Response:
         """Read a task's output"""
         asked = parse_query(OutputQuery)
-        # The state before the text: what is final is whole.
+        # The state is read before the text: of a final task the text is complete.
         final = own_task(task_id).state in FINAL_STATES
         if asked.follow and asked.format in ("txt", "ansi"):
             return follow(_OutputStream(task_id, asked.offset, asked.format == "ansi"), "text/plain")
@@ -84,7 +85,7 @@ class AnsibleTaskOutput(PrivateResource):
 
 @dataclass(frozen=True)
 class _OutputStream(Feed):
-    """Output from a byte offset on, until the task is final."""
+    """Sends output from a byte offset on, until the task is final."""
 
     task_id: str
     start: int
@@ -99,19 +100,19 @@ class _OutputStream(Feed):
 
 
 def _between(store: Store, task_id: str, start: int, end: int, coloured: bool) -> Iterator[bytes]:
-    """Output bytes from `start` to `end`, in chunks."""
+    """Yields the output bytes from `start` to `end` in chunks."""
     while start < end:
         chunk, start = _read(store, task_id, start, end, _CHUNK_BYTES, coloured)
         yield chunk
 
 
 def _read(store: Store, task_id: str, start: int, end: int, most: int, coloured: bool) -> tuple[bytes, int]:
-    """A chunk of the output bytes from `start` to `end`, and where it stops; a colour that ends at `end` is ended."""
+    """Reads a chunk between `start` and `end`, and returns where it stops; a colour that ends at `end` is closed."""
     chunk = store.output(task_id, start, min(most, end - start))
     stop = start + len(chunk)
     if not chunk or not coloured:
         return chunk, stop if chunk else end
-    # A mark at the border opens the next chunk, except at the very end.
+    # A colour mark at the end of a chunk belongs to the next one, except at `end`.
     return _coloured(chunk, start, store.colours(task_id, start, stop if stop == end else stop - 1)), stop
 
 

@@ -1,4 +1,4 @@
-"""The list of playbooks under playbook_root, and what each of them can be given."""
+"""The playbooks under playbook_root, and the variables that each accepts."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class PlaybookQuery(BaseModel):
 
     playbook_dir: PathText | None = Field(None, description="Only those in this folder.")
     playbook: PathText | None = Field(
-        None, description="Only those of this name; with `playbook_dir` that one alone, with its variables."
+        None, description="Only those with this name; with `playbook_dir` only that playbook, with its variables."
     )
 
 
 class ListPlaybooks(PrivateResource):
-    """Playbooks that the caller may run, if their inventory allows.
+    """The playbooks that the caller may run; the inventory is checked when a task is submitted.
 
-    With `playbook_dir` and `playbook`, as `ansibleplaybook` takes them, that one alone and with its `variables`: what
-    plays ask for (`vars_prompt`), what their roles in `roles` beside the playbook take (`argument_specs`), and simple
-    values that plays set. Its files are read, nothing in them is executed.
+    With `playbook_dir` and `playbook`, as in `ansibleplaybook`: only that playbook, with its `variables`. These are
+    the prompts of its plays (`vars_prompt`), the arguments of their roles in `roles` beside the playbook
+    (`argument_specs`), and simple values that plays set. The files are read; nothing in them is executed.
     """
 
     def get(self) -> Response:
@@ -77,7 +77,7 @@ def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:
 
 
 def _may_read(user: User, settings: Settings) -> Callable[[Path], bool]:
-    """Whether the content of a file may be read to a user: what their runs could not read is not, through links too."""
+    """Returns a test whether a run of the user could read a file; other files are never listed, wherever links lead."""
     root = paths.root(settings)
     if user.is_admin:
         return lambda path: True
@@ -103,7 +103,7 @@ def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:
 
 
 def _one(user: User, playbook_dir: str, playbook: str, settings: Settings) -> ListedPlaybook:
-    """Raises Forbidden as a submission would, NotFound for what is no playbook."""
+    """Raises Forbidden as a submission would, NotFound if the file is not a playbook."""
     root, cwd = paths.root(settings), resolve(playbook_dir, settings.playbook_root)
     if not user.is_admin:
         paths.check_folder(cwd, playbook_dir, settings, "playbook_dir")
@@ -111,8 +111,8 @@ def _one(user: User, playbook_dir: str, playbook: str, settings: Settings) -> Li
     path, may_read = cwd / playbook, _may_read(user, settings)
     found = contents.read(path) if may_read(path) else None
     if found is None:
-        raise NotFound(f"playbook {path} is no playbook", errors=[FieldError("playbook", "is no playbook")])
-    # Roles within playbook_root alone, for admin too: links of theirs may lead anywhere.
+        raise NotFound(f"playbook: {path} is not a playbook", errors=[FieldError("playbook", "is not a playbook")])
+    # Only roles within playbook_root, for admin too: their links may lead anywhere.
     listed = contents.variables(found, path, lambda file: file.is_relative_to(root) and may_read(file))
     return ListedPlaybook(
         playbook=playbook, playbook_dir=str(cwd), description=found.description, plays=found.plays, variables=listed

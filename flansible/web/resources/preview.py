@@ -1,4 +1,4 @@
-"""What a request would do, before it is sent: whether it is allowed, its command line, hosts and play tasks."""
+"""The preview of a request: whether it is allowed, its command line, hosts and play tasks."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _LISTS_ONLY = ("list_hosts", "list_tasks", "list_tags", "syntax_check")
 
 
 class Preview(PrivateResource):
-    """What a request would do, under the caller's rights, without doing it.
+    """Shows what a request would do under the caller's rights, without doing it.
 
-    The hosts and play tasks are found by Ansible itself, which reads inventory and playbooks as the run would, in the
-    same confinement, and executes nothing. It waits for a worker, 15 seconds at most; then `plays` is null, and
-    `detail` says why. A request that would be refused is answered with 200, and with the refusal in `refusal`.
+    Ansible itself finds the hosts and play tasks: it reads inventory and playbooks as the run would, in the same
+    sandbox, and executes nothing. The reply waits at most 15 seconds for a worker; without a result `plays` is null
+    and `detail` says why. A request that would be refused gets status 200, with the refusal in `refusal`.
     """
 
     def post(self) -> Response:
@@ -90,22 +90,22 @@ def _answer(
     try:
         plays = [PlannedPlay.model_validate(play) for play in preview.content["plays"]]
     except (KeyError, TypeError, ValidationError):
-        return reply.model_copy(update={"detail": "what the run told cannot be understood"})
+        return reply.model_copy(update={"detail": "the preview run returned invalid data"})
     hosts = sorted({host for play in plays for host in play.hosts})
-    more = [f"{preview.content['includes']} play tasks include others, which are known only as they run"]
+    more = [f"{preview.content['includes']} play tasks include others, which are known only during the run"]
     messages = [*reply.messages, *(more if preview.content.get("includes") else ())]
     return reply.model_copy(update={"plays": plays, "hosts": hosts, "messages": messages})
 
 
 def _remarks(request: AdhocRequest | PlaybookRequest) -> list[str]:
-    """Where the run will differ from what is listed here."""
+    """Lists the ways in which the run will differ from its preview."""
     lists_only = any(getattr(request, name, False) for name in _LISTS_ONLY)
     remarks = {
-        "update_git_repo: the pull is left out here; what it brings may change the plan": (
+        "update_git_repo: the preview does not pull; what the pull brings may change hosts and play tasks": (
             getattr(request, "update_git_repo", False)
         ),
         "start_at_task: the play tasks before it are listed too": getattr(request, "start_at_task", None),
-        "the request asks for a list or a check of the syntax: it will execute none of this": lists_only,
-        "secret_vars: they are handed to the run sealed, and are not on its command line": request.secret_vars,
+        "the request is for a list or a syntax check: it will execute none of this": lists_only,
+        "secret_vars: passed to the run encrypted, and not on its command line": request.secret_vars,
     }
     return [text for text, holds in remarks.items() if holds]

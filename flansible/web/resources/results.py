@@ -1,4 +1,4 @@
-"""The results of a task by host, page by page: as much memory for five thousand hosts as for one page of them."""
+"""The results of a task by host, page by page: memory use is that of one page, however many hosts there are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HOSTS_AT_ONCE = 100
 _CURSOR = re.compile(r"([0-9]{1,9})-([0-9]{1,12})")
 
 
-def _a_cursor(value: str) -> str:
+def _valid_cursor(value: str) -> str:
     if not _CURSOR.fullmatch(value):
         raise ValueError("is not the `next_after` of a page")
     return value
@@ -37,8 +37,8 @@ class ResultQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(1000, ge=1, le=5000, description="Hosts per page, at most.")
-    after: Annotated[str, AfterValidator(_a_cursor)] | None = Field(
+    limit: int = Field(1000, ge=1, le=5000, description="Maximum number of hosts per page.")
+    after: Annotated[str, AfterValidator(_valid_cursor)] | None = Field(
         None,
         description="Cursor: `next_after` of the page before this one.",
         json_schema_extra={"pattern": f"^{_CURSOR.pattern}$"},
@@ -46,9 +46,9 @@ class ResultQuery(BaseModel):
 
 
 class AnsibleTaskResult(PrivateResource):
-    """What each play task gave on each host.
+    """The result of each play task on each host.
 
-    A page ends after `limit` hosts, or after 8 MiB of results; then a host with very many goes on on the next one.
+    A page ends after `limit` hosts, or after 8 MiB of results; a host with very many continues on the next page.
     """
 
     def get(self, task_id: str) -> Response:
@@ -66,10 +66,10 @@ class AnsibleTaskResult(PrivateResource):
 
 @dataclass
 class _Page:
-    """Hosts from a rank on, the first of them with what came after an event. Results are kept as JSON, to be counted.
+    """The hosts from a rank on, the first of them from an event on; results are kept as JSON, to count their bytes.
 
-    cursor: where the next page begins, '' when this is the last: how many hosts are through, and of the one after
-    them the last event that was given.
+    cursor: where the next page starts, '' on the last page: the number of completed hosts, and the last event sent of
+    the host after them.
     """
 
     rank: int
@@ -97,12 +97,12 @@ class _Page:
         return self.bytes >= _PAGE_BYTES
 
     def body(self, task: TaskStatus, store: Store) -> str:
-        """TaskResult as JSON."""
+        """Builds TaskResult as JSON."""
         event = store.stats_event(task.task_id) or {}
         stats = event.get("stats", {})
         hosts = self.hosts
         if not self.cursor and len(stats) != self.rank:
-            # Those of which there are counts but no results.
+            # Hosts with counts but without results.
             hosts = [*hosts, *sorted(stats.keys() - set(_all_hosts(store, task.task_id)))]
         shown = {host: stats[host] for host in hosts if host in stats}
         contacted = {host: f"[{','.join(results)}]" for host, results in self.contacted.items()}
@@ -119,7 +119,7 @@ class _Page:
         return json_object(fields) + "\n"
 
     def _add(self, store: Store, task_id: str, host: str) -> bool:
-        """Add what the host has; False when not all of it finds room."""
+        """Adds the results of a host; returns False when the page is full before the last."""
         self.hosts.append(host)
         for event in _results(store, task_id, host, self.seq):
             if self.is_full:

@@ -1,4 +1,4 @@
-"""Sessions for people in a browser: a cookie instead of a password with each request. The console logs in here."""
+"""Sessions for browsers: a cookie instead of a password with each request. The console logs in here."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from flansible.web.login.authentication import PrivateResource, check_password, 
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import NoFields, parse_body, parse_query
 
-_GLANCE_SECONDS = 0.1
+_CONNECT_TIMEOUT_SECONDS = 0.1
 
 
 class Login(Resource):  # type: ignore[misc]
     """Log in with the user and password of rbac.json.
 
-    The reply sets a cookie that stands for them, until `DELETE /api/session`, a new password, or `session_hours`
-    without a request. With it each POST and DELETE has to carry `csrf_token` in the header `X-CSRF-Token`.
+    The reply sets a cookie that is valid until `DELETE /api/session`, a new password, or `session_hours` without a
+    request. Each POST and DELETE with the cookie must send `csrf_token` in the header `X-CSRF-Token`.
     """
 
     def post(self) -> Response:
-        """Begin a session"""
+        """Start a session"""
         asked = parse_body(LoginBody)
         found = check_password(asked.user, asked.password)
         if found is None:
@@ -45,10 +45,10 @@ class Login(Resource):  # type: ignore[misc]
 
 
 class CurrentSession(PrivateResource):
-    """Who the caller is, and what they may do at all."""
+    """The caller's user and role."""
 
     def get(self) -> Response:
-        """Ask who is logged in"""
+        """Show who is logged in"""
         parse_query(NoFields)
         session = current_session()
         return _reply(current_user(), session.csrf if session else "")
@@ -79,12 +79,12 @@ def _reply(user: User, csrf: str) -> Response:
 
 
 def _flower_url(settings: Settings) -> str | None:
-    """Where this browser finds Flower, when it runs on this machine and can be reached from there."""
+    """Returns the URL of Flower for this browser, if Flower runs on this machine and the browser can reach it."""
     if is_loopback(settings.flower_tcp_ip) and not is_loopback(request.remote_addr or ""):
         return None
     address = "127.0.0.1" if settings.flower_tcp_ip in ("0.0.0.0", "::") else settings.flower_tcp_ip
     with contextlib.suppress(OSError):
-        socket.create_connection((address, settings.flower_tcp_port), _GLANCE_SECONDS).close()
+        socket.create_connection((address, settings.flower_tcp_port), _CONNECT_TIMEOUT_SECONDS).close()
         host = request.host.rpartition(":")[0] if request.host[-1:].isdigit() and ":" in request.host else request.host
         return f"http://{host}:{settings.flower_tcp_port}/"
     return None

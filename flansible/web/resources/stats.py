@@ -1,4 +1,4 @@
-"""How the service is doing: what waits and runs, and what became of the tasks of the last days."""
+"""Statistics: queued and running tasks, workers, and the outcomes of the last days."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class StatsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    days: int = Field(30, ge=1, le=90, description="How many days back, today included (UTC).")
+    days: int = Field(30, ge=1, le=90, description="Number of days, today included (UTC).")
 
 
 class StatsResource(PrivateResource):
-    """Of the caller's own tasks; of everybody's for admin and auditors. Counted as tasks end, and kept for 90 days."""
+    """Statistics of the caller's tasks; of all users' tasks for admin and auditors. Kept for 90 days."""
 
     def get(self) -> Response:
-        """Ask how the service is doing"""
+        """Read statistics"""
         asked = parse_query(StatsQuery)
         user, store = current_user(), web_context().store
         whose = None if user.sees_all else user.name

@@ -1,6 +1,7 @@
-"""The resources that start something: `ansiblecommand`, `ansibleplaybook`, `git`.
+"""The resources that submit a task: `ansiblecommand`, `ansibleplaybook`, `git`.
 
-Check, record, enqueue, answer 202. What cannot be enqueued is forgotten again, so no task waits for ever.
+Each authorizes, records and enqueues the task, and replies 202. A task that cannot be enqueued is discarded, so that
+none waits for ever.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class AnsiblePlaybook(PrivateResource):
 
 
 class Git(PrivateResource):
-    """Update a checkout to what its remote has."""
+    """Update a Git checkout from its remote."""
 
     def post(self) -> Response:
         """Update a checkout"""
@@ -64,20 +65,20 @@ def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
     idempotency = _idempotency(run, asked)
     task_id = str(uuid.uuid4())
     store = web_context().store
-    # The record first: a worker that gets the message at once must find it.
+    # The record comes before the message: a worker that gets the message at once must find it.
     sealed = web_context().sealer.seal(run.secrets) if run.secrets else b""
-    # And before all that the line in the audit log: nothing is ever run of which there is none. Should it come to
-    # nothing after all, another line of this request says so.
+    # The audit line comes first: nothing ever runs without one. If the submission then fails, another line with this
+    # request's id says so.
     web_context().audit.write(audit_context.event("submission", what=run.summary, outcome="allowed", task_id=task_id))
     submitted = store.submit(task_id, run, sealed, idempotency)
     if submitted.outcome == "full":
-        message = f"You have {run.max_queued} tasks waiting, and may not have more; try again when some have started."
+        message = f"You have {run.max_queued} queued tasks, which is your limit. Try again when some have started."
         raise TooManyRequests(message, code="too_many_queued", retry_after_seconds=_QUEUE_FULL_SECONDS)
     if submitted.outcome == "conflict":
-        message = f"This {_KEY} was used for another request within the last 24 hours; use a new one."
+        message = f"This {_KEY} was used for another request within the last 24 hours. Use a new one."
         raise Conflict(message, code="idempotency_key_reused")
     if submitted.outcome == "in_flight":
-        message = f"A request with this {_KEY} is being worked on; ask again in a moment."
+        message = f"A request with this {_KEY} is being processed. Try again in a moment."
         raise Conflict(message, code="idempotency_key_in_flight", retry_after_seconds=_IN_FLIGHT_SECONDS)
     if submitted.outcome == "submitted":
         try:
@@ -86,23 +87,22 @@ def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
             store.discard(task_id)
             raise
         with contextlib.suppress(StoreUnavailable):
-            store.mark_enqueued(task_id)  # it is on the queue, whether this can be noted or not
+            store.mark_enqueued(task_id)  # it is on the queue, whether or not this can be recorded
     if submitted.outcome == "known":
         web_context().audit.note(audit_context.event("submission", outcome="known already", task_id=submitted.task_id))
     return _accepted(submitted.task_id, is_replay=submitted.outcome == "known")
 
 
 def _idempotency(run: AuthorizedRun, asked: TaskOptions) -> Idempotency | None:
-    """What makes this the same as an earlier request: the client's key, and all that was asked for. Raises
-    InvalidRequest."""
+    """Returns the client's key and a digest of the request, which detect a repetition. Raises InvalidRequest."""
     key = request.headers.get(_KEY)
     if key is None:
         return None
     if not _KEY_TEXT.fullmatch(key):
         message = "must be 1 to 255 printable ASCII characters without spaces"
         raise InvalidRequest(f"{_KEY} {message}", code="invalid_header", errors=[FieldError(_KEY, message)])
-    meant = json.dumps([run.kind, asked.model_dump(mode="json", exclude_unset=True)], sort_keys=True)
-    return Idempotency(sha256(key.encode()).hexdigest(), web_context().sealer.digest(meant.encode()))
+    canonical = json.dumps([run.kind, asked.model_dump(mode="json", exclude_unset=True)], sort_keys=True)
+    return Idempotency(sha256(key.encode()).hexdigest(), web_context().sealer.digest(canonical.encode()))
 
 
 def _accepted(task_id: str, is_replay: bool) -> Response:

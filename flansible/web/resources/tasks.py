@@ -1,4 +1,4 @@
-"""The resources of a task's record: status, request, cancel, and the list. A user sees their own tasks, admin all."""
+"""The resources of task records: status, request, cancel and list. Users see only their own tasks, auditors all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flansible.web.streaming.socket_handoff import follow
 from flansible.web.streaming.sse import STREAM, last_event_id
 from flansible.web.streaming.task_list_stream import TASK_LIST, TaskListStream
 
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 class ListQuery(BaseModel):
@@ -39,16 +39,19 @@ class ListQuery(BaseModel):
         None,
         min_length=1,
         max_length=255,
-        description="Only this user's tasks (others than one's own: admin, auditor).",
+        description="Only this user's tasks (another user's: admin and auditor only).",
     )
     kind: Kind | None = Field(None, description="Only `adhoc`, `playbook` or `git`.")
     text: str | None = Field(
-        None, min_length=1, max_length=200, description="Only tasks with this in their summary, in capitals or not."
+        None,
+        min_length=1,
+        max_length=200,
+        description="Only tasks with this text in their summary; case does not matter.",
     )
     playbook: str | None = Field(None, min_length=1, max_length=300, description="Only runs of this `playbook`.")
     host: str | None = Field(None, min_length=1, max_length=1024, description="Only tasks with results of this host.")
     after: int | None = Field(
-        None, ge=0, le=MAX_NUMBER, description="Only for a stream: the `changes` of a list, to go on from there."
+        None, ge=0, le=MAX_NUMBER, description="Only for a stream: the `changes` of a list, to continue from there."
     )
 
 
@@ -57,25 +60,23 @@ class CancelQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    wait: float = Field(
-        3, ge=0, le=60, allow_inf_nan=False, description="Seconds to wait, at most, until a run has been ended."
-    )
+    wait: float = Field(3, ge=0, le=60, allow_inf_nan=False, description="Maximum seconds to wait for the run to end.")
 
 
 class AnsibleTaskStatus(PrivateResource):
-    """How a task is doing."""
+    """The status of a task."""
 
     def get(self, task_id: str) -> Response:
-        """Ask for a task's status"""
+        """Read a task's status"""
         parse_query(NoFields)
         return jsonify(serialization.reply_fields(own_task(task_id)))
 
 
 class AnsibleTaskRequest(PrivateResource):
-    """What a task was asked to do, as it was sent and as command lines. Secrets are masked."""
+    """The request of a task, as sent and as command lines. Secrets are redacted."""
 
     def get(self, task_id: str) -> Response:
-        """Ask what a task was to do"""
+        """Read a task's request"""
         parse_query(NoFields)
         task = own_task(task_id)
         run = web_context().store.authorized_run(task.task_id)
@@ -97,9 +98,10 @@ class AnsibleTaskRequest(PrivateResource):
 class AnsibleTasks(PrivateResource):
     """The caller's tasks; all of them for admin and auditors.
 
-    With `kind`, `text`, `playbook` or `host` a page may have fewer tasks than `limit`, or none, and still be followed
-    by another. As `text/event-stream`: an event `task`, with the task as data, whenever one is submitted, starts, ends,
-    or has new results (once in a second); `reset` when more has changed than is known. Filters are for the list alone.
+    With `kind`, `text`, `playbook` or `host` a page may have fewer tasks than `limit`, or none, even if more pages
+    follow. As `text/event-stream`: an event `task`, with the task as data, whenever a task is submitted, starts, ends,
+    or has new results (at most once a second); an event `reset` when changes were missed: load the list again. Filters
+    apply only to the list.
     """
 
     def get(self) -> Response:
@@ -107,11 +109,13 @@ class AnsibleTasks(PrivateResource):
         asked = parse_query(ListQuery)
         user = current_user()
         if asked.user and asked.user != user.name and not user.sees_all:
-            message = "the tasks of other users are for admin and auditors only"
+            message = "only admin and auditors may list the tasks of other users"
             raise Forbidden(f"user: {message}", errors=[FieldError("user", message)])
         whose = asked.user if user.sees_all else user.name
         store = web_context().store
-        changes = store.positions([TASK_LIST])[TASK_LIST].events  # before the list: what changes meanwhile comes twice
+        changes = store.positions([TASK_LIST])[
+            TASK_LIST
+        ].events  # before the list: a change in between is sent twice, not lost
         last = last_event_id()
         if request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM:
             begin = asked.after if last is None else last
@@ -136,10 +140,10 @@ class AnsibleTasks(PrivateResource):
 
 
 class AnsibleTaskCancel(PrivateResource):
-    """End a task: at once when it is queued, else with every process it started.
+    """End a task: a queued one at once, a running one with every process it started.
 
-    200: it is canceled, `ended` names what was ended. 202: its run is being ended, and was not over after `wait`
-    seconds. 409: it ended in another way, before or just now. Asking again changes nothing.
+    200: the task is canceled; `ended` names the processes that were ended. 202: its run is being ended, and was not
+    over after `wait` seconds. 409: it ended in another way, earlier or just now. Repeating the request is harmless.
     """
 
     def post(self, task_id: str) -> Response:
@@ -151,7 +155,7 @@ class AnsibleTaskCancel(PrivateResource):
         store = web_context().store
         user = current_user().name
         state = store.cancel(task_id, user)
-        if state is State.QUEUED:  # it was lost just now, and is to begin again
+        if state is State.QUEUED:  # its worker was lost just now, and it was queued again
             state = store.cancel(task_id, user)
         outcome = state.value if state else "unknown"
         web_context().audit.note(audit_context.event("cancel", what=before.summary, outcome=outcome, task_id=task_id))
@@ -160,10 +164,12 @@ class AnsibleTaskCancel(PrivateResource):
                 _await_end(store, task_id, asked.wait if may_wait else 0)
         task = own_task(task_id)
         if task.state in FINAL_STATES and task.state is not State.CANCELED:
-            raise Conflict(f"The task is final already: {task.state.value}.", code="task_final")
+            raise Conflict(f"The task is already final: {task.state.value}.", code="task_final")
         if task.state is not State.CANCELED:
             by = store.cancel_requests([task_id]).get(task_id, user)
-            task = task.model_copy(update={"description": f"{task.description}; {by} canceled it, it is being ended"})
+            task = task.model_copy(
+                update={"description": f"{task.description}; {by} canceled it, and it is being ended"}
+            )
         response = jsonify(serialization.reply_fields(task))
         response.status_code = 200 if task.state is State.CANCELED else 202
         return response
@@ -172,12 +178,12 @@ class AnsibleTaskCancel(PrivateResource):
 def _await_end(store: Store, task_id: str, seconds: float) -> None:
     give_up_at = time.monotonic() + seconds
     while time.monotonic() < give_up_at and store.positions([task_id])[task_id].state is State.RUNNING:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def own_task(task_id: str) -> TaskStatus:
-    """The task, when it exists and the caller may see it; to anyone else it does not exist."""
-    # Only what can be an id becomes part of a key: `<id>:output` would name another kind of record.
+    """Returns the task if the caller may see it. Raises the same NotFound for one that may not be seen and for none."""
+    # Only a valid id becomes part of a key: `<id>:output` would name another kind of record.
     task = web_context().store.task(task_id) if is_task_id(task_id) else None
     user = current_user()
     if task is None or not (user.sees_all or task.user == user.name):
