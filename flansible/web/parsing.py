@@ -14,7 +14,6 @@ from typing import Any, NoReturn, TypeVar
 from flask import request
 from gunicorn.http.errors import ParseException
 from pydantic import BaseModel, ConfigDict, ValidationError
-from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from flansible.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedMediaType
@@ -68,7 +67,7 @@ def require_no_body() -> None:
 
 def parse_query(model: type[Model]) -> Model:
     """Parses the query string, with lax types, as all its values are text. Raises InvalidRequest."""
-    given = request.args if request.query_string else MultiDict()
+    given = request.args
     twice = [name for name in given if len(given.getlist(name)) > 1]
     if twice:
         _refuse([FieldError(name, "occurs more than once") for name in twice])

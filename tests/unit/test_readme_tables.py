@@ -103,7 +103,7 @@ def _codes(path: Path) -> Iterator[str]:
         given = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
         given += node.args[1:2] if name in ("forbidden", "_reply") else []
         yield from (item.value for item in given if isinstance(item, ast.Constant) and isinstance(item.value, str))
-        if name == "_away" and isinstance(node.args[0], ast.Constant):
+        if name == "_unavailable" and isinstance(node.args[0], ast.Constant):
             yield f"{node.args[0].value}_unavailable"
 
 
