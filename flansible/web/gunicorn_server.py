@@ -57,8 +57,8 @@ def _error_writer(is_tls: bool) -> Callable[[socket.socket, int, str, str], None
 class _FrozenSettings:
     """gunicorn's configuration as plain attributes, once it is final.
 
-    gunicorn looks each value up in two steps of Python, some thirty times per request: 4.5 to 4.9 % of the CPU time of
-    a status poll (860 against 820 us; 2026-11-29, `python -m benchmarks.web_parts`).
+    gunicorn looks each value up in two steps of Python, some thirty times per request, which takes 4.8 % more CPU time
+    per status poll (1074 against 1025 us; 2026-11-29, `python -m benchmarks.web_parts`).
     """
 
     def __init__(self, cfg: Any) -> None:

@@ -69,7 +69,7 @@ class AnsibleTaskEvents(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Read a task's events, or wait for them"""
-        asked = parse_query(EventQuery)
+        query = parse_query(EventQuery)
         is_stream = request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM
         resume_after = last_event_id()  # an invalid header is refused, also where it has no effect
         after = resume_after if is_stream else None
@@ -77,17 +77,17 @@ class AnsibleTaskEvents(PrivateResource):
         position = store.positions([own_task(task_id).task_id])[task_id]
         if position.state is None:
             raise task_not_found()
-        verdicts = frozenset(asked.verdict.split(",")) if asked.verdict else frozenset()
-        begin = asked.after if after is None else after
-        wanted = _Wanted(task_id, begin, asked.host or "", verdicts, asked.results)
+        verdicts = frozenset(query.verdict.split(",")) if query.verdict else frozenset()
+        begin = query.after if after is None else after
+        wanted = _Wanted(task_id, begin, query.host or "", verdicts, query.results)
         if is_stream:
             if _is_over(position) and wanted.after >= position.events:
                 return _no_content()
             return follow(_EventStream(task_id, wanted), STREAM)
-        page = _Page(task_id, wanted, asked.limit, position.state, serialization.request_url())
+        page = _Page(task_id, wanted, query.limit, position.state, serialization.request_url())
         piece = page.read(store, position, _MOST_READS)
-        if piece.rest is not None and asked.wait:
-            return follow(piece.rest, JSON, asked.wait)
+        if piece.rest is not None and query.wait:
+            return follow(piece.rest, JSON, query.wait)
         if piece.rest is not None:
             piece = piece.rest.timeout_reply()
         response = Response(piece.data, mimetype=JSON)

@@ -39,16 +39,16 @@ class ListInventories(PrivateResource):
 
     def get(self) -> Response:
         """List inventories, or one with its groups and hosts"""
-        asked = parse_query(InventoryQuery)
+        query = parse_query(InventoryQuery)
         user, settings = current_user(), web_context().settings
         known = _listed(user, settings)
-        if asked.inventory is None:
+        if query.inventory is None:
             return _reply(known)
         confined = isolation.for_user(user, settings.isolation)
-        run = authorize.authorize_inventory(user, asked.inventory, settings, confined)
+        run = authorize.authorize_inventory(user, query.inventory, settings, confined)
         audit_context.note_throttled(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))
         preview = run_preview(preview_request.at(run, "inventory"))
-        shown = _one(asked.inventory, known, settings).model_copy(
+        shown = _one(query.inventory, known, settings).model_copy(
             update={"messages": preview.messages, "detail": preview.detail}
         )
         if preview.content is not None:

@@ -62,23 +62,23 @@ class AnsibleTaskOutput(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Read a task's output"""
-        asked = parse_query(OutputQuery)
+        query = parse_query(OutputQuery)
         # The state is read before the text: of a final task the text is complete.
         final = own_task(task_id).state in FINAL_STATES
-        if asked.follow and asked.format in ("txt", "ansi"):
-            return follow(_OutputStream(task_id, asked.offset, asked.format == "ansi"), "text/plain")
+        if query.follow and query.format in ("txt", "ansi"):
+            return follow(_OutputStream(task_id, query.offset, query.format == "ansi"), "text/plain")
         store = web_context().store
         size = store.output_size(task_id)
-        end = min(size, asked.end, asked.offset + _MOST_BYTES.get(asked.format, size))
+        end = min(size, query.end, query.offset + _MOST_BYTES.get(query.format, size))
         final = final and end >= size
-        if asked.format in ("html", "fragment"):
-            text = b"".join(_between(store, task_id, asked.offset, end, True)).decode(errors="replace")
-            response = _fragment(text) if asked.format == "fragment" else _page(text, task_id, size, end)
+        if query.format in ("html", "fragment"):
+            text = b"".join(_between(store, task_id, query.offset, end, True)).decode(errors="replace")
+            response = _fragment(text) if query.format == "fragment" else _page(text, task_id, size, end)
         else:
             response = Response(
-                _between(store, task_id, asked.offset, end, asked.format == "ansi"), mimetype="text/plain"
+                _between(store, task_id, query.offset, end, query.format == "ansi"), mimetype="text/plain"
             )
-        response.headers[NEXT_OFFSET] = str(max(asked.offset, end))
+        response.headers[NEXT_OFFSET] = str(max(query.offset, end))
         response.headers[FINAL] = "true" if final else "false"
         return response
 

@@ -50,16 +50,16 @@ class ListPlaybooks(PrivateResource):
 
     def get(self) -> Response:
         """List the playbooks under playbook_root"""
-        asked = parse_query(PlaybookQuery)
+        query = parse_query(PlaybookQuery)
         settings, user = web_context().settings, current_user()
-        if asked.playbook_dir is not None and asked.playbook is not None:
-            return _reply([_one(user, asked.playbook_dir, asked.playbook, settings)])
-        folder = None if asked.playbook_dir is None else str(resolve(asked.playbook_dir, settings.playbook_root))
+        if query.playbook_dir is not None and query.playbook is not None:
+            return _reply([_one(user, query.playbook_dir, query.playbook, settings)])
+        folder = None if query.playbook_dir is None else str(resolve(query.playbook_dir, settings.playbook_root))
         return _reply(
             [
                 found
                 for found in _listed(user, settings)
-                if folder in (None, found.playbook_dir) and asked.playbook in (None, found.playbook)
+                if folder in (None, found.playbook_dir) and query.playbook in (None, found.playbook)
             ]
         )
 

@@ -39,12 +39,12 @@ class Preview(PrivateResource):
 
     def post(self) -> Response:
         """Preview a request"""
-        asked = parse_body(PreviewRequest)
+        body = parse_body(PreviewRequest)
         request: AdhocRequest | PlaybookRequest
-        if asked.kind == "adhoc":
-            request = parse_nested(AdhocRequest, asked.request, "request")
+        if body.kind == "adhoc":
+            request = parse_nested(AdhocRequest, body.request, "request")
         else:
-            request = parse_nested(PlaybookRequest, asked.request, "request")
+            request = parse_nested(PlaybookRequest, body.request, "request")
         user, settings = current_user(), web_context().settings
         confined = isolation.for_user(user, settings.isolation)
         said = describe.sentences(user, confined)

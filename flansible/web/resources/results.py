@@ -53,11 +53,11 @@ class AnsibleTaskResult(PrivateResource):
 
     def get(self, task_id: str) -> Response:
         """Read a task's results by host"""
-        asked = parse_query(ResultQuery)
+        query = parse_query(ResultQuery)
         task = own_task(task_id)
-        rank, seq = (int(part) for part in (asked.after or "0-0").split("-"))
+        rank, seq = (int(part) for part in (query.after or "0-0").split("-"))
         page = _Page(rank, seq)
-        page.fill(web_context().store, task_id, asked.limit)
+        page.fill(web_context().store, task_id, query.limit)
         response = Response(page.body(task, web_context().store), mimetype="application/json")
         if page.cursor:
             response.headers.add(*serialization.request_url().next_page(after=page.cursor))

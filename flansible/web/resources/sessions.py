@@ -30,8 +30,8 @@ class Login(Resource):  # type: ignore[misc]
 
     def post(self) -> Response:
         """Start a session"""
-        asked = parse_body(LoginBody)
-        found = check_password(asked.user, asked.password)
+        body = parse_body(LoginBody)
+        found = check_password(body.user, body.password)
         if found is None:
             raise NotAuthenticated("User or password is wrong.")
         audit_context.set_user(found.user.name, "")

@@ -32,11 +32,11 @@ class StatsResource(PrivateResource):
 
     def get(self) -> Response:
         """Read statistics"""
-        asked = parse_query(StatsQuery)
+        query = parse_query(StatsQuery)
         user, store = current_user(), web_context().store
         whose = None if user.sees_all else user.name
         queued, running = store.queued_and_running(whose)
-        counts = store.counts(whose, asked.days)
+        counts = store.counts(whose, query.days)
         found = ServiceStats(
             queued=queued,
             running=running,

@@ -35,10 +35,10 @@ class AnsibleCommand(PrivateResource):
 
     def post(self) -> Response:
         """Start an ad-hoc command"""
-        asked = parse_body(AdhocRequest)
+        body = parse_body(AdhocRequest)
         user, settings = current_user(), web_context().settings
         confined = isolation.for_user(user, settings.isolation)
-        return _submit(authorize.authorize_adhoc(user, asked, settings, confined), asked)
+        return _submit(authorize.authorize_adhoc(user, body, settings, confined), body)
 
 
 class AnsiblePlaybook(PrivateResource):
@@ -46,10 +46,10 @@ class AnsiblePlaybook(PrivateResource):
 
     def post(self) -> Response:
         """Start a playbook"""
-        asked = parse_body(PlaybookRequest)
+        body = parse_body(PlaybookRequest)
         user, settings = current_user(), web_context().settings
         confined = isolation.for_user(user, settings.isolation)
-        return _submit(authorize.authorize_playbook(user, asked, settings, confined), asked)
+        return _submit(authorize.authorize_playbook(user, body, settings, confined), body)
 
 
 class Git(PrivateResource):
@@ -57,12 +57,12 @@ class Git(PrivateResource):
 
     def post(self) -> Response:
         """Update a checkout"""
-        asked = parse_body(GitRequest)
-        return _submit(authorize.authorize_git(current_user(), asked, web_context().settings), asked)
+        body = parse_body(GitRequest)
+        return _submit(authorize.authorize_git(current_user(), body, web_context().settings), body)
 
 
-def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
-    idempotency = _idempotency(run, asked)
+def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
+    idempotency = _idempotency(run, body)
     task_id = str(uuid.uuid4())
     store = web_context().store
     # The record comes before the message: a worker that gets the message at once must find it.
@@ -93,7 +93,7 @@ def _submit(run: AuthorizedRun, asked: TaskOptions) -> Response:
     return _accepted(submitted.task_id, is_replay=submitted.outcome == "known")
 
 
-def _idempotency(run: AuthorizedRun, asked: TaskOptions) -> Idempotency | None:
+def _idempotency(run: AuthorizedRun, body: TaskOptions) -> Idempotency | None:
     """Returns the client's key and a digest of the request, which detect a repetition. Raises InvalidRequest."""
     key = request.headers.get(_KEY)
     if key is None:
@@ -101,7 +101,7 @@ def _idempotency(run: AuthorizedRun, asked: TaskOptions) -> Idempotency | None:
     if not _KEY_TEXT.fullmatch(key):
         message = "must be 1 to 255 printable ASCII characters without spaces"
         raise InvalidRequest(f"{_KEY} {message}", code="invalid_header", errors=[FieldError(_KEY, message)])
-    canonical = json.dumps([run.kind, asked.model_dump(mode="json", exclude_unset=True)], sort_keys=True)
+    canonical = json.dumps([run.kind, body.model_dump(mode="json", exclude_unset=True)], sort_keys=True)
     return Idempotency(sha256(key.encode()).hexdigest(), web_context().sealer.digest(canonical.encode()))
 
 

@@ -1,4 +1,4 @@
-"""The resources of task records: status, request, cancel and list. Users see only their own tasks, auditors all."""
+"""Task records: status, request, cancel and list. Users see only their own tasks; admin and auditors see all."""
 
 from __future__ import annotations
 
@@ -106,31 +106,30 @@ class AnsibleTasks(PrivateResource):
 
     def get(self) -> Response:
         """List tasks, newest first"""
-        asked = parse_query(ListQuery)
+        query = parse_query(ListQuery)
         user = current_user()
-        if asked.user and asked.user != user.name and not user.sees_all:
+        if query.user and query.user != user.name and not user.sees_all:
             message = "only admin and auditors may list the tasks of other users"
             raise Forbidden(f"user: {message}", errors=[FieldError("user", message)])
-        whose = asked.user if user.sees_all else user.name
+        whose = query.user if user.sees_all else user.name
         store = web_context().store
-        changes = store.positions([TASK_LIST])[
-            TASK_LIST
-        ].events  # before the list: a change in between is sent twice, not lost
+        # Read before the list: a change in between is sent twice, not lost.
+        changes = store.positions([TASK_LIST])[TASK_LIST].events
         last = last_event_id()
         if request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM:
-            begin = asked.after if last is None else last
+            begin = query.after if last is None else last
             return follow(
                 TaskListStream(None if user.sees_all else user.name, changes if begin is None else begin), STREAM
             )
         found = store.search(
             whose,
-            asked.state,
-            asked.before,
-            asked.limit,
-            asked.kind or "",
-            asked.text or "",
-            asked.playbook or "",
-            asked.host or "",
+            query.state,
+            query.before,
+            query.limit,
+            query.kind or "",
+            query.text or "",
+            query.playbook or "",
+            query.host or "",
         )
         tasks = [serialization.reply_fields(task) for task in found.tasks]
         response = jsonify({"tasks": tasks, "next_before": found.next_before, "changes": changes})
@@ -148,7 +147,7 @@ class AnsibleTaskCancel(PrivateResource):
 
     def post(self, task_id: str) -> Response:
         """Cancel a task"""
-        asked = parse_query(CancelQuery)
+        query = parse_query(CancelQuery)
         require_no_body()
         authorize.check_may_act(current_user())
         before = own_task(task_id)
@@ -161,7 +160,7 @@ class AnsibleTaskCancel(PrivateResource):
         web_context().audit.note(audit_context.event("cancel", what=before.summary, outcome=outcome, task_id=task_id))
         if state is State.RUNNING:
             with thread_slots.slot() as may_wait:
-                _await_end(store, task_id, asked.wait if may_wait else 0)
+                _await_end(store, task_id, query.wait if may_wait else 0)
         task = own_task(task_id)
         if task.state in FINAL_STATES and task.state is not State.CANCELED:
             raise Conflict(f"The task is already final: {task.state.value}.", code="task_final")
