@@ -1,4 +1,4 @@
-"""The main job through real HTTP: what a user posts, polls and reads, on real Ansible, Celery and Redis."""
+"""The main use over real HTTP: submit, poll and read tasks, with real Ansible, Celery and Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request would touch, told before it is sent: by Ansible itself, under the user's rights, leaving nothing."""
+"""Previews with real Ansible: under the user's rights, and without leaving anything behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller can say about when a task runs, and what the queue says back: keys, limits, locks, deaths."""
+"""The queue over real HTTP: idempotency keys, limits, locks, and workers that die."""
 
 from __future__ import annotations
 

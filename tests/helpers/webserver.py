@@ -42,7 +42,7 @@ server.serve(Settings(
 
 
 class WebServer:
-    """One web process of four threads; what it says is in `log`."""
+    """One web process of four threads; its stderr is in `log`."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class WebServer:
         eventually(self._answers)
 
     def client(self, auth: tuple[str, str] = ADMIN) -> httpx.Client:
-        """The caller closes it."""
+        """Returns a client; the caller closes it."""
         return httpx.Client(base_url=self.url, auth=auth, timeout=20)
 
     def connect(self, path: str, *headers: str, version: str = "HTTP/1.1", method: str = "GET") -> socket.socket:
-        """A request for a path, on a connection of its own of which nothing was read. The caller closes it."""
+        """Sends a request on a new connection and reads nothing; the caller closes it."""
         connection = socket.create_connection(("127.0.0.1", self.port), 20)
         login = base64.b64encode(":".join(ADMIN).encode()).decode()
         lines = [f"{method} {path} {version}", "Host: x", f"Authorization: Basic {login}", *headers, "", ""]
@@ -85,12 +85,12 @@ class WebServer:
         return connection
 
     def process(self) -> psutil.Process:
-        """The process that answers."""
+        """Returns the web process that serves requests."""
         [worker] = psutil.Process(self._process.pid).children()
         return worker
 
     def clients(self) -> int:
-        """How many are connected."""
+        """Counts connections."""
         connections = self.process().net_connections("tcp")
         return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == self.port for one in connections)
 
@@ -108,7 +108,7 @@ class WebServer:
 
 
 class RecordedRun:
-    """A task that is running, as its worker stores it."""
+    """A running task, stored as its worker would."""
 
     def __init__(self, store: Store, user: str = "admin", summary: str = "a run", **fields: Any) -> None:
         self._store = store
@@ -119,7 +119,7 @@ class RecordedRun:
         self._progress = Progress()
 
     def write(self, output: bytes = b"", *events: StoredEvent) -> None:
-        """Append output and the events that belong to it."""
+        """Appends output and its events."""
         end = self._progress.output_bytes + len(output)
         appended = self._store.append(self.task_id, self.task_id, Batch(self._progress, output, events, events_end=end))
         assert appended.outcome == "running"
@@ -167,7 +167,7 @@ def counts(**by_host: int) -> StoredEvent:
 
 
 def read_head(connection: socket.socket) -> tuple[str, bytes]:
-    """The status line and headers of a reply, and what has come of its body."""
+    """Reads the status line and headers of a reply, and returns them with the start of its body."""
     got = b""
     while b"\r\n\r\n" not in got:
         more = connection.recv(65536)

@@ -1,5 +1,4 @@
-"""Who is let in: passwords, tokens and a login function before a real Redis; what is counted, and what the audit log
-has of it."""
+"""Authentication by password, token and login function with a real Redis; login throttling, and audit lines."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ PING = {"module": "ping"}
 
 
 class Site:
-    """A web app before a Redis, and its files."""
+    """A web app with a Redis, and its files."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -69,7 +68,7 @@ class Site:
         self.app.extensions["flansible"] = replace(context, login_throttle=LoginThrottle(context.store, limits))
 
     def log(self, *events: str) -> list[dict[str, Any]]:
-        """The lines of the audit log, of these events."""
+        """Returns the lines of the audit log of these events."""
         lines = [json.loads(line) for line in self.settings.audit_file.read_text().splitlines()]
         return [line for line in lines if not events or line["event"] in events]
 
@@ -81,7 +80,7 @@ class Site:
 
 @pytest.fixture(scope="module", autouse=True)
 def _broker(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The connections to the broker belong to the process: they are there before the first test, and nobody's leak."""
+    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
     url = shared_redis.url
     broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
     broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
@@ -255,7 +254,7 @@ def test_without_redis_passwords_are_checked_all_the_same(
 
 
 def commands(shared_redis: RedisServer, act: Callable[[], object]) -> int:
-    """How many commands Redis got meanwhile, those of looking not counted."""
+    """Counts the commands that Redis got meanwhile, without those of the count."""
     client = shared_redis.client()
     before = client.info("stats")["total_commands_processed"]
     act()
@@ -265,7 +264,7 @@ def commands(shared_redis: RedisServer, act: Callable[[], object]) -> int:
 
 
 def test_a_known_password_and_a_token_cost_no_redis_command(site: Site, shared_redis: RedisServer) -> None:
-    """Polling costs what the store's own answer costs, and nothing more."""
+    """A poll sends Redis only the commands that read the task."""
     path = "/api/ansibletaskstatus/00000000-0000-4000-8000-000000000000"
     text = site.token()
     assert site.get(ADMIN, path).status_code == site.bearer(text, path).status_code == 404

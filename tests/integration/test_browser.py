@@ -1,4 +1,4 @@
-"""The pages in a real browser, under their policies: they work, and what does not belong there is not run."""
+"""The pages in a real browser under their policies: they work, and injected scripts do not run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def browser() -> Iterator[Browser]:
 
 
 def forbidden(browser: Browser) -> list[str]:
-    """What the page's policy has refused, and scripts that failed."""
+    """Returns what the page's policy refused, and scripts that failed."""
     return [text for text in browser.complaints if "Content Security Policy" in text or "Uncaught" in text]
 
 

@@ -1,4 +1,4 @@
-"""The console's files as a browser gets them, and the API's forms that were made for it."""
+"""The console's files as a browser gets them, and the output formats made for it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def text_of(name: str) -> str:
 
 
 def imports_of(name: str) -> set[str]:
-    """The modules that a module imports, statically or on demand, as paths below the console's folder."""
+    """Returns the modules that a module imports, statically or on demand, as paths below the console's folder."""
     found = re.findall(r'(?:\bfrom |\bimport\()"([^"\n]+\.js)"', text_of(name))
     return {(FOLDER / name).parent.joinpath(path).resolve().relative_to(FOLDER.resolve()).as_posix() for path in found}
 

@@ -26,7 +26,7 @@ def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def said(server: WebServer, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of all that comes back until the server closes."""
+    """Returns status, headers and body of all replies until the server closes."""
     with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
         connection.sendall(request)
         got = read_to_end(connection)
@@ -97,7 +97,7 @@ def test_a_body_in_chunks_is_held_to_the_same_rules(server: WebServer, chunks: b
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_body_where_none_belongs_is_no_second_request(server: WebServer, method: str) -> None:
-    """What a proxy took for a body must not be answered as the next client's request."""
+    """Bytes that a proxy took for a body must not be served as the next client's request."""
     inner = lines("GET /api/openapi.json HTTP/1.1", "Host: x")
     first = lines(f"{method} /api/ansibletasks HTTP/1.1", "Host: x", f"Content-Length: {len(inner)}")
     last = lines("GET /nothing HTTP/1.1", "Host: x", "Connection: close")
@@ -141,7 +141,7 @@ def test_no_header_makes_it_another_request(server: WebServer, header: str) -> N
 
 
 def test_what_a_neighbour_says_of_a_proxy_is_not_believed(server: WebServer) -> None:
-    """gunicorn by itself takes 127.0.0.1 for a proxy, and its word for the scheme and even for SCRIPT_NAME."""
+    """gunicorn's default trusts 127.0.0.1 as a proxy, with its scheme and even its SCRIPT_NAME."""
     told = ("X-Forwarded-Proto: https", "X-Forwarded-For: 9.9.9.9", "X-Forwarded-Host: evil", "SCRIPT_NAME: /evil")
     status, _, body = said(server, lines("GET /api/spec HTTP/1.1", "Host: here", *told, "Connection: close"))
     assert (status, json.loads(body)["basePath"]) == (200, "http://here")
@@ -160,7 +160,7 @@ def test_replies_that_are_handed_over_have_the_safe_headers(server: WebServer, s
 
 @pytest.fixture(scope="module")
 def hasty(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    """A server that waits half a second for a request, and as long for its body. It has four threads."""
+    """A server with time limits of half a second for head and body, and four threads."""
     before = "from flansible.web import gunicorn_server as server\nserver.HEAD_SECONDS = server.BODY_SECONDS = 0.5\n"
     running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url, before=before)
     yield running

@@ -1,4 +1,4 @@
-"""What is read page by page: events, results by host, the list of tasks; and a cancel that waits for the end."""
+"""Paging of events, results by host and the task list; and a cancel that waits for the end."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def get(client: FlaskClient, path: str, auth: tuple[str, str] = ADMIN, **query: 
 
 
 def pages(client: FlaskClient, path: str, **query: Any) -> Iterator[dict[str, Any]]:
-    """Every page, as one who follows the Link headers gets them."""
+    """Yields every page, following the Link headers."""
     reply = client.get(path, query_string=query, auth=ADMIN)
     while True:
         assert reply.status_code == 200, reply.text

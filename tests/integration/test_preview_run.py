@@ -1,4 +1,4 @@
-"""A look that nobody answers: what the web server says then, and that nothing waits for it any longer."""
+"""A preview that no worker carries out: what the reply says, and that nothing stays queued."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server(tmp_path: Path, redis_url: str) -> Iterator[WebServer]:
     running.stop()
 
 
-def looks(redis: RedisServer) -> list[str]:
+def preview_tasks(redis: RedisServer) -> list[str]:
     with redis.client() as client:
         found = (key.decode().split(":") for key in client.scan_iter("flansible:task:*"))
         return sorted({parts[2] for parts in found if parts[2] != "all"})
@@ -46,7 +46,7 @@ def test_without_a_worker_it_says_so_at_once(server: WebServer, shared_redis: Re
     assert time.monotonic() - began < 5
     assert (found["allowed"], found["plays"], found["detail"]) == (True, None, "no worker answers; try again")
     store = Store(shared_redis.url)
-    [task_id] = looks(shared_redis)
+    [task_id] = preview_tasks(shared_redis)
     task = store.task(task_id)
     assert task is not None and task.state is State.CANCELED
     store.close()

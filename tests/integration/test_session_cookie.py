@@ -1,4 +1,4 @@
-"""Sessions: what a browser's cookie may, when it ends, and what other pages cannot do with it."""
+"""Sessions: what the cookie permits, when it expires, and what other pages cannot do with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.helpers.webserver import ADMIN, DEV, WebServer
 
 @pytest.fixture
 def browser(server: WebServer, store: Store) -> Iterator[httpx.Client]:
-    """Nobody yet: with a jar for cookies, and no password."""
+    """Not logged in: with a cookie jar, and no password."""
     with httpx.Client(base_url=server.url, timeout=20) as client:
         yield client
 
@@ -28,7 +28,7 @@ def login(browser: httpx.Client, user: tuple[str, str] = DEV) -> str:
 
 
 def as_header(browser: httpx.Client) -> dict[str, str]:
-    """A copy of what the jar holds, as whoever has stolen it would send it."""
+    """Copies the jar's cookies to a header, as a thief would send them."""
     return {"Cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
 
 

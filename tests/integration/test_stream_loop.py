@@ -1,4 +1,4 @@
-"""Those who stay on the line, with a real server and a real Redis: each gets all of it, once, and costs no thread."""
+"""The stream loop with a real server and a real Redis: each follower gets everything once, and costs no thread."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_stream_that_is_cut_at_random_and_resumed_gives_each_seq_once(
 
 
 def read_some(connection: socket.socket, most_bytes: int) -> tuple[str, bool]:
-    """Of a chunked reply, what is whole of the first so many bytes, and whether that is its end."""
+    """Decodes the complete chunks in the first bytes of a reply; returns also whether they end it."""
     head, data = read_head(connection)
     assert " 200 " in head
     while len(data) < most_bytes and (more := connection.recv(4096)):

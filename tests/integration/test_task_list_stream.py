@@ -1,4 +1,4 @@
-"""The list of tasks as a stream: each change, to those who may see the task, and where it goes on after a break."""
+"""The task list as a stream: each change, only to users who may see the task, resumed after a disconnect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def listed(client: httpx.Client, **query: Any) -> dict[str, Any]:
 
 
 def read(lines: Iterator[str], count: int) -> list[tuple[str, str, dict[str, Any]]]:
-    """Events as (id, event, data)."""
+    """Reads events as (id, event, data)."""
     found, fields = [], {}
     for line in lines:
         name, _, value = line.partition(": ")

@@ -1,4 +1,4 @@
-"""The API's documentation: whole, true, the same in both formats, and nothing that comes from outside."""
+"""The API's documentation: complete, correct, the same in both formats, and loaded from this server alone."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def in_spec(document: dict[str, Any], route: Route) -> dict[str, Any]:
 
 
 def mentioned_models() -> set[type[BaseModel]]:
-    """Every model that a request or a reply can contain."""
+    """Returns every model that a request or a reply can contain."""
     found: set[type[BaseModel]] = set()
 
     def add(annotation: Any) -> None:
@@ -427,14 +427,14 @@ def test_nothing_but_a_page_s_files_is_handed_out(folder: str, name: str, app: F
 
 
 def raw_get(app: Flask, target: str) -> TestResponse:
-    """A request whose path arrives as a server would pass it on: decoded, its dots left alone."""
+    """Sends a request whose path arrives as a server passes it on: decoded, with its dots."""
     decoded = re.sub(rb"%([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), target.encode())
     with app.test_client() as client:
         return client.open("/", environ_overrides={"PATH_INFO": decoded.decode("latin-1")}, buffered=True)
 
 
 def test_the_library_s_own_view_would_hand_it_out() -> None:
-    """Should this ever fail, the library is mended, and its view may be used."""
+    """If this ever fails, the library has been fixed, and its own view can be used."""
     app = Flask("hazard", static_folder=None)
     app.add_url_rule("/static/<dir1>/<dir2>", "static", library.StaticFiles().get)
     library.registry["app"] = {"spec_endpoint_path": "/api/spec"}

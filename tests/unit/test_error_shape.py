@@ -1,4 +1,4 @@
-"""One error body for every route and every status, whoever noticed the error."""
+"""One error body for every route and every status, wherever the error arises."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "NONSEN
 
 
 def assert_shape(reply: Response, status: int) -> None:
-    """The one shape, with no trace of the inside."""
+    """Asserts the shape of errors, and that no internals show."""
     text = reply.get_data(as_text=True)
     assert reply.status_code == status, text
     assert reply.mimetype == "application/json"
@@ -59,7 +59,7 @@ def test_a_wrong_method_is_405_and_says_which_are_right(anybody: FlaskClient, pa
 
 
 def test_a_wrong_method_is_405_on_every_other_address_too(app: Flask, anybody: FlaskClient) -> None:
-    """The documentation's pages and whatever is added: nothing answers in a shape of its own."""
+    """Also the documents' pages and routes to come: none replies in another shape."""
     rules = list(app.url_map.iter_rules())
     deletable = {rule.rule for rule in rules if "DELETE" in (rule.methods or ())}
     assert deletable == {"/api/session"}
@@ -128,7 +128,7 @@ def test_an_address_that_does_not_exist_is_404(client: FlaskClient, path: str, m
 )
 @pytest.mark.parametrize("word", ["status", "output", "events", "result"])
 def test_what_cannot_be_a_task_id_is_404_without_asking_the_store(client: FlaskClient, word: str, task_id: str) -> None:
-    """The store is away here: asking it would be a 503."""
+    """The store is down here: a request that reached it would be a 503."""
     assert_shape(client.get(f"/api/ansibletask{word}/{task_id}"), 404)
 
 

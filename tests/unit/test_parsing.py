@@ -32,7 +32,7 @@ def send(client: FlaskClient, path: str = ADHOC, **fields: Any) -> TestResponse:
 
 
 def faults(reply: TestResponse, status: int = 400) -> dict[str, str]:
-    """Field -> message, of a reply in the one shape."""
+    """Returns field -> message of an error reply."""
     assert reply.status_code == status, reply.get_data(as_text=True)
     body = reply.get_json()
     assert set(body) == {"message", "code", "errors"}
@@ -42,7 +42,7 @@ def faults(reply: TestResponse, status: int = 400) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", SUBMISSIONS)
 def test_a_good_body_reaches_the_store_which_is_away_here(client: FlaskClient, path: str) -> None:
-    """What makes the other tests here prove that nothing is queued: a request that gets that far is a 503."""
+    """Proves that the other tests queue nothing: a request that gets that far is a 503."""
     reply = send(client, path)
     assert faults(reply, 503) == {}
     assert reply.get_json()["code"] == "store_unavailable"

@@ -1,4 +1,4 @@
-"""Who a request is from: a proxy's word counts when the proxy is listed, and nobody else's ever does."""
+"""X-Forwarded-* headers count from configured proxies, and from no other peer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIENT = "203.0.113.7"
 
 
 def seen(trusted: Any = TRUSTED, peer: str = "10.0.0.1", **headers: str) -> dict[str, str]:
-    """What the app sees of a request with these headers."""
+    """Returns the environ that the app gets for a request with these headers."""
     environ = {"REMOTE_ADDR": peer, "wsgi.url_scheme": "http", "HTTP_HOST": "inside"}
     environ |= {f"HTTP_X_FORWARDED_{name.upper()}": value for name, value in headers.items()}
 

@@ -1,4 +1,4 @@
-"""What browsers are told on every reply, and what pages of other sites are refused."""
+"""Security headers on every reply, and cross-origin requests that are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONSOLE = "https://console.example.org"
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Flask:
-    """An app whose replies the pages of one other site may read."""
+    """An app whose replies one other origin may read."""
     root = tmp_path_factory.mktemp("cors")
     (root / "rbac.json").write_text(json.dumps({"rbac": [{"user": "admin", "password": "root"}]}))
     nowhere = f"redis+socket://{root}/nobody-listens"
