@@ -3,17 +3,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# Processes of the test run: more than processors, since tests wait as well as compute.
+JOBS ?= 3
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-matrix bench bench-compare http ssh sandbox lines soak scale chaos check clean
+.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http ssh sandbox lines soak scale chaos check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, start the service, run an ad-hoc ping and a playbook with curl, stop everything"
+	@echo "make test-fast   unit tests alone, in parallel: between two edits"
 	@echo "make test    install what the tests need and run them all; PYTEST_ARGS='-k word' passes options to pytest"
+	@echo "make test-nightly   many rounds and further variants (hours); SHARD=3/40 for a part of them"
+	@echo "make test-flaky N=20   repeat the tests that a change touched, on busy processors; BASE=commit, or TESTS='...'"
 	@echo "make test-matrix   as root: the tests on Ansible, with 2.20 and 2.21 on the Python of a Debian trixie in .matrix/"
 	@echo "make check   format check, lint, types, hazards in the code, known vulnerabilities"
 	@echo "make bench   measure runs through the API against the command line, in turn; writes README's tables"
@@ -58,9 +63,24 @@ $(VENV)/axe.min.js: scripts/fetch_axe.py $(VENV)/.installed
 demo: $(VENV)/.installed
 	@PYTHON="$(abspath $(BIN))/python" bash scripts/demo.sh
 
+# Files in parallel, those that take longest first (tests/helpers/selection.py).
+PYTEST := PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest
+PARALLEL := --dist loadfile --no-loadscope-reorder
+
+test-fast: $(VENV)/.installed-test
+	@$(PYTEST) tests/unit -q -n $(shell nproc) $(PARALLEL) $(PYTEST_ARGS)
+
 test: $(VENV)/.installed-test $(VENV)/axe.min.js
-	@echo "==> Running the tests"
-	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "==> Running the tests, $(JOBS) processes"
+	@$(PYTEST) -n $(JOBS) $(PARALLEL) --durations 25 --durations-min 3 $(PYTEST_ARGS)
+
+test-nightly: $(VENV)/.installed-test $(VENV)/axe.min.js
+	@echo "==> Running the nightly tests, part $(or $(SHARD),1/1), at $$(git rev-parse --short HEAD), $$(date -u +%FT%TZ)"
+	@SHARD=$(or $(SHARD),1/1) $(PYTEST) --nightly -n $(JOBS) $(PARALLEL) --durations 25 --durations-min 3 $(PYTEST_ARGS) \
+	  || [ $$? = 5 ]  # a part may have no test
+
+test-flaky: $(VENV)/.installed-test $(VENV)/axe.min.js
+	@PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python scripts/flaky.py --count $(or $(N),20) --base $(or $(BASE),HEAD~1) $(TESTS)
 
 test-matrix:
 	@bash scripts/test-matrix.sh

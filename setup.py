@@ -51,6 +51,8 @@ setup(
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
+            "pytest-repeat>=0.9.3,<1",
             "openapi-spec-validator>=0.7,<1",
             "mitogen>=0.3.54,<0.4",
             "hypothesis>=6.100,<7",
