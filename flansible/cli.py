@@ -246,10 +246,10 @@ def export(config_file: str | None, since: str, until: str | None, path: str | N
     from flansible.store import export as exporter
 
     try:
-        first, last = exporter.moment(since), exporter.moment(until) if until else None
+        first, last = exporter.parse_moment(since), exporter.parse_moment(until) if until else None
     except (ValueError, OverflowError):
         raise click.UsageError("--since and --until take 2026-11-22, 2026-11-22T08:00:00Z, or 90m, 12h, 7d") from None
-    with exporter.target(path) as file:
+    with exporter.open_target(path) as file:
         written, unfinished = exporter.export(Store(settings.store_url), first, last, not without_output, file)
     left = f"; {unfinished} left out, because they are not final yet" if unfinished else ""
     click.echo(f"{written} tasks written{left}", err=True)

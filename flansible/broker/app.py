@@ -1,10 +1,10 @@
-"""The Celery app: where web hands a task id to a worker.
+"""The Celery app, and what web and workers do with the broker: enqueue tasks, ping, revoke.
 
-`celery -A flansible.celery_app worker` and `flower` find `app` here. It reads its configuration when Celery first asks
-for it, never at import; `configure` may hand settings in before that.
+`celery -A flansible.celery_app worker` and `flower` use `app`. Its configuration is read when Celery first needs it,
+never at import; `configure` may set it before.
 
-A broker may be gone, or be there and say nothing. Whatever is asked of it here ends within a few seconds, with an
-answer or with BrokerUnavailable. A message is no more than an id: losing one, and sending one twice, are harmless.
+A broker may be down, or accept connections and never reply. Each function here returns within a few seconds or raises
+BrokerUnavailable. A message is only a task id: losing one, or sending one twice, is harmless.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from flansible.errors import BrokerUnavailable
 
 RUN_TASK = "flansible.run"
 QUEUE = "flansible"
-# For tasks whose turn has come after a wait of another kind: they must not wait behind all others once more.
+# For tasks that have waited already, for a lock or a limit: they must not wait behind all others as well.
 PRIORITY_QUEUE = "flansible.next"
 CONNECT_TIMEOUT_SECONDS = 3
 REPLY_TIMEOUT_SECONDS = 3
 PING_SECONDS = 1.5
-# Of a connection that was at rest: it may have died in its sleep, and that is no reason to refuse a task.
-_AT_ONCE_SECONDS = 1.0
+# An idle connection may have died meanwhile. A failure within this time is taken for that, and tried again once.
+_STALE_CONNECTION_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10
 _POOL_CONNECTIONS = 10  # at most, in a worker; a web process has one for each of its threads
 # An unacknowledged message is delivered again after this long. The claim makes that harmless; a day keeps it rare.
@@ -41,13 +41,13 @@ _settings: Settings | None = None
 
 
 def configure(settings: Settings) -> None:
-    """Hand the process' settings to Celery; call it before the app is used."""
+    """Sets the settings of this process; to be called before the app is used."""
     global _settings
     _settings = settings
 
 
 def settings() -> Settings:
-    """The settings of this process; read from config.ini when nobody handed any in (`celery -A` by hand)."""
+    """Returns the settings of this process; reads config.ini unless `configure` was called (`celery -A` by hand)."""
     global _settings
     if _settings is None:
         _settings = config.load()
@@ -55,11 +55,11 @@ def settings() -> Settings:
 
 
 def _transport_options(broker_url: str) -> dict[str, Any]:
-    """What kombu's transports call these differs; each ignores what it does not know.
+    """Returns the options of the broker's transport; kombu's transports have different names for them.
 
-    Without timeouts for replies a process that asks a frozen broker waits until it thaws.
+    Without reply timeouts, a process would wait for a frozen broker until it continues.
     """
-    # One attempt to connect: whoever needs the broker for longer than one request asks again by itself.
+    # One attempt to connect: callers that need the broker for longer than one request try again themselves.
     shared = {"max_retries": 0}
     if broker_url.startswith("amqp"):
         return {
@@ -76,7 +76,7 @@ def _transport_options(broker_url: str) -> dict[str, Any]:
         "socket_keepalive": not broker_url.startswith("redis+socket"),
         "health_check_interval": _HEARTBEAT_SECONDS,
         "global_keyprefix": "flansible:broker:",
-        # First what is to be taken first. Left to itself kombu would take turns.
+        # The priority queue first. By default kombu takes from the queues in turn.
         "queue_order_strategy": "priority",
     }
 
@@ -107,16 +107,16 @@ def _defaults() -> dict[str, Any]:
         "task_store_errors_even_if_ignored": False,
         "task_serializer": "json",
         "accept_content": ["json"],
-        # Acknowledged as the task begins. What a worker takes down with it, its record brings back (worker/leases);
-        # a message held for as long as a run goes on is what brokers and reconnecting workers stumble over.
+        # Acknowledged when the task begins. If the worker dies, recovery finds the task by its lease; a message that
+        # stays unacknowledged during a whole run causes trouble with brokers and with workers that reconnect.
         "task_acks_late": False,
         "task_reject_on_worker_lost": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_prefetch_count_reduction": False,
         "worker_consumer": "flansible.worker.consumer:Consumer",
-        # Supervisors wait, they do not compute: a thread each. Ansible itself is never in this process.
+        # Supervisors wait rather than compute, so each has a thread. Ansible itself is never in this process.
         "worker_pool": "flansible.worker.thread_pool:TaskPool",
-        # A message is asked for when a slot is free. RabbitMQ cannot be asked like this, and gives one more.
+        # A worker fetches a message only when a slot is free. With RabbitMQ that is impossible: it sends one ahead.
         "worker_disable_prefetch": not found.broker_url.startswith("amqp"),
         "worker_concurrency": found.worker_concurrency,
         "worker_hijack_root_logger": True,
@@ -131,7 +131,7 @@ app.add_defaults(_defaults)
 
 
 def preload() -> None:
-    """Load what publishing and asking need, and connect to nothing: processes forked after this share it."""
+    """Loads what publishing and control commands need, without connecting; processes forked later share it."""
     app.finalize()
     _ = app.amqp.queues, app.amqp.send_task_message, app.control, app.events
     with app.connection_for_write() as connection:
@@ -139,15 +139,15 @@ def preload() -> None:
 
 
 def run_worker(name: str, log_level: str) -> int:
-    """Be a worker until told to stop; returns the exit code. Main thread only.
+    """Runs the Celery worker until it is stopped; returns the exit code. Main thread only.
 
-    Not by way of Celery's own command line, which loads its shell and Flower's server as well.
+    Celery's own command line would load its shell and Flower's server as well.
     """
     worker = app.Worker(
         hostname=host_format(f"{name}@%h"),
         loglevel=log_level.upper(),
         quiet=True,
-        # Mingle waits a second for neighbours that have nothing to tell; gossip is chatter nobody here listens to.
+        # Mingle delays the start by a second; gossip sends messages between workers. Neither is used here.
         without_mingle=True,
         without_gossip=True,
     )
@@ -156,16 +156,16 @@ def run_worker(name: str, log_level: str) -> int:
 
 
 def enqueue(task_id: str, summary: str, priority: bool = False) -> None:
-    """Put the id of a recorded task on the queue; `summary` is what Flower shows. Raises BrokerUnavailable.
+    """Puts the id of a recorded task on the queue; Flower shows the summary. Raises BrokerUnavailable.
 
-    priority: ahead of all that was not put there in the same way.
+    priority: before all tasks that were enqueued without it.
     """
     began = time.monotonic()
     with _translated("the broker does not take messages"):
         try:
             _publish(task_id, summary, PRIORITY_QUEUE if priority else QUEUE)
         except _BROKER_ERRORS:
-            if time.monotonic() - began > _AT_ONCE_SECONDS:
+            if time.monotonic() - began > _STALE_CONNECTION_SECONDS:
                 raise
             _publish(task_id, summary, PRIORITY_QUEUE if priority else QUEUE)
 
@@ -184,33 +184,33 @@ def _publish(task_id: str, summary: str, queue: str) -> None:
                 producer=producer,
             )
         except _BROKER_ERRORS:
-            # Back in the pool it would fail the next one too, or take an answer that comes late for its own.
+            # Back in the pool, the connection would fail again, or take a late reply for that to the next command.
             producer.connection.collect()
             raise
 
 
 def ping_broker() -> None:
-    """Raises BrokerUnavailable when no connection to the broker can be made."""
+    """Checks that the broker accepts a connection. Raises BrokerUnavailable."""
     with _translated("the broker does not answer"), _connection():
         pass
 
 
 def ping_worker() -> str | None:
-    """The name of the first worker that answers, None when none does in time. Raises BrokerUnavailable."""
+    """Returns the name of the first worker that replies, None when none does in time. Raises BrokerUnavailable."""
     with _translated("the broker does not answer"), _connection() as connection:
         replies = app.control.ping(timeout=PING_SECONDS, limit=1, connection=connection)
     return next((name for reply in replies or [] for name in reply), None)
 
 
 def revoke(task_id: str) -> None:
-    """Tell the workers that a task will not be run, whose record says so already. Raises BrokerUnavailable."""
+    """Revokes a Celery task whose record is canceled already. Raises BrokerUnavailable."""
     with _translated("the broker does not take messages"), _connection() as connection:
         app.control.revoke(task_id, connection=connection)
 
 
 @contextmanager
 def _connection() -> Iterator[Connection]:
-    """One of its own: what is asked of it is whether it can be had."""
+    """Opens a new connection, because callers want to know whether that is possible."""
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=0)
         yield connection
@@ -221,6 +221,7 @@ _BROKER_ERRORS = (OperationalError, KombuError, OSError)
 
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
+    """Turns the broker's errors into BrokerUnavailable."""
     try:
         yield
     except _BROKER_ERRORS as error:

@@ -1,4 +1,4 @@
-"""What changes, as it changes: Redis tells of each task that has new output or events or another state."""
+"""Change notifications: Redis publishes the id of each task that has new output, new events or another state."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from flansible.errors import StoreUnavailable
 from flansible.store.connection import CONNECT_TIMEOUT_SECONDS, text, translated
 from flansible.store.keys import CHANGED_CHANNEL
 
-_GLANCE_SECONDS = 0.001
+_POLL_SECONDS = 0.001
 
 
 class Changes:
-    """One subscription, for one thread. After Redis was away every followed task is told: something may be missed."""
+    """Subscribes to changes of tasks, for one thread. After Redis was away, it reports every followed task as changed,
+    because notifications may be missing."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._pubsub = client.pubsub()  # type: ignore[no-untyped-call]
@@ -24,21 +25,21 @@ class Changes:
         self._changed: set[str] = set()
 
     def follow(self, task_id: str) -> None:
-        """What changes from now on is told. Raises StoreUnavailable; the wish is kept and tried again by `wait`."""
+        """Reports changes of this task from now on. Raises StoreUnavailable; `wait` then tries again to subscribe."""
         self._followed.add(task_id)
         self._unconfirmed.add(task_id)
         with translated():
             self._subscribe()
 
     def unfollow(self, task_id: str) -> None:
-        """Nothing more is told of this task, even when StoreUnavailable is raised."""
+        """Reports no more changes of this task. That holds even when StoreUnavailable is raised."""
         for tasks in (self._followed, self._unconfirmed, self._changed):
             tasks.discard(task_id)
         with translated():
             self._pubsub.unsubscribe(CHANGED_CHANNEL + task_id)
 
     def wait(self, seconds: float) -> set[str]:
-        """The followed tasks that have changed, as soon as one has; none when nothing did in time.
+        """Waits until a followed task has changed, and returns those that have; none when the time is over.
 
         Raises StoreUnavailable at once while Redis is away.
         """
@@ -52,23 +53,25 @@ class Changes:
                     return changed
 
     def poll(self) -> set[str]:
-        """As `wait`, without waiting: for one who polls `socket` among other things."""
+        """Like `wait`, but returns at once: for callers that poll `socket` together with other descriptors."""
         changed: set[str] = set()
         if self._pubsub.connection is None:
             return changed
         if self.socket() is None:
-            changed |= self.wait(_GLANCE_SECONDS)
-        # Until nothing is left: what has been read off the socket does not make it readable again.
+            changed |= self.wait(_POLL_SECONDS)
+        # Until nothing is left: what was read into the buffer does not make the socket readable again.
         while self._can_read():
-            changed |= self.wait(_GLANCE_SECONDS)
+            changed |= self.wait(_POLL_SECONDS)
         return changed
 
     def socket(self) -> socket.socket | None:
-        """Readable when there is something to hear. Another one after each new connection, None while there is none."""
+        """Returns the socket that becomes readable with a notification; None while there is no connection. A new
+        connection has another socket."""
         connection = self._pubsub.connection
         return None if connection is None else connection._get_socket()
 
     def close(self) -> None:
+        """Closes the connection."""
         self._pubsub.close()
 
     def _can_read(self) -> bool:
@@ -79,7 +82,7 @@ class Changes:
             return True  # the connection has ended: `wait` makes a new one
 
     def _subscribe(self) -> None:
-        """Until Redis has confirmed it: else a change that comes at once could be missed."""
+        """Waits until Redis has confirmed each subscription; a change just after it could be missed otherwise."""
         for task_id in self._unconfirmed:
             self._pubsub.subscribe(CHANGED_CHANNEL + task_id)
         while self._unconfirmed:
@@ -87,13 +90,13 @@ class Changes:
                 raise StoreUnavailable("Redis does not answer: a subscription is not confirmed")
 
     def _take(self, seconds: float) -> bool:
-        """Whether there was anything to read."""
+        """Reads one message; returns whether there was one."""
         message = self._pubsub.get_message(timeout=seconds)
         if message is None:
             return False
         task_id = text(message["channel"]).removeprefix(CHANGED_CHANNEL)
         if message["type"] == "subscribe" and task_id in self._unconfirmed:
             self._unconfirmed.discard(task_id)
-        elif message["type"] in ("message", "subscribe"):  # nobody asked for the latter: the connection is a new one
+        elif message["type"] in ("message", "subscribe"):  # an unexpected `subscribe`: the connection is a new one
             self._changed |= self._followed & {task_id}
         return True

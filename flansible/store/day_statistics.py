@@ -1,4 +1,4 @@
-"""What is counted of tasks as they end, by day: how they ended, playbooks and how long they take, hosts that fail."""
+"""Statistics by day, counted when tasks end: their states, playbooks and how long they take, hosts that fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DAY_SECONDS = 86400
 
 @dataclass
 class PlaybookCounts:
-    """Runs that Ansible has ended, those of them that failed, and how long all and the longest took."""
+    """Runs of a playbook that Ansible ended, how many of them failed, seconds of all of them and of the longest."""
 
     runs: int = 0
     failed: int = 0
@@ -26,7 +26,8 @@ class PlaybookCounts:
 
 @dataclass
 class Counts:
-    """days: day since 1970 -> state -> tasks; hosts: in how many runs each failed or was unreachable."""
+    """Statistics of some days. days: day since 1970 -> state -> tasks; hosts: in how many runs each failed or was
+    unreachable."""
 
     days: dict[int, dict[str, int]] = field(default_factory=dict)
     playbooks: dict[str, PlaybookCounts] = field(default_factory=lambda: defaultdict(PlaybookCounts))
@@ -35,8 +36,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class WorkerLoad:
-    """name: its process, as flansible.system.process_identity names it; slots: how many runs it carries side by side;
-    running: how many it does now."""
+    """A live worker. name: its process, as flansible.system.process_identity writes it; slots: how many runs it can
+    have at a time; running: how many it has now."""
 
     name: str
     slots: int
@@ -44,10 +45,10 @@ class WorkerLoad:
 
 
 class Stats(Connection):
-    """Part of Store. Counting is part of `lua/move.lua`, which makes a task final."""
+    """The part of Store for statistics. `lua/move.lua` counts a task when it makes it final."""
 
     def counts(self, user: str | None, days: int) -> Counts:
-        """Of the last so many days (UTC), today included; user None: everybody's."""
+        """Reads the statistics of the last days (UTC), today included. user None: those of all users."""
         today = int(time.time()) // _DAY_SECONDS
         wanted = range(today - days + 1, today + 1)
         pipeline = self._redis.pipeline(transaction=False)
@@ -63,7 +64,7 @@ class Stats(Connection):
         return found
 
     def queued_and_running(self, user: str | None) -> tuple[int, int]:
-        """How many tasks are queued, and how many run."""
+        """Returns how many tasks are queued, and how many are running. user None: of all users."""
         with translated():
             pipeline = self._redis.pipeline(transaction=False)
             for state in (State.QUEUED, State.RUNNING):
@@ -72,7 +73,7 @@ class Stats(Connection):
         return int(queued), int(running)
 
     def workers(self) -> list[WorkerLoad]:
-        """Those that live, by name."""
+        """Lists the live workers by name."""
         answer: Any = self._run("workers", [index_key(None, State.RUNNING), WORKERS, WORKER_SLOTS])
         rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
         return sorted((WorkerLoad(text(name), int(slots), int(runs)) for name, slots, runs in rows), key=_by_name)

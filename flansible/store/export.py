@@ -25,8 +25,8 @@ _PAGE = 1000
 _CHUNK_BYTES = 1024 * 1024
 
 
-def moment(text: str) -> datetime:
-    """A date, an RFC 3339 time (UTC where it names no zone), or how long ago: `90m`, `12h`, `7d`, `2w`.
+def parse_moment(text: str) -> datetime:
+    """Parses a date, an RFC 3339 time (UTC unless it names a zone), or how long ago: `90m`, `12h`, `7d`, `2w`.
 
     Raises ValueError.
     """
@@ -38,9 +38,9 @@ def moment(text: str) -> datetime:
 
 
 @contextmanager
-def target(path: str | None) -> Iterator[IO[str]]:
-    """The file to write, None being standard output. It has its name once it is whole: what goes wrong leaves the one
-    that was there before. Raises ConfigurationError when it cannot be written."""
+def open_target(path: str | None) -> Iterator[IO[str]]:
+    """Opens the file to write; None is standard output. A file replaces an older one only when it is complete. Raises
+    ConfigurationError when it cannot be written."""
     if path is None:
         yield sys.stdout
         return
@@ -52,7 +52,7 @@ def target(path: str | None) -> Iterator[IO[str]]:
 
 
 def export(store: Store, since: datetime, until: datetime | None, with_output: bool, file: IO[str]) -> tuple[int, int]:
-    """Write the tasks submitted from `since` up to `until`, oldest first.
+    """Writes the tasks submitted from `since` up to `until`, oldest first.
 
     Returns how many were written, and how many were left out because they are not final. Raises StoreUnavailable.
     """
@@ -70,7 +70,7 @@ def export(store: Store, since: datetime, until: datetime | None, with_output: b
 
 
 def _ids(store: Store, since: datetime, until: datetime | None) -> Iterator[str]:
-    """Newest first."""
+    """Yields the ids of the tasks in this time, newest first."""
     before: int | None = None
     while True:
         page = store.tasks(None, None, before, _PAGE)
@@ -79,7 +79,7 @@ def _ids(store: Store, since: datetime, until: datetime | None) -> Iterator[str]
             if since <= submitted and (until is None or submitted < until):
                 yield task.task_id
         before = page.next_before
-        # Web servers' clocks may differ a little, so one that is older does not end it; a whole page does.
+        # The clocks of web servers may differ a little, so only a whole page of older tasks is the end.
         if before is None or (times and max(times) < since):
             return
 
@@ -103,7 +103,7 @@ def _write(store: Store, task: TaskStatus, with_output: bool, file: IO[str]) -> 
 
 
 def _text(store: Store, task_id: str) -> Iterator[str]:
-    # What is not UTF-8 is kept as Python keeps it, byte by byte: surrogateescape gives the same bytes back.
+    # Bytes that are not UTF-8 are escaped as Python does it: surrogateescape gives the same bytes back.
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     offset = 0
     while chunk := store.output(task_id, offset, _CHUNK_BYTES):

@@ -1,4 +1,4 @@
-"""Who speaks for which run: leases of workers on their tasks, and what becomes of a task that nobody speaks for."""
+"""Leases: which worker owns which running task, and what happens to a task whose lease has lapsed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Run:
-    """One task that is running. process: the worker's, as flansible.system.process_identity names it."""
+    """A running task. worker: its Celery name; process: its process, as flansible.system.process_identity writes it."""
 
     task_id: str
     claim: str
@@ -25,24 +25,24 @@ class Run:
 
 
 class Leases(Tasks):
-    """Part of Store."""
+    """The part of Store for leases and workers."""
 
     def renew_leases(self, worker: str, slots: int, task_ids: list[str]) -> None:
-        """Say that this worker lives and supervises these runs; within LEASE_SECONDS it must be said again."""
+        """Renews this worker's leases on its runs, and its own entry, for LEASE_SECONDS."""
         self._run("renew_leases", [LEASES, WORKERS, WORKER_SLOTS], LEASE_SECONDS, worker, slots, *task_ids)
 
     def remove_worker(self, worker: str) -> None:
-        """The worker is about to end: its slots are no longer there for anybody."""
+        """Removes a worker that is about to end, and its slots."""
         with translated():
             self._redis.zrem(WORKERS, worker)
             self._redis.hdel(WORKER_SLOTS, worker)
 
     def lapsed_leases(self) -> list[Run]:
-        """Running tasks that nobody has spoken for in time; at most 1,000."""
+        """Lists running tasks whose lease was not renewed in time; at most 1,000."""
         return self._runs("lapsed")
 
     def runs(self) -> list[Run]:
-        """What is running, at most 1,000 of them."""
+        """Lists running tasks; at most 1,000."""
         return self._runs("all")
 
     def _runs(self, which: str) -> list[Run]:
@@ -50,11 +50,11 @@ class Leases(Tasks):
         return [Run(*found[i : i + 4]) for i in range(0, len(found), 4)]
 
     def mark_lost(self, task_id: str, cause: str, claim: str = "") -> Transition:
-        """End a run that nobody supervises: `lost`, or `canceled` when that was asked for, or queued again when its
-        request says so and it has not been tried MAX_ATTEMPTS times.
+        """Ends a run that has no supervisor any more: as lost, or as canceled when that was requested, or queues it
+        again when its request says so and it had fewer than MAX_ATTEMPTS attempts.
 
-        claim: the run's, when its worker is known to be gone; without it only a lapsed lease counts. Raises
-        IllegalMove when it is spoken for again, or over.
+        claim: the run's, when its worker is known to be gone; without it, its lease must have lapsed. Raises
+        IllegalMove when its lease was renewed meanwhile, or when it is not running any more.
         """
         with translated():
             known: Any = self._redis.hmget(task_key(task_id), ["on_lost", "attempt"])
@@ -63,14 +63,14 @@ class Leases(Tasks):
         return self.end_lost_run(task_id, cause, on_lost, int(attempt or 1), condition)
 
     def end_lost_run(self, task_id: str, cause: str, on_lost: str, attempt: int, condition: str) -> Transition:
-        """As `lose`, for the one that knows the task already."""
+        """Like `mark_lost`, for a caller that has read the record already."""
         canceled_by = self.cancel_requests([task_id]).get(task_id)
         if on_lost == "requeue" and attempt < MAX_ATTEMPTS and not canceled_by:
             again = f"queued again (attempt {attempt + 1} of {MAX_ATTEMPTS}): {cause}"
             try:
                 return self._move(task_id, State.QUEUED, {"description": again}, condition=condition)
             except IllegalMove:
-                canceled_by = self.cancel_requests([task_id]).get(task_id)  # asked for in this moment
+                canceled_by = self.cancel_requests([task_id]).get(task_id)  # requested just now
                 if not canceled_by:
                     raise
         if canceled_by:

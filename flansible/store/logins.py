@@ -1,4 +1,4 @@
-"""Wrong passwords, counted for all web processes together: by user, by address, and by both."""
+"""Failed logins, counted for all web processes together: per user, per address, and per pair of both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flansible.store.keys import PREFIX
 
 @dataclass(frozen=True)
 class LoginLimits:
-    """How many wrong passwords there may be within window_seconds of the first one. 0 is no limit."""
+    """How many failed logins are allowed within window_seconds of the first one. 0 is no limit."""
 
     per_pair: int = 10
     per_user: int = 50
@@ -22,14 +22,14 @@ class LoginLimits:
 
 
 class LoginFailures(Connection):
-    """Part of Store. The window begins with the first failure and is not made longer by others: the keys expire."""
+    """The part of Store for failed logins. The window begins with the first failure; others do not make it longer."""
 
     def login_blocked_seconds(self, user: str, address: str, limits: LoginLimits) -> int:
-        """How long no password of this user is to be checked for this address; 0: it may be."""
+        """Returns for how many seconds logins of this user from this address are blocked; 0: they are not."""
         return int(self._run("login_blocked", _keys(user, address), *_numbers(limits)))
 
     def count_failed_login(self, user: str, address: str, limits: LoginLimits) -> bool:
-        """Count a wrong password; True when it is the one that closes the door."""
+        """Counts a failed login; returns whether it reached a limit."""
         answer: Any = self._run("login_failed", _keys(user, address), *_numbers(limits), limits.window_seconds)
         return bool(answer)
 
@@ -45,7 +45,7 @@ def _keys(user: str, address: str) -> list[str]:
 
 
 def _network(address: str) -> str:
-    """What one attacker has: an IPv4 address, or an IPv6 network of 64 bits, in which anybody has 2^64 addresses."""
+    """Returns what counts as one address: an IPv4 address, or an IPv6 /64, all of which one attacker may have."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a run leaves: its output in segments, its colours, its events; written by one supervisor, read by anyone."""
+"""Output, colours and events of runs. One worker writes those of a run, any process reads them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ColourMark:
 
 @dataclass(frozen=True)
 class StoredEvent:
-    """An event as a run tells it. host: whose result it is; failed: whether that host comes first in the results;
-    verdict: of a result, which is counted by it."""
+    """An event of a run. host: whose result it is; failed: whether it failed there, so that the results list this host
+    first; verdict: the result's, by which results are counted."""
 
     json: str
     host: str = ""
@@ -43,7 +43,7 @@ class StoredEvent:
 
 @dataclass(frozen=True)
 class Progress:
-    """How much of a task is stored; events_end: the output offset at which its last event ends."""
+    """How much of a task is stored. events_end: the output offset at which its last event ends."""
 
     output_bytes: int = 0
     colours: int = 0
@@ -53,9 +53,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Batch:
-    """New output and events of a run, and what goes before them, so that storing them twice changes nothing.
+    """New output and events of a run.
 
-    events_end: the output offset at which the last of the events ends.
+    before: what is stored before them, so that storing them twice changes nothing; events_end: the output offset at
+    which the last of the events ends.
     """
 
     before: Progress
@@ -67,8 +68,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class AppendResult:
-    """The answer to a batch. outcome: `running` (it is stored), `gap` (more was lost than it brings; nothing is
-    stored), or what the task is instead: a state, `missing`, or `begun again` by another worker."""
+    """Whether a batch was stored. outcome: `running` (it was), `gap` (earlier data is missing, so nothing was stored),
+    `missing` (the task), `begun again` (under another claim), or the state that the task has instead."""
 
     outcome: str
     progress: Progress
@@ -76,7 +77,7 @@ class AppendResult:
 
 @dataclass(frozen=True)
 class Position:
-    """How far a task is, for those who follow it. state None: it is unknown."""
+    """How far the output and events of a task reach, for followers. state None: the task is unknown."""
 
     state: State | None
     output_bytes: int
@@ -84,10 +85,10 @@ class Position:
 
 
 class Recordings(Connection):
-    """Part of Store."""
+    """The part of Store for output and events."""
 
     def append(self, task_id: str, claim: str, batch: Batch) -> AppendResult:
-        """Store new output and events in one round trip, while the task is running under this claim."""
+        """Stores new output and events in one round trip, while the task runs under this claim."""
         colours = b"".join(_COLOUR.pack(mark.offset, mark.code.encode()) for mark in batch.colours)
         events: list[str | int] = []
         for event in batch.events:
@@ -111,7 +112,7 @@ class Recordings(Connection):
         return AppendResult(text(answer[0]), Progress(int(answer[1]), int(answer[2]), int(answer[3])))
 
     def positions(self, task_ids: list[str]) -> dict[str, Position]:
-        """How far each of these tasks is, in one round trip."""
+        """Reads the position of each of these tasks, in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
         for task_id in task_ids:
             pipeline.hmget(task_key(task_id), ["state", "output_bytes", "events"])
@@ -123,12 +124,12 @@ class Recordings(Connection):
         }
 
     def output_size(self, task_id: str) -> int:
-        """Bytes of output stored so far."""
+        """Returns how many bytes of output are stored."""
         with translated():
             return int(self._redis.hget(task_key(task_id), "output_bytes") or 0)
 
     def output(self, task_id: str, offset: int, max_bytes: int) -> bytes:
-        """Output from a byte offset on, at most so many bytes."""
+        """Reads output from a byte offset on."""
         size = SEGMENT_BYTES
         # One transaction: a segment that grew after it was read would leave a hole before the next one.
         pipeline = self._redis.pipeline(transaction=True)
@@ -141,38 +142,38 @@ class Recordings(Connection):
             return b"".join(pipeline.execute())
 
     def colours(self, task_id: str, first: int, last: int) -> list[ColourMark]:
-        """The colour marks from output offset `first` to `last`, both included, in order."""
+        """Reads the colour marks from output offset `first` to `last`, both included, in order."""
         data: Any = self._run("colours", [task_key(task_id)], first, last, COLOURS_PER_SEGMENT)
         return [ColourMark(offset, code.rstrip(b"\0").decode()) for offset, code in _COLOUR.iter_unpack(data)]
 
     def event_page(
         self, task_id: str, after: int = 0, limit: int = _EVENT_PAGE, max_bytes: int = _PAGE_BYTES, host: str = ""
     ) -> list[dict[str, Any]]:
-        """Events with a seq above `after`, in order, each with its `seq`: at most `limit` and, but for one, so many
-        bytes of JSON; of one host only when it is named."""
+        """Reads events with a seq above `after`, in order, each with its `seq`: at most `limit`, and at most max_bytes
+        of JSON, but always one. host: only this host's."""
         return _events(self._run("events", _event_keys(task_id), after, limit, max_bytes, host))
 
     def events(self, task_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
-        """All events with a seq above `after`, read page by page."""
+        """Yields all events with a seq above `after`, read page by page."""
         while page := self.event_page(task_id, after):
             yield from page
             after = page[-1]["seq"]
 
     def stats_event(self, task_id: str) -> dict[str, Any] | None:
-        """The event with the counts of every host, once there is one."""
+        """Reads the event with the counts of every host, once there is one."""
         with translated():
             seq: Any = self._redis.hget(task_key(task_id), "stats_seq")
         found = self.event_page(task_id, int(seq) - 1, 1) if seq else []
         return found[0] if found else None
 
     def hosts(self, task_id: str, first: int, limit: int) -> list[str]:
-        """Hosts with results, those with a failure before the others, each group by name; from a rank on."""
+        """Lists hosts with results, from position `first` on: those with a failure first, each group by name."""
         with translated():
             found: Any = self._redis.zrange(task_key(task_id, "hosts"), first, first + limit - 1)
         return [text(host) for host in found]
 
     def host_events(self, task_id: str, hosts: list[str], limit: int, max_bytes: int) -> list[list[dict[str, Any]]]:
-        """For each of these hosts its first events, as `event_page`, in two round trips."""
+        """Reads the first events of each of these hosts, like `event_page`, in two round trips."""
         with translated():
             script = self._redis.register_script(SCRIPTS["events"].source)
             pipeline = self._redis.pipeline(transaction=False)

@@ -1,4 +1,4 @@
-"""Sessions of people in a browser: who is logged in, by the digest of what the browser's cookie says."""
+"""Browser sessions: who is logged in, stored under the digest of the cookie."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flansible.store.keys import PREFIX
 
 @dataclass(frozen=True)
 class Session:
-    """user: their name; csrf: what a request that changes something has to say besides; password: a digest of the
-    user's password as rbac.json has it, so that another password ends the session; began: seconds since 1970."""
+    """A browser session. csrf: the token that requests which change something must carry as well; password: a digest of
+    the user's password in rbac.json, so that a new password ends the session; began: seconds since 1970."""
 
     user: str
     csrf: str
@@ -22,14 +22,15 @@ class Session:
 
 
 class Sessions(Connection):
-    """Part of Store. Whoever reads Redis finds no cookie there: only digests are kept."""
+    """The part of Store for browser sessions. It stores digests, so that a copy of Redis contains no valid cookie."""
 
     def begin_session(self, cookie: str, session: Session, idle_seconds: int) -> None:
+        """Stores a session, which ends when it was not used for so long."""
         with translated():
             self._redis.set(_key(cookie), json.dumps(asdict(session)), ex=idle_seconds)
 
     def session(self, cookie: str, idle_seconds: int) -> Session | None:
-        """The session of a cookie, which lives on for `idle_seconds` from now; None when there is none."""
+        """Reads a cookie's session and extends it by `idle_seconds` from now; None when there is none."""
         with translated():
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.get(_key(cookie))
@@ -38,6 +39,7 @@ class Sessions(Connection):
         return Session(**json.loads(text(found))) if found else None
 
     def end_session(self, cookie: str) -> None:
+        """Deletes a session."""
         with translated():
             self._redis.delete(_key(cookie))
 

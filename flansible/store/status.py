@@ -1,4 +1,4 @@
-"""What is stored of a task, to the status that people and programs are told."""
+"""Makes a task's status, as the API shows it, from its record."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ STATUS_FIELDS = (
 
 
 def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) -> TaskStatus | None:
+    """Returns the status, or None without a record. values: those of STATUS_FIELDS; waiting: what `lua/status.lua`
+    returns besides for a queued task."""
     found = {name: text(value) for name, value in zip(STATUS_FIELDS, values, strict=True) if value is not None}
     if "state" not in found:
         return None
@@ -61,7 +63,7 @@ def _shown_in_lists(found: dict[str, str]) -> dict[str, Any]:
 
 
 def _queue(waiting: list[Any]) -> dict[str, Any]:
-    """Of a queued task: its place, why it waits, and when the latest runs let expect its start."""
+    """Returns a queued task's position, why it waits, and its estimated start, from recent run times."""
     position, waits_for, slots, running, mean, moment, since, ahead, most = (text(value) for value in waiting)
     reason = waits_for or "starting"
     if not waits_for and int(slots) == 0:

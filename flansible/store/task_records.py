@@ -1,4 +1,4 @@
-"""Task records: submitted, claimed by one worker, moved from state to state, listed, and in the end forgotten."""
+"""Task records: submitting, claiming, moving from state to state, listing and pruning them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from flansible.system.timestamps import timestamp
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 LEASE_SECONDS = 7
-HIDDEN_SECONDS = 300  # a task that is in no list is kept so long, and so long again once it is final
+HIDDEN_SECONDS = 300  # a hidden task is kept so long, and so long again once it is final
 _PRUNE_AT_ONCE = 100
 _READY_AT_ONCE = 100  # wait queues checked in one step
-_SEARCH_BUDGET = 2000  # index entries looked at in one step: some milliseconds during which Redis answers nobody else
+_SEARCH_BUDGET = 2000  # index entries read in one step: some milliseconds, in which Redis serves no other client
 _SEARCH_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Retention:
-    """How long and how much is kept of tasks that are final. tasks, bytes: 0 is no limit."""
+    """How long and how many final tasks are kept. tasks, bytes: 0 is no limit."""
 
     days: int = 30
     tasks: int = 0
@@ -37,10 +37,11 @@ class Retention:
 
 @dataclass(frozen=True)
 class SubmitResult:
-    """What became of a submission.
+    """Whether a task was recorded.
 
-    outcome: `submitted`; `known` (the same was sent under this key before: task_id is that task); `conflict` (something
-    else was); `in_flight` (the same is just being submitted); `full` (the user has too many tasks waiting).
+    outcome: `submitted`; `known` (the same request was sent under this idempotency key before: task_id is that task);
+    `conflict` (another request was); `in_flight` (the same request is being submitted now); `full` (the user has too
+    many queued tasks).
     """
 
     outcome: Literal["submitted", "known", "conflict", "in_flight", "full"]
@@ -49,7 +50,7 @@ class SubmitResult:
 
 @dataclass(frozen=True)
 class Idempotency:
-    """What makes a submission the same as an earlier one: the client's key, and a digest of what was sent."""
+    """Identifies repeated submissions: the client's key, and a digest of the request."""
 
     key: str
     digest: str
@@ -57,7 +58,7 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class ReadyTask:
-    """A queued task whose turn has come: its message is to be sent."""
+    """A queued task that may start now: its message has to be sent."""
 
     task_id: str
     summary: str
@@ -65,8 +66,8 @@ class ReadyTask:
 
 @dataclass(frozen=True)
 class Claim:
-    """A task that is ours to run. token: proves it; progress: what earlier attempts have stored; worker and process:
-    whose it is, as it was claimed."""
+    """A task that this worker runs. token: proves that; progress: what earlier attempts have stored; worker, process:
+    who claimed it."""
 
     run: AuthorizedRun
     token: str
@@ -78,9 +79,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimRefusal:
-    """Why a task cannot be claimed: it waits (for a lock, or for its user's other runs), or it is another state's.
+    """Why a task cannot be claimed: it waits (for a lock, or for its user's other runs), or it is not queued.
 
-    woken: tasks that this one has let go first.
+    ready: tasks that may start in its place.
     """
 
     reason: str
@@ -89,7 +90,7 @@ class ClaimRefusal:
 
 @dataclass(frozen=True)
 class Transition:
-    """A task has changed its state; woken: those that waited for what it had."""
+    """A task's new state. ready: tasks that waited for what it held, and may start now."""
 
     state: State
     ready: tuple[ReadyTask, ...] = ()
@@ -104,7 +105,7 @@ class RecordPage:
 
 
 class Tasks(Connection):
-    """Part of Store."""
+    """The part of Store for task records."""
 
     def __init__(
         self, url: str, retention: Retention = Retention(), reply_timeout_seconds: float = REPLY_TIMEOUT_SECONDS
@@ -115,7 +116,7 @@ class Tasks(Connection):
     def submit(
         self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes = b"", idempotency: Idempotency | None = None
     ) -> SubmitResult:
-        """Record a task as queued. Recording it twice changes nothing."""
+        """Records a task as queued. Recording it twice changes nothing."""
         key = [f"{keys.PREFIX}idempotency:{run.user}:{idempotency.key}"] if idempotency else []
         answer: Any = self._run(
             "submit",
@@ -146,20 +147,20 @@ class Tasks(Connection):
         return SubmitResult(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
 
     def mark_enqueued(self, task_id: str) -> None:
-        """The task's message is on the queue; its idempotency key stands for it from now on."""
+        """Records that the task's message is on the queue. From now on its idempotency key is answered with it."""
         self._run("mark_enqueued", [task_key(task_id), keys.UNSENT])
 
     def discard(self, task_id: str) -> None:
-        """Forget a task that could not be enqueued; one that a worker has claimed meanwhile stays."""
+        """Deletes a task that could not be enqueued, unless a worker has claimed it meanwhile."""
         self._run("discard", [task_key(task_id), keys.TASKS], SEGMENT_BYTES, COLOURS_PER_SEGMENT)
 
     def claim(
         self, task_id: str, worker: str, token: str | None = None, process: str = "", attempt: int | None = None
     ) -> Claim | ClaimRefusal:
-        """Move a queued task to running, if it is queued and nothing it must wait for stands against it.
+        """Moves a task from queued to running, unless it has to wait.
 
-        token: who claims. The same claim made again, because its answer was lost, is answered as it was.
-        process: the worker's, as flansible.system.process_identity names it; attempt: claim this attempt only.
+        token: identifies the claim. Repeating a claim whose reply was lost returns the same reply. process: the
+        worker's, as flansible.system.process_identity writes it; attempt: claim only this one.
         """
         token = token or uuid.uuid4().hex
         wanted = "" if attempt is None else attempt
@@ -183,18 +184,18 @@ class Tasks(Connection):
         return ClaimRefusal(what)
 
     def ready_tasks(self) -> tuple[ReadyTask, ...]:
-        """Tasks that wait for something that is free, though nobody has told them: whoever should have has died."""
+        """Returns waiting tasks that may start although their messages were not sent: the sender has died."""
         return _ready(self._run("ready_tasks", [keys.WAITING], _READY_AT_ONCE))
 
     def overtaken(self, limit: int, seconds: float) -> list[TaskStatus]:
-        """Tasks that wait for a worker alone, though one submitted after them was started so long ago."""
+        """Returns tasks that wait only for a worker, although one submitted later was started so long ago."""
         indexes = [index_key(None, State.QUEUED), index_key(None, State.RUNNING), keys.UNSENT]
         return self._load([text(task_id) for task_id in self._run("overtaken", indexes, limit, seconds)])
 
     def oldest_queued(self, limit: int, was_sent: bool = True) -> list[TaskStatus]:
-        """The tasks that have waited longest for a worker (not those that wait for a lock), oldest first.
+        """Returns the tasks that have waited longest for a worker (not those that wait for a lock), oldest first.
 
-        was_sent: those whose message was put on the queue (`enqueued`), or those of which nobody knows that.
+        was_sent: those whose message is on the queue (`mark_enqueued`), or those for which that is not recorded.
         """
         if not was_sent:
             with translated():
@@ -211,13 +212,13 @@ class Tasks(Connection):
             after = int(answer[0])
 
     def secrets(self, task_id: str) -> bytes | None:
-        """The sealed secrets of a task. For the one that claimed it, which then calls `forget_secrets`."""
+        """Reads a task's sealed secrets. The worker that claimed it then calls `delete_secrets`."""
         with translated():
             sealed: Any = self._redis.get(task_key(task_id, "secrets"))
         return bytes(sealed) if sealed else None
 
     def delete_secrets(self, task_id: str) -> None:
-        """They are taken. Should Redis be away now, the end of the task deletes them."""
+        """Deletes a task's secrets. When Redis is away now, the task's final move deletes them."""
         try:
             with translated():
                 self._redis.delete(task_key(task_id, "secrets"))
@@ -233,9 +234,9 @@ class Tasks(Connection):
         ended: tuple[str, ...] = (),
         claim: str = "",
     ) -> Transition:
-        """Make the task final. Everything stored of it expires after the retention. Raises IllegalMove.
+        """Records the task's final state. All its keys expire after the retention. Raises IllegalMove.
 
-        ended: the processes that were ended before their time; claim: only if this claim's run is meant.
+        ended: the processes that were killed; claim: only when the task still runs under this claim.
         """
         fields: dict[str, str | int] = {"description": description}
         if returncode is not None:
@@ -245,9 +246,10 @@ class Tasks(Connection):
         return self._move(task_id, state, fields, condition=f"claim:{claim}" if claim else "")
 
     def cancel(self, task_id: str, user: str) -> State | None:
-        """Cancel a queued task at once, or ask the worker to end a running one; its state now, None if unknown.
+        """Cancels a queued task at once, or requests that its worker ends a running one. Returns its state, None if
+        unknown.
 
-        RUNNING means that the worker will see the request within `CancelWatcher`' interval. Asking twice is harmless.
+        RUNNING: the worker sees the request within `CancelWatcher`'s interval. Requesting it twice is harmless.
         """
         fields = {"description": f"canceled by {user} before it started"}
         while True:
@@ -258,11 +260,11 @@ class Tasks(Connection):
                 state = self._run("request_cancel", [task_key(task_id)], user)
             if state is None:
                 return None
-            if text(state) != State.QUEUED:  # which it may be again, when its run was lost in between
+            if text(state) != State.QUEUED:  # it may be queued again, when its run was lost in between
                 return State(text(state))
 
     def cancel_requests(self, task_ids: list[str]) -> dict[str, str]:
-        """Of these tasks, those that someone wants ended: id to who. One round trip."""
+        """Returns who requested to cancel which of these tasks, by task id. One round trip."""
         with translated():
             pipeline = self._redis.pipeline(transaction=False)
             for task_id in task_ids:
@@ -271,9 +273,9 @@ class Tasks(Connection):
         return {task_id: text(user) for task_id, user in zip(task_ids, found, strict=True) if user}
 
     def prune(self) -> int:
-        """Forget what has expired, and the oldest final tasks above the retention's counts; how many were forgotten.
+        """Removes expired tasks from the indexes, and the oldest final tasks above the retention's limits.
 
-        A hundred at most: call again while there are more.
+        Returns how many it removed, a hundred at most: call again until it returns 0.
         """
         limits = self._retention
         return int(
@@ -289,18 +291,18 @@ class Tasks(Connection):
         )
 
     def task(self, task_id: str) -> TaskStatus | None:
-        """One task and, while it is queued, what it waits for; in one round trip."""
+        """Reads one task and, while it is queued, what it waits for; in one round trip."""
         answer: Any = self._run("status", [task_key(task_id)])
         return status.status(task_id, answer[0], answer[1] if len(answer) > 1 else None)
 
     def authorized_run(self, task_id: str) -> AuthorizedRun | None:
-        """What was submitted."""
+        """Reads what was submitted."""
         with translated():
             found: Any = self._redis.get(task_key(task_id, "run"))
         return AuthorizedRun.model_validate_json(text(found)) if found else None
 
     def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> RecordPage:
-        """Tasks newest first; user None means everybody's; `before` is the `next_before` of the page above."""
+        """Lists tasks, newest first. user None: those of all users; before: `next_before` of the page above."""
         return self._page(index_key(user, state), before, limit, ("", b"", "", ""), math.inf)
 
     def search(
@@ -314,10 +316,10 @@ class Tasks(Connection):
         playbook: str = "",
         host: str = "",
     ) -> RecordPage:
-        """As `tasks`, of one kind or playbook, with results of a host, or with these words in the summary (case of
-        ASCII letters does not count).
+        """Like `tasks`, but only those of a kind or playbook, with results of a host, or with these words in the
+        summary (the case of ASCII letters is ignored).
 
-        A search among very many may end before the page is full; `next_before` goes on.
+        A search among very many tasks may return before the page is full; `next_before` continues it.
         """
         give_up_at = time.monotonic() + _SEARCH_SECONDS
         lower = words.encode(
@@ -326,13 +328,13 @@ class Tasks(Connection):
         return self._page(index_key(user, state), before, limit, (kind, lower, playbook, host), give_up_at)
 
     def count(self, state: State) -> int:
-        """How many tasks are in a state."""
+        """Counts the tasks in a state."""
         with translated():
             return int(self._redis.zcard(index_key(None, state)))
 
     def list_changes(self, after: int, limit: int) -> tuple[list[tuple[int, TaskStatus]], int | None]:
-        """The tasks that lists show in another way since a change, as they are now, each with the change's number; and
-        the number up to which there is no other. None: more than is known has changed."""
+        """Returns the tasks whose list entry changed after change number `after`, as they are now, each with the number
+        of its change; and the last number read, or None when changes after `after` were trimmed, or there are none."""
         with translated():
             found: Any = self._redis.xrange(keys.LISTED, f"{after + 1}-0", count=limit)
         rows = [(int(text(entry).partition("-")[0]), text(fields[b"id"])) for entry, fields in found]
@@ -356,7 +358,7 @@ class Tasks(Connection):
                 return RecordPage(tuple(self._load(task_ids)), before)
 
     def _load(self, task_ids: list[str]) -> list[TaskStatus]:
-        """Those of the tasks that still exist, in the order asked, in one round trip."""
+        """Reads those of the tasks that still exist, in the given order, in one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
         for task_id in task_ids:
             pipeline.hmget(task_key(task_id), list(status.STATUS_FIELDS))

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from flansible.cli import cli
 from flansible.models import State
 from flansible.store import Batch, Claim, Progress, Store, StoredEvent
-from flansible.store.export import export, moment
+from flansible.store.export import export, parse_moment
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import make_run, new_id
 
@@ -32,7 +32,7 @@ def finished(store: Store, output: bytes = b"hello\n", user: str = "dev") -> str
 
 def exported(store: Store, since: str = "1h", until: datetime | None = None, **options: Any) -> list[dict[str, Any]]:
     file = io.StringIO()
-    written, _ = export(store, moment(since), until, options.get("with_output", True), file)
+    written, _ = export(store, parse_moment(since), until, options.get("with_output", True), file)
     lines = [json.loads(line) for line in file.getvalue().splitlines()]
     assert len(lines) == written
     return lines
@@ -59,7 +59,7 @@ def test_a_large_output_is_whole_though_characters_stand_across_chunks(store: St
 def test_what_is_not_final_is_left_out_and_counted(store: Store) -> None:
     finished(store)
     store.submit(new_id(), make_run())
-    assert export(store, moment("1h"), None, True, io.StringIO()) == (1, 1)
+    assert export(store, parse_moment("1h"), None, True, io.StringIO()) == (1, 1)
 
 
 def test_since_and_until_are_obeyed(store: Store) -> None:
@@ -79,7 +79,7 @@ def test_output_can_be_left_out(store: Store) -> None:
 
 @pytest.mark.parametrize(("text", "ago"), [("90m", 1.5), ("12h", 12), ("7d", 168), ("2w", 336)])
 def test_how_long_ago_is_understood(text: str, ago: float) -> None:
-    assert abs(datetime.now(UTC) - timedelta(hours=ago) - moment(text)) < timedelta(seconds=5)
+    assert abs(datetime.now(UTC) - timedelta(hours=ago) - parse_moment(text)) < timedelta(seconds=5)
 
 
 @pytest.mark.parametrize("text", ["yesterday", "", "7", "-1d", "2026-13-01", "7y"])

@@ -9,8 +9,8 @@
 -- Returns {values} or, for a queued task, {values, {position in the queue, why it waits ('': for a worker), slots of
 --   live workers, runs, mean seconds of a run, the time now, start of the run that holds its lock, how many are before
 --   it in its wait queue, how many runs its user may have}}.
--- Derived keys: flansible:workers, flansible:workers:slots, flansible:tasks:state:queued, flansible:tasks:state:running,
---   flansible:durations, the record of its lock's holder; those of common/waiting.
+-- Derived keys, of a queued task alone: flansible:workers, flansible:workers:slots, flansible:tasks:state:queued,
+--   flansible:tasks:state:running, flansible:durations, the record of its lock's holder; those of common/waiting.
 
 local values = redis.call('HMGET', KEYS[1], 'state', 'description', 'returncode', 'user', 'kind', 'summary',
                           'submitted_at', 'started_at', 'finished_at', 'attempt', 'ended', 'about', 'counts')
