@@ -127,7 +127,7 @@ def test_what_the_service_refuses_is_told_at_its_field(
     text = plan(page)
     assert "This would be refused" in text and "inventory" in text
     expect(page.get_by_label("Inventory", exact=True)).to_have_attribute("aria-invalid", "true")
-    expect(page.locator(".field-fault:visible")).to_contain_text("You may not use inventory")
+    expect(page.locator(".field-error:visible")).to_contain_text("You may not use inventory")
     page.get_by_role("button", name="Start").click()
     expect(page.locator("form").get_by_role("alert")).to_contain_text("You may not use inventory")
     page.get_by_label("Inventory", exact=True).select_option(label="dev")
@@ -137,7 +137,7 @@ def test_what_the_service_refuses_is_told_at_its_field(
     expect(page.get_by_label("Forks")).to_be_focused()
     page.get_by_label("Forks").fill("0")
     page.get_by_role("button", name="Start").click()
-    expect(page.locator(".field-fault:visible")).to_contain_text("greater than or equal to 1")
+    expect(page.locator(".field-error:visible")).to_contain_text("greater than or equal to 1")
 
 
 def test_a_list_that_is_none_is_told_at_once(page: Page, service: Service, login: Login) -> None:
@@ -145,7 +145,7 @@ def test_a_list_that_is_none_is_told_at_once(page: Page, service: Service, login
     expect(page.get_by_role("radio", name="ask.yml")).to_be_checked()
     page.get_by_label("names").fill("a, b")
     page.get_by_role("button", name="Start").click()
-    faults = page.locator(".field-fault:visible")
+    faults = page.locator(".field-error:visible")
     expect(faults.filter(has_text="This is not JSON")).to_have_count(1)
     expect(faults.filter(has_text="This is needed")).to_have_count(2)
     page.get_by_label("names").fill('{"a": 1}')

@@ -30,7 +30,7 @@ def test_one_logs_in_and_comes_to_where_one_wanted_to_go(
     expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
     assert page.url == f"{service.url}/#/tasks?state=failed"
     expect(page.get_by_label("State")).to_have_value("failed")
-    expect(page.locator("#who")).to_contain_text("dev")
+    expect(page.locator("#account")).to_contain_text("dev")
     # The browser's own memory of the session, not the page's.
     page.reload()
     expect(page.get_by_role("button", name="Log out")).to_be_visible()

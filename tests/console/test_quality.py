@@ -44,7 +44,7 @@ def open_view(service: Service, login: Callable[..., None], watch: Watch, failed
             login(page, ADMIN, f"#/tasks/{failed_task}" if view == "task" else f"#/{view}")
         expect(page.locator(READY[view]).first).to_be_visible()
         if view != "task":  # which shows what has failed
-            expect(page.locator(".fault")).to_have_count(0)
+            expect(page.locator(".error-box")).to_have_count(0)
 
     return enter
 

@@ -130,7 +130,7 @@ def test_lines_arrive_by_themselves_and_can_be_paused(
     gate = tmp_path / "gate"
     page = open_task(new_task("gate.yml", gate=str(gate)))
     expect(page.get_by_text('"early line 299"')).to_be_visible()
-    expect(page.locator(".task-verdict")).to_contain_text("Running")
+    expect(page.locator(".task-state")).to_contain_text("Running")
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
     page.get_by_role("region", name="Output").focus()
     page.keyboard.press("Home")
@@ -138,7 +138,7 @@ def test_lines_arrive_by_themselves_and_can_be_paused(
     expect(page.get_by_role("button", name="Follow")).to_be_visible()
     shot("task-running")
     gate.touch()
-    expect(page.locator(".task-verdict")).to_contain_text("Succeeded")
+    expect(page.locator(".task-state")).to_contain_text("Succeeded")
     expect(page.get_by_text('"early line 0"')).to_be_visible()
     expect(page.get_by_text("through the gate")).to_have_count(0)
     page.get_by_role("button", name="Jump to the end").click()
@@ -258,7 +258,7 @@ def test_a_task_is_canceled_after_a_question(
     open_task: Callable[..., Page], new_task: Callable[..., str], tmp_path: Path, shot: Callable[..., None]
 ) -> None:
     page = open_task(new_task("gate.yml", gate=str(tmp_path / "never")))
-    expect(page.locator(".task-verdict")).to_contain_text("Running")
+    expect(page.locator(".task-state")).to_contain_text("Running")
     page.get_by_role("button", name="Cancel", exact=True).click()
     question = page.get_by_role("dialog", name="Cancel this task?")
     shot("task-cancel")
@@ -266,7 +266,7 @@ def test_a_task_is_canceled_after_a_question(
     expect(question).to_have_count(0)
     page.get_by_role("button", name="Cancel", exact=True).click()
     question.get_by_role("button", name="Cancel the task").click()
-    expect(page.locator(".task-verdict")).to_contain_text("Canceled")
+    expect(page.locator(".task-state")).to_contain_text("Canceled")
     expect(page.get_by_role("button", name="Run again")).to_be_visible()
 
 
@@ -276,12 +276,12 @@ def test_a_queued_task_says_why_it_waits(
     gate = tmp_path / "gate"
     first = new_task("gate.yml", gate=str(gate), body={"lock": "farm"})
     page = open_task(new_task("site.yml", body={"lock": "farm"}))
-    expect(page.locator(".task-verdict")).to_contain_text("Queued")
+    expect(page.locator(".task-state")).to_contain_text("Queued")
     expect(page.locator(".task-facts")).to_contain_text("its lock is held by task")
     expect(page.get_by_role("link", name=f"task {first[:8]}")).to_be_visible()
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_visible()
     gate.touch()
-    expect(page.locator(".task-verdict")).to_contain_text("Succeeded")
+    expect(page.locator(".task-state")).to_contain_text("Succeeded")
     expect(page.get_by_text("PLAY RECAP")).to_be_visible()
 
 
@@ -291,7 +291,7 @@ def test_a_task_is_run_again(open_task: Callable[..., Page], service: Service, n
     page.get_by_role("button", name="Run again").click()
     expect(page).not_to_have_url(re.compile(first))
     second = page.url.rsplit("/", 1)[1]
-    expect(page.locator(".task-verdict")).to_contain_text("Succeeded")
+    expect(page.locator(".task-state")).to_contain_text("Succeeded")
     assert service.wait(second)["state"] == "succeeded"
     assert "once more" in service.output(second)
 

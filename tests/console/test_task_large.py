@@ -79,7 +79,7 @@ def test_a_hundred_thousand_lines_open_at_once_and_scroll(
     page.get_by_role("tab", name="Output").click()
     page.get_by_role("region", name="Output").focus()
     expect(page.get_by_text(f"line {LINES - 1} of a long output")).to_be_in_viewport()
-    page.evaluate("document.querySelector('.rows').scrollTop = 1_000_000")
+    page.evaluate("document.querySelector('.virtual-list').scrollTop = 1_000_000")
     expect(page.get_by_text("line 50005 of a long output")).to_be_visible()
 
 
@@ -87,18 +87,18 @@ def test_all_of_the_output_is_searched(open_task: Callable[..., Page], long_outp
     page = open_task(long_output)
     field = page.get_by_label("Search the output")
     field.fill("LINE 9999")
-    expect(page.locator(".hits")).to_have_text("1 of 11")
+    expect(page.locator(".match-count")).to_have_text("1 of 11")
     expect(page.locator("mark.is-current")).to_be_in_viewport()
     expect(page.locator(".line", has=page.locator("mark.is-current"))).to_contain_text("line 9999 of")
     field.press("Enter")
-    expect(page.locator(".hits")).to_have_text("2 of 11")
+    expect(page.locator(".match-count")).to_have_text("2 of 11")
     expect(page.locator(".line", has=page.locator("mark.is-current"))).to_contain_text("line 99990 of")
     field.press("Shift+Enter")
     field.press("Shift+Enter")
-    expect(page.locator(".hits")).to_have_text("11 of 11")
+    expect(page.locator(".match-count")).to_have_text("11 of 11")
     expect(page.locator(".line", has=page.locator("mark.is-current"))).to_contain_text("line 99999 of")
     field.fill("(no such (text")
-    expect(page.locator(".hits")).to_have_text("no match")
+    expect(page.locator(".match-count")).to_have_text("no match")
 
 
 def test_lines_have_links(open_task: Callable[..., Page], long_output: str) -> None:
@@ -221,4 +221,4 @@ def test_a_page_that_was_out_of_sight_goes_on_where_it_was(open_task: Callable[.
     run.end()
     expect(page.get_by_text("third line")).to_be_visible()
     expect(page.locator(".line")).to_have_count(3)
-    expect(page.locator(".task-verdict")).to_contain_text("Succeeded")
+    expect(page.locator(".task-state")).to_contain_text("Succeeded")

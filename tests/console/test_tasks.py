@@ -66,7 +66,7 @@ def test_a_task_appears_by_itself_and_is_followed_to_its_end(
     assert shown(page)[0] == task_id
     for words in ("slow.yml", "admin", "dev"):
         expect(mine).to_contain_text(words)
-    took = mine.locator(".cell-took")
+    took = mine.locator(".cell-duration")
     first = took.inner_text()
     expect(took).not_to_have_text(first)  # it ticks
     expect(mine.get_by_role("img")).to_have_attribute("aria-label", re.compile(r"\d ok"))
@@ -201,7 +201,7 @@ def test_a_row_is_changed_in_place(open_list: Callable[..., Page], records: Reco
     link.focus()
     page.evaluate("window.before = document.activeElement")
     # The list is told of a task's progress once a second at most, and of its start just now.
-    expect(row(page, run.task_id).locator(".cell-took")).to_have_text("2 s")
+    expect(row(page, run.task_id).locator(".cell-duration")).to_have_text("2 s")
     run.write(b"", result("one", "failed"), result("two", "unreachable"))
     expect(row(page, run.task_id)).to_contain_text("1 failed · 1 unreachable · 2 hosts")
     run.end(State.FAILED)
@@ -316,7 +316,7 @@ def test_thousands_of_rows_stay_light(open_list: Callable[..., Page], records: R
     # What is far away is not laid out: a change of one row costs one row.
     spent = page.evaluate(
         """() => {
-          const cell = document.querySelector(".task-body .cell-took");
+          const cell = document.querySelector(".task-body .cell-duration");
           const began = performance.now();
           for (let count = 0; count < 20; count++) {
             cell.textContent = String(count);

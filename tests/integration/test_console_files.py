@@ -96,6 +96,17 @@ def test_modules_import_each_other_in_one_direction() -> None:
     assert [pair for pair in across if Path(pair[0]).parent != Path(pair[1]).parent] == []
 
 
+def test_each_sheet_is_loaded_by_its_view_alone() -> None:
+    """main.js names the sheets of each view, and disables them while another one is shown."""
+    views = re.findall(r"^  (\w+): {(.*?)(?:^  }|}),$", text_of("main.js"), re.MULTILINE | re.DOTALL)
+    found = {name: re.findall(r'"([\w/]+\.css)"', entry) for name, entry in views}
+    for name, sheets in found.items():
+        assert all(sheet.startswith(f"views/{name}/") for sheet in sheets if sheet != "ansi.css"), name
+        assert f"views/{name}/{name}.css" in sheets
+    assert sorted(sum(found.values(), [])) == sorted({*SHEETS, "ansi.css"} - {"base.css"})
+    assert not re.search(r":nth-", "".join(text_of(name) for name in SHEETS))  # areas have names
+
+
 def test_no_two_modules_have_one_name() -> None:
     names = [Path(name).name for name in MODULES + SHEETS]
     assert sorted(set(names)) == sorted(names)

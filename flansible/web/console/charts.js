@@ -55,7 +55,7 @@ export function stackedBars(width, { title, description, labels, tips, parts, he
       return from > y && svg("rect", { class: `fill ${tone}`, "data-state": state, x, y, width: thick, height: from - y });
     });
     const [left, high] = [axes.x(index) - axes.step / 2, axes.ground - TOP];
-    const whole = svg("rect", { class: "hit", x: left, y: TOP, width: axes.step, height: high });
+    const whole = svg("rect", { class: "hover-area", x: left, y: TOP, width: axes.step, height: high });
     return svg("g", { class: "column" }, svg("title", {}, tips[index]), whole, pieces);
   });
   return drawing(width, height, title, description, hatching(), axes.element, columns);
@@ -92,8 +92,8 @@ function drawing(width, height, title, description, ...children) {
 
 /** Lines across a colour: what failed can be told without seeing red. */
 function hatching() {
-  const under = svg("rect", { class: "under", width: 6, height: 6 });
-  const stripes = svg("path", { class: "stripes", d: "M-1 1l2-2M0 6l6-6M5 7l2-2" });
+  const under = svg("rect", { class: "hatch-background", width: 6, height: 6 });
+  const stripes = svg("path", { class: "hatch-lines", d: "M-1 1l2-2M0 6l6-6M5 7l2-2" });
   const attributes = { id: "hatched", width: 6, height: 6, patternUnits: "userSpaceOnUse" };
   return svg("defs", {}, svg("pattern", attributes, under, stripes));
 }

@@ -47,7 +47,7 @@ export function faultBox(error) {
   const fields = (error.errors ?? []).map((one) => h("li", {}, one.field ? h("code", {}, one.field) : null, " ", one.message));
   return h(
     "div",
-    { class: "fault", role: "alert" },
+    { class: "error-box", role: "alert" },
     h("p", {}, error.message || String(error)),
     fields.length ? h("ul", {}, fields) : null,
   );

@@ -4,13 +4,17 @@ import { logout, session, whoami } from "./api.js";
 import { faultBox, h, notice, replace } from "./dom.js";
 import { readRoute } from "./router.js";
 
-// name -> module, loaded when it is first shown. A view is `show(root, route)`.
+// name -> module, loaded when the view is first shown, and its sheets. A view exports `show(root, route)`.
 const VIEWS = {
-  tasks: () => import("./views/tasks/tasks.js"),
-  task: () => import("./views/task/task.js"),
-  launch: () => import("./views/launch/launch.js"),
-  overview: () => import("./views/overview/overview.js"),
-  login: () => import("./views/login/login.js"),
+  tasks: { load: () => import("./views/tasks/tasks.js"), sheets: ["views/tasks/tasks.css"] },
+  task: {
+    load: () => import("./views/task/task.js"),
+    // ansi.css is generated: the classes of coloured output. The sheets after it change its colours.
+    sheets: ["ansi.css", "views/task/task.css", "views/task/output.css", "views/task/host_matrix.css", "views/task/timeline.css"],
+  },
+  launch: { load: () => import("./views/launch/launch.js"), sheets: ["views/launch/launch.css"] },
+  overview: { load: () => import("./views/overview/overview.js"), sheets: ["views/overview/overview.css"] },
+  login: { load: () => import("./views/login/login.js"), sheets: ["views/login/login.css"] },
 };
 const NAVIGATION = [
   ["tasks", "Tasks"],
@@ -37,9 +41,9 @@ async function showView() {
   const root = h("div", { class: `view view-${route.name}` });
   replace(main, root);
   try {
-    const [view] = await Promise.all([VIEWS[route.name](), loadStyle(route.name)]);
+    const [view] = await Promise.all([VIEWS[route.name].load(), loadSheets(route.name)]);
     if (signal.aborted) return;
-    useStyle(route.name);
+    enableSheets(route.name);
     await view.show(root, { ...route, signal });
     // What had the focus went with the last view: a keyboard goes on from here, a screen reader says where it is.
     if (hasShown && !signal.aborted && document.activeElement === document.body) main.focus({ preventScroll: true });
@@ -61,7 +65,7 @@ function showFrame(route) {
   if (session.flower_url) links.push(h("a", { href: session.flower_url, target: "_blank", rel: "noopener" }, "Flower"));
   replace(document.getElementById("nav"), links);
   replace(
-    document.getElementById("who"),
+    document.getElementById("account"),
     themeButton(),
     h("span", { class: "user", title: session.role }, session.user),
     h("button", { type: "button", class: "quiet", onclick: leave }, "Log out"),
@@ -107,22 +111,22 @@ async function leave() {
   location.hash = "#/login";
 }
 
-const loaded = new Map();
+const sheets = new Map(); // path -> {link, ready}
 
-/** The view's own sheet, before it is shown. */
-function loadStyle(name) {
-  if (!loaded.has(name)) {
-    const link = h("link", { rel: "stylesheet", href: `console/views/${name}/${name}.css` });
+/** Loads the view's sheets; resolves once all of them are there, or have failed. */
+function loadSheets(name) {
+  for (const path of VIEWS[name].sheets.filter((path) => !sheets.has(path))) {
+    const link = h("link", { rel: "stylesheet", href: `console/${path}` });
     const ready = new Promise((resolve) => ["load", "error"].forEach((event) => link.addEventListener(event, resolve)));
     document.head.append(link);
-    loaded.set(name, { link, ready });
+    sheets.set(path, { link, ready });
   }
-  return loaded.get(name).ready;
+  return Promise.all(VIEWS[name].sheets.map((path) => sheets.get(path).ready));
 }
 
-/** Of the sheets that are there only this view's: two may call different things by one name. */
-function useStyle(name) {
-  for (const [other, { link }] of loaded) if (link.sheet) link.sheet.disabled = other !== name;
+/** Enables this view's sheets and disables all others: two views may use one class name for different things. */
+function enableSheets(name) {
+  for (const [path, { link }] of sheets) if (link.sheet) link.sheet.disabled = !VIEWS[name].sheets.includes(path);
 }
 
 async function start() {
@@ -131,8 +135,8 @@ async function start() {
   window.addEventListener("flansible-logged-out", showView);
   // Beside the question who is logged in: the view is wanted in any case. What fails here is said when it is shown.
   const { name } = readRoute();
-  VIEWS[name]().catch(() => {});
-  loadStyle(name);
+  VIEWS[name].load().catch(() => {});
+  loadSheets(name);
   try {
     // The server has said with the page when there is nobody to ask about.
     if (document.documentElement.dataset.session !== "none") await whoami();

@@ -11,14 +11,14 @@ export class Field {
   constructor(name, label, input, { hint = "", parse = plainText, format = onlyText, isSecret = false } = {}) {
     Object.assign(this, { name, input, parse, format, isSecret });
     const id = newId("field");
-    this.fault = h("p", { class: "field-fault", id: `${id}-fault`, hidden: true });
+    this.fault = h("p", { class: "field-error", id: `${id}-fault`, hidden: true });
     this.hint = h("p", { class: "hint", id: `${id}-hint`, hidden: !hint }, hint);
     input.id = id;
     input.setAttribute("aria-describedby", `${id}-hint ${id}-fault`);
     input.addEventListener("input", () => this.complain(""));
     const isTick = input.type === "checkbox";
     const labelled = h("label", { for: id }, label);
-    this.element = h("div", { class: `field${isTick ? " field-tick" : ""}` }, isTick ? [input, labelled] : [labelled, input]);
+    this.element = h("div", { class: `field${isTick ? " field-checkbox" : ""}` }, isTick ? [input, labelled] : [labelled, input]);
     this.element.append(this.hint, this.fault);
   }
 

@@ -37,21 +37,21 @@ export class LaunchForm {
     this.about = h("div", {});
     return [
       h("div", { class: "panel" }, this.choice.element, this.about, this.variables.element),
-      h("div", { class: "panel" }, this.inventory.element, h("div", { class: "grid" }, this.add(playbookFields()))),
+      h("div", { class: "panel" }, this.inventory.element, h("div", { class: "field-grid" }, this.add(playbookFields()))),
     ];
   }
 
   adhocPart() {
     const { fields, extra } = adhocFields();
     const [hosts, module, given] = this.add(fields);
-    return h("div", { class: "panel" }, this.inventory.element, h("div", { class: "grid" }, hosts, module), given, extra);
+    return h("div", { class: "panel" }, this.inventory.element, h("div", { class: "field-grid" }, hosts, module), given, extra);
   }
 
   sharedPart() {
-    const ticks = h("div", { class: "ticks" }, this.add(tickFields(this.kind)));
+    const ticks = h("div", { class: "checkboxes" }, this.add(tickFields(this.kind)));
     const secrets = h("details", {}, h("summary", {}, "Passwords and secret variables"), h("p", { class: "hint" }, "Sealed, handed to the run alone, and shown nowhere."));
-    secrets.append(h("div", { class: "grid" }, this.add(secretFields())), this.secretRows.element);
-    const more = h("details", {}, h("summary", {}, "More options"), h("div", { class: "grid" }, this.add(runFields(this.kind))), this.add(otherField()));
+    secrets.append(h("div", { class: "field-grid" }, this.add(secretFields())), this.secretRows.element);
+    const more = h("details", {}, h("summary", {}, "More options"), h("div", { class: "field-grid" }, this.add(runFields(this.kind))), this.add(otherField()));
     return h("div", { class: "panel" }, ticks, this.add(variablesField()), secrets, more);
   }
 

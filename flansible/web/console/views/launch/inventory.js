@@ -77,7 +77,7 @@ export class InventoryChoice {
   }
 
   show(found) {
-    const messages = (found.messages ?? []).map((text) => h("pre", { class: "said", tabindex: 0 }, text));
+    const messages = (found.messages ?? []).map((text) => h("pre", { class: "ansible-message", tabindex: 0 }, text));
     if (!found.hosts) return replace(this.body, h("p", {}, found.detail ?? "There is nothing to tell."), messages);
     const grouped = Object.entries(found.groups).map(([name, hosts]) => this.group(name, hosts));
     const rest = found.hosts.filter((host) => !Object.values(found.groups).some((hosts) => hosts.includes(host)));

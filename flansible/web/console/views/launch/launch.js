@@ -41,12 +41,12 @@ class Launch {
     Object.assign(this, { playbooks, inventories, signal });
     this.forms = {};
     this.sent = { body: "", key: "" };
-    this.place = h("div", { class: "launch-form" });
+    this.place = h("div", { class: "launch-fields" });
     this.trouble = h("div", {});
     this.outdated = h("p", { class: "hint", hidden: true }, "The form has changed since.");
-    this.result = h("div", { class: "launch-plan", "aria-live": "polite" });
+    this.result = h("div", { class: "preview-result", "aria-live": "polite" });
     this.previewing = h("button", { type: "button", onclick: () => this.preview() }, "Preview");
-    this.starting = h("button", { type: "submit", class: "main" }, "Start");
+    this.starting = h("button", { type: "submit", class: "primary" }, "Start");
     this.build();
   }
 
@@ -56,13 +56,13 @@ class Launch {
       input.addEventListener("change", () => this.choose(kind));
       return h("label", { class: "kind" }, input, word);
     });
-    this.kinds = h("fieldset", { class: "plain kinds" }, h("legend", { class: "visually-hidden" }, "What to run"), kinds);
+    this.kinds = h("fieldset", { class: "plain-fieldset kinds" }, h("legend", { class: "visually-hidden" }, "What to run"), kinds);
     const buttons = h("div", { class: "row launch-buttons" }, this.previewing, this.starting);
-    const form = h("form", { class: "launch-side", novalidate: true }, this.kinds, this.place, this.trouble, buttons);
+    const form = h("form", { class: "launch-form", novalidate: true }, this.kinds, this.place, this.trouble, buttons);
     form.addEventListener("submit", (event) => (event.preventDefault(), this.start()));
     form.addEventListener("input", () => this.changed());
     form.addEventListener("change", () => this.changed());
-    const aside = h("section", { class: "panel launch-aside", "aria-label": "Preview" }, this.result);
+    const aside = h("section", { class: "panel launch-preview", "aria-label": "Preview" }, this.result);
     this.hintAtPreview();
     this.element = [h("h1", {}, "Launch"), h("div", { class: "launch-columns" }, form, aside)];
   }

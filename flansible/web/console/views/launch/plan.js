@@ -8,12 +8,12 @@ const MANY = 20; // as many may need scrolling, which the keyboard must reach
 
 export function planView(found) {
   return [
-    h("p", { class: `verdict ${found.allowed ? "is-allowed" : "is-refused"}` }, found.allowed ? "✓ This would be taken." : "✗ This would be refused."),
+    h("p", { class: `decision ${found.allowed ? "is-allowed" : "is-refused"}` }, found.allowed ? "✓ This would be taken." : "✗ This would be refused."),
     found.refusal ? faultBox(found.refusal) : null,
     found.command ? section("Command", h("pre", { class: "command", tabindex: 0 }, found.command)) : null,
     found.plays ? plan(found) : null,
-    !found.plays && found.allowed ? h("p", { class: "fault" }, `There is no plan: ${found.detail}.`) : null,
-    found.messages.length ? section("Messages", found.messages.map((text) => h("pre", { class: "said", tabindex: 0 }, text))) : null,
+    !found.plays && found.allowed ? h("p", { class: "error-box" }, `There is no plan: ${found.detail}.`) : null,
+    found.messages.length ? section("Messages", found.messages.map((text) => h("pre", { class: "ansible-message", tabindex: 0 }, text))) : null,
     section("Your rights", h("ul", {}, found.rights.map((text) => h("li", {}, text)))),
   ];
 }
@@ -31,7 +31,7 @@ function playView(play) {
   const tasks = play.play_tasks.slice(0, MOST_SHOWN).map((task) => h("li", {}, task.name, task.tags.map((tag) => h("span", { class: "tag" }, tag))));
   return h(
     "div",
-    { class: "planned" },
+    { class: "preview-play" },
     h("h4", {}, play.play, play.play === play.pattern ? null : h("span", { class: "hint" }, ` ${play.pattern}`)),
     play.hosts.length ? h("ul", { class: "host-list", "aria-label": "Hosts", tabindex: hosts.length > MANY ? 0 : null }, hosts, over(play.hosts)) : h("p", { class: "hint" }, "No host matches."),
     h("ol", { class: "task-list", "aria-label": "Play tasks" }, tasks, over(play.play_tasks)),

@@ -19,11 +19,11 @@ export class PlaybookChoice {
     const list = h("div", { class: "playbooks" }, this.items.map((item) => item.element), this.none);
     this.element = h(
       "fieldset",
-      { class: "plain" },
+      { class: "plain-fieldset" },
       h("legend", {}, "Playbook"),
       playbooks.length > 6 ? search : null,
       list,
-      h("div", { class: "grid" }, this.fields.map((field) => field.element)),
+      h("div", { class: "field-grid" }, this.fields.map((field) => field.element)),
     );
     for (const field of this.fields) field.input.addEventListener("change", () => this.changed());
   }

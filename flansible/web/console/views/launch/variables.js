@@ -17,7 +17,7 @@ export class VariableFields {
     this.fields = new Map();
     for (const variable of variables) if (!this.fields.has(variable.name)) this.fields.set(variable.name, fieldOf(variable));
     const all = [...this.fields.values()].map((field) => field.element);
-    replace(this.element, all.length ? [h("h3", {}, "Variables"), h("div", { class: "grid" }, all)] : null);
+    replace(this.element, all.length ? [h("h3", {}, "Variables"), h("div", { class: "field-grid" }, all)] : null);
   }
 
   /** `{plain: {name: value}, secret: {name: text}}`; faults are shown where they are and counted. */
@@ -80,7 +80,7 @@ function fieldOf(variable) {
 
 function bare(variable) {
   const { name, type, choices } = variable;
-  const label = [h("code", {}, name), variable.required ? h("span", { class: "needed" }, " (needed)") : null];
+  const label = [h("code", {}, name), variable.required ? h("span", { class: "required" }, " (needed)") : null];
   const hint = [variable.description, `${SOURCES[variable.source]} ${variable.role ?? variable.play}`].filter(Boolean).join(" — ");
   const shown = variable.default === null || variable.default === undefined ? "" : asText(variable.default);
   const options = { hint, placeholder: shown };

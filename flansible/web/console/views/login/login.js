@@ -12,7 +12,7 @@ export async function show(root, route) {
   }
   const user = credential("User", { name: "user", autocomplete: "username", autocapitalize: "none", spellcheck: "false" });
   const password = credential("Password", { name: "password", type: "password", autocomplete: "current-password" });
-  const button = h("button", { type: "submit", class: "main" }, "Log in");
+  const button = h("button", { type: "submit", class: "primary" }, "Log in");
   const trouble = h("div", {});
   const submit = async (event) => {
     event.preventDefault();

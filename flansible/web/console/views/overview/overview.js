@@ -134,7 +134,7 @@ function tell(number) {
 }
 
 function workerRows(workers) {
-  if (!workers.length) return h("p", { class: "fault" }, "No worker is there: what is launched waits in the queue.");
+  if (!workers.length) return h("p", { class: "error-box" }, "No worker is there: what is launched waits in the queue.");
   const rows = workers.map(({ name, slots, running }) => {
     const load = h("span", { class: "hint" }, `${running} of ${plural(slots, "slot")} in use`);
     return h("li", {}, h("span", { class: "name", title: name }, name), load, meter(running, slots, "tone-info"));
@@ -150,7 +150,7 @@ function playbookTable(playbooks) {
   const rows = playbooks.map((one) => [
     link("playbook", one.playbook),
     h("td", { class: "number" }, duration(one.mean_seconds)),
-    h("td", { class: "wide" }, meter(one.mean_seconds, most, "tone-info")),
+    h("td", { class: "meter-column" }, meter(one.mean_seconds, most, "tone-info")),
     h("td", { class: "number" }, duration(one.longest_seconds)),
     h("td", { class: "number" }, tell(one.runs)),
     h("td", { class: one.failed ? "number tone-danger" : "number" }, tell(one.failed)),
@@ -164,7 +164,7 @@ function hostTable(hosts) {
   const rows = hosts.map((one) => [
     link("host", one.host),
     h("td", { class: "number" }, tell(one.failed)),
-    h("td", { class: "wide" }, meter(one.failed, most, "tone-danger")),
+    h("td", { class: "meter-column" }, meter(one.failed, most, "tone-danger")),
   ]);
   return ranking(["Host", "Failed runs", ""], rows);
 }

@@ -21,7 +21,7 @@ export function askToCancel(run, place) {
   };
   const words = stateRow(run.task.state).phase === "waiting" ? "It will not start." : "Everything it has started on this machine is ended. What it has done on hosts stays done.";
   const buttons = h("div", { class: "row" }, answer("Cancel the task", { class: "danger", onclick: cancel }), answer("Keep it", { onclick: () => dialog.close(), autofocus: true }));
-  const dialog = h("dialog", { class: "ask", "aria-label": "Cancel this task?" }, h("h2", {}, "Cancel this task?"), h("p", {}, words), said, buttons);
+  const dialog = h("dialog", { class: "confirm", "aria-label": "Cancel this task?" }, h("h2", {}, "Cancel this task?"), h("p", {}, words), said, buttons);
   dialog.addEventListener("close", () => dialog.remove());
   place.append(dialog);
   dialog.showModal();

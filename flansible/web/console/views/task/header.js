@@ -21,14 +21,14 @@ export class Header {
   constructor(run, failures) {
     this.run = run;
     this.failures = failures;
-    this.took = h("span", { class: "took" });
+    this.took = h("span", { class: "task-duration" });
     this.summary = h("h1", {});
     this.facts = h("div", { class: "row task-facts" });
     this.words = h("p", { class: "task-description" });
     this.results = h("div", { class: "task-results" });
     this.trouble = h("div", {});
     this.buttons = h("div", { class: "row task-buttons" });
-    const verdict = h("div", { class: "task-verdict" });
+    const verdict = h("div", { class: "task-state" });
     this.verdict = verdict;
     const head = h("div", { class: "task-top" }, h("div", { class: "task-title" }, verdict, this.summary), this.buttons);
     this.element = h("header", { class: "panel task-header" }, head, this.facts, this.words, this.results, this.trouble);

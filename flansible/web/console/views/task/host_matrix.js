@@ -47,11 +47,11 @@ export class HostsTab {
     this.checkbox = h("input", { type: "checkbox", onchange: ticked });
     this.said = h("span", { class: "hint", role: "status" });
     const field = h("input", { type: "search", placeholder: "Hosts with …", "aria-label": "Only hosts with this text", oninput: typed });
-    const only = h("label", { class: "row only" }, this.checkbox, "Only failures");
+    const only = h("label", { class: "row only-failures" }, this.checkbox, "Only failures");
     const key = Object.keys(VERDICTS).map((verdict) => verdictBadge(verdict));
     this.sizer = h("div", { class: "grid-sizer", role: "presentation" });
     this.grid = h("div", { class: "grid scroll", role: "grid", tabindex: 0, "aria-label": "Results by host and play task", onscroll: () => this.#soon(), onkeydown: (event) => this.#key(event), onclick: (event) => this.#clicked(event) }, this.sizer);
-    const main = h("div", { class: "hosts-main" }, this.grid, h("div", { class: "row key", "aria-hidden": "true" }, key));
+    const main = h("div", { class: "hosts-main" }, this.grid, h("div", { class: "row legend", "aria-hidden": "true" }, key));
     return h("div", { class: "hosts" }, h("div", { class: "row hosts-bar" }, field, only, this.said), h("div", { class: "hosts-body" }, main, this.panel.element));
   }
 

@@ -59,7 +59,7 @@ export class OutputTab {
     this.endButton = button("Jump to the end", () => this.#toEnd(), { class: "to-end", hidden: true });
     this.lineField = h("input", { type: "number", min: 1, class: "line-field", "aria-label": "Go to line", placeholder: "Line", onchange: () => this.#lineAsked() });
     this.count = h("span", { class: "hint line-count" });
-    this.before = h("div", { class: "row before", hidden: true });
+    this.before = h("div", { class: "row not-loaded", hidden: true });
     const download = h("a", { class: "button", href: `${this.feed.address}?format=txt`, download: `${this.run.id}.txt` }, "Download");
     const copyButton = button("Copy", () => this.#copy(), { title: "Copy the marked lines, or everything" });
     const actions = h("div", { class: "row output-actions" }, this.count, this.lineField, this.followButton, this.wrapButton, copyButton, download);

@@ -14,7 +14,7 @@ export class SearchBar {
     const button = (name, word, step) => h("button", { type: "button", class: "quiet", "aria-label": name, title: name, onclick: () => this.#step(step) }, word);
     this.field = h("input", { type: "search", placeholder: "Search the output", "aria-label": "Search the output", oninput: () => this.#typed() });
     this.field.addEventListener("keydown", (event) => this.#key(event));
-    this.said = h("span", { class: "hint hits", role: "status" });
+    this.said = h("span", { class: "hint match-count", role: "status" });
     const arrows = [button("Previous match", "↑", -1), button("Next match", "↓", 1)];
     this.element = h("div", { class: "search-bar", role: "search" }, this.field, this.said, arrows);
   }

@@ -1,6 +1,6 @@
 // The page of one task: how it is doing, what failed, and its output, hosts, timeline and request as tabs.
 
-import { faultBox, h } from "../../dom.js";
+import { faultBox } from "../../dom.js";
 import { setParams } from "../../router.js";
 import { Failures } from "./failures.js";
 import { Header } from "./header.js";
@@ -14,11 +14,7 @@ import { TimelineTab } from "./timeline.js";
 // What the tabs keep in the address; a link to another place in the page leaves none of it behind.
 const PLACES = ["line", "at", "host", "seq", "only"];
 
-// The classes of the output's colours.
-const COLOURS = h("link", { rel: "stylesheet", href: "console/ansi.css" });
-
 export async function show(root, { id, params, signal }) {
-  document.head.prepend(COLOURS);
   const run = new Run(id, signal);
   await run.look();
   const failures = new Failures(run);

@@ -35,8 +35,8 @@ export class TimelineTab {
     this.said = h("span", { class: "hint", role: "status" });
     this.body = h("tbody", {});
     this.axis = h("span", { class: "axis", "aria-hidden": "true" });
-    this.name = h("th", { scope: "col" });
-    const head = h("tr", {}, this.name, h("th", { scope: "col", class: "number from" }, "Start"), h("th", { scope: "col", class: "number" }, "Took"), h("th", { scope: "col", class: "drawn" }, h("span", { class: "visually-hidden" }, "Drawn"), this.axis));
+    this.name = h("th", { scope: "col", class: "name-column" });
+    const head = h("tr", {}, this.name, h("th", { scope: "col", class: "number start-column" }, "Start"), h("th", { scope: "col", class: "number" }, "Took"), h("th", { scope: "col", class: "bar-column" }, h("span", { class: "visually-hidden" }, "Drawn"), this.axis));
     this.more = h("button", { type: "button", hidden: true, onclick: () => this.#showAll() }, "Show all");
     const bar = h("div", { class: "row" }, h("div", { class: "row", role: "group", "aria-label": "Grouped" }, Object.values(this.choices)), this.said);
     return h("div", { class: "timeline" }, bar, h("table", {}, h("thead", {}, head), this.body), this.more);
@@ -111,8 +111,8 @@ export class TimelineTab {
     const attributes = { type: "button", class: "quiet expand", "aria-expanded": String(isOpen), "data-group": group.key, onclick: toggle };
     const name = h("button", attributes, h("span", { "aria-hidden": "true" }, isOpen ? "▾ " : "▸ "), h("bdi", {}, group.name));
     const tag = rank ? h("span", { class: "tag" }, `◆ ${rank}`) : null;
-    const first = h("th", { scope: "row" }, name, tag, group.about ? h("bdi", { class: "hint about" }, group.about) : null);
-    const row = h("tr", { class: rank ? "is-slow" : "" }, first, this.#times(group.from, group.seconds), h("td", { class: "drawn" }, this.#bar(group)));
+    const first = h("th", { scope: "row", class: "name-column" }, name, tag, group.about ? h("bdi", { class: "hint group-details" }, group.about) : null);
+    const row = h("tr", { class: rank ? "is-slow" : "" }, first, this.#times(group.from, group.seconds), h("td", { class: "bar-column" }, this.#bar(group)));
     return [row, isOpen ? this.#parts(group) : null];
   }
 
@@ -121,8 +121,8 @@ export class TimelineTab {
     const rows = all.slice(0, SHOWN_PARTS).map((one) => {
       const begin = one.end - one.seconds * 1000;
       const piece = this.#drawing([this.#piece(one)], `${group.partName(one)}: ${duration(one.seconds)}`);
-      const name = h("th", { scope: "row", class: "part" }, verdictBadge(one.verdict), " ", h("bdi", {}, group.partName(one)));
-      return h("tr", { class: "part-row" }, name, this.#times(begin, one.seconds), h("td", { class: "drawn" }, piece));
+      const name = h("th", { scope: "row", class: "name-column part" }, verdictBadge(one.verdict), " ", h("bdi", {}, group.partName(one)));
+      return h("tr", { class: "part-row" }, name, this.#times(begin, one.seconds), h("td", { class: "bar-column" }, piece));
     });
     const rest = all.length - SHOWN_PARTS;
     if (rest > 0) rows.push(h("tr", { class: "part-row" }, h("td", { colspan: 4, class: "hint part" }, `… and ${rest.toLocaleString()} more, each ${duration(all[SHOWN_PARTS].seconds)} or less`)));
@@ -130,14 +130,14 @@ export class TimelineTab {
   }
 
   #times(from, seconds) {
-    const start = h("td", { class: "number from" }, `+${duration((from - this.from) / 1000)}`);
+    const start = h("td", { class: "number start-column" }, `+${duration((from - this.from) / 1000)}`);
     return [start, h("td", { class: "number" }, duration(seconds))];
   }
 
   // A play task is one bar; a host has one for each of its results, in their colours.
   #bar(group) {
     const title = `${group.name}: ${duration(group.seconds)}`;
-    const whole = this.#rect(group.from, group.to, this.by === "task" ? "whole" : "backdrop");
+    const whole = this.#rect(group.from, group.to, this.by === "task" ? "bar-whole" : "bar-span");
     const pieces = this.by === "task" ? [] : group.parts.slice(0, MOST_PIECES).map((one) => this.#piece(one));
     return this.#drawing([whole, pieces], title);
   }

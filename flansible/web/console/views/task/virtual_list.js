@@ -13,10 +13,10 @@ const SCROLLBAR = 16;
 export class Rows {
   constructor({ label, height, drawRow, onMove = () => {}, onDraw = () => {} }) {
     Object.assign(this, { rowHeight: height, drawRow, onMove, onDraw, count: 0, top: 0, first: 0, last: 0 });
-    this.layer = h("div", { class: "rows-layer" });
-    this.sizer = h("div", { class: "rows-sizer" }, this.layer);
+    this.layer = h("div", { class: "virtual-list-layer" });
+    this.sizer = h("div", { class: "virtual-list-sizer" }, this.layer);
     const listeners = { onscroll: () => this.#scrolled(), onkeydown: (event) => this.#key(event) };
-    this.element = h("div", { class: "rows scroll", role: "region", tabindex: 0, "aria-label": label, ...listeners }, this.sizer);
+    this.element = h("div", { class: "virtual-list scroll", role: "region", tabindex: 0, "aria-label": label, ...listeners }, this.sizer);
     this.element.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     new ResizeObserver(() => this.moveTo(this.top)).observe(this.element);
   }

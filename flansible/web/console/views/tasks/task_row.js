@@ -4,21 +4,15 @@ import { h, replace } from "../../dom.js";
 import { duration, elapsed, moment, plural, runSeconds } from "../../format.js";
 import { BAD_VERDICTS, countsBar, isFinal, stateBadge, toneOf, VERDICTS } from "../../states.js";
 
-export const COLUMNS = ["State", "What", "Hosts", "User", "Started", "Duration", "Results"];
+// Grid area -> heading. tasks.css places the areas for wide and narrow pages.
+export const COLUMNS = { state: "State", what: "What", hosts: "Hosts", user: "User", started: "Started", duration: "Duration", results: "Results" };
 
 export class TaskRow {
   constructor(task) {
     this.link = h("a", { href: `#/tasks/${encodeURIComponent(task.task_id)}` });
-    this.about = h("span", { class: "sub" });
-    this.cells = {
-      state: cell("state"),
-      what: cell("what", this.link, this.about),
-      hosts: cell("hosts"),
-      user: cell("user"),
-      started: cell("started"),
-      took: cell("took"),
-      results: cell("results"),
-    };
+    this.about = h("span", { class: "secondary" });
+    this.cells = Object.fromEntries(Object.keys(COLUMNS).map((name) => [name, cell(name, "cell")]));
+    this.cells.what.append(this.link, this.about);
     this.element = h("div", { class: "task", role: "row", "data-task": task.task_id }, Object.values(this.cells));
     this.shown = {};
     this.update(task);
@@ -39,7 +33,7 @@ export class TaskRow {
   tick() {
     const seconds = runSeconds(this.task);
     const text = seconds === null ? "" : isFinal(this.task) ? duration(seconds) : elapsed(seconds);
-    this.put("took", text, () => text);
+    this.put("duration", text, () => text);
   }
 
   putWhat(task) {
@@ -58,8 +52,8 @@ export class TaskRow {
   }
 }
 
-function cell(name, ...children) {
-  return h("div", { class: `cell cell-${name}`, role: "cell" }, children);
+export function cell(name, role, text = null) {
+  return h("div", { class: `cell cell-${name}`, role }, text);
 }
 
 function hosts(task) {
@@ -68,11 +62,11 @@ function hosts(task) {
     .map((path) => path.replace(/\/+$/, "").split("/").pop())
     .join(", ");
   if (!task.hosts) return inventory || "";
-  return [h("span", {}, task.hosts), " ", inventory ? h("span", { class: "sub" }, `in ${inventory}`) : null];
+  return [h("span", {}, task.hosts), " ", inventory ? h("span", { class: "secondary" }, `in ${inventory}`) : null];
 }
 
 function started(task) {
-  return task.started_at ? moment(task.started_at) : [h("span", { class: "sub" }, "since"), " ", moment(task.submitted_at)];
+  return task.started_at ? moment(task.started_at) : [h("span", { class: "secondary" }, "since"), " ", moment(task.submitted_at)];
 }
 
 function results(task) {
@@ -82,5 +76,5 @@ function results(task) {
   );
   // What went wrong first: where there is no room, the end is cut off.
   const words = [...bad, plural(task.host_count, "host")].flatMap((word) => [" · ", word]).slice(1);
-  return [countsBar(task.counts), h("span", { class: "sub" }, words)];
+  return [countsBar(task.counts), h("span", { class: "secondary" }, words)];
 }

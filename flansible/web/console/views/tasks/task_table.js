@@ -2,13 +2,13 @@
 
 import { h } from "../../dom.js";
 import { isFinal } from "../../states.js";
-import { COLUMNS, TaskRow } from "./task_row.js";
+import { cell, COLUMNS, TaskRow } from "./task_row.js";
 
 export class TaskTable {
   constructor() {
     this.rows = new Map(); // task_id -> TaskRow
     this.body = h("div", { role: "rowgroup", class: "task-body" });
-    const heads = COLUMNS.map((word) => h("div", { class: "cell", role: "columnheader" }, word));
+    const heads = Object.entries(COLUMNS).map(([name, word]) => cell(name, "columnheader", word));
     const names = h("div", { class: "task task-head", role: "row" }, heads);
     const head = h("div", { class: "task-top", role: "rowgroup" }, names);
     this.element = h("div", { class: "tasks", role: "table", "aria-label": "Tasks, newest first" }, head, this.body);

@@ -36,10 +36,10 @@ class TaskList {
   build() {
     this.connection = h("span", { class: "connection" });
     this.status = h("p", { class: "visually-hidden", role: "status" });
-    this.fresh = h("button", { type: "button", class: "main fresh", hidden: true, onclick: () => this.showFresh(true) });
-    this.older = h("button", { type: "button", class: "older", hidden: true, onclick: () => this.more() }, "Older tasks");
-    this.below = h("div", { class: "below" });
-    const launch = session.may_act ? h("a", { class: "button main", href: "#/launch" }, "Launch") : null;
+    this.fresh = h("button", { type: "button", class: "primary new-tasks", hidden: true, onclick: () => this.showFresh(true) });
+    this.older = h("button", { type: "button", class: "older-tasks", hidden: true, onclick: () => this.more() }, "Older tasks");
+    this.below = h("div", { class: "list-end" });
+    const launch = session.may_act ? h("a", { class: "button primary", href: "#/launch" }, "Launch") : null;
     const title = h("div", { class: "row title" }, h("h1", {}, "Tasks"), this.connection, launch);
     this.elements = [title, this.form.element, this.fresh, this.table.element, this.below, this.older, this.status];
   }
@@ -237,13 +237,13 @@ class TaskList {
       const exact = this.filters.playbook || this.filters.user || this.filters.host;
       return h(
         "div",
-        { class: "panel empty" },
+        { class: "panel empty-list" },
         h("p", {}, "No task fits these filters."),
         exact ? h("p", { class: "hint" }, "Playbook, user and host are looked for by their whole names.") : null,
         h("button", { type: "button", onclick: () => this.form.clear() }, "Clear the filters"),
       );
     }
-    const launch = h("a", { class: "button main", href: "#/launch" }, "Launch the first");
-    return h("div", { class: "panel empty" }, h("p", {}, "No tasks yet."), session.may_act ? launch : null);
+    const launch = h("a", { class: "button primary", href: "#/launch" }, "Launch the first");
+    return h("div", { class: "panel empty-list" }, h("p", {}, "No tasks yet."), session.may_act ? launch : null);
   }
 }
