@@ -54,7 +54,7 @@ def service(root: Path) -> Iterator[Service]:
 Login = Callable[..., None]
 
 
-def plan(page: Page) -> str:
+def preview(page: Page) -> str:
     page.get_by_role("button", name="Preview").click()
     aside = page.get_by_role("region", name="Preview")
     expect(aside.get_by_role("heading", name="Your rights")).to_be_visible()
@@ -78,8 +78,8 @@ def test_a_ping_is_launched(page: Page, service: Service, login: Login, shot: Ca
     page.get_by_role("button", name="dev2").click()
     page.get_by_role("button", name="web", exact=True).click()
     expect(page.get_by_label("Hosts", exact=True)).to_have_value("dev2")
-    text = plan(page)
-    assert "This would be taken" in text and "ansible --inventory=" in text and "1 host, 1 play task" in text
+    text = preview(page)
+    assert "This is allowed" in text and "ansible --inventory=" in text and "1 host, 1 play task" in text
     shot("launch-adhoc")
     page.get_by_label("Become", exact=True).check()
     expect(page.get_by_text("The form has changed since")).to_be_visible()
@@ -101,7 +101,7 @@ def test_a_playbook_is_launched_with_what_it_asks_for(
     page.get_by_label("names").fill('["b", "c"]')
     page.get_by_label("db_password").fill(HUSH)
     page.get_by_label("Limit", exact=True).fill("dev1")
-    text = plan(page)
+    text = preview(page)
     assert f"Say it {SCRIPT}" in text and "dev1" in text and "dev2" not in text
     assert HUSH not in text and HUSH not in page.url and quote(HUSH) not in page.url
     check_accessibility(page)
@@ -124,8 +124,8 @@ def test_what_the_service_refuses_is_told_at_its_field(
         DEV,
         f"#/launch?kind=adhoc&module=ping&host_pattern=all&inventory={quote(str(service.root))}/inventories/prod",
     )
-    text = plan(page)
-    assert "This would be refused" in text and "inventory" in text
+    text = preview(page)
+    assert "This is not allowed" in text and "inventory" in text
     expect(page.get_by_label("Inventory", exact=True)).to_have_attribute("aria-invalid", "true")
     expect(page.locator(".field-error:visible")).to_contain_text("You may not use inventory")
     page.get_by_role("button", name="Start").click()
@@ -147,7 +147,7 @@ def test_a_list_that_is_none_is_told_at_once(page: Page, service: Service, login
     page.get_by_role("button", name="Start").click()
     faults = page.locator(".field-error:visible")
     expect(faults.filter(has_text="This is not JSON")).to_have_count(1)
-    expect(faults.filter(has_text="This is needed")).to_have_count(2)
+    expect(faults.filter(has_text="This is required")).to_have_count(2)
     page.get_by_label("names").fill('{"a": 1}')
     page.get_by_role("button", name="Start").click()
     expect(faults.filter(has_text="has to be a list")).to_have_count(1)
@@ -216,7 +216,7 @@ def test_pressed_twice_it_starts_once(page: Page, service: Service, login: Login
 
 def test_those_who_look_only_find_no_form(page: Page, service: Service, login: Login) -> None:
     login(page, AUDITOR, "#/launch")
-    expect(page.get_by_text("which starts nothing")).to_be_visible()
+    expect(page.get_by_text("cannot start tasks")).to_be_visible()
     expect(page.get_by_role("button", name="Start")).to_have_count(0)
 
 
@@ -236,7 +236,7 @@ def test_it_fits_narrow_and_wide_pages(
     page.get_by_label("db_password").fill(HUSH)
     page.get_by_text("Groups and hosts").click()
     expect(page.get_by_role("button", name="dev2")).to_be_visible()
-    plan(page)
+    preview(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     check_accessibility(page)
     shot(f"launch-{width}-{scheme}", page, full=True)

@@ -21,7 +21,7 @@ def test_it_tells_of_now_and_of_the_days_and_keeps_up(
     new_task("site.yml", wait=True)
     new_task("fail.yml", wait=True)
     login(page, ADMIN, "#/overview")
-    expect(page.get_by_text("Everybody's tasks")).to_be_visible()
+    expect(page.get_by_text("Tasks of all users")).to_be_visible()
     chart = page.get_by_role("img", name=re.compile("Runs per day in the last 30 days"))
     expect(chart).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("Failure rate per day"))).to_be_visible()
@@ -79,8 +79,8 @@ def test_a_user_sees_what_is_theirs(
     login(page, DEV, "#/overview")
     expect(page.get_by_text("Your tasks")).to_be_visible()
     assert card(page, "Went wrong") == "0 %"
-    expect(page.get_by_text("No playbook has ended in these days.")).to_be_visible()
-    expect(page.get_by_text("No host has failed in these days.")).to_be_visible()
+    expect(page.get_by_text("No playbook has ended in this period.")).to_be_visible()
+    expect(page.get_by_text("No host has failed in this period.")).to_be_visible()
 
 
 def test_an_overview_that_cannot_be_had_says_so_and_comes_back(

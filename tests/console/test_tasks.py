@@ -169,7 +169,7 @@ def test_where_nothing_fits_the_filters_can_be_cleared(
 ) -> None:
     records.add(3)
     page = open_list("#/tasks?user=nobody&kind=git")
-    expect(page.get_by_text("No task fits these filters.")).to_be_visible()
+    expect(page.get_by_text("No task matches these filters.")).to_be_visible()
     shot("tasks-no-match")
     page.get_by_role("button", name="Clear the filters").click()
     expect(page.locator(ROWS)).to_have_count(3)

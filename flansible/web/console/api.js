@@ -1,13 +1,13 @@
-// The public API, as the console asks it: the same addresses that curl uses, with the session's cookie.
+// Client of the public API: the same URLs that curl uses, with the session's cookie.
 
-// Says that this is the console: a 401 then has no Basic challenge, at which browsers open a window of their own.
+// Identifies the console: a 401 then has no Basic challenge, for which browsers would open their own login window.
 const CONSOLE = { "X-Requested-With": "flansible" };
 const RETRY_SECONDS = [1, 2, 5, 10];
 
-/** Who is logged in: `{user, role, is_admin, sees_all, may_act, csrf_token, flower_url}`, or null. */
+/** The session: `{user, role, is_admin, sees_all, may_act, csrf_token, flower_url}`, or null when not logged in. */
 export let session = null;
 
-/** A reply that says what was wrong. status 0: none came at all. retrySeconds: when to ask again, 0 when it did not say. */
+/** An error reply of the API. status 0: there was no reply. retrySeconds: its Retry-After, 0 without one. */
 export class ApiError extends Error {
   constructor(status, body, retrySeconds = 0) {
     super(body.message);
@@ -29,7 +29,7 @@ export async function whoami() {
 }
 
 export async function login(user, password) {
-  session = await ask("POST", "api/session", { body: { user, password } });
+  session = await requestJson("POST", "api/session", { body: { user, password } });
   return session;
 }
 
@@ -38,37 +38,37 @@ export async function logout() {
   session = null;
 }
 
-/** JSON of an address. params: an object or URLSearchParams; what is null, undefined or "" is left out. */
+/** Requests JSON. params: an object or URLSearchParams; values that are null, undefined or "" are left out. */
 export function get(path, params = {}, signal = undefined) {
-  return ask("GET", address(path, params), { signal });
+  return requestJson("GET", withQuery(path, params), { signal });
 }
 
 export function post(path, body = undefined, headers = {}) {
-  return ask("POST", path, { body, headers });
+  return requestJson("POST", path, { body, headers });
 }
 
 export function remove(path) {
-  return ask("DELETE", path);
+  return requestJson("DELETE", path);
 }
 
-/** The reply itself, for what is no JSON. Raises ApiError as the others do. */
+/** Requests a reply that is not JSON. Throws ApiError like the others. */
 export async function fetchReply(path, params = {}, signal = undefined, headers = {}) {
-  return checked(await send("GET", address(path, params), { signal, headers }));
+  return requireSuccess(await send("GET", withQuery(path, params), { signal, headers }));
 }
 
-/** Server-Sent Events, until the server ends them or `signal` aborts; goes on after a break where it was cut.
- * onEvent({id, event, data}): data is JSON already read; onState(isConnected) tells of breaks. */
+/** Follows Server-Sent Events until the server ends them or `signal` aborts; after an interruption it resumes with
+ * Last-Event-ID. onEvent({id, event, data}): data is parsed JSON. onState(isConnected): the connection changed. */
 export async function stream(path, params, { signal, after = null, onEvent, onState = () => {} }) {
   let last = after;
   for (let failures = 0; !signal.aborted; ) {
     try {
       const headers = { Accept: "text/event-stream", ...(last === null ? {} : { "Last-Event-ID": String(last) }) };
-      const reply = await fetchReply(path, params, whileSeen(signal), headers);
+      const reply = await fetchReply(path, params, abortWhenHidden(signal), headers);
       if (reply.status === 204) return;
       failures = 0;
       onState(true);
       let isOver = false;
-      for await (const message of messages(reply.body)) {
+      for await (const message of readMessages(reply.body)) {
         if (message.id !== null) last = message.id;
         onEvent(message);
         isOver = message.event === "final";
@@ -79,7 +79,7 @@ export async function stream(path, params, { signal, after = null, onEvent, onSt
       if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
     }
     if (document.hidden) {
-      await untilSeen(signal);
+      await untilVisible(signal);
       continue;
     }
     onState(false);
@@ -87,33 +87,33 @@ export async function stream(path, params, { signal, after = null, onEvent, onSt
   }
 }
 
-/** Aborts as `signal` does, or once the page is out of sight. A stream holds one of the six connections that a browser has
- * to a server for all its tabs: those nobody looks at would keep the next one from loading. */
-export function whileSeen(signal) {
+/** Returns a signal that also aborts when the page is hidden. A browser has six connections to a server for all tabs and a
+ * stream holds one of them: streams of hidden tabs would keep the next tab from loading. */
+export function abortWhenHidden(signal) {
   const hidden = new AbortController();
   const either = AbortSignal.any([signal, hidden.signal]);
-  const look = () => document.hidden && hidden.abort();
-  document.addEventListener("visibilitychange", look, { signal: either });
-  look();
+  const update = () => document.hidden && hidden.abort();
+  document.addEventListener("visibilitychange", update, { signal: either });
+  update();
   return either;
 }
 
-/** Until the page is in sight, or the signal aborts. */
-export function untilSeen(signal) {
+/** Waits until the page is visible, or the signal aborts. */
+export function untilVisible(signal) {
   const seen = new AbortController();
   return new Promise((resolve) => {
-    const look = () => {
+    const update = () => {
       if (document.hidden && !signal.aborted) return;
       seen.abort();
       resolve();
     };
-    document.addEventListener("visibilitychange", look, { signal: seen.signal });
-    signal.addEventListener("abort", look, { signal: seen.signal });
-    look();
+    document.addEventListener("visibilitychange", update, { signal: seen.signal });
+    signal.addEventListener("abort", update, { signal: seen.signal });
+    update();
   });
 }
 
-/** Seconds, or until the signal aborts. */
+/** Waits so many seconds, or until the signal aborts. */
 export function pause(seconds, signal) {
   return new Promise((resolve) => {
     const over = () => {
@@ -126,7 +126,7 @@ export function pause(seconds, signal) {
   });
 }
 
-async function* messages(body) {
+async function* readMessages(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   try {
@@ -137,7 +137,7 @@ async function* messages(body) {
       const blocks = text.split("\n\n");
       text = blocks.pop();
       for (const block of blocks) {
-        const message = parsed(block);
+        const message = parseMessage(block);
         if (message) yield message;
       }
     }
@@ -146,7 +146,7 @@ async function* messages(body) {
   }
 }
 
-function parsed(block) {
+function parseMessage(block) {
   const message = { id: null, event: "message", data: "" };
   for (const line of block.split("\n")) {
     const [, name, value] = /^([^:]*):? ?(.*)$/.exec(line);
@@ -157,14 +157,14 @@ function parsed(block) {
   return message.data ? { ...message, data: JSON.parse(message.data) } : null;
 }
 
-function address(path, params) {
+function withQuery(path, params) {
   const given = params instanceof URLSearchParams ? [...params] : Object.entries(params);
   const kept = given.filter(([, value]) => value !== null && value !== undefined && value !== "");
   return kept.length ? `${path}?${new URLSearchParams(kept)}` : path;
 }
 
-async function ask(method, path, options = {}) {
-  const reply = await checked(await send(method, path, options));
+async function requestJson(method, path, options = {}) {
+  const reply = await requireSuccess(await send(method, path, options));
   return reply.status === 204 ? null : reply.json();
 }
 
@@ -177,17 +177,17 @@ async function send(method, path, { body, headers = {}, signal } = {}) {
     return await fetch(path, body === undefined ? sent : { ...sent, body: JSON.stringify(body) });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new ApiError(0, { message: "The service does not answer. It is asked again when you try again." });
+    throw new ApiError(0, { message: "The service does not answer. Try again." });
   }
 }
 
-async function checked(reply) {
+async function requireSuccess(reply) {
   if (reply.ok) return reply;
   let body = { message: `The service answered ${reply.status}.` };
   try {
     body = await reply.json();
   } catch {
-    // A proxy in between has its own words.
+    // The error body of a proxy in between need not be JSON.
   }
   if (reply.status === 401 && session) {
     session = null;

@@ -1,4 +1,4 @@
-// Charts as inline SVG: drawn for the width there is, with axes, a title and a description, and again as a table.
+// Charts as inline SVG, redrawn when their width changes, with axes, title, description, and the same data as a table.
 
 import { h, newId, replace, svg } from "./dom.js";
 
@@ -8,8 +8,8 @@ const TOP = 12;
 const BOTTOM = 40;
 const LABEL_PX = 58;
 
-/** A figure that is drawn again whenever its width or its data change: `figure.show(data)`.
- * draw(width, data): an svg element; table(data): `{heads, rows}`, the same in cells. */
+/** Creates a figure that redraws when its width or data change: `figure.show(data)`.
+ * draw(width, data): an svg element; table(data): `{heads, rows}`, the same data as cells. */
 export function figure(draw, table, signal) {
   const place = h("div", { class: "chart" });
   const cells = h("div", { class: "scroll" });
@@ -44,31 +44,31 @@ function tableOf({ heads, rows }) {
 /** Draws one bar per label, stacked from `[{state, tone, values}]`, bottom first. tips: the tooltip of each bar. */
 export function stackedBars(width, { title, description, labels, tips, parts, height = 230, unit }) {
   const sums = labels.map((_, index) => parts.reduce((sum, part) => sum + part.values[index], 0));
-  const axes = frame(width, height, labels, scale(Math.max(...sums, 1), 4, 1), unit, String);
-  const thick = Math.max(1, axes.step * 0.76);
+  const axes = drawAxes(width, height, labels, roundScale(Math.max(...sums, 1), 4, 1), unit, String);
+  const barWidth = Math.max(1, axes.step * 0.76);
   const columns = labels.map((_, index) => {
     let below = 0;
     const pieces = parts.map(({ state, tone, values }) => {
       const from = axes.y(below);
       below += values[index];
-      const [x, y] = [axes.x(index) - thick / 2, axes.y(below)];
-      return from > y && svg("rect", { class: `fill ${tone}`, "data-state": state, x, y, width: thick, height: from - y });
+      const [x, y] = [axes.x(index) - barWidth / 2, axes.y(below)];
+      return from > y && svg("rect", { class: `fill ${tone}`, "data-state": state, x, y, width: barWidth, height: from - y });
     });
-    const [left, high] = [axes.x(index) - axes.step / 2, axes.ground - TOP];
-    const whole = svg("rect", { class: "hover-area", x: left, y: TOP, width: axes.step, height: high });
+    const [left, fullHeight] = [axes.x(index) - axes.step / 2, axes.ground - TOP];
+    const whole = svg("rect", { class: "hover-area", x: left, y: TOP, width: axes.step, height: fullHeight });
     return svg("g", { class: "column" }, svg("title", {}, tips[index]), whole, pieces);
   });
-  return drawing(width, height, title, description, hatching(), axes.element, columns);
+  return drawChart(width, height, title, description, hatchPattern(), axes.element, columns);
 }
 
-/** A line through the values; null has no point. */
-export function line(width, { title, description, labels, tips, values, height = 130, unit, tell }) {
+/** Draws a line through the values; null has no point. format(value): the label of the y axis. */
+export function line(width, { title, description, labels, tips, values, height = 130, unit, format }) {
   const known = values.filter((value) => value !== null);
-  const axes = frame(width, height, labels, scale(Math.max(...known, 0.1), 2, 0.01), unit, tell);
+  const axes = drawAxes(width, height, labels, roundScale(Math.max(...known, 0.1), 2, 0.01), unit, format);
   const points = values.flatMap((value, index) => (value === null ? [] : [[axes.x(index), axes.y(value), tips[index]]]));
   const path = points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
   const dots = points.map(([x, y, tip]) => svg("circle", { class: "dot", cx: x, cy: y, r: 3 }, svg("title", {}, tip)));
-  return drawing(width, height, title, description, axes.element, path && svg("path", { class: "line", d: path }), dots);
+  return drawChart(width, height, title, description, axes.element, path && svg("path", { class: "line", d: path }), dots);
 }
 
 /** Draws how much of `most` is reached. Hidden from screen readers: the text beside it says the same. */
@@ -79,7 +79,7 @@ export function meter(value, most, tone) {
   return h("span", { class: "bar", "aria-hidden": "true" }, drawn);
 }
 
-function drawing(width, height, title, description, ...children) {
+function drawChart(width, height, title, description, ...children) {
   const [name, about] = [newId("chart"), newId("chart")];
   return svg(
     "svg",
@@ -90,16 +90,16 @@ function drawing(width, height, title, description, ...children) {
   );
 }
 
-/** Lines across a colour: what failed can be told without seeing red. */
-function hatching() {
+/** Defines a hatch pattern: failed runs are recognized without seeing red. */
+function hatchPattern() {
   const under = svg("rect", { class: "hatch-background", width: 6, height: 6 });
   const stripes = svg("path", { class: "hatch-lines", d: "M-1 1l2-2M0 6l6-6M5 7l2-2" });
   const attributes = { id: "hatched", width: 6, height: 6, patternUnits: "userSpaceOnUse" };
   return svg("defs", {}, svg("pattern", attributes, under, stripes));
 }
 
-/** Axes and their words; x(index), y(value), the step between two labels, the y of the ground. */
-function frame(width, height, labels, { top, step: tick }, unit, tell) {
+/** Draws axes and labels; returns x(index), y(value), the step between two labels, and the y of the x axis. */
+function drawAxes(width, height, labels, { top, step: tick }, unit, format) {
   const ground = height - BOTTOM;
   const step = (width - LEFT - RIGHT) / labels.length;
   const x = (index) => LEFT + step * (index + 0.5);
@@ -107,7 +107,7 @@ function frame(width, height, labels, { top, step: tick }, unit, tell) {
   const lines = [];
   for (let value = 0; value <= top * 1.001; value += tick) {
     lines.push(svg("path", { class: value ? "grid" : "axis", d: `M${LEFT} ${y(value)}H${width - RIGHT}` }));
-    lines.push(svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, tell(value)));
+    lines.push(svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, format(value)));
   }
   const every = Math.max(1, Math.ceil(LABEL_PX / step));
   const last = labels.length - 1;
@@ -119,8 +119,8 @@ function frame(width, height, labels, { top, step: tick }, unit, tell) {
   return { element, x, y, step, ground };
 }
 
-/** A round number not below `most`, and steps of it, none smaller than `least`. */
-function scale(most, wanted, least) {
+/** Returns the axis' end, a round number not below `most`, and its steps, not smaller than `least`. */
+function roundScale(most, wanted, least) {
   const power = 10 ** Math.floor(Math.log10(most / wanted));
   const round = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size * wanted >= most);
   const step = Math.max(round, least);

@@ -1,19 +1,19 @@
-// Elements made by hand. Text is only ever put in as text: what a host or a playbook is called can be no markup.
+// Creates DOM elements. Text is only inserted as text: the name of a host or playbook never becomes markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element. attributes: `onclick` and the like are listeners, `true` is an empty attribute, null and false are left
- * out. children: nodes, text, arrays of them; null and false are left out. */
+/** Creates an element. attributes: `onclick` and the like are listeners, `true` is an empty attribute, null and false are
+ * left out. children: nodes, text, arrays of them; null and false are left out. */
 export function h(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** As `h`, for SVG. */
+/** Like `h`, for SVG. */
 export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** Put these in the place of all that is in the element. */
+/** Replaces the content of the element. */
 export function replace(element, ...children) {
   element.replaceChildren(...nodes(children));
   return element;
@@ -36,14 +36,14 @@ function nodes(children) {
 
 let count = 0;
 
-/** An id no other element has: for labels. */
+/** Returns a unique id, for labels. */
 export function newId(word) {
   count += 1;
   return `${word}-${count}`;
 }
 
-/** The console's view of a fault: what is wrong, and the fields. */
-export function faultBox(error) {
+/** Shows an error: its message, and the fields it is about. */
+export function errorBox(error) {
   const fields = (error.errors ?? []).map((one) => h("li", {}, one.field ? h("code", {}, one.field) : null, " ", one.message));
   return h(
     "div",
@@ -53,19 +53,19 @@ export function faultBox(error) {
   );
 }
 
-/** Say something for some seconds, to screen readers too. */
-export function notice(text) {
+/** Shows a message for six seconds; screen readers announce it. */
+export function notify(text) {
   const place = document.getElementById("notice");
   replace(place, h("p", {}, text));
-  clearTimeout(notice.timer);
-  notice.timer = setTimeout(() => replace(place), 6000);
+  clearTimeout(notify.timer);
+  notify.timer = setTimeout(() => replace(place), 6000);
 }
 
 export async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
-    notice(`${what} copied`);
+    notify(`${what} copied`);
   } catch {
-    notice("The browser does not let the page copy: select the text instead");
+    notify("The browser does not allow copying. Select the text instead.");
   }
 }

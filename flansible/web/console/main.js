@@ -1,7 +1,7 @@
-// The frame around the views: shows the view that the address names; navigation, who is logged in, light or dark.
+// The frame around the views: shows the view that the address names, the navigation, the user, and the colour scheme.
 
 import { logout, session, whoami } from "./api.js";
-import { faultBox, h, notice, replace } from "./dom.js";
+import { errorBox, h, notify, replace } from "./dom.js";
 import { readRoute } from "./router.js";
 
 // name -> module, loaded when the view is first shown, and its sheets. A view exports `show(root, route)`.
@@ -36,7 +36,7 @@ async function showView() {
     history.replaceState(null, "", `#/login${back.length > 2 ? `?next=${encodeURIComponent(back)}` : ""}`);
     route = readRoute();
   }
-  showFrame(route);
+  showHeader(route);
   const main = document.getElementById("main");
   const root = h("div", { class: `view view-${route.name}` });
   replace(main, root);
@@ -45,15 +45,15 @@ async function showView() {
     if (signal.aborted) return;
     enableSheets(route.name);
     await view.show(root, { ...route, signal });
-    // What had the focus went with the last view: a keyboard goes on from here, a screen reader says where it is.
+    // The focused element left with the last view: keyboard and screen reader continue from here.
     if (hasShown && !signal.aborted && document.activeElement === document.body) main.focus({ preventScroll: true });
     hasShown = true;
   } catch (error) {
-    if (!signal.aborted && error.name !== "AbortError" && error.status !== 401) replace(root, faultBox(error));
+    if (!signal.aborted && error.name !== "AbortError" && error.status !== 401) replace(root, errorBox(error));
   }
 }
 
-function showFrame(route) {
+function showHeader(route) {
   const top = document.getElementById("top");
   top.hidden = !session;
   if (!session) return;
@@ -68,7 +68,7 @@ function showFrame(route) {
     document.getElementById("account"),
     themeButton(),
     h("span", { class: "user", title: session.role }, session.user),
-    h("button", { type: "button", class: "quiet", onclick: leave }, "Log out"),
+    h("button", { type: "button", class: "quiet", onclick: logOut }, "Log out"),
   );
 }
 
@@ -89,7 +89,7 @@ function setTheme(theme) {
   try {
     localStorage.setItem("flansible-theme", theme);
   } catch {
-    // Without storage it holds until the page is left.
+    // Without storage the choice lasts until the page is closed.
   }
 }
 
@@ -101,11 +101,11 @@ function storedTheme() {
   }
 }
 
-async function leave() {
+async function logOut() {
   try {
     await logout();
   } catch (error) {
-    notice(error.message);
+    notify(error.message);
     return;
   }
   location.hash = "#/login";
@@ -133,15 +133,15 @@ async function start() {
   setTheme(storedTheme());
   window.addEventListener("hashchange", showView);
   window.addEventListener("flansible-logged-out", showView);
-  // Beside the question who is logged in: the view is wanted in any case. What fails here is said when it is shown.
+  // Loaded while the session is requested: the view is needed in any case. showView reports what fails here.
   const { name } = readRoute();
   VIEWS[name].load().catch(() => {});
   loadSheets(name);
   try {
-    // The server has said with the page when there is nobody to ask about.
+    // The server marks the page when the request had no session: then there is none to request.
     if (document.documentElement.dataset.session !== "none") await whoami();
   } catch (error) {
-    replace(document.getElementById("main"), faultBox(error));
+    replace(document.getElementById("main"), errorBox(error));
     return;
   }
   await showView();

@@ -6,14 +6,14 @@ const ADDRESSES = ["tasks", "launch", "overview", "login"];
 /** Parses the address to `{name, id, params}`; `#/tasks/<id>` is the view `task`. */
 export function readRoute(hash = location.hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
-  const [first, second] = path.split("/").map(decoded);
+  const [first, second] = path.split("/").map(decodePart);
   const params = new URLSearchParams(query);
   if (first === "tasks" && second) return { name: "task", id: second, params };
   return { name: ADDRESSES.includes(first) ? first : ADDRESSES[0], id: null, params };
 }
 
-/** Decodes a part of the address; one that was cut within an escape stays as it is. */
-function decoded(part) {
+/** Decodes a part of the address; a part with a broken escape is returned unchanged. */
+function decodePart(part) {
   try {
     return decodeURIComponent(part);
   } catch {
@@ -21,8 +21,8 @@ function decoded(part) {
   }
 }
 
-/** Changes the query of this address without leaving the view; null and "" remove a parameter. isStep: as a step that
- * the browser's back button undoes. */
+/** Changes the query of the address without leaving the view; null and "" remove a parameter. isStep: adds an entry to
+ * the browser's history, so that its back button undoes it. */
 export function setParams(changes, isStep = false) {
   const [path, query = ""] = location.hash.split("?");
   const params = new URLSearchParams(query);

@@ -1,34 +1,34 @@
-// Fields of the launch form: each reads and writes one field of a request, and shows what is wrong with it.
+// Fields of the launch form: each reads and writes one field of a request, and shows its error.
 
 import { h, newId, replace } from "../../dom.js";
 
-/** What the service shows in the place of a secret. */
+/** Shown by the service in place of a secret. */
 export const MASK = "********";
 
-/** One input with its label, hint and fault. parse(text) gives the value (undefined: nothing), or throws; format(value)
- * gives the text, or undefined for what the input cannot hold. */
+/** One input with label, hint and error. parse(text) returns the value (undefined: none), or throws; format(value) returns
+ * the text, or undefined for a value that the input cannot hold. */
 export class Field {
   constructor(name, label, input, { hint = "", parse = plainText, format = onlyText, isSecret = false } = {}) {
     Object.assign(this, { name, input, parse, format, isSecret });
     const id = newId("field");
-    this.fault = h("p", { class: "field-error", id: `${id}-fault`, hidden: true });
+    this.error = h("p", { class: "field-error", id: `${id}-error`, hidden: true });
     this.hint = h("p", { class: "hint", id: `${id}-hint`, hidden: !hint }, hint);
     input.id = id;
-    input.setAttribute("aria-describedby", `${id}-hint ${id}-fault`);
-    input.addEventListener("input", () => this.complain(""));
-    const isTick = input.type === "checkbox";
+    input.setAttribute("aria-describedby", `${id}-hint ${id}-error`);
+    input.addEventListener("input", () => this.setError(""));
+    const isCheckbox = input.type === "checkbox";
     const labelled = h("label", { for: id }, label);
-    this.element = h("div", { class: `field${isTick ? " field-checkbox" : ""}` }, isTick ? [input, labelled] : [labelled, input]);
-    this.element.append(this.hint, this.fault);
+    this.element = h("div", { class: `field${isCheckbox ? " field-checkbox" : ""}` }, isCheckbox ? [input, labelled] : [labelled, input]);
+    this.element.append(this.hint, this.error);
   }
 
-  /** The value for the request, undefined when there is none. Throws what is wrong, in words. */
+  /** Returns the value for the request, undefined when empty. Throws an Error with a message for the user. */
   read() {
     if (this.input.type === "checkbox") return this.input.checked || undefined;
     return this.parse(this.input.value);
   }
 
-  /** Whether the input can hold the value; then it does. */
+  /** Writes the value; returns false if the input cannot hold it. */
   write(value) {
     if (this.input.type === "checkbox") {
       if (typeof value !== "boolean") return false;
@@ -41,7 +41,7 @@ export class Field {
     return this.input.value === text;
   }
 
-  /** As a link has it: text, "" for nothing. */
+  /** The value as text, for links; "" when empty. */
   get text() {
     return this.input.type === "checkbox" ? (this.input.checked ? "true" : "") : this.input.value;
   }
@@ -51,16 +51,16 @@ export class Field {
     else this.input.value = text;
   }
 
-  complain(message) {
+  setError(message) {
     if (message) this.input.setAttribute("aria-invalid", "true");
     else this.input.removeAttribute("aria-invalid");
-    this.fault.hidden = !message;
-    replace(this.fault, message);
+    this.error.hidden = !message;
+    replace(this.error, message);
   }
 
-  /** The secret was there, and has to be typed again. */
-  askAgain() {
-    this.complain("This was hidden: type it again, or leave it empty to go without.");
+  /** Shows that a secret was set and has to be typed again. */
+  requireRetyping() {
+    this.setError("This was hidden. Type it again, or leave it empty to omit it.");
   }
 }
 
@@ -75,39 +75,39 @@ export function secretField(name, label, options = {}) {
   return new Field(name, label, input, { ...options, parse: (text) => text || undefined, isSecret: true });
 }
 
-export function tickField(name, label, options = {}) {
+export function checkboxField(name, label, options = {}) {
   return new Field(name, label, h("input", { type: "checkbox" }), options);
 }
 
 export function numberField(name, label, options = {}) {
   const input = h("input", { type: "text", inputmode: "numeric", autocomplete: "off", placeholder: options.placeholder ?? "" });
-  return new Field(name, label, input, { ...options, parse: whole, format: numberText });
+  return new Field(name, label, input, { ...options, parse: parseInteger, format: numberText });
 }
 
-/** choices: pairs of value and word. */
+/** choices: pairs of value and label. */
 export function choiceField(name, label, choices, options = {}) {
   const input = h("select", {}, choices.map(([value, word]) => h("option", { value }, word)));
   return new Field(name, label, input, options);
 }
 
-export function areaField(name, label, options = {}) {
+export function textareaField(name, label, options = {}) {
   const { rows = 3, placeholder = "", ...others } = options;
   const input = h("textarea", { rows, placeholder, spellcheck: "false", autocapitalize: "none" });
   return new Field(name, label, input, others);
 }
 
-/** A secret of several lines. */
-export function secretArea(name, label, options = {}) {
+/** Creates a field for a secret of several lines. */
+export function secretTextarea(name, label, options = {}) {
   const input = h("textarea", { rows: 2, class: "secret-area", autocomplete: "off", spellcheck: "false", autocapitalize: "none" });
   return new Field(name, label, input, { ...options, parse: (text) => text || undefined, isSecret: true });
 }
 
-/** Whether something in it is called as secrets are: that is put into no address. */
+/** Whether the text contains a name that secrets have: it is not put into the address. */
 export function looksSecret(text) {
   return /pass|pwd|secret|token|api_?key|private_?key|credential/i.test(text);
 }
 
-/** Text, or JSON where it begins as an object or a list. */
+/** Parses JSON if the text begins like an object or a list; otherwise returns the text. */
 export function looseJson(text) {
   const word = text.trim();
   if (!word) return undefined;
@@ -128,7 +128,7 @@ export function strictJson(text) {
   }
 }
 
-export function whole(text) {
+export function parseInteger(text) {
   const word = text.trim();
   if (!word) return undefined;
   if (!/^-?\d{1,15}$/.test(word)) throw new Error("This has to be a whole number.");

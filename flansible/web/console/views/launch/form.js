@@ -1,17 +1,17 @@
-// The form of one kind of request: all its fields, what they say as a request, and how a request fills them.
+// The form of one kind of request: its fields, read as a request, and filled from a request or an address.
 
 import { get, session } from "../../api.js";
-import { faultBox, h, replace } from "../../dom.js";
+import { errorBox, h, replace } from "../../dom.js";
 import { MASK, looksSecret } from "./fields.js";
 import { InventoryChoice } from "./inventory.js";
-import { adhocFields, otherField, playbookFields, runFields, secretFields, tickFields, variablesField } from "./options.js";
+import { adhocFields, otherField, playbookFields, runFields, secretFields, checkboxFields, variablesField } from "./options.js";
 import { PlaybookChoice } from "./playbook.js";
 import { SecretRows, VariableFields } from "./variables.js";
 
-// Other names of fields that the form has.
+// Aliases of the API -> names of fields.
 const ALIASES = { host_filter: "host_pattern", extra_args: "extra_vars" };
-// Where somebody may have typed a password by its name.
-const FREE = new Set(["module_args", "extra_vars", "other"]);
+// Free text: may contain a password under its name.
+const FREE_TEXT = new Set(["module_args", "extra_vars", "other"]);
 
 export class LaunchForm {
   constructor(kind, playbooks, inventories, signal, onChange) {
@@ -48,27 +48,27 @@ export class LaunchForm {
   }
 
   sharedPart() {
-    const ticks = h("div", { class: "checkboxes" }, this.add(tickFields(this.kind)));
-    const secrets = h("details", {}, h("summary", {}, "Passwords and secret variables"), h("p", { class: "hint" }, "Sealed, handed to the run alone, and shown nowhere."));
+    const ticks = h("div", { class: "checkboxes" }, this.add(checkboxFields(this.kind)));
+    const secrets = h("details", {}, h("summary", {}, "Passwords and secret variables"), h("p", { class: "hint" }, "Encrypted, given only to the run, and never shown."));
     secrets.append(h("div", { class: "field-grid" }, this.add(secretFields())), this.secretRows.element);
     const more = h("details", {}, h("summary", {}, "More options"), h("div", { class: "field-grid" }, this.add(runFields(this.kind))), this.add(otherField()));
     return h("div", { class: "panel" }, ticks, this.add(variablesField()), secrets, more);
   }
 
-  /** The body to be posted. faults: how many fields cannot be read; each says why. */
+  /** Reads the body to post. errors: the number of invalid fields; each shows its error. */
   read() {
     const body = {};
-    let faults = 0;
+    let errors = 0;
     for (const [name, field] of this.fields) {
-      field.complain(""); // what was said of the form as it was before
+      field.setError(""); // from the last attempt
       try {
         const value = field.read();
-        if (JSON.stringify(value)?.includes(MASK)) throw new Error("Something in it was hidden: type it in the place of the asterisks.");
+        if (JSON.stringify(value)?.includes(MASK)) throw new Error("A part of it was hidden. Type it in the place of the asterisks.");
         if (value !== undefined && name !== "other") body[name] = value;
         if (name === "other") Object.assign(body, value);
       } catch (error) {
-        field.complain(error.message);
-        faults += 1;
+        field.setError(error.message);
+        errors += 1;
       }
     }
     const [asked, rows] = [this.variables.read(), this.secretRows.read()];
@@ -76,15 +76,15 @@ export class LaunchForm {
     const secret = { ...asked.secret, ...rows.secret };
     if (Object.keys(secret).length) body.secret_vars = secret;
     if (this.kind === "adhoc") body.module ??= "ping";
-    return { body, faults: faults + asked.faults + rows.faults };
+    return { body, errors: errors + asked.errors + rows.errors };
   }
 
-  /** For the address: what is typed, but secrets and what is called so. */
+  /** Returns the parameters of the address: all values but secrets and those named like secrets. */
   params() {
     const found = {};
     for (const [name, field] of this.fields) {
-      const isTold = field.text && !field.isSecret && !(FREE.has(name) && looksSecret(field.text));
-      if (isTold) found[name] = field.text;
+      const isShared = field.text && !field.isSecret && !(FREE_TEXT.has(name) && looksSecret(field.text));
+      if (isShared) found[name] = field.text;
     }
     const plain = Object.fromEntries(Object.entries(this.variables.plain()).filter(([name]) => !looksSecret(name)));
     if (Object.keys(plain).length) found.variables = JSON.stringify(plain);
@@ -95,14 +95,14 @@ export class LaunchForm {
     for (const [name, field] of this.fields) if (!field.isSecret && params.has(name)) field.text = params.get(name);
     await this.loadVariables();
     try {
-      this.takeVariables(JSON.parse(params.get("variables") ?? "{}"));
+      this.assignVariables(JSON.parse(params.get("variables") ?? "{}"));
     } catch {
-      // A link that was cut: the form says what is in it.
+      // A truncated link: the form is filled as far as possible.
     }
-    this.unfold();
+    this.openFilled();
   }
 
-  /** From a request as it was sent; masked: the paths of what is hidden in it. */
+  /** Fills the form from a stored request; masked: the paths of its hidden values. */
   async fill(body, masked) {
     const { secret_vars: secret = {}, ...others } = body;
     const left = {};
@@ -110,25 +110,25 @@ export class LaunchForm {
     for (const [given, value] of Object.entries(others)) {
       const name = ALIASES[given] ?? given;
       const field = this.fields.get(name);
-      if (field?.isSecret && masked.includes(given)) field.askAgain();
+      if (field?.isSecret && masked.includes(given)) field.requireRetyping();
       else if (name === "extra_vars" && isObject(value)) variables = value;
       else if (!field || !field.write(value)) left[given] = value;
     }
     if (Object.keys(left).length) this.fields.get("other").write(left);
     await this.loadVariables();
-    this.takeVariables(variables);
-    for (const name of Object.keys(this.variables.take(secret, true))) this.secretRows.add(name).value.askAgain();
-    this.unfold();
+    this.assignVariables(variables);
+    for (const name of Object.keys(this.variables.assign(secret, true))) this.secretRows.add(name).value.requireRetyping();
+    this.openFilled();
   }
 
-  takeVariables(values) {
-    const left = this.variables.take(values);
+  assignVariables(values) {
+    const left = this.variables.assign(values);
     const field = this.fields.get("extra_vars");
-    // What was hidden because of its name goes where secrets go.
+    // A value that was hidden for its name becomes a secret variable.
     for (const [name, value] of Object.entries(left)) {
       if (value !== MASK) continue;
       delete left[name];
-      this.secretRows.add(name).value.askAgain();
+      this.secretRows.add(name).value.requireRetyping();
     }
     if (Object.keys(left).length && !field.text) field.write(left);
   }
@@ -137,43 +137,43 @@ export class LaunchForm {
     if (this.kind !== "playbook") return;
     const asked = { playbook_dir: this.fields.get("playbook_dir").text.trim(), playbook: this.fields.get("playbook").text.trim() };
     const key = JSON.stringify(asked);
-    this.wanted = key;
+    this.requested = key;
     this.onChange();
     if (!asked.playbook_dir || !asked.playbook) return;
     try {
       const { playbooks } = await get("api/listplaybooks", asked, this.signal);
-      if (this.wanted !== key) return;
+      if (this.requested !== key) return;
       replace(this.about);
       this.variables.show(playbooks[0].variables);
       this.choice.mark(playbooks[0].playbook_dir, playbooks[0].playbook);
     } catch (error) {
-      if (this.signal.aborted || this.wanted !== key) return;
+      if (this.signal.aborted || this.requested !== key) return;
       this.variables.show([]);
-      replace(this.about, faultBox(error));
+      replace(this.about, errorBox(error));
     }
   }
 
-  /** A relative path counts from the playbook's folder in a run, and from playbook_root where inventories are asked. */
+  /** Converts an inventory's path: relative to the playbook's folder in a run, to playbook_root in a listing. */
   placeOf(path) {
     const folder = this.fields.get("playbook_dir")?.text.trim();
     const isRelative = path && !path.startsWith("/") && !path.includes(",");
     return isRelative && folder ? `${folder.replace(/\/+$/, "")}/${path}` : path;
   }
 
-  /** A click on a group or host: in, or out again. */
+  /** Adds a clicked group or host to the pattern, or removes it. */
   pick(name) {
     const field = this.fields.get(this.kind === "adhoc" ? "host_pattern" : "limit");
     const names = field.text.split(",").map((word) => word.trim()).filter(Boolean);
     const rest = names.filter((word) => word !== name);
     field.text = (rest.length < names.length ? rest : [...names, name]).join(",");
-    field.complain("");
+    field.setError("");
     this.onChange();
   }
 
-  /** Show what the service said of fields, each at its own. */
-  complain(errors) {
-    for (const { field, message } of errors) this.fieldOf(field)?.complain(message);
-    this.unfold();
+  /** Shows the service's errors at their fields. */
+  showErrors(errors) {
+    for (const { field, message } of errors) this.fieldOf(field)?.setError(message);
+    this.openFilled();
   }
 
   fieldOf(path) {
@@ -183,23 +183,23 @@ export class LaunchForm {
     return variable ?? (name === "secret_vars" ? this.secretRows.find(rest) : undefined) ?? this.fields.get(name) ?? this.fields.get("other");
   }
 
-  /** What has something to say is open. */
-  unfold() {
+  /** Opens the sections that contain a value or an error. */
+  openFilled() {
     for (const details of this.element.querySelectorAll("details:not(.hosts)")) {
       const inputs = [...details.querySelectorAll("input, textarea, select")];
       if (inputs.some((input) => input.value || input.getAttribute("aria-invalid"))) details.open = true;
     }
   }
 
-  focusFault() {
-    this.unfold();
+  focusFirstError() {
+    this.openFilled();
     const first = this.element.querySelector("[aria-invalid=true]");
     first?.focus();
     return Boolean(first);
   }
 }
 
-/** Those that the form asks for go first: what is typed as extra variables wins. */
+/** Adds the variables of the playbook's fields to extra_vars. Those typed as extra variables win. */
 function withVariables(body, plain) {
   if (!Object.keys(plain).length) return;
   const typed = body.extra_vars;

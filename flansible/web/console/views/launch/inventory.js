@@ -1,11 +1,11 @@
-// The inventories that the user may use, and the groups and hosts of the one that is chosen.
+// The inventories that the user may use, and the groups and hosts of the chosen one.
 
 import { get } from "../../api.js";
-import { faultBox, h, newId, replace } from "../../dom.js";
+import { errorBox, h, newId, replace } from "../../dom.js";
 import { plural } from "../../format.js";
 import { Field } from "./fields.js";
 
-const OTHER = " other"; // no path begins with a space: the form takes spaces away
+const OTHER = " other"; // begins with a space, which no path does: the form trims them
 const MOST_HOSTS = 200;
 
 /** `field` is the request's `inventory`. onPick(name): a group or host was clicked. */
@@ -53,15 +53,15 @@ export class InventoryChoice {
     if (this.details.open) this.load();
   }
 
-  /** What is asked for: without a choice, the default. */
-  asked() {
+  /** Returns the inventory to list: the chosen one, or the default. */
+  requestedInventory() {
     const given = this.value || this.inventories.find((one) => one.is_default)?.inventory || "";
     return this.placeOf(given);
   }
 
   async load() {
-    const asked = this.asked();
-    if (!asked) return replace(this.body, h("p", { class: "hint" }, "Name an inventory to see who is in it."));
+    const asked = this.requestedInventory();
+    if (!asked) return replace(this.body, h("p", { class: "hint" }, "Choose an inventory to see its hosts."));
     if (this.loaded === asked) return undefined;
     this.loaded = asked;
     replace(this.body, h("p", { class: "hint", role: "status" }, "Ansible reads the inventory…"));
@@ -71,19 +71,19 @@ export class InventoryChoice {
     } catch (error) {
       if (this.signal.aborted) return undefined;
       this.loaded = null;
-      replace(this.body, faultBox(error));
+      replace(this.body, errorBox(error));
     }
     return undefined;
   }
 
   show(found) {
     const messages = (found.messages ?? []).map((text) => h("pre", { class: "ansible-message", tabindex: 0 }, text));
-    if (!found.hosts) return replace(this.body, h("p", {}, found.detail ?? "There is nothing to tell."), messages);
+    if (!found.hosts) return replace(this.body, h("p", {}, found.detail ?? "The service gave no details."), messages);
     const grouped = Object.entries(found.groups).map(([name, hosts]) => this.group(name, hosts));
     const rest = found.hosts.filter((host) => !Object.values(found.groups).some((hosts) => hosts.includes(host)));
     return replace(
       this.body,
-      h("p", { class: "hint" }, `${plural(found.hosts.length, "host")}. A click puts a name into the form.`),
+      h("p", { class: "hint" }, `${plural(found.hosts.length, "host")}. Click a name to put it into the form.`),
       grouped,
       rest.length ? this.hosts(rest) : null,
       messages,
@@ -108,5 +108,5 @@ export class InventoryChoice {
 }
 
 function nameOf(one) {
-  return `${one.name}${one.exists ? "" : " (is not there)"}`;
+  return `${one.name}${one.exists ? "" : " (missing)"}`;
 }

@@ -1,37 +1,37 @@
-// Start something: an ad-hoc command or a playbook, by a form that an address can fill in.
+// The launch view: starts an ad-hoc command or a playbook from a form, which the address can fill in.
 
 import { get, post, session } from "../../api.js";
-import { faultBox, h, replace } from "../../dom.js";
+import { errorBox, h, replace } from "../../dom.js";
 import { setParams } from "../../router.js";
 import { LaunchForm } from "./form.js";
-import { planView } from "./plan.js";
+import { previewResult } from "./preview_result.js";
 
 const PATHS = { adhoc: "api/ansiblecommand", playbook: "api/ansibleplaybook" };
 const WORDS = { adhoc: "Ad-hoc command", playbook: "Playbook" };
 
 export async function show(root, route) {
   if (!session.may_act) {
-    replace(root, h("p", {}, `You have the role ${session.role}, which starts nothing.`));
+    replace(root, h("p", {}, `Your role, ${session.role}, cannot start tasks.`));
     return;
   }
   replace(root, h("h1", {}, "Launch"), h("p", { class: "hint", role: "status" }, "Loading…"));
   const [playbooks, inventories, before] = await Promise.all([
     get("api/listplaybooks", {}, route.signal),
     get("api/listinventories", {}, route.signal),
-    earlier(route),
+    loadPreviousRequest(route),
   ]);
   const launch = new Launch(playbooks.playbooks, inventories.inventories, route.signal);
   replace(root, launch.element);
   await launch.begin(route.params, before);
 }
 
-/** The request of the task that is to be run again, or null. */
-async function earlier(route) {
+/** Fetches the request of the task to run again; null when the address names none. */
+async function loadPreviousRequest(route) {
   const taskId = route.params.get("from");
   if (!taskId) return null;
   const found = await get(`api/ansibletaskrequest/${encodeURIComponent(taskId)}`, {}, route.signal);
-  if (!(found.kind in PATHS)) throw new Error("A checkout's update cannot be started from here.");
-  // On other hosts than before, as when it is to be run again on those that failed.
+  if (!(found.kind in PATHS)) throw new Error("A Git update cannot be started from here.");
+  // A different limit, as for "Run again on failed hosts".
   const limit = route.params.get("limit");
   return limit ? { ...found, body: { ...found.body, limit } } : found;
 }
@@ -41,12 +41,12 @@ class Launch {
     Object.assign(this, { playbooks, inventories, signal });
     this.forms = {};
     this.sent = { body: "", key: "" };
-    this.place = h("div", { class: "launch-fields" });
-    this.trouble = h("div", {});
+    this.formSlot = h("div", { class: "launch-fields" });
+    this.errorSlot = h("div", {});
     this.outdated = h("p", { class: "hint", hidden: true }, "The form has changed since.");
     this.result = h("div", { class: "preview-result", "aria-live": "polite" });
-    this.previewing = h("button", { type: "button", onclick: () => this.preview() }, "Preview");
-    this.starting = h("button", { type: "submit", class: "primary" }, "Start");
+    this.previewButton = h("button", { type: "button", onclick: () => this.preview() }, "Preview");
+    this.startButton = h("button", { type: "submit", class: "primary" }, "Start");
     this.build();
   }
 
@@ -57,17 +57,17 @@ class Launch {
       return h("label", { class: "kind" }, input, word);
     });
     this.kinds = h("fieldset", { class: "plain-fieldset kinds" }, h("legend", { class: "visually-hidden" }, "What to run"), kinds);
-    const buttons = h("div", { class: "row launch-buttons" }, this.previewing, this.starting);
-    const form = h("form", { class: "launch-form", novalidate: true }, this.kinds, this.place, this.trouble, buttons);
+    const buttons = h("div", { class: "row launch-buttons" }, this.previewButton, this.startButton);
+    const form = h("form", { class: "launch-form", novalidate: true }, this.kinds, this.formSlot, this.errorSlot, buttons);
     form.addEventListener("submit", (event) => (event.preventDefault(), this.start()));
     form.addEventListener("input", () => this.changed());
     form.addEventListener("change", () => this.changed());
     const aside = h("section", { class: "panel launch-preview", "aria-label": "Preview" }, this.result);
-    this.hintAtPreview();
+    this.showPreviewHint();
     this.element = [h("h1", {}, "Launch"), h("div", { class: "launch-columns" }, form, aside)];
   }
 
-  hintAtPreview() {
+  showPreviewHint() {
     replace(this.result, h("h2", {}, "Preview"), h("p", { class: "hint" }, "See the command, the hosts and the play tasks before anything starts."));
   }
 
@@ -84,17 +84,17 @@ class Launch {
     for (const input of this.kinds.querySelectorAll("input")) input.checked = input.value === kind;
     this.forms[kind] ??= new LaunchForm(kind, this.playbooks, this.inventories, this.signal, () => this.changed());
     this.form = this.forms[kind];
-    replace(this.place, this.form.element);
-    replace(this.trouble);
-    this.hintAtPreview();
+    replace(this.formSlot, this.form.element);
+    replace(this.errorSlot);
+    this.showPreviewHint();
     if (tell) this.changed();
   }
 
-  /** The address says what the form says, but for secrets: it can be kept and sent to others. */
+  /** Copies the form to the address, without secrets: the link can be stored and shared. */
   changed() {
     this.outdated.hidden = false;
-    clearTimeout(this.telling);
-    this.telling = setTimeout(() => {
+    clearTimeout(this.addressTimer);
+    this.addressTimer = setTimeout(() => {
       if (this.signal.aborted) return;
       const gone = Object.fromEntries([...new URLSearchParams(location.hash.split("?")[1] ?? "").keys()].map((name) => [name, null]));
       setParams({ ...gone, kind: this.kind, ...this.form.params() });
@@ -104,22 +104,22 @@ class Launch {
   async preview() {
     const body = this.body();
     if (!body) return;
-    await this.working(this.previewing, "Ansible is asked…", async () => {
+    await this.whileBusy(this.previewButton, "Preparing…", async () => {
       const found = await post("api/preview", { kind: this.kind, request: body });
       if (this.signal.aborted) return;
       this.outdated.hidden = true;
-      replace(this.result, h("h2", {}, "Preview"), this.outdated, planView(found));
+      replace(this.result, h("h2", {}, "Preview"), this.outdated, previewResult(found));
       this.result.parentElement.scrollIntoView({ block: "nearest" });
-      if (found.refusal) this.form.complain(found.refusal.errors);
+      if (found.refusal) this.form.showErrors(found.refusal.errors);
     });
   }
 
   async start() {
     const body = this.body();
     if (!body) return;
-    await this.working(this.starting, "Starting…", async () => {
+    await this.whileBusy(this.startButton, "Starting…", async () => {
       const text = JSON.stringify([this.kind, body]);
-      // Pressed again after an answer was lost, the same request starts nothing twice.
+      // Pressed again after a reply was lost, the same request with the same key starts nothing twice.
       if (this.sent.body !== text) this.sent = { body: text, key: newKey() };
       const accepted = await post(PATHS[this.kind], body, { "Idempotency-Key": this.sent.key });
       this.sent = { body: "", key: "" };
@@ -127,37 +127,37 @@ class Launch {
     });
   }
 
-  /** The request, or null: then what is wrong is shown. */
+  /** Returns the request's body; null after showing what is wrong with it. */
   body() {
-    replace(this.trouble);
-    const { body, faults } = this.form.read();
-    if (!faults) return body;
-    this.form.focusFault();
+    replace(this.errorSlot);
+    const { body, errors } = this.form.read();
+    if (!errors) return body;
+    this.form.focusFirstError();
     return null;
   }
 
-  async working(button, word, act) {
+  async whileBusy(button, word, act) {
     const usual = button.textContent;
-    for (const one of [this.previewing, this.starting]) one.disabled = true;
+    for (const one of [this.previewButton, this.startButton]) one.disabled = true;
     button.textContent = word;
     try {
       await act();
     } catch (error) {
-      if (!this.signal.aborted && error.status !== 401) this.refuse(error);
+      if (!this.signal.aborted && error.status !== 401) this.showError(error);
     } finally {
-      for (const one of [this.previewing, this.starting]) one.disabled = false;
+      for (const one of [this.previewButton, this.startButton]) one.disabled = false;
       button.textContent = usual;
     }
   }
 
-  refuse(error) {
-    replace(this.trouble, faultBox(error));
-    this.form.complain((error.errors ?? []).map((one) => ({ ...one, field: one.field.replace(/^request\./, "") })));
-    if (!this.form.focusFault()) this.trouble.scrollIntoView({ block: "nearest" });
+  showError(error) {
+    replace(this.errorSlot, errorBox(error));
+    this.form.showErrors((error.errors ?? []).map((one) => ({ ...one, field: one.field.replace(/^request\./, "") })));
+    if (!this.form.focusFirstError()) this.errorSlot.scrollIntoView({ block: "nearest" });
   }
 }
 
-/** Where the page has no TLS, browsers have no randomUUID. */
+/** Creates an Idempotency-Key. Without TLS browsers have no randomUUID. */
 function newKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

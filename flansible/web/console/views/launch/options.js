@@ -1,27 +1,27 @@
-// The fields that ad-hoc commands and playbooks have beside their own, in groups.
+// The fields of ad-hoc commands and playbooks, in groups.
 
 import { h } from "../../dom.js";
-import { areaField, choiceField, looseJson, looseJsonText, numberField, secretArea, secretField, strictJson, textField, tickField, whole } from "./fields.js";
+import { textareaField, choiceField, looseJson, looseJsonText, numberField, secretTextarea, secretField, strictJson, textField, checkboxField, parseInteger } from "./fields.js";
 
 const MODULES = ["ping", "setup", "command", "shell", "copy", "file", "service", "systemd", "package", "apt", "dnf", "user", "reboot", "debug", "fetch", "git"];
 const VERBOSITY = [["", "Normal"], ...[1, 2, 3, 4, 5, 6].map((level) => [String(level), `-${"v".repeat(level)}`])];
 
-/** Of an ad-hoc command: whom, and what. */
+/** Hosts, module and arguments of an ad-hoc command. */
 export function adhocFields() {
   const list = h("datalist", { id: "launch-modules" }, MODULES.map((value) => h("option", { value })));
   const fields = [
     textField("host_pattern", "Hosts", { placeholder: "localhost", hint: "A host, a group, or a pattern such as web:!web3." }),
     textField("module", "Module", { placeholder: "ping", list: "launch-modules" }),
-    areaField("module_args", "Arguments", { parse: looseJson, format: looseJsonText, hint: 'As with ansible -a (name=nginx state=started), or an object such as {"name": "nginx"}.' }),
+    textareaField("module_args", "Arguments", { parse: looseJson, format: looseJsonText, hint: 'As with ansible -a (name=nginx state=started), or an object such as {"name": "nginx"}.' }),
   ];
   return { fields, extra: list };
 }
 
-/** Of a playbook, what narrows it down. */
+/** Limits of a playbook: hosts, tags, first play task. */
 export function playbookFields() {
   return [
     textField("limit", "Limit", { hint: "Only these hosts or groups." }),
-    textField("tags", "Tags", { hint: "Only these, with commas between." }),
+    textField("tags", "Tags", { hint: "Only these tags, separated by commas." }),
     textField("skip_tags", "Skip tags"),
     textField("start_at_task", "Start at play task"),
   ];
@@ -31,7 +31,7 @@ export function runFields(kind) {
   const fields = [
     kind === "adhoc" ? textField("limit", "Limit") : null,
     numberField("forks", "Forks"),
-    choiceField("verbose_level", "Verbosity", VERBOSITY, { parse: whole, format: (value) => (value === 0 ? "" : String(value)) }),
+    choiceField("verbose_level", "Verbosity", VERBOSITY, { parse: parseInteger, format: (value) => (value === 0 ? "" : String(value)) }),
     textField("remote_user", "Connect as"),
     textField("become_user", "Become user", { placeholder: "root" }),
     numberField("time_limit", "Time limit in seconds"),
@@ -39,12 +39,12 @@ export function runFields(kind) {
   return fields.filter(Boolean);
 }
 
-export function tickFields(kind) {
+export function checkboxFields(kind) {
   const fields = [
-    tickField("check", "Check: predict, change nothing"),
-    tickField("diff", "Diff: show what changes"),
-    tickField("become", "Become"),
-    kind === "playbook" ? tickField("update_git_repo", "Pull the checkout first") : null,
+    checkboxField("check", "Check: predict, change nothing"),
+    checkboxField("diff", "Diff: show what changes"),
+    checkboxField("become", "Become"),
+    kind === "playbook" ? checkboxField("update_git_repo", "Pull the checkout first") : null,
   ];
   return fields.filter(Boolean);
 }
@@ -54,21 +54,21 @@ export function secretFields() {
     secretField("connection_password", "Connection password"),
     secretField("become_password", "Become password"),
     secretField("vault_password", "Vault password"),
-    secretArea("private_key", "Private key"),
+    secretTextarea("private_key", "Private key"),
   ];
 }
 
 export function variablesField() {
-  return areaField("extra_vars", "Extra variables", {
+  return textareaField("extra_vars", "Extra variables", {
     parse: looseJson,
     format: looseJsonText,
     hint: 'An object such as {"version": "1.2"}, or as with -e: version=1.2',
   });
 }
 
-/** All else that a request can say: nothing of what is run again gets lost. */
+/** All other fields of the API as JSON, so that a request that is run again keeps them. */
 export function otherField() {
-  return areaField("other", "Other fields", {
+  return textareaField("other", "Other fields", {
     parse: strictObject,
     format: looseJsonText,
     hint: 'Any other field of the API, as an object such as {"timeout": 20, "lock": "database"}.',

@@ -1,4 +1,4 @@
-// The playbooks of the service to choose from, each with what its file says of it.
+// The playbooks to choose from, each with its description, plays and hosts.
 
 import { h, newId } from "../../dom.js";
 import { textField } from "./fields.js";
@@ -10,12 +10,12 @@ export class PlaybookChoice {
     this.group = newId("playbook");
     this.items = playbooks.map((one) => this.item(one));
     this.fields = [
-      textField("playbook_dir", "Directory", { hint: "A relative one counts from playbook_root." }),
+      textField("playbook_dir", "Directory", { hint: "A relative path starts at playbook_root." }),
       textField("playbook", "Playbook file"),
     ];
     const search = h("input", { type: "search", placeholder: "Name, description or play", "aria-label": "Search playbooks" });
     search.addEventListener("input", () => this.narrow(search.value));
-    this.none = h("p", { class: "hint", hidden: playbooks.length > 0 }, "There is no such playbook.");
+    this.none = h("p", { class: "hint", hidden: playbooks.length > 0 }, "No playbook matches.");
     const list = h("div", { class: "playbooks" }, this.items.map((item) => item.element), this.none);
     this.element = h(
       "fieldset",
@@ -48,8 +48,7 @@ export class PlaybookChoice {
     this.none.hidden = this.items.some((item) => !item.element.hidden);
   }
 
-  /** The choice in the list follows the fields. playbook_dir: the whole path, which only the service knows of a relative
-   * one. */
+  /** Selects in the list the playbook that the fields name. playbook_dir: the absolute path, which only the service knows. */
   mark(playbook_dir = this.fields[0].text.trim(), playbook = this.fields[1].text.trim()) {
     for (const { one, input } of this.items) input.checked = one.playbook === playbook && one.playbook_dir === playbook_dir;
     const chosen = this.items.find(({ input }) => input.checked);

@@ -1,12 +1,12 @@
-// Fields for the variables that a playbook can be given, made from what the service tells of it; and secret ones by name.
+// Fields for the variables of a playbook, built from the service's description of it; and secret variables by name.
 
 import { h, replace } from "../../dom.js";
-import { areaField, choiceField, numberField, secretField, strictJson, textField, tickField } from "./fields.js";
+import { textareaField, choiceField, numberField, secretField, strictJson, textField, checkboxField } from "./fields.js";
 
-const SOURCES = { vars_prompt: "asked for by", argument_specs: "of the role", vars: "set by" };
+const SOURCES = { vars_prompt: "prompted by", argument_specs: "of the role", vars: "set by" };
 const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
-/** What a playbook can be given. What nobody has touched is not sent: then its own default counts. */
+/** The variables of the chosen playbook. Unchanged ones are not sent: then the playbook's default applies. */
 export class VariableFields {
   constructor() {
     this.fields = new Map();
@@ -20,24 +20,24 @@ export class VariableFields {
     replace(this.element, all.length ? [h("h3", {}, "Variables"), h("div", { class: "field-grid" }, all)] : null);
   }
 
-  /** `{plain: {name: value}, secret: {name: text}}`; faults are shown where they are and counted. */
+  /** Reads `{plain: {name: value}, secret: {name: text}, errors}`; each invalid field shows its error. */
   read() {
-    const found = { plain: {}, secret: {}, faults: 0 };
+    const found = { plain: {}, secret: {}, errors: 0 };
     for (const [name, field] of this.fields) {
-      field.complain("");
+      field.setError("");
       try {
         const value = field.changed();
-        if (value === undefined && field.isRequired) throw new Error("This is needed.");
+        if (value === undefined && field.isRequired) throw new Error("This is required.");
         if (value !== undefined) found[field.isSecret ? "secret" : "plain"][name] = value;
       } catch (error) {
-        field.complain(error.message);
-        found.faults += 1;
+        field.setError(error.message);
+        found.errors += 1;
       }
     }
     return found;
   }
 
-  /** The values that are no secrets, as far as they can be read: somebody may still be typing. */
+  /** Reads the values that are not secret and valid: the user may still be typing. */
   plain() {
     const found = {};
     for (const [name, field] of this.fields) {
@@ -45,59 +45,59 @@ export class VariableFields {
         const value = field.isSecret ? undefined : field.changed();
         if (value !== undefined) found[name] = value;
       } catch {
-        // It is said when the form is sent.
+        // `read` shows the error when the form is sent.
       }
     }
     return found;
   }
 
-  /** Takes the values it has fields for; gives the others back. */
-  take(values, isSecret = false) {
+  /** Writes the values that have fields; returns the others. */
+  assign(values, isSecret = false) {
     const left = {};
     for (const [name, value] of Object.entries(values)) {
       const field = this.fields.get(name);
-      if (!field || !field.take(value, isSecret)) left[name] = value;
+      if (!field || !field.assign(value, isSecret)) left[name] = value;
     }
     return left;
   }
 }
 
 function fieldOf(variable) {
-  const field = bare(variable);
+  const field = createInput(variable);
   const initial = field.text;
   field.isRequired = variable.required;
-  // An unticked box is a value too, so what counts is whether it was changed.
+  // A cleared checkbox is a value too: it is sent if it was changed.
   field.changed = () => {
     if (field.input.type === "checkbox") return field.input.checked === (initial === "true") ? undefined : field.input.checked;
     return field.read();
   };
-  field.take = (value, isSecret) => {
-    if (field.isSecret && (isSecret || typeof value !== "object")) return field.askAgain(), true;
+  field.assign = (value, isSecret) => {
+    if (field.isSecret && (isSecret || typeof value !== "object")) return field.requireRetyping(), true;
     return !isSecret && field.write(value);
   };
   return field;
 }
 
-function bare(variable) {
+function createInput(variable) {
   const { name, type, choices } = variable;
-  const label = [h("code", {}, name), variable.required ? h("span", { class: "required" }, " (needed)") : null];
+  const label = [h("code", {}, name), variable.required ? h("span", { class: "required" }, " (required)") : null];
   const hint = [variable.description, `${SOURCES[variable.source]} ${variable.role ?? variable.play}`].filter(Boolean).join(" — ");
   const shown = variable.default === null || variable.default === undefined ? "" : asText(variable.default);
   const options = { hint, placeholder: shown };
   if (variable.private) return secretField(name, label, options);
-  if (Array.isArray(choices) && choices.length) return chosen(name, label, choices, shown, hint);
+  if (Array.isArray(choices) && choices.length) return selectField(name, label, choices, shown, hint);
   if (type === "bool") {
-    const field = tickField(name, label, { hint });
+    const field = checkboxField(name, label, { hint });
     field.input.checked = variable.default === true;
     return field;
   }
   if (type === "int") return numberField(name, label, options);
   if (type === "float") return textField(name, label, { ...options, parse: decimal, format: (value) => typeof value === "number" ? String(value) : undefined });
-  if (type === "list" || type === "dict") return areaField(name, label, { ...options, parse: shaped(type), format: (value) => JSON.stringify(value) });
+  if (type === "list" || type === "dict") return textareaField(name, label, { ...options, parse: parseJsonOf(type), format: (value) => JSON.stringify(value) });
   return textField(name, label, { ...options, parse: (text) => text || undefined, format: (value) => (typeof value === "string" ? value : undefined) });
 }
 
-function chosen(name, label, choices, shown, hint) {
+function selectField(name, label, choices, shown, hint) {
   const format = (value) => {
     const index = choices.findIndex((choice) => JSON.stringify(choice) === JSON.stringify(value));
     return index < 0 ? undefined : String(index);
@@ -117,7 +117,7 @@ function decimal(text) {
   return Number(word);
 }
 
-function shaped(type) {
+function parseJsonOf(type) {
   return (text) => {
     const value = strictJson(text);
     if (value === undefined) return undefined;
@@ -127,7 +127,7 @@ function shaped(type) {
   };
 }
 
-/** Secret variables by name: a row for each. */
+/** Secret variables, one row each. */
 export class SecretRows {
   constructor() {
     this.rows = [];
@@ -158,13 +158,13 @@ export class SecretRows {
   }
 
   read() {
-    const found = { secret: {}, faults: 0 };
+    const found = { secret: {}, errors: 0 };
     for (const { name, value } of this.rows) {
       const word = name.text.trim();
       if (!word && !value.text) continue;
       if (!NAME.test(word)) {
-        name.complain("A name has letters, digits and underscores, and begins with no digit.");
-        found.faults += 1;
+        name.setError("A name has letters, digits and underscores, and does not begin with a digit.");
+        found.errors += 1;
       } else if (value.text) found.secret[word] = value.text;
     }
     return found;

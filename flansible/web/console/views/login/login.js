@@ -1,7 +1,7 @@
-// Who are you: name and password once, then back to where one wanted to go.
+// The login form; afterwards back to the view that was requested.
 
 import { login, session } from "../../api.js";
-import { faultBox, h, newId, replace } from "../../dom.js";
+import { errorBox, h, newId, replace } from "../../dom.js";
 import { elapsed } from "../../format.js";
 
 export async function show(root, route) {
@@ -22,18 +22,18 @@ export async function show(root, route) {
       await login(user.input.value, password.input.value);
       location.hash = next;
     } catch (error) {
-      replace(trouble, faultBox({ message: explained(error), errors: error.errors }));
+      replace(trouble, errorBox({ message: explained(error), errors: error.errors }));
       button.disabled = false;
       password.input.select();
       password.input.focus();
     }
   };
   const form = h("form", { class: "panel", onsubmit: submit }, trouble, user.field, password.field, button);
-  replace(root, h("h1", {}, "Flansible"), h("p", { class: "hint" }, "Log in to see and start runs of Ansible."), form);
+  replace(root, h("h1", {}, "Flansible"), h("p", { class: "hint" }, "Log in to see and start Ansible runs."), form);
   user.input.focus();
 }
 
-/** A view of our own, whatever stands in the address: a link from elsewhere must not lead on to another place. */
+/** Returns `next` if it is a view of the console: a link must not redirect to another site through the login. */
 function safeNext(next) {
   return next?.startsWith("#/") && !next.startsWith("#/login") ? next : "#/tasks";
 }
@@ -45,10 +45,10 @@ function credential(word, attributes) {
 }
 
 function explained(error) {
-  if (error.status === 0) return "The service does not answer. Is it running, and is the network there?";
+  if (error.status === 0) return "The service does not answer. Check that it is running and that you have a network connection.";
   if (error.status === 401) return "User or password is wrong.";
   const when = error.retrySeconds ? `in ${elapsed(error.retrySeconds)}` : "later";
   if (error.status === 429) return `Too many wrong passwords. Try again ${when}.`;
-  if (error.status >= 500) return `The service cannot look at the password now: ${error.message}`;
+  if (error.status >= 500) return `The service cannot check the password now: ${error.message}`;
   return error.message;
 }

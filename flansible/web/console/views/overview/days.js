@@ -1,4 +1,4 @@
-// What became of the runs of the last days: how many there were, and how many of them went wrong.
+// The charts of the last days: runs per day by final state, and the failure rate.
 
 import { figure, line, stackedBars } from "../../charts.js";
 import { h } from "../../dom.js";
@@ -46,7 +46,7 @@ function inUse(days) {
   return STACK.filter((state) => STATES[state].outcome === "good" || days.some((day) => day[state]));
 }
 
-/** What the bars' fills stand for. */
+/** Lists the states in the bars with their colours. */
 export function legend(days) {
   return inUse(days).map((state) => h("li", {}, h("span", { class: `swatch ${toneOf(STATES[state])}`, "data-state": state }), STATES[state].word));
 }
@@ -81,7 +81,7 @@ function rates(days) {
 
 function drawRate(width, days) {
   const values = rates(days);
-  const tell = (value) => `${Math.round(100 * value)} %`;
+  const format = (value) => `${Math.round(100 * value)} %`;
   const worst = Math.max(0, ...values.filter((value) => value !== null));
   return line(width, {
     title: `Failure rate per day in the last ${days.length} days`,
@@ -90,7 +90,7 @@ function drawRate(width, days) {
     tips: days.map((day, index) => `${dayName(day)}: ${values[index] === null ? "no runs" : percent(values[index])}`),
     values,
     unit: "Went wrong, of runs not canceled",
-    tell,
+    format,
   });
 }
 

@@ -1,8 +1,8 @@
-// How the service is doing: now, in the last days, and where it hurts.
+// The overview: what runs now, the runs of the last days, the slowest playbooks and the hosts that fail most.
 
 import { get, pause, session } from "../../api.js";
 import { meter } from "../../charts.js";
-import { faultBox, h, newId, replace } from "../../dom.js";
+import { errorBox, h, newId, replace } from "../../dom.js";
 import { duration, plural } from "../../format.js";
 import { setParams } from "../../router.js";
 import { failures, legend, notStopped, percent, rateFigure, runsFigure, total } from "./days.js";
@@ -14,7 +14,7 @@ export async function show(root, route) {
   const overview = new Overview(route);
   replace(root, overview.elements);
   await overview.refresh();
-  await overview.goOn();
+  await overview.poll();
 }
 
 class Overview {
@@ -24,17 +24,17 @@ class Overview {
     this.shown = new Map();
     this.runs = runsFigure(signal);
     this.rate = rateFigure(signal);
-    this.now = h("div", { class: "cards" });
+    this.nowCards = h("div", { class: "cards" });
     this.workers = h("div", {});
     this.legend = h("ul", { class: "legend" });
     this.playbooks = h("div", { class: "scroll" });
     this.hosts = h("div", { class: "scroll" });
-    this.whose = h("span", { class: "hint" });
-    this.trouble = h("div", {});
+    this.scope = h("span", { class: "hint" });
+    this.errorSlot = h("div", {});
     this.elements = [
-      h("div", { class: "row title" }, h("h1", {}, "Overview"), this.whose, this.period()),
-      this.trouble,
-      this.now,
+      h("div", { class: "row title" }, h("h1", {}, "Overview"), this.scope, this.period()),
+      this.errorSlot,
+      this.nowCards,
       h("div", { class: "columns" },
         panel("Runs per day", this.legend, this.runs.element),
         h("div", {}, panel("Workers", this.workers), panel("Failure rate", this.rate.element)),
@@ -55,7 +55,7 @@ class Overview {
     return h("div", { class: "row period" }, h("label", { for: id }, "Last"), select);
   }
 
-  async goOn() {
+  async poll() {
     while (!this.signal.aborted) {
       await pause(REFRESH_SECONDS, this.signal);
       if (!document.hidden && !this.signal.aborted) await this.refresh();
@@ -67,36 +67,36 @@ class Overview {
     try {
       const stats = await get("api/stats", { days: asked }, this.signal);
       if (asked !== this.days) return;
-      replace(this.trouble);
+      replace(this.errorSlot);
       this.show(stats);
     } catch (error) {
-      if (!this.signal.aborted && error.status !== 401) replace(this.trouble, faultBox(error));
+      if (!this.signal.aborted && error.status !== 401) replace(this.errorSlot, errorBox(error));
     }
   }
 
   show(stats) {
-    replace(this.whose, stats.everybody ? "Everybody's tasks" : "Your tasks");
-    this.put(this.now, [stats.queued, stats.running, stats.workers, stats.days], () => cards(stats));
-    this.put(this.workers, stats.workers, () => workerRows(stats.workers));
-    this.put(this.playbooks, stats.playbooks, () => playbookTable(stats.playbooks));
-    this.put(this.hosts, stats.hosts, () => hostTable(stats.hosts));
-    this.put(this.legend, stats.days, () => legend(stats.days));
-    if (this.isNew(this.runs, stats.days)) {
+    replace(this.scope, stats.everybody ? "Tasks of all users" : "Your tasks");
+    this.replaceIfChanged(this.nowCards, [stats.queued, stats.running, stats.workers, stats.days], () => cards(stats));
+    this.replaceIfChanged(this.workers, stats.workers, () => workerRows(stats.workers));
+    this.replaceIfChanged(this.playbooks, stats.playbooks, () => playbookTable(stats.playbooks));
+    this.replaceIfChanged(this.hosts, stats.hosts, () => hostTable(stats.hosts));
+    this.replaceIfChanged(this.legend, stats.days, () => legend(stats.days));
+    if (this.hasChanged(this.runs, stats.days)) {
       this.runs.show(stats.days);
       this.rate.show(stats.days);
     }
   }
 
-  /** Whether this is something else than what was there: what stays the same keeps focus and place. */
-  isNew(key, value) {
+  /** Whether the value differs from the last call with this key: unchanged parts are not redrawn and keep the focus. */
+  hasChanged(key, value) {
     const text = JSON.stringify(value);
     const isOther = this.shown.get(key) !== text;
     this.shown.set(key, text);
     return isOther;
   }
 
-  put(place, value, build) {
-    if (!this.isNew(place, value)) return;
+  replaceIfChanged(place, value, build) {
+    if (!this.hasChanged(place, value)) return;
     const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     replace(place, build());
     if (focused) [...place.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
@@ -115,26 +115,26 @@ function cards({ queued, running, workers, days }) {
   const ended = days.reduce((sum, day) => sum + notStopped(day), 0);
   const bad = days.reduce((sum, day) => sum + failures(day), 0);
   const all = days.reduce((sum, day) => sum + total(day), 0);
-  const ofAll = `${tell(bad)} of ${tell(ended)} not canceled`;
+  const ofAll = `${formatCount(bad)} of ${formatCount(ended)} not canceled`;
   return [
-    card("Running now", running, slots ? `of ${plural(slots, "slot")}` : "no worker is there", "#/tasks?state=running"),
-    card("Queued now", queued, queued ? "waiting for their turn" : "nothing waits", "#/tasks?state=queued"),
+    card("Running now", running, slots ? `of ${plural(slots, "slot")}` : "no worker is running", "#/tasks?state=running"),
+    card("Queued now", queued, queued ? "waiting for a worker" : "nothing is queued", "#/tasks?state=queued"),
     card("Runs", all, `ended in ${plural(days.length, "day")}`, "#/tasks"),
     card("Went wrong", ended ? percent(bad / ended) : "–", ofAll, "#/tasks?state=failed"),
   ];
 }
 
 function card(title, value, about, href) {
-  const shown = h("strong", {}, typeof value === "number" ? tell(value) : value);
+  const shown = h("strong", {}, typeof value === "number" ? formatCount(value) : value);
   return h("a", { class: "panel card", href }, h("span", {}, title), shown, h("span", { class: "hint" }, about));
 }
 
-function tell(number) {
+function formatCount(number) {
   return number.toLocaleString();
 }
 
 function workerRows(workers) {
-  if (!workers.length) return h("p", { class: "error-box" }, "No worker is there: what is launched waits in the queue.");
+  if (!workers.length) return h("p", { class: "error-box" }, "No worker is running. Tasks wait in the queue until one is started.");
   const rows = workers.map(({ name, slots, running }) => {
     const load = h("span", { class: "hint" }, `${running} of ${plural(slots, "slot")} in use`);
     return h("li", {}, h("span", { class: "name", title: name }, name), load, meter(running, slots, "tone-info"));
@@ -142,28 +142,28 @@ function workerRows(workers) {
   return h("ul", { class: "workers" }, rows);
 }
 
-// Where it hurts
+// Rankings
 
 function playbookTable(playbooks) {
-  if (!playbooks.length) return nothingYet("No playbook has ended in these days.");
+  if (!playbooks.length) return emptyHint("No playbook has ended in this period.");
   const most = Math.max(...playbooks.map((one) => one.mean_seconds));
   const rows = playbooks.map((one) => [
     link("playbook", one.playbook),
     h("td", { class: "number" }, duration(one.mean_seconds)),
     h("td", { class: "meter-column" }, meter(one.mean_seconds, most, "tone-info")),
     h("td", { class: "number" }, duration(one.longest_seconds)),
-    h("td", { class: "number" }, tell(one.runs)),
-    h("td", { class: one.failed ? "number tone-danger" : "number" }, tell(one.failed)),
+    h("td", { class: "number" }, formatCount(one.runs)),
+    h("td", { class: one.failed ? "number tone-danger" : "number" }, formatCount(one.failed)),
   ]);
   return ranking(["Playbook", "Mean", "", "Longest", "Runs", "Failed"], rows);
 }
 
 function hostTable(hosts) {
-  if (!hosts.length) return nothingYet("No host has failed in these days.");
+  if (!hosts.length) return emptyHint("No host has failed in this period.");
   const most = Math.max(...hosts.map((one) => one.failed));
   const rows = hosts.map((one) => [
     link("host", one.host),
-    h("td", { class: "number" }, tell(one.failed)),
+    h("td", { class: "number" }, formatCount(one.failed)),
     h("td", { class: "meter-column" }, meter(one.failed, most, "tone-danger")),
   ]);
   return ranking(["Host", "Failed runs", ""], rows);
@@ -180,6 +180,6 @@ function ranking(heads, rows) {
   return h("table", { class: "ranking" }, h("thead", {}, h("tr", {}, top)), h("tbody", {}, body));
 }
 
-function nothingYet(text) {
+function emptyHint(text) {
   return h("p", { class: "hint" }, text, " ", session.may_act ? h("a", { href: "#/launch" }, "Launch something") : null);
 }

@@ -1,20 +1,20 @@
-// The panel of one cell: the result as JSON, the items of its loop, and the lines it has printed.
+// The panel of one cell: the result as JSON, the items of its loop, and its lines of output.
 
-import { copy, faultBox, h, replace } from "../../dom.js";
+import { copy, errorBox, h, replace } from "../../dom.js";
 import { duration, moment, plural } from "../../format.js";
 import { isBad, verdictBadge, verdictOfItem } from "../../states.js";
 import { drawRuns, fragmentLines } from "./colours.js";
 import { oneEvent } from "./events.js";
 import { fragment } from "./feed.js";
 import { itemName, reason } from "./reason.js";
-import { visible } from "./text.js";
+import { showInvisible } from "./text.js";
 
 const SHOWN_CHARACTERS = 20_000;
 const SHOWN_ITEMS = 100;
 const MOST_OUTPUT_BYTES = 256 * 1024;
 
 export class CellPanel {
-  /** onClose(): focus goes back to where it came from. onOther(seq): another result of the same cell is asked for. */
+  /** onClose(): the caller takes the focus back. onOther(seq): the user has chosen another result of the same cell. */
   constructor(run, { onClose, onOther }) {
     Object.assign(this, { run, onClose, onOther, seq: null });
     this.element = h("section", { class: "panel cell-panel", "aria-label": "Result", tabindex: -1, hidden: true });
@@ -25,7 +25,7 @@ export class CellPanel {
     });
   }
 
-  /** all: the results of the cell, as far as they are known. */
+  /** all: the results of the cell known so far. */
   async open(seq, all) {
     this.seq = seq;
     this.element.hidden = false;
@@ -34,9 +34,9 @@ export class CellPanel {
     try {
       const event = await oneEvent(this.run.id, seq, this.run.signal);
       if (this.seq !== seq) return;
-      replace(this.element, this.#head(event), event?.event === "host_result" ? this.#body(event, all) : h("p", {}, "There is no such result."));
+      replace(this.element, this.#head(event), event?.event === "host_result" ? this.#body(event, all) : h("p", {}, "This result does not exist."));
     } catch (error) {
-      if (!this.run.signal.aborted) replace(this.element, this.#head(null), faultBox(error));
+      if (!this.run.signal.aborted) replace(this.element, this.#head(null), errorBox(error));
     }
     this.element.removeAttribute("aria-busy");
     if (this.element.getBoundingClientRect().top > window.innerHeight - 80) this.element.scrollIntoView({ block: "start" });
@@ -65,11 +65,11 @@ export class CellPanel {
       ["Attempts", event.result?.attempts ?? null],
     ].filter(([, value]) => value !== null && value !== "");
     const list = h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
-    return [this.#others(event, all), list, this.#why(event), this.#items(event.result), this.#json(event.result), this.#lines(event)];
+    return [this.#resultChoice(event, all), list, this.#failureText(event), this.#items(event.result), this.#json(event.result), this.#lines(event)];
   }
 
-  // The play task has run several times on this host, as in a loop over tasks.
-  #others(event, all) {
+  // The play task has run several times on this host, as with a loop over include_tasks.
+  #resultChoice(event, all) {
     if (all.length < 2) return null;
     const buttons = all.map((one, i) => {
       const attributes = { type: "button", "aria-pressed": String(one.seq === event.seq), onclick: () => this.onOther(one.seq) };
@@ -78,7 +78,7 @@ export class CellPanel {
     return h("div", { class: "row", role: "group", "aria-label": "Results of this cell" }, h("span", { class: "hint" }, plural(all.length, "result")), buttons);
   }
 
-  #why({ verdict, result }) {
+  #failureText({ verdict, result }) {
     if (!isBad(verdict)) return null;
     return h("p", { class: "failure-text" }, reason(result).text);
   }
@@ -98,9 +98,9 @@ export class CellPanel {
 
   #json(result) {
     const text = JSON.stringify(result ?? null, null, 2);
-    const shown = h("pre", { class: "json", tabindex: 0, "aria-label": "Result as JSON" }, visible(text.slice(0, SHOWN_CHARACTERS)));
+    const shown = h("pre", { class: "json", tabindex: 0, "aria-label": "Result as JSON" }, showInvisible(text.slice(0, SHOWN_CHARACTERS)));
     const all = (event) => {
-      shown.textContent = visible(text);
+      shown.textContent = showInvisible(text);
       event.currentTarget.remove();
     };
     const isLong = text.length > SHOWN_CHARACTERS;

@@ -1,17 +1,17 @@
-// The colours of the lines in sight: pieces of HTML from the server, rebuilt node by node, and kept for a while.
+// The colours of the visible lines: HTML fragments from the server, rebuilt node by node, and cached.
 //
-// A line is an array of runs, `[text, classes]`. The text that is shown is always that of the plain output: colours whose
-// text is another one are not used.
+// A line is an array of runs, `[text, classes]`. The displayed text is always that of the plain output: colours of a
+// different text are not used.
 
-import { visible } from "./text.js";
+import { showInvisible } from "./text.js";
 
 const CHUNK_BYTES = 64 * 1024;
 const MOST_BYTES = 256 * 1024;
 const KEPT_CHUNKS = 48;
 
-/** The lines of a `format=fragment`. Of its elements nothing is kept but the classes of spans. */
+/** Parses a `format=fragment` into lines. Of its elements only the classes of spans are kept. */
 export function fragmentLines(html) {
-  // The parser takes a carriage return for a newline, unless it is written as a reference.
+  // The HTML parser turns a carriage return into a newline, unless it is a character reference.
   const source = `<!DOCTYPE html><body><pre>\n${html.replaceAll("\r", "&#13;")}`;
   const lines = [[]];
   walk(new DOMParser().parseFromString(source, "text/html").body, "", lines);
@@ -33,7 +33,7 @@ function walk(node, classes, lines) {
   }
 }
 
-/** Elements for what stands between two places of a line. marks: `[start, end, classes]` in order, for what was found. */
+/** Creates elements for a part of a line. marks: search matches in order, `[start, end, classes]`. */
 export function drawRuns(runs, from = 0, to = Infinity, marks = []) {
   const found = [];
   let at = 0;
@@ -54,10 +54,10 @@ function marked(text, start, marks) {
     const begin = Math.max(from - start, done);
     const end = Math.min(to - start, text.length);
     if (begin >= end) continue;
-    found.push(visible(text.slice(done, begin)), element("mark", classes, [visible(text.slice(begin, end))]));
+    found.push(showInvisible(text.slice(done, begin)), element("mark", classes, [showInvisible(text.slice(begin, end))]));
     done = end;
   }
-  return [...found, visible(text.slice(done))];
+  return [...found, showInvisible(text.slice(done))];
 }
 
 function element(tag, classes, children) {
@@ -67,7 +67,7 @@ function element(tag, classes, children) {
   return found;
 }
 
-/** Fetches colours by chunks of bytes. load(from, to) gives HTML; onMore() tells that there are more of them. */
+/** Fetches colours by chunks of bytes. load(from, to) returns HTML; onMore(): more colours have arrived. */
 export class Colours {
   constructor(text, load, onMore) {
     this.text = text;
@@ -76,26 +76,26 @@ export class Colours {
     this.chunks = new Map();
   }
 
-  /** Lines are counted from elsewhere now. */
+  /** Drops all colours: the numbers of lines have changed. */
   clear() {
     this.chunks.clear();
   }
 
-  /** The runs of a line, or null while it has no colours. */
+  /** Returns the runs of a line, or null while it has no colours. */
   runs(line) {
     const number = chunkOf(this.text.start(line));
     const chunk = this.chunks.get(number);
     return chunk?.lines[line - this.text.lineFrom(number * CHUNK_BYTES)] ?? null;
   }
 
-  /** See to it that these lines have theirs, as far as they are whole; a final output's last line is. */
-  want(first, last, isFinal) {
+  /** Requests the colours of these lines, as far as they are complete; the last line of a final output is. */
+  request(first, last, isFinal) {
     if (last <= first) return;
     const end = chunkOf(this.text.start(last - 1));
-    for (let number = chunkOf(this.text.start(first)); number <= end; number++) this.#want(number, isFinal);
+    for (let number = chunkOf(this.text.start(first)); number <= end; number++) this.#request(number, isFinal);
   }
 
-  async #want(number, isFinal) {
+  async #request(number, isFinal) {
     const { text } = this;
     const first = text.lineFrom(number * CHUNK_BYTES);
     let stop = text.lineFrom((number + 1) * CHUNK_BYTES);
@@ -108,7 +108,7 @@ export class Colours {
     const html = await this.load(from, Math.min(text.stop(stop - 1), from + MOST_BYTES)).catch(() => "");
     chunk.isLoading = false;
     const coloured = fragmentLines(html);
-    for (let i = 0; i < stop - next; i++) chunk.lines.push(checked(coloured[i], text.line(next + i)));
+    for (let i = 0; i < stop - next; i++) chunk.lines.push(ifSameText(coloured[i], text.line(next + i)));
     this.onMore();
   }
 
@@ -121,7 +121,7 @@ export class Colours {
   }
 }
 
-function checked(runs, plain) {
+function ifSameText(runs, plain) {
   return runs && runs.map(([text]) => text).join("") === plain ? runs : null;
 }
 

@@ -1,15 +1,15 @@
-// The events of a run, put together as hosts × play tasks: what the matrix and the timeline are drawn from.
+// The events of a run as hosts × play tasks: the data of the matrix and the timeline.
 //
-// Without the modules' results, which are fetched one by one where somebody looks: 200,000 cells fit in a page.
+// Without the modules' results, which are fetched one by one when a cell is opened: so 200,000 cells fit into a page.
 
 import { get, stream } from "../../api.js";
 import { gravest, isBad } from "../../states.js";
 
 const PAGE = 5000;
-const TELL_MILLISECONDS = 200;
+const NOTIFY_MILLISECONDS = 200;
 
 
-/** columns: play tasks in the order they began, `{index, play, task, module, handler, start, first, last, results}`.
+/** columns: play tasks in the order of their start, `{index, play, task, module, handler, start, first, last, results}`.
  * hosts: name -> `{name, cells, bad}`; cells[column]: its results, `{seq, host, column, verdict, seconds, end, from, to}`. */
 export class Events {
   constructor(id, signal, onChange) {
@@ -19,10 +19,10 @@ export class Events {
     this.timer = null;
     this.after = 0;
     this.isComplete = false;
-    this.#begin();
+    this.#reset();
   }
 
-  /** Read all there are and, while the task runs, those that come. The promise holds until the last one is here. */
+  /** Reads all events and, while the task runs, follows them. Resolves after the last one. */
   load() {
     this.loading ??= this.#load().catch((error) => {
       this.loading = undefined;
@@ -35,41 +35,41 @@ export class Events {
     const address = `api/ansibletaskevents/${this.id}`;
     for (;;) {
       const page = await get(address, { results: false, after: this.after, limit: PAGE }, this.signal);
-      page.events.forEach((event) => this.#take(event));
+      page.events.forEach((event) => this.#add(event));
       this.isComplete = page.final;
-      if (this.isComplete) return this.#tellNow();
+      if (this.isComplete) return this.#notifyNow();
       if (page.next_after === this.after) break;
       this.after = page.next_after;
     }
     await stream(address, { results: false }, {
       signal: this.signal,
       after: this.after,
-      onEvent: ({ data }) => this.#take(data),
+      onEvent: ({ data }) => this.#add(data),
     });
     this.isComplete = !this.signal.aborted;
-    this.#tellNow();
+    this.#notifyNow();
   }
 
-  #begin() {
+  #reset() {
     this.columns = [];
     this.hosts = new Map();
     this.latest = new Map();
   }
 
-  #take(event) {
+  #add(event) {
     if (event.event === "restart") {
-      // What an attempt before this one did is in the output; the matrix is of the run that counts.
-      this.#begin();
+      // The matrix shows the last attempt only. The output has the earlier ones too.
+      this.#reset();
       this.attemptStart = event.seq;
     } else if (event.event === "task_start") {
-      this.#column(event);
+      this.#addColumn(event);
     } else if (event.event === "host_result") {
-      this.#result(event);
+      this.#addResult(event);
     }
-    this.#tell();
+    this.#notifySoon();
   }
 
-  #column({ play = "", task = "", module = "", handler = false, time }) {
+  #addColumn({ play = "", task = "", module = "", handler = false, time }) {
     const start = time ? Date.parse(time) : null;
     const column = { index: this.columns.length, play, task, module, handler, start, first: null, last: null, results: [] };
     this.columns.push(column);
@@ -77,8 +77,8 @@ export class Events {
     return column;
   }
 
-  #result(event) {
-    const column = this.latest.get(`${event.play ?? ""}\n${event.task ?? ""}`) ?? this.#column(event);
+  #addResult(event) {
+    const column = this.latest.get(`${event.play ?? ""}\n${event.task ?? ""}`) ?? this.#addColumn(event);
     const end = Date.parse(event.time);
     const seconds = event.duration_seconds ?? 0;
     const { seq, host, verdict, output_start: from, output_end: to } = event;
@@ -92,23 +92,23 @@ export class Events {
     if (isBad(verdict)) row.bad += 1;
   }
 
-  #tell() {
-    this.timer ??= setTimeout(() => this.#tellNow(), TELL_MILLISECONDS);
+  #notifySoon() {
+    this.timer ??= setTimeout(() => this.#notifyNow(), NOTIFY_MILLISECONDS);
   }
 
-  #tellNow() {
+  #notifyNow() {
     clearTimeout(this.timer);
     this.timer = null;
     if (!this.signal.aborted) this.onChange();
   }
 }
 
-/** The gravest verdict of a cell's results. */
+/** Returns the gravest verdict of a cell's results. */
 export function verdictOf(cell) {
   return gravest(cell.map((one) => one.verdict));
 }
 
-/** One event with everything in it. */
+/** Fetches one event with its result. */
 export async function oneEvent(id, seq, signal) {
   const page = await get(`api/ansibletaskevents/${id}`, { after: seq - 1, limit: 1 }, signal);
   return page.events.find((event) => event.seq === seq) ?? null;

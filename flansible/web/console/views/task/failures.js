@@ -1,4 +1,4 @@
-// What failed, on top of the page: for each host the first play task that did, and why.
+// The failures at the top of the page: for each failed host its first failed play task, and the reason.
 
 import { get } from "../../api.js";
 import { h, replace } from "../../dom.js";
@@ -7,20 +7,20 @@ import { BAD_VERDICTS, isBad, stateRow, verdictBadge } from "../../states.js";
 import { oneEvent } from "./events.js";
 import { lastLines } from "./feed.js";
 import { reason } from "./reason.js";
-import { visible } from "./text.js";
+import { showInvisible } from "./text.js";
 
 const SHOWN_HOSTS = 50;
 const SHOWN_AT_ONCE = 4;
-const FEW = 6; // are shown without asking
+const MAX_UNFOLDED = 6; // up to so many are shown without folding
 const SHORT_LINES = 6;
 const SHORT_CHARACTERS = 600;
 const PAGE = 5000;
 const LAST_LINES = 15;
 const MOST_LINES = 40;
-// How Ansible begins to say why it gives up; what follows belongs to it.
+// The first line of Ansible's last error message; the lines after it belong to it.
 const BEGINS = /^(\[ERROR\]|ERROR)/;
 
-/** The hosts that have failed, in the order they did: name -> their first failing event, without its result. */
+/** hosts, in the order of their failures: name -> the first failed event, without its result. */
 export class Failures {
   constructor(run) {
     this.run = run;
@@ -29,39 +29,39 @@ export class Failures {
     this.list = h("ul", { class: "failures" });
     this.heading = h("h2", {});
     this.rest = h("p", { class: "hint" });
-    this.others = h("button", { type: "button", hidden: true, onclick: () => this.#showOthers() });
-    this.box = h("section", { class: "panel failure-box", "aria-label": "Failures", hidden: true }, this.heading, this.list, this.others, this.rest);
-    this.plain = h("section", { class: "panel failure-box", "aria-label": "Why it failed", hidden: true });
-    this.element = h("div", {}, this.box, this.plain);
+    this.moreButton = h("button", { type: "button", hidden: true, onclick: () => this.#showMore() });
+    this.box = h("section", { class: "panel failure-box", "aria-label": "Failures", hidden: true }, this.heading, this.list, this.moreButton, this.rest);
+    this.withoutHosts = h("section", { class: "panel failure-box", "aria-label": "Why it failed", hidden: true });
+    this.element = h("div", {}, this.box, this.withoutHosts);
   }
 
-  /** Look for those that have failed since; one look at a time. */
-  async look() {
-    if (this.isLooking) return (this.isStale = true);
-    this.isLooking = true;
+  /** Reads and shows the failures since the last call. Concurrent calls are merged into one. */
+  async update() {
+    if (this.isUpdating) return (this.isStale = true);
+    this.isUpdating = true;
     try {
       do {
         this.isStale = false;
-        if (this.#mayBeSome()) await this.#read();
+        if (this.#mayHaveFailures()) await this.#read();
         await this.#show();
       } while (this.isStale && !this.run.signal.aborted);
     } finally {
-      this.isLooking = false;
+      this.isUpdating = false;
     }
     return true;
   }
 
-  // To look through the events of a large run for nothing would take seconds.
-  #mayBeSome() {
+  // Without failures in the counts, the events are not read: that takes seconds for a large run.
+  #mayHaveFailures() {
     const { counts } = this.run.task;
     return !counts || BAD_VERDICTS.some((verdict) => counts[verdict] > 0);
   }
 
   async #read() {
     const { id, signal, events, task } = this.run;
-    // What an attempt that was lost has done is no failure of this one.
+    // Failures of an earlier, lost attempt do not count.
     if (task.attempt > 1) await (this.run.isFinal ? events.load() : null);
-    if (events.attemptStart > this.after) this.#begin(events.attemptStart);
+    if (events.attemptStart > this.after) this.#restart(events.attemptStart);
     for (;;) {
       const params = { verdict: BAD_VERDICTS.join(","), results: false, after: this.after, limit: PAGE };
       const page = await get(`api/ansibletaskevents/${id}`, params, signal);
@@ -74,7 +74,7 @@ export class Failures {
     }
   }
 
-  #begin(after) {
+  #restart(after) {
     this.after = after;
     this.hosts.clear();
     replace(this.list);
@@ -85,30 +85,30 @@ export class Failures {
     this.box.hidden = size === 0;
     this.heading.textContent = `Failed on ${plural(size, "host")}`;
     const first = [...this.hosts.values()].slice(this.list.childElementCount, SHOWN_HOSTS);
-    const whole = await Promise.all(first.map((event) => this.#whole(event)));
-    this.list.append(...whole.map((event) => this.#item(event)));
+    const events = await Promise.all(first.map((event) => this.#loadWhole(event)));
+    this.list.append(...events.map((event) => this.#item(event)));
     this.#fold();
     replace(this.rest, size > SHOWN_HOSTS ? this.#andMore(size) : null);
     this.rest.hidden = size <= SHOWN_HOSTS;
     if (!size && this.run.isFinal) await this.#showWithoutHosts();
   }
 
-  // What is below must not be pushed out of sight by many that failed for one reason.
+  // Many failures with one reason must not push the tabs off the page.
   #fold() {
     const items = [...this.list.children];
-    const isFolded = !this.isUnfolded && items.length > FEW;
+    const isFolded = !this.isUnfolded && items.length > MAX_UNFOLDED;
     items.slice(SHOWN_AT_ONCE).forEach((item) => (item.hidden = isFolded));
-    this.others.hidden = !isFolded;
-    this.others.textContent = `Show ${items.length - SHOWN_AT_ONCE} more`;
+    this.moreButton.hidden = !isFolded;
+    this.moreButton.textContent = `Show ${items.length - SHOWN_AT_ONCE} more`;
   }
 
-  #showOthers() {
+  #showMore() {
     this.isUnfolded = true;
     this.#fold();
     this.list.children[SHOWN_AT_ONCE].querySelector("a")?.focus();
   }
 
-  async #whole(event) {
+  async #loadWhole(event) {
     return (await oneEvent(this.run.id, event.seq, this.run.signal)) ?? event;
   }
 
@@ -133,19 +133,19 @@ export class Failures {
     return [`… and ${(size - SHOWN_HOSTS).toLocaleString()} more: `, h("a", { href: all, "data-stay": true }, "all of them in Hosts")];
   }
 
-  // It never came as far as a host: a syntax error, a lost worker, no time.
+  // The run never reached a host: a syntax error, a lost worker, a time limit.
   async #showWithoutHosts() {
     const { task, id, signal } = this.run;
     if (stateRow(task.state).outcome !== "bad") return;
     const lines = fromError(await lastLines(id, MOST_LINES, signal));
     const words = h("p", { class: "failure-text" }, task.description);
-    const printed = lines.length ? [h("p", { class: "hint" }, "The end of its output:"), h("pre", { class: "terminal last-lines", tabindex: 0, "aria-label": "Last lines of output" }, visible(lines.join("\n")))] : null;
-    this.plain.hidden = false;
-    replace(this.plain, h("h2", {}, "It failed before any host did"), words, printed);
+    const printed = lines.length ? [h("p", { class: "hint" }, "The end of its output:"), h("pre", { class: "terminal last-lines", tabindex: 0, "aria-label": "Last lines of output" }, showInvisible(lines.join("\n")))] : null;
+    this.withoutHosts.hidden = false;
+    replace(this.withoutHosts, h("h2", {}, "It failed before it reached a host"), words, printed);
   }
 }
 
-/** Of the last lines, those from its last error on; without one, the last of them. */
+/** Returns the lines from the last error on; without one, the last lines. */
 function fromError(lines) {
   const begin = lines.findLastIndex((line) => BEGINS.test(line));
   return begin < 0 ? lines.slice(-LAST_LINES) : lines.slice(begin);

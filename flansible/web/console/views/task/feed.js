@@ -1,6 +1,6 @@
-// Where the text of an output comes from: loaded once, its last part when it is very long, and followed to its end.
+// Loads the text of an output, of a very long one the last part, and follows it to its end.
 
-import { fetchReply, get, pause, untilSeen, whileSeen } from "../../api.js";
+import { fetchReply, get, pause, untilVisible, abortWhenHidden } from "../../api.js";
 import { isFinal } from "../../states.js";
 import { OutputText } from "./text.js";
 
@@ -8,7 +8,7 @@ const MOST_BYTES = 16 * 1024 * 1024;
 const LAST_BYTES = 8192;
 const RETRY_SECONDS = 1;
 
-/** The last lines of an output, of which no more is fetched than that. */
+/** Fetches only the last lines of an output. */
 export async function lastLines(id, count, signal) {
   const address = `api/ansibletaskoutput/${id}`;
   const whole = await fetchReply(address, { format: "txt" }, signal);
@@ -18,48 +18,48 @@ export async function lastLines(id, count, signal) {
   return (await reply.text()).trimEnd().split("\n").slice(-count);
 }
 
-/** The lines between two bytes with their colours, as HTML: for `fragmentLines` only. */
+/** Fetches the lines between two bytes with their colours, as HTML. Only for `fragmentLines`, which makes it safe. */
 export async function fragment(id, from, to, signal) {
   const reply = await fetchReply(`api/ansibletaskoutput/${id}`, { format: "fragment", offset: from, end: to }, signal);
   return reply.text();
 }
 
 export class OutputFeed {
-  /** onMore(isFirst): there is more text. */
+  /** onMore(isFirst): more text has arrived. */
   constructor(id, signal, onMore) {
     Object.assign(this, { id, signal, onMore, isFinal: false });
     this.address = `api/ansibletaskoutput/${id}`;
     this.text = new OutputText();
   }
 
-  /** All there is, or the last part of it. */
+  /** Loads all text, or the last part of a very long one. */
   async load() {
-    let reply = await this.#ask({ format: "txt" });
+    let reply = await this.#request({ format: "txt" });
     const size = Number(reply.headers.get("Flansible-Next-Offset"));
     this.isFinal = reply.headers.get("Flansible-Final") === "true";
-    if (size <= MOST_BYTES) return this.#take(reply);
+    if (size <= MOST_BYTES) return this.#readAll(reply);
     await reply.body.cancel();
-    reply = await this.#ask({ format: "txt", offset: size - MOST_BYTES, end: size });
+    reply = await this.#request({ format: "txt", offset: size - MOST_BYTES, end: size });
     const bytes = new Uint8Array(await reply.arrayBuffer());
     const cut = bytes.indexOf(10) + 1;
     Object.assign(this.text, new OutputText(size - MOST_BYTES + cut));
     this.#append(bytes.subarray(cut));
   }
 
-  /** What stands before, from this byte on: where a line begins, so that none is cut. */
+  /** Loads the text before the loaded part, from this byte on, rounded to the start of a line. */
   async loadBefore(offset = this.text.base - MOST_BYTES) {
     const from = Math.max(0, offset);
-    const reply = await this.#ask({ format: "txt", offset: from, end: this.text.base });
+    const reply = await this.#request({ format: "txt", offset: from, end: this.text.base });
     const bytes = new Uint8Array(await reply.arrayBuffer());
     this.text.prepend(from ? bytes.subarray(bytes.indexOf(10) + 1) : bytes);
   }
 
-  /** What comes, until the task is final. */
+  /** Follows the output until the task is final. */
   async follow() {
     while (!this.isFinal && !this.signal.aborted) {
       try {
-        await untilSeen(this.signal);
-        await this.#take(await this.#ask({ format: "txt", offset: this.text.end, follow: true }, whileSeen(this.signal)));
+        await untilVisible(this.signal);
+        await this.#readAll(await this.#request({ format: "txt", offset: this.text.end, follow: true }, abortWhenHidden(this.signal)));
         const task = await get(`api/ansibletaskstatus/${this.id}`, {}, this.signal);
         this.isFinal = isFinal(task) && (await this.#isAll());
       } catch (error) {
@@ -70,18 +70,18 @@ export class OutputFeed {
     if (!this.signal.aborted) this.onMore();
   }
 
-  // Cut by a proxy just before the end, the stream is asked for once more.
+  // A proxy may have cut the stream just before its end: the rest is requested once more.
   async #isAll() {
-    const reply = await this.#ask({ format: "txt", offset: this.text.end });
-    await this.#take(reply);
+    const reply = await this.#request({ format: "txt", offset: this.text.end });
+    await this.#readAll(reply);
     return reply.headers.get("Flansible-Final") === "true";
   }
 
-  #ask(params, signal = this.signal) {
+  #request(params, signal = this.signal) {
     return fetchReply(this.address, params, signal);
   }
 
-  async #take(reply) {
+  async #readAll(reply) {
     const reader = reply.body.getReader();
     for (;;) {
       const { done, value } = await reader.read();

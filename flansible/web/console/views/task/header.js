@@ -1,7 +1,7 @@
-// The head of the page: how the task is doing, who wanted what and when, and what can be done with it.
+// The header of the page: the task's state, facts and counts, and the buttons to cancel it or run it again.
 
 import { session } from "../../api.js";
-import { faultBox, h, replace } from "../../dom.js";
+import { errorBox, h, replace } from "../../dom.js";
 import { duration, moment, plural, runSeconds } from "../../format.js";
 import { countsBar, isFinal, stateBadge, stateRow, VERDICTS, verdictBadge } from "../../states.js";
 import { askToCancel, runAgain } from "./actions.js";
@@ -10,28 +10,28 @@ const TICK_MILLISECONDS = 1000;
 const REASONS = {
   no_worker: "no worker is running",
   workers_busy: "all workers are busy",
-  user_limit: "this user has as many running as may be",
-  starting: "a worker is taking it",
+  user_limit: "this user has reached the limit of running tasks",
+  starting: "a worker is starting it",
 };
 
 const MOST_CHARACTERS = 200;
 
 export class Header {
-  /** failures: whose `hosts` it can be run again on. */
+  /** failures: its `hosts` are those for "Run again on failed hosts". */
   constructor(run, failures) {
     this.run = run;
     this.failures = failures;
-    this.took = h("span", { class: "task-duration" });
+    this.duration = h("span", { class: "task-duration" });
     this.summary = h("h1", {});
     this.facts = h("div", { class: "row task-facts" });
-    this.words = h("p", { class: "task-description" });
+    this.description = h("p", { class: "task-description" });
     this.results = h("div", { class: "task-results" });
-    this.trouble = h("div", {});
+    this.errorSlot = h("div", {});
     this.buttons = h("div", { class: "row task-buttons" });
     const verdict = h("div", { class: "task-state" });
-    this.verdict = verdict;
+    this.stateSlot = verdict;
     const head = h("div", { class: "task-top" }, h("div", { class: "task-title" }, verdict, this.summary), this.buttons);
-    this.element = h("header", { class: "panel task-header" }, head, this.facts, this.words, this.results, this.trouble);
+    this.element = h("header", { class: "panel task-header" }, head, this.facts, this.description, this.results, this.errorSlot);
     const timer = setInterval(() => this.#tick(), TICK_MILLISECONDS);
     run.signal.addEventListener("abort", () => {
       clearInterval(timer);
@@ -43,12 +43,12 @@ export class Header {
   draw() {
     const { task } = this.run;
     document.title = `${stateRow(task.state).word} · ${task.summary}`;
-    // Said aloud only when it changes.
-    if (this.state !== task.state) replace(this.verdict, h("span", { role: "status" }, stateBadge(task.state)), this.took);
+    // Replaced only when it changes: screen readers announce it each time.
+    if (this.state !== task.state) replace(this.stateSlot, h("span", { role: "status" }, stateBadge(task.state)), this.duration);
     this.state = task.state;
     replace(this.summary, short(task.summary.replace(`${task.user}: `, "")));
     replace(this.facts, this.#facts(task).map(([name, value]) => h("span", { class: "fact" }, h("span", { class: "hint" }, `${name} `), value)));
-    this.words.textContent = task.description;
+    this.description.textContent = task.description;
     replace(this.results, this.#counts(task));
     this.drawButtons();
     this.#tick();
@@ -58,8 +58,8 @@ export class Header {
     const { task } = this.run;
     const bad = [...this.failures.hosts.keys()];
     const wanted = !session?.may_act ? "" : isFinal(task) ? `again ${task.kind === "git" ? 0 : bad.length}` : "cancel";
-    if (this.wanted === wanted) return; // a button somebody is about to press stays the same one
-    this.wanted = wanted;
+    if (this.buttonsShown === wanted) return; // the user may be about to press it
+    this.buttonsShown = wanted;
     if (!wanted) return replace(this.buttons);
     if (wanted === "cancel") return replace(this.buttons, this.#button("Cancel", () => askToCancel(this.run, this.element), "danger"));
     const again = this.#button("Run again", () => runAgain(this.run));
@@ -68,9 +68,9 @@ export class Header {
     return null;
   }
 
-  /** The service could not be asked; or null, when it can again. */
-  say(fault) {
-    replace(this.trouble, fault ? faultBox(fault) : null);
+  /** Shows an error; null removes it. */
+  showError(fault) {
+    replace(this.errorSlot, fault ? errorBox(fault) : null);
   }
 
   #facts(task) {
@@ -83,7 +83,7 @@ export class Header {
     if (stateRow(task.state).phase === "waiting") facts.push(...this.#queue(task));
     if (task.attempt) facts.push(["attempt", task.attempt]);
     if (task.returncode !== null) facts.push(["exit code", task.returncode]);
-    if (task.ended?.length) facts.push(["ended before their time:", task.ended.join(", ")]);
+    if (task.ended?.length) facts.push(["processes ended early:", task.ended.join(", ")]);
     return facts;
   }
 
@@ -111,7 +111,7 @@ export class Header {
       try {
         await work();
       } catch (error) {
-        this.say(error);
+        this.showError(error);
       }
       button.disabled = false;
     };
@@ -121,7 +121,7 @@ export class Header {
   #tick() {
     const seconds = runSeconds(this.run.task);
     const isRunning = !isFinal(this.run.task);
-    this.took.textContent = seconds === null ? "" : duration(isRunning && seconds >= 1 ? Math.floor(seconds) : seconds);
+    this.duration.textContent = seconds === null ? "" : duration(isRunning && seconds >= 1 ? Math.floor(seconds) : seconds);
   }
 }
 

@@ -1,6 +1,6 @@
-// The tab with hosts × play tasks. Only the cells in sight are elements, so a thousand hosts are as quick as ten.
+// The tab with hosts × play tasks. Only visible cells are elements, so a thousand hosts are as fast as ten.
 //
-// Keyboard focus is on the grid; which of its cells is meant is told by aria-activedescendant, as cells come and go.
+// The grid has the keyboard focus; aria-activedescendant names the active cell, as cells come and go while scrolling.
 
 import { h, replace } from "../../dom.js";
 import { duration, plural } from "../../format.js";
@@ -22,10 +22,10 @@ export class HostsTab {
     this.active = { row: 0, column: 0 };
     this.text = "";
     this.onlyFailures = false;
-    this.panel = new CellPanel(run, { onClose: () => this.#closed(), onOther: (seq) => this.#open(seq) });
+    this.panel = new CellPanel(run, { onClose: () => this.#onClose(), onOther: (seq) => this.#open(seq) });
     this.measures = new Measures();
     this.element = this.#build();
-    run.addEventListener("events", () => this.#changed());
+    run.addEventListener("events", () => this.#onChange());
     new ResizeObserver(() => this.#draw()).observe(this.grid);
   }
 
@@ -33,7 +33,7 @@ export class HostsTab {
     this.onlyFailures = params.get("only") === "failures";
     this.checkbox.checked = this.onlyFailures;
     if (params.get("seq")) this.#open(Number(params.get("seq")), params.get("host"));
-    this.#changed();
+    this.#onChange();
     if (this.run.events.isComplete || !this.run.isFinal) return;
     await this.run.events.load();
   }
@@ -45,36 +45,36 @@ export class HostsTab {
       this.#filter({ onlyFailures: event.target.checked });
     };
     this.checkbox = h("input", { type: "checkbox", onchange: ticked });
-    this.said = h("span", { class: "hint", role: "status" });
+    this.status = h("span", { class: "hint", role: "status" });
     const field = h("input", { type: "search", placeholder: "Hosts with …", "aria-label": "Only hosts with this text", oninput: typed });
     const only = h("label", { class: "row only-failures" }, this.checkbox, "Only failures");
     const key = Object.keys(VERDICTS).map((verdict) => verdictBadge(verdict));
     this.sizer = h("div", { class: "grid-sizer", role: "presentation" });
-    this.grid = h("div", { class: "grid scroll", role: "grid", tabindex: 0, "aria-label": "Results by host and play task", onscroll: () => this.#soon(), onkeydown: (event) => this.#key(event), onclick: (event) => this.#clicked(event) }, this.sizer);
+    this.grid = h("div", { class: "grid scroll", role: "grid", tabindex: 0, "aria-label": "Results by host and play task", onscroll: () => this.#redrawSoon(), onkeydown: (event) => this.#onKey(event), onclick: (event) => this.#onClick(event) }, this.sizer);
     const main = h("div", { class: "hosts-main" }, this.grid, h("div", { class: "row legend", "aria-hidden": "true" }, key));
-    return h("div", { class: "hosts" }, h("div", { class: "row hosts-bar" }, field, only, this.said), h("div", { class: "hosts-body" }, main, this.panel.element));
+    return h("div", { class: "hosts" }, h("div", { class: "row hosts-bar" }, field, only, this.status), h("div", { class: "hosts-body" }, main, this.panel.element));
   }
 
   #filter(changes) {
     Object.assign(this, changes);
     this.grid.scrollTop = 0;
     this.active.row = 0;
-    this.#changed();
+    this.#onChange();
   }
 
-  // Hosts with failures first; among each other by name, where web10 comes after web9.
-  #changed() {
+  // Hosts with failures first, then by name; web10 comes after web9.
+  #onChange() {
     const { hosts, columns, isComplete } = this.run.events;
     const fits = (host) => (!this.onlyFailures || host.bad) && host.name.toLowerCase().includes(this.text);
     this.rows = [...hosts.values()].filter(fits).sort((a, b) => (b.bad > 0) - (a.bad > 0) || order.compare(a.name, b.name));
     const shown = `${plural(this.rows.length, "host")} × ${plural(columns.length, "play task")}`;
-    this.said.textContent = hosts.size || isComplete ? shown : "No results yet";
+    this.status.textContent = hosts.size || isComplete ? shown : "No results yet";
     this.grid.setAttribute("aria-rowcount", this.rows.length + 1);
     this.grid.setAttribute("aria-colcount", columns.length + 1);
-    this.#anew();
+    this.#redraw();
   }
 
-  #soon() {
+  #redrawSoon() {
     this.frame ??= requestAnimationFrame(() => this.#draw());
   }
 
@@ -91,20 +91,20 @@ export class HostsTab {
     this.grid.style.height = `${sizes.head + this.rows.length * sizes.row + SCROLLBAR}px`;
     this.grid.style.setProperty("--first", `${sizes.first}px`);
     this.grid.classList.toggle("is-dense", sizes.isDense);
-    this.span = this.measures.inSight(scrollLeft, scrollTop, width, height, columns.length, this.rows.length);
+    this.span = this.measures.visibleRange(scrollLeft, scrollTop, width, height, columns.length, this.rows.length);
     this.#drawRows(`${this.span.left}-${this.span.right} ${sizes.column} ${sizes.head}`);
     const cell = document.getElementById(this.#idOf(this.active));
     if (cell) this.grid.setAttribute("aria-activedescendant", cell.id);
     else this.grid.removeAttribute("aria-activedescendant");
   }
 
-  // Rows that stay in sight stay as they are, unless there is something else to show in them.
+  // Rows that stay visible are reused, unless their content has changed.
   #drawRows(columns) {
     const before = this.isStale || this.drawnColumns !== columns ? new Map() : this.drawn;
-    if (!before.size) this.top = this.#head();
+    if (!before.size) this.top = this.#drawHead();
     this.drawn = new Map();
     for (let row = this.span.top; row < this.span.bottom; row++) {
-      this.drawn.set(row, before.get(row) ?? this.#row(this.rows[row], row));
+      this.drawn.set(row, before.get(row) ?? this.#drawRow(this.rows[row], row));
     }
     this.isStale = false;
     this.drawnColumns = columns;
@@ -113,12 +113,12 @@ export class HostsTab {
     this.sizer.append(...[...this.drawn.values()].filter((element) => !element.isConnected));
   }
 
-  #anew() {
+  #redraw() {
     this.isStale = true;
     this.#draw();
   }
 
-  #head() {
+  #drawHead() {
     const { sizes } = this.measures;
     const shown = this.run.events.columns.slice(this.span.left, this.span.right);
     const cells = shown.map((column, i) => {
@@ -137,12 +137,12 @@ export class HostsTab {
     return row;
   }
 
-  #row(host, index) {
+  #drawRow(host, index) {
     const { sizes } = this.measures;
     const name = h("div", { role: "rowheader", class: "grid-host", title: host.name, "aria-colindex": 1 }, host.bad ? icon(VERDICTS.failed) : null, h("bdi", {}, host.name));
     const cells = [];
     for (let column = this.span.left; column < this.span.right; column++) {
-      cells.push(placed(this.#cell(host, index, column), this.measures.x(column), sizes.column, sizes.row));
+      cells.push(placed(this.#drawCell(host, index, column), this.measures.x(column), sizes.column, sizes.row));
     }
     const row = h("div", { role: "row", class: `grid-row${host.bad ? " has-failed" : ""}`, "aria-rowindex": index + 2 }, name, cells);
     row.style.top = `${sizes.head + index * sizes.row}px`;
@@ -150,7 +150,7 @@ export class HostsTab {
     return row;
   }
 
-  #cell(host, row, column) {
+  #drawCell(host, row, column) {
     const results = host.cells[column];
     const isActive = this.active.row === row && this.active.column === column;
     const place = { id: this.#idOf({ row, column }), role: "gridcell", "aria-colindex": column + 2 };
@@ -173,14 +173,14 @@ export class HostsTab {
 
   // ---- use
 
-  #clicked(event) {
+  #onClick(event) {
     const button = event.target.closest("button[data-row]");
     if (!button) return;
     this.active = { row: Number(button.dataset.row), column: Number(button.dataset.column) };
     this.#openActive();
   }
 
-  #key(event) {
+  #onKey(event) {
     if (event.altKey || event.metaKey) return;
     const most = { row: this.rows.length - 1, column: this.run.events.columns.length - 1 };
     if (event.key === "Enter" || event.key === " ") {
@@ -201,7 +201,7 @@ export class HostsTab {
   #activate(row, column) {
     this.active = { row: Math.max(0, row), column: Math.max(0, column) };
     this.measures.reveal(this.grid, this.active);
-    this.#anew();
+    this.#redraw();
   }
 
   #openActive() {
@@ -215,7 +215,7 @@ export class HostsTab {
     const results = this.#resultsWith(seq, host);
     setParams({ host: results[0]?.host ?? host, seq });
     const opened = this.panel.open(seq, results);
-    this.#anew();
+    this.#redraw();
     await opened;
   }
 
@@ -228,9 +228,9 @@ export class HostsTab {
     return [];
   }
 
-  #closed() {
+  #onClose() {
     setParams({ host: null, seq: null });
-    this.#anew();
+    this.#redraw();
     this.grid.focus({ preventScroll: true });
   }
 }

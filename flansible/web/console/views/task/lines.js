@@ -1,6 +1,6 @@
-// Which row of the screen shows which part of which line: with lines wrapped, one line is several rows.
+// Maps rows of the screen to parts of lines: with wrapping, one line is several rows.
 
-/** A row of a line that is not wrapped holds so much; what is longer is only shown wrapped. */
+/** Characters of a line that is not wrapped; the rest of a longer line is only shown wrapped. */
 export const MOST_UNITS = 4000;
 
 export class Lines {
@@ -16,14 +16,14 @@ export class Lines {
     return this.counted ? this.ends[this.counted - 1] : 0;
   }
 
-  /** columns: characters in a row; 0: lines are not wrapped. */
+  /** Wraps lines after so many characters; 0: does not wrap. */
   wrap(columns) {
     this.columns = columns;
     this.counted = 0;
     this.grow();
   }
 
-  /** The text has grown: the line that was the last may be longer too. */
+  /** Counts the rows of new text. The line that was the last may have grown too. */
   grow() {
     if (!this.columns) return;
     if (this.ends.length < this.text.lines) {
@@ -38,7 +38,7 @@ export class Lines {
     this.counted = this.text.lines;
   }
 
-  /** `{line, from, to}`: units of the line that stand in this row. */
+  /** Returns what a row shows, `{line, from, to}`: UTF-16 units of the line. */
   at(row) {
     if (!this.columns) return { line: row, from: 0, to: MOST_UNITS };
     let low = 0;
@@ -53,13 +53,13 @@ export class Lines {
     return { line: low, from, to: from + width };
   }
 
-  /** The row that shows this unit of the line. */
+  /** Returns the row that shows this unit of the line. */
   rowOf(line, unit = 0) {
     if (!this.columns) return line;
     return (line ? this.ends[line - 1] : 0) + Math.floor(unit / this.#width(line));
   }
 
-  // Characters may be twice as wide where there are others than ASCII: none may be cut off.
+  // Characters other than ASCII may be twice as wide, and none may be cut off.
   #width(line) {
     return this.text.isNarrow(line) ? this.columns : Math.max(1, this.columns >> 1);
   }

@@ -1,4 +1,4 @@
-// How wide and high the parts of the matrix are, and which of them are in sight.
+// The sizes of the matrix' parts, and the range of cells that is visible.
 
 const ROW = 28;
 const DENSE_COLUMN = 32;
@@ -6,14 +6,14 @@ const WORD_COLUMN = 112; // room for an icon and the longest word
 const MOST_COLUMN = 220;
 const LETTER = 7.5;
 const SPARE = 4;
-const BLOCK = 8; // columns come and go by so many: a row is not made anew for every one
+const BLOCK = 8; // columns are added and removed by so many, so that rows are rebuilt less often
 
 export class Measures {
   constructor() {
     this.sizes = null;
   }
 
-  /** Columns with words where there is room for all of them; otherwise narrow ones, whose names stand upright; longest: letters of the
+  /** Computes the sizes: columns with words if all fit, otherwise narrow ones with upright names. longest: letters of the
    * longest name. */
   fit(width, columns, longest) {
     const first = width < 600 ? 110 : 200;
@@ -28,8 +28,8 @@ export class Measures {
     return this.sizes.first + column * this.sizes.column;
   }
 
-  /** `{left, right, top, bottom}`: columns and rows to draw, the last ones excluded. */
-  inSight(scrollLeft, scrollTop, width, height, columns, rows) {
+  /** Returns the columns and rows to draw, `{left, right, top, bottom}`; right and bottom are excluded. */
+  visibleRange(scrollLeft, scrollTop, width, height, columns, rows) {
     const { column, row } = this.sizes;
     return {
       left: Math.floor(scrollLeft / column / BLOCK) * BLOCK,
@@ -39,7 +39,7 @@ export class Measures {
     };
   }
 
-  /** Scroll so that this cell is not under the head, nor out of sight. */
+  /** Scrolls until this cell is visible and not covered by the header. */
   reveal(element, { row, column }) {
     const { first, head, column: width, row: height } = this.sizes;
     const y = row * height;

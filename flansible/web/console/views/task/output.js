@@ -1,12 +1,12 @@
-// The tab with the output: a terminal that opens at once however long it is, follows a run, and can be searched.
+// The tab with the output: a terminal that opens fast however long the output is, follows a run, and can be searched.
 
-import { copy, faultBox, h, notice, replace } from "../../dom.js";
+import { copy, errorBox, h, notify, replace } from "../../dom.js";
 import { plural } from "../../format.js";
 import { setParams } from "../../router.js";
 import { Colours, drawRuns } from "./colours.js";
 import { OutputFeed, fragment } from "./feed.js";
 import { Lines, MOST_UNITS } from "./lines.js";
-import { Rows } from "./virtual_list.js";
+import { VirtualList } from "./virtual_list.js";
 import { SearchBar } from "./search_bar.js";
 
 const ROW_PIXELS = 20;
@@ -17,20 +17,20 @@ const MEBIBYTE = 1024 * 1024;
 export class OutputTab {
   constructor(run) {
     this.run = run;
-    this.feed = new OutputFeed(run.id, run.signal, (isFirst) => (isFirst ? this.#grow() : this.#soon(true)));
+    this.feed = new OutputFeed(run.id, run.signal, (isFirst) => (isFirst ? this.#onGrow() : this.#redrawSoon(true)));
     this.text = this.feed.text;
     this.lines = new Lines(this.text);
-    this.colours = new Colours(this.text, (from, to) => fragment(run.id, from, to, run.signal), () => this.#soon());
-    this.rows = new Rows({
+    this.colours = new Colours(this.text, (from, to) => fragment(run.id, from, to, run.signal), () => this.#redrawSoon());
+    this.rows = new VirtualList({
       label: "Output",
       height: ROW_PIXELS,
       drawRow: (row) => this.#row(row),
-      onMove: (isAtEnd) => this.#moved(isAtEnd),
-      onDraw: (first, last) => this.#drawn(first, last),
+      onMove: (isAtEnd) => this.#onScroll(isAtEnd),
+      onDraw: (first, last) => this.#onDraw(first, last),
     });
     this.search = new SearchBar(this.text, {
       reveal: ({ line, start }) => this.#reveal(line, start),
-      refresh: () => this.#soon(),
+      refresh: () => this.#redrawSoon(),
       topLine: () => this.#topLine(),
     });
     this.marked = null;
@@ -40,7 +40,7 @@ export class OutputTab {
     new ResizeObserver(() => this.isWrapped && this.#wrap()).observe(this.rows.element);
   }
 
-  /** The tab is shown, perhaps with lines to go to: `line=10`, `line=10-20`, or bytes: `at=100-200`. */
+  /** Shows the tab. params may name lines, `line=10`, `line=10-20`, or bytes, `at=100-200`, to go to. */
   async show(params) {
     this.loading ??= this.#load(Boolean(params.get("line") || params.get("at"))).catch((error) => {
       this.loading = undefined;
@@ -57,62 +57,62 @@ export class OutputTab {
     this.followButton = button("Pause", () => this.#follow(!this.isFollowing), { hidden: true });
     this.wrapButton = button("Wrap", () => this.#toggleWrap(), { "aria-pressed": String(this.isWrapped) });
     this.endButton = button("Jump to the end", () => this.#toEnd(), { class: "to-end", hidden: true });
-    this.lineField = h("input", { type: "number", min: 1, class: "line-field", "aria-label": "Go to line", placeholder: "Line", onchange: () => this.#lineAsked() });
+    this.lineField = h("input", { type: "number", min: 1, class: "line-field", "aria-label": "Go to line", placeholder: "Line", onchange: () => this.#goToTypedLine() });
     this.count = h("span", { class: "hint line-count" });
-    this.before = h("div", { class: "row not-loaded", hidden: true });
+    this.notLoaded = h("div", { class: "row not-loaded", hidden: true });
     const download = h("a", { class: "button", href: `${this.feed.address}?format=txt`, download: `${this.run.id}.txt` }, "Download");
-    const copyButton = button("Copy", () => this.#copy(), { title: "Copy the marked lines, or everything" });
+    const copyButton = button("Copy", () => this.#copy(), { title: "Copy the selected lines, or all" });
     const actions = h("div", { class: "row output-actions" }, this.count, this.lineField, this.followButton, this.wrapButton, copyButton, download);
     const bar = h("div", { class: "output-bar" }, this.search.element, actions);
-    return h("div", { class: "output" }, bar, this.before, h("div", { class: "terminal" }, this.rows.element, this.endButton));
+    return h("div", { class: "output" }, bar, this.notLoaded, h("div", { class: "terminal" }, this.rows.element, this.endButton));
   }
 
   async #load(isLinked) {
     this.rows.element.setAttribute("aria-busy", "true");
     await this.feed.load();
     this.rows.element.removeAttribute("aria-busy");
-    this.#grow();
-    this.#showBefore();
+    this.#onGrow();
+    this.#updateNotLoaded();
     if (this.feed.isFinal) return;
     this.#follow(!isLinked);
     this.feed.follow().then(
       () => this.#ended(),
-      (error) => this.run.signal.aborted || this.element.prepend(faultBox(error)),
+      (error) => this.run.signal.aborted || this.element.prepend(errorBox(error)),
     );
   }
 
-  // However much comes, it is drawn once per frame.
-  #soon(hasGrown = false) {
+  // However much text arrives, it is drawn once per frame.
+  #redrawSoon(hasGrown = false) {
     this.hasGrown ||= hasGrown;
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
-      if (this.hasGrown) this.#grow(true);
+      if (this.hasGrown) this.#onGrow(true);
       else this.rows.refresh();
       this.hasGrown = false;
     });
   }
 
-  #grow(isSame = false) {
+  #onGrow(isSame = false) {
     this.lines.grow();
     const digits = String(this.text.lines).length;
     this.rows.element.style.setProperty("--digits", Math.max(3, digits));
     this.rows.sizer.style.minWidth = this.isWrapped ? "" : `${Math.min(this.text.longest, MOST_UNITS) + digits + 6}ch`;
     this.rows.resize(this.lines.rows, this.isFollowing, isSame);
     this.count.textContent = this.text.lines || this.feed.isFinal ? plural(this.text.lines, "line") : "No output yet";
-    this.search.grow();
+    this.search.extend();
   }
 
   #ended() {
     this.#follow(false);
     this.followButton.hidden = true;
-    this.#grow();
+    this.#onGrow();
   }
 
   // ---- rows
 
   #row(row) {
     const { line, from, to } = this.lines.at(row);
-    const known = this.#known(line);
+    const known = this.#lineContent(line);
     const isMarked = this.marked && this.marked[0] <= line && line <= this.marked[1];
     const number = from ? h("span", { class: "line-number" }) : this.#number(line);
     const text = h("span", { class: "line-text" }, drawRuns(known.runs, from, to, known.marks));
@@ -121,8 +121,8 @@ export class OutputTab {
     return h("div", { class: `line${isMarked ? " is-marked" : ""}` }, number, text);
   }
 
-  // A long line is several rows: it is looked at once for all of them.
-  #known(line) {
+  // A long line is several rows: its content is computed once for all of them.
+  #lineContent(line) {
     if (this.drawing?.line !== line) {
       const plain = this.text.line(line);
       const runs = this.colours.runs(line) ?? [[plain, ""]];
@@ -131,33 +131,33 @@ export class OutputTab {
     return this.drawing;
   }
 
-  // Lines have numbers where all before them is known, bytes elsewhere.
+  // Lines have numbers if all text before them is loaded, byte offsets otherwise.
   #number(line) {
     const isKnown = this.text.base === 0;
     const [name, value] = isKnown ? ["line", line + 1] : ["at", `${this.text.start(line)}-${this.text.stop(line)}`];
-    const mark = (event) => this.#mark(event, line);
+    const mark = (event) => this.#onLineClick(event, line);
     const keepFocus = (event) => event.preventDefault();
     const href = `#/tasks/${this.run.id}?tab=output&${name}=${value}`;
     const attributes = { class: "line-number", href, tabindex: -1, onclick: mark, onmousedown: keepFocus };
     return h("a", { ...attributes, "aria-label": isKnown ? `Line ${value}` : "This line" }, isKnown ? String(value) : "·");
   }
 
-  #drawn(first, last) {
+  #onDraw(first, last) {
     this.drawing = null;
     clearTimeout(this.colourTimer);
     if (first >= last) return;
     const lines = [this.lines.at(first).line, this.lines.at(last - 1).line + 1];
-    this.colourTimer = setTimeout(() => this.colours.want(...lines, this.feed.isFinal), COLOUR_MILLISECONDS);
+    this.colourTimer = setTimeout(() => this.colours.request(...lines, this.feed.isFinal), COLOUR_MILLISECONDS);
   }
 
-  #moved(isAtEnd) {
+  #onScroll(isAtEnd) {
     if (this.isFollowing && !isAtEnd) this.#follow(false);
     this.endButton.hidden = isAtEnd;
   }
 
-  // ---- places
+  // ---- navigation
 
-  #mark(event, line) {
+  #onLineClick(event, line) {
     if (event.ctrlKey || event.metaKey || event.button) return;
     event.preventDefault();
     this.rows.element.focus({ preventScroll: true });
@@ -200,7 +200,7 @@ export class OutputTab {
     return this.lines.rows ? this.lines.at(Math.floor(this.rows.top)).line : 0;
   }
 
-  async #lineAsked() {
+  async #goToTypedLine() {
     if (!this.lineField.value) return;
     await this.#goTo(new URLSearchParams({ line: this.lineField.value }));
     this.rows.element.focus({ preventScroll: true });
@@ -221,7 +221,7 @@ export class OutputTab {
     this.endButton.hidden = this.rows.isAtEnd;
   }
 
-  // ---- what else the bar does
+  // ---- wrapping, older text, copying
 
   #toggleWrap() {
     this.isWrapped = !this.isWrapped;
@@ -229,18 +229,18 @@ export class OutputTab {
     this.#wrap();
   }
 
-  /** As many characters in a row as there is room for; the line on top stays there. */
+  /** Wraps lines at the terminal's width; the topmost line stays at the top. */
   #wrap() {
-    const columns = this.isWrapped ? this.#roomFor() : 0;
+    const columns = this.isWrapped ? this.#columnsThatFit() : 0;
     if (columns === this.lines.columns) return this.rows.refresh();
     const { line, from } = this.lines.rows ? this.lines.at(Math.floor(this.rows.top)) : { line: 0, from: 0 };
     this.lines.wrap(columns);
     this.rows.element.classList.toggle("is-wrapped", columns > 0);
     this.rows.top = this.lines.rows ? this.lines.rowOf(line, from) : 0;
-    this.#grow();
+    this.#onGrow();
   }
 
-  #roomFor() {
+  #columnsThatFit() {
     const ruler = h("span", { class: "line-text" }, "0".repeat(100));
     this.rows.layer.append(ruler);
     const width = ruler.getBoundingClientRect().width / 100;
@@ -249,15 +249,15 @@ export class OutputTab {
     return width ? Math.max(20, Math.floor(this.rows.element.clientWidth / width) - digits - 4) : 80;
   }
 
-  #showBefore() {
+  #updateNotLoaded() {
     const { base } = this.text;
-    this.before.hidden = base === 0;
+    this.notLoaded.hidden = base === 0;
     const load = async (event) => {
       event.currentTarget.disabled = true;
-      await this.#loadBefore(undefined).catch((error) => notice(error.message));
+      await this.#loadBefore(undefined).catch((error) => notify(error.message));
     };
-    const words = `The ${Math.ceil(base / MEBIBYTE)} MiB before this are not loaded.`;
-    replace(this.before, h("span", {}, words), h("button", { type: "button", onclick: load }, "Load what is before"));
+    const words = `The first ${Math.ceil(base / MEBIBYTE)} MiB are not loaded.`;
+    replace(this.notLoaded, h("span", {}, words), h("button", { type: "button", onclick: load }, "Load what is before"));
   }
 
   async #loadBefore(offset) {
@@ -268,9 +268,9 @@ export class OutputTab {
     this.colours.clear();
     this.lines.wrap(this.lines.columns);
     this.rows.top = this.lines.rowOf(this.text.lineAt(top));
-    this.#grow();
-    this.search.again();
-    this.#showBefore();
+    this.#onGrow();
+    this.search.restart();
+    this.#updateNotLoaded();
   }
 
   #copy() {

@@ -1,13 +1,13 @@
-// What a module's result says of why it failed, for people: its message, or what it printed, or where it broke.
+// Extracts from a module's result why it failed: its message, its output, or its traceback.
 
-import { visible } from "./text.js";
+import { showInvisible } from "./text.js";
 
 const MOST_CHARACTERS = 3000;
 const MOST_ITEMS = 3;
-// Messages that say that something failed, and not what: what was printed says more.
+// Messages that only say that something failed: the output says more.
 const EMPTY_WORDS = /^(non-zero return code|MODULE FAILURE|One or more items failed|All items completed)/;
 
-/** `{text, more, code}`: the message in short, what else was printed (or ""), the module's exit code (or null). */
+/** Returns `{text, more, code}`: the message, the rest of the output (or ""), the module's exit code (or null). */
 export function reason(result) {
   if (!result) return { text: "No result was recorded.", more: "", code: null };
   if (result.censored) return { text: asText(result.censored), more: "", code: null };
@@ -18,7 +18,7 @@ export function reason(result) {
     .map((one) => asText(one ?? "").trim())
     .filter((one) => one && one !== message && one !== "(traceback unavailable)");
   const texts = (EMPTY_WORDS.test(message) ? [...printed, message] : [message, ...printed]).filter(Boolean);
-  const [text = "It says nothing of why.", more = ""] = texts;
+  const [text = "The result gives no reason.", more = ""] = texts;
   return { text: cut(text), more: more === message ? "" : cut(more), code: result.rc ?? null };
 }
 
@@ -33,7 +33,7 @@ function reasonOfItems(items, result) {
   return { text: cut([text, ...lines].filter(Boolean).join("\n")), more: "", code: items[0].rc ?? null };
 }
 
-/** What an item of a loop is called. */
+/** Returns the name of a loop's item. */
 export function itemName(item) {
   const label = item._ansible_item_label ?? item[item.ansible_loop_var ?? "item"] ?? item.item;
   return label === undefined ? "item" : cut(asText(label), 200);
@@ -43,9 +43,9 @@ export function asText(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-// The end of what was printed says more than its beginning, and the beginning says what it is.
+// Keeps both ends: the end of an output says most, and its beginning says what it is.
 function cut(text, most = MOST_CHARACTERS) {
-  if (text.length <= most) return visible(text);
+  if (text.length <= most) return showInvisible(text);
   const half = Math.floor(most / 2);
-  return visible(`${text.slice(0, half)}\n… ${(text.length - most).toLocaleString()} characters …\n${text.slice(-half)}`);
+  return showInvisible(`${text.slice(0, half)}\n… ${(text.length - most).toLocaleString()} characters …\n${text.slice(-half)}`);
 }

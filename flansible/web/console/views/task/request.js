@@ -1,8 +1,8 @@
-// The tab with what was asked for: the request as it was sent, and the same for a terminal.
+// The tab with the request as it was sent, and the same as commands for a terminal.
 
-import { copy, faultBox, h, replace } from "../../dom.js";
+import { copy, errorBox, h, replace } from "../../dom.js";
 import { moment, plural } from "../../format.js";
-import { visible } from "./text.js";
+import { showInvisible } from "./text.js";
 
 export class RequestTab {
   constructor(run) {
@@ -18,7 +18,7 @@ export class RequestTab {
       replace(this.element, this.#facts(request), this.#body(request), this.#commands(request));
       this.isShown = true;
     } catch (error) {
-      if (!this.run.signal.aborted) replace(this.element, faultBox(error));
+      if (!this.run.signal.aborted) replace(this.element, errorBox(error));
     }
     this.element.removeAttribute("aria-busy");
   }
@@ -40,7 +40,7 @@ export class RequestTab {
 
   #body(request) {
     const { masked } = request;
-    const words = masked.length ? [`${plural(masked.length, "value")} kept secret and not stored with it: `, masked.map((field, i) => [i ? ", " : "", h("code", {}, field)])] : null;
+    const words = masked.length ? [`${plural(masked.length, "value")} kept secret and not stored: `, masked.map((field, i) => [i ? ", " : "", h("code", {}, field)])] : null;
     return this.#part("As it was sent", JSON.stringify(request.body, null, 2), "Copy as JSON", "The request", words ? h("p", { class: "hint" }, words) : null);
   }
 
@@ -55,6 +55,6 @@ export class RequestTab {
 
   #part(title, text, button, what, hint = null) {
     const bar = h("div", { class: "row part-head" }, h("h3", {}, title), h("button", { type: "button", onclick: () => copy(text, what) }, button));
-    return h("section", { "aria-label": title }, bar, hint, h("pre", { class: "terminal request-text", tabindex: 0, "aria-label": title }, visible(text)));
+    return h("section", { "aria-label": title }, bar, hint, h("pre", { class: "terminal request-text", tabindex: 0, "aria-label": title }, showInvisible(text)));
   }
 }

@@ -1,4 +1,4 @@
-// One task as the page knows it: its status, kept up to date until it is final, and the events of its run.
+// The state of the page: the task's status, polled until it is final, and the events of its run.
 
 import { get, pause } from "../../api.js";
 import { isFinal, stateRow } from "../../states.js";
@@ -6,15 +6,15 @@ import { Events } from "./events.js";
 
 const LEAST_SECONDS = 1;
 
-/** Tells of changes: "task" (its status is another), "events" (there are more of them), "trouble" (`fault` is set). */
+/** Dispatches "task" (the status was read), "events" (more events have arrived), "failure" (`error` is set). */
 export class Run extends EventTarget {
   constructor(id, signal) {
     super();
     this.id = id;
     this.signal = signal;
     this.task = null;
-    this.fault = null;
-    this.events = new Events(id, signal, () => this.#tell("events"));
+    this.error = null;
+    this.events = new Events(id, signal, () => this.#dispatch("events"));
     this.nudge = () => {};
   }
 
@@ -22,43 +22,43 @@ export class Run extends EventTarget {
     return isFinal(this.task);
   }
 
-  /** The status as it is now. */
-  async look() {
+  /** Reads the status. */
+  async load() {
     this.task = await get(`api/ansibletaskstatus/${this.id}`, {}, this.signal);
     return this.task;
   }
 
-  /** Look now, and tell. */
+  /** Reads the status and dispatches "task". */
   async refresh() {
-    await this.look();
-    this.fault = null;
-    this.#tell("task");
+    await this.load();
+    this.error = null;
+    this.#dispatch("task");
   }
 
-  /** Keep the status up to date until the task is final. An event is a reason to look at once. */
+  /** Polls the status until the task is final; at once when an event arrives. */
   async watch() {
     if (this.isFinal) return;
     this.addEventListener("events", () => this.nudge());
-    this.events.load().catch((error) => this.#trouble(error));
+    this.events.load().catch((error) => this.#fail(error));
     while (!this.isFinal && !this.signal.aborted) {
       await this.#wait(stateRow(this.task.state).pollSeconds ?? LEAST_SECONDS);
       if (this.signal.aborted) return;
       try {
         await this.refresh();
       } catch (error) {
-        this.#trouble(error);
+        this.#fail(error);
         if (error.status === 404) return;
       }
     }
   }
 
-  /** What was asked for, with what is needed to ask again. Asked for once. */
+  /** Fetches the request and what is needed to send it again. Fetched once. */
   request() {
-    this.asked ??= get(`api/ansibletaskrequest/${this.id}`, {}, this.signal).catch((error) => {
-      this.asked = undefined;
+    this.requestPromise ??= get(`api/ansibletaskrequest/${this.id}`, {}, this.signal).catch((error) => {
+      this.requestPromise = undefined;
       throw error;
     });
-    return this.asked;
+    return this.requestPromise;
   }
 
   async #wait(seconds) {
@@ -68,13 +68,13 @@ export class Run extends EventTarget {
     this.nudge = () => {};
   }
 
-  #trouble(error) {
+  #fail(error) {
     if (this.signal.aborted) return;
-    this.fault = error;
-    this.#tell("trouble");
+    this.error = error;
+    this.#dispatch("failure");
   }
 
-  #tell(what) {
+  #dispatch(what) {
     if (!this.signal.aborted) this.dispatchEvent(new Event(what));
   }
 }

@@ -1,4 +1,4 @@
-// Search through all of an output, capitals or not, a piece at a time so that the page stays awake.
+// Searches all of an output, ignoring case, in pieces so that the page stays responsive.
 
 const LINES_AT_ONCE = 5000;
 const MOST_HITS = 500_000;
@@ -26,20 +26,20 @@ export class Search {
     return this.count >= MOST_HITS;
   }
 
-  /** Look for this word from the beginning; the promise holds until all there is now was looked through. */
+  /** Searches for this word from the beginning; resolves when all present text was searched. */
   async start(word) {
     this.clear();
     if (!word) return;
     this.pattern = new RegExp(word.replace(/[.*+?^${}()|[\]\\/-]/g, "\\$&"), "gi");
-    await this.goOn();
+    await this.extend();
   }
 
-  /** Look through what has come since. */
-  async goOn() {
+  /** Searches the text that has arrived since. */
+  async extend() {
     const { pattern } = this;
     if (!pattern || this.isBusy === pattern) return;
     this.isBusy = pattern;
-    this.#again();
+    this.#dropLastLine();
     while (this.pattern === pattern && this.done < this.text.lines && !this.isFull) {
       const to = Math.min(this.done + LINES_AT_ONCE, this.text.lines);
       this.#find(this.done, to);
@@ -50,7 +50,7 @@ export class Search {
     if (this.isBusy === pattern) this.isBusy = null;
   }
 
-  /** `{line, start, end}` of the next hit in this direction, going round; the first one from this line on at first. */
+  /** Returns the next match in this direction, `{line, start}`, wrapping around; at first the first one from this line on. */
   step(direction, line) {
     if (!this.count) return null;
     if (this.current >= 0) {
@@ -62,7 +62,7 @@ export class Search {
     return { line: this.lines[this.current], start: this.columns[this.current] };
   }
 
-  /** The marks of one line: `[start, end, classes]`. */
+  /** Returns the marks of one line: `[start, end, classes]`. */
   marks(line, text) {
     if (!this.pattern) return [];
     const isHere = this.lines[this.current] === line;
@@ -73,7 +73,7 @@ export class Search {
   }
 
   // The line that was the last may have grown.
-  #again() {
+  #dropLastLine() {
     if (!this.done) return;
     this.done -= 1;
     while (this.count && this.lines[this.count - 1] >= this.done) {

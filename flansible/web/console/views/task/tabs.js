@@ -1,9 +1,9 @@
-// Tabs as ARIA has them: arrows go from one to the next, only the chosen one is reached by Tab.
+// Tabs by the ARIA pattern: arrow keys move between them, the Tab key reaches only the selected one.
 
 import { h } from "../../dom.js";
 
 export class Tabs {
-  /** tabs: `[[name, word, element], …]`. onSelect(name): somebody has chosen. */
+  /** tabs: `[[name, word, element], …]`. onSelect(name): the user has selected a tab. */
   constructor(label, tabs, onSelect) {
     this.names = tabs.map(([name]) => name);
     this.onSelect = onSelect;

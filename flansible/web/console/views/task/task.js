@@ -1,6 +1,6 @@
-// The page of one task: how it is doing, what failed, and its output, hosts, timeline and request as tabs.
+// The page of one task: its header and failures, and its output, hosts, timeline and request as tabs.
 
-import { faultBox } from "../../dom.js";
+import { errorBox } from "../../dom.js";
 import { setParams } from "../../router.js";
 import { Failures } from "./failures.js";
 import { Header } from "./header.js";
@@ -11,12 +11,12 @@ import { Run } from "./run.js";
 import { Tabs } from "./tabs.js";
 import { TimelineTab } from "./timeline.js";
 
-// What the tabs keep in the address; a link to another place in the page leaves none of it behind.
+// Parameters of the address that belong to the tabs: a link to another part of the page removes them all.
 const PLACES = ["line", "at", "host", "seq", "only"];
 
 export async function show(root, { id, params, signal }) {
   const run = new Run(id, signal);
-  await run.look();
+  await run.load();
   const failures = new Failures(run);
   const header = new Header(run, failures);
   const views = { output: new OutputTab(run), hosts: new HostsTab(run), timeline: new TimelineTab(run), request: new RequestTab(run) };
@@ -32,7 +32,7 @@ export async function show(root, { id, params, signal }) {
   function showTab(wanted) {
     const name = wanted.get("tab") in views ? wanted.get("tab") : "output";
     tabs.show(name);
-    views[name].show(wanted).catch((error) => signal.aborted || views[name].element.prepend(faultBox(error)));
+    views[name].show(wanted).catch((error) => signal.aborted || views[name].element.prepend(errorBox(error)));
   }
 
   root.addEventListener("click", (event) => {
@@ -42,16 +42,16 @@ export async function show(root, { id, params, signal }) {
     goTo(new URLSearchParams(link.getAttribute("href").split("?")[1]));
     tabs.element.scrollIntoView({ block: "start" });
   });
-  const lookForFailures = () => failures.look().then(() => header.drawButtons(), (error) => signal.aborted || header.say(error));
+  const lookForFailures = () => failures.update().then(() => header.drawButtons(), (error) => signal.aborted || header.showError(error));
   run.addEventListener("task", () => {
     header.draw();
-    header.say(null);
+    header.showError(null);
     lookForFailures();
   });
-  run.addEventListener("trouble", () => header.say(run.fault));
+  run.addEventListener("failure", () => header.showError(run.error));
   showTab(params);
   lookForFailures().then(() => {
-    // Whoever follows a link to a line or a cell wants to see that.
+    // A link to a line or a cell scrolls to it.
     if (PLACES.some((place) => params.has(place)) && !signal.aborted) tabs.element.scrollIntoView({ block: "start" });
   });
   run.watch();

@@ -1,9 +1,9 @@
-// The text of an output, held as bytes, with where its lines begin: a hundred thousand lines are an index and a buffer,
-// and a line becomes a string only when it is drawn or searched.
+// The text of an output as bytes with an index of its lines: a hundred thousand lines are two buffers, and a line becomes
+// a string only when it is drawn or searched.
 
 const NEWLINE = 10;
 const decoder = new TextDecoder();
-// Controls, and what turns the direction of the text around it: a line must not look like another one than it is.
+// Control characters, and those that change the direction of text: a line must not be displayed as a different one.
 const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 /** Lines are numbered from 0 here. Offsets are bytes of the whole output, as the API counts them. */
@@ -33,7 +33,7 @@ export class OutputText {
     this.size += more.length;
   }
 
-  /** What stands before all there is so far. */
+  /** Inserts text before the loaded part. */
   prepend(more) {
     const whole = new Uint8Array(more.length + this.size);
     whole.set(more);
@@ -46,23 +46,23 @@ export class OutputText {
     return this.base + this.starts[line];
   }
 
-  /** The byte after the line and its newline. */
+  /** Returns the byte after the line and its newline. */
   stop(line) {
     return line + 1 < this.lines ? this.base + this.starts[line + 1] : this.end;
   }
 
-  /** In UTF-16 units, as strings count. */
+  /** Returns the length in UTF-16 units, as of strings. */
   length(line) {
     return this.lengths[line];
   }
 
-  /** One byte for each unit: every character is as wide as any other. */
+  /** Whether the line has one byte per unit: then all its characters have one width. */
   isNarrow(line) {
     const bytes = this.stop(line) - this.start(line);
     return bytes - this.lengths[line] <= 1;
   }
 
-  /** Whether its newline has come: the last line may still grow. */
+  /** Whether the line has its newline: the last line may still grow. */
   isWhole(line) {
     return line + 1 < this.lines || this.bytes[this.size - 1] === NEWLINE;
   }
@@ -71,13 +71,13 @@ export class OutputText {
     return this.text(line, line + 1).replace(/\n$/, "");
   }
 
-  /** The lines from one up to another, as they stand. */
+  /** Returns the lines from one up to another, unchanged. */
   text(from, to) {
     if (from >= to) return "";
     return decoder.decode(this.bytes.subarray(this.starts[from], this.stop(to - 1) - this.base));
   }
 
-  /** The line a byte is in. */
+  /** Returns the line that contains a byte. */
   lineAt(offset) {
     let low = 0;
     let high = this.lines;
@@ -89,7 +89,7 @@ export class OutputText {
     return low;
   }
 
-  /** The first line that begins at this byte or later; `lines` when none does. */
+  /** Returns the first line that begins at this byte or later; `lines` when there is none. */
   lineFrom(offset) {
     if (!this.lines || offset <= this.base) return 0;
     return this.lineAt(offset - 1) + 1;
@@ -125,8 +125,8 @@ export class OutputText {
   }
 }
 
-/** The text as it may be shown: what cannot be seen, or plays tricks, becomes a sign of the same length. */
-export function visible(text) {
+/** Replaces invisible and direction-changing characters by visible symbols of the same length. */
+export function showInvisible(text) {
   return text.replace(UNSEEN, (one) => {
     const code = one.charCodeAt(0);
     if (code < 0x20) return String.fromCharCode(0x2400 + code);

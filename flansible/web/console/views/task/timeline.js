@@ -1,5 +1,5 @@
-// The tab that shows what took how long: per play task or per host, each with bars of its parts. A table whose last column
-// is drawn, so that all a bar tells is there in words too.
+// The tab with durations per play task or per host, each with bars of its parts. A table whose last column is drawn: what a
+// bar shows is there as text too.
 
 import { h, replace, svg } from "../../dom.js";
 import { duration, plural } from "../../format.js";
@@ -20,7 +20,7 @@ export class TimelineTab {
     this.open = new Set();
     this.shown = SHOWN;
     this.element = this.#build();
-    run.addEventListener("events", () => this.#soon());
+    run.addEventListener("events", () => this.#redrawSoon());
   }
 
   async show() {
@@ -32,13 +32,13 @@ export class TimelineTab {
   #build() {
     const choice = (by, word) => h("button", { type: "button", "aria-pressed": String(by === this.by), onclick: () => this.#switch(by) }, word);
     this.choices = { task: choice("task", "By play task"), host: choice("host", "By host") };
-    this.said = h("span", { class: "hint", role: "status" });
+    this.status = h("span", { class: "hint", role: "status" });
     this.body = h("tbody", {});
     this.axis = h("span", { class: "axis", "aria-hidden": "true" });
     this.name = h("th", { scope: "col", class: "name-column" });
     const head = h("tr", {}, this.name, h("th", { scope: "col", class: "number start-column" }, "Start"), h("th", { scope: "col", class: "number" }, "Took"), h("th", { scope: "col", class: "bar-column" }, h("span", { class: "visually-hidden" }, "Drawn"), this.axis));
     this.more = h("button", { type: "button", hidden: true, onclick: () => this.#showAll() }, "Show all");
-    const bar = h("div", { class: "row" }, h("div", { class: "row", role: "group", "aria-label": "Grouped" }, Object.values(this.choices)), this.said);
+    const bar = h("div", { class: "row" }, h("div", { class: "row", role: "group", "aria-label": "Grouped" }, Object.values(this.choices)), this.status);
     return h("div", { class: "timeline" }, bar, h("table", {}, h("thead", {}, head), this.body), this.more);
   }
 
@@ -55,7 +55,7 @@ export class TimelineTab {
     this.#draw();
   }
 
-  #soon() {
+  #redrawSoon() {
     this.timer ??= setTimeout(() => {
       this.timer = null;
       this.#draw();
@@ -69,7 +69,7 @@ export class TimelineTab {
     this.to = groups.reduce((most, group) => Math.max(most, group.to), this.from + 1);
     const slowest = [...groups].sort((a, b) => b.seconds - a.seconds).slice(0, groups.length > SLOWEST.length ? SLOWEST.length : 1);
     this.name.textContent = this.by === "task" ? "Play task" : "Host, slowest first";
-    this.said.textContent = groups.length ? `${duration((this.to - this.from) / 1000)} in all` : "Nothing has been timed yet";
+    this.status.textContent = groups.length ? `${duration((this.to - this.from) / 1000)} in all` : "No durations yet";
     replace(this.axis, groups.length ? [0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, part ? duration((part * (this.to - this.from)) / 1000) : "0")) : null);
     const focused = document.activeElement?.dataset?.group;
     replace(this.body, groups.slice(0, this.shown).map((group) => this.#rows(group, SLOWEST[slowest.indexOf(group)])));
@@ -134,7 +134,7 @@ export class TimelineTab {
     return [start, h("td", { class: "number" }, duration(seconds))];
   }
 
-  // A play task is one bar; a host has one for each of its results, in their colours.
+  // A play task is one bar; a host has a bar for each of its results, in the colour of its verdict.
   #bar(group) {
     const title = `${group.name}: ${duration(group.seconds)}`;
     const whole = this.#rect(group.from, group.to, this.by === "task" ? "bar-whole" : "bar-span");

@@ -1,7 +1,7 @@
-// A scroll region with rows of one height, of which only those in sight exist. Worked by wheel, scrollbar, touch and keys.
+// A scroll region with rows of one height, of which only the visible ones exist. Scrolls by wheel, scrollbar, touch, keys.
 //
-// Browsers end an element at some 17 to 33 million pixels. Where the rows are higher than that together, the region
-// scrolls over less height than they have, and the wheel is counted in rows by hand.
+// Browsers limit an element to some 17 to 33 million pixels. If all rows together are higher than that, the scroll height
+// is compressed, and the wheel is converted to rows here.
 
 import { h, replace } from "../../dom.js";
 
@@ -9,15 +9,15 @@ const MOST_PIXELS = 8_000_000;
 const SPARE_ROWS = 12;
 const SCROLLBAR = 16;
 
-/** drawRow(row) gives an element. onMove(isAtEnd): somebody has scrolled. onDraw(first, last): these rows are drawn. */
-export class Rows {
+/** drawRow(row) returns an element. onMove(isAtEnd): the user has scrolled. onDraw(first, last): these rows are drawn. */
+export class VirtualList {
   constructor({ label, height, drawRow, onMove = () => {}, onDraw = () => {} }) {
     Object.assign(this, { rowHeight: height, drawRow, onMove, onDraw, count: 0, top: 0, first: 0, last: 0 });
     this.layer = h("div", { class: "virtual-list-layer" });
     this.sizer = h("div", { class: "virtual-list-sizer" }, this.layer);
-    const listeners = { onscroll: () => this.#scrolled(), onkeydown: (event) => this.#key(event) };
+    const listeners = { onscroll: () => this.#onScroll(), onkeydown: (event) => this.#onKey(event) };
     this.element = h("div", { class: "virtual-list scroll", role: "region", tabindex: 0, "aria-label": label, ...listeners }, this.sizer);
-    this.element.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    this.element.addEventListener("wheel", (event) => this.#onWheel(event), { passive: false });
     new ResizeObserver(() => this.moveTo(this.top)).observe(this.element);
   }
 
@@ -25,38 +25,38 @@ export class Rows {
     return this.element.clientHeight / this.rowHeight;
   }
 
-  get mostTop() {
+  get maxTop() {
     return Math.max(0, this.count - this.viewRows);
   }
 
   get isAtEnd() {
-    return this.top >= this.mostTop - 1;
+    return this.top >= this.maxTop - 1;
   }
 
-  /** There are so many rows now. isSame: those that were, are as they were; what is drawn of them may be selected. */
+  /** Sets the number of rows. isSame: old rows are unchanged, so drawn ones are kept: the user may have selected text. */
   resize(count, isFollowing, isSame = false) {
     const wasDrawn = isSame && !isFollowing && this.last < this.count;
     this.count = count;
-    this.element.style.height = `${Math.min(MOST_PIXELS, count * this.rowHeight) + SCROLLBAR}px`; // as far as the sheet lets it
+    this.element.style.height = `${Math.min(MOST_PIXELS, count * this.rowHeight) + SCROLLBAR}px`; // up to the sheet's max-height
     this.sizer.style.height = `${Math.min(MOST_PIXELS, count * this.rowHeight)}px`;
-    if (wasDrawn && !this.#isSqueezed) return;
+    if (wasDrawn && !this.#isCompressed) return;
     this.moveTo(isFollowing ? Infinity : this.top);
   }
 
-  /** This row becomes the topmost. */
+  /** Scrolls until this row is the topmost. */
   moveTo(top) {
-    this.top = Math.min(Math.max(0, top), this.mostTop);
+    this.top = Math.min(Math.max(0, top), this.maxTop);
     const wanted = this.#scrollOf(this.top);
     if (Math.abs(this.element.scrollTop - wanted) >= 1) this.element.scrollTop = wanted;
     this.refresh();
   }
 
-  /** Into the middle, unless it is in sight. */
+  /** Scrolls the row into the middle, unless it is visible. */
   reveal(row) {
     if (row < this.top || row > this.top + this.viewRows - 1) this.moveTo(row - this.viewRows / 2);
   }
 
-  /** Draw what is in sight anew. */
+  /** Redraws the visible rows. */
   refresh() {
     if (!this.element.clientHeight) return;
     this.first = Math.max(0, Math.floor(this.top) - SPARE_ROWS);
@@ -73,39 +73,39 @@ export class Rows {
     this.layer.style.transform = `translateY(${Math.round(offset)}px)`;
   }
 
-  get #isSqueezed() {
+  get #isCompressed() {
     return this.count * this.rowHeight > MOST_PIXELS;
   }
 
   #scrollOf(top) {
-    if (!this.#isSqueezed) return top * this.rowHeight;
-    return (top / this.mostTop) * (MOST_PIXELS - this.element.clientHeight);
+    if (!this.#isCompressed) return top * this.rowHeight;
+    return (top / this.maxTop) * (MOST_PIXELS - this.element.clientHeight);
   }
 
-  #scrolled() {
+  #onScroll() {
     const { scrollTop, clientHeight } = this.element;
     if (!clientHeight) return; // in a tab that is not shown
     if (Math.abs(scrollTop - this.#scrollOf(this.top)) < 1.5) return;
-    const top = this.#isSqueezed ? (scrollTop / (MOST_PIXELS - clientHeight)) * this.mostTop : scrollTop / this.rowHeight;
-    this.top = Math.min(Math.max(0, top), this.mostTop);
-    this.#moved();
+    const top = this.#isCompressed ? (scrollTop / (MOST_PIXELS - clientHeight)) * this.maxTop : scrollTop / this.rowHeight;
+    this.top = Math.min(Math.max(0, top), this.maxTop);
+    this.#afterMove();
   }
 
-  #moved() {
+  #afterMove() {
     const isDrawn = this.first <= this.top && this.top + this.viewRows <= this.last;
     if (isDrawn) this.#place();
     else this.refresh();
     this.onMove(this.isAtEnd);
   }
 
-  #wheel(event) {
-    if (!this.#isSqueezed || !event.deltaY || event.ctrlKey || event.shiftKey) return;
+  #onWheel(event) {
+    if (!this.#isCompressed || !event.deltaY || event.ctrlKey || event.shiftKey) return;
     event.preventDefault();
     const rows = event.deltaMode === 0 ? event.deltaY / this.rowHeight : event.deltaY * (event.deltaMode === 1 ? 1 : this.viewRows);
     this.#moveBy(rows);
   }
 
-  #key(event) {
+  #onKey(event) {
     if (event.target !== this.element || event.altKey || event.metaKey) return;
     const page = Math.max(1, Math.floor(this.viewRows) - 1);
     const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -page, PageDown: page, Home: -Infinity, End: Infinity };

@@ -1,4 +1,4 @@
-// What the list of tasks is narrowed down to: the form for it, the same in the address, and the same test here as there.
+// The filters of the task list: their form, their form in the address, and the test that a task matches them.
 
 import { h, newId, replace } from "../../dom.js";
 import { STATES } from "../../states.js";
@@ -8,7 +8,7 @@ const KINDS = { adhoc: "Ad-hoc command", playbook: "Playbook", git: "Git update"
 const NAMES = ["text", "state", "kind", "playbook", "user", "host"];
 const MAX_SUGGESTIONS = 200;
 
-/** Of an address, what the service would take: `{state, user, …}`, without what says nothing. */
+/** Reads the filters of an address: `{state, user, …}`, without empty and invalid ones. */
 export function readFilters(params, seesAll) {
   const found = Object.fromEntries(NAMES.map((name) => [name, params.get(name)?.trim()]).filter(([, value]) => value));
   if (!(found.state in STATES)) delete found.state;
@@ -17,20 +17,20 @@ export function readFilters(params, seesAll) {
   return found;
 }
 
-/** Whether a task belongs to the list, as far as can be told here; `host` only the service knows. */
-export function fits(task, filters) {
+/** Whether a task matches the filters. `host` is not checked: only the service knows the hosts of a task. */
+export function matches(task, filters) {
   return (
     ["state", "kind", "user", "playbook"].every((name) => !filters[name] || task[name] === filters[name]) &&
-    lowered(task.summary).includes(lowered(filters.text ?? ""))
+    asciiLowerCase(task.summary).includes(asciiLowerCase(filters.text ?? ""))
   );
 }
 
-// ASCII letters alone, as the service does it.
-function lowered(text) {
+// Only ASCII letters, like the service.
+function asciiLowerCase(text) {
   return text.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
 }
 
-/** The form. onChange(filters, isTyping): isTyping when it will go on changing. */
+/** The form. onChange(filters, isTyping): isTyping when more changes will follow. */
 export class FilterForm {
   constructor(filters, seesAll, signal, onChange) {
     this.seesAll = seesAll;
@@ -40,40 +40,40 @@ export class FilterForm {
     this.inputs = {};
     const stateWords = Object.fromEntries(Object.entries(STATES).map(([state, { word }]) => [state, word]));
     const wide = matchMedia("(min-width: 60rem)");
-    const text = this.typed("text", "Search", { type: "search", placeholder: "In what was asked for" });
+    const text = this.textInput("text", "Search", { type: "search", placeholder: "Text in the summary" });
     const fields = [
-      this.chosen("state", "State", "Any state", stateWords),
-      this.chosen("kind", "Kind", "Any kind", KINDS),
-      this.typed("playbook", "Playbook", { placeholder: "demo/site.yml" }, true),
-      seesAll ? this.typed("user", "User", { autocapitalize: "none" }, true) : null,
-      this.typed("host", "Host", { autocapitalize: "none" }),
+      this.selectInput("state", "State", "Any state", stateWords),
+      this.selectInput("kind", "Kind", "Any kind", KINDS),
+      this.textInput("playbook", "Playbook", { placeholder: "demo/site.yml" }, true),
+      seesAll ? this.textInput("user", "User", { autocapitalize: "none" }, true) : null,
+      this.textInput("host", "Host", { autocapitalize: "none" }),
     ];
     this.count = h("span", { class: "hint" });
     const summary = h("summary", {}, "More filters ", this.count);
     this.details = h("details", {}, summary, h("div", { class: "filters-more" }, fields));
-    // Where there is room for them all, nothing can be folded.
+    // On wide pages all filters are shown and nothing can be folded.
     const unfold = () => (this.details.open = this.details.open || wide.matches);
     wide.addEventListener("change", unfold, { signal });
     unfold();
-    this.clearing = h("button", { type: "button", onclick: () => this.clear() }, "Clear");
+    this.clearButton = h("button", { type: "button", onclick: () => this.clear() }, "Clear");
     const attributes = { class: "filters", role: "search", "aria-label": "Filters of the list" };
-    this.element = h("form", attributes, text, this.details, this.clearing);
-    this.element.addEventListener("submit", (event) => (event.preventDefault(), this.told(true)));
+    this.element = h("form", attributes, text, this.details, this.clearButton);
+    this.element.addEventListener("submit", (event) => (event.preventDefault(), this.emit(true)));
     this.fill(filters);
   }
 
   fill(filters) {
     for (const [name, input] of Object.entries(this.inputs)) input.value = filters[name] ?? "";
-    this.shown(filters);
+    this.updateCount(filters);
   }
 
   clear() {
     this.fill({});
-    this.told(false);
+    this.emit(false);
     this.inputs.text.focus();
   }
 
-  /** Names that were seen in tasks, offered where one is to be typed. */
+  /** Adds the names seen in tasks to the suggestions of the text inputs. */
   suggest(tasks) {
     for (const [name, known] of Object.entries(this.suggested)) {
       const before = known.size;
@@ -84,7 +84,7 @@ export class FilterForm {
     }
   }
 
-  typed(name, word, attributes, isSuggested = false) {
+  textInput(name, word, attributes, isSuggested = false) {
     const id = newId("filter");
     const list = isSuggested ? h("datalist", { id: newId("known") }) : null;
     if (list) this.lists[name] = list;
@@ -92,32 +92,32 @@ export class FilterForm {
     const input = h("input", { id, name, list: list?.id, ...plain, ...attributes });
     input.addEventListener("input", () => {
       clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.told(true), TYPING_MS);
+      this.timer = setTimeout(() => this.emit(true), TYPING_MS);
     });
     this.inputs[name] = input;
     return h("div", { class: `field field-${name}` }, h("label", { for: id }, word), input, list);
   }
 
-  chosen(name, word, any, options) {
+  selectInput(name, word, any, options) {
     const id = newId("filter");
     const rows = Object.entries(options).map(([value, text]) => h("option", { value }, text));
-    const select = h("select", { id, name, onchange: () => this.told(false) }, h("option", { value: "" }, any), rows);
+    const select = h("select", { id, name, onchange: () => this.emit(false) }, h("option", { value: "" }, any), rows);
     this.inputs[name] = select;
     return h("div", { class: `field field-${name}` }, h("label", { for: id }, word), select);
   }
 
-  told(isTyping) {
+  emit(isTyping) {
     clearTimeout(this.timer);
     const given = new URLSearchParams(Object.entries(this.inputs).map(([name, input]) => [name, input.value]));
     const filters = readFilters(given, this.seesAll);
-    this.shown(filters);
+    this.updateCount(filters);
     this.onChange(filters, isTyping);
   }
 
-  shown(filters) {
+  updateCount(filters) {
     const { text, ...others } = filters;
     const count = Object.keys(others).length;
     replace(this.count, count ? `(${count} in use)` : "");
-    this.clearing.hidden = !count && !text;
+    this.clearButton.hidden = !count && !text;
   }
 }

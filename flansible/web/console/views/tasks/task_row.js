@@ -1,4 +1,4 @@
-// One task as a line of the list. It is changed in place: what one has focused or is reading stays where it is.
+// One task as a row of the list. It is updated in place, so that focus and scroll position stay.
 
 import { h, replace } from "../../dom.js";
 import { duration, elapsed, moment, plural, runSeconds } from "../../format.js";
@@ -10,9 +10,9 @@ export const COLUMNS = { state: "State", what: "What", hosts: "Hosts", user: "Us
 export class TaskRow {
   constructor(task) {
     this.link = h("a", { href: `#/tasks/${encodeURIComponent(task.task_id)}` });
-    this.about = h("span", { class: "secondary" });
+    this.details = h("span", { class: "secondary" });
     this.cells = Object.fromEntries(Object.keys(COLUMNS).map((name) => [name, cell(name, "cell")]));
-    this.cells.what.append(this.link, this.about);
+    this.cells.what.append(this.link, this.details);
     this.element = h("div", { class: "task", role: "row", "data-task": task.task_id }, Object.values(this.cells));
     this.shown = {};
     this.update(task);
@@ -20,31 +20,31 @@ export class TaskRow {
 
   update(task) {
     this.task = task;
-    this.put("state", task.state, () => stateBadge(task.state));
-    this.putWhat(task);
-    this.put("hosts", [task.hosts, task.inventory], () => hosts(task));
-    this.put("user", task.user, () => task.user);
-    this.put("started", task.started_at ?? task.submitted_at, () => started(task));
-    this.put("results", [task.counts, task.host_count], () => results(task));
+    this.replaceIfChanged("state", task.state, () => stateBadge(task.state));
+    this.updateWhat(task);
+    this.replaceIfChanged("hosts", [task.hosts, task.inventory], () => hosts(task));
+    this.replaceIfChanged("user", task.user, () => task.user);
+    this.replaceIfChanged("started", task.started_at ?? task.submitted_at, () => started(task));
+    this.replaceIfChanged("results", [task.counts, task.host_count], () => results(task));
     this.tick();
   }
 
-  /** The time that goes on. */
+  /** Updates the duration. */
   tick() {
     const seconds = runSeconds(this.task);
     const text = seconds === null ? "" : isFinal(this.task) ? duration(seconds) : elapsed(seconds);
-    this.put("duration", text, () => text);
+    this.replaceIfChanged("duration", text, () => text);
   }
 
-  putWhat(task) {
+  updateWhat(task) {
     const title = task.playbook || task.module || task.kind;
     const about = task.summary.startsWith(`${task.user}: `) ? task.summary.slice(task.user.length + 2) : task.summary;
     if (this.link.textContent !== title) this.link.textContent = title;
-    if (this.about.textContent !== about) this.about.textContent = about;
+    if (this.details.textContent !== about) this.details.textContent = about;
     this.link.title = task.summary;
   }
 
-  put(name, value, build) {
+  replaceIfChanged(name, value, build) {
     const key = JSON.stringify(value);
     if (this.shown[name] === key) return;
     this.shown[name] = key;
@@ -74,7 +74,7 @@ function results(task) {
   const bad = BAD_VERDICTS.filter((verdict) => task.counts?.[verdict]).map((verdict) =>
     h("span", { class: toneOf(VERDICTS[verdict]) }, `${task.counts[verdict]} ${verdict}`),
   );
-  // What went wrong first: where there is no room, the end is cut off.
+  // Failures first: where there is no room, the end is cut off.
   const words = [...bad, plural(task.host_count, "host")].flatMap((word) => [" · ", word]).slice(1);
   return [countsBar(task.counts), h("span", { class: "secondary" }, words)];
 }

@@ -1,4 +1,4 @@
-// The rows of the list, newest first. They are moved and changed as little as can be: focus and reading place stay.
+// The rows of the list, newest first. They are moved as little as possible, so that focus and scroll position stay.
 
 import { h } from "../../dom.js";
 import { isFinal } from "../../states.js";
@@ -26,7 +26,7 @@ export class TaskTable {
     this.rows.get(task.task_id).update(task);
   }
 
-  /** These and no others; withTail: and those that are older than the last of these, as they are. */
+  /** Shows exactly these tasks; withTail: keeps the rows that are older than the last of them. */
   show(tasks, withTail = false) {
     const wanted = new Set(tasks.map((task) => task.task_id));
     const oldest = tasks.at(-1)?.submitted_at;
@@ -42,7 +42,7 @@ export class TaskTable {
   }
 
   append(tasks) {
-    // One that is there already has come by the stream, where it belongs.
+    // A task that is there already came by the stream and has its place.
     const unknown = tasks.filter((task) => !this.rows.has(task.task_id));
     this.body.append(...unknown.map((task) => this.row(task).element));
   }
@@ -56,12 +56,12 @@ export class TaskTable {
   remove(taskId) {
     const row = this.rows.get(taskId);
     if (!row) return;
-    if (row.element.contains(document.activeElement)) this.neighbour(row.element)?.querySelector("a").focus();
+    if (row.element.contains(document.activeElement)) this.neighbourOf(row.element)?.querySelector("a").focus();
     row.element.remove();
     this.rows.delete(taskId);
   }
 
-  /** Whether the task belongs below all that are shown. */
+  /** Whether the task is older than all that are shown. */
   isBelow(task) {
     const last = this.body.lastElementChild;
     return last !== null && task.submitted_at < this.taskOf(last).submitted_at;
@@ -82,7 +82,7 @@ export class TaskTable {
     return this.rows.get(element.dataset.task).task;
   }
 
-  neighbour(element) {
+  neighbourOf(element) {
     return element.nextElementSibling ?? element.previousElementSibling;
   }
 }

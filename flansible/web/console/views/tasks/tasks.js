@@ -1,20 +1,20 @@
-// The list of tasks, newest first, as it is and as it changes.
+// The list of tasks, newest first, updated live.
 
 import { get, session, stream } from "../../api.js";
-import { faultBox, h, replace } from "../../dom.js";
+import { errorBox, h, replace } from "../../dom.js";
 import { plural } from "../../format.js";
 import { setParams } from "../../router.js";
-import { FilterForm, fits, readFilters } from "./task_filters.js";
+import { FilterForm, matches, readFilters } from "./task_filters.js";
 import { TaskTable } from "./task_table.js";
 
 const PAGE = 50;
-const MOST_AT_ONCE = 500; // as many are asked for again when the list is loaded anew
+const MAX_RELOAD = 500; // a reload requests at most so many; the tail of a longer list stays as it is
 const RELOAD_MS = 3000;
 
 export async function show(root, route) {
   const list = new TaskList(readFilters(route.params, session.sees_all), route.signal);
   replace(root, list.elements);
-  list.watch();
+  list.startTimers();
   await list.load();
 }
 
@@ -22,69 +22,69 @@ class TaskList {
   constructor(filters, signal) {
     this.filters = filters;
     this.signal = signal;
-    this.waiting = new Map(); // new tasks, while somebody reads further down
-    this.held = null; // what changes while a list is loaded
+    this.newTasks = new Map(); // not shown yet: the user has scrolled down
+    this.deferred = null; // changes that arrive while the list is loading
     this.loading = new AbortController();
-    this.nextBefore = null; // where older ones begin
-    this.changes = null; // up to which change the first list was true
+    this.nextBefore = null; // the page parameter for older tasks; null: there are none
+    this.changes = null; // number of the last change in the first list: the stream resumes after it
     this.table = new TaskTable();
-    const narrow = (given, isTyping) => this.narrow(given, isTyping);
-    this.form = new FilterForm(filters, session.sees_all, signal, narrow);
+    const applyFilters = (given, isTyping) => this.applyFilters(given, isTyping);
+    this.form = new FilterForm(filters, session.sees_all, signal, applyFilters);
     this.build();
   }
 
   build() {
     this.connection = h("span", { class: "connection" });
     this.status = h("p", { class: "visually-hidden", role: "status" });
-    this.fresh = h("button", { type: "button", class: "primary new-tasks", hidden: true, onclick: () => this.showFresh(true) });
-    this.older = h("button", { type: "button", class: "older-tasks", hidden: true, onclick: () => this.more() }, "Older tasks");
-    this.below = h("div", { class: "list-end" });
+    this.newTasksButton = h("button", { type: "button", class: "primary new-tasks", hidden: true, onclick: () => this.showNewTasks(true) });
+    this.olderButton = h("button", { type: "button", class: "older-tasks", hidden: true, onclick: () => this.loadOlder() }, "Older tasks");
+    this.listEnd = h("div", { class: "list-end" });
     const launch = session.may_act ? h("a", { class: "button primary", href: "#/launch" }, "Launch") : null;
     const title = h("div", { class: "row title" }, h("h1", {}, "Tasks"), this.connection, launch);
-    this.elements = [title, this.form.element, this.fresh, this.table.element, this.below, this.older, this.status];
+    this.elements = [title, this.form.element, this.newTasksButton, this.table.element, this.listEnd, this.olderButton, this.status];
   }
 
-  /** What goes on besides, until the view is left. */
-  watch() {
+  /** Starts what runs until the view is left: ticking durations, loading on scroll. */
+  startTimers() {
     const ticking = setInterval(() => this.table.tick(), 1000);
-    this.atEnd = new IntersectionObserver((entries) => entries.at(-1).isIntersecting && this.more(), { rootMargin: "600px" });
-    this.atEnd.observe(this.older);
-    const atTop = () => this.waiting.size && !this.isReading() && this.showFresh(false);
+    this.endObserver = new IntersectionObserver((entries) => entries.at(-1).isIntersecting && this.loadOlder(), { rootMargin: "600px" });
+    this.endObserver.observe(this.olderButton);
+    const atTop = () => this.newTasks.size && !this.isReading() && this.showNewTasks(false);
     window.addEventListener("scroll", atTop, { signal: this.signal, passive: true });
     this.signal.addEventListener("abort", () => {
       clearInterval(ticking);
-      clearTimeout(this.reloading);
-      this.atEnd.disconnect();
+      clearTimeout(this.reloadTimer);
+      this.endObserver.disconnect();
     });
   }
 
-  narrow(filters, isTyping) {
+  applyFilters(filters, isTyping) {
     if (JSON.stringify(filters) === JSON.stringify(this.filters)) return;
     const isFirstLetter = isTyping && !this.wasTyping;
     this.wasTyping = isTyping;
     const gone = Object.fromEntries(Object.keys(this.filters).map((name) => [name, null]));
     this.filters = filters;
-    // A word is one step back, not a step for each of its letters.
+    // A typed word is one history entry, not one for each of its letters.
     setParams({ ...gone, ...filters }, !isTyping || isFirstLetter);
     this.load();
   }
 
-  /** All anew, as the filters are now; what was there stays until the first page is. */
+  /** Loads the list for the current filters; the old rows stay until the first page has arrived. */
   load() {
-    this.waiting.clear();
+    this.newTasks.clear();
     this.table.element.setAttribute("aria-busy", "true");
     return this.fill(PAGE, (tasks, next) => {
       this.table.show(tasks);
       this.nextBefore = next;
-      if (next !== null && tasks.length < PAGE) this.say("Looking for more …");
+      if (next !== null && tasks.length < PAGE) this.showHint("Searching …");
     });
   }
 
-  /** Asked again behind what is shown. */
+  /** Loads the list again without emptying it. */
   reload() {
-    this.reloading = undefined;
-    const isWhole = this.table.size <= MOST_AT_ONCE;
-    return this.fill(isWhole ? Math.max(PAGE, this.table.size) : MOST_AT_ONCE, (tasks, next, isLast) => {
+    this.reloadTimer = undefined;
+    const isWhole = this.table.size <= MAX_RELOAD;
+    return this.fill(isWhole ? Math.max(PAGE, this.table.size) : MAX_RELOAD, (tasks, next, isLast) => {
       if (!isLast) return;
       this.table.show(tasks, !isWhole);
       if (isWhole) this.nextBefore = next;
@@ -92,55 +92,55 @@ class TaskList {
   }
 
   reloadSoon(milliseconds) {
-    this.reloading ??= setTimeout(() => this.reload(), milliseconds);
+    this.reloadTimer ??= setTimeout(() => this.reload(), milliseconds);
   }
 
   async fill(wanted, onPage) {
     this.loading.abort();
     this.loading = new AbortController();
     const { signal } = this.loading;
-    this.held ??= [];
-    this.older.hidden = true;
+    this.deferred ??= [];
+    this.olderButton.hidden = true;
     const found = [];
     try {
-      await this.ask(null, wanted, signal, (tasks, next) => {
+      await this.loadPages(null, wanted, signal, (tasks, next) => {
         found.push(...tasks);
         onPage(found, next, next === null || found.length >= wanted);
       });
     } catch (error) {
-      this.failed(error, signal);
+      this.showError(error, signal);
       return;
     }
-    this.release();
-    this.settle(true);
+    this.applyDeferred();
+    this.updateStatus(true);
     this.follow();
   }
 
-  release() {
+  applyDeferred() {
     this.table.element.removeAttribute("aria-busy");
-    const held = this.held ?? [];
-    this.held = null;
-    held.forEach((task) => this.hear(task));
+    const deferred = this.deferred ?? [];
+    this.deferred = null;
+    deferred.forEach((task) => this.applyChange(task));
   }
 
-  async more() {
-    if (this.nextBefore === null || this.older.hidden) return;
-    this.older.hidden = true;
-    this.say("Looking for older tasks …");
+  async loadOlder() {
+    if (this.nextBefore === null || this.olderButton.hidden) return;
+    this.olderButton.hidden = true;
+    this.showHint("Searching older tasks …");
     const { signal } = this.loading;
     try {
-      await this.ask(this.nextBefore, PAGE, signal, (tasks, next) => {
+      await this.loadPages(this.nextBefore, PAGE, signal, (tasks, next) => {
         this.table.append(tasks);
         this.nextBefore = next;
       });
-      this.settle(true);
+      this.updateStatus(true);
     } catch (error) {
-      this.failed(error, signal);
+      this.showError(error, signal);
     }
   }
 
-  /** Pages until so many tasks are there or none are left: a search gives less than a page, or nothing, and goes on. */
-  async ask(before, wanted, signal, onPage) {
+  /** Requests pages until `wanted` tasks have arrived or none are left: with a search, a page may be short or empty. */
+  async loadPages(before, wanted, signal, onPage) {
     const either = AbortSignal.any([signal, this.signal]);
     do {
       const page = await get("api/ansibletasks", { ...this.filters, limit: wanted, before }, either);
@@ -152,11 +152,11 @@ class TaskList {
     } while (before !== null && wanted > 0);
   }
 
-  failed(error, signal) {
+  showError(error, signal) {
     if (signal.aborted || this.signal.aborted || error.status === 401) return;
-    this.release();
+    this.applyDeferred();
     const again = h("button", { type: "button", onclick: () => this.load() }, "Try again");
-    replace(this.below, faultBox(error), again);
+    replace(this.listEnd, errorBox(error), again);
   }
 
   async follow() {
@@ -168,7 +168,7 @@ class TaskList {
     };
     const onEvent = ({ event, data }) => {
       if (event === "reset") this.reloadSoon(0);
-      else if (event === "task") this.hear(data);
+      else if (event === "task") this.applyChange(data);
     };
     try {
       await stream("api/ansibletasks", {}, { signal: this.signal, after: this.changes, onEvent, onState });
@@ -177,69 +177,69 @@ class TaskList {
     }
   }
 
-  /** A task has changed, or is new. */
-  hear(task) {
-    if (this.held) {
-      this.held.push(task);
+  /** Applies a change from the stream: the task is new or has changed. */
+  applyChange(task) {
+    if (this.deferred) {
+      this.deferred.push(task);
       return;
     }
     const isKnown = this.table.has(task.task_id);
-    if (!fits(task, this.filters)) {
+    if (!matches(task, this.filters)) {
       this.table.remove(task.task_id);
-      this.waiting.delete(task.task_id);
+      this.newTasks.delete(task.task_id);
     } else if (isKnown) this.table.update(task);
     else if (this.filters.host) this.reloadSoon(RELOAD_MS);
     else if (this.nextBefore === null || !this.table.isBelow(task)) this.add(task);
     this.form.suggest([task]);
-    this.settle(false);
+    this.updateStatus(false);
   }
 
   add(task) {
-    if (this.waiting.has(task.task_id) || this.isReading()) this.waiting.set(task.task_id, task);
+    if (this.newTasks.has(task.task_id) || this.isReading()) this.newTasks.set(task.task_id, task);
     else this.table.insert(task);
   }
 
-  /** Whether new rows on top would move what somebody reads. */
+  /** Whether the user has scrolled down: new rows on top would move what they read. */
   isReading() {
     return this.table.element.getBoundingClientRect().top < 0;
   }
 
-  showFresh(scrolls) {
-    for (const task of this.waiting.values()) this.table.insert(task);
-    this.waiting.clear();
-    this.settle(false);
+  showNewTasks(scrolls) {
+    for (const task of this.newTasks.values()) this.table.insert(task);
+    this.newTasks.clear();
+    this.updateStatus(false);
     if (scrolls) window.scrollTo(0, 0);
   }
 
-  /** What stands around the rows, once they are what they are. isTold: to those who listen, too. */
-  settle(isTold) {
-    this.fresh.hidden = !this.waiting.size;
-    if (this.waiting.size) this.fresh.textContent = plural(this.waiting.size, "new task");
-    if (this.older.hidden !== (this.nextBefore === null)) {
-      this.older.hidden = this.nextBefore === null;
-      // Asked anew: it tells of changes alone, and who scrolls fast is at the end again before it has looked.
-      this.atEnd.unobserve(this.older);
-      this.atEnd.observe(this.older);
+  /** Updates what surrounds the rows: buttons, empty message, status. isAnnounced: screen readers announce it. */
+  updateStatus(isAnnounced) {
+    this.newTasksButton.hidden = !this.newTasks.size;
+    if (this.newTasks.size) this.newTasksButton.textContent = plural(this.newTasks.size, "new task");
+    if (this.olderButton.hidden !== (this.nextBefore === null)) {
+      this.olderButton.hidden = this.nextBefore === null;
+      // Observed anew: it only reports changes, and a fast scroll can reach the end again before it has checked.
+      this.endObserver.unobserve(this.olderButton);
+      this.endObserver.observe(this.olderButton);
     }
-    const isEmpty = !this.table.size && this.nextBefore === null && !this.waiting.size;
+    const isEmpty = !this.table.size && this.nextBefore === null && !this.newTasks.size;
     this.table.element.hidden = isEmpty;
-    replace(this.below, isEmpty ? this.nothing() : null);
+    replace(this.listEnd, isEmpty ? this.emptyMessage() : null);
     const more = this.nextBefore === null ? "" : ", older ones follow";
-    if (isTold) this.status.textContent = isEmpty ? "No task" : plural(this.table.size, "task") + more;
+    if (isAnnounced) this.status.textContent = isEmpty ? "No task" : plural(this.table.size, "task") + more;
   }
 
-  say(text) {
-    replace(this.below, h("p", { class: "hint" }, text));
+  showHint(text) {
+    replace(this.listEnd, h("p", { class: "hint" }, text));
   }
 
-  nothing() {
+  emptyMessage() {
     if (Object.keys(this.filters).length) {
       const exact = this.filters.playbook || this.filters.user || this.filters.host;
       return h(
         "div",
         { class: "panel empty-list" },
-        h("p", {}, "No task fits these filters."),
-        exact ? h("p", { class: "hint" }, "Playbook, user and host are looked for by their whole names.") : null,
+        h("p", {}, "No task matches these filters."),
+        exact ? h("p", { class: "hint" }, "Playbook, user and host have to be whole names.") : null,
         h("button", { type: "button", onclick: () => this.form.clear() }, "Clear the filters"),
       );
     }

@@ -1,27 +1,27 @@
-// What a preview says: the command, what rights say, the hosts and play tasks that would be touched.
+// Shows a preview: whether it is allowed, the command, the hosts and play tasks, and the user's rights.
 
-import { faultBox, h, newId } from "../../dom.js";
+import { errorBox, h, newId } from "../../dom.js";
 import { plural } from "../../format.js";
 
 const MOST_SHOWN = 300;
-const MANY = 20; // as many may need scrolling, which the keyboard must reach
+const MANY = 20; // longer lists may scroll, so the keyboard must reach them
 
-export function planView(found) {
+export function previewResult(found) {
   return [
-    h("p", { class: `decision ${found.allowed ? "is-allowed" : "is-refused"}` }, found.allowed ? "✓ This would be taken." : "✗ This would be refused."),
-    found.refusal ? faultBox(found.refusal) : null,
+    h("p", { class: `decision ${found.allowed ? "is-allowed" : "is-refused"}` }, found.allowed ? "✓ This is allowed." : "✗ This is not allowed."),
+    found.refusal ? errorBox(found.refusal) : null,
     found.command ? section("Command", h("pre", { class: "command", tabindex: 0 }, found.command)) : null,
-    found.plays ? plan(found) : null,
-    !found.plays && found.allowed ? h("p", { class: "error-box" }, `There is no plan: ${found.detail}.`) : null,
+    found.plays ? playsSection(found) : null,
+    !found.plays && found.allowed ? h("p", { class: "error-box" }, `The hosts and play tasks are unknown: ${found.detail}.`) : null,
     found.messages.length ? section("Messages", found.messages.map((text) => h("pre", { class: "ansible-message", tabindex: 0 }, text))) : null,
     section("Your rights", h("ul", {}, found.rights.map((text) => h("li", {}, text)))),
   ];
 }
 
-function plan(found) {
+function playsSection(found) {
   const tasks = found.plays.reduce((sum, play) => sum + play.play_tasks.length, 0);
   return section(
-    `Plan: ${plural(found.hosts.length, "host")}, ${plural(tasks, "play task")}`,
+    `What would run: ${plural(found.hosts.length, "host")}, ${plural(tasks, "play task")}`,
     found.plays.map((play) => playView(play)),
   );
 }
