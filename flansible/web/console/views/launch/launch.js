@@ -79,7 +79,7 @@ class Launch {
     else await this.form.fillFrom(params);
   }
 
-  choose(kind, tell = true) {
+  choose(kind, isUserChange = true) {
     this.kind = kind;
     for (const input of this.kinds.querySelectorAll("input")) input.checked = input.value === kind;
     this.forms[kind] ??= new LaunchForm(kind, this.playbooks, this.inventories, this.signal, () => this.changed());
@@ -87,7 +87,7 @@ class Launch {
     replace(this.formSlot, this.form.element);
     replace(this.errorSlot);
     this.showPreviewHint();
-    if (tell) this.changed();
+    if (isUserChange) this.changed();
   }
 
   /** Copies the form to the address, without secrets: the link can be stored and shared. */

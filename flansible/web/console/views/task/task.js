@@ -12,7 +12,7 @@ import { Tabs } from "./tabs.js";
 import { TimelineTab } from "./timeline.js";
 
 // Parameters of the address that belong to the tabs: a link to another part of the page removes them all.
-const PLACES = ["line", "at", "host", "seq", "only"];
+const TAB_PARAMS = ["line", "at", "host", "seq", "only"];
 
 export async function show(root, { id, params, signal }) {
   const run = new Run(id, signal);
@@ -25,7 +25,7 @@ export async function show(root, { id, params, signal }) {
   root.append(header.element, failures.element, tabs.element);
 
   function goTo(wanted) {
-    setParams({ ...Object.fromEntries(PLACES.map((name) => [name, null])), ...Object.fromEntries(wanted) });
+    setParams({ ...Object.fromEntries(TAB_PARAMS.map((name) => [name, null])), ...Object.fromEntries(wanted) });
     showTab(wanted);
   }
 
@@ -42,17 +42,17 @@ export async function show(root, { id, params, signal }) {
     goTo(new URLSearchParams(link.getAttribute("href").split("?")[1]));
     tabs.element.scrollIntoView({ block: "start" });
   });
-  const lookForFailures = () => failures.update().then(() => header.drawButtons(), (error) => signal.aborted || header.showError(error));
+  const updateFailures = () => failures.update().then(() => header.drawButtons(), (error) => signal.aborted || header.showError(error));
   run.addEventListener("task", () => {
     header.draw();
     header.showError(null);
-    lookForFailures();
+    updateFailures();
   });
   run.addEventListener("failure", () => header.showError(run.error));
   showTab(params);
-  lookForFailures().then(() => {
+  updateFailures().then(() => {
     // A link to a line or a cell scrolls to it.
-    if (PLACES.some((place) => params.has(place)) && !signal.aborted) tabs.element.scrollIntoView({ block: "start" });
+    if (TAB_PARAMS.some((place) => params.has(place)) && !signal.aborted) tabs.element.scrollIntoView({ block: "start" });
   });
   run.watch();
 }
