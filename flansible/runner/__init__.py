@@ -1,4 +1,4 @@
 """The processes that hold Ansible: started by exec, never part of the Celery worker. No Flask, Celery, Redis.
 
-May import `wire`, `errors`, `system` and `authorization.reserved_variables`: what they load each run pays for.
+May import `wire`, `errors`, `system` and `authorization.reserved_variables`: every run pays for what they load.
 """

@@ -1,8 +1,10 @@
-"""The options that the installation's plugins declare, read once by the fork server.
+"""Options that the installation's plugins declare, parsed once by the fork server.
 
-Ansible parses the documentation of each plugin that a run uses, to learn its options. The fork server has done so for
-the plugins of the installation; a run registers what was read, by file, at the moment Ansible would have read it. So a
-project's plugin with the name of one of the installation's declares its own options, as on the command line.
+Ansible parses the documentation of each plugin that a run uses, to know its options. The fork server has parsed that of
+the installation's plugins; a run registers the result, by file, when Ansible would have parsed it. So a project's
+plugin with the name of an installed one declares its own options, as on the command line.
+
+Measured (mean CPU time of an ad-hoc `debug`, in turn, 2 busy cores): 79 ms with it, 105 ms without.
 """
 
 from __future__ import annotations
@@ -27,16 +29,17 @@ _recorded: dict[str, dict[str, Any] | None] = {}  # by the plugin's path; None: 
 def record_options() -> Iterator[None]:
     """Records the options of each plugin loaded in the block; afterwards they are registered without parsing.
 
-    Where a plugin is loaded, with `copy` of the installation as the example:
+    The connection plugin `ssh` as an example:
 
-    | when                       | by `_load_config_defs` as | which                                                  |
-    |----------------------------|---------------------------|--------------------------------------------------------|
-    | in the block (fork server) | load_and_record           | has Ansible parse copy.py, and copies what it put into |
-    |                            |                           | the emptied `config._plugins` to _recorded[its path]   |
-    | the block ends             |                           | `config._plugins` is what it was: none is registered   |
-    | in a run, copy.py          | register                  | registers _recorded[its path]; nothing is parsed       |
-    | in a run, library/copy.py  | register                  | has Ansible parse it: its path was not recorded        |
-    | in a run, a second `copy`  | register                  | leaves the registered options of the first, as Ansible |
+    | plugin, where it is loaded              | `_load_config_defs` is | effect                                        |
+    |-----------------------------------------|------------------------|-----------------------------------------------|
+    | installed ssh.py, in the block          | load_and_record        | Ansible parses and registers it; its options  |
+    |                                         |                        | are copied from `config._plugins` (emptied    |
+    |                                         |                        | for the block) to _recorded[path]             |
+    | the block ends                          |                        | `config._plugins` is restored: not registered |
+    | installed ssh.py, in a run              | register               | registers _recorded[path] without parsing     |
+    | connection_plugins/ssh.py, in a run     | register               | Ansible parses it: that path is not recorded  |
+    | a second plugin named `ssh`, in one run | register               | the first one's options stay, as in Ansible   |
     """
     config = constants.config
     registered = replace(config, "_plugins", {})

@@ -34,9 +34,9 @@ class DirectRun:
         environment: dict[str, str] | None = None,
         deaf: bool = False,
     ) -> None:
-        """deaf: nobody reads the events, whose pipe is closed at once."""
+        """deaf: the event pipe is closed at once, so no process reads the events."""
         self.frames: list[wire.Frame] = []
-        self.said: list[wire.Frame] = []
+        self.keeper_frames: list[wire.Frame] = []
         self._output = bytearray()
         self._channel, theirs = socket.socketpair()
         output, output_end = os.pipe2(os.O_CLOEXEC)
@@ -78,7 +78,7 @@ class DirectRun:
     @property
     def pid(self) -> int:
         """Process id of the run."""
-        started = eventually(lambda: next((frame for frame in self.said if frame["type"] == "started"), None))
+        started = eventually(lambda: next((frame for frame in self.keeper_frames if frame["type"] == "started"), None))
         return int(started["pid"])
 
     @property
@@ -87,8 +87,8 @@ class DirectRun:
 
     @property
     def exited(self) -> wire.Frame | None:
-        """The keeper's last word; None when it died."""
-        return next((frame for frame in self.said if frame["type"] == "exited"), None)
+        """The keeper's last frame; None when it died."""
+        return next((frame for frame in self.keeper_frames if frame["type"] == "exited"), None)
 
     @property
     def events(self) -> list[wire.Frame]:
@@ -118,7 +118,7 @@ class DirectRun:
             pass  # the keeper is gone
 
     def hang_up(self) -> None:
-        """Say no more, as a worker that was killed; what the keeper still says is read."""
+        """Closes our sending side, as a killed worker would; reads what the keeper still sends."""
         self._channel.shutdown(socket.SHUT_WR)
 
     def wait(self, seconds: float = 60.0) -> DirectRun:
@@ -133,7 +133,7 @@ class DirectRun:
         return [(event, self.output[start : event["offset"]].decode()) for event, start in pairs]
 
     def _read(self) -> None:
-        """Until the keeper's end of the channel is closed; then what is still in the pipes."""
+        """Reads until the keeper closes its end of the channel, then what is still in the pipes."""
         frames, words = wire.FrameReader(), wire.FrameReader()
         takers: dict[int, Any] = {self._pipes[0]: self._output.extend}
         if len(self._pipes) == 2:
@@ -149,7 +149,7 @@ class DirectRun:
                 elif descriptor in takers:
                     takers[descriptor](data)
                 else:
-                    self.said.extend(words.feed(data))
+                    self.keeper_frames.extend(words.feed(data))
         for descriptor in open_descriptors:
             try:
                 while data := os.read(descriptor, _READ_BYTES):

@@ -204,5 +204,5 @@ def sleeping(mark: str) -> list[psutil.Process]:
 
 
 def new_mark() -> str:
-    """A number of seconds that nobody else sleeps."""
+    """A number of seconds that no other process sleeps."""
     return f"300.{uuid.uuid4().int % 10**9:09d}"

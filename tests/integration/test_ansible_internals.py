@@ -100,7 +100,7 @@ def test_nothing_of_ansibles_is_replaced_but_by_the_table() -> None:
 
 
 def own_names() -> set[str]:
-    """Private names that the runner gives: of functions, classes, variables, and attributes of its own objects."""
+    """Names that the runner defines: functions, classes, variables, attributes."""
     found = {node.name for kind in (ast.FunctionDef, ast.ClassDef) for _, node in nodes(kind)}
     found |= {node.id for _, node in nodes(ast.Name) if isinstance(node.ctx, ast.Store)}
     return found | {

@@ -39,7 +39,7 @@ def servers(_home: Path) -> Iterator[ForkServerPool]:
 
 @pytest.fixture
 def cold() -> Iterator[ForkServerPool]:
-    """For what needs a configuration of its own, or is to be killed."""
+    """For tests that need a special configuration, or kill it."""
     servers = ForkServerPool(2)
     yield servers
     servers.close()
@@ -77,7 +77,7 @@ class Place:
 
     @property
     def modules(self) -> list[str]:
-        """Those of modules; from 2.21 on the command line has one of its own beside them."""
+        """Those of modules; from 2.21 on the command line makes one more itself."""
         return [path for path in self.left if Path(path).name.startswith("ansible")]
 
 
@@ -90,7 +90,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """A number of seconds that nobody else sleeps."""
+    """A number of seconds that no other process sleeps."""
     mark = f"300.{uuid.uuid4().int % 10**9:09d}"
     yield mark
     for process in sleeping(mark):
@@ -181,7 +181,7 @@ def test_no_temp_directory_stays_when_a_run_is_ended_by(
 def test_no_temp_directory_stays_of_modules_that_make_their_own(
     servers: ForkServerPool, place: Place, mark: str
 ) -> None:
-    """With pipelining there is none that Ansible has made, and the module makes one when it needs it."""
+    """With pipelining Ansible makes none, and the module makes one when it needs it."""
     (place.folder / "library").mkdir()
     (place.folder / "library" / "slow.py").write_text(MODULE)
     with place.start(servers, f"- slow: seconds={mark}", more="  vars: {ansible_pipelining: true}\n") as run:
@@ -310,7 +310,7 @@ def test_a_module_that_is_killed_leaves_nothing_once_its_run_is_over(
 def test_a_job_that_goes_on_after_its_run_keeps_its_directories(
     servers: ForkServerPool, place: Place, _home: Path
 ) -> None:
-    """An asynchronous job that nobody polls: it removes them itself, as it does with the command line."""
+    """An asynchronous job that is never polled removes them itself, as with the command line."""
     gate, done = place.folder / "gate", place.folder / "done"
     task = f"- shell: until test -e {gate}; do sleep 0.05; done; echo >> {done}\n  async: 60\n  poll: 0"
     with place.start(servers, task) as run:
@@ -440,7 +440,7 @@ def test_other_machines_get_what_ansible_would_send_them(servers: ForkServerPool
         eventually(lambda: len(sleeping(mark)) == 2)
         base = Path(run.keeper.environ()["HOME"]) / ".ansible/tmp"
         (folder,) = base.glob(f"ansible-local-{run.keeper.pid}*")
-        assert cleanup.files_of_killed_keeper(str(base), run.keeper.pid) == []  # somebody has it locked
+        assert cleanup.files_of_killed_keeper(str(base), run.keeper.pid) == []  # it is locked
         number = cleanup.RunFiles.at(str(folder)).number
         assert number is not None
         assert len(place.left) == 4
@@ -454,14 +454,14 @@ def test_other_machines_get_what_ansible_would_send_them(servers: ForkServerPool
 def test_the_next_fork_server_removes_what_a_crash_of_everything_has_left(
     cold: ForkServerPool, place: Place, mark: str, _home: Path
 ) -> None:
-    """Every process of ours is killed at once; the modules go on, for nobody."""
+    """Every process of ours is killed at once; the modules keep running."""
     with place.start(cold, f"- shell: (trap '' TERM; sleep {mark}) & sleep {mark}") as run:
         eventually(lambda: len(sleeping(mark)) == 4)
         server = run.keeper.parent()
         assert server is not None
         program = server.exe()
         for process in [server, *server.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):  # one that has just ended is nobody's any more
+            with contextlib.suppress(psutil.Error):  # it has just ended
                 if process.exe() == program and FORK_SERVER in process.cmdline():
                     process.kill()
         run.wait()
@@ -505,7 +505,7 @@ def test_a_sweep_among_many_directories_of_others_costs_next_to_nothing(tmp_path
     assert len(list(tmp_path.iterdir())) == 550
 
 
-# Keeper and fork server killed in one moment: nobody is left but the run.
+# Keeper and fork server killed at once: only the run is left.
 
 STUBBORN = """\
 - shell: |

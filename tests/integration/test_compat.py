@@ -28,7 +28,7 @@ class LookupModule(LookupBase):
 
 
 def folders_for_sockets() -> set[str]:
-    """What multiprocessing makes when nobody tells it where sockets belong."""
+    """Lists the socket folders that multiprocessing makes by default."""
     return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("pymp-")}
 
 

@@ -151,7 +151,7 @@ os._exit(play.run(json.loads(sys.argv[2]), int(sys.argv[3]), RunFiles.make(sys.a
 
 
 def run_in_process(how: str, step: Step, temp_dir: Path) -> tuple[dict[str, Any] | None, int, str]:
-    """play.run in a process of its own: its end frame, exit code and text."""
+    """Runs play.run in a new process: its end frame, exit code and text."""
     request = {"type": "run", "grace_seconds": 1, "colour_mark": "\U00100000", "secrets": None}
     request.update(step.model_dump(mode="json"))
     events, events_end = os.pipe()
@@ -188,7 +188,7 @@ def test_a_run_in_a_daemonic_process_is_no_success(place: Path, tmp_path: Path, 
         assert "worker process" in outcome.description or "executed none" in outcome.description
 
 
-# The setsid trap: Ansible's workers are leaders of sessions of their own, and so may be what they start.
+# The setsid trap: Ansible's workers are session leaders, and so may be what they start.
 
 STUBBORN = """\
 - shell: |

@@ -69,7 +69,7 @@ class Project:
             return run.wait().text
 
     def found(self, tasks: str, *options: str, environment: dict[str, str] | None = None) -> set[str]:
-        """What lies in the run's temp directory for its modules when the last of these play tasks has ended."""
+        """Lists what the run's temp directory holds for its modules when the last of these play tasks has ended."""
         there, go = self.folder / "there", self.folder / "go"
         wait = f"- shell: touch {there}; until [ -e {go} ]; do sleep 0.02; done"
         with self.start(f"{tasks}\n{wait}", *options, environment=environment) as run:
@@ -102,7 +102,7 @@ def project(servers: ForkServerPool, tmp_path: Path, home: Path) -> Project:
 
 @pytest.fixture
 def configured(tmp_path: Path, home: Path) -> Iterator[Project]:
-    """A project whose runs may have fork servers of their own."""
+    """A project whose runs may need different fork servers."""
     servers = ForkServerPool(3)
     yield Project(servers, tmp_path / "project", home)
     servers.close()

@@ -1,4 +1,4 @@
-"""What a run tells in its event frames, with real Ansible: verdicts, times, sizes, and which text belongs to which."""
+"""The event frames of runs of real Ansible: verdicts, times, sizes, and which text belongs to which."""
 
 from __future__ import annotations
 
@@ -216,9 +216,9 @@ def test_the_verdicts_add_up_to_ansibles_own_counts(
     run = ran(servers, place, plays)
     stats = run.end["stats"]
     assert stats, run.text
-    told = {host: Counter(event["verdict"] for event in run.results if event["host"] == host) for host in stats}
+    reported = {host: Counter(event["verdict"] for event in run.results if event["host"] == host) for host in stats}
     for host, count in stats.items():
-        mine = told[host]
+        mine = reported[host]
         assert (mine["failed"], mine["rescued"]) == (failed.get(host, 0), rescued.get(host, 0)), (host, run.text)
         assert (mine["failed"], mine["rescued"]) == (count["failures"], count["rescued"]), host
         assert (mine["unreachable"], mine["skipped"]) == (count["unreachable"], count["skipped"]), host
@@ -433,13 +433,13 @@ def test_what_no_log_hides_is_in_no_frame(servers: ForkServerPool, place: Path, 
     (place / "word").write_text(MARKER)
     run = ran(servers, place, SECRETS, verbosity)
     assert run.exited is not None and run.exited["returncode"] == 0, run.text
-    told = {(event["task"], event["host"]): event["result"] for event in run.results}
-    assert len(told) == 10
-    for (task, host), result in told.items():
+    reported = {(event["task"], event["host"]): event["result"] for event in run.results}
+    assert len(reported) == 10
+    for (task, host), result in reported.items():
         assert MARKER not in json.dumps(result), (task, host)
     assert MARKER not in json.dumps(run.frames)
     for task in ("hidden", "hidden loop", "hidden and rescued"):
-        assert "no_log" in told[task, "h1"]["censored"]
+        assert "no_log" in reported[task, "h1"]["censored"]
 
 
 # Which text belongs to which event.
@@ -495,7 +495,7 @@ SAYING: dict[str, tuple[str, str, tuple[str, ...], dict[str, str]]] = {
 
 @pytest.fixture
 def cold() -> Iterator[ForkServerPool]:
-    """For what needs a configuration of its own."""
+    """For tests that need a special configuration."""
     servers = ForkServerPool(2)
     yield servers
     servers.close()

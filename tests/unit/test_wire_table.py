@@ -85,7 +85,7 @@ def fields_of(node: ast.Dict, function: ast.FunctionDef, tree: ast.Module) -> se
 
 
 def spread(value: ast.expr, function: ast.FunctionDef, tree: ast.Module) -> set[str]:
-    """The keys of `**value`: a name that the function gives a literal, or an argument that is one at every call."""
+    """The keys of `**value`: a variable set to a literal, or an argument that is a literal at every call."""
     name = value.values[0] if isinstance(value, ast.BoolOp) else value
     assert isinstance(name, ast.Name), f"write the fields out: **{ast.unparse(value)}"
     if name.id in [argument.arg for argument in function.args.args]:
