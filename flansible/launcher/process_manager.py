@@ -67,7 +67,7 @@ class Role:
 class Plan:
     """What to start, and how to check that it works.
 
-    redis_socket: of the embedded Redis, '' without one; is_alias: whether its folder was made for it alone;
+    redis_socket: of the embedded Redis, '' without one; owns_socket_dir: whether its folder was made for it alone;
     ssh_masters: the folder of the workers' ssh control sockets; locks: open descriptors, kept until the end, the last
     one by the children as well.
     """
@@ -77,7 +77,7 @@ class Plan:
     health_address: tuple[str, int]
     is_tls: bool
     redis_socket: str
-    is_alias: bool
+    owns_socket_dir: bool
     ssh_masters: str
     locks: list[int]
     log_level: str
@@ -194,7 +194,7 @@ class _ProcessManager:
         with contextlib.suppress(OSError):
             ssh_control.end_orphaned_masters(Path(self._plan.ssh_masters))
         if self._plan.redis_socket:
-            _remove_socket(self._plan.redis_socket, self._plan.is_alias)
+            _remove_socket(self._plan.redis_socket, self._plan.owns_socket_dir)
         for descriptor in self._plan.locks:
             os.close(descriptor)
 
@@ -287,10 +287,10 @@ def _kill_group(process: subprocess.Popen[bytes] | None) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _remove_socket(path: str, is_alias: bool) -> None:
+def _remove_socket(path: str, owns_socket_dir: bool) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    if is_alias:
+    if owns_socket_dir:
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(path))
 

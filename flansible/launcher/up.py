@@ -63,7 +63,7 @@ def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
         is_tls=settings.is_tls,
         redis_socket=str(settings.redis_socket) if settings.embeds_redis else "",
         # A short directory made for the socket, where the path of data_dir is too long for one.
-        is_alias=settings.redis_socket.parent != settings.data_dir,
+        owns_socket_dir=settings.redis_socket.parent != settings.data_dir,
         ssh_masters=str(settings.ssh_masters_dir),
         locks=locks,
         log_level=settings.log_level,

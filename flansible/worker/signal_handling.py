@@ -81,8 +81,4 @@ class _SignalHandler:
         one that comes meanwhile."""
         select.select([self._shutdown.descriptor], [], [])
         if worker.hub is not None:
-            worker.hub.call_soon(_nothing)
-
-
-def _nothing() -> None:
-    return None
+            worker.hub.call_soon(lambda: None)

@@ -29,8 +29,4 @@ def _wake_the_loop(_: Future[Any]) -> None:
     """Wakes the event loop, which polls Redis only while a slot is free and would notice up to a second later."""
     loop = get_event_loop()
     if loop is not None:
-        loop.call_soon(_nothing)
-
-
-def _nothing() -> None:
-    return None
+        loop.call_soon(lambda: None)
