@@ -198,7 +198,7 @@ _NO_LOGIN = _Refusal(
 _CROSS_SITE = _Refusal(
     HTTPStatus.FORBIDDEN, "This request comes from a page of another site. Open Flower itself and try again there."
 )
-_READ_ONLY = _Refusal(HTTPStatus.FORBIDDEN, "This control is off: Flower may only show tasks and cancel them here.")
+_READ_ONLY = _Refusal(HTTPStatus.FORBIDDEN, "Flower may only show and cancel tasks here. Its other controls are off.")
 
 
 class _ProtectedFlower(Flower):  # type: ignore[misc]
