@@ -1,8 +1,8 @@
-"""`flansible doctor`: checks of this machine and installation, one line each, with what to do where one fails.
+"""`flansible doctor`: checks this machine and installation, one line for each check, with advice where one fails.
 
-Run by that command alone; changes nothing. May import all of the service but `web`, `worker` and `runner`. No state of
-the machine ends in a traceback: what cannot be looked at, or
-does not answer in time, is a line of its own. Passwords are never printed, not those in URLs either.
+Run only by that command; changes nothing. May import all of the service but `web`, `worker` and `runner`. Never ends in
+a traceback: a check that fails with an error or does not finish in time prints a line. Passwords are never printed,
+including those in URLs.
 """
 
 from __future__ import annotations
@@ -33,46 +33,46 @@ CONFIGURED: dict[str, Callable[[Settings], list[Check]]] = {
 
 
 def main(config_file: str | None) -> int:
-    """Print every check; 1 when something must be mended, else 0."""
+    """Prints every check; returns 1 if something must be fixed, else 0."""
     marks: Counter[Mark] = Counter()
     for check in _all_checks(config_file):
-        # Standard output may be unable to write what a path is called; that is no reason to stop.
+        # Standard output may be unable to encode a path; print an escape instead of stopping.
         charset = sys.stdout.encoding or "ascii"
         print(str(check).encode(charset, "backslashreplace").decode(charset), flush=True)
         marks[check.mark] += 1
-    print(f"{marks[Mark.FAIL]} to mend, {marks[Mark.WARN]} to think about, {marks[Mark.OK]} well")
+    print(f"{marks[Mark.FAIL]} to fix, {marks[Mark.WARN]} to consider, {marks[Mark.OK]} ok")
     return 1 if marks[Mark.FAIL] else 0
 
 
 def _all_checks(config_file: str | None) -> Iterator[Check]:
     for name, area in machine.AREAS.items():
-        yield from look(name, area)
+        yield from run_area(name, area)
     loaded: list[Settings] = []
-    yield from look("configuration", partial(configured.configuration, config_file, loaded))
+    yield from run_area("configuration", partial(configured.configuration, config_file, loaded))
     if not loaded:
-        found = "rbac.json, folders, Redis, broker and worker were not looked at"
-        yield Check(Mark.WARN, "configuration", found, "mend it, then run `flansible doctor` again")
+        found = "rbac.json, folders, Redis, broker and worker were not checked"
+        yield Check(Mark.WARN, "configuration", found, "fix it, then run `flansible doctor` again")
         return
     for name, area_of in CONFIGURED.items():
-        yield from look(name, partial(area_of, loaded[0]))
+        yield from run_area(name, partial(area_of, loaded[0]))
 
 
-def look(name: str, area: Callable[[], list[Check]]) -> list[Check]:
-    """What an area's function finds; one failed check when it does not come back in time, or stumbles."""
+def run_area(name: str, area: Callable[[], list[Check]]) -> list[Check]:
+    """Runs the checks of one area; one failed check if they raise an error or do not finish in time."""
     answers: queue.SimpleQueue[list[Check]] = queue.SimpleQueue()
 
     def work() -> None:
         try:
             answers.put(area())
         except Exception as error:
-            # The border: the machine may be in any state. Only OSErrors are quoted; others may quote a URL's password.
+            # Anything may fail here. Only OSErrors are quoted; other messages may quote a URL's password.
             reason = str(error) if isinstance(error, OSError) else type(error).__name__
             advice = "run doctor as the user of the service"
-            answers.put([Check(Mark.FAIL, name, f"cannot be looked at ({reason})", advice)])
+            answers.put([Check(Mark.FAIL, name, f"cannot be checked ({reason})", advice)])
 
-    # A thread that does not come back is left to itself, and ends with the process.
+    # A thread that does not finish is abandoned, and ends with the process.
     threading.Thread(target=work, name=name, daemon=True).start()
     try:
         return answers.get(timeout=AREA_SECONDS)
     except queue.Empty:
-        return [Check(Mark.FAIL, name, f"no answer within {AREA_SECONDS:g} s", "see what keeps it")]
+        return [Check(Mark.FAIL, name, f"no answer within {AREA_SECONDS:g} s", "find out what blocks it")]

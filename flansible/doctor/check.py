@@ -1,4 +1,4 @@
-"""What every check of the doctor is: one line, with what to do where one is needed."""
+"""The result of one check of the doctor: a line, with advice where needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Mark(StrEnum):
-    """How a check came out; FAIL alone makes the exit code 1."""
+    """The outcome of a check; only FAIL makes the exit code 1."""
 
     OK = "ok"
     WARN = "warn"
@@ -19,7 +19,7 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, what was found, and for a warning or a failure what to do."""
+    """One line: what was checked, what was found, and for a warning or failure what to do."""
 
     mark: Mark
     subject: str
@@ -33,5 +33,5 @@ class Check:
 
 
 def quoted(path: Path) -> str:
-    """A path as it can be pasted into a shell."""
+    """Quotes a path for a shell."""
     return shlex.quote(str(path))

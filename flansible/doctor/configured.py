@@ -1,4 +1,4 @@
-"""The doctor's checks of what was configured: config.ini, rbac.json and folders."""
+"""The doctor's checks of the configuration: config.ini, rbac.json and folders."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ RENEW_BEFORE = timedelta(days=14)
 
 
 def configuration(config_file: str | None, loaded: list[Settings]) -> list[Check]:
-    """The settings go to `loaded`, when there is nothing wrong with them."""
+    """Checks config.ini; valid settings are appended to `loaded`."""
     path = config.find_config(config_file)
-    # Of the file alone first, so that a broken one is looked at as well.
+    # Permissions first, so that those of a broken file are checked as well.
     checks = _config_permissions(path) if path and path.is_file() else []
     try:
         loaded.append(config.load(config_file))
     except ConfigurationError as error:
-        return checks + [Check(Mark.FAIL, "configuration", str(fault), "mend it") for fault in error.faults]
+        return checks + [Check(Mark.FAIL, "configuration", str(fault), "fix it") for fault in error.faults]
     return [*checks, Check(Mark.OK, "configuration", str(path or "no config.ini: defaults and FLANSIBLE_* variables"))]
 
 
@@ -44,23 +44,23 @@ def users(settings: Settings) -> list[Check]:
     path = settings.rbac_file
     if not path.exists():
         make_one = _passwd(settings, rbac_users.ADMIN)
-        advice = f"make one: {make_one}, or let `flansible up` make one (admin/admin, loopback only)"
+        advice = f"create it: {make_one}, or let `flansible up` create it (admin/admin, loopback only)"
         return [Check(Mark.WARN, "rbac.json", f"{path} does not exist", advice)]
     checks = _exposed("rbac.json", path, secret_files.holds_secrets(path))
     try:
         found = rbac_users.RbacFile(path).users()
     except ConfigurationError as error:
-        told = {fault.key for fault in error.faults}
-        faults = error.faults + [fault for fault in _violations(path) if fault.key not in told]
-        checks += [Check(Mark.FAIL, "rbac.json", str(fault), "mend it") for fault in faults]
+        known = {fault.key for fault in error.faults}
+        faults = error.faults + [fault for fault in _violations(path) if fault.key not in known]
+        checks += [Check(Mark.FAIL, "rbac.json", str(fault), "fix it") for fault in faults]
         return checks
     plain = sorted(user.name for user in found.values() if not rbac_users.is_hash(user.password))
     checks += [_check_plain(settings, plain, len(found)), *_check_admin(settings, found)]
     for user in found.values():
         gone = [str(inventory) for inventory in user.inventories if not os.path.exists(inventory)]
         if gone:
-            found_gone = f"{user.name} has inventories that are not there: {', '.join(gone)}"
-            checks.append(Check(Mark.WARN, "rbac.json", found_gone, f"make them, or take them out of {path}"))
+            found_gone = f"{user.name} has inventories that do not exist: {', '.join(gone)}"
+            checks.append(Check(Mark.WARN, "rbac.json", found_gone, f"create them, or remove them from {path}"))
     return checks
 
 
@@ -68,7 +68,7 @@ def _violations(path: Path) -> list[Fault]:
     try:
         return rbac_check.violations(path)
     except OSError:
-        return []  # that it cannot be read is told already
+        return []  # already reported
 
 
 def _check_plain(settings: Settings, plain: list[str], count: int) -> Check:
@@ -80,13 +80,13 @@ def _check_plain(settings: Settings, plain: list[str], count: int) -> Check:
 
 def _check_admin(settings: Settings, found: dict[str, rbac_users.User]) -> list[Check]:
     if rbac_users.ADMIN not in found:
-        what = "nobody sees all tasks, and Flower cannot be used"
+        what = "no user can see all tasks or use Flower"
         return [Check(Mark.WARN, "rbac.json", f"no user admin: {what}", _passwd(settings, rbac_users.ADMIN))]
     if not passwords.has_default_admin(found):
         return []
     addresses = (settings.Flask_tcp_ip, settings.flower_tcp_ip)
     reachable = [address for address in addresses if not config.is_loopback(address)]
-    where = f"and {reachable[0]} can be reached from outside" if reachable else "known to everybody on this machine"
+    where = f"and {reachable[0]} can be reached from outside" if reachable else "known to every user of this machine"
     mark = Mark.FAIL if reachable else Mark.WARN
     return [Check(mark, "rbac.json", f"admin's password is admin, {where}", _passwd(settings, rbac_users.ADMIN))]
 
@@ -97,12 +97,12 @@ def _passwd(settings: Settings, user: str) -> str:
 
 
 def _exposed(subject: str, path: Path, is_secret: bool) -> list[Check]:
-    """What would stop the start, as lines."""
+    """Reports the exposures that would stop the start."""
     return [Check(Mark.FAIL, subject, item.found, item.command) for item in secret_files.exposures(path, is_secret)]
 
 
 def secrets(settings: Settings) -> list[Check]:
-    """The files of which every byte is secret."""
+    """Checks the files that are secret as a whole."""
     checks = []
     for key in secret_files.SECRET_KEYS:
         path = getattr(settings, key)
@@ -113,32 +113,36 @@ def secrets(settings: Settings) -> list[Check]:
 
 
 def isolated(settings: Settings) -> list[Check]:
-    """Whether runs of users other than admin are confined."""
+    """Checks whether runs of users other than admin are confined."""
     found = isolation.of(settings.isolation)
     if found.is_missing:
         mark = Mark.FAIL if found.mode == "bwrap" else Mark.WARN
         what = "the service does not start" if found.mode == "bwrap" else "users' runs that need a sandbox are refused"
         return [Check(mark, "isolation", f"{found}: {what}", isolation.ADVICE)]
     if not found.in_force:
-        return [Check(Mark.WARN, "isolation", str(found), "give logins only to those you would let on this machine")]
+        return [
+            Check(
+                Mark.WARN, "isolation", str(found), "give logins only to people you would give a shell on this machine"
+            )
+        ]
     return [Check(Mark.OK, "isolation", str(found))]
 
 
 def _shared_with_group(key: str, path: Path) -> list[Check]:
-    """Not refused: web servers and workers may be users of their own, with a group in common."""
+    """Warns only: web servers and workers may run as different users that share a group."""
     if not path.stat().st_mode & stat.S_IRGRP:
         return []
     return [Check(Mark.WARN, key, f"the group of {path} can read it", f"chmod g-r {quoted(path)}, unless it is meant")]
 
 
 def certificate(settings: Settings) -> list[Check]:
-    """Whether the web server could speak TLS with what it was given, and for how long."""
+    """Checks whether TLS works with the certificate and key, and until when."""
     if settings.tls_certificate is None:
         return []
     try:
         tls.check(settings)
     except ConfigurationError as error:
-        return [Check(Mark.FAIL, "tls", str(fault), "mend it") for fault in error.faults]
+        return [Check(Mark.FAIL, "tls", str(fault), "fix it") for fault in error.faults]
     ends_at = x509.load_pem_x509_certificate(settings.tls_certificate.read_bytes()).not_valid_after_utc
     left = ends_at - datetime.now(UTC)
     found = f"{settings.tls_certificate} is valid until {ends_at:%Y-%m-%d %H:%M} UTC"
@@ -156,7 +160,7 @@ def playbook_root(settings: Settings) -> list[Check]:
         advice = f"let this user read it: chmod u+rx {quoted(path)}"
         return [Check(Mark.FAIL, "playbook_root", f"{path} cannot be read by this user", advice)]
     if path.stat().st_mode & 0o002:
-        found = f"everybody on this machine can write in {path}, so Ansible ignores an ansible.cfg there"
+        found = f"every user of this machine can write in {path}, so Ansible ignores an ansible.cfg there"
         return [Check(Mark.WARN, "playbook_root", found, f"chmod o-w {quoted(path)}")]
     return [Check(Mark.OK, "playbook_root", str(path))]
 
@@ -168,7 +172,9 @@ def data_dir(settings: Settings) -> list[Check]:
     free = shutil.disk_usage(there).free
     found = f"{free / 1e9:.1f} GB free for {path}"
     if free < MIN_FREE_BYTES:
-        checks.append(Check(Mark.WARN, "disk", found, "make room, or set data_dir in config.ini to a folder elsewhere"))
+        checks.append(
+            Check(Mark.WARN, "disk", found, "free some space, or set data_dir in config.ini to a folder elsewhere")
+        )
     else:
         checks.append(Check(Mark.OK, "disk", found))
     return checks
@@ -177,8 +183,8 @@ def data_dir(settings: Settings) -> list[Check]:
 def _check_folder(path: Path, there: Path) -> Check:
     if there != path:
         if os.access(there, os.W_OK | os.X_OK):
-            return Check(Mark.OK, "data_dir", f"{path} is not there yet; `flansible up` makes it")
-        return Check(Mark.FAIL, "data_dir", f"{path} cannot be made in {there}", "set data_dir in config.ini")
+            return Check(Mark.OK, "data_dir", f"{path} does not exist yet; `flansible up` creates it")
+        return Check(Mark.FAIL, "data_dir", f"{path} cannot be created in {there}", "set data_dir in config.ini")
     if not path.is_dir():
         return Check(Mark.FAIL, "data_dir", f"{path} is not a folder", "set data_dir in config.ini to one")
     status = path.stat()
@@ -186,7 +192,7 @@ def _check_folder(path: Path, there: Path) -> Check:
         advice = "run doctor and the service as that user, or set data_dir in config.ini"
         return Check(Mark.FAIL, "data_dir", f"{path} belongs to user id {status.st_uid}", advice)
     if status.st_mode & 0o077:
-        found = f"others may enter {path}, where records of all runs lie"
+        found = f"other users can enter {path}, which holds the records of all runs"
         return Check(Mark.FAIL, "data_dir", found, f"chmod 700 {quoted(path)}")
     return Check(Mark.OK, "data_dir", str(path))
 

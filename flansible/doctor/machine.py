@@ -26,7 +26,7 @@ def python() -> list[Check]:
 
 
 def utf8() -> list[Check]:
-    """Ansible refuses to start without UTF-8; asked the way it asks."""
+    """Checks for UTF-8 the way Ansible does, which refuses to start without it."""
     advice = "set LC_ALL=C.UTF-8 in the environment of the service"
     try:
         locale.setlocale(locale.LC_ALL, "")
@@ -35,28 +35,28 @@ def utf8() -> list[Check]:
         return [Check(Mark.FAIL, "locale", f"cannot be used ({error})", advice)]
     for what, name in (("encoding", found), ("file system encoding", sys.getfilesystemencoding())):
         if name.lower() not in ("utf-8", "utf8"):
-            return [Check(Mark.FAIL, "locale", f"{what} is {name}, and Ansible wants UTF-8", advice)]
+            return [Check(Mark.FAIL, "locale", f"{what} is {name}, and Ansible requires UTF-8", advice)]
     return [Check(Mark.OK, "locale", found)]
 
 
 def account() -> list[Check]:
     if os.geteuid() == 0:
-        advice = "make a user for the service (adduser --system --group flansible) and start it as that user"
-        return [Check(Mark.WARN, "account", "root: what runs on this machine by Ansible runs as root", advice)]
+        advice = "create a user for the service (adduser --system --group flansible) and start it as that user"
+        return [Check(Mark.WARN, "account", "root: Ansible tasks on this machine run as root", advice)]
     return [Check(Mark.OK, "account", f"user id {os.geteuid()}, not root")]
 
 
 def ansible() -> list[Check]:
-    """The version is read, not imported; the range is the one in setup.py."""
+    """Checks the version without importing Ansible; the range is the one in setup.py."""
     version = ansible_version()
     if version.installed is None:
         return [Check(Mark.FAIL, "ansible-core", "is not installed for this Python", version.install_command)]
     if version.tested is None:
         advice = f"{shlex.quote(sys.executable)} -m pip install flansible"
-        found = f"{version.installed}; which versions were tested is not known, because Flansible is not installed"
+        found = f"{version.installed}; the tested versions are not known, because Flansible is not installed"
         return [Check(Mark.WARN, "ansible-core", found, advice)]
     if not version.is_tested:
-        found = f"{version.installed} is not one of those tested"
+        found = f"{version.installed} is not a tested version"
         return [Check(Mark.FAIL, "ansible-core", found, version.install_command)]
     return [Check(Mark.OK, "ansible-core", f"{version.installed} (tested: {version.tested.specifier})")]
 

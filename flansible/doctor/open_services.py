@@ -1,6 +1,6 @@
-"""Redis and brokers that ask nobody for a password: who reaches one can read every record and start runs as admin.
+"""Finds Redis servers and brokers without a password: whoever can connect can read every record and run as admin.
 
-Told in the log as a part of the service starts, and by doctor. Passwords are never part of what is said.
+Logged when a part of the service starts, and reported by doctor. Messages never contain passwords.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from flansible.config import EMBEDDED, Settings, is_loopback
 
 log = logging.getLogger(__name__)
 
-# RabbitMQ's own account, whose password everybody knows; its URL may as well have none.
+# RabbitMQ's default account, whose password is public: as good as no password.
 _PUBLISHED = ("guest", "guest")
 
 
 @dataclass(frozen=True)
-class Openness:
-    """Why a service is open. is_local: to this machine only, the runs of its users included."""
+class OpenService:
+    """Why a service is open. is_local: only users of this machine, including their runs, can connect."""
 
     found: str
     advice: str
     is_local: bool
 
 
-def openness(url: str) -> Openness | None:
-    """How others could use what is at this URL; None when they need a password, or cannot reach it."""
+def find_open(url: str) -> OpenService | None:
+    """Returns why other users can use the service at this URL; None if they need a password or cannot connect."""
     parts = urlsplit(url)
     is_guest = parts.scheme.startswith("amqp") and (parts.username, parts.password) == _PUBLISHED
     if parts.scheme == "rediss" or (parts.password and not is_guest):
@@ -38,22 +38,22 @@ def openness(url: str) -> Openness | None:
         return _of_socket(parts.path)
     host = parts.hostname or "localhost"
     if is_loopback(host):
-        found = "has no password: everybody on this machine can use it, confined runs included"
-        return Openness(found, "give it a password, or use a Unix socket in a folder of mode 0700", True)
+        found = "has no password: every user of this machine can use it, and so can confined runs"
+        return OpenService(found, "give it a password, or use a Unix socket in a folder of mode 0700", True)
     advice = "give it a password, and TLS (rediss://, amqps://) where others share the network"
-    return Openness(f"has no password, and everybody who reaches {host} can use it", advice, False)
+    return OpenService(f"has no password: anyone who can connect to {host} can use it", advice, False)
 
 
 def warn(settings: Settings) -> None:
-    """One line in the log for each that is open."""
+    """Logs a warning for each open service."""
     for key in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
         url = getattr(settings, key)
-        found = openness(url) if url != EMBEDDED else None
+        found = find_open(url) if url != EMBEDDED else None
         if found:
             log.warning("%s %s; %s", key, found.found, found.advice)
 
 
-def _of_socket(path: str) -> Openness | None:
+def _of_socket(path: str) -> OpenService | None:
     try:
         can_enter = os.stat(os.path.dirname(path)).st_mode & stat.S_IXOTH
         can_write = os.stat(path).st_mode & stat.S_IWOTH
@@ -61,4 +61,4 @@ def _of_socket(path: str) -> Openness | None:
         return None
     if not (can_enter and can_write):
         return None
-    return Openness(f"everybody on this machine can use {path}", "set unixsocketperm 700 in redis.conf", True)
+    return OpenService(f"every user of this machine can use {path}", "set unixsocketperm 700 in redis.conf", True)

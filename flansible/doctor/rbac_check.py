@@ -1,4 +1,4 @@
-"""What of rbac.json breaks its JSON Schema, each by its path: the doctor's second look, beside the model's own."""
+"""Validates rbac.json against its JSON Schema: the doctor's second check, after that of the model."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ _LONGEST = 200
 
 
 def violations(path: Path) -> list[Fault]:
-    """Raises OSError when the file cannot be read; none when it is no JSON, which the model's look tells."""
+    """Returns the violations, each with its path; none for invalid JSON, which the model reports. Raises OSError."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         errors = list(Draft202012Validator(rbac_schema.schema()).iter_errors(document))
     except (ValueError, RecursionError):
         return []
-    found = {rbac_schema.fault(path, loc, message) for error in errors for loc, message in _told(error)}
+    found = {rbac_schema.fault(path, loc, message) for error in errors for loc, message in _messages(error)}
     return sorted(found, key=lambda fault: fault.key)
 
 
-def _told(error: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """In words of our own: the library's quote the faulty value, which may be a password."""
+def _messages(error: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Yields our own messages: the library's quote the invalid value, which may be a password."""
     loc = tuple(error.absolute_path)
     if error.validator == "required":
         yield from (((*loc, name), "is missing") for name in error.validator_value if name not in error.instance)
     elif error.validator == "additionalProperties":
         known: dict[str, Any] = error.schema.get("properties", {})
-        yield from (((*loc, name), "is no key that rbac.json has here") for name in error.instance if name not in known)
+        yield from (
+            ((*loc, name), "is not a key that rbac.json allows here") for name in error.instance if name not in known
+        )
     elif error.validator in ("anyOf", "oneOf"):
-        yield loc, "has none of the forms it may have"
+        yield loc, "has none of its allowed forms"
     else:
         wanted = json.dumps(error.validator_value)
         yield loc, f"must hold to the schema's {error.validator}: {wanted[:_LONGEST]}"

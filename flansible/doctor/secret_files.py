@@ -1,7 +1,7 @@
-"""Files that hold secrets, and whether other users of this machine could read them or put their own in their place.
+"""Checks whether other users of this machine can read, write or replace files with secrets.
 
-`refuse_exposed` stops the commands that start a part of the service; doctor shows the same, line by line. What lies in
-a folder that others cannot enter is out of their reach, whatever its own mode.
+`refuse_exposed` stops the commands that start a part of the service; doctor reports the same, line by line. A file in a
+folder that others cannot enter is safe, whatever its own mode.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from pathlib import Path
 from flansible.config import KEYS, Settings
 from flansible.errors import ConfigurationError, Fault
 
-# Settings that name a file of which every byte is secret; rbac.json and config.ini are looked at for what is in them.
+# Settings that name a file that is secret as a whole; rbac.json and config.ini are searched for secrets.
 SECRET_KEYS = tuple(key for key in ("secret_key_file", "token_file", "tls_key") if key in KEYS)
 URL_PASSWORD = re.compile(r"://[^\s/]*:\S*@")
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """One way in which a file is open to everybody, and the command that closes it."""
+    """One way in which other users can access a file, and the command that prevents it."""
 
     found: str
     command: str
 
 
 def refuse_exposed(settings: Settings) -> None:
-    """Raises ConfigurationError with every secret file that is open to others, and the command that mends it."""
+    """Raises ConfigurationError with every exposed secret file and the command that fixes it."""
     faults = [
         Fault(str(path), key, f"{exposure.found}; {exposure.command}")
         for key, path, is_secret in _files(settings)
@@ -43,27 +43,27 @@ def refuse_exposed(settings: Settings) -> None:
 
 
 def exposures(path: Path, is_secret: bool = True) -> list[Exposure]:
-    """How others could read this file, if it is secret, or change it. None of a file that is not there."""
+    """Returns how others can read this file, if it is secret, or change it. A missing file has no exposures."""
     try:
         mode = path.stat().st_mode
     except OSError:
         return []
     found = []
-    if _within_reach(path):
+    if _is_reachable(path):
         if is_secret and mode & stat.S_IROTH:
-            found.append(Exposure(f"everybody on this machine can read {path}", f"chmod o-r {_quoted(path)}"))
+            found.append(Exposure(f"every user of this machine can read {path}", f"chmod o-r {_quoted(path)}"))
         if mode & stat.S_IWOTH:
-            found.append(Exposure(f"everybody on this machine can write {path}", f"chmod o-w {_quoted(path)}"))
+            found.append(Exposure(f"every user of this machine can write {path}", f"chmod o-w {_quoted(path)}"))
     for folder in _folders(path):
-        if _is_open_folder(folder):
-            found.append(Exposure(f"everybody on this machine can replace {path}", f"chmod o-w {_quoted(folder)}"))
+        if _is_writable_folder(folder):
+            found.append(Exposure(f"every user of this machine can replace {path}", f"chmod o-w {_quoted(folder)}"))
     return found
 
 
 def holds_secrets(rbac_file: Path) -> bool:
-    """Whether rbac.json has a password worth keeping: in the published samples each is its user's own name.
+    """Whether rbac.json has a real password: in the published samples each is the user's own name.
 
-    What cannot be understood may hold one.
+    A file that cannot be parsed counts as one that has.
     """
     try:
         entries = json.loads(rbac_file.read_text(encoding="utf-8"))["rbac"]
@@ -80,7 +80,7 @@ def has_url_password(config_file: Path) -> bool:
 
 
 def _files(settings: Settings) -> Iterator[tuple[str, Path, bool]]:
-    """Key, file, and whether it is secret. One that is not must still be safe from being written by others."""
+    """Yields key, file and whether it is secret. Others must not be able to write any of them."""
     if settings.config_file:
         yield "configuration", settings.config_file, has_url_password(settings.config_file)
     yield "rbac_file", settings.rbac_file, holds_secrets(settings.rbac_file)
@@ -90,13 +90,13 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path, bool]]:
             yield key, path, True
 
 
-def _within_reach(path: Path) -> bool:
-    """Whether others get as far as this path: every folder above it lets them through."""
+def _is_reachable(path: Path) -> bool:
+    """Whether others can reach this path: they can enter every folder above it."""
     return all(_mode(folder) & stat.S_IXOTH for folder in _above(Path(os.path.realpath(path))))
 
 
 def _folders(path: Path) -> Iterable[Path]:
-    """All folders on the way to a file, by its name and, when there are links on it, by its real one."""
+    """Returns all folders above a file: those of its name and, if it has links, those of its real path."""
     return dict.fromkeys((*_above(Path(os.path.realpath(path))), *_above(path)))
 
 
@@ -104,11 +104,11 @@ def _above(path: Path) -> list[Path]:
     return list(path.parents)
 
 
-def _is_open_folder(folder: Path) -> bool:
-    """Whether others can put something else in place of what is in it. In a sticky one, such as /tmp, they cannot."""
+def _is_writable_folder(folder: Path) -> bool:
+    """Whether others can replace files in a folder. In a sticky folder, such as /tmp, they cannot."""
     mode = _mode(folder)
     is_writable = mode & stat.S_IWOTH and mode & stat.S_IXOTH and not mode & stat.S_ISVTX
-    return bool(is_writable) and _within_reach(folder)
+    return bool(is_writable) and _is_reachable(folder)
 
 
 def _mode(folder: Path) -> int:

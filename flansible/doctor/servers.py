@@ -1,4 +1,4 @@
-"""The doctor's checks of what must answer: Redis, the broker and a worker."""
+"""The doctor's checks of Redis, the broker and the workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flansible.store import Store
 
 
 def redis(settings: Settings) -> list[Check]:
-    """Each Redis that is used: the one of the records, and the broker's when it is another."""
+    """Checks each Redis in use: the store's, and the broker's if it is a different one."""
     checks = [_redis_program()] if settings.embeds_redis else []
     keys = {settings.store_url: "CELERY_RESULT_BACKEND"}
     if not settings.broker_url.startswith("amqp"):
@@ -26,7 +26,7 @@ def redis(settings: Settings) -> list[Check]:
 
 
 def _open(subject: str, url: str, key: str) -> list[Check]:
-    found = open_services.openness(url)
+    found = open_services.find_open(url)
     if found is None:
         return []
     return [Check(Mark.WARN if found.is_local else Mark.FAIL, subject, f"{key} {found.found}", found.advice)]
@@ -39,7 +39,7 @@ def _redis_program() -> Check:
             "on Debian: apt-get install redis-server (or valkey-server); or set CELERY_BROKER_URL and "
             "CELERY_RESULT_BACKEND to a Redis you have"
         )
-        return Check(Mark.FAIL, "redis", "there is no redis-server for `flansible up` to start", advice)
+        return Check(Mark.FAIL, "redis", "no redis-server found for `flansible up` to start", advice)
     return Check(Mark.OK, "redis", f"program: {program}")
 
 
@@ -48,18 +48,18 @@ def _redis_server(url: str, key: str, embedded: bool) -> list[Check]:
         store = Store(url)
     except ValueError:
         # The message may quote a part of the URL, and a password with it.
-        return [Check(Mark.FAIL, "redis", f"the URL in {key} cannot be understood", f"mend {key}")]
+        return [Check(Mark.FAIL, "redis", f"the URL in {key} is not valid", f"fix {key}")]
     with closing(store):
         try:
             store.ping()
         except StoreUnavailable as error:
             if embedded:
                 return [Check(Mark.OK, "redis", "the embedded one is not running; `flansible up` starts it")]
-            return [Check(Mark.FAIL, "redis", f"{key}: {error}", f"start that Redis, or mend {key}")]
+            return [Check(Mark.FAIL, "redis", f"{key}: {error}", f"start that Redis, or fix {key}")]
         try:
             found = store.server_settings()
         except StoreUnavailable as error:
-            advice = "see yourself that it keeps its data and evicts nothing"
+            advice = "check that it keeps its data over a restart and evicts nothing"
             return [Check(Mark.WARN, "redis", f"{key}: its settings cannot be read ({error})", advice)]
     version = Check(Mark.OK, "redis", f"{key}: version {found['redis_version']}")
     return [version, _persistence(found, key), _eviction(found, key)]
@@ -72,8 +72,8 @@ def _persistence(found: dict[str, str], key: str) -> Check:
         return Check(Mark.OK, "redis", f"{key}: keeps snapshots (save {found['save']})")
     advice = "in redis-cli: CONFIG SET appendonly yes, then CONFIG REWRITE"
     if "save" not in found:
-        what = "no append-only file, and it forbids CONFIG: whether it keeps snapshots cannot be seen"
-        return Check(Mark.WARN, "redis", f"{key}: {what}", "see that its provider keeps its data over a restart")
+        what = "no append-only file, and CONFIG is forbidden: it may or may not keep snapshots"
+        return Check(Mark.WARN, "redis", f"{key}: {what}", "check that its provider keeps its data over a restart")
     return Check(Mark.WARN, "redis", f"{key}: keeps nothing: records are lost when it restarts", advice)
 
 
@@ -84,7 +84,7 @@ def _eviction(found: dict[str, str], key: str) -> Check:
     if limit == "0":
         return Check(Mark.OK, "redis", f"{key}: evicts nothing (maxmemory 0)")
     advice = "in redis-cli: CONFIG SET maxmemory-policy noeviction, then CONFIG REWRITE"
-    what = f"throws away records when {limit} bytes are full (maxmemory-policy {policy})"
+    what = f"deletes records above {limit} bytes (maxmemory-policy {policy})"
     return Check(Mark.FAIL, "redis", f"{key}: {what}", advice)
 
 
@@ -99,14 +99,14 @@ def _broker(settings: Settings) -> list[Check]:
         broker_app.ping_broker()
         name = broker_app.ping_worker()
     except ValueError:
-        what = "the URL in CELERY_BROKER_URL cannot be understood"
-        return [Check(Mark.FAIL, "broker", what, "mend CELERY_BROKER_URL")]
+        what = "the URL in CELERY_BROKER_URL is not valid"
+        return [Check(Mark.FAIL, "broker", what, "fix CELERY_BROKER_URL")]
     except BrokerUnavailable as error:
         if settings.CELERY_BROKER_URL == EMBEDDED:
             return [Check(Mark.OK, "broker", "the embedded Redis, which is not running; `flansible up` starts it")]
-        return [Check(Mark.FAIL, "broker", str(error), "start it, or mend CELERY_BROKER_URL")]
+        return [Check(Mark.FAIL, "broker", str(error), "start it, or fix CELERY_BROKER_URL")]
     answers = Check(Mark.OK, "broker", "answers")
     if name is None:
         advice = "start one with `flansible worker`, or the whole service with `flansible up`"
-        return [answers, Check(Mark.WARN, "worker", "none answers: tasks would wait", advice)]
+        return [answers, Check(Mark.WARN, "worker", "no worker answers: tasks would stay queued", advice)]
     return [answers, Check(Mark.OK, "worker", f"{name} answers")]

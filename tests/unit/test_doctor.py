@@ -92,7 +92,7 @@ def test_a_good_installation_has_nothing_to_mend(tmp_path: Path, own_redis: Redi
         assert f"\nok   {subject}: " in f"\n{output}"
     assert "keeps an append-only file" in output
     assert "evicts nothing" in output
-    assert "warn worker: none answers" in output
+    assert "warn worker: no worker answers" in output
 
 
 def test_a_fresh_machine_has_nothing_to_mend(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_every_fault_of_the_configuration_is_a_line(tmp_path: Path) -> None:
     assert code == 1
     faults = [line for line in output.splitlines() if line.startswith("FAIL configuration: ")]
     assert len(faults) == 4
-    assert "were not looked at" in output
+    assert "were not checked" in output
 
 
 @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ def test_an_area_that_stumbles_is_a_line_that_quotes_no_url(monkeypatch: pytest.
     def stumbles() -> list[Check]:
         raise ValueError(f"cannot cast {MARKER}")
 
-    (check,) = doctor.look("redis", stumbles)
+    (check,) = doctor.run_area("redis", stumbles)
     assert check.mark is Mark.FAIL and "ValueError" in str(check) and MARKER not in str(check)
 
 
 def test_a_check_is_one_line_without_the_password_of_a_url() -> None:
-    line = str(Check(Mark.FAIL, "redis", f"redis://u:{MARKER}@h:1/0\nand\x1b[31m", "mend it"))
+    line = str(Check(Mark.FAIL, "redis", f"redis://u:{MARKER}@h:1/0\nand\x1b[31m", "fix it"))
     assert MARKER not in line and line.isprintable()
 
 
@@ -363,7 +363,7 @@ def test_a_file_without_an_admin_is_a_warning(settings: Settings) -> None:
 def test_inventories_that_are_not_there_are_a_warning(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "dev").write_text("localhost\n")
     write_users(settings.rbac_file, user(), user("dev", HASHED, "dev", "prod"))
-    assert marks(configured.users(settings), "dev has inventories that are not there", str(tmp_path / "prod")) == [
+    assert marks(configured.users(settings), "dev has inventories that do not exist", str(tmp_path / "prod")) == [
         Mark.WARN
     ]
     assert marks(configured.users(settings), str(tmp_path / "dev") + ",") == []
@@ -392,7 +392,7 @@ def test_the_playbook_root(settings: Settings) -> None:
 def test_the_data_dir(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings()
     place = settings.data_dir
-    assert marks(configured.data_dir(settings), "not there yet") == [Mark.OK]
+    assert marks(configured.data_dir(settings), "does not exist yet") == [Mark.OK]
     place.mkdir(mode=0o700)
     assert marks(configured.data_dir(settings), f"data_dir: {place}") == [Mark.OK]
     place.chmod(0o750)
@@ -449,7 +449,7 @@ def test_a_redis_that_forbids_config_is_still_judged(on_redis: Settings, own_red
     change(own_redis, "CONFIG", "SET", "appendonly", "no")
     change(own_redis, "ACL", "SETUSER", "default", "-config")
     lines = servers.redis(on_redis)
-    assert marks(lines, "forbids CONFIG") == [Mark.WARN]
+    assert marks(lines, "CONFIG is forbidden") == [Mark.WARN]
     assert marks(lines, "evicts nothing") == [Mark.OK]
     change(own_redis, "ACL", "SETUSER", "default", "-info")
     assert marks(servers.redis(on_redis), "settings cannot be read") == [Mark.WARN]
@@ -472,5 +472,5 @@ def test_a_redis_that_hangs_is_a_line_in_time(
 ) -> None:
     monkeypatch.setattr(doctor, "AREA_SECONDS", 0.3)
     own_redis.freeze()
-    assert marks(doctor.look("redis", lambda: servers.redis(on_redis)), "no answer within") == [Mark.FAIL]
+    assert marks(doctor.run_area("redis", lambda: servers.redis(on_redis)), "no answer within") == [Mark.FAIL]
     own_redis.thaw()

@@ -35,7 +35,7 @@ MARKER = "MARKER-password"
     ],
 )
 def test_what_has_no_password_is_open_to_this_machine_or_to_all(url: str, is_local: bool | None) -> None:
-    found = open_services.openness(url)
+    found = open_services.find_open(url)
     assert (found.is_local if found else None) is is_local
     assert found is None or (found.found and found.advice)
 
@@ -47,7 +47,7 @@ def test_a_socket_is_open_when_others_can_enter_and_write(open_folder: Path) -> 
         for folder_mode, mode, is_open in ((0o755, 0o777, True), (0o755, 0o700, False), (0o700, 0o777, False)):
             path.chmod(mode)
             open_folder.chmod(folder_mode)
-            assert (open_services.openness(f"redis+socket://{path}") is not None) is is_open
+            assert (open_services.find_open(f"redis+socket://{path}") is not None) is is_open
 
 
 def test_a_start_warns_of_each_and_quotes_no_url(

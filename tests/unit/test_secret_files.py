@@ -50,7 +50,7 @@ def open_settings(make_settings: MakeSettings, open_folder: Path) -> MakeSetting
 def test_a_readable_file_of_users_is_named_with_the_command_that_mends_it(open_settings: MakeSettings) -> None:
     settings = open_settings(users(admin="admin", dev="secret"))
     assert faults(settings) == [
-        f"{settings.rbac_file}: rbac_file: everybody on this machine can read {settings.rbac_file}; "
+        f"{settings.rbac_file}: rbac_file: every user of this machine can read {settings.rbac_file}; "
         f"chmod o-r {settings.rbac_file}"
     ]
     settings.rbac_file.chmod(0o640)
