@@ -108,8 +108,8 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     def handle(self, conn: TConn) -> Any:
         keep = self._handle_one(conn)
         # A client that sends its next request at once stays with this thread. The way through the main thread, its
-        # poller and the pool's queue costs 14 % more CPU time per status poll with 16 connections, and 27 % with 2
-        # (2026-11-29, `python -m benchmarks.web_parts`).
+        # poller and the pool's queue takes 20 % more CPU time per status poll of 16 connections (779 against 650 us;
+        # 2026-11-29, `python -m benchmarks.web_parts`).
         while keep is True and self.alive and self._sends_again(conn):
             keep = self._handle_one(conn)
         if conn.sock.fileno() < 0:
