@@ -325,7 +325,7 @@ def test_a_record_that_cannot_be_read_costs_the_others_nothing(
             assert not read_to_end(one).endswith(b"0\r\n\r\n")
             sound.end()
             assert read_to_end(other).endswith(b"0\r\n\r\n")
-        assert f"what follows task {broken.task_id} is cut off" in server.log.read_text()
+        assert f"followers of task {broken.task_id} are disconnected" in server.log.read_text()
     finally:
         server.stop()
 
