@@ -59,13 +59,13 @@ from flansible.store.recordings import (
     StoredEvent,
 )
 from flansible.store.session_records import Session, Sessions
+from flansible.store.task_queries import RecordPage
 from flansible.store.task_records import (
     LEASE_SECONDS,
     Claim,
     ClaimRefusal,
     Idempotency,
     ReadyTask,
-    RecordPage,
     Retention,
     SubmitResult,
     Transition,

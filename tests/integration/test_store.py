@@ -29,9 +29,9 @@ from flansible.store import (
     Session,
     Store,
     StoredEvent,
+    task_queries,
 )
 from flansible.store import changes as changes_module
-from flansible.store import task_records as tasks_module
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import CLAIM, make_run, new_id
 from tests.helpers.waiting import eventually
@@ -370,8 +370,8 @@ def test_a_search_among_many_ends_early_and_goes_on(
     store: Store, submitted: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much there is to look through, Redis is kept for some milliseconds at a time, and the client answered."""
-    monkeypatch.setattr(tasks_module, "_SEARCH_BUDGET", 7)
-    monkeypatch.setattr(tasks_module, "_SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(task_queries, "_SEARCH_BUDGET", 7)
+    monkeypatch.setattr(task_queries, "_SEARCH_SECONDS", 0.0)
     wanted = []
     for number in range(100):
         submitted()
@@ -386,7 +386,7 @@ def test_a_search_among_many_ends_early_and_goes_on(
 
     assert all_pages(read, submitted) == wanted[::-1]
     assert 15 <= len(pages) <= 40 and max(pages) <= 2
-    monkeypatch.setattr(tasks_module, "_SEARCH_SECONDS", 10.0)
+    monkeypatch.setattr(task_queries, "_SEARCH_SECONDS", 10.0)
     assert ids(store.search(None, None, None, 5, words="rare")) == wanted[::-1]
 
 

@@ -1,0 +1,129 @@
+"""Reads task records: one task, lists and searches, and queued tasks whose messages may be lost."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from flansible.models import AuthorizedRun, State, TaskStatus
+from flansible.store import keys, status
+from flansible.store.connection import Connection, text, translated
+from flansible.store.keys import index_key, task_key
+
+_SEARCH_BUDGET = 2000  # index entries read in one step: some milliseconds, in which Redis serves no other client
+_SEARCH_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class RecordPage:
+    """One page of the list; next_before continues it, None when this is the last."""
+
+    tasks: tuple[TaskStatus, ...]
+    next_before: int | None
+
+
+class TaskQueries(Connection):
+    """The part of Store that reads task records."""
+
+    def task(self, task_id: str) -> TaskStatus | None:
+        """Reads one task and, while it is queued, what it waits for; in one round trip."""
+        answer: Any = self._run("status", [task_key(task_id)])
+        return status.status(task_id, answer[0], answer[1] if len(answer) > 1 else None)
+
+    def authorized_run(self, task_id: str) -> AuthorizedRun | None:
+        """Reads what was submitted."""
+        with translated():
+            found: Any = self._redis.get(task_key(task_id, "run"))
+        return AuthorizedRun.model_validate_json(text(found)) if found else None
+
+    def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> RecordPage:
+        """Lists tasks, newest first. user None: those of all users; before: `next_before` of the page above."""
+        return self._page(index_key(user, state), before, limit, ("", b"", "", ""), math.inf)
+
+    def search(
+        self,
+        user: str | None,
+        state: State | None,
+        before: int | None,
+        limit: int,
+        kind: str = "",
+        words: str = "",
+        playbook: str = "",
+        host: str = "",
+    ) -> RecordPage:
+        """Like `tasks`, but only those of a kind or playbook, with results of a host, or with these words in the
+        summary (the case of ASCII letters is ignored).
+
+        A search among very many tasks may return before the page is full; `next_before` continues it.
+        """
+        give_up_at = time.monotonic() + _SEARCH_SECONDS
+        lower = words.encode(
+            errors="backslashreplace"
+        ).lower()  # ASCII letters alone, as Redis does it with the summaries
+        return self._page(index_key(user, state), before, limit, (kind, lower, playbook, host), give_up_at)
+
+    def count(self, state: State) -> int:
+        """Counts the tasks in a state."""
+        with translated():
+            return int(self._redis.zcard(index_key(None, state)))
+
+    def list_changes(self, after: int, limit: int) -> tuple[list[tuple[int, TaskStatus]], int | None]:
+        """Returns the tasks whose list entry changed after change number `after`, as they are now, each with the number
+        of its change; and the last number read, or None when changes after `after` were trimmed, or there are none."""
+        with translated():
+            found: Any = self._redis.xrange(keys.LISTED, f"{after + 1}-0", count=limit)
+        rows = [(int(text(entry).partition("-")[0]), text(fields[b"id"])) for entry, fields in found]
+        if not rows or rows[0][0] != after + 1:
+            return [], None
+        numbers = {task_id: number for number, task_id in rows}
+        tasks = self._load(sorted(numbers, key=lambda task_id: numbers[task_id]))
+        return [(numbers[task.task_id], task) for task in tasks], rows[-1][0]
+
+    def overtaken(self, limit: int, seconds: float) -> list[TaskStatus]:
+        """Returns tasks that wait only for a worker, although one submitted later was started so long ago."""
+        indexes = [index_key(None, State.QUEUED), index_key(None, State.RUNNING), keys.UNSENT]
+        return self._load([text(task_id) for task_id in self._run("overtaken", indexes, limit, seconds)])
+
+    def oldest_queued(self, limit: int, was_sent: bool = True) -> list[TaskStatus]:
+        """Returns the tasks that have waited longest for a worker (not those that wait for a lock), oldest first.
+
+        was_sent: those whose message is on the queue (`mark_enqueued`), or those for which that is not recorded.
+        """
+        if not was_sent:
+            with translated():
+                unsent: Any = self._redis.zrange(keys.UNSENT, 0, limit - 1)
+            return self._load([text(task_id) for task_id in unsent])
+        found: list[str] = []
+        after = 0
+        while True:
+            indexes = [index_key(None, State.QUEUED), keys.UNSENT]
+            answer: Any = self._run("oldest_queued", indexes, limit - len(found), after)
+            found += [text(task_id) for task_id in answer[1:]]
+            if len(found) == limit or not text(answer[0]):
+                return self._load(found)
+            after = int(answer[0])
+
+    def _page(
+        self, index: str, before: int | None, limit: int, wanted: tuple[str, bytes, str, str], give_up_at: float
+    ) -> RecordPage:
+        task_ids: list[str] = []
+        while True:
+            highest = "+inf" if before is None else f"({before}"
+            missing = limit - len(task_ids)
+            answer: Any = self._run("search", [index], highest, missing, _SEARCH_BUDGET, *wanted)
+            task_ids += [text(task_id) for task_id in answer[1:]]
+            before = int(answer[0]) if text(answer[0]) else None
+            if before is None or len(task_ids) == limit or time.monotonic() > give_up_at:
+                return RecordPage(tuple(self._load(task_ids)), before)
+
+    def _load(self, task_ids: list[str]) -> list[TaskStatus]:
+        """Reads those of the tasks that still exist, in the given order, in one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for task_id in task_ids:
+            pipeline.hmget(task_key(task_id), list(status.STATUS_FIELDS))
+        with translated():
+            rows = pipeline.execute()
+        found = (status.status(task_id, values) for task_id, values in zip(task_ids, rows, strict=True))
+        return [task for task in found if task is not None]
