@@ -1,7 +1,7 @@
-"""Seals what only a run may read, while it waits in the store: authenticated encryption with a key outside Redis.
+"""Encrypts the secrets of a run while they wait in the store, with a key outside Redis.
 
 The web process seals, the worker opens; both read `secret_key_file`. Fernet (AES-128-CBC with HMAC-SHA-256) comes with
-the cryptography package that Ansible itself needs.
+the cryptography package, which Ansible needs as well.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from flansible.system import atomic_files
 
 
 class Sealer:
-    """Seals and opens with one key, read when first needed."""
+    """Seals and opens secrets with the key in a file."""
 
     def __init__(self, key_file: Path) -> None:
         self._key_file = key_file
 
     def seal(self, secrets: Secrets) -> bytes:
-        """Raises SealError when the key cannot be read or made."""
+        """Encrypts secrets. Raises SealError when the key cannot be read or created."""
         return self._fernet().encrypt(secrets.model_dump_json().encode())
 
     def open(self, sealed: bytes) -> Secrets:
-        """Raises SealError when it was sealed with another key."""
+        """Decrypts secrets. Raises SealError when they were sealed with another key."""
         try:
             return Secrets.model_validate_json(self._fernet().decrypt(sealed))
         except InvalidToken:
@@ -36,9 +36,9 @@ class Sealer:
             raise SealError(message) from None
 
     def digest(self, data: bytes) -> str:
-        """Tells whether two things are the same without telling what they are. Raises SealError.
+        """Returns a digest that only shows whether two contents are the same. Raises SealError.
 
-        Keyed: the plain hash of a body with a short password in it would give the password away.
+        Keyed: from the plain hash of a body a short password in it could be guessed.
         """
         return hmac.new(self._key(), data, hashlib.sha256).hexdigest()
 
@@ -56,7 +56,7 @@ class Sealer:
 
 
 def read_or_make_key(path: Path) -> bytes:
-    """The key in `path`, made when there is none; whoever comes second reads what the first has made."""
+    """Reads the key in `path`, and creates it if necessary; a second process reads the key of the first."""
     try:
         if not path.exists():
             atomic_files.make_private_folder(path.parent)

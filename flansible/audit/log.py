@@ -1,14 +1,14 @@
-"""Who did what: one JSON line an event, chained so that a line removed, changed, inserted or moved is noticed.
+"""Writes the audit log: one JSON line per event, chained so that a removed, changed, inserted or moved line shows.
 
-Each line carries its number (`seq`), the code of the line before it (`prev`) and its own (`mac`): HMAC-SHA-256 over the
-line, with a key derived from secret_key_file. Who can write the log but not read that key cannot make a line that fits.
-The head, a small file beside the log, holds the last number and code, so that a tail cut off is noticed too. Who can
-also put back an older log together with its older head goes unnoticed by both files; the copy on standard output is for
-that, and a process that has written more than such a head knows says so in its next line.
+Each line has its number (`seq`), the code of the line before it (`prev`) and its own code (`mac`): HMAC-SHA-256 over
+the line, with a key derived from secret_key_file. Without that key nobody can make a valid line. The head, a small file
+beside the log, holds the last number and code, so that removed last lines show too. An attacker who restores an older
+log together with its older head is not noticed from the files alone: the copy on standard output is for that, and a
+process that has written more lines than such a head has reports it in its next line.
 
-Several processes write: each takes a lock on the head, appends with one write() and notes that in the head. Nothing is
-synced to the disk, so that a line takes some 50 µs; a machine that loses power may lose its last seconds of lines, and
-`flansible audit verify` then says that they are missing. Called by the web processes and the commands.
+Several processes write: each locks the head, appends with one write() and updates the head. Nothing is synced to the
+disk, so a line takes about 50 µs; a machine that loses power may lose its last seconds of lines, which `flansible audit
+verify` then reports as missing. Called by the web processes and the commands.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from flansible.system.timestamps import timestamp
 
 log = logging.getLogger(__name__)
 
-FIRST = "0" * 64  # what the first line has as the code of the one before it
+FIRST = "0" * 64  # `prev` of the first line
 TORN = "audit_torn"
 HEAD_LOST = "audit_head_lost"
 ROLLED_BACK = "audit_rolled_back"
@@ -43,15 +43,15 @@ MAX_TEXT = 300
 _HEAD_BYTES = 256
 _REST_BYTES = 1 << 16
 _LINE = re.compile(rb'(\{.*), "mac": "([0-9a-f]{64})"\}', re.DOTALL)
-# A token that somebody has given for a user name must not stand in the log.
+# A token that was entered as a user name must not be logged.
 _TOKEN = re.compile(r"(flansible_[0-9a-f]{12}_)[0-9a-f]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """What is told of one thing that happened. Texts may be a stranger's: they are cut and cleaned when written.
+    """An event to audit. Texts may come from anyone: they are cut and cleaned when written.
 
-    request: method and path; what: what it was about; outcome: a word; code: of the refusal, or of the rule.
+    request: method and path; what: its subject; outcome: a word; code: of the refusal, or of the rule.
     """
 
     event: str
@@ -69,7 +69,7 @@ class AuditEvent:
 
 @dataclass(frozen=True)
 class ChainHead:
-    """The end of the chain. inode and size: of the log, as the last line had been written."""
+    """The end of the chain. inode and size: the log's, after its last line was written."""
 
     seq: int = 0
     mac: str = FIRST
@@ -79,7 +79,7 @@ class ChainHead:
 
 @dataclass(frozen=True)
 class Link:
-    """One line of the chain whose code is right."""
+    """A line of the chain with a valid code."""
 
     seq: int
     prev: str
@@ -88,19 +88,19 @@ class Link:
 
 
 class Chain:
-    """Makes and checks the codes. Each kind of thing has its own: a head is no line."""
+    """Makes and checks the codes. Lines, heads and digests have different ones, so none passes for another."""
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"flansible: audit", "sha256")
 
     def line(self, record: dict[str, Any], seq: int, prev: str) -> tuple[bytes, str]:
-        """The whole line, and its code."""
+        """Returns the whole line, and its code."""
         start = json.dumps({**record, "seq": seq, "prev": prev}).encode()[:-1]
         mac = self._code(b"line", start)
         return start + f', "mac": "{mac}"}}\n'.encode(), mac
 
     def link(self, line: bytes) -> Link | None:
-        """What a line (without its end) says, if its code is right."""
+        """Parses a line (without its newline); None if its code is wrong."""
         found = _LINE.fullmatch(line)
         if found is None or not hmac.compare_digest(self._code(b"line", found[1]), found[2].decode()):
             return None
@@ -108,12 +108,12 @@ class Chain:
         return Link(record["seq"], record["prev"], record["mac"], record)
 
     def head(self, head: ChainHead) -> bytes:
-        """Always of one length: it is written over the one before, which a full disk allows."""
+        """Formats a head, always of one length: it overwrites the one before, which works on a full disk."""
         fields = f"{head.seq} {head.mac} {head.inode} {head.size}"
         return f"{fields} {self._code(b'head', fields.encode())}".ljust(_HEAD_BYTES - 1).encode() + b"\n"
 
     def read_head(self, text: bytes) -> ChainHead | None:
-        """None for one whose code is wrong."""
+        """Parses a head; None if its code is wrong."""
         fields, _, mac = text.decode("ascii", "replace").rstrip().rpartition(" ")
         if not hmac.compare_digest(self._code(b"head", fields.encode()), mac.encode("ascii", "replace").decode()):
             return None
@@ -121,7 +121,7 @@ class Chain:
         return ChainHead(int(seq), last, int(inode), int(size))
 
     def digest(self, data: bytes) -> str:
-        """Tells two versions of something apart, and nothing else about it."""
+        """Returns a keyed digest that only shows whether two versions are the same."""
         return self._code(b"digest", data)[:16]
 
     def _code(self, kind: bytes, data: bytes) -> str:
@@ -129,10 +129,10 @@ class Chain:
 
 
 class Audit:
-    """The log of one service. Opens its files for each line: rotation needs no signal. Safe between threads."""
+    """The audit log of a service. Opens its files for each line, so rotation needs no signal. Safe between threads."""
 
     def __init__(self, path: Path, key_file: Path, copy_to: int | None = None) -> None:
-        """copy_to: a descriptor that gets each line too, such as standard output."""
+        """copy_to: a descriptor to which each line is written too, such as standard output."""
         self.path = path
         self._key_file = key_file
         self._copy_to = copy_to
@@ -141,7 +141,7 @@ class Audit:
         self._seen = 0
 
     def write(self, event: AuditEvent) -> None:
-        """Append one line. Raises AuditUnavailable when that is not possible, and then the log has no such line."""
+        """Appends a line. Raises AuditUnavailable when that fails; then the log does not have the line."""
         record = {"time": timestamp(), **{name: _clean(value) for name, value in vars(event).items() if value}}
         try:
             with self._lock:
@@ -149,20 +149,20 @@ class Audit:
         except (OSError, ConfigurationError) as error:
             raise AuditUnavailable(f"{self.path} cannot be written: {error}") from error
         if self._copy_to is not None:
-            # Nobody reads it any more: the file has the line.
+            # The reader has gone; the file has the line.
             with contextlib.suppress(OSError):
                 os.write(self._copy_to, line)
 
     def note(self, event: AuditEvent) -> None:
-        """As `write`, for what goes on without it; the line is then in the process' own log."""
+        """Like `write`, but failures are logged, with the event, and not raised."""
         try:
             self.write(event)
         except AuditUnavailable as error:
             said = {name: _clean(value) for name, value in vars(event).items() if value}
-            log.error("%s; lost is: %s", error, json.dumps(said))
+            log.error("%s; not audited: %s", error, json.dumps(said))
 
     def digest(self, data: bytes) -> str:
-        """A short keyed digest. Raises ConfigurationError when there is no key."""
+        """Returns a short keyed digest. Raises ConfigurationError when there is no key."""
         return self.chain().digest(data)
 
     def chain(self) -> Chain:
@@ -186,26 +186,26 @@ class Audit:
 
 
 class _Writer:
-    """Adds lines while it has the lock, and mends what one that was killed has left."""
+    """Appends lines while it holds the lock, and continues where a killed process stopped."""
 
     def __init__(self, chain: Chain, head_file: int, file: int) -> None:
         self._chain = chain
         self._head_file = head_file
         self._file = file
         found = chain.read_head(os.pread(head_file, _HEAD_BYTES, 0))
-        self._is_lost = found is None
+        self._is_head_lost = found is None
         self.head = found or ChainHead()
-        self._lead = b""  # ends a line that somebody else has left without its end
-        self._take_up()
+        self._lead = b""  # ends a line that a killed process left unfinished
+        self._recover()
 
     def add(self, record: dict[str, Any]) -> bytes:
-        """Raises OSError, and then log and head are as they were."""
+        """Appends a line. Raises OSError; then log and head are unchanged."""
         line, mac = self._chain.line(record, self.head.seq + 1, self.head.mac)
         status = os.fstat(self._file)
         size = status.st_size + len(self._lead + line)
         head = ChainHead(self.head.seq + 1, mac, status.st_ino, size)
         try:
-            # A full disk takes half a line, which would look like a forged one.
+            # On a full disk half a line may be written, which would look forged.
             _require_whole(os.write(self._file, self._lead + line), len(self._lead + line))
             _require_whole(os.pwrite(self._head_file, self._chain.head(head), 0), _HEAD_BYTES)
         except OSError:
@@ -214,18 +214,28 @@ class _Writer:
         self.head, self._lead = head, b""
         return line
 
-    def _take_up(self) -> None:
-        """Go on behind what stands in the log and is not in the head: whoever wrote it was killed in between.
+    def _recover(self) -> None:
+        """Continues the chain at the end of the log, which may be further than the head: a writer may have been killed.
 
-        Whole lines that continue the chain are taken. Half a line stays where it is, and the next line says so;
-        `verify` believes only that one. Anything else is nobody's accident, and is left for `verify` to find.
+        | found at the start                                | event     | what is done                              |
+        |---------------------------------------------------|-----------|-------------------------------------------|
+        | the head ends where the log ends                  |           | nothing                                   |
+        | whole lines after the head that continue it       |           | they are taken into the head              |
+        | half a line at the end                            | torn      | it stays; the next line reports it, else  |
+        |                                                   |           | `verify` would call it changed            |
+        | no head, or a wrong code in it; the log has lines | head lost | the next line reports it, as the first of |
+        |                                                   |           | a new chain                               |
+        | no head and an empty log                          |           | the chain begins                          |
+        | a head older than this process's last line        | rolled    | the next line reports it, by              |
+        |                                                   | back      | `Audit._append`                           |
+        | anything else, which is no accident               |           | it stays for `verify` to find             |
         """
         status = os.fstat(self._file)
         known = min(self.head.size, status.st_size) if status.st_ino == self.head.inode else 0
         rest = os.pread(self._file, _REST_BYTES, known)
         if status.st_size and os.pread(self._file, 1, status.st_size - 1) != b"\n":
             self._lead = b"\n"
-        if self._is_lost:
+        if self._is_head_lost:
             if status.st_size:
                 self.add({"time": timestamp(), "event": HEAD_LOST, "what": "the head is gone, or of another key"})
             return
@@ -252,7 +262,7 @@ def head_path(path: Path) -> Path:
 
 
 def read_head(path: Path, chain: Chain) -> ChainHead | None:
-    """The head of this log; None when there is none whose code is right. Raises OSError."""
+    """Reads the head of a log; None if it is missing or its code is wrong. Raises OSError."""
     try:
         with _opened(head_path(path), os.O_RDONLY, make=False) as file:
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -263,7 +273,7 @@ def read_head(path: Path, chain: Chain) -> ChainHead | None:
 
 @contextlib.contextmanager
 def _opened(path: Path, flags: int, make: bool = True) -> Iterator[int]:
-    """A descriptor of a private file, which is made when there is none. Raises OSError."""
+    """Opens a private file and creates it if necessary. Raises OSError."""
     try:
         descriptor = os.open(path, flags | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -278,7 +288,7 @@ def _opened(path: Path, flags: int, make: bool = True) -> Iterator[int]:
 
 
 def _clean(value: str | int) -> str | int:
-    """One line that a terminal can show, and not too long."""
+    """Cuts a text and replaces what is not printable."""
     if isinstance(value, int):
         return value
     text = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 3] + "..."

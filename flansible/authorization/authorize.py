@@ -1,7 +1,7 @@
-"""Who may do what: a user's request to an authorized run with its paths resolved, or the rule that refused.
+"""Authorizes requests: returns an AuthorizedRun with its paths resolved, or raises the refusal of a rule.
 
-Pure: no Flask, no Redis; called by flansible.web.resources.submissions. The rest of the system accepts nothing but the
-AuthorizedRun made here, so that leaving the check out is a type error.
+Pure: no Flask, no Redis; called by flansible.web.resources.submissions. The rest of the system accepts only the
+AuthorizedRun made here, so skipping the check is a type error.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from flansible.models import (
 )
 
 _GIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
-_NOT_BARE = {
+_REFUSE_BARE_REPOSITORIES = {
     "GIT_CONFIG_COUNT": "1",
     "GIT_CONFIG_KEY_0": "safe.bareRepository",
     "GIT_CONFIG_VALUE_0": "explicit",
@@ -51,7 +51,7 @@ _ADMIN_FIELDS = (
     "connection_password_file",
     "become_password_file",
     "tree",
-    # With it, variables of its own name beginning with mitogen_ say how to connect and which programs to start.
+    # Mitogen: its variables, mitogen_*, decide how to connect and which programs to start.
     "strategy",
 )
 
@@ -59,23 +59,23 @@ RunRequest = TypeVar("RunRequest", AdhocRequest, PlaybookRequest)
 
 
 def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
-    """Raises Forbidden with the rule that refused, NotFound when a permitted `chdir` does not exist."""
+    """Authorizes an ad-hoc command. Raises Forbidden, or NotFound when a permitted `chdir` does not exist."""
     _check_request(user, request, settings)
     cwd = _adhoc_directory(user, request.chdir, settings)
     if not user.is_admin:
         modules.check(user, request)
     playbook_dir = _directory(user, request.playbook_dir, settings) if request.playbook_dir else None
-    bounded, paths = _bounded(user, request, cwd, settings, playbook_dir)
+    permitted, paths = _limit_to_rights(user, request, cwd, settings, playbook_dir)
     if not user.is_admin:
-        unsandboxed.check_adhoc(user, bounded, paths.vault_ids + paths.vault_password_files, isolation)
-    step = _ansible_step("ansible", user, bounded, command_line.adhoc(bounded, paths), cwd)
+        unsandboxed.check_adhoc(user, permitted, paths.vault_ids + paths.vault_password_files, isolation)
+    step = _ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
     summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
     about = About(module=request.module, hosts=_line(request.pattern), inventory=_inventory(request, settings))
-    return _authorized("adhoc", user, bounded, summary, (step,), settings, about, request)
+    return _authorized("adhoc", user, permitted, summary, (step,), settings, about, request)
 
 
 def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
-    """Raises Forbidden with the rule that refused, NotFound when a permitted directory or file does not exist."""
+    """Authorizes a playbook. Raises Forbidden, or NotFound when a permitted directory or file does not exist."""
     _check_request(user, request, settings)
     if request.update_git_repo:
         grants.check_git(user, "update_git_repo")
@@ -83,11 +83,11 @@ def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings,
     names = (
         request.playbooks if user.is_admin else [path_rules.playbook(user, x, cwd, settings) for x in request.playbooks]
     )
-    bounded, paths = _bounded(user, request, cwd, settings)
+    permitted, paths = _limit_to_rights(user, request, cwd, settings)
     if not user.is_admin:
         unsandboxed.check_playbook(user, isolation)
     _check_existence(request, cwd, names)
-    step = _ansible_step("ansible-playbook", user, bounded, command_line.playbook(bounded, paths, names), cwd)
+    step = _ansible_step("ansible-playbook", user, permitted, command_line.playbook(permitted, paths, names), cwd)
     pull = _git_steps(user, command_line.git_pull(), cwd, settings) if request.update_git_repo else ()
     summary = f"{user.name}: playbook {' '.join(request.playbooks)} in {cwd}"
     if request.limit:
@@ -97,27 +97,27 @@ def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings,
         hosts=request.limit and _line(request.limit),
         inventory=_inventory(request, settings),
     )
-    return _authorized("playbook", user, bounded, summary, (*pull, step), settings, about, request)
+    return _authorized("playbook", user, permitted, summary, (*pull, step), settings, about, request)
 
 
 def authorize_inventory(user: User, inventory: str, settings: Settings, isolation: Isolation) -> AuthorizedRun:
-    """What may be listed is what an ad-hoc command on all of its hosts might reach. Raises Forbidden, NotFound."""
+    """Authorizes listing an inventory, like an ad-hoc command on all its hosts. Raises Forbidden, NotFound."""
     request = AdhocRequest.model_validate({"host_pattern": "all", "module": "ping", "inventory": inventory})
     _check_request(user, request, settings)
     cwd = _adhoc_directory(user, None, settings)
-    bounded, paths = _bounded(user, request, cwd, settings)
+    permitted, paths = _limit_to_rights(user, request, cwd, settings)
     if not user.is_admin:
-        unsandboxed.check_adhoc(user, bounded, (), isolation)
+        unsandboxed.check_adhoc(user, permitted, (), isolation)
     path = resolve(inventory, cwd)
     if "," not in inventory and not os.path.exists(path):
         raise _missing("inventory", path)
-    step = _ansible_step("ansible", user, bounded, command_line.adhoc(bounded, paths), cwd)
-    summary = f"{user.name}: listing of the inventory {inventory}"
-    return _authorized("adhoc", user, bounded, summary, (step,), settings, About(), request)
+    step = _ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
+    summary = f"{user.name}: inventory listing {inventory}"
+    return _authorized("adhoc", user, permitted, summary, (step,), settings, About(), request)
 
 
 def authorize_git(user: User, request: GitRequest, settings: Settings) -> AuthorizedRun:
-    """Raises InvalidRequest for names git could take for options or URLs, Forbidden, NotFound."""
+    """Authorizes a git update. Raises InvalidRequest for names git could misread, Forbidden, NotFound."""
     check_may_act(user)
     grants.check_git(user, "playbook_dir")
     for field, value in (("remote_name", request.remote_name), ("branch_name", request.branch_name)):
@@ -202,16 +202,18 @@ def _check_strategy(request: RunOptions) -> None:
 
 
 def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings: Settings) -> tuple[Step, ...]:
-    # git works on the repository around a directory: for others than admin it must not look above playbook_root, nor
-    # take for one a folder that was pulled and looks like a bare repository, whose configuration names programs.
+    # git searches for the repository in the folders above: for restricted users it must stop at playbook_root, and must
+    # not use a pulled folder that looks like a bare repository, whose configuration names programs.
     environment = (
-        {} if user.is_admin else {"GIT_CEILING_DIRECTORIES": str(path_rules.root(settings).parent), **_NOT_BARE}
+        {}
+        if user.is_admin
+        else {"GIT_CEILING_DIRECTORIES": str(path_rules.root(settings).parent), **_REFUSE_BARE_REPOSITORIES}
     )
     return tuple(Step(program="git", argv=line, cwd=str(cwd), environment=environment) for line in lines)
 
 
 def _check_request(user: User, request: RunOptions, settings: Settings) -> None:
-    """The rules that need no path: who may act, with which fields, and what their strings may say."""
+    """Applies the rules that need no path: whether the user may act, with which fields and strings."""
     check_may_act(user)
     if not user.is_admin:
         strings.check(request)
@@ -223,10 +225,22 @@ def _check_request(user: User, request: RunOptions, settings: Settings) -> None:
     _check_strategy(request)
 
 
-def _bounded(
+def _limit_to_rights(
     user: User, request: RunRequest, cwd: Path, settings: Settings, playbook_dir: Path | None = None
 ) -> tuple[RunRequest, command_line.Paths]:
-    """The request with every path for Ansible: admin's as given, others' resolved and within their rights."""
+    """Returns the request within the user's rights, and every path for Ansible's command line.
+
+    | what                          | admin          | restricted user                                            |
+    |-------------------------------|----------------|------------------------------------------------------------|
+    | inventories, or the default   | as given       | resolved; each in the user's inventories                   |
+    | hosts, limit                  | as given       | literal names checked against `hosts` and these inventories|
+    | forks                         | as given       | at most the user's limit; the limit if none is given       |
+    | module_path, private_key_file | as given       | resolved; below playbook_root or in the user's paths       |
+    | vault ids and password files  | as given       | resolved; below playbook_root or in the user's paths       |
+    | playbook_dir                  | resolved       | resolved and checked by the caller                         |
+
+    Restricted users' paths are resolved here, once: Ansible gets the path that was checked.
+    """
     field = "vault_file" if request.vault_file else "vault_password_file"
     folder = str(playbook_dir) if playbook_dir else None
     if user.is_admin:
@@ -257,7 +271,7 @@ def _check_existence(request: PlaybookRequest, cwd: Path, names: Iterable[str]) 
     if not os.path.isdir(cwd):
         raise _missing("playbook_dir", cwd)
     for name in names:
-        # What a pull is about to bring need not be there yet; a collection's playbook is found by Ansible.
+        # A pull may still bring the file; Ansible finds a collection's playbook.
         is_known = request.update_git_repo or path_rules.COLLECTION_PLAYBOOK.fullmatch(name)
         if not is_known and not os.path.isfile(cwd / name):
             raise _missing("playbook", cwd / name)
@@ -268,11 +282,11 @@ def _missing(field: str, path: Path) -> NotFound:
 
 
 def _check_remote(user: User, name: str, cwd: Path, settings: Settings) -> None:
-    # What git knows no remote by, it takes for a path: of another repository on this machine. It counts from the top of
-    # the checkout, which is `cwd` or a folder above.
+    # git reads a name that is not a remote as a path to another repository on this machine, relative to the top of the
+    # checkout, which is `cwd` or a folder above.
     folders = [folder for folder in (cwd, *cwd.parents) if folder.is_relative_to(path_rules.root(settings))]
-    places = (folder / (name + end) for folder in folders for end in ("", ".git", ".bundle"))
-    is_path = "/" in name or any(os.path.lexists(path) for path in places)
+    paths = (folder / (name + end) for folder in folders for end in ("", ".git", ".bundle"))
+    is_path = "/" in name or any(os.path.lexists(path) for path in paths)
     if is_path and not user.is_admin:
         message = "must be the name of a remote. Only admin may use paths."
         raise forbidden("remote_name", "git_forbidden", message)
@@ -300,7 +314,7 @@ def _inventory(request: RunOptions, settings: Settings) -> str | None:
 
 
 def _below_root(name: str, cwd: Path, settings: Settings) -> str:
-    """A playbook as lists name it: by its path below playbook_root, if that is where it lies."""
+    """Returns a playbook's name in lists: its path below playbook_root, if it lies there."""
     if path_rules.COLLECTION_PLAYBOOK.fullmatch(name) and not os.path.exists(cwd / name):
         return name
     path = Path(os.path.normpath(cwd / name))
@@ -309,6 +323,6 @@ def _below_root(name: str, cwd: Path, settings: Settings) -> str:
 
 
 def _line(text: str) -> str:
-    """One printable line for Flower, logs and lists, cut where a hostile value would flood them."""
+    """Returns one printable line for Flower, logs and lists, cut at 300 characters."""
     clean = "".join(char if char.isprintable() else "?" for char in text)
     return clean if len(clean) <= 300 else clean[:297] + "..."

@@ -1,7 +1,7 @@
-"""Whether runs of users other than admin are confined by the kernel (bubblewrap), and why not.
+"""Checks whether runs of users other than admin can be sandboxed (by bubblewrap), and why not.
 
-Asked by the web process before it lets a run through, by the worker before it starts one, and shown by health and
-doctor. What a confined run sees is in flansible.worker.sandbox.
+Called by the web process before it authorizes a run, by the worker before it starts one, by health and by the doctor.
+What a sandbox shows is in flansible.worker.sandbox.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "bwrap", "none"]
 
-# In namespaces of its own: users, mounts, processes, IPC. Without privileges, and without a way to new namespaces.
+# New namespaces for users, mounts, processes and IPC; no privileges, and no further namespaces.
 NAMESPACES = ("--unshare-user", "--disable-userns", "--unshare-pid", "--unshare-ipc", "--cap-drop", "ALL")
 _PROBE_SECONDS = 5.0
 _TRY_AGAIN_SECONDS = 10.0
@@ -29,7 +29,7 @@ ADVICE = "install bubblewrap (apt-get install bubblewrap), or set isolation = no
 
 @dataclass(frozen=True)
 class Isolation:
-    """mode: config.ini's; why_not: empty when bubblewrap works here, else what it, or the lack of it, said."""
+    """mode: the setting; why_not: empty when bubblewrap works here, else the reason."""
 
     mode: Mode
     why_not: str = ""
@@ -41,7 +41,7 @@ class Isolation:
 
     @property
     def is_missing(self) -> bool:
-        """Whether it is wanted and cannot be had: what could reach the control machine must be refused."""
+        """Whether it is wanted but does not work: whatever could reach the control machine must be refused."""
         return self.mode != "none" and bool(self.why_not)
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ _probed: tuple[float, str] | None = None
 
 
 def of(mode: Mode) -> Isolation:
-    """What is in force on this machine. Looks once; when bubblewrap did not work, again after some seconds."""
+    """Returns the isolation on this machine. Probes once; after a failure again after some seconds."""
     global _probed
     if mode == "none":
         return Isolation(mode)
@@ -71,14 +71,14 @@ def for_user(user: User, mode: Mode) -> Isolation:
 
 
 def require(mode: Mode) -> None:
-    """Raises ConfigurationError when config.ini insists on bubblewrap and it does not work here."""
+    """Raises ConfigurationError when config.ini requires bubblewrap and it does not work here."""
     found = of(mode)
     if mode == "bwrap" and found.is_missing:
         raise ConfigurationError([Fault("config", "isolation", f"bwrap: {found.why_not}; {ADVICE}")])
 
 
 def _probe() -> str:
-    """Why bubblewrap cannot be used; empty when it can."""
+    """Returns why bubblewrap cannot be used; empty when it can."""
     program = shutil.which("bwrap")
     if program is None:
         return "bwrap is not installed"

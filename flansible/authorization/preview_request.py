@@ -1,7 +1,7 @@
-"""From an authorized run to a look at it: the same command under the same rights, which executes nothing.
+"""Turns an authorized run into its preview run: the same command with the same rights, which executes nothing.
 
-Pure; called by the web process. A look is a hidden task: it goes the way of all runs, with its secrets sealed and in
-its user's sandbox, and is in no list.
+Pure; called by the web process. A preview run is a hidden task: it is queued like any run, with its secrets sealed and
+in its user's sandbox, and appears in no list.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import Literal
 
 from flansible.models import AuthorizedRun, Secrets, Step
 
-# The look itself ends after this, whoever still waits for it.
-LONGEST_SECONDS = 20
-# They would clear what is cached, or list something else; -vvv would fill the messages.
+# The preview run ends after this, even while a request waits for it.
+MAX_SECONDS = 20
+# They would clear the fact cache, or list something else; -vvv would fill the messages.
 _LEFT_OUT = re.compile(r"-v+|--(?:flush-cache|list-hosts|list-tasks|list-tags|syntax-check)")
 
 
-def at(run: AuthorizedRun, what: Literal["plan", "inventory"]) -> AuthorizedRun:
-    """The look at a run's last step, which is Ansible's. What comes before it, a pull, is left out."""
+def preview_of(run: AuthorizedRun, what: Literal["plan", "inventory"]) -> AuthorizedRun:
+    """Returns the preview run of the last step, which is Ansible's; a pull before it is left out."""
     step = run.steps[-1]
     return run.model_copy(
         update={
-            "summary": f"{run.summary} (look)",
-            "steps": (step.model_copy(update={"argv": _listing(step), "listing": what}),),
+            "summary": f"{run.summary} (preview)",
+            "steps": (step.model_copy(update={"argv": _list_options(step), "listing": what}),),
             "request": {},
-            "secrets": _needed(run.secrets),
+            "secrets": _secrets_for_reading(run.secrets),
             "hidden": True,
-            "time_limit": LONGEST_SECONDS,
+            "time_limit": MAX_SECONDS,
             "on_lost": "fail",
-            # One at a time: a look does not count among its user's runs. No lock of a request can have this name.
+            # One at a time: previews do not count as runs of the user. No lock of a request can have this name.
             "locks": () if run.confinement is None else (f"\0look of {run.user}",),
             "max_running": 0,
             "max_queued": 0,
@@ -37,15 +37,15 @@ def at(run: AuthorizedRun, what: Literal["plan", "inventory"]) -> AuthorizedRun:
     )
 
 
-def _listing(step: Step) -> tuple[str, ...]:
+def _list_options(step: Step) -> tuple[str, ...]:
     operands = step.argv.index("--")
     options = tuple(word for word in step.argv[:operands] if not _LEFT_OUT.fullmatch(word))
-    told = ("--list-hosts", "--list-tasks") if step.program == "ansible-playbook" else ()
-    return options + told + step.argv[operands:]
+    lists = ("--list-hosts", "--list-tasks") if step.program == "ansible-playbook" else ()
+    return options + lists + step.argv[operands:]
 
 
-def _needed(secrets: Secrets | None) -> Secrets | None:
-    """What reading needs. Nothing is connected to, so the passwords and the key for that stay here."""
+def _secrets_for_reading(secrets: Secrets | None) -> Secrets | None:
+    """Returns the secrets that reading files needs. No host is connected to, so those for connections are left out."""
     if secrets is None:
         return None
     kept = Secrets(vault_passwords=secrets.vault_passwords, variables=secrets.variables)

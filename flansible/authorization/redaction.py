@@ -1,7 +1,7 @@
-"""What of a request may be shown again: its body with secrets masked, and the command lines that mean the same.
+"""Redacts requests: the body without its secrets, and command lines that do the same.
 
-Pure. What came in a field made for secrets is masked by the field; variables and module arguments by their names, as
-people put passwords there too. Called by flansible.authorization, and by web with what is stored.
+Pure. Fields for secrets are masked whole; variables and module arguments by their names, since people put passwords
+there too. Called by flansible.authorization.authorize, and by web on stored requests.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from flansible.models import AuthorizedRun, Kind, Step, TaskOptions
 MASK = "********"
 PATHS: dict[Kind, str] = {"adhoc": "/api/ansiblecommand", "playbook": "/api/ansibleplaybook", "git": "/api/git"}
 SECRET_FIELDS = frozenset({"connection_password", "become_password", "vault_password", "private_key", "secret_vars"})
-# Where a name tells what its value is.
+# Fields whose keys show which values are secret.
 _NAMED_FIELDS = ("extra_vars", "extra_args", "module_args", "environment")
-# `pass` as a word of its own, the others wherever they stand.
+# `pass` and `pwd` as whole words, the others anywhere in a name.
 _SECRET_WORD = (
     r"(?:passwd|password|passphrase|secret|token|api_?key|private_?key|credential|(?<![a-z])(?:pass|pwd)(?![a-z]))"
 )
@@ -29,12 +29,12 @@ _SECRET_NAME = rf"[\w.-]*{_SECRET_WORD}[\w.-]*"
 _IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w.-])({_SECRET_NAME}\s*=\s*)('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
 _OPTIONS = ("--extra-vars=", "--args=")
-_SENT_BY_CLIENTS = "ANSIBLE_"  # of the environment of `flansible`, what goes with the request
+_SENT_BY_CLIENTS = "ANSIBLE_"  # variables of this prefix in the environment of `flansible` are sent with the request
 _NOT_BY_CLIENTS = ("update_git_repo", "private_key", "secret_vars", "strategy")
 
 
 def as_sent(request: TaskOptions) -> dict[str, JsonValue]:
-    """The body with every secret in it masked."""
+    """Returns the body with its secrets masked."""
     body: dict[str, JsonValue] = request.model_dump(mode="json", exclude_unset=True)
     for field in SECRET_FIELDS & body.keys():
         value = body[field]
@@ -46,7 +46,7 @@ def as_sent(request: TaskOptions) -> dict[str, JsonValue]:
 
 
 def masked_fields(value: JsonValue, path: str = "") -> list[str]:
-    """The paths at which something is masked, wholly or in part."""
+    """Returns the paths of values that are masked, wholly or in part."""
     if isinstance(value, str):
         return [path] if MASK in value else []
     if isinstance(value, dict):
@@ -59,18 +59,17 @@ def masked_fields(value: JsonValue, path: str = "") -> list[str]:
 
 
 def command(run: AuthorizedRun) -> str:
-    """What runs, as it would be typed: steps joined by `&&`, secrets in variables masked."""
+    """Returns the run as a shell command: steps joined by `&&`, secrets in variables masked."""
     folder = shlex.join(("cd", run.steps[0].cwd))
-    return " && ".join((folder, *(_typed(step.program, _arguments(step)) for step in run.steps)))
+    return " && ".join((folder, *(_shell_words(step.program, _arguments(step)) for step in run.steps)))
 
 
 def flansible_command(run: AuthorizedRun) -> str | None:
-    """The same by `flansible adhoc` or `flansible playbook`, which take the options of Ansible's own; None for what
-    they cannot say."""
+    """Returns the same as `flansible adhoc` or `flansible playbook`, with Ansible's options; None where they cannot."""
     request, step = run.request, run.steps[-1]
     environment = step.environment
-    sayable = all(name.startswith(_SENT_BY_CLIENTS) for name in environment)
-    if run.kind == "git" or any(request.get(field) for field in _NOT_BY_CLIENTS) or not sayable:
+    is_expressible = all(name.startswith(_SENT_BY_CLIENTS) for name in environment)
+    if run.kind == "git" or any(request.get(field) for field in _NOT_BY_CLIENTS) or not is_expressible:
         return None
     words = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
     options = ["--chdir", step.cwd]
@@ -78,11 +77,11 @@ def flansible_command(run: AuthorizedRun) -> str | None:
         options += ["--time-limit", str(run.time_limit)]
     options += [word for lock in run.locks for word in ("--lock", lock)]
     options += ["--on-lost", run.on_lost] if run.on_lost != "fail" else []
-    return " ".join((*words, _typed("flansible", (run.kind, *options, *_arguments(step)))))
+    return " ".join((*words, _shell_words("flansible", (run.kind, *options, *_arguments(step)))))
 
 
 def curl(kind: Kind, body: dict[str, JsonValue], user: str, base: str) -> str:
-    """base: the address of the service. curl asks for the password."""
+    """Returns the request as a curl command, which prompts for the password. base: the address of the service."""
     lines = (
         ("curl", "--user", user, "--header", "Content-Type: application/json"),
         ("--data", json.dumps(body, ensure_ascii=False)),
@@ -91,7 +90,7 @@ def curl(kind: Kind, body: dict[str, JsonValue], user: str, base: str) -> str:
     return " \\\n  ".join(map(shlex.join, lines))
 
 
-def _typed(program: str, arguments: Iterable[str]) -> str:
+def _shell_words(program: str, arguments: Iterable[str]) -> str:
     return shlex.join((program, *arguments))
 
 
@@ -113,14 +112,14 @@ def _masked(value: Any) -> Any:
         named = value.get("arg_name") if "arg_value" in value else None
         if isinstance(named, str) and _IS_SECRET.fullmatch(named):
             return {**value, "arg_value": MASK}
-        return {name: MASK if _hides(name, item) else _masked(item) for name, item in value.items()}
+        return {name: MASK if _is_secret(name, item) else _masked(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_masked(item) for item in value]
     return _masked_text(value) if isinstance(value, str) else value
 
 
-def _hides(name: str, value: Any) -> bool:
-    """A truth value, or nothing at all, tells nothing: `no_log_password: true`."""
+def _is_secret(name: str, value: Any) -> bool:
+    """Whether a value is masked by its name. Booleans and empty values are not secrets: `no_log_password: true`."""
     return _IS_SECRET.fullmatch(name) is not None and value not in (None, "") and not isinstance(value, bool)
 
 
@@ -129,5 +128,5 @@ def _masked_text(text: str) -> str:
         try:
             return json.dumps(_masked(json.loads(text)))
         except ValueError:
-            pass  # YAML, or cut: the words below are looked for in it
+            pass  # YAML, or cut: searched for assignments below
     return _ASSIGNED.sub(rf"\g<1>{MASK}", text)

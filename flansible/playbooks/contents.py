@@ -1,7 +1,7 @@
-"""What the files of a playbook say of it: its description, its plays, and the variables that it can be given.
+"""Reads a playbook's description, its plays and the variables it takes.
 
-Pure; called by the web process, on files that users push. They are read for their outline alone: nothing is constructed
-and no template is looked into.
+Pure; called by the web process, on files that users push. Only their outline is read: no YAML object is constructed and
+no template is evaluated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST_VARIABLES = 500
 
 @dataclass(frozen=True)
 class Playbook:
-    """A file that is a playbook. node: the list of its plays."""
+    """A playbook. node: the list of its plays."""
 
     description: str
     node: yaml.SequenceNode
@@ -44,7 +44,7 @@ class Playbook:
 
 
 def read(path: Path) -> Playbook | None:
-    """The playbook at `path`: a YAML list whose first item is a play. None when it is something else."""
+    """Reads the playbook at `path`: a YAML list whose first item is a play. None if it is something else."""
     text = _text(path)
     try:
         node = yaml_outline.compose(text) if text is not None else None
@@ -59,14 +59,14 @@ def read(path: Path) -> Playbook | None:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the list of playbooks tells of one."""
+    """A playbook in the list of playbooks."""
 
     description: str
     plays: tuple[ListedPlay, ...]
 
 
 def summary(path: Path) -> Summary | None:
-    """The same in short, read again when the file has changed: hundreds of them are asked for at once."""
+    """Reads a playbook's summary, cached until the file changes: a list has hundreds of them."""
     try:
         return _summary(path, atomic_files.stamp(path))
     except OSError:
@@ -80,9 +80,9 @@ def _summary(path: Path, _stamp: tuple[int, ...] | None) -> Summary | None:
 
 
 def variables(playbook: Playbook, path: Path, may_read: Callable[[Path], bool]) -> list[ListedVariable]:
-    """What the plays ask for, what their roles take, and simple values that plays set.
+    """Returns the plays' vars_prompt, their roles' argument_specs, and simple values that plays set.
 
-    may_read: whether the file at a real path may be looked into.
+    may_read: whether the file at a real path may be read.
     """
     found: list[ListedVariable] = []
     for node in playbook.node.value:
@@ -90,14 +90,14 @@ def variables(playbook: Playbook, path: Path, may_read: Callable[[Path], bool]) 
         name = _play(play).play
         found += [_prompt(yaml_outline.entries(item), name) for item in yaml_outline.items(play.get("vars_prompt"))]
         for role in _roles(play):
-            found += _of_role(role, path.parent / "roles", name, may_read)
+            found += _role_variables(role, path.parent / "roles", name, may_read)
         found += _plain_vars(play, name)
     return [variable for variable in found if _NAME.fullmatch(variable.name)][:_MOST_VARIABLES]
 
 
 def _text(path: Path) -> str | None:
     try:
-        # A pipe would keep this thread waiting for ever.
+        # Reading a pipe could block this thread for ever.
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return None
         return path.read_text(encoding="utf-8")
@@ -146,12 +146,12 @@ def _roles(play: dict[str, yaml.Node]) -> Iterator[str]:
     for item in yaml_outline.items(play.get("roles")):
         found = yaml_outline.entries(item)
         name = yaml_outline.text(found.get("role") or found.get("name")) if found else yaml_outline.text(item)
-        # A name, no path: what lies elsewhere is not looked for. Nor is a collection's.
+        # Names only: roles given by path are not read, nor are those of collections.
         if name and "/" not in name and not name.startswith("."):
             yield name
 
 
-def _of_role(role: str, folder: Path, play: str, may_read: Callable[[Path], bool]) -> Iterator[ListedVariable]:
+def _role_variables(role: str, folder: Path, play: str, may_read: Callable[[Path], bool]) -> Iterator[ListedVariable]:
     for name in _SPECS:
         path = Path(os.path.realpath(folder / role / name))
         if not may_read(path):

@@ -1,4 +1,4 @@
-"""YAML read for its outline: nodes as they stand, nothing constructed. Called on what users send and pull."""
+"""Reads YAML as nodes, without constructing objects. Called on what users send and pull."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import yaml
 
-# PyYAML composes nodes by recursion in C: what is nested deep enough ends the process, not with an exception.
+# PyYAML composes nodes by recursion in C: deep nesting crashes the process instead of raising.
 _MAX_DEPTH = 100
-_OWN_TAGS = "tag:yaml.org,2002:"
-_MOST_NODES = 1000
+_STANDARD_TAGS = "tag:yaml.org,2002:"
+_MAX_NODES = 1000
 
 
 def compose(text: str) -> yaml.Node | None:
-    """The first document; None when there is none. Raises ValueError for what is no YAML, or nested too deep."""
+    """Parses the first document; None if there is none. Raises ValueError for invalid YAML or too deep nesting."""
     try:
         depth = 0
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
@@ -29,44 +29,44 @@ def compose(text: str) -> yaml.Node | None:
 
 
 def entries(node: yaml.Node | None) -> dict[str, yaml.Node]:
-    """What an object has, by key; nothing for what is no object."""
+    """Returns the values of an object by key; empty for other nodes."""
     if not isinstance(node, yaml.MappingNode):
         return {}
     return {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
 
 
 def items(node: yaml.Node | None) -> list[yaml.Node]:
-    """What a list has; nothing for what is no list."""
+    """Returns the items of a list; empty for other nodes."""
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def text(node: yaml.Node | None) -> str:
-    """A string as it is written; of a list of them, all with commas between; else nothing."""
+    """Returns a string as written, a list of strings joined by commas, or nothing for other nodes."""
     if isinstance(node, yaml.SequenceNode):
         return ",".join(item.value for item in node.value if isinstance(item, yaml.ScalarNode))
     return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
 
 
 def is_plain(node: yaml.Node) -> bool:
-    """Whether it is of YAML's own types alone, at its top: !vault and its like are not."""
-    return node.tag.startswith(_OWN_TAGS)
+    """Whether the node has a standard YAML type, unlike !vault."""
+    return node.tag.startswith(_STANDARD_TAGS)
 
 
 def value(node: yaml.Node | None) -> Any:
-    """What it stands for in JSON; None for what has a tag such as !vault, and for what is too much to show."""
-    return _value(node, [_MOST_NODES])
+    """Converts a node to JSON values; None for tags such as !vault, and beyond the maximum number of nodes."""
+    return _value(node, [_MAX_NODES])
 
 
 def _value(node: yaml.Node | None, left: list[int]) -> Any:
-    # Aliases can make a few lines a billion values: each counts as often as it is met.
+    # With aliases a few lines can be a billion values: each counts every time.
     left[0] -= 1
     if node is None or left[0] < 0 or not is_plain(node):
         return None
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, left) for item in node.value[:_MOST_NODES]]
+        return [_value(item, left) for item in node.value[:_MAX_NODES]]
     if isinstance(node, yaml.MappingNode):
-        return {name: _value(item, left) for name, item in list(entries(node).items())[:_MOST_NODES]}
-    return _scalar(node.tag.removeprefix(_OWN_TAGS), str(node.value))
+        return {name: _value(item, left) for name, item in list(entries(node).items())[:_MAX_NODES]}
+    return _scalar(node.tag.removeprefix(_STANDARD_TAGS), str(node.value))
 
 
 def _scalar(kind: str, written: str) -> Any:

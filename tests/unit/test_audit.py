@@ -106,12 +106,12 @@ TAMPERINGS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int, str]] = {
     "a code changed": (lambda old: [*old[:4], old[4][:-5] + b"0000\n"[-5:]], 5, "was changed"),
     "a line put in": (lambda old: [*old[:2], b'{"event": "submission"}\n', *old[2:]], 3, "was changed"),
     "an empty line put in": (lambda old: [*old[:2], b"\n", *old[2:]], 3, "was changed"),
-    "a line put in twice": (lambda old: [*old[:3], old[1], *old[3:]], 4, "record 2 where 4 is due"),
+    "a line put in twice": (lambda old: [*old[:3], old[1], *old[3:]], 4, "record 2 instead of 4"),
     "two lines swapped": (lambda old: [old[0], old[2], old[1], *old[3:]], 2, "record 2 is missing"),
     "a line put in at the end": (lambda old: [*old, b'{"event": "submission"}\n'], 6, "was changed"),
-    "the last line cut off": (lambda old: old[:-1], 0, "the tail is missing"),
-    "half of the last line cut off": (lambda old: [*old[:-1], old[-1][:50]], 0, "the tail is missing"),
-    "all lines cut off": (lambda old: [], 0, "the tail is missing"),
+    "the last line cut off": (lambda old: old[:-1], 0, "the last lines are missing"),
+    "half of the last line cut off": (lambda old: [*old[:-1], old[-1][:50]], 0, "the last lines are missing"),
+    "all lines cut off": (lambda old: [], 0, "the last lines are missing"),
 }
 
 
@@ -186,7 +186,7 @@ def test_a_log_without_its_key_cannot_be_verified_and_no_key_is_made(log: Audit)
     fill(log)
     key = log.path.parent / "secret.key"
     key.unlink()
-    with pytest.raises(ConfigurationError, match="nothing of it can be verified"):
+    with pytest.raises(ConfigurationError, match="the log cannot be verified"):
         audit_verify.read_key(key)
     assert not key.exists()
 
@@ -198,7 +198,7 @@ def test_the_chain_goes_on_in_the_next_file_after_a_rotation(log: Audit) -> None
     fill(log, 2)
     assert verify(log, older, log.path) == Verified(1, 5, 0)
     assert "give the older files" in wrong(log).why
-    assert "tail is missing" in wrong(log, older).why
+    assert "last lines are missing" in wrong(log, older).why
     assert verify(log, is_partial=True) == Verified(4, 5, 0)
     packed = older.with_name("audit.log.1.gz")
     packed.write_bytes(gzip.compress(older.read_bytes()))
@@ -230,7 +230,7 @@ def test_half_a_line_of_a_crash_stays_and_the_next_line_says_so(log: Audit) -> N
     assert lines(log)[2] == b'{"time": "2026-\n'
     assert json.loads(lines(log)[3])["event"] == "audit_torn"
     log.path.write_bytes(b"".join([*lines(log)[:2], b'{"time": "2025-\n', *lines(log)[3:]]))
-    assert wrong(log).line == 3, "another half line than the one that was owned up to"
+    assert wrong(log).line == 3, "another half line than the one that was reported"
 
 
 def test_half_a_line_is_owned_up_to_even_when_the_disk_was_still_full_at_first(

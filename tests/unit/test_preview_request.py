@@ -42,7 +42,7 @@ def test_a_look_lists_and_executes_nothing(dev: Asking) -> None:
     run = dev.playbook(
         inventory=OWN, limit="host1", verbose_level=4, flush_cache=True, syntax_check=True, on_lost="requeue"
     )
-    look = preview_request.at(run, "plan")
+    look = preview_request.preview_of(run, "plan")
     [step] = look.steps
     assert step.listing == "plan"
     options = step.argv[: step.argv.index("--")]
@@ -52,7 +52,7 @@ def test_a_look_lists_and_executes_nothing(dev: Asking) -> None:
         True,
         "fail",
         0,
-        preview_request.LONGEST_SECONDS,
+        preview_request.MAX_SECONDS,
     )
     assert look.confinement == run.confinement and step.data_only
 
@@ -60,27 +60,27 @@ def test_a_look_lists_and_executes_nothing(dev: Asking) -> None:
 def test_a_look_leaves_a_pull_out(admin: Asking) -> None:
     run = admin.playbook(update_git_repo=True)
     assert [step.program for step in run.steps] == ["git", "ansible-playbook"]
-    assert [step.program for step in preview_request.at(run, "plan").steps] == ["ansible-playbook"]
+    assert [step.program for step in preview_request.preview_of(run, "plan").steps] == ["ansible-playbook"]
 
 
 def test_operands_that_look_like_options_stay(admin: Asking) -> None:
-    look = preview_request.at(admin.adhoc(host_pattern="--flush-cache"), "plan")
+    look = preview_request.preview_of(admin.adhoc(host_pattern="--flush-cache"), "plan")
     assert look.steps[0].argv[-2:] == ("--", "--flush-cache")
 
 
 def test_a_look_gets_the_secrets_that_reading_needs(admin: Asking) -> None:
     run = admin.adhoc(connection_password="one", become_password="two", private_key="three")
-    assert preview_request.at(run, "plan").secrets is None
+    assert preview_request.preview_of(run, "plan").secrets is None
     run = admin.adhoc(connection_password="one", vault_password="four", secret_vars={"x": "five"})
-    assert preview_request.at(run, "plan").secrets == Secrets(
+    assert preview_request.preview_of(run, "plan").secrets == Secrets(
         vault_passwords={"default": "four"}, variables={"x": "five"}
     )
 
 
 def test_looks_of_a_user_are_one_at_a_time_and_those_of_admin_are_not(dev: Asking, admin: Asking) -> None:
-    [lock] = preview_request.at(dev.adhoc(inventory=OWN, host_pattern="host1", lock="mine"), "plan").locks
+    [lock] = preview_request.preview_of(dev.adhoc(inventory=OWN, host_pattern="host1", lock="mine"), "plan").locks
     assert "\0" in lock  # which no request can name
-    assert preview_request.at(admin.adhoc(lock="mine"), "plan").locks == ()
+    assert preview_request.preview_of(admin.adhoc(lock="mine"), "plan").locks == ()
 
 
 def test_secret_variables_are_secrets_and_nothing_else(dev: Asking) -> None:

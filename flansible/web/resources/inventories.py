@@ -47,7 +47,7 @@ class ListInventories(PrivateResource):
         confined = isolation.for_user(user, settings.isolation)
         run = authorize.authorize_inventory(user, query.inventory, settings, confined)
         audit_context.note_throttled(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))
-        preview = run_preview(preview_request.at(run, "inventory"))
+        preview = run_preview(preview_request.preview_of(run, "inventory"))
         shown = _one(query.inventory, known, settings).model_copy(
             update={"messages": preview.messages, "detail": preview.detail}
         )

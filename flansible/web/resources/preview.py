@@ -57,7 +57,7 @@ class Preview(PrivateResource):
             return jsonify(_refused(refusal, said).model_dump(mode="json"))
         audit_context.note_throttled(user.name, audit_context.event("preview", what=run.summary, outcome="allowed"))
         return jsonify(
-            _answer(run, request, said, run_preview(preview_request.at(run, "plan"))).model_dump(mode="json")
+            _answer(run, request, said, run_preview(preview_request.preview_of(run, "plan"))).model_dump(mode="json")
         )
 
 
