@@ -1,7 +1,7 @@
 """Writes the audit log: one JSON line per event, chained so that a removed, changed, inserted or moved line shows.
 
 Each line has its number (`seq`), the code of the line before it (`prev`) and its own code (`mac`): HMAC-SHA-256 over
-the line, with a key derived from secret_key_file. Without that key nobody can make a valid line. The head, a small file
+the line, with a key derived from secret_key_file. A valid line cannot be made without that key. The head, a small file
 beside the log, holds the last number and code, so that removed last lines show too. An attacker who restores an older
 log together with its older head is not noticed from the files alone: the copy on standard output is for that, and a
 process that has written more lines than such a head has reports it in its next line.

@@ -78,7 +78,7 @@ class ShownPaths:
 
     @cached_property
     def variables(self) -> tuple[str, ...]:
-        """What line 3 shows: whole folders where that is possible, else what is in them."""
+        """The paths of line 3: whole folders where possible, else single files and folders in them."""
         found = (self._variables_beside(path) for path in sorted(self.opened | self.readable))
         return tuple(path for paths in found for path in paths)
 
@@ -87,7 +87,7 @@ class ShownPaths:
         return frozenset(self.variables)
 
     def _hidden_at(self, path: str) -> str:
-        """The part of a path that line 5 names, the longest if there are several; empty when it names none."""
+        """Returns the part of a path that line 5 names, the longest if there are several; empty for none."""
         if not is_below(path, self.root):
             return ""
         return next((part for part in _upwards(path) if self._is_named(part)), "")
@@ -104,7 +104,7 @@ class ShownPaths:
 
     @cached_property
     def _matching(self) -> frozenset[str]:
-        """What exists now and is named by hidden_paths."""
+        """The existing paths that hidden_paths names."""
         folders = [self.root]
         with os.scandir(self.root) as entries:
             folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -150,7 +150,7 @@ class _InventoryNames:
 def of(
     readable: Iterable[Path | str], hidden: Iterable[Path | str], settings: Settings, programs: Iterable[str] = ()
 ) -> ShownPaths:
-    """The rule for a user. readable, hidden: as rbac.json gives them, resolved; programs: folders every run needs."""
+    """Returns the rule for a user. readable, hidden: resolved; programs: folders that every run needs."""
     root = os.path.realpath(settings.playbook_root)
     shown = frozenset(map(str, readable))
     # What contains playbook_root, being another's, does not take it away.
@@ -171,7 +171,7 @@ def of(
 
 
 def is_below(path: str, folder: str) -> bool:
-    """Whether it is the folder, or in it."""
+    """Whether a path is the folder, or in it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
@@ -180,7 +180,7 @@ def _is_in(path: str, folders: frozenset[str]) -> bool:
 
 
 def _upwards(path: str) -> Iterator[str]:
-    """The path and the folders around it, from the inside out."""
+    """Yields the path and the folders around it, from the inside out."""
     while path != (folder := os.path.dirname(path)):
         yield path
         path = folder
@@ -188,7 +188,7 @@ def _upwards(path: str) -> Iterator[str]:
 
 
 def _range_pattern(word: str) -> str:
-    """A pattern for the hosts of a range such as web[01:50].example.com: numbers, or letters."""
+    """Returns a pattern for the hosts of a range such as web[01:50].example.com: numbers, or letters."""
     pieces = re.split(r"(\[[\w:]+\])", word)
     return "".join(
         (r"[0-9]+" if piece[1].isdigit() else r"[A-Za-z]+") if number % 2 else re.escape(piece)

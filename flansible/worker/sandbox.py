@@ -50,9 +50,9 @@ _EMPTY_IN_PROC = ("kcore", "keys", "kmsg", "timer_list", "sched_debug")
 
 @dataclass(frozen=True)
 class Sandbox:
-    """One user's. Two that are equal show the same files, so that runs can share a fork server.
+    """The sandbox of one user. Equal ones show the same files, so their runs can share a fork server.
 
-    arguments: bubblewrap's, up to the command; stamps: which files they mean, since a name may mean another one later.
+    arguments: bubblewrap's, up to the command; stamps: the files meant, as a path may point to a different file later.
     """
 
     user: str
@@ -63,18 +63,18 @@ class Sandbox:
 
 
 def home_of(user: str, data_dir: Path) -> Path:
-    """Where the home of this user's runs lies; the operator may put ssh keys and known_hosts there."""
+    """Returns the path of the home of a user's runs; the operator may put ssh keys and known_hosts there."""
     name = user if _PLAIN_NAME.fullmatch(user) else "=" + sha256(user.encode()).hexdigest()[:32]
     return data_dir / "homes" / name
 
 
 def make_home(user: str, data_dir: Path) -> Path:
-    """The same, and it exists afterwards, closed to others. Raises OSError."""
+    """Returns the home and creates it if necessary, closed to others. Raises OSError."""
     home = home_of(user, data_dir)
     if not home.exists():
         home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Complete before it has its name. Where collections and roles are that the service's user has for everybody,
-        # a link tells: a mount inside the home could be led elsewhere by whoever writes there.
+        # Complete before it gets its name. Links lead to the collections and roles of the service's user: a mount
+        # within the home could be redirected by a run, which can write there.
         new = Path(tempfile.mkdtemp(dir=home.parent, prefix=".new-"))
         (new / ".ansible").mkdir(mode=0o700)
         for name in _SHARED:
@@ -130,7 +130,7 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
 
 
 def trees(confinement: Confinement, settings: Settings) -> Mounts:
-    """Mounts 1 to 6: all that is shown at its own path. Raises OSError."""
+    """Returns the mounts 1 to 6 of `build`: all that is shown at its own path. Raises OSError."""
     system = (path for path in _SYSTEM if not os.path.islink(path))
     programs = filter(os.path.isdir, (*system, *_python_folders()))
     shown = shown_paths.of(confinement.readable, confinement.hidden, settings, programs)
@@ -148,13 +148,13 @@ class Sandboxes:
         self._settings = settings
 
     def of(self, user: str, confinement: Confinement, ssh_sockets: str | None) -> Sandbox | None:
-        """The user's sandbox, or None where runs are not confined. Raises RunnerError when it cannot be made."""
+        """Returns the user's sandbox, or None where runs are not confined. Raises RunnerError."""
         if not isolation.of(self._settings.isolation).in_force:
             return None
         return build(user, confinement, ssh_sockets, self._settings)
 
     def rules(self, confinement: Confinement) -> dict[str, Any]:
-        """The rules that the run itself keeps, for flansible.runner.enforcement."""
+        """Returns the rules that the run itself enforces, for flansible.runner.enforcement."""
         missing = isolation.of(self._settings.isolation).is_missing
         return {
             "hosts": confinement.hosts,
@@ -224,7 +224,7 @@ class Mounts:
 
 
 def _python_folders() -> list[str]:
-    """This Python, its packages, and Flansible where it is not one of them."""
+    """Returns the folders of this Python, its packages, and Flansible."""
     folders = [sys.prefix, sys.exec_prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
     folders += [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     # The package alone: the folder above may be a checkout with config.ini and rbac.json in it.
@@ -233,10 +233,10 @@ def _python_folders() -> list[str]:
 
 @cache
 def _kernel_files() -> tuple[str, ...]:
-    """What /proc has beside processes, and is a folder or can be written.
+    """Returns what in /proc is not a process and is a folder or writable.
 
-    To a service that is root, its sandbox is root as well where a file is asked: core_pattern and its kin are commands
-    to the kernel. bubblewrap itself covers only a part of them.
+    In the sandbox of a service that is root, the kernel treats file accesses as root's, and writing core_pattern and
+    the like commands the kernel. bubblewrap itself covers only some of them.
     """
     found = []
     for entry in os.scandir("/proc"):
@@ -249,7 +249,7 @@ def _kernel_files() -> tuple[str, ...]:
 
 
 def _passwd(data_dir: Path) -> str:
-    """A file like /etc/passwd in which this user has the sandbox's home: ssh asks there, not the environment."""
+    """Writes a copy of /etc/passwd with the sandbox's home, which ssh reads there, not in the environment."""
     own = pwd.getpwuid(os.getuid())
     others = [entry for entry in pwd.getpwall() if entry.pw_uid != own.pw_uid]
     text = "".join(
@@ -260,9 +260,9 @@ def _passwd(data_dir: Path) -> str:
 
 
 def _ssh_configurations(data_dir: Path) -> list[tuple[str, str]]:
-    """Copies of what ssh includes in its configuration, each with its place.
+    """Copies the files that ssh's configuration includes; returns each copy with the path of its original.
 
-    ssh refuses such a file unless root or its user owns it, and in a sandbox of anybody but root, root is nobody.
+    ssh refuses such a file unless root or the user owns it, and without root a sandbox maps root to nobody.
     """
     found = []
     for path in sorted(Path("/etc/ssh/ssh_config.d").glob("*.conf")):
@@ -272,7 +272,7 @@ def _ssh_configurations(data_dir: Path) -> list[tuple[str, str]]:
 
 
 def _kept(data_dir: Path, name: str, text: str) -> str:
-    """The path of a file with this text, which is the same as long as the text is."""
+    """Writes a file with this text and returns its path, which stays the same as long as the text does."""
     path = data_dir / "homes" / f".{name}-{sha256(text.encode()).hexdigest()[:16]}"
     if not path.exists():
         with replacing(path, mode=0o644) as temporary:
@@ -281,6 +281,6 @@ def _kept(data_dir: Path, name: str, text: str) -> str:
 
 
 def _environment() -> tuple[tuple[str, str], ...]:
-    """What programs need to find each other and their language; nothing else of the service's."""
+    """Returns the variables for paths and language; the service's others stay out of the sandbox."""
     kept = {name: value for name, value in os.environ.items() if _ENVIRONMENT.fullmatch(name)}
     return tuple(sorted({**kept, "HOME": HOME}.items()))
