@@ -4,8 +4,9 @@ Called by the fork server before its first fork. Only the installation is loaded
 directories and collections itself, so that an edited file is noticed and none is shared. Loading the classes, rather
 than making one run in this process, leaves no state of a run to be inherited.
 
-Measured (mean CPU time of an ad-hoc `debug`, in turn, 2 busy cores): 77 ms; without the plugin classes 193 ms; without
-the cached routing table 158 ms.
+Measured (mean CPU time of an ad-hoc `debug`, in turn, 2 busy cores): about 75 ms; without the plugin classes 193 ms,
+without the cached routing table 158 ms. Shared parsers save 5 ms of it, compiled regular expressions 3 ms, and modules
+imported beforehand 3 ms.
 """
 
 from __future__ import annotations
