@@ -14,50 +14,50 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    install, start the service, run an ad-hoc ping and a playbook with curl, stop everything"
+	@echo "make demo    install, start the service, run an ad-hoc ping and a playbook with curl, then stop everything"
 	@echo "make test-fast   unit tests alone, in parallel: between two edits"
 	@echo "make test    install what the tests need and run them all; PYTEST_ARGS='-k word' passes options to pytest"
 	@echo "make test-nightly   many rounds and further variants (hours); SHARD=3/40 for a part of them"
 	@echo "make test-flaky N=20   repeat the tests that a change touched, on busy processors; BASE=commit, or TESTS='...'"
 	@echo "make test-matrix   as root: the tests on Ansible, with 2.20 and 2.21 on the Python of a Debian trixie in .matrix/"
 	@echo "make check   format check, lint, types, hazards in the code, known vulnerabilities"
-	@echo "make bench   measure runs through the API against the command line, in turn; writes README's tables"
-	@echo "make bench-compare BASE=commit [HEAD=commit]   whether the second is slower than the first; 1 when it is"
+	@echo "make bench   compare runs through the API with the command line, in turn; writes README's tables"
+	@echo "make bench-compare BASE=commit [HEAD=commit]   exits with 1 if the second is slower than the first"
 	@echo "make http    requests per second, and how long they take (needs wrk)"
-	@echo "make ssh     what the fast ssh profile and Mitogen save, with an sshd of its own"
-	@echo "make scale   several workers on this machine: what waits and what computes; writes docs/scaling.md's tables"
-	@echo "make sandbox   what the sandbox of a restricted user costs: the start of its fork server, and runs in it"
+	@echo "make ssh     what the fast ssh profile and Mitogen save, with a private sshd"
+	@echo "make scale   several workers on this machine: waiting and computing runs; writes docs/scaling.md's tables"
+	@echo "make sandbox   cost of a confined user's sandbox: start of its fork server, and runs in it"
 	@echo "make lines   a million lines of output from one run, against the command line writing to a file"
-	@echo "make console   the list of 100,000 tasks: how long the API takes for a page, the console for its first row"
-	@echo "make soak    half an hour of mixed load, and whether anything grows; MINUTES=5 for less"
+	@echo "make console   the list of 100,000 tasks: time of the API for a page, of the console for its first row"
+	@echo "make soak    half an hour of mixed load, to see whether anything grows; MINUTES=5 for less"
 	@echo "make chaos   twenty rounds of each fault on a service under load (hours); ROUNDS=2 for less, CHAOS_SEED=... to repeat"
-	@echo "make venv    make $(VENV) with what Flansible needs; then: $(BIN)/flansible up"
-	@echo "make clean   remove $(VENV) and what tools left behind (your .flansible/ with its records stays)"
-	@echo "PYTHON=python3.12 make ...   choose the Python that $(VENV) is made with (3.11 or newer)"
+	@echo "make venv    create $(VENV) with Flansible's requirements; then: $(BIN)/flansible up"
+	@echo "make clean   remove $(VENV) and the files of tools (your .flansible/ with its records stays)"
+	@echo "PYTHON=python3.12 make ...   choose the Python for $(VENV) (3.11 or newer)"
 
 venv: $(VENV)/.installed
 	@echo "==> $(VENV) is up to date; start the service with: $(BIN)/flansible up"
 
-# The stamp files say what is installed; a changed list installs again.
+# Stamp files record what is installed; a changed list installs again.
 $(VENV)/.installed: requirements.txt setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Flansible needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "==> Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { echo "==> On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	@echo "==> Installing what Flansible needs (requirements.txt)"
+	@echo "==> Installing Flansible's requirements (requirements.txt)"
 	@$(PIP) install -r requirements.txt
 	@echo "==> Installing Flansible itself"
 	@$(PIP) install --no-deps -e .
 	@touch $@
 
 $(VENV)/.installed-test: requirements-test.txt $(VENV)/.installed
-	@echo "==> Installing what the tests need (requirements-test.txt)"
+	@echo "==> Installing the tests' requirements (requirements-test.txt)"
 	@$(PIP) install -r requirements-test.txt
 	@touch $@
 
-# In place of npm, which nothing else here needs.
+# Instead of npm, which nothing else here needs.
 $(VENV)/axe.min.js: scripts/fetch_axe.py $(VENV)/.installed
-	@echo "==> Fetching axe-core, which looks at the console for faults in accessibility"
+	@echo "==> Fetching axe-core, which checks the accessibility of the console"
 	@$(BIN)/python scripts/fetch_axe.py $@
 
 demo: $(VENV)/.installed
@@ -85,7 +85,7 @@ test-flaky: $(VENV)/.installed-test $(VENV)/axe.min.js
 test-matrix:
 	@bash scripts/test-matrix.sh
 
-# -m, so that the folder itself is not searched for modules.
+# -m keeps the folder itself off the module search path.
 bench: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.bench --write $(BENCH_ARGS)
 
@@ -124,9 +124,9 @@ check: $(VENV)/.installed-test
 	@$(BIN)/ruff check .
 	@echo "==> Types (mypy --strict on the package)"
 	@$(BIN)/mypy
-	@echo "==> Hazards in the code (bandit)"
+	@echo "==> Insecure code (bandit)"
 	@$(BIN)/bandit -q -c pyproject.toml -r flansible scripts
-	@echo "==> Known vulnerabilities in what is pinned (pip-audit)"
+	@echo "==> Known vulnerabilities in pinned packages (pip-audit)"
 	@$(BIN)/python scripts/audit.py
 
 clean:

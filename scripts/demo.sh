@@ -101,7 +101,7 @@ run() { # run TITLE PATH BODY
 }
 
 cd "$demo"
-# Ansible keeps its temp files in the home folder, unless told otherwise: here, so that nothing stays behind.
+# Ansible keeps its temp files in the home folder by default; here instead, so that nothing remains.
 export HOME=$demo
 printf '[defaults]\nremote_tmp = %s/remote-tmp\n' "$demo" >.ansible.cfg
 has_curl=$(command -v curl || true)
@@ -126,7 +126,7 @@ fi
 
 say "Starting Flansible in $demo"
 cp -R "$samples/playbooks" "$samples/inventories" .
-# A password nobody else on this machine knows: who may use the service can run commands as you.
+# A random password: anyone who can log in to the service can run commands as you.
 password=$("$python" -c 'import secrets; print(secrets.token_urlsafe(24))')
 "$python" -m flansible passwd admin <<<"$password"
 (umask 077 && printf 'machine 127.0.0.1 login admin password %s\n' "$password" >netrc)

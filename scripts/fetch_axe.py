@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 VERSION = "4.14.1"
-# As the registry gives it in `dist.integrity`; a version of its own has one of its own.
+# From `dist.integrity` of the registry; it changes with the version.
 SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 MEMBER = "package/axe.min.js"
 SECONDS = 60
