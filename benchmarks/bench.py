@@ -1,6 +1,6 @@
 """What a run costs through the API, against the command line and ansible-runner: `make bench`.
 
-Starts services of its own, measures both sides in turn, and writes the tables into README.md (`--write`; else it prints
+Starts private services, measures both sides in turn, and writes the tables into README.md (`--write`; else it prints
 them). Six or seven minutes on a quiet machine; on a busy one it takes longer and means less.
 """
 
@@ -128,7 +128,7 @@ def _costs(found: Found) -> list[list[str]]:
     wire = f"{cost.bytes_in / 1000:.1f} kB in, {cost.bytes_out / 1000:.1f} kB out"
     rows += [
         [
-            "Redis, one `debug` that nobody polls",
+            "Redis, one `debug` without polling",
             f"{cost.round_trips:.0f} commands ({cost.commands:.0f} with those of scripts); {wire}",
             "",
         ],

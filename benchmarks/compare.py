@@ -1,6 +1,6 @@
 """Whether one commit is slower than another: `make bench-compare BASE=commit [HEAD=commit]`.
 
-Each gets a git worktree and an environment of its own in a temporary folder, and a service; both services are up at
+Each gets a git worktree, an environment in a temporary folder, and a service; both services are up at
 once and asked in turn, so that a noisy machine is noisy for both. Works that the older commit cannot do fail it. Ends
 with 1 when something became slower: when the whole spread of the ratios is above 1.05.
 """

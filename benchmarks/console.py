@@ -1,6 +1,6 @@
 """The list of tasks with 100,000 records: how long the API takes for a page of it, and the console until it is seen.
 
-Starts a service of its own, fills its store through the store's own functions (each record is submitted, claimed, given
+Starts a private service, fills its store through the store's own functions (each record is submitted, claimed, given
 the results of a host, and ended), and asks as the console does: with one filter or another, one page of 50. A search
 that finds little per page is asked on until the page is full, which is the column `a full page`. The console is a
 Chromium with an empty profile each time, from the click on the address to the first row. Prints a Markdown table; ends

@@ -54,7 +54,7 @@ class Monitored:
 
 
 def per_run(service: Running, work: Work) -> Costs:
-    """Of runs that nobody polls."""
+    """Measures runs without polling."""
     with service.client() as client, redis.Redis(unix_socket_path=str(service.redis_socket)) as store:
         works.through_the_api(client, work)
         time.sleep(1.0)
@@ -160,7 +160,7 @@ def cpu_by_role(up: int) -> dict[str, float]:
     """CPU seconds so far, with those of children that have ended and were waited for.
 
     A fork server's ended children are keepers, runs, and all that these have started: what it used itself is so little
-    beside that it is not told apart.
+    beside that it is not entry apart.
     """
     found: dict[str, float] = {}
     for process, role in roles_of(up):
@@ -180,10 +180,10 @@ def monitored(service: Running) -> Iterator[Monitored]:
     def listen() -> None:
         with redis.Redis(unix_socket_path=socket) as store, store.monitor() as monitor:
             listening.set()
-            for told in monitor.listen():
-                if mark in told["command"]:
+            for entry in monitor.listen():
+                if mark in entry["command"]:
                     return
-                _note(told, seen)
+                _note(entry, seen)
 
     thread = threading.Thread(target=listen, name="monitor")
     with redis.Redis(unix_socket_path=socket) as marker:
@@ -197,10 +197,10 @@ def monitored(service: Running) -> Iterator[Monitored]:
             thread.join(30)
 
 
-def _note(told: dict[str, Any], seen: Monitored) -> None:
-    if told["client_type"] == "lua":
+def _note(entry: dict[str, Any], seen: Monitored) -> None:
+    if entry["client_type"] == "lua":
         return
-    words = told["command"].split(" ", 2)
+    words = entry["command"].split(" ", 2)
     name = words[0].upper()
     seen.sent[name] += 1
     where = words[1] if len(words) > 1 else ""

@@ -1,7 +1,7 @@
 """Memory: of the idle service, and what a run adds that waits for its host.
 
 The host is this machine and the wait a `sleep`, so what Ansible would start on the host runs here as well: the module's
-own Python and its shell. They are told apart; the command line's runs have them too.
+own Python and its shell. They are listed separately; the command line's runs have them too.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def idle(service: Running) -> dict[str, Usage]:
 
 
 def waiting_runs(count: int = WAITING) -> Waiting:
-    """Of a service of its own, with as many slots; its runs are ended with it."""
+    """Measures a private service with as many slots; its runs end with it."""
     with running(worker_concurrency=count, drain_seconds=0, grace_seconds=1) as service, service.client() as client:
         works.through_the_api(client, works.adhoc("debug"))
         before = idle(service)

@@ -171,8 +171,13 @@ def same(ours: Path, theirs: Path) -> bool:
 
 def tell_difference(ours: Path, theirs: Path) -> None:
     command = ["diff", "--text", str(theirs), str(ours)]
-    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False).stdout
-    print("The service's output differs from the command line's:", *told.splitlines()[:20], sep="\n", file=sys.stderr)
+    difference = subprocess.run(command, stdout=subprocess.PIPE, text=True, errors="replace", check=False).stdout
+    print(
+        "The service's output differs from the command line's:",
+        *difference.splitlines()[:20],
+        sep="\n",
+        file=sys.stderr,
+    )
 
 
 def show(measured: list[Measured]) -> None:

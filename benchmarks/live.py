@@ -51,11 +51,11 @@ class Delays:
     output: list[float]
     events: list[float]
 
-    def told(self) -> tuple[str, str]:
-        return _told(self.output), _told(self.events)
+    def summaries(self) -> tuple[str, str]:
+        return _summary(self.output), _summary(self.events)
 
 
-def _told(delays: list[float]) -> str:
+def _summary(delays: list[float]) -> str:
     return f"{quantile(delays, 0.5) * 1000:.1f} ms, p99 {quantile(delays, 0.99) * 1000:.1f} ms"
 
 

@@ -1,4 +1,4 @@
-"""ansible-runner beside us: its Python API and its command, in an environment of its own with the same ansible-core.
+"""Compares ansible-runner, its Python API and its command, in a separate environment with the same ansible-core.
 
 The environment is made on first use, in `.bench/` of the checkout, and used again.
 """

@@ -30,7 +30,7 @@ def seconds(act: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def told(name: str, measured: list[float]) -> None:
+def report(name: str, measured: list[float]) -> None:
     middle = statistics.median(measured)
     print(f"{name:<46} {middle * 1000:7.0f} ms   ({min(measured) * 1000:.0f} to {max(measured) * 1000:.0f})")
 
@@ -48,9 +48,9 @@ def starts(rounds: int) -> None:
             plain.append(start(None, root))
             built.append(seconds(lambda: build(settings)))
             confined.append(start(build(settings), root))
-        told("fork server", plain)
-        told("fork server in a sandbox", confined)
-        told("finding out what a sandbox is to show", built)
+        report("fork server", plain)
+        report("fork server in a sandbox", confined)
+        report("finding out what a sandbox is to show", built)
 
 
 def build(settings: Settings) -> sandbox.Sandbox:
@@ -80,9 +80,9 @@ def runs(rounds: int) -> None:
                 first.append(works.through_the_api(client, work))
                 admin.append(works.through_the_api(by_admin, work))
                 again.append(works.through_the_api(client, work))
-    told("debug, admin", admin)
-    told("debug, a user who has come before", again)
-    told("debug, a user's first run", first)
+    report("debug, admin", admin)
+    report("debug, a user who has come before", again)
+    report("debug, a user's first run", first)
 
 
 def main() -> None:

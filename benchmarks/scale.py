@@ -1,6 +1,6 @@
 """Several workers on one machine: runs that wait grow with the slots, runs that compute with the cores: `make scale`.
 
-Starts a service, and beside its worker up to two more that share its Redis, each with a fork server of its own. Then
+Starts a service, and beside its worker up to two more that share its Redis, each with its own fork server. Then
 works out, from what one run costs, what larger nodes carry. Writes docs/scaling.md's tables with `--write`.
 """
 

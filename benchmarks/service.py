@@ -1,6 +1,6 @@
-"""A service of its own for a benchmark, and what its processes take. Shared by all benchmarks.
+"""A private service for a benchmark, and what its processes use. Shared by all benchmarks.
 
-`flansible up` in a folder of its own, on a free port, with HOME and TMPDIR in that folder, so that whatever is left in
+`flansible up` in a new folder, on a free port, with HOME and TMPDIR in that folder, so that whatever is left in
 them was left by this service.
 """
 

@@ -140,8 +140,8 @@ class Load:
         self.seen["polls"] += len(tasks)
 
     def bad(self) -> None:
-        nobody = "00000000-0000-0000-0000-000000000000"
-        self._get(f"/api/ansibletaskstatus/{nobody}", 404)
+        unknown_id = "00000000-0000-0000-0000-000000000000"
+        self._get(f"/api/ansibletaskstatus/{unknown_id}", 404)
         self._get("/api/ansibletasks?limit=-1", 400)
         as_json = {"Content-Type": "application/json"}
         replies = (
@@ -311,7 +311,7 @@ def left(service: Running) -> list[str]:
 
 @contextmanager
 def users(service: Running, count: int, pause_seconds: float, seed: int) -> Iterator[list[Load]]:
-    """So many at once, each with connections of its own, until the block ends."""
+    """Runs this many at once, each with its own connections, until the block ends."""
     stopped = threading.Event()
     loads = [Load(service, service.client(), random.Random(seed + number)) for number in range(count)]
 

@@ -104,7 +104,7 @@ def _batches(service: Running, client: httpx.Client, work: Work, count: int, rou
 
 
 def against_ourselves(service: Running, scale: float) -> tuple[list[Row], float]:
-    """Runs that should cost no more than others; and the seconds of the first run under an ansible.cfg of its own."""
+    """Runs that should cost no more than others; and the seconds of the first run under a separate ansible.cfg."""
     plain = works.playbook("", service.playbooks, "short.yml")
     own = works.playbook("", service.playbooks / "own", "short.yml")
     asked = {"module": "debug", "host_pattern": "one", "inventory": "hosts"}

@@ -1,6 +1,6 @@
 """What ssh costs, and what the fast profile and Mitogen save: `python -m benchmarks.ssh`.
 
-Starts an sshd of its own, with keys of its own, that stands for ten hosts (127.0.0.1 to 127.0.0.10), and two services,
+Starts a private sshd with its own keys that stands for ten hosts (127.0.0.1 to 127.0.0.10), and two services,
 one with `ssh_profile = fast`. All ways of doing the same work take turns in each round; a ratio compares times of one
 round. A first run finds no connection, a later one what the run before has kept. Mitogen's rows come where it is
 installed (`pip install flansible[mitogen]`).
@@ -203,7 +203,7 @@ def _is_ours(process: psutil.Process, root: Path) -> bool:
 
 
 def measure(ways: list[Way], works: list[Work], rounds: int, root: Path) -> Times:
-    """Seconds by work, way and `first` or `later`; one of each in every round, in turns. Tells standard error."""
+    """Seconds by work, way and `first` or `later`; one of each in every round, in turns. Reports on standard error."""
     times: Times = {}
     for number in range(rounds):
         for work in works:

@@ -1,6 +1,6 @@
 """How fast a service answers: status polls, submissions, and polls beside a long queue and many idle followers.
 
-Starts a service of its own with two web workers, admin's password hashed, and loads it over loopback with wrk, 16
+Starts a private service with two web workers, admin's password hashed, and loads it over loopback with wrk, 16
 connections kept alive. Beside it, in turn, a bare Flask-RESTful resource that reads one hash from the same Redis: once
 on the same server (flansible.web.gunicorn_server), once on gunicorn's own threads. The machine is shared by all of
 them, so what counts are the ratios within a round. Prints a Markdown table. Not part of the tests.
@@ -121,7 +121,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
 
 def serve_bare(which: str) -> None:
-    """In a process of its own, configured by FLANSIBLE_CONFIG and FLANSIBLE_FLASK_TCP_PORT."""
+    """Runs in a separate process, configured by FLANSIBLE_CONFIG and FLANSIBLE_FLASK_TCP_PORT."""
     settings = config.load()
     (_SameServer if which == "same" else _Gunicorn)(settings).run()
 
