@@ -19,7 +19,6 @@ from pathlib import Path
 import httpx
 
 from benchmarks import works
-from benchmarks.figures import quantile
 from benchmarks.service import Running
 from benchmarks.works import Work
 
@@ -50,13 +49,6 @@ class Delays:
 
     output: list[float]
     events: list[float]
-
-    def summaries(self) -> tuple[str, str]:
-        return _summary(self.output), _summary(self.events)
-
-
-def _summary(delays: list[float]) -> str:
-    return f"{quantile(delays, 0.5) * 1000:.1f} ms, p99 {quantile(delays, 0.99) * 1000:.1f} ms"
 
 
 def lay_out(folder: Path) -> None:

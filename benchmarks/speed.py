@@ -77,7 +77,7 @@ def _measured(service: Running, client: httpx.Client, work: Work, scale: float, 
     sides = [lambda: works.through_the_api(client, work), lambda: works.in_a_shell(service, work), *peers]
     # What takes long needs no warming: its start is a small part of it.
     seconds = works.in_turn(sides, rounds_of(work.rounds, scale), warm=work.rounds > 3)
-    return _told(Row(work.name, seconds, work.goal))
+    return _reported(Row(work.name, seconds, work.goal))
 
 
 def rounds_of(rounds: int, scale: float) -> int:
@@ -91,7 +91,7 @@ def many_at_once(service: Running, scale: float) -> list[Row]:
         name = f"{count} {work.name} at once, {ABREAST} side by side, CLI under `xargs -P{ABREAST}`"
         with service.client() as client:
             works.through_the_api(client, work)
-            rows.append(_told(Row(name, _batches(service, client, work, count, rounds_of(3, scale)), goal)))
+            rows.append(_reported(Row(name, _batches(service, client, work, count, rounds_of(3, scale)), goal)))
     return rows
 
 
@@ -116,7 +116,7 @@ def against_ourselves(service: Running, scale: float) -> tuple[list[Row], float]
         of_users = _in_turn(limited, debug, admin, debug, rounds)
     folder = "playbook `debug` in a folder with its own `ansible.cfg`, from the second on; compared with one without"
     user = "ad-hoc `debug` of a user with one inventory, from the second on; compared with admin's"
-    return [_told(Row(folder, of_folders, 1.1)), _told(Row(user, of_users, 1.1))], first
+    return [_reported(Row(folder, of_folders, 1.1)), _reported(Row(user, of_users, 1.1))], first
 
 
 def _in_turn(
@@ -126,6 +126,6 @@ def _in_turn(
     return works.in_turn(sides, rounds)
 
 
-def _told(row: Row) -> Row:
+def _reported(row: Row) -> Row:
     print(f"measured: {' | '.join(row.cells)}", file=sys.stderr, flush=True)
     return row
