@@ -94,7 +94,9 @@ def test_a_token_given_as_a_name_is_not_in_the_log(log: Audit) -> None:
     log.write(
         AuditEvent("login_failure", user="flansible_0123456789ab_" + "f" * 64, what="Flansible_0123456789ab_" + "e" * 9)
     )
-    assert b"fff" not in lines(log)[0] and b"eee" not in lines(log)[0] and b"0123456789ab" in lines(log)[0]
+    # Not the whole line: its code is random, and has such letters now and then.
+    record = json.loads(lines(log)[0])
+    assert [record["user"], record["what"]] == ["flansible_0123456789ab_...", "Flansible_0123456789ab_..."]
 
 
 TAMPERINGS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int, str]] = {
