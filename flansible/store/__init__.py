@@ -40,9 +40,10 @@ A hidden task (a preview run, an inventory listing) has only the keys of its rec
 submitted; it is in no index and no count. retention: the expiry is set when the task becomes final. pruned: an entry
 is removed with its task. Each change of a task is also published on the channel `flansible:changed:<id>`.
 
-Every step that decides something is one Lua script (scripts.py, lua/), so two processes can never both win. Redis'
-errors become StoreUnavailable here and nowhere else. Web and worker processes call it, from any thread. May import
-`models`, `system` and `errors`.
+Every step that decides something is one Lua script (scripts.py, lua/), so two processes can never both win. claim.lua
+draws the state machine of a task; move.lua does all that happens in Redis when a task ends. Redis' errors become
+StoreUnavailable here and nowhere else. Web and worker processes call it, from any thread. May import `models`, `system`
+and `errors`.
 """
 
 from flansible.store.changes import Changes

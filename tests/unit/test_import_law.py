@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -223,6 +224,22 @@ def test_each_folder_imports_only_what_the_law_says(name: str) -> None:
         )
     ]
     assert faults == []
+
+
+def test_docs_architecture_draws_the_floors_of_this_law() -> None:
+    page = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    [picture] = re.findall(r"^```text\n(__main__ .*?)^```", page, re.MULTILINE | re.DOTALL)
+    floors = {name: floor for floor, line in enumerate(picture.splitlines()) for name in line.split(" · ")}
+    top_level = {name.partition(".")[0] for name in LAW if name}
+    assert set(floors) == top_level
+    rising = [
+        f"{name} imports {other}"
+        for name, allowed in LAW.items()
+        for other in allowed
+        if name and other and (one := name.partition(".")[0]) != (two := other.partition(".")[0])
+        if floors[one] >= floors[two]
+    ]
+    assert rising == []
 
 
 def test_the_law_has_no_circle() -> None:

@@ -17,18 +17,6 @@ from flansible.web.routes import ROUTES
 
 TOP = Path(__file__).parents[2]
 README = (TOP / "README.md").read_text(encoding="utf-8")
-WORDS = {
-    "task",
-    "run",
-    "Celery task",
-    "play task",
-    "fork server",
-    "keeper",
-    "supervisor",
-    "worker",
-    "store",
-    "broker",
-}
 
 
 def rows(first_heading: str) -> list[list[str]]:
@@ -118,10 +106,6 @@ def test_each_refusal_by_rbac_is_in_the_table_of_rules() -> None:
 def test_each_command_is_there() -> None:
     shown = {plain(command).split()[1] for command, _ in rows("command")}
     assert shown == set(cli.commands)
-
-
-def test_the_glossary_has_each_word() -> None:
-    assert {word for word, _ in rows("word")} == WORDS
 
 
 def test_commands_stand_in_blocks_that_are_run() -> None:
