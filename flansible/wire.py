@@ -57,7 +57,7 @@ def encode(frame: Frame) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames, however the bytes are cut when they arrive."""
+    """Splits a stream of bytes into frames, in whatever pieces the bytes arrive."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

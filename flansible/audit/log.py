@@ -88,7 +88,7 @@ class Link:
 
 
 class Chain:
-    """Makes and checks the codes. Lines, heads and digests have different ones, so none passes for another."""
+    """Computes and verifies codes. Each covers its kind (line, head, digest), so that none passes for another."""
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"flansible: audit", "sha256")
@@ -108,7 +108,7 @@ class Chain:
         return Link(record["seq"], record["prev"], record["mac"], record)
 
     def head(self, head: ChainHead) -> bytes:
-        """Formats a head, always of one length: it overwrites the one before, which works on a full disk."""
+        """Formats a head with a fixed length, so that it overwrites the old one even on a full disk."""
         fields = f"{head.seq} {head.mac} {head.inode} {head.size}"
         return f"{fields} {self._code(b'head', fields.encode())}".ljust(_HEAD_BYTES - 1).encode() + b"\n"
 
@@ -215,7 +215,7 @@ class _Writer:
         return line
 
     def _recover(self) -> None:
-        """Continues the chain at the end of the log, which may be further than the head: a writer may have been killed.
+        """Finds where the chain continues: the log may be ahead of the head, since a writer may have been killed.
 
         | found at the start                                | event     | what is done                              |
         |---------------------------------------------------|-----------|-------------------------------------------|

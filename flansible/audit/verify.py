@@ -49,7 +49,7 @@ class Verified:
 
 @dataclass
 class _Verification:
-    """The state between lines. is_open: the first line may have any number, since older files are no longer kept."""
+    """The state between two lines. is_open: the first line may have any number, since older files were deleted."""
 
     chain: Chain
     is_open: bool
@@ -73,7 +73,7 @@ class _Verification:
         return Wrong(path, number, why) if why else None
 
     def end(self, path: Path, head: ChainHead | None, is_half: bool) -> Wrong | None:
-        """is_half: the last line has no newline, so a writer may still be writing it."""
+        """Checks the end of the log against its head. is_half: the last line has no newline, it may be incomplete."""
         if self.unproven is not None and not is_half:
             return self._invalid_line()
         self.torn += self.unproven is not None

@@ -29,7 +29,7 @@ ADVICE = "install bubblewrap (apt-get install bubblewrap), or set isolation = no
 
 @dataclass(frozen=True)
 class Isolation:
-    """mode: the setting; why_not: empty when bubblewrap works here, else the reason."""
+    """Whether runs are sandboxed here. mode: the setting; why_not: empty when bubblewrap works, else the reason."""
 
     mode: Mode
     why_not: str = ""
@@ -41,7 +41,7 @@ class Isolation:
 
     @property
     def is_missing(self) -> bool:
-        """Whether it is wanted but does not work: whatever could reach the control machine must be refused."""
+        """Whether bubblewrap is to be used but does not work: what could reach the control machine is then refused."""
         return self.mode != "none" and bool(self.why_not)
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ def of(mode: Mode) -> Isolation:
 
 
 def for_user(user: User, mode: Mode) -> Isolation:
-    """Returns what confines this user's runs. Nothing confines admin's, so for admin bubblewrap is not probed."""
+    """Returns the isolation of this user's runs. Those of admin have none, so bubblewrap is not probed for them."""
     return Isolation("none") if user.is_admin else of(mode)
 
 

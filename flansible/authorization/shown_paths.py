@@ -2,14 +2,14 @@
 
 Web processes call `is_listed` before they read a playbook or a role to a user; the worker calls `is_hidden` to make a
 sandbox. Paths are strings, absolute and with links resolved: a path is judged by where it lies. Reads names in folders
-and the text of inventories, nothing else. The first line that fits decides:
+and the text of inventories, nothing else. The first row that applies decides:
 
 | path                                                                     | a run sees it | lists have it |
 |--------------------------------------------------------------------------|---------------|---------------|
 | 1. private: config.ini and the files and folders it names                | no            | no            |
 | 2. in an inventory or path that rbac.json gives the user                 | yes           | yes           |
 | 3. group_vars, host_vars beside an inventory file: its hosts and groups  | yes           | no            |
-| 4. in a folder of programs or sandbox_paths, unless 5 names more of it   | yes           | no            |
+| 4. in programs or sandbox_paths, unless row 5 names a longer part of it  | yes           | no            |
 | 5. below playbook_root: another user's inventory, the default one, what  | no            | no            |
 |    lies beside an inventory or path of the user, what hidden_paths names |               |               |
 | 6. below playbook_root                                                   | yes           | yes           |
@@ -52,7 +52,7 @@ class ShownPaths:
     patterns: tuple[str, ...]
 
     def is_hidden(self, path: str) -> bool:
-        """Whether lines 1 to 5 hide a path from the user's runs, where it lies in a folder that is shown."""
+        """Whether rows 1 to 5 hide a path from the user's runs; for paths in a folder that is shown."""
         if _is_in(path, self.private):
             return True
         if _is_in(path, self.readable) or _is_in(path, self._variables):
@@ -62,7 +62,7 @@ class ShownPaths:
         return len(hidden_at) > opened_at
 
     def is_listed(self, path: str) -> bool:
-        """Whether the path's content may be read to the user: lines 2 and 6."""
+        """Whether the API may show the path's content to the user: rows 2 and 6."""
         if _is_in(path, self.private):
             return False
         return _is_in(path, self.readable) or (is_below(path, self.root) and not self._hidden_at(path))
@@ -78,7 +78,7 @@ class ShownPaths:
 
     @cached_property
     def variables(self) -> tuple[str, ...]:
-        """The paths of line 3: whole folders where possible, else single files and folders in them."""
+        """The paths of row 3: whole folders where possible, else single files and folders in them."""
         found = (self._variables_beside(path) for path in sorted(self.opened | self.readable))
         return tuple(path for paths in found for path in paths)
 
@@ -87,7 +87,7 @@ class ShownPaths:
         return frozenset(self.variables)
 
     def _hidden_at(self, path: str) -> str:
-        """Returns the part of a path that line 5 names, the longest if there are several; empty for none."""
+        """Returns the longest part of a path that row 5 names; empty if it names none."""
         if not is_below(path, self.root):
             return ""
         return next((part for part in _upwards(path) if self._is_named(part)), "")
@@ -96,7 +96,7 @@ class ShownPaths:
         return path in self.hidden or os.path.dirname(path) in self.neighbours or self._is_matching(path)
 
     def _is_matching(self, path: str) -> bool:
-        """Whether hidden_paths names it: patterns hold one and two levels below playbook_root."""
+        """Whether a pattern of hidden_paths matches it; they apply one and two levels below playbook_root."""
         if path == self.root or not is_below(path, self.root):
             return False
         name = os.path.relpath(path, self.root)
@@ -104,7 +104,7 @@ class ShownPaths:
 
     @cached_property
     def _matching(self) -> frozenset[str]:
-        """The existing paths that hidden_paths names."""
+        """The existing paths that hidden_paths matches."""
         folders = [self.root]
         with os.scandir(self.root) as entries:
             folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -140,7 +140,7 @@ class _InventoryNames:
         self._ranges = re.compile("|".join(sorted(ranges)) or "(?!)")
 
     def has_file(self, name: str) -> bool:
-        """Whether a file or folder of group_vars or host_vars has the name of one of them."""
+        """Whether a file or folder of group_vars or host_vars is named like one of these hosts or groups."""
         return any(
             word in self._words or self._ranges.fullmatch(word)
             for word in (name.partition(".")[0], os.path.splitext(name)[0])
@@ -153,7 +153,7 @@ def of(
     """Returns the rule for a user. readable, hidden: resolved; programs: folders that every run needs."""
     root = os.path.realpath(settings.playbook_root)
     shown = frozenset(map(str, readable))
-    # What contains playbook_root, being another's, does not take it away.
+    # Another user's inventory that contains playbook_root does not hide it.
     others = {path for path in map(str, hidden) if path != root and is_below(path, root)}
     default = settings.default_inventory
     if default and "," not in default:

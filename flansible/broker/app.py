@@ -41,7 +41,7 @@ _settings: Settings | None = None
 
 
 def configure(settings: Settings) -> None:
-    """Sets the settings of this process; to be called before the app is used."""
+    """Sets the settings of this process. Call it before the app is used."""
     global _settings
     _settings = settings
 
@@ -210,7 +210,7 @@ def revoke(task_id: str) -> None:
 
 @contextmanager
 def _connection() -> Iterator[Connection]:
-    """Opens a new connection, because callers want to know whether that is possible."""
+    """Opens a new connection: callers check whether the broker accepts one."""
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=0)
         yield connection

@@ -203,7 +203,7 @@ def _variables(text: str, place: _Place) -> str | dict[str, Any]:
 
 
 def _left_to_ansible(path: str, why: str, place: _Place) -> str:
-    """Leaves reading a file to Ansible, which can if the service has it. Raises OptionError otherwise."""
+    """Leaves a file for Ansible to read, if the service has it. Raises OptionError otherwise."""
     if place.is_here and os.path.isfile(path):
         return f"@{path}"
     raise OptionError(

@@ -1,4 +1,4 @@
-"""The options that name the service and the user, once for all client commands: click's and Ansible's kind.
+"""The options of all client commands that name the service and the user, declared once for click and for argparse.
 
 Apart from `options`, so that `flansible --help` does not load argparse.
 """

@@ -1,4 +1,4 @@
-"""Which origin a browser sends a request for; one rule for the API (web) and for Flower.
+"""Checks for which origin's page a browser sends a request; one rule for the API (web) and for Flower.
 
 A browser sends a saved login along with whatever a page requests from us, so a request that changes something is
 refused when the page is from another origin. Programs other than browsers send none of these headers, and no page can

@@ -92,7 +92,7 @@ def add(path: Path, token: Token) -> None:
 
 
 def remove(path: Path, token_id: str) -> Token | None:
-    """Removes a token and returns it; None if there is none of this id. Raises ConfigurationError."""
+    """Removes a token and returns it; None for an unknown id. Raises ConfigurationError."""
     if not path.exists():
         return None
     try:

@@ -118,7 +118,7 @@ def is_hash(password: str) -> bool:
 
 
 def password_matches(stored: str, given: str) -> bool:
-    """Whether `given` is the password that `stored` (plain or werkzeug's hash format) stands for."""
+    """Whether `given` is the `stored` password, which is plain or in werkzeug's hash format."""
     try:
         if is_hash(stored):
             return check_password_hash(stored, given)
@@ -151,7 +151,7 @@ _NO_THROTTLE = _NoThrottle()
 class RbacFile:
     """rbac.json, read again when it changes; a broken edit keeps the last valid users and sets `fault`.
 
-    Verifying a hash costs tens of milliseconds on purpose. A right password is remembered in memory, as a digest keyed
+    Verifying a hash costs tens of milliseconds on purpose. A right password is cached in memory, as a digest keyed
     by this process, until the file changes: polling stays cheap, and a removed user is refused at once.
     """
 
@@ -174,7 +174,7 @@ class RbacFile:
 
         | what is given                        | throttle | work                                                  |
         |--------------------------------------|----------|-------------------------------------------------------|
-        | a password found right before        | no       | one lookup                                            |
+        | a password that was right earlier    | no       | one lookup                                            |
         | another password of a user           | yes      | one check for each hash method in the file, and ours: |
         | a name that is not in the file       | yes      | the user's hash for its method, else a dummy hash     |
 
@@ -195,17 +195,17 @@ class RbacFile:
             return user
 
     def known(self, name: str, password: str) -> User | None:
-        """Returns the user if this password was found right before, else None. Cheap."""
+        """Returns the user if this password was right in an earlier check, else None. Cheap."""
         user = self.users().get(name)
         return user if user and (name, self._digest(user.password, password)) in self._verified else None
 
     def _digest(self, stored: str, given: str) -> bytes:
-        """Digests a right password, to remember it; keyed BLAKE2, because HMAC takes twice as long."""
+        """Digests a right password for the cache; keyed BLAKE2, because HMAC takes twice as long."""
         pair = f"{stored}\0{given}".encode(errors="surrogatepass")
         return blake2b(pair, key=self._secret, digest_size=32).digest()
 
     def _check_password(self, user: User | None, password: str) -> bool:
-        """Whether it is the user's password; a right one is remembered.
+        """Whether it is the user's password; a right one is cached.
 
         The work is the same for each way of storing a password, and for an unknown user (None): one check for each
         hash method in the file, and for ours. Otherwise the time would show which users exist.

@@ -209,7 +209,7 @@ class _ProcessManager:
         return [pid for pid in adopted if os.waitpid(pid, os.WNOHANG)[0] == 0]
 
     def _end_sandboxes(self) -> None:
-        """Kills sandboxes, and the users' processes in them, that a killed worker left: others it ends itself."""
+        """Kills sandboxes that a killed worker left, with the processes in them. A worker that stops ends its own."""
         give_up_at = time.monotonic() + _SANDBOX_SECONDS
         while left := [pid for pid in self._reap_adopted() if _is_sandbox(pid)]:
             for pid in left:

@@ -1,4 +1,4 @@
-"""Reads YAML as nodes, without constructing objects. Called on what users send and pull."""
+"""Reads YAML as nodes, without constructing objects. For YAML from requests, and from checkouts of users."""
 
 from __future__ import annotations
 

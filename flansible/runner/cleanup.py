@@ -46,7 +46,7 @@ class RunFiles:
         folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}", dir=base)
         number = _LOWEST + secrets.randbelow(_NUMBERS)
         record = os.path.join(folder, _RECORD)
-        # Renamed once it is locked: whoever finds an unlocked record takes the run for dead.
+        # Renamed once it is locked: a process that finds an unlocked record takes the run for dead.
         descriptor = os.open(f"{record}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with contextlib.suppress(OSError):  # a file system without locks: no sweep can lock it either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -56,7 +56,7 @@ class RunFiles:
 
     @classmethod
     def at(cls, folder: str) -> RunFiles:
-        """Reads those of a run that has ended, or whose keeper has."""
+        """Reads the record of a run's folder. For a run that has ended, or whose keeper has."""
         try:
             with open(os.path.join(folder, _RECORD)) as record:
                 return cls(folder, int(record.readline()))

@@ -126,7 +126,7 @@ class ModuleCache:
         find_originally = replace(module_common, "_find_module_utils", find_module_utils)
 
     def add_bytecode(self, folder: str, wrapper: str) -> str:
-        """Adds to Ansible's wrapper of a module that runs on this machine the use of the compiled code."""
+        """Makes Ansible's wrapper of a module use the compiled code; for modules that run on this machine."""
         if not self._bytecode:
             return wrapper
         place = os.path.join(folder, _BYTECODE)

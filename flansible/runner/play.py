@@ -86,7 +86,7 @@ def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, modu
 
 
 def _git(argv: list[str]) -> int:
-    # Never prompt: there is no one to answer.
+    # Never prompt: a run has no terminal.
     environ = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes", **os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": ""}
     # Python ignores SIGPIPE; a program started from it should not.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -2,7 +2,7 @@
 
 Called by the keeper. A master in use accepts no more sessions and ends with its last one, which may be a command on the
 host that outlives its run; any other is ended with the run. Only for those of the fast ssh profile, which have their
-sockets in a directory of its own.
+sockets in a separate directory.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _TEMP_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 
 
 def tag_temp_dirs(files: RunFiles, modules: ModuleCache) -> None:
-    """Tags them in this process and those forked from it. modules: adds compiled code to modules of this machine."""
+    """Tags temp directories in this process and its forks. modules: adds compiled code to modules of this machine."""
     if not constants.DEFAULT_KEEP_REMOTE_FILES:
         _Tagger(files, modules).install()
 

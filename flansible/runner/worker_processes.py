@@ -54,7 +54,7 @@ class WorkerStartMonitor:
 def install_parent_death_handlers(files: RunFiles) -> None:
     """Installs handlers of the parent death signal (SIGUSR2) in the run and in each of Ansible's workers.
 
-    The tree is `fork server ─ keeper ─ run ─ worker ─ module`; a module may ignore TERM or be in a session of its own.
+    The tree is `fork server ─ keeper ─ run ─ worker ─ module`; a module may ignore TERM or have a separate session.
 
     | what dies      | the kernel signals | what happens                                                           |
     |----------------|--------------------|------------------------------------------------------------------------|
@@ -117,7 +117,7 @@ class KilledWorkerMonitor:
         """Watches the workers of this process; calls give_up in a thread when the run then takes too long to end."""
 
         def has_dead_workers(manager: TaskQueueManager) -> bool:
-            found = bool(look(manager))
+            found = bool(original(manager))
             if found and not self._watched and any(_was_killed(worker) for worker in manager._workers):
                 self._watched = manager._workers
                 timer = threading.Timer(_END_SECONDS, give_up)
@@ -125,7 +125,7 @@ class KilledWorkerMonitor:
                 timer.start()
             return found
 
-        look = replace(TaskQueueManager, "has_dead_workers", has_dead_workers)
+        original = replace(TaskQueueManager, "has_dead_workers", has_dead_workers)
 
     def finish(self) -> None:
         """Ends the sessions of killed workers. Called when Ansible has finished and ordered all its workers to end."""

@@ -22,7 +22,7 @@ class LoginLimits:
 
 
 class LoginFailures(Connection):
-    """The part of Store for failed logins. The window begins with the first failure; others do not make it longer."""
+    """The part of Store for failed logins. The window begins with the first failure; later ones do not extend it."""
 
     def login_blocked_seconds(self, user: str, address: str, limits: LoginLimits) -> int:
         """Returns for how many seconds logins of this user from this address are blocked; 0: they are not."""

@@ -1,5 +1,4 @@
-"""The Lua scripts: `lua/<name>.lua` each, loaded when this module is, so that an upgrade of the files of a running
-process changes none of them.
+"""Loads the Lua scripts, one per file in `lua/`, at import: an upgrade of the files does not change a running process.
 
 Every step that decides something is one script, which Redis runs as a whole: two processes can never both win. The
 comment at the head of each file says what it decides, its KEYS and ARGV, what it returns, and which other keys it

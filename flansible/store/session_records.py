@@ -12,7 +12,7 @@ from flansible.store.keys import PREFIX
 
 @dataclass(frozen=True)
 class Session:
-    """A browser session. csrf: the token that requests which change something must carry as well; password: a digest of
+    """A browser session. csrf: the token that requests which change something must also send; password: a digest of
     the user's password in rbac.json, so that a new password ends the session; began: seconds since 1970."""
 
     user: str
@@ -25,7 +25,7 @@ class Sessions(Connection):
     """The part of Store for browser sessions. It stores digests, so that a copy of Redis contains no valid cookie."""
 
     def begin_session(self, cookie: str, session: Session, idle_seconds: int) -> None:
-        """Stores a session, which ends when it was not used for so long."""
+        """Stores a session, which expires after `idle_seconds` without a request."""
         with translated():
             self._redis.set(_key(cookie), json.dumps(asdict(session)), ex=idle_seconds)
 

@@ -140,7 +140,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
                     socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
 
     def _sends_again(self, conn: TConn) -> bool:
-        """Lingers: waits a moment for the next request of a client."""
+        """Waits a moment for a client's next request; returns whether it came."""
         if type(conn.sock) is not socket.socket or not self._may_linger.acquire(blocking=False):
             return False
         try:

@@ -1,4 +1,4 @@
-"""Separates Ansible's colours from a run's output: plain text as a pipe would get it, and where each colour begins.
+"""Splits a run's output into plain text, as a pipe would get it, and marks of where each of Ansible's colours begins.
 
 A run prints its colours behind a private-use character chosen anew for each run: escape codes that a play task itself
 prints stay text, byte for byte, and only Ansible's own are colours. Used by the supervisor.
@@ -16,7 +16,7 @@ _LONGEST_CODE = 24
 
 
 def choose_mark() -> str:
-    """Chooses the character: a text of this run contains it with a chance of one in 65,533."""
+    """Chooses a run's mark at random: any given character is the mark with a chance of one in 65,533."""
     return chr(_FIRST + secrets.randbelow(_COUNT))
 
 

@@ -2,7 +2,7 @@
 
 Used by every supervisor thread of the worker process. In order:
 
-1. `ForkServerPool.launch`  asks ansible_config.py which configuration a run has, and finds its warm server
+1. `ForkServerPool.launch`  gets the run's configuration from ansible_config.py, and finds its warm server
 2. `ForkServer`             else starts one: execs flansible.runner.forkserver, inside bubblewrap for a confined user,
                             and waits for its `ready` frame; the server that it replaces is retired
 3. `ForkServer.launch`      passes the run's channel and pipes; the fork server forks the keeper, the keeper the run
@@ -283,9 +283,9 @@ class ForkServerPool:
         return server
 
     def _take_replaced(self, configuration: Configuration) -> list[ForkServer]:
-        """Removes what the new one replaces: the dead, older versions of its configuration, the least recently used."""
-        slot = _slot(configuration)
-        gone = [key for key, server in self._servers.items() if not server.alive or _slot(key) == slot]
+        """Removes and returns what a new server replaces: dead servers, older versions, the least recently used."""
+        wanted = _without_version(configuration)
+        gone = [key for key, server in self._servers.items() if not server.alive or _without_version(key) == wanted]
         dropped = [self._servers.pop(key) for key in gone]
         while len(self._servers) >= self._limit:
             dropped.append(self._servers.popitem(last=False)[1])
@@ -304,8 +304,8 @@ class ForkServerPool:
             self._retired = [one for one in (*self._retired, *servers) if not one.is_gone()]
 
 
-def _slot(configuration: Configuration) -> tuple[str, str | None, str | None]:
-    """Returns what a configuration and its newer versions have in common."""
+def _without_version(configuration: Configuration) -> tuple[str, str | None, str | None]:
+    """Returns the parts of a configuration that its newer versions share."""
     return configuration.directory, configuration.config_file, _user(configuration)
 
 

@@ -44,13 +44,13 @@ class LeaseRenewal:
         self._thread.start()
 
     def stop(self) -> None:
-        """Signs the worker off: it takes no more tasks, and leases of runs it still has are no longer renewed."""
+        """Stops renewing leases and removes the worker from the store's list. Called when it takes no more tasks."""
         self._stopped.set()
         self._thread.join(TICK_SECONDS)
         try:
             self._store.remove_worker(process_identity.own_identity())
         except StoreUnavailable as error:
-            log.debug("the worker is not signed off: %s", error)
+            log.debug("the worker is not removed from the list of workers: %s", error)
 
     def _run(self) -> None:
         while True:

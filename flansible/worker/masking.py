@@ -101,7 +101,7 @@ def _texts(secrets: Secrets) -> Iterator[str]:
 
 
 def _forms(text: str) -> Iterable[str]:
-    """Returns how programs print it: plain, in JSON (once, and nested), for a shell, a URL, HTML, and in Base64."""
+    """Returns a secret as programs print it: plain, in JSON (once, and nested), for a shell, a URL, HTML, in Base64."""
     encoded = json.dumps(text)[1:-1]
     in_unicode = json.dumps(text, ensure_ascii=False)[1:-1]
     forms = {text, encoded, in_unicode, json.dumps(encoded)[1:-1], repr(text)[1:-1], html.escape(text)}

@@ -8,7 +8,7 @@ import time
 
 
 class Shutdown:
-    """Begun by what stops the worker; then every supervisor ends its run in time."""
+    """The stop of one worker: begun by a signal or a command; then every supervisor ends its run in time."""
 
     def __init__(self) -> None:
         self._descriptor, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -36,7 +36,7 @@ def install(app: Celery, shutdown: Callable[[], Shutdown], drain_seconds: Callab
     """Adds the bootstep to the app's workers. Call it before a worker makes its steps (signal `worker_init`)."""
 
     class Stopping(_Step):  # type: ignore[misc]
-        """Started by Celery after it has set its own signal handlers and before it takes the first message."""
+        """Sets our signal handlers. Celery starts it after setting its own and before it takes the first message."""
 
         def start(self, worker: Any) -> None:
             handler = _SignalHandler(shutdown(), drain_seconds())

@@ -101,7 +101,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _may_contain(inventories: Iterable[str], name: str) -> bool:
-    """Whether an inventory has the name as a word, or may have it and only the run can know."""
+    """Whether an inventory may contain the name: it has it as a word, or only the run can tell."""
     word = re.compile(rb"(?<![\w.:-])" + re.escape(name.encode()) + rb"(?![\w.-])")
     bytes_left = _MAX_BYTES
     for count, path in enumerate(_files(inventories)):

@@ -100,7 +100,7 @@ def is_reserved(name: str) -> bool:
 
 
 def names_in(text: str) -> Iterator[str]:
-    """Yields the variables that a string of extra variables may set; in doubt one too many."""
+    """Yields the names of variables that a string of extra variables may set; in doubt one too many."""
     if len(text) > _MAX_PARSED:
         yield from _words(text)
     elif text[:1] not in ("{", "["):

@@ -19,7 +19,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Piece:
-    """data: to be sent now; rest: the feed of what follows, None at the end; headers: further ones of a whole reply."""
+    """One piece of a reply. rest: the feed of what follows, None at the end; headers: further ones of a whole reply."""
 
     data: bytes
     rest: Feed | None
@@ -27,7 +27,7 @@ class Piece:
 
 
 class Feed(ABC):
-    """What one follower is still to be sent. A value: the piece of equal feeds is read once for all of them."""
+    """The rest of one follower's reply. Feeds compare by value: the next piece of equal ones is read once for all."""
 
     opening: ClassVar[bytes] = b""
     keep_alive: ClassVar[bytes] = b""  # sent after this many seconds without data
