@@ -231,8 +231,8 @@ class Client:
 
     def tasks(self, limit: int = 50, before: int | None = None, state: str | None = None) -> TaskPageReply:
         """Lists the user's tasks (admin: all tasks), newest first. limit: 1 to 1000; before: a page's `next_before`."""
-        asked = {"limit": limit, "before": before, "state": state}
-        return cast(TaskPageReply, self._get("/api/ansibletasks", asked))
+        query = {"limit": limit, "before": before, "state": state}
+        return cast(TaskPageReply, self._get("/api/ansibletasks", query))
 
     def cancel(self, task_id: str) -> TaskStatusReply:
         """Cancels the task; returns its status. Raises ServiceRefused (409, `task_final`) if it is final already."""
@@ -334,8 +334,8 @@ class Client:
             except httpx.ReadTimeout:
                 return  # quiet, or gone without an error: the next request shows which
 
-    def _get(self, path: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        given = {name: value for name, value in (asked or {}).items() if value is not None}
+    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
         return self._json(self._send(self._http.build_request("GET", path, params=given)))
 
     def _send_with_retries(self, request: httpx.Request) -> httpx.Response:
@@ -436,8 +436,8 @@ class _Retry:
             self._give_up_at = now + self._seconds
         if now >= self._give_up_at or (isinstance(error, ServiceRefused) and not error.is_temporary):
             raise error
-        asked = error.retry_after_seconds if isinstance(error, ServiceRefused) else None
-        pause = self._pause_seconds if asked is None else asked
+        requested = error.retry_after_seconds if isinstance(error, ServiceRefused) else None
+        pause = self._pause_seconds if requested is None else requested
         self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
         return min(pause, self._give_up_at - now)
 

@@ -39,13 +39,13 @@ _PATH_FIELDS = frozenset(
 # Listings run nothing, so ansible-playbook does not prompt for a connection password.
 _LISTINGS = ("list_hosts", "list_tasks", "list_tags", "syntax_check")
 # Switches that the environment can set as well: the field to prompt for -> its variable.
-_ASKING_VARIABLES = {
+_PROMPT_VARIABLES = {
     "connection_password": "ANSIBLE_ASK_PASS",
     "become_password": "ANSIBLE_BECOME_ASK_PASS",
     "vault_password": "ANSIBLE_ASK_VAULT_PASS",
 }
 # Handled by the client, so not sent.
-_KEPT_VARIABLES = frozenset({"ANSIBLE_NOCOLOR", "ANSIBLE_FORCE_COLOR", *_ASKING_VARIABLES.values()})
+_KEPT_VARIABLES = frozenset({"ANSIBLE_NOCOLOR", "ANSIBLE_FORCE_COLOR", *_PROMPT_VARIABLES.values()})
 _VARIABLE = re.compile(r"ANSIBLE_[A-Za-z0-9_]+")
 _SECRET_VARIABLE = re.compile(r"(PASS|PASSWD|PASSWORD|PASSPHRASE|SECRET|SECRET_ID|TOKEN|API_KEY|SECRET_KEY)$")
 
@@ -82,7 +82,7 @@ def request(line: CommandLine, is_here: bool, environ: Mapping[str, str] = os.en
     body: dict[str, Any] = {}
     for option in TABLES[line.program]:
         value = line.given.get(option.field)
-        if option.how == "asked" or value is None or value is False:
+        if option.how == "prompt" or value is None or value is False:
             continue
         value = _converted(option.field, value, place)
         if value not in (None, []):
@@ -108,14 +108,14 @@ def withheld_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 def prompt_for_secrets(line: CommandLine, body: dict[str, Any], environ: Mapping[str, str] = os.environ) -> None:
     """Prompts for what Ansible would, in its words and order, and adds it to the request. Raises OptionError."""
-    asked = {
+    prompted = {
         field: bool(line.given[field]) or terminal.is_true(environ.get(variable))
-        for field, variable in _ASKING_VARIABLES.items()
+        for field, variable in _PROMPT_VARIABLES.items()
     }
     if line.program == "adhoc" or not any(line.given[name] for name in _LISTINGS):
-        _ask_passwords(body, asked["connection_password"], asked["become_password"])
+        _prompt_for_passwords(body, prompted["connection_password"], prompted["become_password"])
     passwords = {label: _vault_password(label, f"Vault password ({label}): ") for label in _prompting(body)}
-    unnamed = _vault_password(DEFAULT_VAULT_ID, "Vault password: ") if asked["vault_password"] else None
+    unnamed = _vault_password(DEFAULT_VAULT_ID, "Vault password: ") if prompted["vault_password"] else None
     if passwords:
         body["vault_password"] = passwords | ({DEFAULT_VAULT_ID: unnamed} if unnamed else {})
     elif unnamed:
@@ -225,7 +225,7 @@ def _ansible_variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [pair for pair in sorted(environ.items()) if _VARIABLE.fullmatch(pair[0]) and pair[0] not in _KEPT_VARIABLES]
 
 
-def _ask_passwords(body: dict[str, Any], connection: bool, become: bool) -> None:
+def _prompt_for_passwords(body: dict[str, Any], connection: bool, become: bool) -> None:
     try:
         given = _secret(body, "connection_password", "SSH password: " if connection else None)
         default = "[defaults to SSH password]" if connection else ""

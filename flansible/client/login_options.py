@@ -26,7 +26,7 @@ LOGIN_OPTIONS = (
     LoginOption(
         "--api-password-file",
         "FILE",
-        "file with the password; default: $FLANSIBLE_PASSWORD, client.ini, else it is asked for at the terminal",
+        "file with the password; default: $FLANSIBLE_PASSWORD, client.ini, else the terminal prompts for it",
     ),
     LoginOption(
         "--api-token-file", "FILE", "file with a token, instead of both; default: $FLANSIBLE_TOKEN, client.ini"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 Program = Literal["adhoc", "playbook"]
-How = Literal["text", "number", "switch", "count", "repeated", "asked", "refused"]
+How = Literal["text", "number", "switch", "count", "repeated", "prompt", "refused"]
 
 _CONNECTION = "connection options"
 _BECOME = "privilege escalation options"
@@ -29,7 +29,7 @@ _BECOME = "privilege escalation options"
 class Option:
     """One option: its names, the request field it sets, and how it is given.
 
-    asked: a switch; the terminal prompts for the field, a secret; refused: for the reason in EXCLUDED; excludes:
+    prompt: a switch; the terminal prompts for the field, a secret; refused: for the reason in EXCLUDED; excludes:
     options of one program with the same word here exclude each other.
     """
 
@@ -58,7 +58,7 @@ SHARED = (
            "folders searched for modules before all others, separated by colons; repeatable", "PATHS"),
     Option(("--vault-id",), "vault_id", "repeated",
            "vault identity as LABEL@FILE, a file on the service's machine, or LABEL@prompt; repeatable", "ID"),
-    Option(("-J", "--ask-vault-password", "--ask-vault-pass"), "vault_password", "asked",
+    Option(("-J", "--ask-vault-password", "--ask-vault-pass"), "vault_password", "prompt",
            "prompt for the vault password", excludes="vault"),
     Option(("--vault-password-file", "--vault-pass-file"), "vault_password_file", "repeated",
            "vault password file on the service's machine; repeatable", "FILE", excludes="vault"),
@@ -71,7 +71,7 @@ SHARED = (
     Option(("--ssh-extra-args",), "ssh_extra_args", "text", "arguments for ssh only", "ARGS", _CONNECTION),
     Option(("--sftp-extra-args",), "sftp_extra_args", "text", "arguments for sftp only", "ARGS", _CONNECTION),
     Option(("--scp-extra-args",), "scp_extra_args", "text", "arguments for scp only", "ARGS", _CONNECTION),
-    Option(("-k", "--ask-pass"), "connection_password", "asked", "prompt for the password to connect with",
+    Option(("-k", "--ask-pass"), "connection_password", "prompt", "prompt for the password to connect with",
            excludes="connection"),
     Option(("--connection-password-file", "--conn-pass-file"), "connection_password_file", "text",
            "file on the service's machine with that password; - is standard input", "FILE", excludes="connection"),
@@ -79,7 +79,7 @@ SHARED = (
     Option(("--become-method",), "become_method", "text", "privilege escalation method, such as sudo", "METHOD",
            _BECOME),
     Option(("--become-user",), "become_user", "text", "user to become, by default root", "USER", _BECOME),
-    Option(("-K", "--ask-become-pass"), "become_password", "asked", "prompt for the password for become",
+    Option(("-K", "--ask-become-pass"), "become_password", "prompt", "prompt for the password for become",
            excludes="become"),
     Option(("--become-password-file", "--become-pass-file"), "become_password_file", "text",
            "file on the service's machine with that password; - is standard input", "FILE", excludes="become"),
@@ -247,7 +247,7 @@ class _Refuse(argparse.Action):
 
 def _settings(option: Option) -> dict[str, Any]:
     """Returns argparse's arguments for this kind of option."""
-    if option.how in ("switch", "asked"):
+    if option.how in ("switch", "prompt"):
         return {"action": "store_true"}
     if option.how == "count":
         return {"action": "count", "default": 0}

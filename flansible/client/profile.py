@@ -85,7 +85,7 @@ def find(given: Given, environ: Mapping[str, str] = os.environ) -> Profile:
     password = (
         _from_file("--api-password-file", given.password_file) or environ.get("FLANSIBLE_PASSWORD") or kept_password
     )
-    return Profile(url, user, password or _ask(user, url, path), ca_file=ca_file)
+    return Profile(url, user, password or _prompt(user, url, path), ca_file=ca_file)
 
 
 def _token(given: Given, environ: Mapping[str, str], kept: Mapping[str, str]) -> str | None:
@@ -115,7 +115,7 @@ def _from_file(option: str, name: str | None) -> str | None:
     return found
 
 
-def _ask(user: str, url: str, path: Path) -> str:
+def _prompt(user: str, url: str, path: Path) -> str:
     if not sys.stdin.isatty():
         raise OptionError(
             f"no password: give FLANSIBLE_PASSWORD, --api-password-file, or `password` below [{SECTION}] in {path}"

@@ -1,4 +1,4 @@
-"""Finds Redis servers and brokers without a password: whoever can connect can read every record and run as admin.
+"""Finds Redis servers and brokers without a password: a client that can connect can read every record and run as admin.
 
 Logged when a part of the service starts, and reported by doctor. Messages never contain passwords.
 """

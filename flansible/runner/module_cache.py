@@ -3,7 +3,7 @@
 Ansible packs a module with the code it imports into a zip file, which takes longer than all that a small module does,
 and caches it for the rest of the run under the module's name. When a run has ended, its keeper names the modules it had
 to pack; the fork server packs each in a child process, from the installation's files, and the runs it forks from then
-on write the packed file where Ansible looks for it. Only names come from a run. Only modules of the installation are
+on write the packed file where Ansible expects it. Only names come from a run. Only modules of the installation are
 cached, and only where all module_utils are the installation's: a project's own modules and `module_utils` are packed by
 each run, and so is a file that has changed since.
 

@@ -1,6 +1,6 @@
 """Answers Ansible's password prompts from the request's secret fields; called in the run process.
 
-Ansible's own code, switched on by `--ask-pass` and its kin, still prompts: what it does with a password is unchanged.
+Ansible's own code, switched on by options such as `--ask-pass`, still prompts, and uses the password as always.
 """
 
 from __future__ import annotations

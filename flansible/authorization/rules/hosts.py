@@ -37,14 +37,14 @@ def check(user: User, request: AdhocRequest | PlaybookRequest, inventories: Iter
             _check_granted(user, field, term.lstrip("!&"))
     if user.control_node:
         return
-    asked = {_without_index(term.lstrip("&")): field for field, found in named.items() for term in found}
-    for name in sorted(IMPLICIT & asked.keys()):
+    requested = {_without_index(term.lstrip("&")): field for field, found in named.items() for term in found}
+    for name in sorted(IMPLICIT & requested.keys()):
         if not _may_contain(inventories, name):
             message = (
                 f"{name} is not in the inventory, so Ansible would run on the control machine. You may not run on the "
                 "control machine. Name a host of the inventory, or ask an admin for control_node in rbac.json."
             )
-            raise forbidden(asked[name], "localhost_forbidden", message)
+            raise forbidden(requested[name], "localhost_forbidden", message)
 
 
 def _patterns(request: AdhocRequest | PlaybookRequest) -> Iterator[tuple[str, str]]:

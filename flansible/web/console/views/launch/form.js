@@ -71,12 +71,12 @@ export class LaunchForm {
         errors += 1;
       }
     }
-    const [asked, rows] = [this.variables.read(), this.secretRows.read()];
-    withVariables(body, asked.plain);
-    const secret = { ...asked.secret, ...rows.secret };
+    const [variables, rows] = [this.variables.read(), this.secretRows.read()];
+    withVariables(body, variables.plain);
+    const secret = { ...variables.secret, ...rows.secret };
     if (Object.keys(secret).length) body.secret_vars = secret;
     if (this.kind === "adhoc") body.module ??= "ping";
-    return { body, errors: errors + asked.errors + rows.errors };
+    return { body, errors: errors + variables.errors + rows.errors };
   }
 
   /** Returns the parameters of the address: all values but secrets and those named like secrets. */
@@ -135,13 +135,13 @@ export class LaunchForm {
 
   async loadVariables() {
     if (this.kind !== "playbook") return;
-    const asked = { playbook_dir: this.fields.get("playbook_dir").text.trim(), playbook: this.fields.get("playbook").text.trim() };
-    const key = JSON.stringify(asked);
+    const query = { playbook_dir: this.fields.get("playbook_dir").text.trim(), playbook: this.fields.get("playbook").text.trim() };
+    const key = JSON.stringify(query);
     this.requested = key;
     this.onChange();
-    if (!asked.playbook_dir || !asked.playbook) return;
+    if (!query.playbook_dir || !query.playbook) return;
     try {
-      const { playbooks } = await get("api/listplaybooks", asked, this.signal);
+      const { playbooks } = await get("api/listplaybooks", query, this.signal);
       if (this.requested !== key) return;
       replace(this.about);
       this.variables.show(playbooks[0].variables);

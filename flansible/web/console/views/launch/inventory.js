@@ -60,14 +60,14 @@ export class InventoryChoice {
   }
 
   async load() {
-    const asked = this.requestedInventory();
-    if (!asked) return replace(this.body, h("p", { class: "hint" }, "Choose an inventory to see its hosts."));
-    if (this.loaded === asked) return undefined;
-    this.loaded = asked;
+    const requested = this.requestedInventory();
+    if (!requested) return replace(this.body, h("p", { class: "hint" }, "Choose an inventory to see its hosts."));
+    if (this.loaded === requested) return undefined;
+    this.loaded = requested;
     replace(this.body, h("p", { class: "hint", role: "status" }, "Ansible reads the inventory…"));
     try {
-      const [found] = (await get("api/listinventories", { inventory: asked }, this.signal)).inventories;
-      if (this.loaded === asked) this.show(found);
+      const [found] = (await get("api/listinventories", { inventory: requested }, this.signal)).inventories;
+      if (this.loaded === requested) this.show(found);
     } catch (error) {
       if (this.signal.aborted) return undefined;
       this.loaded = null;

@@ -72,8 +72,8 @@ class Launch {
   }
 
   async begin(params, before) {
-    const asked = before?.kind ?? params.get("kind");
-    const kind = asked in PATHS ? asked : this.playbooks.length ? "playbook" : "adhoc";
+    const requested = before?.kind ?? params.get("kind");
+    const kind = requested in PATHS ? requested : this.playbooks.length ? "playbook" : "adhoc";
     this.choose(kind, false);
     if (before) await this.form.fill(before.body, before.masked);
     else await this.form.fillFrom(params);

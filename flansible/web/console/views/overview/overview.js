@@ -63,10 +63,10 @@ class Overview {
   }
 
   async refresh() {
-    const asked = this.days;
+    const days = this.days;
     try {
-      const stats = await get("api/stats", { days: asked }, this.signal);
-      if (asked !== this.days) return;
+      const stats = await get("api/stats", { days }, this.signal);
+      if (days !== this.days) return;
       replace(this.errorSlot);
       this.show(stats);
     } catch (error) {

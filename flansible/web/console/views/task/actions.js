@@ -5,7 +5,7 @@ import { errorBox, h, notify, replace } from "../../dom.js";
 import { stateRow } from "../../states.js";
 
 /** Asks for confirmation, then cancels. The dialog is added to `place`. */
-export function askToCancel(run, place) {
+export function confirmCancel(run, place) {
   const said = h("div", {});
   const answer = (word, attributes) => h("button", { type: "button", ...attributes }, word);
   const cancel = async (event) => {

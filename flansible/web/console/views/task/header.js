@@ -4,7 +4,7 @@ import { session } from "../../api.js";
 import { errorBox, h, replace } from "../../dom.js";
 import { duration, moment, plural, runSeconds } from "../../format.js";
 import { countsBar, isFinal, stateBadge, stateRow, VERDICTS, verdictBadge } from "../../states.js";
-import { askToCancel, runAgain } from "./actions.js";
+import { confirmCancel, runAgain } from "./actions.js";
 
 const TICK_MILLISECONDS = 1000;
 const REASONS = {
@@ -61,7 +61,7 @@ export class Header {
     if (this.buttonsShown === wanted) return; // the user may be about to press it
     this.buttonsShown = wanted;
     if (!wanted) return replace(this.buttons);
-    if (wanted === "cancel") return replace(this.buttons, this.#button("Cancel", () => askToCancel(this.run, this.element), "danger"));
+    if (wanted === "cancel") return replace(this.buttons, this.#button("Cancel", () => confirmCancel(this.run, this.element), "danger"));
     const again = this.#button("Run again", () => runAgain(this.run));
     const onFailed = () => runAgain(this.run, [...this.failures.hosts.keys()]);
     replace(this.buttons, again, bad.length && task.kind !== "git" ? this.#button(`Run again on ${plural(bad.length, "failed host")}`, onFailed) : null);
