@@ -79,8 +79,7 @@ class Recovery:
                 self._mark_lost(run, process_identity.explain_silence(run.process, run.worker))
 
     def _end_unsent(self) -> None:
-        """Ends tasks that were recorded but never put on the queue; their submission was answered with an error, or not
-        at all."""
+        """Ends tasks that were recorded but never enqueued; their submission got an error reply, or none."""
         for task in self._store.oldest_queued(100, was_sent=False):
             if waited_seconds(task) > _UNSENT_SECONDS:
                 description = "never put on the queue: the broker went away, or the web server died, in that moment"

@@ -211,8 +211,7 @@ class Tasks(TaskQueries):
         return self._move(task_id, state, fields, condition=f"claim:{claim}" if claim else "")
 
     def cancel(self, task_id: str, user: str) -> State | None:
-        """Cancels a queued task at once, or requests that its worker ends a running one. Returns its state, None if
-        unknown.
+        """Cancels a queued task, or requests that its worker ends a running one. Returns its state; None: unknown.
 
         RUNNING: the worker sees the request within `CancelWatcher`'s interval. Requesting it twice is harmless.
         """

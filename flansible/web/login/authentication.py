@@ -1,5 +1,4 @@
-"""Authenticates requests: by password (HTTP Basic) or token (Bearer) of a user of rbac.json, by session cookie, or by
-the operator's login function.
+"""Authenticates requests by password (Basic), token (Bearer), session cookie, or the operator's login function.
 
 `identify` alone decides who the user is; what a user may do is decided in flansible.authorization.
 """
