@@ -94,7 +94,7 @@ class Client:
         except UnicodeEncodeError:
             raise OptionError("the user or the password is not UTF-8 text") from None
         if is_tls and ca_file is not None:
-            verify = _trusting(ca_file)
+            verify = _tls_context(ca_file)
         self.url = url.rstrip("/")
         self._user = "" if token else user
         self._patience_seconds = patience_seconds
@@ -454,7 +454,7 @@ def url_scheme(url: str) -> str:
     return parsed.scheme
 
 
-def _trusting(ca_file: str) -> ssl.SSLContext:
+def _tls_context(ca_file: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:

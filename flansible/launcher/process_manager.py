@@ -316,11 +316,11 @@ def _is_healthy(address: tuple[str, int], wrap: WrapConnection) -> bool:
         return False
 
 
-def _unwrapped(connection: socket.socket) -> socket.socket:
+def _without_tls(connection: socket.socket) -> socket.socket:
     return connection
 
 
-def main(wrap: WrapConnection = _unwrapped) -> None:
+def main(wrap: WrapConnection = _without_tls) -> None:
     """wrap: wraps a connection to the web server in TLS, if the server speaks it."""
     plan = _read_plan(int(sys.argv[1]))
     logging.basicConfig(

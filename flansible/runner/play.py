@@ -188,11 +188,11 @@ def _untemplated_arguments(command: type[CLI], extra_vars: list[dict[str, Any] |
         def _play_prereqs(self) -> tuple[Any, Any, Any]:
             loader, inventory, variable_manager = super()._play_prereqs()
             for part in extra_vars:
-                variable_manager._extra_vars.update(_untrusted(_parse_extra_vars(part, loader)))
+                variable_manager._extra_vars.update(_without_trust_tags(_parse_extra_vars(part, loader)))
             return loader, inventory, variable_manager
 
         def _play_ds(self, pattern: str, async_val: int, poll: int) -> Any:
-            return _untrusted(super()._play_ds(pattern, async_val, poll))
+            return _without_trust_tags(super()._play_ds(pattern, async_val, poll))
 
     DataOnly.__name__ = command.__name__
     return DataOnly
@@ -207,7 +207,7 @@ def _untemplated_variables(command: type[CLI], secret: dict[str, str]) -> type[C
     class WithVariables(command):
         def _play_prereqs(self) -> tuple[Any, Any, Any]:
             loader, inventory, variable_manager = super()._play_prereqs()
-            variable_manager._extra_vars.update(_untrusted(secret))
+            variable_manager._extra_vars.update(_without_trust_tags(secret))
             return loader, inventory, variable_manager
 
     WithVariables.__name__ = command.__name__
@@ -228,11 +228,11 @@ def _parse_extra_vars(part: dict[str, Any] | str, loader: Any) -> dict[str, Any]
     return dict(parsed)
 
 
-def _untrusted(value: Any) -> Any:
+def _without_trust_tags(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_untrusted(key): _untrusted(item) for key, item in value.items()}
+        return {_without_trust_tags(key): _without_trust_tags(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_untrusted(item) for item in value]
+        return [_without_trust_tags(item) for item in value]
     return TrustedAsTemplate.untag(value)
 
 

@@ -142,7 +142,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
-                env={**self._inherited(), **dict(self.configuration.environment)},
+                env={**self._environ(), **dict(self.configuration.environment)},
                 pass_fds=(control, info_write) if sandbox else (control,),
                 start_new_session=True,
             )
@@ -152,7 +152,7 @@ class ForkServer:
                 self._init = _pidfd(info.read()) if sandbox else None
         return process
 
-    def _inherited(self) -> dict[str, str]:
+    def _environ(self) -> dict[str, str]:
         return dict(self.configuration.sandbox.environment) if self.configuration.sandbox else _environment()
 
     def _await_ready(self) -> None:
@@ -253,14 +253,14 @@ class ForkServerPool:
 
     def _server(self, configuration: Configuration, pack_usual: bool = False) -> ForkServer:
         with self._lock:
-            if (server := self._warm(configuration)) is not None:
+            if (server := self._warm_server(configuration)) is not None:
                 return server
             starting = self._starting[_user(configuration)]
         # One lock per user: two supervisors must not start the same server twice, and a user whose home keeps a fork
         # server from getting ready must not make others wait.
         with starting:
             with self._lock:
-                if (server := self._warm(configuration)) is not None:
+                if (server := self._warm_server(configuration)) is not None:
                     return server
                 dropped = self._take_replaced(configuration)
             try:
@@ -275,7 +275,7 @@ class ForkServerPool:
         server.kill_sandbox()
         raise RunnerError("the worker is being stopped")
 
-    def _warm(self, configuration: Configuration) -> ForkServer | None:
+    def _warm_server(self, configuration: Configuration) -> ForkServer | None:
         server = self._servers.get(configuration)
         if server is None or not server.alive:
             return None

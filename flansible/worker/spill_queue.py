@@ -92,7 +92,7 @@ class SpillQueue:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._directory, prefix="flansible-spill-")
-            body = _packed(piece)
+            body = _encode(piece)
             data = _LENGTH.pack(len(body)) + body
             # pwrite: the half of a piece that a full disk took is overwritten by the next attempt.
             view, at = memoryview(data), self._write_at
@@ -116,7 +116,7 @@ class SpillQueue:
             body = os.pread(self._file.fileno(), length, self._read_at + _LENGTH.size)
             self._read_at += _LENGTH.size + length
             read += length
-            piece = _unpacked(body)
+            piece = _decode(body)
             self._pieces.append(piece)
             self._bytes += _size(piece)
         if self._read_at >= self._write_at:
@@ -131,7 +131,7 @@ def _size(piece: Piece) -> int:
     return _COLOUR_BYTES if isinstance(piece, ColourMark) else len(piece[0].json)
 
 
-def _packed(piece: Piece) -> bytes:
+def _encode(piece: Piece) -> bytes:
     if isinstance(piece, bytes):
         return marshal.dumps(piece)
     if isinstance(piece, ColourMark):
@@ -140,7 +140,7 @@ def _packed(piece: Piece) -> bytes:
     return marshal.dumps((event.json, event.host, event.failed, event.is_stats, event.verdict, end))
 
 
-def _unpacked(body: bytes) -> Piece:
+def _decode(body: bytes) -> Piece:
     found = marshal.loads(body)  # written by this process only
     if isinstance(found, bytes):
         return found

@@ -79,9 +79,9 @@ class AnsibleTaskEvents(PrivateResource):
             raise task_not_found()
         verdicts = frozenset(query.verdict.split(",")) if query.verdict else frozenset()
         begin = query.after if after is None else after
-        wanted = _Wanted(task_id, begin, query.host or "", verdicts, query.results)
+        wanted = _EventFilter(task_id, begin, query.host or "", verdicts, query.results)
         if is_stream:
-            if _is_over(position) and wanted.after >= position.events:
+            if _is_final(position) and wanted.after >= position.events:
                 return _no_content()
             return follow(_EventStream(task_id, wanted), STREAM)
         page = _Page(task_id, wanted, query.limit, position.state, serialization.request_url())
@@ -101,12 +101,12 @@ def _no_content() -> Response:
     return response
 
 
-def _is_over(position: Position) -> bool:
+def _is_final(position: Position) -> bool:
     return position.state is None or position.state in FINAL_STATES
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _EventFilter:
     """Which events of a task are requested; host '' and no verdicts: all."""
 
     task_id: str
@@ -143,7 +143,7 @@ class _Page(Feed):
     """One page as JSON, sent once it has an event or no more will come."""
 
     task_id: str
-    wanted: _Wanted
+    wanted: _EventFilter
     limit: int
     state: State
     url: RequestUrl
@@ -162,7 +162,7 @@ class _Page(Feed):
             if len(found) == self.limit or after >= position.events or sum(map(len, found)) > _PAGE_BYTES:
                 break
         page = replace(self, wanted=wanted, state=position.state or self.state)
-        is_final = _is_over(position) and wanted.after >= position.events
+        is_final = _is_final(position) and wanted.after >= position.events
         return page._reply(found, is_final) if found or is_final else Piece(b"", page)
 
     def timeout_reply(self) -> Piece:
@@ -189,12 +189,12 @@ class _EventStream(Feed):
     keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
 
     task_id: str
-    wanted: _Wanted
+    wanted: _EventFilter
 
     def next(self, store: Store, position: Position) -> Piece:
         found, after = self.wanted.read(store, position, 500, PIECE_BYTES)
         is_end = bool(found) and found[-1]["event"] == "final"
-        if not is_end and _is_over(position) and after >= position.events:
+        if not is_end and _is_final(position) and after >= position.events:
             # The filter skipped it, or the record has expired.
             found += store.event_page(self.task_id, position.events - 1, 1) if position.events else []
             is_end = True

@@ -48,7 +48,7 @@ class ListInventories(PrivateResource):
         run = authorize.authorize_inventory(user, query.inventory, settings, confined)
         audit_context.note_throttled(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))
         preview = run_preview(preview_request.preview_of(run, "inventory"))
-        shown = _one(query.inventory, known, settings).model_copy(
+        shown = _requested_inventory(query.inventory, known, settings).model_copy(
             update={"messages": preview.messages, "detail": preview.detail}
         )
         if preview.content is not None:
@@ -95,7 +95,7 @@ def _entry(path: str, name: str, default: str | None) -> ListedInventory:
     )
 
 
-def _one(given: str, known: list[ListedInventory], settings: Settings) -> ListedInventory:
+def _requested_inventory(given: str, known: list[ListedInventory], settings: Settings) -> ListedInventory:
     path = given if "," in given else str(resolve(given, settings.playbook_root))
     found = next((entry for entry in known if entry.inventory == path), None)
     return found or _entry(path, os.path.basename(path) or path, _default(settings))

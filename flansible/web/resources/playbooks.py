@@ -53,7 +53,7 @@ class ListPlaybooks(PrivateResource):
         query = parse_query(PlaybookQuery)
         settings, user = web_context().settings, current_user()
         if query.playbook_dir is not None and query.playbook is not None:
-            return _reply([_one(user, query.playbook_dir, query.playbook, settings)])
+            return _reply([_requested_playbook(user, query.playbook_dir, query.playbook, settings)])
         folder = None if query.playbook_dir is None else str(resolve(query.playbook_dir, settings.playbook_root))
         return _reply(
             [
@@ -102,8 +102,8 @@ def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:
     )
 
 
-def _one(user: User, playbook_dir: str, playbook: str, settings: Settings) -> ListedPlaybook:
-    """Raises Forbidden as a submission would, NotFound if the file is not a playbook."""
+def _requested_playbook(user: User, playbook_dir: str, playbook: str, settings: Settings) -> ListedPlaybook:
+    """Lists one playbook with its variables. Raises Forbidden as a submission would, NotFound for any other file."""
     root, cwd = paths.root(settings), resolve(playbook_dir, settings.playbook_root)
     if not user.is_admin:
         paths.check_folder(cwd, playbook_dir, settings, "playbook_dir")

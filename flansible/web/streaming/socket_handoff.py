@@ -79,18 +79,18 @@ class _HandoffResponse(Response):
 def _hand_off(feed: Feed, mimetype: str, wait_seconds: float | None) -> Response:
     loop = stream_loop_of(current_app)
     if loop.is_full:
-        raise _full()
+        raise _too_many_followers()
     return _HandoffResponse(lambda client, head: loop.add(client, head, feed, wait_seconds), mimetype)
 
 
-def _full() -> Unavailable:
+def _too_many_followers() -> Unavailable:
     message = "Too many replies are being followed. Read page by page instead (offset, after), or try again."
     return Unavailable(message, code="too_many_followers", retry_after_seconds=_FULL_RETRY_SECONDS)
 
 
 def _serve_on_this_thread(feed: Feed, mimetype: str, wait_seconds: float | None) -> Response:
     if not thread_slots.acquire():
-        raise _full()
+        raise _too_many_followers()
     store, client = web_context().store, request.environ.get("gunicorn.socket")
     if wait_seconds is None:
         response = Response(_stream(_pieces(feed, store, client, None), feed), mimetype=mimetype)
@@ -121,7 +121,7 @@ def _pieces(feed: Feed, store: Store, client: Any, deadline: float | None) -> It
     """Yields what the stream loop would send, and an empty piece whenever nothing is new."""
     idle = 0
     while True:
-        piece = _next(feed, store)
+        piece = _next_piece(feed, store)
         is_late = deadline is not None and time.monotonic() >= deadline and piece.rest is not None
         yield feed.timeout_reply() if is_late else piece
         if piece.rest is None or is_late or _has_disconnected(client):
@@ -132,7 +132,7 @@ def _pieces(feed: Feed, store: Store, client: Any, deadline: float | None) -> It
             time.sleep(_IDLE_SECONDS[min(idle, len(_IDLE_SECONDS)) - 1])
 
 
-def _next(feed: Feed, store: Store) -> Piece:
+def _next_piece(feed: Feed, store: Store) -> Piece:
     try:
         return feed.next(store, store.positions([feed.task_id])[feed.task_id])
     except StoreUnavailable:
