@@ -353,8 +353,6 @@ def test_where_a_client_cannot_be_handed_over_its_thread_stays(
     app = create_app(settings)
     run = RecordedRun(store)
     run.write(b"one\n", result("a"))
-    ending = threading.Timer(0.5, run.end)
-    ending.start()
     try:
         with app.test_client() as client:
             waited = client.get(run.events_path, query_string={"wait": "0.1", "after": "1"}, auth=ADMIN)
@@ -362,12 +360,14 @@ def test_where_a_client_cannot_be_handed_over_its_thread_stays(
             streams = [client.get(run.events_path, headers=STREAM, auth=ADMIN) for _ in range(3)]
             refused = client.get(run.output_path, query_string={"follow": "true"}, auth=ADMIN)
             assert (refused.status_code, refused.get_json()["code"]) == (503, "too_many_followers")
+            ending = threading.Timer(0.1, run.end)
+            ending.start()
             for stream in streams:
                 assert seqs(stream.get_data(as_text=True)) == [1, 2]
                 stream.close()
+            ending.join()
             followed = client.get(run.output_path, query_string={"follow": "true"}, auth=ADMIN)
             assert followed.get_data() == b"one\n"
             followed.close()
     finally:
-        ending.join()
         app.extensions["flansible"].store.close()
