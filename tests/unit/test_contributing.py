@@ -136,3 +136,32 @@ def test_each_function_named_as_hard_is_there_and_has_a_long_head() -> None:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == last
         ]
         assert any(len(head.splitlines()) > 8 for head in heads), name
+
+
+def test_each_link_between_the_documents_leads_somewhere() -> None:
+    files = [TOP / "README.md", TOP / "CHANGELOG.md", TOP / "tests/README.md", *(TOP / "docs").glob("*.md")]
+    found = [
+        (file, target)
+        for file in files
+        for target in re.findall(r"\]\(([^)\s]+)\)", file.read_text(encoding="utf-8"))
+        if not target.startswith(("http", "#"))
+    ]
+    assert len(found) > 15
+    assert [f"{file.name}: {target}" for file, target in found if not leads_somewhere(file, target)] == []
+
+
+def leads_somewhere(file: Path, target: str) -> bool:
+    name, _, anchor = target.partition("#")
+    path = file.parent / name
+    if not anchor or not path.is_file():
+        return path.exists()
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_each_module_that_the_documents_name_exists() -> None:
+    for file in (TOP / "README.md", *(TOP / "docs").glob("*.md")):
+        names = [name for name in quoted(file.read_text(encoding="utf-8")) if re.fullmatch(r"flansible/[\w/.]+", name)]
+        assert [name for name in names if not (TOP / name).exists()] == [], file.name
+        tests = re.findall(r"`((?:unit|integration|acceptance)/test_\w+\.py)`", file.read_text(encoding="utf-8"))
+        assert [name for name in tests if not (TOP / "tests" / name).is_file()] == [], file.name
