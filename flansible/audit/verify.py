@@ -114,7 +114,7 @@ def verify(paths: list[Path], log: Path, secret: bytes, is_partial: bool = False
     chain = Chain(secret)
     verification = _Verification(chain, is_partial)
     try:
-        # First: lines added while we read are then beyond the head, not missing.
+        # Read first: lines added while the log is read are then beyond the head, not missing.
         head = audit_log.read_head(log, chain)
         raw = b"\n"
         for path in paths:

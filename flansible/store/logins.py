@@ -39,7 +39,7 @@ def _numbers(limits: LoginLimits) -> tuple[int, int, int]:
 
 
 def _keys(user: str, address: str) -> list[str]:
-    # Strangers choose the name and its length, so the key has its digest.
+    # Any client can choose the name and its length, so the key has its digest.
     who, network = sha256(user.encode(errors="surrogatepass")).hexdigest()[:32], _network(address)
     return [f"{PREFIX}logins:{name}" for name in (f"both:{who}:{network}", f"user:{who}", f"address:{network}")]
 

@@ -213,7 +213,7 @@ def serve(settings: Settings) -> None:
     rlimits.raise_open_files_limit()
     server = _Server(settings, app)
     broker_app.preload()
-    # All objects of now are permanent: frozen, they stay out of garbage collections. Each would visit 83,000 objects,
+    # The objects that exist now stay. Frozen, garbage collections skip them: each would visit 83,000 objects,
     # during 55 ms in which no request is served (2026-11-29), and write to pages that the processes share.
     gc.collect()
     gc.freeze()

@@ -159,7 +159,7 @@ class Sandboxes:
         return {
             "hosts": confinement.hosts,
             "control_node": confinement.control_node,
-            # Where bubblewrap is wanted and does not work, nothing of the user's may be executed on this machine.
+            # Where bubblewrap is to be used and does not work, no code of the user may be executed on this machine.
             "remote_only": missing and not confinement.control_node,
         }
 
