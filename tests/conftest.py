@@ -8,12 +8,10 @@ HOME and TMPDIR are folders of this process of the test run, so that no user's ~
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 import pytest
 
 from flansible.config import Settings
-from tests.helpers.leaks import LEAK_PATIENCE_SECONDS, belongings, reap_orphans
+from tests.helpers.leaks import fail_on_leaks
 from tests.helpers.redis_server import RedisServer, redis_program
 
 # Their HTTP clients belong to the module's service, and keep connections open from test to test.
@@ -128,12 +126,4 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest, _home: Path, _subreap
     One tolerance: connections of tests whose HTTP clients belong to their module's service.
     """
     keeps_connections = any(request.node.path.is_relative_to(folder) for folder in KEEP_CONNECTIONS)
-    before = belongings(_home, keeps_connections)
-    yield
-    give_up_at = time.monotonic() + LEAK_PATIENCE_SECONDS
-    while left := belongings(_home, keeps_connections).left_behind(before):
-        reap_orphans(before)
-        if time.monotonic() > give_up_at:
-            pytest.fail("left behind by this test:\n" + "\n".join(left), pytrace=False)
-        gc.collect()
-        time.sleep(0.02)
+    yield from fail_on_leaks(_home, keeps_connections, "test")

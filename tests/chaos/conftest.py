@@ -8,10 +8,8 @@ of each round that failed.
 
 from __future__ import annotations
 
-import gc
 import os
 import random
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from tests.chaos import arena as arenas
 from tests.chaos.arena import Arena
 from tests.chaos.load import Jobs
 from tests.chaos.rounds import Fault, Figures, Round
-from tests.helpers.leaks import LEAK_PATIENCE_SECONDS, belongings, reap_orphans
+from tests.helpers.leaks import fail_on_leaks
 
 _SECONDS_PER_ROUND = 240
 _NIGHTLY_ROUNDS = 20
@@ -87,15 +85,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _leaves_nothing_behind(_home: Path, _subreaper: None) -> Iterator[None]:
     """Of each module in place of each test: its service lives from test to test, and is another one after a fault."""
-    before = belongings(_home, False)
-    yield
-    give_up_at = time.monotonic() + LEAK_PATIENCE_SECONDS
-    while left := belongings(_home, False).left_behind(before):
-        reap_orphans(before)
-        if time.monotonic() > give_up_at:
-            pytest.fail("left behind by this module:\n" + "\n".join(left), pytrace=False)
-        gc.collect()
-        time.sleep(0.05)
+    yield from fail_on_leaks(_home, False, "module")
 
 
 @pytest.fixture(scope="session")

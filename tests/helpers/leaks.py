@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 LEAK_PATIENCE_SECONDS = 15.0  # a module may still be being packed, on a machine that has other things to do
 
@@ -75,3 +79,16 @@ def _line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return "?"
+
+
+def fail_on_leaks(home: Path, keeps_connections: bool, what: str) -> Iterator[None]:
+    """The body of a fixture: fails, after what it is for, when there is more than before and it does not go away."""
+    before = belongings(home, keeps_connections)
+    yield
+    give_up_at = time.monotonic() + LEAK_PATIENCE_SECONDS
+    while left := belongings(home, keeps_connections).left_behind(before):
+        reap_orphans(before)
+        if time.monotonic() > give_up_at:
+            pytest.fail(f"left behind by this {what}:\n" + "\n".join(left), pytrace=False)
+        gc.collect()
+        time.sleep(0.02)
