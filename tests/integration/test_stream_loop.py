@@ -207,11 +207,14 @@ def test_a_follower_outlives_redis(own_redis: RedisServer, tmp_path: Path, backg
     try:
         run = RecordedRun(store)
         run.write(b"before\n", result("before"))
-        output = background.submit(lambda: follow(server, run.output_path, {"follow": "true"}))
-        events = background.submit(lambda: follow(server, run.events_path, {}))
-        waiting = background.submit(lambda: follow(server, run.events_path, {"after": "1", "wait": "4"}, {}))
-        eventually(lambda: server.clients() == 3)
-        time.sleep(1)  # until each has been handed over
+        assert follow(server, run.events_path, {"after": "0"}, {})  # the password is known from here on
+        waiting = background.submit(lambda: follow(server, run.events_path, {"after": "1", "wait": "10"}, {}))
+        eventually(lambda: server.clients() == 1)
+        begun = [threading.Event(), threading.Event()]
+        output = background.submit(lambda: follow(server, run.output_path, {"follow": "true"}, begun=begun[0]))
+        events = background.submit(lambda: follow(server, run.events_path, {}, begun=begun[1]))
+        # Whose first bytes have come is served by the stream loop, and so is who came before them.
+        assert all(event.wait(30) for event in begun)
         own_redis.kill()
         assert json.loads(waiting.result()) == {
             "task_id": run.task_id,
@@ -232,9 +235,21 @@ def test_a_follower_outlives_redis(own_redis: RedisServer, tmp_path: Path, backg
         store.close()
 
 
-def follow(server: WebServer, path: str, query: dict[str, str], headers: dict[str, str] = STREAM) -> str:
-    with server.client() as client:
-        return client.get(path, params=query, headers=headers).text
+def follow(
+    server: WebServer,
+    path: str,
+    query: dict[str, str],
+    headers: dict[str, str] = STREAM,
+    begun: threading.Event | None = None,
+) -> str:
+    """The whole body. begun: set once its first bytes have come."""
+    body = b""
+    with server.client() as client, client.stream("GET", path, params=query, headers=headers) as reply:
+        for chunk in reply.iter_bytes():
+            body += chunk
+            if begun is not None:
+                begun.set()
+    return body.decode()
 
 
 def test_a_wait_ends_with_the_first_event_with_the_task_or_with_the_time(
