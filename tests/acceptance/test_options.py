@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers import servers
 from tests.helpers.services import DEV, Service, write
+from tests.helpers.waiting import require_program
 
 MARKER = "MaRkErWoRd"
 
@@ -44,21 +45,21 @@ def test_ssh_with_a_private_key_file_of_the_worker(
 
 
 def test_ssh_with_a_password(service: Service, far: dict[str, Any], ssh: servers.SshServer) -> None:
-    servers.require("sshpass")
+    require_program("sshpass")
     status, output = service.run("ansiblecommand", {**far, "connection_password": ssh.password})
     assert status["Status"] == "SUCCESS", output
     assert ssh.password not in output
 
 
 def test_a_wrong_password_is_unreachable(service: Service, far: dict[str, Any]) -> None:
-    servers.require("sshpass")
+    require_program("sshpass")
     status, output = service.run("ansiblecommand", {**far, "connection_password": MARKER})
     assert (status["state"], status["returncode"]) == ("failed", 4)
     assert MARKER not in output
 
 
 def test_become_with_a_password(service: Service, far: dict[str, Any], ssh: servers.SshServer) -> None:
-    servers.require("sshpass")
+    require_program("sshpass")
     become = {"become": True, "become_method": "su", "become_user": ssh.users[1], "become_password": ssh.password}
     body = {**far, **become, "connection_password": ssh.password, "module": "raw"}
     status, output = service.run("ansiblecommand", body)

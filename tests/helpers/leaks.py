@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 LEAK_PATIENCE_SECONDS = 15.0  # a module may still be being packed, on a machine that has other things to do
@@ -36,8 +36,11 @@ def belongings(home: Path, keeps_connections: bool) -> Belongings:
     children = {pid: _line(pid) for pid in _children()}
     descriptors = _descriptors()
     if keeps_connections:
-        for connection in psutil.Process().net_connections("tcp"):
-            descriptors.pop(connection.fd, None)
+        descriptors = {
+            number: target
+            for number, target in descriptors.items()
+            if not (target.startswith("socket:") and _is_tcp(number))
+        }
     places = (home / ".ansible" / "tmp", Path(tempfile.gettempdir()))
     temp_dirs = frozenset(path for place in places for path in place.glob("ansible-local-*"))
     return Belongings(children, descriptors, temp_dirs)
@@ -51,6 +54,15 @@ def _descriptors() -> dict[int, str]:
         except FileNotFoundError:
             continue  # the one that listed them
     return found
+
+
+def _is_tcp(number: int) -> bool:
+    """Asks the socket itself: one that the other side has reset is in no table of connections any more."""
+    try:
+        with socket.socket(fileno=os.dup(number)) as copy:
+            return copy.family in (socket.AF_INET, socket.AF_INET6) and copy.type == socket.SOCK_STREAM
+    except OSError:
+        return False  # closed meanwhile
 
 
 def _children() -> list[int]:
