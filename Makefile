@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
-# Processes of the test run: more than processors, since tests wait as well as compute.
-JOBS ?= 3
+# Processes of the test run.
+JOBS ?= 2
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
