@@ -166,7 +166,7 @@ def unconfined() -> Iterator[Target]:
     yield from begin("none")
 
 
-@pytest.fixture(scope="module", params=["bwrap", "none"])
+@pytest.fixture(scope="module", params=["bwrap", pytest.param("none", marks=pytest.mark.nightly)])
 def target(request: pytest.FixtureRequest) -> Target:
     found: Target = request.getfixturevalue("confined" if request.param == "bwrap" else "unconfined")
     return found

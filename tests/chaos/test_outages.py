@@ -132,6 +132,7 @@ def test_runs_go_on_while_an_external_redis_is_away(rounds: range, with_redis: t
     players.play(rounds, *faults("external redis", outside), away=True)
 
 
+@pytest.mark.nightly  # test_brokers has a RabbitMQ that is killed, and one that is frozen
 def test_runs_go_on_while_rabbitmq_is_away(rounds: range, with_rabbitmq: tuple[Players, Outside]) -> None:
     players, outside = with_rabbitmq
     players.play(rounds, *faults("rabbitmq", outside), away=True)

@@ -82,10 +82,9 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # another user's modules are to get in
-    return Place(tmp_path / "place", sys.executable)
+def place(open_folder: Path) -> Place:
+    """Where another user's modules may enter."""
+    return Place(open_folder / "place", sys.executable)
 
 
 @pytest.fixture
@@ -194,9 +193,9 @@ def test_no_temp_directory_stays_of_modules_that_make_their_own(
 
 @pytest.mark.parametrize("end", [cancel, kill_run])
 def test_no_temp_directory_stays_of_modules_that_ran_as_another_user(
-    servers: ForkServerPool, tmp_path: Path, place: Place, mark: str, end: Callable[[DirectRun], None]
+    servers: ForkServerPool, open_folder: Path, mark: str, end: Callable[[DirectRun], None]
 ) -> None:
-    place = Place(tmp_path / "others", python_for_others())
+    place = Place(open_folder / "others", python_for_others())
     (place.folder / "library").mkdir()
     (place.folder / "library" / "slow.py").write_text(MODULE)
     variables = {
