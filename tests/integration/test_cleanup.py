@@ -450,6 +450,13 @@ def test_other_machines_get_what_ansible_would_send_them(servers: ForkServerPool
 # A crash of everything, and what the next fork server finds.
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_the_next_fork_server_removes_what_a_crash_of_everything_has_left(
     cold: ForkServerPool, place: Place, mark: str, _home: Path
 ) -> None:
@@ -458,12 +465,15 @@ def test_the_next_fork_server_removes_what_a_crash_of_everything_has_left(
         eventually(lambda: len(sleeping(mark)) == 4)
         server = run.keeper.parent()
         assert server is not None
-        program = server.exe()
+        program, victims = server.exe(), list[psutil.Process]()
         for process in [server, *server.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):  # it has just ended
                 if process.exe() == program and FORK_SERVER in process.cmdline():
                     process.kill()
+                    victims.append(process)
         run.wait()
+        # While the server is still dying, the pool would take it for the one that is wanted.
+        eventually(lambda: not any(is_alive(process) for process in victims))
     assert len(sleeping(mark)) == 4
     assert len(place.left) == 4 and len(local_temp_dirs(_home)) == 1
     others = [_home / ".ansible" / "tmp" / name for name in ("ansible-local-1abcdefgh", "ansible-local-x")]
