@@ -228,7 +228,7 @@ def home(config_file: str | None, user: str) -> None:
 @_config_option
 def doctor(config_file: str | None) -> None:
     """Check this installation and print what to do about each problem."""
-    from flansible import doctor as checks
+    from flansible.doctor import run as checks
 
     sys.exit(checks.main(config_file))
 

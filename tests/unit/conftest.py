@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,6 @@ from flask.testing import FlaskClient
 from flansible.config import Settings
 from flansible.web import create_app
 from tests.helpers.authorizing import MAX_BODY_BYTES
-from tests.helpers.leaks import fail_on_leaks
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _leaves_nothing_behind(_home: Path, _subreaper: None) -> Iterator[None]:
-    """Of each module in place of each test: unit tests are many and short."""
-    yield from fail_on_leaks(_home, False, "module")
 
 
 @pytest.fixture(scope="session")

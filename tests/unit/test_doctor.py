@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from werkzeug.security import generate_password_hash
 
-from flansible import doctor
 from flansible.authorization import isolation
 from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
 from flansible.doctor import configured, machine, servers
+from flansible.doctor import run as doctor_run
 from flansible.doctor.check import Check, Mark
 from tests.helpers import certificates
 from tests.helpers.redis_server import RedisServer
@@ -235,7 +235,7 @@ def test_an_area_that_stumbles_is_a_line_that_quotes_no_url(monkeypatch: pytest.
     def stumbles() -> list[Check]:
         raise ValueError(f"cannot cast {MARKER}")
 
-    (check,) = doctor.run_area("redis", stumbles)
+    (check,) = doctor_run.run_area("redis", stumbles)
     assert check.mark is Mark.FAIL and "ValueError" in str(check) and MARKER not in str(check)
 
 
@@ -470,7 +470,7 @@ def test_an_external_redis_that_is_away_is_a_failure(settings: Settings) -> None
 def test_a_redis_that_hangs_is_a_line_in_time(
     on_redis: Settings, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "AREA_SECONDS", 0.3)
+    monkeypatch.setattr(doctor_run, "AREA_SECONDS", 0.3)
     own_redis.freeze()
-    assert marks(doctor.run_area("redis", lambda: servers.redis(on_redis)), "no answer within") == [Mark.FAIL]
+    assert marks(doctor_run.run_area("redis", lambda: servers.redis(on_redis)), "no answer within") == [Mark.FAIL]
     own_redis.thaw()

@@ -107,7 +107,7 @@ STANDARD_LIBRARY_ONLY = (
     "launcher.tls_probe",
 )
 # Loaded with one module of theirs by processes that hold little.
-EMPTY_PACKAGES = ("authorization", "launcher", "system")
+EMPTY_PACKAGES = ("authorization", "doctor", "launcher", "system")
 MAY_IMPORT_IN_FUNCTIONS = ("cli",)
 
 
@@ -346,6 +346,9 @@ def python(code: str, cwd: Path, **environ: str) -> str:
             ("ansible", "celery", "flask", "redis", "pydantic", "click", "werkzeug", "http", "email", "ssl"),
         ),
         ("flansible.cli", ("ansible", "celery", "flask", "redis", "pydantic", "httpx")),
+        # What every start of a part of the service loads, `flansible up` among them.
+        ("flansible.doctor.secret_files", ("ansible", "celery", "kombu", "flask", "redis")),
+        ("flansible.launcher.up", ("ansible", "celery", "kombu", "flask", "redis")),
     ],
 )
 def test_a_process_loads_nothing_of_the_others(imported: str, absent: tuple[str, ...], tmp_path: Path) -> None:
