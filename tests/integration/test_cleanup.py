@@ -5,7 +5,6 @@ The directories of these runs go to folders of the test: what is in one afterwar
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -465,12 +464,16 @@ def test_the_next_fork_server_removes_what_a_crash_of_everything_has_left(
         eventually(lambda: len(sleeping(mark)) == 4)
         server = run.keeper.parent()
         assert server is not None
-        program, victims = server.exe(), list[psutil.Process]()
-        for process in [server, *server.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                if process.exe() == program and FORK_SERVER in process.cmdline():
-                    process.kill()
-                    victims.append(process)
+        program = server.exe()
+        victims = [
+            process
+            for process in (server, *server.children(recursive=True))
+            if process.exe() == program and FORK_SERVER in process.cmdline()
+        ]
+        # At once: whoever is alive for a moment longer than the others cleans up after them.
+        for sent in signal.SIGSTOP, signal.SIGKILL:
+            for process in victims:
+                process.send_signal(sent)
         run.wait()
         # While the server is still dying, the pool would take it for the one that is wanted.
         eventually(lambda: not any(is_alive(process) for process in victims))
