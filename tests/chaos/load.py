@@ -75,12 +75,14 @@ FLOOD = """\
   gather_facts: false
   vars:
     text: line {{ tag }}-one \\1 .
+    nothing: "{{ lookup('ansible.builtin.pipe', mark ~ ' ' ~ tag ~ ' beat') }}"
   tasks:
     - name: Begin
       ansible.builtin.shell: "{{ mark }} {{ tag }} begin"
     - name: Flood
       ansible.builtin.debug:
-        msg: "{{ range(item * each + 1, item * each + each + 1) | map('regex_replace', '^(.*)$', text) }}"
+        msg: >-
+          {{ range(item * each + 1, item * each + each + 1) | map('regex_replace', '^(.*)$', text) + (nothing | list) }}
       loop: "{{ range(0, pages) | list }}"
       loop_control: {pause: "{{ pause }}", label: ""}
     - name: End
