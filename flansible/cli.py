@@ -109,12 +109,19 @@ def flower(config_file: str | None) -> None:
 @_config_option
 @click.argument("user")
 @click.option(
-    "--inventory", "inventories", multiple=True, metavar="PATH", help="Inventory of a new user; can be repeated."
+    "--inventory",
+    "inventories",
+    multiple=True,
+    metavar="PATH",
+    help="Inventory of USER; can be repeated. Replaces those that USER had.",
 )
 def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> None:
-    """Set USER's password in rbac.json, hashed; adds a new USER. Prompts for it, or reads it from standard input."""
+    """Set USER's password in rbac.json, hashed; adds a new USER. Prompts for it, or reads it from standard input.
+
+    admin's must have 8 characters or more.
+    """
     settings = _settings(config_file)
-    from flansible.identity import admin_commands
+    from flansible.identity import admin_commands, passwords
 
     if sys.stdin.isatty():
         password = click.prompt("New password", hide_input=True, confirmation_prompt=True)
@@ -122,8 +129,13 @@ def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> 
         password = sys.stdin.readline().rstrip("\r\n")
     if not password:
         _fail("The password must not be empty.")
+    if passwords.is_too_short(user, password):
+        _fail(f"The password of {user}, who has all rights, must have {passwords.MIN_CHARACTERS} characters or more.")
+    before = admin_commands.inventories(settings, user)
     added = admin_commands.set_password(settings, user, password, inventories)
     click.echo(f"{'Added' if added else 'Changed'} {user} in {settings.rbac_file}")
+    if inventories and before:
+        click.echo(f"Replaced the inventories of {user}. They were: {', '.join(before)}")
 
 
 @cli.group()

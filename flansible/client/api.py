@@ -150,7 +150,7 @@ class Client:
     def playbook(
         self,
         playbook: str | Sequence[str],
-        playbook_dir: str,
+        playbook_dir: str | None = None,
         *,
         inventory: str | Sequence[str] | None = None,
         extra_vars: Mapping[str, Any] | None = None,
@@ -158,7 +158,7 @@ class Client:
     ) -> str:
         """Runs playbooks, as `cd PLAYBOOK_DIR && ansible-playbook PLAYBOOK...`; returns the task_id.
 
-        playbook_dir: on the service's machines; a relative path counts from its `playbook_root`;
+        playbook_dir: on the service's machines; default, and base of a relative path: its `playbook_root`;
         options: any other field of `POST /api/ansibleplaybook`, such as `{"check": True, "tags": ["web"]}`.
         """
         named = {

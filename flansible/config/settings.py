@@ -7,7 +7,6 @@ are reported together, each with its file or variable. A test holds README's tab
 from __future__ import annotations
 
 import configparser
-import difflib
 import ipaddress
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from flansible import wording
 from flansible.config import values as setting_values
 from flansible.config.values import EMBEDDED as EMBEDDED
 from flansible.config.values import ListenAddress, Network, Port, comma_list
@@ -301,13 +301,14 @@ def load(explicit: str | None = None, environ: Mapping[str, str] = os.environ) -
 
 def _fault(item: Any, sources: Mapping[str, str]) -> Fault:
     key = str(item["loc"][0]) if item["loc"] else ""
-    message = item["msg"].removeprefix("Value error, ")
-    # A URL may carry a password: name the key, never the value. A fault of several keys names none.
-    shown = (
-        ""
-        if not key or key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND"
-        else repr(item["input"])
-    )
+    message = wording.plain(item["msg"])
+    if not key:
+        # A fault of several keys: it comes from where those of them that are set were read.
+        named = [name for name in sources if name in message]
+        source = ", ".join(dict.fromkeys(sources[name] for name in named))
+        return Fault(source or "config.ini", ", ".join(named), message)
+    # A URL may carry a password: name the key, never the value.
+    shown = "" if key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND" else repr(item["input"])
     return Fault(sources.get(key, "config.ini"), key, f"{shown} {message}".strip())
 
 
@@ -352,8 +353,8 @@ def _known(pairs: list[tuple[str, str]], source: str, faults: list[Fault], prefi
     for name, value in pairs:
         key = by_lower.get(name.lower())
         if key is None:
-            near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-            hint = f"; did you mean {prefix}{by_lower[near[0]]}?" if near else ""
+            near = wording.nearest(name, KEYS)
+            hint = f"; did you mean {prefix}{near}?" if near else ""
             faults.append(Fault(source, prefix + name, f"unknown key{hint}"))
         else:
             values[key] = value.strip()

@@ -22,22 +22,22 @@ def violations(path: Path) -> list[Fault]:
         errors = list(Draft202012Validator(rbac_schema.schema()).iter_errors(document))
     except (ValueError, RecursionError):
         return []
-    found = {rbac_schema.fault(path, loc, message) for error in errors for loc, message in _messages(error)}
+    found = {fault for error in errors for fault in _faults(path, document, error)}
     return sorted(found, key=lambda fault: fault.key)
 
 
-def _messages(error: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Yields our own messages: the library's quote the invalid value, which may be a password."""
+def _faults(path: Path, document: Any, error: ValidationError) -> Iterator[Fault]:
+    """Yields faults with our own messages: the library's quote the invalid value, which may be a password."""
     loc = tuple(error.absolute_path)
     if error.validator == "required":
-        yield from (((*loc, name), "is missing") for name in error.validator_value if name not in error.instance)
+        missing = (name for name in error.validator_value if name not in error.instance)
+        yield from (rbac_schema.fault(path, document, (*loc, name), "is missing") for name in missing)
     elif error.validator == "additionalProperties":
         known: dict[str, Any] = error.schema.get("properties", {})
-        yield from (
-            ((*loc, name), "is not a key that rbac.json allows here") for name in error.instance if name not in known
-        )
+        unknown = (name for name in error.instance if name not in known)
+        yield from (rbac_schema.unknown_key(path, document, (*loc, name)) for name in unknown)
     elif error.validator in ("anyOf", "oneOf"):
-        yield loc, "has none of its allowed forms"
+        yield rbac_schema.fault(path, document, loc, "has none of its allowed forms")
     else:
-        wanted = json.dumps(error.validator_value)
-        yield loc, f"must hold to the schema's {error.validator}: {wanted[:_LONGEST]}"
+        wanted = json.dumps(error.validator_value)[:_LONGEST]
+        yield rbac_schema.fault(path, document, loc, f"must hold to the schema's {error.validator}: {wanted}")

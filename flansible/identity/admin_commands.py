@@ -64,6 +64,14 @@ def set_password(settings: Settings, user: str, password: str, inventories: tupl
         return passwords.set_password(settings.rbac_file, user, password, inventories)
 
 
+def inventories(settings: Settings, user: str) -> list[str]:
+    """Returns the inventories that rbac.json gives a user; none without a file. Raises ConfigurationError."""
+    if not settings.rbac_file.exists():
+        return []
+    found = rbac_users.RbacFile(settings.rbac_file).users().get(user)
+    return [str(path) for path in found.inventories] if found else []
+
+
 @contextmanager
 def _audited(settings: Settings, event: AuditEvent) -> Iterator[None]:
     """Audits the change before the body makes it, and again if it fails. Raises AuditUnavailable before the body."""

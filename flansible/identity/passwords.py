@@ -15,6 +15,7 @@ from flansible.identity import users as rbac_users
 from flansible.system import atomic_files
 
 DEFAULT_ADMIN_PASSWORD = "admin"
+MIN_CHARACTERS = 8
 ADVICE = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_tcp_ip, flower_tcp_ip)"
 
 
@@ -23,6 +24,11 @@ def set_password(path: Path, user: str, password: str, inventories: tuple[str, .
     text, is_new = _changed(path, user, generate_password_hash(password), inventories)
     atomic_files.replace(path, text)
     return is_new
+
+
+def is_too_short(user: str, password: str) -> bool:
+    """Whether a new password could be guessed: admin's must have MIN_CHARACTERS. Other users have fewer rights."""
+    return user == rbac_users.ADMIN and len(password) < MIN_CHARACTERS
 
 
 def check(path: Path, user: str, inventories: tuple[str, ...] = ()) -> None:

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from flansible import wording
 from flansible.errors import ConfigurationError, Fault
 
 ADMIN = "admin"
@@ -33,6 +34,9 @@ Role = Literal["operator", "viewer", "auditor"]
 _ADMIN_KEYS = frozenset({"user", "password", "inventories", "limits"})
 _ADMIN_LIMITS = frozenset({"running", "queued"})
 _MODULE_PATTERN = re.compile(r"[\w.*?\[\]!-]+", re.ASCII)
+_ENTRY_DEPTH = 2  # ("rbac", 3) is the fourth user
+
+Location = tuple[int | str, ...]
 
 
 def _path(value: str) -> str:
@@ -205,7 +209,7 @@ def schema() -> dict[str, Any]:
 
 
 def read(text: str, source: Path) -> Document:
-    """Parses rbac.json. Raises ConfigurationError with every fault, each with its key."""
+    """Parses rbac.json. Raises ConfigurationError with every fault, each with its user and key."""
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -215,24 +219,28 @@ def read(text: str, source: Path) -> Document:
     try:
         document = Document.model_validate(given)
     except ValidationError as error:
-        faults = [fault(source, item["loc"], item["msg"]) for item in error.errors(include_input=False)]
-    faults += [fault(source, loc, message) for loc, message in _faults_between_keys(given)]
+        for item in error.errors(include_input=False):
+            if item["type"] == "extra_forbidden":
+                faults.append(unknown_key(source, given, item["loc"]))
+            else:
+                faults.append(fault(source, given, item["loc"], wording.plain(item["msg"])))
+    faults += [fault(source, given, loc, message) for loc, message in _faults_between_keys(given)]
     if document is None or faults:
         raise ConfigurationError(faults)
     return document
 
 
-def _faults_between_keys(given: Any) -> list[tuple[tuple[int | str, ...], str]]:
+def _faults_between_keys(given: Any) -> list[tuple[Location, str]]:
     """Returns faults between keys that are each valid. Checks the raw document, so also when the model refused it."""
     entries = given.get("rbac") if isinstance(given, dict) else None
-    found: list[tuple[tuple[int | str, ...], str]] = []
+    found: list[tuple[Location, str]] = []
     seen: set[str] = set()
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         name = entry.get("user") if isinstance(entry, dict) else None
         if not isinstance(name, str):
             continue
         if name in seen:
-            found.append((("rbac", index, "user"), f"{name!r} is listed twice"))
+            found.append((("rbac", index), "is listed twice"))
         seen.add(name)
         if name == ADMIN:
             found += [(("rbac", index, *key), _ADMIN_FAULT) for key in _restrictions(entry)]
@@ -249,10 +257,31 @@ def _restrictions(entry: dict[str, Any]) -> list[tuple[str, ...]]:
     return [(key,) for key in entry if key in known] + [("limits", key) for key in sorted(inner)]
 
 
-def fault(source: Path, loc: tuple[int | str, ...], message: str) -> Fault:
-    """Returns a fault of rbac.json at `loc`: the keys and indexes that lead to it."""
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-    return Fault(str(source), key, message.removeprefix("Value error, "))
+def fault(source: Path, given: Any, loc: Location, message: str) -> Fault:
+    """Returns a fault of rbac.json at `loc`: the keys and indexes that lead to it. given: the whole document."""
+    entry, rest = _entry(given, loc)
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest).lstrip(".")
+    return Fault(str(source), ": ".join(filter(None, (entry, key))), message)
+
+
+def unknown_key(source: Path, given: Any, loc: Location) -> Fault:
+    """Returns the fault of a key that rbac.json does not have at `loc`, with the nearest one that it has."""
+    *above, name = loc
+    model: type[BaseModel] = Document if len(loc) == 1 else UserEntry
+    if len(loc) > _ENTRY_DEPTH + 1:
+        model = Limits if "limits" in above else Modules
+    known = ("$schema", "rbac") if model is Document else model.model_fields
+    return fault(source, given, tuple(above), wording.unknown_key(str(name), known))
+
+
+def _entry(given: Any, loc: Location) -> tuple[str, Location]:
+    """Splits a location: the user whose entry it is in, or the entry's number if it names none; and the rest."""
+    if len(loc) < _ENTRY_DEPTH:
+        return "", loc
+    entry = given["rbac"][loc[1]]
+    name = entry.get("user") if isinstance(entry, dict) else None
+    is_name = isinstance(name, str) and name and name.isprintable()
+    return f'user "{name}"' if is_name else f"rbac[{loc[1]}]", loc[_ENTRY_DEPTH:]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from flansible import wording
 from flansible.errors import ConfigurationError, Fault
 from flansible.system import atomic_files, timestamps
 from flansible.system.atomic_files import OnChange, ignore_change
@@ -109,16 +110,32 @@ def remove(path: Path, token_id: str) -> Token | None:
 def read(path: Path) -> list[Token]:
     """Reads all tokens, expired ones too; none when there is no file. Raises ConfigurationError."""
     try:
-        return _Document.model_validate_json(path.read_bytes()).tokens
+        data = path.read_bytes()
+        return _Document.model_validate_json(data).tokens
     except FileNotFoundError:
         return []
     except OSError as error:
         raise ConfigurationError([Fault(str(path), "", f"cannot be read: {error}")]) from error
     except ValidationError as error:
-        faults = [".".join(map(str, item["loc"])) + f": {item['msg']}" for item in error.errors()]
+        faults = [_fault(data, item["loc"], item["type"], item["msg"]) for item in error.errors(include_input=False)]
         raise ConfigurationError(
             [Fault(str(path), "", f"is not a valid token file: {'; '.join(faults[:3])}")]
         ) from None
+
+
+def _fault(data: bytes, loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    """Returns a fault with its token and key: `token "0123" of dev: unknown key "scop", did you mean "scope"?`."""
+    if kind == "json_invalid":
+        return wording.plain(message)
+    # `tokens`, the token's number, its key.
+    place, (*above, key) = "", loc or ("",)
+    if len(loc) > 1 and isinstance(token := json.loads(data)["tokens"][loc[1]], dict):
+        place = f'token "{token.get("id", loc[1])}" of {token.get("user", "nobody")}: '
+    elif len(loc) > 1:
+        place = f"tokens[{loc[1]}]: "
+    if kind == "extra_forbidden":
+        return place + wording.unknown_key(str(key), (Token if above else _Document).model_fields)
+    return place + (f"{key}: " if isinstance(key, str) and key else "") + wording.plain(message)
 
 
 def _write(path: Path, kept: list[Token]) -> None:

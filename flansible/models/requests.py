@@ -306,7 +306,9 @@ class PlaybookRequest(RunOptions):
         }
     )
 
-    playbook_dir: PathText = Field(description="Directory to run in; a relative path counts from `playbook_root`.")
+    playbook_dir: PathText = Field(
+        ".", description="Directory to run in. Default, and base of a relative path: `playbook_root`."
+    )
     playbook: PathTexts = Field(description="Playbook, or a list of them, relative to `playbook_dir`.")
     tags: Texts | None = Field(None, description="Only play tasks with these tags.")
     skip_tags: Texts | None = Field(None, description="Only play tasks without these tags.")

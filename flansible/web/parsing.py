@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import math
@@ -16,7 +15,9 @@ from gunicorn.http.errors import ParseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from flansible import wording
 from flansible.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedMediaType
+from flansible.models import ModuleArgument
 from flansible.web.context import web_context
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -177,16 +178,26 @@ def _field_errors(error: ValidationError, document: Any, known: list[str]) -> li
     messages: dict[str, list[str]] = {}
     for item in error.errors(include_url=False, include_context=False)[:_MOST_ERRORS]:
         path = _path(item["loc"], document, item["type"])
-        message = item["msg"].removeprefix("Value error, ")
+        message = wording.plain(item["msg"])
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1) if len(item["loc"]) == 1 else []
-            message = "unknown field" + (f"; did you mean {near[0]}?" if near else "")
+            # The one object within a body that has fields of its own.
+            near = wording.nearest(
+                str(item["loc"][-1]), known if len(item["loc"]) == 1 else ModuleArgument.model_fields
+            )
+            message = "unknown field" + (f"; did you mean {near}?" if near else "")
         elif item["type"] == "missing":
             message = "is required"
         found = messages.setdefault(path, [])
         if message not in found:
             found.append(message)
-    return [FieldError(path, "; or: ".join(found)) for path, found in messages.items()]
+    return [
+        FieldError(path, "; or: ".join(found)) for path, found in messages.items() if not _is_other_form(path, messages)
+    ]
+
+
+def _is_other_form(path: str, messages: Iterable[str]) -> bool:
+    """Whether an error only says that another form of a field was not given: there are errors within the given one."""
+    return any(other.startswith((f"{path}[", f"{path}.")) for other in messages)
 
 
 def _path(loc: tuple[int | str, ...], document: Any, kind: str) -> str:

@@ -52,7 +52,7 @@ class Asking:
         return authorize.authorize_adhoc(self._user, request, self._settings, self._isolation)
 
     def playbook(self, **fields: Any) -> AuthorizedRun:
-        given = {"playbook_dir": ".", "playbook": "site.yml", **self._filled(fields)}
+        given = {"playbook": "site.yml", **self._filled(fields)}
         request = PlaybookRequest.model_validate(given)
         return authorize.authorize_playbook(self._user, request, self._settings, self._isolation)
 

@@ -218,6 +218,17 @@ def test_a_playbook_under_the_root_runs_in_its_folder(
     assert step.argv[-2:] == ("--", told.replace("{root}", str(root)))
 
 
+@pytest.mark.parametrize("who", ["dev", "admin"])
+def test_without_a_folder_a_playbook_runs_in_playbook_root(
+    request: pytest.FixtureRequest, who: str, root: Path
+) -> None:
+    asking: Asking = request.getfixturevalue(who)
+    run = asking.playbook(playbook="team/site.yml", inventory=OWN)
+    assert run.steps[0].cwd == str(root / "playbooks")
+    assert run.about.playbook == "team/site.yml"
+    assert run.request == {"playbook": "team/site.yml", "inventory": f"{root}/inv/dev"}
+
+
 FORBIDDEN_PLAYBOOKS: dict[str, tuple[str, Any]] = {
     "a folder outside": ("{root}/outside", "evil.yml"),
     "a folder outside, relative": ("../outside", "evil.yml"),

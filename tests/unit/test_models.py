@@ -12,7 +12,7 @@ from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRe
 
 NEEDED: dict[type[BaseModel], dict[str, Any]] = {
     AdhocRequest: {"module": "ping"},
-    PlaybookRequest: {"playbook_dir": "d", "playbook": "p.yml"},
+    PlaybookRequest: {"playbook": "p.yml"},
     GitRequest: {"playbook_dir": "d"},
 }
 

@@ -38,34 +38,34 @@ GOOD: list[dict[str, Any]] = [
     {"limits": {"forks": 10, "time_limit": 60}},
 ]
 BROKEN: list[tuple[dict[str, Any], str]] = [
-    ({"role": "root"}, "rbac[0].role"),
-    ({"role": ["viewer"]}, "rbac[0].role"),
-    ({"playbooks": "a.yml"}, "rbac[0].playbooks"),
-    ({"playbooks": ["/etc/x.yml"]}, "rbac[0].playbooks"),
-    ({"playbooks": ["../x.yml"]}, "rbac[0].playbooks"),
-    ({"playbooks": [""]}, "rbac[0].playbooks"),
-    ({"modules": "ping"}, "rbac[0].modules"),
-    ({"modules": {}}, "rbac[0].modules"),
-    ({"modules": {"allow": ["a"], "deny": ["b"]}}, "rbac[0].modules"),
-    ({"modules": {"permit": ["a"]}}, "rbac[0].modules.permit"),
-    ({"modules": ["ping x"]}, "rbac[0].modules.allow"),
-    ({"hosts": ["a,b"]}, "rbac[0].hosts"),
-    ({"hosts": ["a:b"]}, "rbac[0].hosts"),
-    ({"hosts": ["!a"]}, "rbac[0].hosts"),
-    ({"hosts": ["@file"]}, "rbac[0].hosts"),
-    ({"hosts": ["~("]}, "rbac[0].hosts"),
-    ({"hosts": ["{{ x }}"]}, "rbac[0].hosts"),
-    ({"hosts": [""]}, "rbac[0].hosts"),
-    ({"hosts": "all"}, "rbac[0].hosts"),
-    ({"become": "no"}, "rbac[0].become"),
-    ({"control_node": 1}, "rbac[0].control_node"),
-    ({"git": "yes"}, "rbac[0].git"),
-    ({"paths": ["a,b"]}, "rbac[0].paths"),
-    ({"environment": ["A-B"]}, "rbac[0].environment[0]"),
-    ({"limits": {"forks": 0}}, "rbac[0].limits.forks"),
-    ({"limits": {"time_limit": 0}}, "rbac[0].limits.time_limit"),
-    ({"limits": {"time": 1}}, "rbac[0].limits.time"),
-    ({"Role": "viewer"}, "rbac[0].Role"),
+    ({"role": "root"}, "role"),
+    ({"role": ["viewer"]}, "role"),
+    ({"playbooks": "a.yml"}, "playbooks"),
+    ({"playbooks": ["/etc/x.yml"]}, "playbooks"),
+    ({"playbooks": ["../x.yml"]}, "playbooks"),
+    ({"playbooks": [""]}, "playbooks"),
+    ({"modules": "ping"}, "modules"),
+    ({"modules": {}}, "modules"),
+    ({"modules": {"allow": ["a"], "deny": ["b"]}}, "modules"),
+    ({"modules": {"permit": ["a"]}}, "modules"),
+    ({"modules": ["ping x"]}, "modules.allow"),
+    ({"hosts": ["a,b"]}, "hosts"),
+    ({"hosts": ["a:b"]}, "hosts"),
+    ({"hosts": ["!a"]}, "hosts"),
+    ({"hosts": ["@file"]}, "hosts"),
+    ({"hosts": ["~("]}, "hosts"),
+    ({"hosts": ["{{ x }}"]}, "hosts"),
+    ({"hosts": [""]}, "hosts"),
+    ({"hosts": "all"}, "hosts"),
+    ({"become": "no"}, "become"),
+    ({"control_node": 1}, "control_node"),
+    ({"git": "yes"}, "git"),
+    ({"paths": ["a,b"]}, "paths"),
+    ({"environment": ["A-B"]}, "environment[0]"),
+    ({"limits": {"forks": 0}}, "limits.forks"),
+    ({"limits": {"time_limit": 0}}, "limits.time_limit"),
+    ({"limits": {"time": 1}}, "limits"),
+    ({"Role": "viewer"}, ""),
 ]
 # What no schema can say: a glob's or a path's inside, and what must not stand together.
 BEYOND_A_SCHEMA = ("playbooks", "hosts", "paths", "modules")
@@ -81,13 +81,14 @@ def test_a_good_entry_is_taken_by_the_model_and_by_the_schema(keys: dict[str, An
 def test_a_faulty_key_is_named(keys: dict[str, Any], key: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         users.parse(text_of(**keys), SOURCE)
-    assert [fault.key for fault in caught.value.faults] == [key]
+    place = f'user "dev": {key}'.removesuffix(": ")
+    assert [fault.key for fault in caught.value.faults] == [place]
     assert "marker-secret" not in str(caught.value)
     path = tmp_path / "rbac.json"
     path.write_text(text_of(**keys))
     violations = rbac_check.violations(path)
     assert violations or next(iter(keys)) in BEYOND_A_SCHEMA
-    assert all(key.startswith(fault.key) for fault in violations)
+    assert all(place.startswith(fault.key) for fault in violations)
     assert "marker-secret" not in " ".join(map(str, violations))
 
 
@@ -106,7 +107,10 @@ def test_all_faults_of_all_kinds_are_told_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
         users.parse(json.dumps({"rbac": entries}), SOURCE)
     keys = [fault.key for fault in caught.value.faults]
-    assert keys == ["rbac[0].role", "rbac[0].hosts", "rbac[1].user", "rbac[2].role", "rbac[2].limits.forks"]
+    assert keys == [
+        *('user "a": role', 'user "a": hosts', 'user "a"'),
+        *('user "admin": role', 'user "admin": limits.forks'),
+    ]
 
 
 @pytest.mark.parametrize("key", sorted(rbac_schema.UserEntry.model_fields))
@@ -122,7 +126,46 @@ def test_admin_is_never_limited_and_a_file_that_says_so_is_faulty(key: str) -> N
         return
     with pytest.raises(ConfigurationError, match="admin has all rights") as caught:
         users.parse(json.dumps({"rbac": [entry]}), SOURCE)
-    assert [fault.key for fault in caught.value.faults] == [f"rbac[0].{key}"]
+    assert [fault.key for fault in caught.value.faults] == [f'user "admin": {key}']
+
+
+UNKNOWN: list[tuple[dict[str, Any], str]] = [
+    ({"pasword": "x"}, 'user "dev": unknown key "pasword", did you mean "password"?'),
+    ({"Inventory": []}, 'user "dev": unknown key "Inventory", did you mean "inventories"?'),
+    ({"limits": {"fork": 1}}, 'user "dev": limits: unknown key "fork", did you mean "forks"?'),
+    ({"modules": {"alow": ["ping"]}}, 'user "dev": modules: unknown key "alow", did you mean "allow"?'),
+    ({"zzz": 1}, 'user "dev": unknown key "zzz"'),
+]
+
+
+@pytest.mark.parametrize(("keys", "words"), UNKNOWN, ids=str)
+def test_an_unknown_key_is_told_with_its_user_and_the_nearest_key(
+    keys: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        users.parse(text_of(**keys), SOURCE)
+    assert f"{SOURCE}: {words}" in str(caught.value).splitlines()
+    path = tmp_path / "rbac.json"
+    path.write_text(text_of(**keys))
+    assert f"{path}: {words}" in map(str, rbac_check.violations(path)) or "modules" in keys
+
+
+def test_a_key_beside_the_users_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        users.parse(json.dumps({**json.loads(text_of()), "Rbac": []}), SOURCE)
+    assert str(caught.value) == f'{SOURCE}: unknown key "Rbac", did you mean "rbac"?'
+
+
+def test_an_entry_without_a_name_is_told_by_its_number() -> None:
+    entries = [{"user": "a", "password": "x"}, {"usr": "b", "password": 5}, "c"]
+    with pytest.raises(ConfigurationError) as caught:
+        users.parse(json.dumps({"rbac": entries}), SOURCE)
+    assert str(caught.value).splitlines() == [
+        f"{SOURCE}: rbac[1]: user: is missing",
+        f"{SOURCE}: rbac[1]: password: must be a string",
+        f'{SOURCE}: rbac[1]: unknown key "usr", did you mean "user"?',
+        f"{SOURCE}: rbac[2]: must be an object",
+    ]
 
 
 def test_a_file_may_name_its_schema() -> None:

@@ -51,7 +51,13 @@ def test_one_without_the_other_stops_the_start(tmp_path: Path, line: str) -> Non
     with pytest.raises(ConfigurationError) as raised:
         load(tmp_path, line, "CELERY_BROKER_URL = redis://:MARKER@localhost/0")
     message = "tls_certificate and tls_key belong together: set both or neither"
-    assert str(raised.value) == f"config.ini: {message}"
+    assert str(raised.value) == f"{tmp_path / 'config.ini'}: {line.partition(' ')[0]}: {message}"
+
+
+def test_one_without_the_other_names_the_variable_it_was_read_from(tmp_path: Path) -> None:
+    (tmp_path / "config.ini").write_text("[Default]\n")
+    with pytest.raises(ConfigurationError, match="^FLANSIBLE_TLS_KEY: tls_key: "):
+        config.load(str(tmp_path / "config.ini"), {"FLANSIBLE_TLS_KEY": "x"})
 
 
 def test_both_count_from_the_folder_of_the_configuration_and_neither_is_no_tls(tmp_path: Path) -> None:

@@ -119,6 +119,39 @@ def test_a_broken_file_stops_the_start_and_the_commands_leave_it_alone(path: Pat
     assert path.read_text() == '{"tokens": [{"id": "x"}]}'
 
 
+FAULTY = [
+    ({"scop": "run"}, 'token "{id}" of dev: unknown key "scop", did you mean "scope"?'),
+    ({"scope": "all"}, "token \"{id}\" of dev: scope: must be 'read' or 'run'"),
+    ({"user": ""}, 'token "{id}" of : user: must have at least 1 character'),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), FAULTY, ids=str)
+def test_a_faulty_token_is_named_with_its_user_and_key(path: Path, change: dict[str, str], words: str) -> None:
+    made = added(path)
+    document = json.loads(path.read_text())
+    document["tokens"][0] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(ConfigurationError) as caught:
+        tokens.read(path)
+    assert words.format(id=made.token.id) in str(caught.value)
+    assert made.token.digest not in str(caught.value)
+
+
+def test_a_key_beside_the_tokens_is_named(path: Path) -> None:
+    path.parent.mkdir()
+    for text, words in (
+        ('{"tokens": [], "Token": 1}', 'unknown key "Token", did you mean "tokens"?'),
+        ('{"tokens": [5]}', "tokens[0]: must be an object"),
+        ("[]", "must be an object"),
+        ('{"tokens": 5}', "tokens: must be a list"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError) as caught:
+            tokens.read(path)
+        assert str(caught.value) == f"{path}: is not a valid token file: {words}"
+
+
 def test_tokens_made_at_the_same_time_are_all_kept(path: Path) -> None:
     threads = [threading.Thread(target=added, args=(path,)) for _ in range(20)]
     for thread in threads:
@@ -238,3 +271,28 @@ def test_a_password_that_is_set_is_told_without_the_password(config: str, tmp_pa
     with pytest.raises(ConfigurationError):
         CliRunner().invoke(cli, ["passwd", "--config", config, "a:b"], input="x\n", catch_exceptions=False)
     assert len((tmp_path / ".flansible/audit.log").read_text().splitlines()) == 1, "what was refused was not set"
+
+
+def test_the_password_of_admin_has_eight_characters_or_more(config: str, tmp_path: Path) -> None:
+    def passwd(user: str, password: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["passwd", "--config", config, user], input=f"{password}\n")
+        return done.exit_code, done.output
+
+    before = (tmp_path / "rbac.json").read_text()
+    code, said = passwd("admin", "seven77")
+    assert code == 2 and "must have 8 characters or more" in said
+    assert (tmp_path / "rbac.json").read_text() == before
+    assert passwd("admin", "eight888")[0] == 0
+    assert passwd("ops", "seven77")[0] == 0
+
+
+def test_inventories_that_are_replaced_are_told(config: str, tmp_path: Path) -> None:
+    def passwd(*options: str) -> str:
+        done = CliRunner().invoke(cli, ["passwd", "--config", config, "ops", *options], input="marker-secret\n")
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "Replaced" not in passwd("--inventory", str(tmp_path / "a"), "--inventory", str(tmp_path / "b"))
+    assert "Replaced" not in passwd()
+    said = passwd("--inventory", str(tmp_path / "c"))
+    assert f"Replaced the inventories of ops. They were: {tmp_path}/a, {tmp_path}/b\n" in said

@@ -53,29 +53,29 @@ BROKEN = {
     "not JSON": ("{'rbac': []}", ""),
     "a list": ("[]", ""),
     "no users": ('{"rbac": []}', "rbac"),
-    "another key": ('{"rbac": [{"user": "a", "password": "b"}], "users": []}', "users"),
+    "another key": ('{"rbac": [{"user": "a", "password": "b"}], "users": []}', ""),
     "no rbac": ("{}", "rbac"),
-    "no password": ('{"rbac": [{"user": "a"}]}', "rbac[0].password"),
-    "an empty password": ('{"rbac": [{"user": "a", "password": ""}]}', "rbac[0].password"),
-    "a number as password": ('{"rbac": [{"user": "a", "password": 1}]}', "rbac[0].password"),
-    "an empty name": ('{"rbac": [{"user": "", "password": "b"}]}', "rbac[0].user"),
-    "a colon in a name": ('{"rbac": [{"user": "a:b", "password": "b"}]}', "rbac[0].user"),
-    "a line break in a name": ('{"rbac": [{"user": "a\\n", "password": "b"}]}', "rbac[0].user"),
-    "half a surrogate in a name": ('{"rbac": [{"user": "\\ud800", "password": "b"}]}', "rbac[0].user"),
-    "a misspelt key": ('{"rbac": [{"user": "a", "password": "b", "inventory": []}]}', "rbac[0].inventory"),
+    "no password": ('{"rbac": [{"user": "a"}]}', 'user "a": password'),
+    "an empty password": ('{"rbac": [{"user": "a", "password": ""}]}', 'user "a": password'),
+    "a number as password": ('{"rbac": [{"user": "a", "password": 1}]}', 'user "a": password'),
+    "an empty name": ('{"rbac": [{"user": "", "password": "b"}]}', "rbac[0]: user"),
+    "a colon in a name": ('{"rbac": [{"user": "a:b", "password": "b"}]}', 'user "a:b": user'),
+    "a line break in a name": ('{"rbac": [{"user": "a\\n", "password": "b"}]}', "rbac[0]: user"),
+    "half a surrogate in a name": ('{"rbac": [{"user": "\\ud800", "password": "b"}]}', "rbac[0]: user"),
+    "a misspelt key": ('{"rbac": [{"user": "a", "password": "b", "inventory": []}]}', 'user "a"'),
     "a string of inventories": (
         '{"rbac": [{"user": "a", "password": "b", "inventories": "inv"}]}',
-        "rbac[0].inventories",
+        'user "a": inventories',
     ),
-    "a host list": ('{"rbac": [{"user": "a", "password": "b", "inventories": ["a,b"]}]}', "rbac[0].inventories"),
-    "an empty path": ('{"rbac": [{"user": "a", "password": "b", "inventories": [" "]}]}', "rbac[0].inventories"),
+    "a host list": ('{"rbac": [{"user": "a", "password": "b", "inventories": ["a,b"]}]}', 'user "a": inventories'),
+    "an empty path": ('{"rbac": [{"user": "a", "password": "b", "inventories": [" "]}]}', 'user "a": inventories'),
     "a null byte in a path": (
         '{"rbac": [{"user": "a", "password": "b", "inventories": ["\\u0000"]}]}',
-        "rbac[0].inventories",
+        'user "a": inventories',
     ),
     "a user twice": (
         '{"rbac": [{"user": "a", "password": "b"}, {"user": "a", "password": "c"}]}',
-        "rbac[1].user",
+        'user "a"',
     ),
     "nested too deep": ("[" * 100_000, ""),
     "a number with too many digits": ('{"rbac": ' + "1" * 5000 + "}", ""),
@@ -92,7 +92,7 @@ def test_a_fault_names_the_file_and_the_key(text: str, key: str) -> None:
 def test_all_faults_are_told_at_once() -> None:
     entries = [{"user": "a:b", "password": ""}, {"user": "c"}, {"user": "d", "password": "x", "x": 1}]
     keys = [fault.key for fault in faults_of(json.dumps({"rbac": entries}))]
-    assert keys == ["rbac[0].user", "rbac[0].password", "rbac[1].password", "rbac[2].x"]
+    assert keys == ['user "a:b": user', 'user "a:b": password', 'user "c": password', 'user "d"']
 
 
 def test_no_fault_shows_a_password() -> None:

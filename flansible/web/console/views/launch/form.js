@@ -135,11 +135,11 @@ export class LaunchForm {
 
   async loadVariables() {
     if (this.kind !== "playbook") return;
-    const query = { playbook_dir: this.fields.get("playbook_dir").text.trim(), playbook: this.fields.get("playbook").text.trim() };
+    const query = { playbook_dir: this.fields.get("playbook_dir").text.trim() || ".", playbook: this.fields.get("playbook").text.trim() };
     const key = JSON.stringify(query);
     this.requested = key;
     this.onChange();
-    if (!query.playbook_dir || !query.playbook) return;
+    if (!query.playbook) return;
     try {
       const { playbooks } = await get("api/listplaybooks", query, this.signal);
       if (this.requested !== key) return;
