@@ -10,7 +10,7 @@ BENCH_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http ssh sandbox lines soak scale chaos check clean
+.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http ssh sandbox lines soak scale chaos docs check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,8 +20,9 @@ help:
 	@echo "make test-nightly   many rounds and further variants (hours); SHARD=3/40 for a part of them"
 	@echo "make test-flaky N=20   repeat the tests that a change touched, on busy processors; BASE=commit, or TESTS='...'"
 	@echo "make test-matrix   as root: the tests on Ansible, with 2.20 and 2.21 on the Python of a Debian trixie in .matrix/"
-	@echo "make check   format check, lint, types, hazards in the code, known vulnerabilities"
-	@echo "make bench   compare runs through the API with the command line, in turn; writes README's tables"
+	@echo "make check   format check, lint, types, hazards in the code, known vulnerabilities, documents"
+	@echo "make docs    the documents as a site, in site/; a broken link or anchor fails"
+	@echo "make bench   compare runs through the API with the command line, in turn; writes docs/performance.md's tables"
 	@echo "make bench-compare BASE=commit [HEAD=commit]   exits with 1 if the second is slower than the first"
 	@echo "make http    requests per second, and how long they take (needs wrk)"
 	@echo "make ssh     what the fast ssh profile and Mitogen save, with a private sshd"
@@ -128,7 +129,13 @@ check: $(VENV)/.installed-test
 	@$(BIN)/bandit -q -c pyproject.toml -r flansible scripts
 	@echo "==> Known vulnerabilities in pinned packages (pip-audit)"
 	@$(BIN)/python scripts/audit.py
+	@$(MAKE) --no-print-directory docs
+
+# A broken link or anchor fails.
+docs: $(VENV)/.installed-test
+	@echo "==> Documents (zensical build)"
+	@$(BIN)/zensical build --strict --clean
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -65,6 +65,7 @@ setup(
             "celery-types>=0.22",
             "types-psutil>=6",
             "types-PyYAML>=6",
+            "zensical>=0.0.73,<0.2",  # `make docs`
         ],
     },
     entry_points={"console_scripts": ["flansible=flansible.__main__:main"]},

@@ -1,7 +1,7 @@
 """What a run costs through the API, against the command line and ansible-runner: `make bench`.
 
-Starts private services, measures both sides in turn, and writes the tables into README.md (`--write`; else it prints
-them). Six or seven minutes on a quiet machine; on a busy one it takes longer and means less.
+Starts private services, measures both sides in turn, and writes the tables into docs/performance.md (`--write`;
+else it prints them). Six or seven minutes on a quiet machine; on a busy one it takes longer and means less.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _tell(what: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the tables into README.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of rounds; below 1 for a first look")
     asked = parser.parse_args()
     load, began = os.getloadavg()[0], time.monotonic()
@@ -175,7 +175,7 @@ def main() -> None:
     text = report(_head(load, time.monotonic() - began), found, waiting)
     print(text)
     if asked.write:
-        put(TOP / "README.md", NAME, text)
+        put(TOP / "docs/performance.md", NAME, text)
 
 
 if __name__ == "__main__":

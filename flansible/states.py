@@ -1,8 +1,8 @@
 """The states of a task, in one table: what each means and what may follow it.
 
-API documents, the store's moves, the commands, Flower and the day statistics read it; tests hold README, the console
-(states.js) and `DayStats` in models/responses.py to it. Standard library only: the client on a user's machine loads it
-as well.
+API documents, the store's moves, the commands, Flower and the day statistics read it; tests hold the documents, the
+console (states.js) and `DayStats` in models/responses.py to it. Standard library only: the client on a user's machine
+loads it as well.
 """
 
 from __future__ import annotations

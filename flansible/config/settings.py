@@ -1,7 +1,7 @@
 """Every setting once, with its type, default and help; read from config.ini and FLANSIBLE_* variables.
 
 Called by each command at its start, once per process. An unknown key or an invalid value stops the start; all faults
-are reported together, each with its file or variable. A test holds README's table to the fields below.
+are reported together, each with its file or variable. A test holds docs/configuration.md's table to the fields below.
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ def test_a_known_password_and_a_token_cost_no_redis_command(site: Site, shared_r
 # A login function
 
 FUNCTION = '''
-"""A login function as docs/login.md has it."""
+"""A login function as docs/authentication.md has it."""
 seen = []
 
 def who(request):
@@ -352,7 +352,7 @@ def test_a_login_function_that_cannot_be_had_stops_the_start(make_site: Callable
 def test_the_example_of_the_documentation_works(
     make_site: Callable[..., Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs/login.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/authentication.md").read_text()
     example = page.partition("```python\n")[2].partition("```")[0]
     (tmp_path / "proxy.secret").write_text("between us\n")
     (tmp_path / "documented_login.py").write_text(example.replace("/etc/flansible/", f"{tmp_path}/"))

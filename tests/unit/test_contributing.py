@@ -139,7 +139,7 @@ def test_each_function_named_as_hard_is_there_and_has_a_long_head() -> None:
 
 
 def test_each_link_between_the_documents_leads_somewhere() -> None:
-    files = [TOP / "README.md", TOP / "CHANGELOG.md", TOP / "tests/README.md", *(TOP / "docs").glob("*.md")]
+    files = [TOP / "README.md", TOP / "CHANGELOG.md", TOP / "tests/README.md", *(TOP / "docs").rglob("*.md")]
     found = [
         (file, target)
         for file in files
@@ -160,7 +160,7 @@ def leads_somewhere(file: Path, target: str) -> bool:
 
 
 def test_each_module_that_the_documents_name_exists() -> None:
-    for file in (TOP / "README.md", *(TOP / "docs").glob("*.md")):
+    for file in (TOP / "README.md", *(TOP / "docs").rglob("*.md")):
         names = [name for name in quoted(file.read_text(encoding="utf-8")) if re.fullmatch(r"flansible/[\w/.]+", name)]
         assert [name for name in names if not (TOP / name).exists()] == [], file.name
         tests = re.findall(r"`((?:unit|integration|acceptance)/test_\w+\.py)`", file.read_text(encoding="utf-8"))

@@ -103,7 +103,7 @@ def test_a_list_of_states_is_found(code: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_documents_list_the_states_in_one_table_only() -> None:
-    """README's (test_readme_tables holds it to the table); elsewhere, no paragraph names many of them."""
+    """docs/api/states.md (test_document_tables holds it to the table); elsewhere, no paragraph names many of them."""
     for path in (TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))):
         for part in re.split(r"\n\s*\n", path.read_text(encoding="utf-8")):
             if listed(iter(re.findall(r"`(\w+)`", part))):

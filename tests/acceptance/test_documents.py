@@ -1,6 +1,7 @@
-"""Every command of README.md, run for real: each ```console block, in order, against the service its commands start.
+"""Every command of the documents, run for real: each ```console block of a page, in order.
 
-The README's folder (/srv/flansible), port (3000) and Flower's port stand for a temp copy of the samples and free ports.
+A page that shows `flansible up` starts its own service, the others share one. The pages' folder (/srv/flansible), port
+(3000) and Flower's port stand for a temp copy of the samples and free ports. No page counts on what another has done.
 `TASK=<id>` takes the id of the last reply that had one. What a block shows must be what comes: JSON replies must have
 the keys and values shown, texts the lines shown, where `...` stands for any lines. A command that only reads is asked
 again until it says what is shown, as a reader would do who is told to wait.
@@ -28,9 +29,9 @@ from tests.helpers.ports import free_port
 from tests.helpers.waiting import require_program
 
 TOP = Path(__file__).parents[2]
-README = TOP / "README.md"
+PAGES = [TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))]
 SAMPLES = ("config.ini", "rbac.json", "inventories", "playbooks")
-README_ROOT, README_URL, README_FLOWER = "/srv/flansible", "127.0.0.1:3000", "127.0.0.1:5555"
+PAGE_ROOT, PAGE_URL, PAGE_FLOWER = "/srv/flansible", "127.0.0.1:3000", "127.0.0.1:5555"
 # Commands that go on until they are ended: each stands for a terminal of its own.
 BACKGROUND = ("flansible up", "flansible worker", "flansible flower")
 SHOWN_SECONDS = 40
@@ -47,12 +48,13 @@ _VOLATILE = (
     (re.compile(r"\b\d+ processes were ended"), "<some> processes were ended"),
     (re.compile(r"\bRevoked [0-9a-f]{12} of"), "Revoked <token> of"),
     (re.compile(r"\b\d+ records, 1 to \d+,"), "<some> records,"),
+    (re.compile(r'("next_before": ?)\d+'), r"\g<1>0"),
 )
 
 
 @dataclass
 class Command:
-    """One command of the README: where it stands, what is typed, what is shown below it."""
+    """One command of a page: where it stands, what is typed, what is shown below it."""
 
     line: int
     text: str
@@ -92,7 +94,7 @@ def _goes_on(text: str) -> bool:
 
 
 def differences(shown: Any, got: Any, where: str = "reply") -> Iterator[str]:
-    """What the README shows and the reply has not: a missing key, another value. More in the reply is no difference."""
+    """What the page shows and the reply has not: a missing key, another value. More in the reply is no difference."""
     if isinstance(shown, dict) and isinstance(got, dict):
         for key, value in shown.items():
             if key in got:
@@ -117,7 +119,7 @@ def same_text(shown: str, got: str) -> bool:
 
 @dataclass
 class Reader:
-    """Somebody who types the README's commands into terminals in one folder."""
+    """Somebody who types a page's commands into terminals in one folder."""
 
     root: Path
     environ: dict[str, str]
@@ -126,7 +128,7 @@ class Reader:
     running: list[tuple[Command, subprocess.Popen[str]]] = field(default_factory=list)
 
     def follow(self, command: Command) -> str | None:
-        """Do what the README says; gives what is wrong with the outcome, None when it is as shown."""
+        """Do what the page says; gives what is wrong with the outcome, None when it is as shown."""
         if assignment := _ASSIGNMENT.fullmatch(command.text):
             self.environ[assignment[1]] = self.task_id
             return None if self.task_id else "no reply before had a task_id"
@@ -153,7 +155,7 @@ class Reader:
             if process.stdout is not None:
                 process.stdout.close()
             if code not in (0, -signal.SIGTERM):
-                faults.append(f"README.md:{command.line}: {command.text!r} ended with exit code {code}")
+                faults.append(f"line {command.line}: {command.text!r} ended with exit code {code}")
         return faults
 
     def _start(self, command: Command) -> str | None:
@@ -207,20 +209,19 @@ class Reader:
     def _here(self, text: str) -> str:
         for there, here in self.ports.items():
             text = text.replace(there, here)
-        return text.replace(README_ROOT, str(self.root))
+        return text.replace(PAGE_ROOT, str(self.root))
 
     def _there(self, text: str) -> str:
         for there, here in self.ports.items():
             text = text.replace(here, there)
-        return text.replace(str(self.root), README_ROOT)
+        return text.replace(str(self.root), PAGE_ROOT)
 
 
-@pytest.fixture
-def reader() -> Iterator[Reader]:
+def start_reader() -> Reader:
     for program in ("curl", "git", "ssh"):
         require_program(program)
     # Not tmp_path: a socket's path is limited to 108 bytes.
-    root = Path(os.path.realpath(tempfile.mkdtemp(prefix="fl-readme-")))
+    root = Path(os.path.realpath(tempfile.mkdtemp(prefix="fl-docs-")))
     for name in SAMPLES:
         source = TOP / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
@@ -235,24 +236,56 @@ def reader() -> Iterator[Reader]:
         "FLANSIBLE_FLOWER_TCP_PORT": str(flower),
         "no_proxy": "127.0.0.1",
     }
-    found = Reader(root, environ, {README_URL: f"127.0.0.1:{web}", README_FLOWER: f"127.0.0.1:{flower}"})
-    yield found
-    faults = found.stop()
-    shutil.rmtree(root)
+    return Reader(root, environ, {PAGE_URL: f"127.0.0.1:{web}", PAGE_FLOWER: f"127.0.0.1:{flower}"})
+
+
+def stop_reader(reader: Reader) -> None:
+    faults = reader.stop()
+    shutil.rmtree(reader.root)
     assert not faults, faults
 
 
-def test_every_command_of_the_readme_gives_what_is_shown(reader: Reader) -> None:
-    found = list(commands(README.read_text(encoding="utf-8")))
-    assert len(found) > 20, "the README's console blocks were not found"
+@pytest.fixture(scope="module")
+def shared_service() -> Iterator[Reader]:
+    reader = start_reader()
+    fault = reader.follow(Command(0, "flansible up", "Flansible is ready at http://127.0.0.1:3000\n"))
+    assert fault is None, fault
+    yield reader
+    stop_reader(reader)
+
+
+def page_commands(page: Path) -> list[Command]:
+    return list(commands(page.read_text(encoding="utf-8")))
+
+
+def test_the_console_blocks_are_found() -> None:
+    assert sum(len(page_commands(page)) for page in PAGES) > 50
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page_commands(page)], ids=lambda page: page.stem)
+def test_every_command_of_a_page_gives_what_is_shown(
+    page: Path, shared_service: Reader, request: pytest.FixtureRequest
+) -> None:
+    found = page_commands(page)
+    if any(command.text.startswith("flansible up") for command in found):
+        reader = start_reader()
+        request.addfinalizer(lambda: stop_reader(reader))
+    else:
+        reader = Reader(shared_service.root, dict(shared_service.environ), shared_service.ports)
+        request.addfinalizer(lambda: _stop_programs(reader))
     faults = []
     for command in found:
         fault = reader.follow(command)
         if fault is not None:
-            faults.append(f"README.md:{command.line}: $ {command.text}\n{fault}")
+            faults.append(f"{page.relative_to(TOP)}:{command.line}: $ {command.text}\n{fault}")
         if len(faults) == ENOUGH_FAULTS:
             break
     assert not faults, "\n\n".join(faults)
+
+
+def _stop_programs(reader: Reader) -> None:
+    faults = reader.stop()
+    assert not faults, faults
 
 
 def test_a_block_is_read_as_a_shell_reads_it() -> None:
