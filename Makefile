@@ -134,7 +134,7 @@ check: $(VENV)/.installed-test
 # A broken link or anchor fails.
 docs: $(VENV)/.installed-test
 	@echo "==> Documents (zensical build)"
-	@$(BIN)/zensical build --strict --clean
+	@$(BIN)/python scripts/docs.py
 
 clean:
 	rm -rf $(VENV) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .cache .hypothesis

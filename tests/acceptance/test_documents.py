@@ -39,6 +39,8 @@ ENOUGH_FAULTS = 3
 STOP_SECONDS = 15
 
 _BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block whose first line is a comment with the name of a file is that file.
+_FILE = re.compile(r"^```\w+\n# ([\w./-]+\.\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"([A-Z]+)=[0-9a-f-]{36}")
 # What no two runs share, and what stands for it in a comparison.
 _VOLATILE = (
@@ -225,6 +227,7 @@ def start_reader() -> Reader:
     for name in SAMPLES:
         source = TOP / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
+    (root / ".netrc").write_text("machine 127.0.0.1 login admin password admin\n")
     web, flower = free_port(), free_port()
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLANSIBLE_", "ANSIBLE_", "GIT_"))}
     environ = {
@@ -273,6 +276,9 @@ def test_every_command_of_a_page_gives_what_is_shown(
     else:
         reader = Reader(shared_service.root, dict(shared_service.environ), shared_service.ports)
         request.addfinalizer(lambda: _stop_programs(reader))
+    for name, text in _FILE.findall(page.read_text(encoding="utf-8")):
+        (reader.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (reader.root / name).write_text(text)
     faults = []
     for command in found:
         fault = reader.follow(command)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from flansible import errors
+from flansible import errors, store, wire
 from flansible.cli import cli
 from flansible.config import KEYS, Settings
 from flansible.models import FINAL_STATES, STATES
@@ -56,6 +59,7 @@ def test_each_setting_is_there_with_its_default_and_meaning() -> None:
 def test_each_route_has_a_section_on_one_page() -> None:
     headings = [name for text in PAGES.values() for name in re.findall(r"^## .*: `([A-Z]+ /api/[^`]+)`$", text, re.M)]
     assert len(headings) == len(set(headings))
+    assert {plain(route) for route, _ in rows("api/index.md", "route")} == set(headings)
     assert set(headings) == {f"{route.method.upper()} {route.path.replace('string:', '')}" for route in ROUTES}
 
 
@@ -127,6 +131,35 @@ def test_commands_stand_in_blocks_that_are_run(page: str) -> None:
         assert kind in ("console", "text", "ini", "nginx", "python"), f"a block of the kind {kind!r}"
         if kind != "console":
             assert not re.search(r"^\$ ", text, re.MULTILINE), f"a command in a block of the kind {kind}: {text}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("README.md", "docs/index.md")])
+def test_a_page_says_what_it_is_for_and_shows_a_command_within_ten_lines(page: str) -> None:
+    title, empty, purpose, *rest = PAGES[page].splitlines()
+    assert title.startswith("# ") and not empty and purpose.startswith("After this page ")
+    assert any(line.startswith("```") for line in rest[:7]), "the first block comes too late"
+
+
+def test_each_page_is_in_the_navigation_of_the_site() -> None:
+    def pages(entries: Any) -> Iterator[str]:
+        for entry in entries.values() if isinstance(entries, dict) else entries:
+            yield from [entry] if isinstance(entry, str) else pages(entry)
+
+    site = tomllib.loads((TOP / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    shown = [f"docs/{page}" for page in pages(site["nav"]) if page.endswith(".md")]
+    assert sorted(shown) == sorted(page for page in PAGES if page != "README.md")
+
+
+@pytest.mark.parametrize("module", [store, wire])
+def test_the_page_of_internals_has_the_table_at_the_head_of_the_module(module: ModuleType) -> None:
+    head: list[list[str]] = []
+    for line in re.findall(r"^\|(.*)\|$", module.__doc__ or "", re.MULTILINE):
+        cells = [cell.strip() for cell in line.split("|")]
+        if cells[0]:
+            head.append(cells)
+        else:  # continues the row above
+            head[-1] = [f"{one} {other}".strip() for one, other in zip(head[-1], cells, strict=True)]
+    assert [[plain(first), *rest] for first, *rest in rows("internals.md", head[0][0])] == head[2:]
 
 
 def test_the_readme_is_read_in_five_minutes() -> None:
