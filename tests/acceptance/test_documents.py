@@ -164,7 +164,7 @@ class Reader:
         log = self.root / f"{len(self.running)}.log"
         with log.open("w") as stderr:
             process = subprocess.Popen(
-                self._here(command.text).split(),
+                self.here(command.text).split(),
                 cwd=self.root,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
@@ -181,7 +181,7 @@ class Reader:
 
     def _run(self, command: Command) -> str | None:
         done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", self._here(command.text)],
+            ["bash", "-o", "pipefail", "-c", self.here(command.text)],
             cwd=self.root,
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -208,7 +208,7 @@ class Reader:
             return f"is not JSON: {got}"
         return "; ".join(differences(expected, reply)) or None
 
-    def _here(self, text: str) -> str:
+    def here(self, text: str) -> str:
         for there, here in self.ports.items():
             text = text.replace(there, here)
         return text.replace(PAGE_ROOT, str(self.root))
@@ -278,7 +278,7 @@ def test_every_command_of_a_page_gives_what_is_shown(
         request.addfinalizer(lambda: _stop_programs(reader))
     for name, text in _FILE.findall(page.read_text(encoding="utf-8")):
         (reader.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (reader.root / name).write_text(text)
+        (reader.root / name).write_text(reader.here(text))
     faults = []
     for command in found:
         fault = reader.follow(command)
