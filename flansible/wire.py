@@ -28,8 +28,8 @@ A test compares this table with the code: in the last column every backticked wo
 |         |             |            | event has them; `time`: Unix seconds; `offset`: output bytes before it |
 | plan    | run         | supervisor | `plan`: what a preview run found; `too_large`: it is left out for its size; |
 |         |             |            | `time`, `offset` |
-| end     | run         | supervisor | `returncode`; `broken`: str or null; `stats`, `custom_stats`, `time`, |
-|         |             |            | `offset` |
+| end     | run         | supervisor | `returncode`; `broken`: str or null; `warning`: one of WARNINGS, or null; |
+|         |             |            | `stats`, `custom_stats`, `time`, `offset` |
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ from typing import Any
 from flansible.errors import WireError
 
 Frame = dict[str, Any]
+
+# What a run with exit code 0 may lack that has no result on any host.
+NO_HOSTS = "no hosts matched"
+NO_PLAY_TASKS = "no play task ran on a host"
+WARNINGS = (NO_HOSTS, NO_PLAY_TASKS)
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _HEADER = struct.Struct(">I")

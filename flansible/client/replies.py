@@ -37,6 +37,7 @@ class TaskStatusReply(TypedDict):
     reason: NotRequired[str]
     expected_start: NotRequired[str]
     attempt: NotRequired[int]  # only after it was lost and queued again
+    warning: NotRequired[str]  # only after a success that did nothing: `no hosts matched`, `no play task ran on a host`
     ended: NotRequired[list[str]]  # terminated processes, as `name (pid)`
 
 

@@ -74,6 +74,11 @@ class TaskStatus(Record):
     attempt: int | None = Field(
         None, description="Only after the task was lost and queued again: number of this attempt."
     )
+    warning: str | None = Field(
+        None,
+        description="Only if it succeeded without a result on any host, and not as a list or a syntax check: "
+        "`no hosts matched`, or `no play task ran on a host`.",
+    )
     ended: list[str] | None = Field(None, description="Only if processes were terminated: each as `name (pid)`.")
 
 

@@ -74,7 +74,7 @@ class EventPipe:
 
 
 class EventCallback(CallbackBase):
-    """Sends an event for each callback method; counts starts and results, to detect a run that executed nothing."""
+    """Sends an event for each callback method; counts, to detect a run that executed nothing."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -89,6 +89,8 @@ class EventCallback(CallbackBase):
         self._names: dict[str, str] = {}
         self._counts = AggregateStats()
         self._rescued: dict[str, int] = {}
+        self.plays = 0
+        self.plays_without_hosts = 0
         self.starts = 0
         self.results = 0
         self.stats: dict[str, dict[str, int]] = {}
@@ -99,8 +101,12 @@ class EventCallback(CallbackBase):
         self._counts = counts
 
     def v2_playbook_on_play_start(self, play: Play) -> None:
+        self.plays += 1
         self._play = _truncate(play.get_name().strip())
         self._pipe.send({"type": "event", "event": "play_start", "play": self._play})
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        self.plays_without_hosts += 1
 
     def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:
         self._task_start(task)

@@ -18,7 +18,7 @@ from typing import Any
 
 import ansible.cli.adhoc
 import ansible.executor.playbook_executor
-from ansible import constants
+from ansible import constants, context
 from ansible._internal._datatag._tags import TrustedAsTemplate
 from ansible.cli import CLI
 from ansible.cli.adhoc import AdHocCLI
@@ -45,6 +45,7 @@ from flansible.runner.worker_processes import (
 
 NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
 EXIT_UNEXPECTED = 250  # ansible's own code for an unexpected exception
+_LISTINGS = ("listhosts", "listtasks", "listtags", "syntax")
 _EXIT_CANNOT_EXECUTE = 126
 _EXIT_NOT_FOUND = 127
 _FIRST_LINE_BYTES = 4096
@@ -117,13 +118,33 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     _run_exit_handlers()
     silent = returncode == 0 and events.starts > 0 and events.results == 0
     broken = starts.failure or (NOTHING_EXECUTED if silent else None)
-    _send_end(pipe, events, returncode, broken)
+    warning = _warning(request, events) if returncode == 0 else None
+    _send_end(pipe, events, returncode, broken, warning)
     return returncode
 
 
-def _send_end(pipe: EventPipe, events: EventCallback, returncode: int, broken: str | None) -> None:
-    stats, custom_stats = events.stats, events.custom_stats
-    pipe.send({"type": "end", "returncode": returncode, "broken": broken, "stats": stats, "custom_stats": custom_stats})
+def _warning(request: wire.Frame, events: EventCallback) -> str | None:
+    """Returns what a run lacked that has no result on any host, unless it was only to list something."""
+    if events.results or request.get("listing") or any(context.CLIARGS.get(option) for option in _LISTINGS):
+        return None
+    # An ad-hoc command always has a result where it has a host.
+    has_hosts = request["program"] == "ansible-playbook" and events.plays > events.plays_without_hosts
+    return wire.NO_PLAY_TASKS if has_hosts else wire.NO_HOSTS
+
+
+def _send_end(
+    pipe: EventPipe, events: EventCallback, returncode: int, broken: str | None, warning: str | None = None
+) -> None:
+    pipe.send(
+        {
+            "type": "end",
+            "returncode": returncode,
+            "broken": broken,
+            "warning": warning,
+            "stats": events.stats,
+            "custom_stats": events.custom_stats,
+        }
+    )
 
 
 def _abort(pipe: EventPipe, events: EventCallback) -> None:

@@ -25,6 +25,7 @@ STATUS_FIELDS = (
     "ended",
     "about",
     "counts",
+    "warning",
 )
 
 
@@ -50,6 +51,7 @@ def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) ->
         started_at=found.get("started_at"),
         finished_at=found.get("finished_at"),
         attempt=attempt if attempt > 1 else None,
+        warning=found.get("warning"),
         ended=json.loads(found["ended"]) if "ended" in found else None,
         **_shown_in_lists(found),
         **(_queue(waiting) if waiting else {}),

@@ -198,16 +198,20 @@ class Tasks(TaskQueries):
         returncode: int | None = None,
         ended: tuple[str, ...] = (),
         claim: str = "",
+        warning: str | None = None,
     ) -> Transition:
         """Records the task's final state. All its keys expire after the retention. Raises IllegalMove.
 
-        ended: the processes that were killed; claim: only when the task still runs under this claim.
+        ended: the processes that were killed; claim: only when the task still runs under this claim; warning: what a
+        success lacked that did nothing on any host.
         """
         fields: dict[str, str | int] = {"description": description}
         if returncode is not None:
             fields["returncode"] = returncode
         if ended:
             fields["ended"] = json.dumps(ended)
+        if warning:
+            fields["warning"] = warning
         return self._move(task_id, state, fields, condition=f"claim:{claim}" if claim else "")
 
     def cancel(self, task_id: str, user: str) -> State | None:

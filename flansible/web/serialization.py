@@ -16,7 +16,7 @@ JSON = "application/json"
 
 # All other fields of a reply are always present.
 OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
-    TaskStatus: frozenset({"queue_position", "reason", "expected_start", "attempt", "ended"}),
+    TaskStatus: frozenset({"queue_position", "reason", "expected_start", "attempt", "warning", "ended"}),
     ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
     ListedPlaybook: frozenset({"variables"}),
     Event: frozenset(name for name, field in Event.model_fields.items() if not field.is_required()),

@@ -224,7 +224,15 @@ def _record_final_state(services: _Services, recorder: Recorder, outcome: Outcom
 def _make_final(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Transition:
     if outcome.state is State.LOST and claim.run.on_lost == "requeue":
         return store.end_lost_run(task_id, outcome.description, "requeue", claim.attempt, f"claim:{claim.token}")
-    return store.settle(task_id, outcome.state, outcome.description, outcome.returncode, outcome.ended, claim.token)
+    return store.settle(
+        task_id,
+        outcome.state,
+        outcome.description,
+        outcome.returncode,
+        outcome.ended,
+        claim.token,
+        warning=outcome.warning,
+    )
 
 
 def _waited_too_long(services: _Services, began: float) -> bool:

@@ -28,6 +28,7 @@ class Outcome:
     state: State
     description: str
     returncode: int | None = None
+    warning: str | None = None  # exit code 0, and nothing was done on any host: what it lacked
     ended: tuple[str, ...] = ()  # processes that were ended by force, each as "name (pid)"
 
 
@@ -76,7 +77,9 @@ def outcome_of(step: Step, seen: Observed, timeout: str) -> Outcome:
         return Outcome(State.FAILED, exit_description(step, code), code)
     if not finished:
         return Outcome(State.ERROR, "the run ended with exit code 0 but did not report what it did", code)
-    return Outcome(State.SUCCEEDED, exit_description(step, 0), 0)
+    warning = seen.end.get("warning") if seen.end else None
+    description = exit_description(step, 0) + (f": {warning}" if warning else "")
+    return Outcome(State.SUCCEEDED, description, 0, warning)
 
 
 def exit_description(step: Step, code: int | None) -> str:

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -69,6 +70,21 @@ def test_both_spellings_of_a_field_mean_the_same(service: Service, root: Path) -
     old = {**common, "host_filter": "dev1", "extra_args": [{"word": "one"}, {"word": "two"}]}
     new = {**common, "host_pattern": "dev1", "extra_vars": {"word": "two"}}
     assert service.run("ansiblecommand", old)[1] == service.run("ansiblecommand", new)[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("ansiblecommand", {"module": "ping", "host_pattern": "nobody"}),
+        ("ansibleplaybook", {"playbook": "site.yml"}),
+    ],
+)
+def test_a_success_on_no_host_says_so_in_status_and_list(service: Service, path: str, body: dict[str, Any]) -> None:
+    status, _ = service.run(path, body)
+    assert (status["Status"], status["returncode"]) == ("SUCCESS", 0)
+    assert status["warning"] == "no hosts matched"
+    assert status["description"].endswith(" ended with exit code 0: no hosts matched")
+    assert status in service.client().get("/api/ansibletasks").json()["tasks"]
 
 
 def test_a_failing_module_is_a_task_failure_with_ansibles_exit_code(service: Service) -> None:

@@ -112,6 +112,8 @@ def test_an_adhoc_command_has_hosts_too(service: Service, root: Path) -> None:
     nobody = ask(service, "adhoc", {"module": "ping", "host_pattern": "none", "inventory": dev_inventory(root)}, DEV)
     assert (nobody["hosts"], len(nobody["plays"])) == ([], 1)
     assert any("No hosts matched" in text for text in nobody["messages"])
+    remark = "no hosts matched: the run would do nothing"
+    assert remark in nobody["messages"] and remark not in found["messages"]
 
 
 def test_hosts_that_are_not_the_users_are_not_told(service: Service, root: Path) -> None:

@@ -79,11 +79,17 @@ def test_a_ping_is_launched(page: Page, service: Service, login: Login, shot: Ca
     page.get_by_role("button", name="web", exact=True).click()
     expect(page.get_by_label("Hosts", exact=True)).to_have_value("dev2")
     text = preview(page)
+    assert "would do nothing" not in text
     assert "This is allowed" in text and "ansible --inventory=" in text and "1 host, 1 play task" in text
     shot("launch-adhoc")
     page.get_by_label("Become", exact=True).check()
     expect(page.get_by_text("The form has changed since")).to_be_visible()
     page.get_by_label("Become", exact=True).uncheck()
+    page.get_by_role("textbox", name="Hosts").fill("nobody")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_text("No hosts matched: the run would do nothing.")).to_have_class("tone-warning")
+    shot("launch-no-hosts")
+    page.get_by_role("textbox", name="Hosts").fill("dev2")
     task_id, body = body_of(service, page)
     assert body == {"module": "ping", "host_pattern": "dev2"}
     assert service.wait(task_id, DEV)["state"] == "succeeded"

@@ -209,6 +209,24 @@ def test_a_row_is_changed_in_place(open_list: Callable[..., Page], records: Reco
     assert page.evaluate("window.before === document.activeElement")
 
 
+def test_a_success_on_no_host_is_amber_in_the_list_and_on_its_page(
+    open_list: Callable[..., Page], records: Records, shot: Callable[..., None]
+) -> None:
+    [good] = records.add()
+    run = records.running()
+    run.end(warning="no hosts matched")
+    page = open_list()
+    empty = row(page, run.task_id)
+    expect(empty.locator(".badge")).to_have_class(re.compile("tone-warning"))
+    expect(empty.locator(".cell-results .tone-warning")).to_have_text("no hosts matched")
+    expect(row(page, good).locator(".badge")).to_have_class(re.compile("tone-success"))
+    shot("tasks-no-hosts")
+    empty.get_by_role("link").click()
+    expect(page.locator(".task-header .badge").first).to_have_class(re.compile("tone-warning"))
+    expect(page.locator(".task-description.tone-warning")).to_have_text("it ended: no hosts matched")
+    shot("task-no-hosts")
+
+
 def test_who_reads_further_down_is_not_moved_by_new_tasks(
     open_list: Callable[..., Page], records: Records, shot: Callable[..., None]
 ) -> None:

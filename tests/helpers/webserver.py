@@ -126,8 +126,10 @@ class RecordedRun:
         stored = appended.progress
         self._progress = Progress(stored.output_bytes, stored.colours, stored.events, end)
 
-    def end(self, state: State = State.SUCCEEDED) -> None:
-        self._store.settle(self.task_id, state, "it ended", 0 if state is State.SUCCEEDED else 2)
+    def end(self, state: State = State.SUCCEEDED, warning: str | None = None) -> None:
+        code = 0 if state is State.SUCCEEDED else 2
+        words = f"it ended: {warning}" if warning else "it ended"
+        self._store.settle(self.task_id, state, words, code, warning=warning)
 
     @property
     def events_path(self) -> str:

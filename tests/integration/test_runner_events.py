@@ -241,6 +241,54 @@ def test_an_ignored_unreachable_host_is_told_as_unreachable_and_counted_as_ignor
     assert (count["unreachable"], count["ignored"], count["ok"]) == (0, 1, 2)
 
 
+NOWHERE = on_hosts("- debug:", hosts="nowhere")
+EMPTY = "- hosts: h1\n  gather_facts: false\n"
+TAGGED = on_hosts("- debug:\n  tags: one", hosts="h1")
+WITHOUT_A_RESULT: dict[str, tuple[str, tuple[str, ...], str | None]] = {
+    # play, options -> the warning
+    "no host": (NOWHERE, (), wire.NO_HOSTS),
+    "no host in two plays": (NOWHERE + NOWHERE, (), wire.NO_HOSTS),
+    "no play task": (EMPTY, (), wire.NO_PLAY_TASKS),
+    "no host, and no play task": (NOWHERE + EMPTY, (), wire.NO_PLAY_TASKS),
+    "no play task with the tag": (TAGGED, ("--tags", "other"), wire.NO_PLAY_TASKS),
+    "a result after a play without hosts": (NOWHERE + TAGGED, (), None),
+    "a list of hosts": (NOWHERE, ("--list-hosts",), None),
+    "a list of play tasks": (TAGGED, ("--list-tasks",), None),
+    "a list of tags": (TAGGED, ("--list-tags",), None),
+    "a syntax check": (TAGGED, ("--syntax-check",), None),
+    "a syntax error": ("- hosts: h1\n  tasks: x\n", (), None),
+    "a limit without a host": (TAGGED, ("--limit", "nowhere"), None),
+}
+
+
+@pytest.mark.parametrize(("plays", "options", "warning"), WITHOUT_A_RESULT.values(), ids=WITHOUT_A_RESULT)
+def test_a_success_without_any_result_says_what_it_lacked(
+    servers: ForkServerPool, place: Path, plays: str, options: tuple[str, ...], warning: str | None
+) -> None:
+    run = ran(servers, place, plays, *options)
+    assert run.end["warning"] == warning
+    assert warning is None or (run.end["returncode"], run.end["broken"]) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("argv", "warning"),
+    [
+        (("nowhere", "-i", "hosts"), wire.NO_HOSTS),
+        (("all", "-i", "empty"), wire.NO_HOSTS),
+        (("nowhere", "-i", "hosts", "--list-hosts"), None),
+        (("h1", "-i", "hosts"), None),
+    ],
+    ids=str,
+)
+def test_an_adhoc_command_without_a_host_says_so(
+    servers: ForkServerPool, place: Path, argv: tuple[str, ...], warning: str | None
+) -> None:
+    (place / "empty").write_text("")
+    with DirectRun(servers, place, *argv, "-m", "debug", program="ansible") as run:
+        run.wait()
+    assert (run.end["returncode"], run.end["warning"]) == (0, warning)
+
+
 def test_an_include_that_is_not_there_is_told_twice_as_the_text_does(servers: ForkServerPool, place: Path) -> None:
     """First that the play task was carried out, then that its file cannot be read: Ansible counts the second only."""
     run = ran(servers, place, on_hosts("- name: include\n  include_tasks: missing.yml", hosts="h1"))

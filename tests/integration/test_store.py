@@ -188,12 +188,13 @@ WORDS = {
 @pytest.mark.parametrize("state", sorted(FINAL_STATES))
 def test_a_settled_task_says_how_it_ended(store: Store, running: Start, state: State) -> None:
     task_id = running()
-    moved = store.settle(task_id, state, "why", 4, ("ssh (12)", "sleep (13)"), CLAIM)
+    moved = store.settle(task_id, state, "why", 4, ("ssh (12)", "sleep (13)"), CLAIM, warning="no hosts matched")
     assert (moved.state, moved.ready) == (state, ())
     task = store.task(task_id)
     assert task is not None and task.finished_at is not None
     assert (task.Status, task.state, task.description, task.returncode) == (WORDS[state], state, "why", 4)
-    assert task.ended == ["ssh (12)", "sleep (13)"]
+    assert (task.ended, task.warning) == (["ssh (12)", "sleep (13)"], "no hosts matched")
+    assert store.tasks(None, state, None, 10).tasks[0] == task
 
 
 def test_a_task_may_be_settled_without_an_exit_code(store: Store, running: Start) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from flansible.models import State, Step
 from flansible.store import Store
+from flansible.wire import NO_HOSTS
 from flansible.worker import forkserver_pool
 from flansible.worker import supervisor as supervisor_module
 from flansible.worker.outcome import Observed, outcome_of
@@ -504,6 +505,18 @@ T, L, C = State.TIMED_OUT, State.LOST, State.CANCELED
 VERDICTS: dict[str, tuple[dict[str, Any], State, int | None, str]] = {
     # what was seen -> state, exit code, a word of the description
     "all is well": ({"exited": exited(), "end": END}, State.SUCCEEDED, 0, "exit code 0"),
+    "no hosts": (
+        {"exited": exited(), "end": {**END, "warning": NO_HOSTS}},
+        State.SUCCEEDED,
+        0,
+        "code 0: no hosts matched",
+    ),
+    "no hosts, with a code": (
+        {"exited": exited(2), "end": {**END, "warning": NO_HOSTS}},
+        State.FAILED,
+        2,
+        "hosts failed",
+    ),
     "Ansible said no": ({"exited": exited(2), "end": END}, State.FAILED, 2, "hosts failed"),
     "unreachable": ({"exited": exited(4), "end": END}, State.FAILED, 4, "unreachable"),
     "bad options": ({"exited": exited(5), "end": END}, State.FAILED, 5, "options"),
@@ -543,6 +556,8 @@ def test_what_was_seen_decides_how_it_ended(given: dict[str, Any], state: State,
     outcome = outcome_of(step, seen(**copy.deepcopy(given)), "60 seconds (CELERY_TASK_TIMEOUT)")
     assert (outcome.state, outcome.returncode) == (state, code)
     assert word in outcome.description
+    warning = NO_HOSTS if word.endswith(NO_HOSTS) else None
+    assert outcome.warning == warning
 
 
 @pytest.mark.parametrize(

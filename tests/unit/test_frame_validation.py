@@ -69,6 +69,8 @@ def test_a_result_has_what_results_have(name: str) -> None:
         {"custom_stats": []},
         {"custom_stats": {"a": "ü" * 6_000_000}},
         {"broken": {"a": 1}},
+        {"warning": "all is well"},
+        {"warning": ["no hosts matched"]},
         {"offset": None},
     ],
 )

@@ -27,6 +27,8 @@ export const VERDICTS = {
   ignored: { isBad: false, gravity: 4, bar: 5, tone: "neutral", icon: "M3 8h10" },
 };
 
+// A success that did nothing on any host.
+const EMPTY_SUCCESS = { tone: "warning", icon: "M8 2l6.5 11.5h-13zM8 6.5v3.2M8 11.6v.4" };
 const UNKNOWN = { phase: "running", tone: "neutral", icon: STATES.lost.icon };
 
 /** The names of a table's rows that pass `test`, ordered by a column. */
@@ -71,9 +73,9 @@ export function icon(row = UNKNOWN) {
   return svg("svg", { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true", width: 16, height: 16 }, svg("path", { d: row.icon }));
 }
 
-/** A state with its icon, word and colour. */
-export function stateBadge(state) {
-  const row = stateRow(state);
+/** A task's state with its icon, word and colour. */
+export function stateBadge({ state, warning }) {
+  const row = { ...stateRow(state), ...(warning ? EMPTY_SUCCESS : {}) };
   return h("span", { class: `badge ${toneOf(row)}`, "data-state": state }, icon(row), row.word);
 }
 

@@ -93,7 +93,8 @@ def _answer(
         return reply.model_copy(update={"detail": "the preview run returned invalid data"})
     hosts = sorted({host for play in plays for host in play.hosts})
     more = [f"{preview.content['includes']} play tasks include others, which are known only during the run"]
-    messages = [*reply.messages, *(more if preview.content.get("includes") else ())]
+    nowhere = [] if hosts else ["no hosts matched: the run would do nothing"]
+    messages = [*nowhere, *reply.messages, *(more if preview.content.get("includes") else ())]
     return reply.model_copy(update={"plays": plays, "hosts": hosts, "messages": messages})
 
 

@@ -9,6 +9,7 @@ const MANY = 20; // longer lists may scroll, so the keyboard must reach them
 export function previewResult(found) {
   return [
     h("p", { class: `decision ${found.allowed ? "is-allowed" : "is-refused"}` }, found.allowed ? "✓ This is allowed." : "✗ This is not allowed."),
+    found.plays && !found.hosts.length ? h("p", { class: "tone-warning" }, "No hosts matched: the run would do nothing.") : null,
     found.refusal ? errorBox(found.refusal) : null,
     found.command ? section("Command", h("pre", { class: "command", tabindex: 0 }, found.command)) : null,
     found.plays ? playsSection(found) : null,
@@ -33,7 +34,7 @@ function playView(play) {
     "div",
     { class: "preview-play" },
     h("h4", {}, play.play, play.play === play.pattern ? null : h("span", { class: "hint" }, ` ${play.pattern}`)),
-    play.hosts.length ? h("ul", { class: "host-list", "aria-label": "Hosts", tabindex: hosts.length > MANY ? 0 : null }, hosts, over(play.hosts)) : h("p", { class: "hint" }, "No host matches."),
+    play.hosts.length ? h("ul", { class: "host-list", "aria-label": "Hosts", tabindex: hosts.length > MANY ? 0 : null }, hosts, over(play.hosts)) : h("p", { class: "tone-warning" }, "No hosts matched."),
     h("ol", { class: "task-list", "aria-label": "Play tasks" }, tasks, over(play.play_tasks)),
   );
 }

@@ -44,11 +44,13 @@ export class Header {
     const { task } = this.run;
     document.title = `${stateRow(task.state).word} · ${task.summary}`;
     // Replaced only when it changes: screen readers announce it each time.
-    if (this.state !== task.state) replace(this.stateSlot, h("span", { role: "status" }, stateBadge(task.state)), this.duration);
-    this.state = task.state;
+    const state = `${task.state} ${task.warning ?? ""}`;
+    if (this.state !== state) replace(this.stateSlot, h("span", { role: "status" }, stateBadge(task)), this.duration);
+    this.state = state;
     replace(this.summary, short(task.summary.replace(`${task.user}: `, "")));
     replace(this.facts, this.#facts(task).map(([name, value]) => h("span", { class: "fact" }, h("span", { class: "hint" }, `${name} `), value)));
     this.description.textContent = task.description;
+    this.description.classList.toggle("tone-warning", Boolean(task.warning));
     replace(this.results, this.#counts(task));
     this.drawButtons();
     this.#tick();

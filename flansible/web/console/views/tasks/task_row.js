@@ -20,12 +20,12 @@ export class TaskRow {
 
   update(task) {
     this.task = task;
-    this.replaceIfChanged("state", task.state, () => stateBadge(task.state));
+    this.replaceIfChanged("state", [task.state, task.warning], () => stateBadge(task));
     this.updateWhat(task);
     this.replaceIfChanged("hosts", [task.hosts, task.inventory], () => hosts(task));
     this.replaceIfChanged("user", task.user, () => task.user);
     this.replaceIfChanged("started", task.started_at ?? task.submitted_at, () => started(task));
-    this.replaceIfChanged("results", [task.counts, task.host_count], () => results(task));
+    this.replaceIfChanged("results", [task.counts, task.host_count, task.warning], () => results(task));
     this.tick();
   }
 
@@ -70,6 +70,7 @@ function started(task) {
 }
 
 function results(task) {
+  if (task.warning) return h("span", { class: "tone-warning" }, task.warning);
   if (!task.host_count && !Object.values(task.counts ?? {}).some(Boolean)) return "";
   const bad = BAD_VERDICTS.filter((verdict) => task.counts?.[verdict]).map((verdict) =>
     h("span", { class: toneOf(VERDICTS[verdict]) }, `${task.counts[verdict]} ${verdict}`),
