@@ -102,7 +102,7 @@ class EventCallback(CallbackBase):
 
     def v2_playbook_on_play_start(self, play: Play) -> None:
         self.plays += 1
-        self._play = _truncate(play.get_name().strip())
+        self._play = _name(play.get_name())
         self._pipe.send({"type": "event", "event": "play_start", "play": self._play})
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
@@ -132,7 +132,7 @@ class EventCallback(CallbackBase):
         self._result(result, verdict)
 
     def v2_runner_on_unreachable(self, result: CallbackTaskResult) -> None:
-        self._result(result, "unreachable")
+        self._result(result, "ignored" if result.task.ignore_unreachable else "unreachable")
 
     def v2_runner_on_skipped(self, result: CallbackTaskResult) -> None:
         self._result(result, "skipped")
@@ -149,7 +149,7 @@ class EventCallback(CallbackBase):
 
     def _task_start(self, task: Task, more: dict[str, bool] | None = None) -> None:
         # Its results use this name too: later, Ansible has the name without its role, or not templated.
-        name = self._names[task._uuid] = _truncate(task.get_name().strip())
+        name = self._names[task._uuid] = _name(task.get_name())
         names = {"play": self._play, "task": name, "module": _truncate(task.action)}
         self._pipe.send({"type": "event", "event": "task_start", **names, **(more or {})})
 
@@ -163,7 +163,7 @@ class EventCallback(CallbackBase):
                 "event": "host_result",
                 "host": _truncate(host),
                 "play": self._play,
-                "task": self._names.get(result.task._uuid) or _truncate(result.task_name.strip()),
+                "task": self._names.get(result.task._uuid) or _name(result.task_name),
                 "module": _truncate(result.task.action),
                 "verdict": verdict,
                 "duration_seconds": round(time.monotonic() - began, 4) if began is not None else 0.0,
@@ -237,3 +237,8 @@ def _is_large(value: Any) -> bool:
 def _truncate(text: Any) -> str:
     """Limits the length of a name or message: a template can make it arbitrarily long."""
     return str(text)[:_KEPT_CHARACTERS]
+
+
+def _name(value: Any) -> str:
+    """Returns a name as text: YAML reads `name: 2024` as a number, and other names as dates or truth values."""
+    return _truncate(str(value).strip())

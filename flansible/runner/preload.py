@@ -80,7 +80,6 @@ def load() -> tuple[str, str | None]:
     for name in _LAZY_MODULES:
         importlib.import_module(name)
     _cache_routing_table()
-    loader._load_plugin_filter()
     # A finder for the installation alone; each run makes the real one, which searches for collections then.
     _AnsibleCollectionFinder([os.path.dirname(_internal.__file__)], False)._install()
     try:
@@ -92,6 +91,7 @@ def load() -> tuple[str, str | None]:
         _AnsibleCollectionFinder._remove()
         for name in [name for name in sys.modules if name.partition(".")[0] == "ansible_collections"]:
             del sys.modules[name]
+    _forget_paths()
     _load_collection_with_inventory_plugins()
     template_cache.cache_compiled_templates()
     colour_marks.replace_colour_functions()
@@ -114,6 +114,20 @@ def _load_classes(plugin_loader: loader.PluginLoader) -> None:
             pass
     finally:
         replace(plugin_loader, "_paths", None)
+
+
+def _forget_paths() -> None:
+    """Empties what loaders remember of search paths: a run searches the paths of its own configuration, as they are.
+
+    The classes stay, in a cache by file.
+    """
+    for plugin_loader in vars(loader).values():
+        if isinstance(plugin_loader, loader.PluginLoader):
+            replace(plugin_loader, "_paths", None)
+            replace(plugin_loader, "_searched_paths", set())
+            plugin_loader._plugin_path_cache.clear()
+        if isinstance(plugin_loader, loader.Jinja2Loader):
+            replace(plugin_loader, "_cached_non_collection_wrappers", {})
 
 
 def _load_collection_with_inventory_plugins() -> None:

@@ -232,13 +232,66 @@ def test_the_verdicts_add_up_to_ansibles_own_counts(
         assert mine["changed"] + changed_and_ignored == count["changed"], host
 
 
-def test_an_ignored_unreachable_host_is_told_as_unreachable_and_counted_as_ignored(
-    servers: ForkServerPool, place: Path
-) -> None:
-    run = ran(servers, place, on_hosts("- name: try\n  ping:\n  ignore_unreachable: true\n- debug:", hosts="far"))
-    assert verdicts(run, "try") == {"far": "unreachable"}
+def test_an_unreachable_host_that_is_ignored_is_counted_as_ignored(servers: ForkServerPool, place: Path) -> None:
+    tasks = "- name: try\n  ping:\n  ignore_unreachable: true\n- name: end\n  ping:"
+    run = ran(servers, place, on_hosts(tasks, hosts="far"))
+    assert (verdicts(run, "try"), verdicts(run, "end")) == ({"far": "ignored"}, {"far": "unreachable"})
     count = run.end["stats"]["far"]
-    assert (count["unreachable"], count["ignored"], count["ok"]) == (0, 1, 2)
+    assert (count["unreachable"], count["ignored"], count["ok"]) == (1, 1, 1)
+
+
+ODD_NAMES = """\
+- name: {0}
+  hosts: h1
+  gather_facts: false
+  tasks:
+    - name: {0}
+      debug:
+    - name: {0}
+      block:
+        - name: {0}
+          command: echo
+          notify: told
+        - name: {0}
+          command: "false"
+      rescue:
+        - name: {0}
+          debug:
+      always:
+        - name: {0}
+          command: "false"
+          ignore_errors: true
+    - name: {0}
+      debug:
+      when: false
+    - name: {0}
+      include_tasks: more.yml
+  handlers:
+    - name: {0}
+      debug:
+      listen: told
+- import_playbook: other.yml
+  name: {0}
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["2024", "yes", "12.5", "2024-05-01", "0x1F", ".inf", "1:30", "'  '", "~", "'\\uD800'"]
+)
+def test_a_name_that_is_no_text_has_its_events_and_the_command_lines_text(
+    servers: ForkServerPool, place: Path, name: str
+) -> None:
+    (place / "more.yml").write_text(f"- name: {name}\n  debug:\n")
+    (place / "other.yml").write_text(f"- name: {name}\n  hosts: h2\n  gather_facts: false\n  tasks: [debug:]\n")
+    argv = written(place, ODD_NAMES.format(name))
+    run = ran(servers, place, ODD_NAMES.format(name))
+    reference = command_line(place, "ansible-playbook", *argv)
+    assert (run.text, run.end["returncode"]) == (reference.stdout, reference.returncode)
+    count = Counter(event["event"] for event in run.events)
+    assert (count["play_start"], count["task_start"]) == (
+        run.text.count("\nPLAY ["),
+        sum(run.text.count(f"\n{word} [") for word in ("TASK", "RUNNING HANDLER")),
+    )
 
 
 NOWHERE = on_hosts("- debug:", hosts="nowhere")
