@@ -1,4 +1,7 @@
-"""The commands. The only module that imports inside functions, so that each command loads only what it needs."""
+"""The commands of the service; flansible.client.commands has those of its clients.
+
+Only these two modules import inside functions, so that each command loads only what it needs.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,16 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from flansible import __version__
-from flansible.client.login_options import LOGIN_OPTIONS
+from flansible.client.commands import COMMANDS
 from flansible.errors import ClientError, ConfigurationError, FlansibleError
-from flansible.states import State
 
 if TYPE_CHECKING:
-    from flansible.client.profile import Profile
-    from flansible.client.replies import Format
     from flansible.config import Settings
     from flansible.identity.tokens import Scope
 
@@ -32,27 +31,7 @@ _config_option = click.option(
 EXIT_CONFIGURATION = 2
 
 
-class _RawCommand(click.Command):
-    """Passes the whole command line, `--` and `--help` included, to a parser that follows Ansible's."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.params["arguments"] = args
-        return []
-
-
-def _login_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that name the service and the user to a client command; `_login` reads them."""
-
-    def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
-        context.ensure_object(dict)[option.name] = value
-
-    for name, metavar, text in reversed(LOGIN_OPTIONS):
-        text = f"{text[0].upper()}{text[1:]}."
-        command = click.option(name, metavar=metavar, help=text, callback=remember, expose_value=False)(command)
-    return command
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="flansible")
 def cli() -> None:
     """Run Ansible ad-hoc commands and playbooks over HTTP."""
@@ -74,6 +53,7 @@ def web(config_file: str | None) -> None:
     """Start only the web server."""
     settings = _service_settings(config_file)
     from flansible.web.gunicorn_server import serve
+
 
     serve(settings)
 
@@ -265,102 +245,6 @@ def export(config_file: str | None, since: str, until: str | None, path: str | N
         written, unfinished = exporter.export(Store(settings.store_url), first, last, not without_output, file)
     left = f"; {unfinished} left out, because they are not final yet" if unfinished else ""
     click.echo(f"{written} tasks written{left}", err=True)
-
-
-@cli.command(cls=_RawCommand)
-def adhoc(arguments: list[str]) -> None:
-    """Run one module on hosts through a service, with the options of `ansible`."""
-    from flansible.client import drop_in
-
-    sys.exit(drop_in.main("adhoc", arguments))
-
-
-@cli.command(cls=_RawCommand)
-def playbook(arguments: list[str]) -> None:
-    """Run playbooks through a service, with the options of `ansible-playbook`."""
-    from flansible.client import drop_in
-
-    sys.exit(drop_in.main("playbook", arguments))
-
-
-@cli.command()
-@_login_options
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.argument("task_id")
-def status(task_id: str, as_json: bool) -> None:
-    """Show the status of a task."""
-    from flansible.client import terminal
-
-    sys.exit(terminal.show_status(_login(), task_id, as_json))
-
-
-@cli.command()
-@_login_options
-@click.option("--follow", is_flag=True, help="Follow until the task is final; Ctrl-C stops following, not the task.")
-@click.option("--format", type=click.Choice(["txt", "ansi", "html"]), help="Default: ansi on a terminal, else txt.")
-@click.argument("task_id")
-def output(task_id: str, follow: bool, format: Format | None) -> None:
-    """Show the output of a task."""
-    from flansible.client import terminal
-
-    if follow and format == "html":
-        raise click.UsageError("an HTML page cannot be followed: leave out --follow, or choose another --format")
-    sys.exit(terminal.show_output(_login(), task_id, format, follow))
-
-
-@cli.command()
-@_login_options
-@click.argument("task_id")
-def result(task_id: str) -> None:
-    """Show a task's results by host, as JSON."""
-    from flansible.client import terminal
-
-    sys.exit(terminal.show_result(_login(), task_id))
-
-
-@cli.command()
-@_login_options
-@click.option("--follow", is_flag=True, help="Follow until the task is final; Ctrl-C stops following, not the task.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Start after the event of this seq.")
-@click.argument("task_id")
-def events(task_id: str, after: int, follow: bool) -> None:
-    """Show the events of a task, one JSON line each."""
-    from flansible.client import terminal
-
-    sys.exit(terminal.show_events(_login(), task_id, after, follow))
-
-
-@cli.command()
-@_login_options
-@click.argument("task_id")
-def cancel(task_id: str) -> None:
-    """Cancel a task and end every process it has started."""
-    from flansible.client import terminal
-
-    sys.exit(terminal.cancel(_login(), task_id))
-
-
-@cli.command()
-@_login_options
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Largest number of tasks.")
-@click.option("--state", type=click.Choice([state.value for state in State]), help="Only tasks in this state.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def tasks(limit: int, state: str | None, as_json: bool) -> None:
-    """List tasks, newest first."""
-    from flansible.client import terminal
-
-    sys.exit(terminal.list_tasks(_login(), limit, state, as_json))
-
-
-def _login() -> Profile:
-    from flansible.client.profile import Given, find
-
-    given = click.get_current_context().obj
-    return find(
-        Given(
-            given["url"], given["api_user"], given["api_password_file"], given["api_token_file"], given["api_ca_file"]
-        )
-    )
 
 
 def _settings(config_file: str | None) -> Settings:

@@ -110,7 +110,7 @@ STANDARD_LIBRARY_ONLY = (
 )
 # Loaded with one module of theirs by processes that hold little.
 EMPTY_PACKAGES = ("authorization", "doctor", "launcher", "system")
-MAY_IMPORT_IN_FUNCTIONS = ("cli",)
+MAY_IMPORT_IN_FUNCTIONS = ("cli", "client.commands")
 
 
 class Import(NamedTuple):
