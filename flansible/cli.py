@@ -52,8 +52,10 @@ def up(config_file: str | None, flower: bool) -> None:
 def web(config_file: str | None) -> None:
     """Start only the web server."""
     settings = _service_settings(config_file)
+    from flansible.doctor import open_services
     from flansible.web.gunicorn_server import serve
 
+    open_services.warn_of_plain_http(settings)
 
     serve(settings)
 
@@ -208,8 +210,13 @@ def verify_audit(config_file: str | None, partial: bool, files: tuple[str, ...])
 def home(config_file: str | None, user: str) -> None:
     """Create and print the home folder of USER's confined runs, for ssh keys and known_hosts."""
     settings = _settings(config_file)
+    from flansible.identity import users
     from flansible.worker import sandbox
 
+    if user not in users.RbacFile(settings.rbac_file).users():
+        _fail(f"{user} is not a user of {settings.rbac_file}; add one with `flansible passwd`")
+    if user == users.ADMIN:
+        _fail("Runs of admin are not confined: their home is that of the service's account")
     try:
         click.echo(sandbox.make_home(user, settings.data_dir))
     except OSError as error:

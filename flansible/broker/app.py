@@ -195,10 +195,10 @@ def ping_broker() -> None:
         pass
 
 
-def ping_worker() -> str | None:
-    """Returns the name of the first worker that replies, None when none does in time. Raises BrokerUnavailable."""
+def ping_worker(names: list[str]) -> str | None:
+    """Returns the first of these workers that replies, None when none does in time. Raises BrokerUnavailable."""
     with _translated("the broker does not answer"), _connection() as connection:
-        replies = app.control.ping(timeout=PING_SECONDS, limit=1, connection=connection)
+        replies = app.control.ping(destination=names, timeout=PING_SECONDS, limit=1, connection=connection)
     return next((name for reply in replies or [] for name in reply), None)
 
 

@@ -107,7 +107,11 @@ class Settings(BaseModel):
     audit_file: Path = Field(
         Path(".flansible/audit.log"), description="Audit log, one JSON line for each action: see `flansible audit`."
     )
-    audit_stdout: bool = Field(True, description="Write the audit log to the web server's standard output as well.")
+    audit_stdout: bool = Field(
+        True,
+        description="Write the audit log to the web server's standard output as well. `flansible up` shows it on a "
+        "terminal only where this is set.",
+    )
     worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs that one worker executes at the same time.")
     cors_origins: Annotated[str, AfterValidator(setting_values.origins)] = Field(
         "",
@@ -245,6 +249,12 @@ class Settings(BaseModel):
     def listens_on_loopback(self) -> bool:
         """Whether only this machine can reach the web server."""
         return is_loopback(self.Flask_tcp_ip)
+
+    @property
+    def url(self) -> str:
+        """The web server's URL for a browser on this machine."""
+        scheme, host = "https" if self.is_tls else "http", self.Flask_tcp_ip
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.Flask_tcp_port}"
 
     def _short_alias(self, purpose: str) -> Path:
         digest = sha256(os.fsencode(self.data_dir)).hexdigest()[:16]

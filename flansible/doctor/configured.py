@@ -14,13 +14,14 @@ from cryptography import x509
 from flansible import config
 from flansible.authorization import isolation
 from flansible.config import Settings, tls
-from flansible.doctor import rbac_check, secret_files
+from flansible.doctor import open_services, rbac_check, secret_files
 from flansible.doctor.check import Check, Mark, quoted
 from flansible.errors import ConfigurationError, Fault
 from flansible.identity import passwords
 from flansible.identity import users as rbac_users
 
 MIN_FREE_BYTES = 1_000_000_000
+FULL_BYTES = 10_000_000
 RENEW_BEFORE = timedelta(days=14)
 
 
@@ -151,6 +152,12 @@ def certificate(settings: Settings) -> list[Check]:
     return [Check(Mark.WARN, "tls", found, "renew it") if left < RENEW_BEFORE else Check(Mark.OK, "tls", found)]
 
 
+def plain_http(settings: Settings) -> list[Check]:
+    """Warns of passwords that other machines' users could read on their way."""
+    found = open_services.find_plain_http(settings)
+    return [Check(Mark.WARN, "http", found.found, found.advice)] if found else []
+
+
 def playbook_root(settings: Settings) -> list[Check]:
     path = settings.playbook_root
     if not path.is_dir():
@@ -172,8 +179,9 @@ def data_dir(settings: Settings) -> list[Check]:
     free = shutil.disk_usage(there).free
     found = f"{free / 1e9:.1f} GB free for {path}"
     if free < MIN_FREE_BYTES:
+        mark = Mark.FAIL if free < FULL_BYTES else Mark.WARN
         checks.append(
-            Check(Mark.WARN, "disk", found, "free some space, or set data_dir in config.ini to a folder elsewhere")
+            Check(mark, "disk", found, "free some space, or set data_dir in config.ini to a folder elsewhere")
         )
     else:
         checks.append(Check(Mark.OK, "disk", found))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from flansible.config.ansible_version import ansible_version
 from flansible.doctor.check import Check, Mark
+from flansible.system import account
 
 PROGRAM_SECONDS = 5.0
 MIN_PYTHON = (3, 11)
@@ -39,11 +40,22 @@ def utf8() -> list[Check]:
     return [Check(Mark.OK, "locale", found)]
 
 
-def account() -> list[Check]:
+def not_root() -> list[Check]:
     if os.geteuid() == 0:
-        advice = "create a user for the service (adduser --system --group flansible) and start it as that user"
+        # Debian gives a system user the home /nonexistent unless one is named.
+        make_user = "adduser --system --group --home /var/lib/flansible flansible"
+        advice = f"create a user for the service ({make_user}) and start it as that user"
         return [Check(Mark.WARN, "account", "root: Ansible tasks on this machine run as root", advice)]
     return [Check(Mark.OK, "account", f"user id {os.geteuid()}, not root")]
+
+
+def home() -> list[Check]:
+    """Checks whether Ansible can write its own files, and those of modules that run on this machine."""
+    if fault := account.home_fault():
+        return [Check(Mark.FAIL, "home", fault, account.home_advice())]
+    if fault := account.account_fault():
+        return [Check(Mark.WARN, "home", fault, account.home_advice())]
+    return [Check(Mark.OK, "home", f"{account.name()} can write where Ansible keeps its files")]
 
 
 def ansible() -> list[Check]:
@@ -93,7 +105,8 @@ def _program(name: str, option: str, missing: Mark, purpose: str, package: str) 
 AREAS: dict[str, Callable[[], list[Check]]] = {
     "python": python,
     "locale": utf8,
-    "account": account,
+    "account": not_root,
+    "home": home,
     "ansible-core": ansible,
     "ssh": ssh,
     "git": git,

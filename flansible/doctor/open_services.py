@@ -1,4 +1,6 @@
-"""Finds Redis servers and brokers without a password: a client that can connect can read every record and run as admin.
+"""Finds what others can use or overhear: a Redis or broker without a password, and HTTP that is not encrypted.
+
+A client that can connect to such a Redis can read every record and run as admin.
 
 Logged when a part of the service starts, and reported by doctor. Messages never contain passwords.
 """
@@ -42,6 +44,21 @@ def find_open(url: str) -> OpenService | None:
         return OpenService(found, "give it a password, or use a Unix socket in a folder of mode 0700", True)
     advice = "give it a password, and TLS (rediss://, amqps://) where others share the network"
     return OpenService(f"has no password: anyone who can connect to {host} can use it", advice, False)
+
+
+def find_plain_http(settings: Settings) -> OpenService | None:
+    """Returns what others could read on the way to the web server; None with TLS, or where only this machine can reach
+    it."""
+    if settings.is_tls or settings.listens_on_loopback:
+        return None
+    found = f"passwords and tokens are sent to {settings.Flask_tcp_ip} port {settings.Flask_tcp_port} unencrypted"
+    advice = "set tls_certificate and tls_key, or listen on 127.0.0.1 behind a proxy that speaks TLS"
+    return OpenService(found, advice, False)
+
+
+def warn_of_plain_http(settings: Settings) -> None:
+    if found := find_plain_http(settings):
+        log.warning("%s; %s", found.found, found.advice)
 
 
 def warn(settings: Settings) -> None:

@@ -25,6 +25,7 @@ CONFIGURED: dict[str, Callable[[Settings], list[Check]]] = {
     "isolation": configured.isolated,
     "secret files": configured.secrets,
     "tls": configured.certificate,
+    "http": configured.plain_http,
     "playbook_root": configured.playbook_root,
     "data_dir": configured.data_dir,
     "redis": servers.redis,

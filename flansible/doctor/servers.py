@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import closing
 
 from flansible.broker import app as broker_app
@@ -11,6 +12,8 @@ from flansible.doctor.check import Check, Mark
 from flansible.errors import BrokerUnavailable, StoreUnavailable
 from flansible.launcher import embedded_redis
 from flansible.store import Store
+
+_CONNECT_SECONDS = 2.0
 
 
 def redis(settings: Settings) -> list[Check]:
@@ -53,7 +56,8 @@ def _redis_server(url: str, key: str, embedded: bool) -> list[Check]:
         try:
             store.ping()
         except StoreUnavailable as error:
-            if embedded:
+            # One that has no space on its disk answers, with an error.
+            if embedded and not _accepts(url.partition("://")[2]):
                 return [Check(Mark.OK, "redis", "the embedded one is not running; `flansible up` starts it")]
             return [Check(Mark.FAIL, "redis", f"{key}: {error}", f"start that Redis, or fix {key}")]
         try:
@@ -63,6 +67,13 @@ def _redis_server(url: str, key: str, embedded: bool) -> list[Check]:
             return [Check(Mark.WARN, "redis", f"{key}: its settings cannot be read ({error})", advice)]
     version = Check(Mark.OK, "redis", f"{key}: version {found['redis_version']}")
     return [version, _persistence(found, key), _eviction(found, key)]
+
+
+def _accepts(path: str) -> bool:
+    """Whether something listens on this socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_CONNECT_SECONDS)
+        return probe.connect_ex(path) == 0
 
 
 def _persistence(found: dict[str, str], key: str) -> Check:
@@ -97,7 +108,7 @@ def _broker(settings: Settings) -> list[Check]:
     broker_app.configure(settings)
     try:
         broker_app.ping_broker()
-        name = broker_app.ping_worker()
+        workers = _workers(settings)
     except ValueError:
         what = "the URL in CELERY_BROKER_URL is not valid"
         return [Check(Mark.FAIL, "broker", what, "fix CELERY_BROKER_URL")]
@@ -105,8 +116,24 @@ def _broker(settings: Settings) -> list[Check]:
         if settings.CELERY_BROKER_URL == EMBEDDED:
             return [Check(Mark.OK, "broker", "the embedded Redis, which is not running; `flansible up` starts it")]
         return [Check(Mark.FAIL, "broker", str(error), "start it, or fix CELERY_BROKER_URL")]
-    answers = Check(Mark.OK, "broker", "answers")
-    if name is None:
-        advice = "start one with `flansible worker`, or the whole service with `flansible up`"
-        return [answers, Check(Mark.WARN, "worker", "no worker answers: tasks would stay queued", advice)]
-    return [answers, Check(Mark.OK, "worker", f"{name} answers")]
+    return [Check(Mark.OK, "broker", "answers"), *workers]
+
+
+def _workers(settings: Settings) -> list[Check]:
+    """Checks what the workers report, and that one answers. Raises BrokerUnavailable."""
+    try:
+        with closing(Store(settings.store_url)) as store:
+            live = [record for record in store.worker_records() if record.is_live]
+    except (StoreUnavailable, ValueError):
+        return []  # already reported
+    checks = [
+        Check(Mark.FAIL, "worker", f"{record.name} cannot run tasks: {record.problem}", "fix that, or stop the worker")
+        for record in live
+        if record.problem
+    ]
+    ready = [record.name for record in live if not record.problem]
+    name = broker_app.ping_worker(ready) if ready else None
+    if name:
+        return [*checks, Check(Mark.OK, "worker", f"{name} answers")]
+    advice = "start one with `flansible worker`, or the whole service with `flansible up`"
+    return checks or [Check(Mark.WARN, "worker", "no worker answers: tasks would stay queued", advice)]

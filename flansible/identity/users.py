@@ -11,6 +11,7 @@ import hmac
 import logging
 import os
 import re
+import shlex
 import threading
 from hashlib import blake2b
 from pathlib import Path
@@ -21,7 +22,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from flansible.errors import ConfigurationError, Fault
 from flansible.identity import rbac_schema
 from flansible.identity.rbac_schema import Role, UserEntry
-from flansible.system import atomic_files
+from flansible.system import account, atomic_files
 from flansible.system.atomic_files import OnChange, ignore_change
 
 log = logging.getLogger(__name__)
@@ -262,10 +263,19 @@ class RbacFile:
         try:
             stamp = atomic_files.stamp(self.path)
             text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            message = "does not exist; create it with `flansible init`, `flansible up` or `flansible passwd admin`"
+            raise ConfigurationError([Fault(str(self.path), "", message)]) from error
         except (OSError, UnicodeDecodeError) as error:
-            hint = "create it with `flansible up` or `flansible passwd admin`"
-            raise ConfigurationError([Fault(str(self.path), "", f"cannot be read ({error}); {hint}")]) from error
+            hint = f"; {self._let_in()}" if isinstance(error, PermissionError) else ""
+            raise ConfigurationError([Fault(str(self.path), "", f"cannot be read ({error}){hint}")]) from error
         return stamp, parse(text, self.path)
+
+    def _let_in(self) -> str:
+        """Returns what to do about a file, or a folder above it, that is closed to this user."""
+        user = account.name()
+        closed = next((folder for folder in reversed(self.path.parents) if not os.access(folder, os.X_OK)), None)
+        return f"let {user} into {closed}" if closed else f"as root: chown {user} {shlex.quote(str(self.path))}"
 
 
 def _method(stored: str) -> str | None:

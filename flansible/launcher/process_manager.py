@@ -69,7 +69,7 @@ class Plan:
 
     redis_socket: of the embedded Redis, '' without one; owns_socket_dir: whether its folder was made for it alone;
     ssh_masters: the folder of the workers' ssh control sockets; locks: open descriptors, kept until the end, the last
-    one by the children as well.
+    one by the children as well; is_quiet: what the children print to standard output is thrown away.
     """
 
     roles: list[Role]
@@ -81,6 +81,7 @@ class Plan:
     ssh_masters: str
     locks: list[int]
     log_level: str
+    is_quiet: bool
 
 
 def exec_process_manager(plan: Plan) -> None:
@@ -143,10 +144,24 @@ class _ProcessManager:
         """Starts the children in order; False when a signal or a failure came before the service was ready."""
         plan = self._plan
         for child in self._children:
-            _start(child, plan.locks[-1])
+            self._start(child)
             if child.name == "redis" and not self._wait_for(lambda: _redis_answers(plan.redis_socket)):
                 return False
         return self._wait_for(lambda: _is_healthy(plan.health_address, self._wrap))
+
+    def _start(self, child: _Child) -> None:
+        child.starts.append(time.monotonic())
+        parent, lock = os.getpid(), self._plan.locks[-1]
+        child.process = subprocess.Popen(
+            child.role.command,
+            stdin=subprocess.DEVNULL,
+            # Only this process prints to standard output, one line when ready. Children's output goes to standard
+            # error.
+            stdout=subprocess.DEVNULL if self._plan.is_quiet else sys.stderr,
+            start_new_session=True,  # so that Ctrl-C reaches this process alone
+            pass_fds=(lock,),
+            preexec_fn=lambda: _set_death_signal(parent, child.role.death_signal),
+        )
 
     def _wait_for(self, condition: Callable[[], bool]) -> bool:
         give_up_at = time.monotonic() + READY_TIMEOUT_SECONDS
@@ -181,7 +196,7 @@ class _ProcessManager:
                 # Its own children too: gunicorn's still hold the port.
                 _kill_group(child.process)
                 time.sleep(restart_pause_seconds(len(recent)))
-                _start(child, self._plan.locks[-1])
+                self._start(child)
             time.sleep(_TICK_SECONDS)
         return 0
 
@@ -248,20 +263,6 @@ class _ProcessManager:
 def restart_pause_seconds(recent_starts: int) -> float:
     """Returns the pause before a restart: none for a child that had lived for longer than a minute."""
     return min(2.0, 0.2 * max(0, recent_starts - 1))
-
-
-def _start(child: _Child, lock: int) -> None:
-    child.starts.append(time.monotonic())
-    parent = os.getpid()
-    child.process = subprocess.Popen(
-        child.role.command,
-        stdin=subprocess.DEVNULL,
-        # Only this process prints to standard output, one line when ready. Children's output goes to standard error.
-        stdout=sys.stderr,
-        start_new_session=True,  # so that Ctrl-C reaches this process alone
-        pass_fds=(lock,),
-        preexec_fn=lambda: _set_death_signal(parent, child.role.death_signal),
-    )
 
 
 def _set_death_signal(parent: int, number: int) -> None:

@@ -21,6 +21,7 @@ from flansible.errors import ConfigurationError, Fault
 from flansible.identity import passwords, users
 from flansible.launcher import embedded_redis, process_manager
 from flansible.launcher.process_manager import Plan, Role
+from flansible.system import account
 
 _TICK_SECONDS = 0.05
 # Time to stop: with the default drain_seconds of 2 these add up to the ten seconds within which everything has ended.
@@ -40,16 +41,19 @@ def serve(settings: Settings, with_flower: bool = False) -> None:
     require_tested_ansible(settings.allow_untested_ansible)
     isolation.require(settings.isolation)
     tls.check(settings)
+    account.require_home()
+    if not settings.data_dir.exists():
+        # Nothing was started here before, so nothing of ours that is about to end can have the ports.
+        _check_ports(settings, with_flower)
     _make_private(settings.data_dir)
     locks = [
         _lock(settings.data_dir, "up.lock", _OTHER_UP_SECONDS, _OTHER_UP),
         # Inherited by the children: released when the last of them has ended.
         _lock(settings.data_dir, "children.lock", _ORPHANS_SECONDS, _ORPHANS),
     ]
+    _check_ports(settings, with_flower)
     _prepare_rbac(settings, addresses)
-    _check_port(settings.Flask_tcp_ip, settings.Flask_tcp_port, "Flask_tcp_port")
-    if with_flower:
-        _check_port(settings.flower_tcp_ip, settings.flower_tcp_port, "flower_tcp_port")
+    _report_missing_playbooks(settings)
     process_manager.exec_process_manager(_plan(settings, with_flower, locks))
 
 
@@ -58,7 +62,7 @@ def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.Flask_tcp_ip, settings.Flask_tcp_ip)
     return Plan(
         roles=_roles(settings, with_flower),
-        url=url(settings),
+        url=settings.url,
         health_address=(host.strip("[]"), settings.Flask_tcp_port),
         is_tls=settings.is_tls,
         redis_socket=str(settings.redis_socket) if settings.embeds_redis else "",
@@ -67,6 +71,8 @@ def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
         ssh_masters=str(settings.ssh_masters_dir),
         locks=locks,
         log_level=settings.log_level,
+        # For a person at a terminal the audit log and lines of each part are noise, unless config.ini asks for them.
+        is_quiet=sys.stderr.isatty() and "audit_stdout" not in settings.model_fields_set,
     )
 
 
@@ -92,12 +98,6 @@ def _command(settings: Settings, name: str) -> list[str]:
     return command
 
 
-def url(settings: Settings) -> str:
-    """Returns the service's URL for a browser on this machine."""
-    scheme, host = "https" if settings.is_tls else "http", settings.Flask_tcp_ip
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.Flask_tcp_port}"
-
-
 def _prepare_rbac(settings: Settings, addresses: list[str]) -> None:
     """Creates rbac.json if it is missing; refuses the default password where other machines can connect."""
     path = settings.rbac_file
@@ -110,6 +110,16 @@ def _prepare_rbac(settings: Settings, addresses: list[str]) -> None:
         print(f"Made {path}: user admin, password admin; change it with `flansible passwd admin`", file=sys.stderr)
     users.RbacFile(path)
     passwords.refuse_default_admin(path, addresses)
+
+
+def _report_missing_playbooks(settings: Settings) -> None:
+    root = settings.playbook_root
+    if not root.is_dir():
+        print(
+            f"Playbooks are looked for in {root}, which does not exist: put yours there, or set playbook_root. "
+            "For a first one, stop this and run `flansible init`",
+            file=sys.stderr,
+        )
 
 
 def _make_private(path: Path) -> None:
@@ -142,6 +152,12 @@ def _lock(data_dir: Path, name: str, wait_seconds: float, message: str) -> int:
             time.sleep(_TICK_SECONDS)
 
 
+def _check_ports(settings: Settings, with_flower: bool) -> None:
+    _check_port(settings.Flask_tcp_ip, settings.Flask_tcp_port, "Flask_tcp_port")
+    if with_flower:
+        _check_port(settings.flower_tcp_ip, settings.flower_tcp_port, "flower_tcp_port")
+
+
 def _check_port(address: str, port: int, key: str) -> None:
     host = address.strip("[]")
     try:
@@ -150,5 +166,7 @@ def _check_port(address: str, port: int, key: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        message = f"cannot listen on {address} port {port}: {error.strerror or error}; choose another"
+        reason = error.strerror or error
+        message = f"cannot listen on {address} port {port}: {reason}; choose another in config.ini, or for once with "
+        message += f"FLANSIBLE_{key.upper()}={port + 1}"
         raise ConfigurationError([Fault("config", key, message)]) from error

@@ -29,6 +29,7 @@
 | flansible:waiting:user:<user>       | zset   | claim       | ... for a run of their user to end          | pruned    |
 | flansible:workers                   | zset   | worker      | workers by the time they lapse              | an hour   |
 | flansible:workers:slots             | hash   | worker      | worker to how many runs it can have         | an hour   |
+| flansible:workers:records           | hash   | worker      | name to process, problem, time of report    | an hour   |
 | flansible:logins:both:<u>:<address> | string | web         | failed logins; u: digest of the user's name | 5 minutes |
 | flansible:logins:user:<u>           | string | web         | ... of a user from any address              | 5 minutes |
 | flansible:logins:address:<address>  | string | web         | ... from an address, or an IPv6 /64         | 5 minutes |
@@ -71,10 +72,12 @@ from flansible.store.task_records import (
     SubmitResult,
     Transition,
 )
+from flansible.store.worker_records import REPORT_LOST_SECONDS, WorkerRecord, WorkerRecords
 
 __all__ = [
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
+    "REPORT_LOST_SECONDS",
     "AppendResult",
     "Batch",
     "Changes",
@@ -97,10 +100,11 @@ __all__ = [
     "RecordPage",
     "ReadyTask",
     "WorkerLoad",
+    "WorkerRecord",
 ]
 
 
-class Store(Leases, Recordings, LoginFailures, Sessions, Stats):
+class Store(Leases, Recordings, LoginFailures, Sessions, Stats, WorkerRecords):
     """Keeps records in one Redis. Connects at the first use; threads may share it, processes after a fork may not."""
 
     def changes(self) -> Changes:

@@ -18,6 +18,7 @@ STORED_BYTES = f"{PREFIX}stored_bytes"
 DURATIONS = f"{PREFIX}durations"
 WORKERS = f"{PREFIX}workers"
 WORKER_SLOTS = f"{PREFIX}workers:slots"
+WORKER_RECORDS = f"{PREFIX}workers:records"
 
 
 def task_key(task_id: str, part: str = "") -> str:

@@ -40,6 +40,14 @@ def explain_death(identity: str) -> str | None:
     return f"the worker (process {pid} on {host}) died while it ran"
 
 
+def lives_here(identity: str) -> bool:
+    """Whether another process than this one is alive and can be seen from here."""
+    parts = identity.split()
+    if len(parts) != 5 or tuple(parts[1:3]) != _kernel() or identity == own_identity():
+        return False
+    return _start_ticks(int(parts[3])) == parts[4]
+
+
 def explain_silence(identity: str, worker: str) -> str:
     """Returns the message for a process that let its lease expire: the likely cause."""
     parts = identity.split()

@@ -185,6 +185,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "accesslog": None,
             "loglevel": "warning",
             "control_socket_disable": True,
+            "when_ready": lambda _arbiter: print(f"Web server is ready at {settings.url}", flush=True),
         }
         if settings.tls_certificate and settings.tls_key:
             secure = ServerContext(settings.tls_certificate, settings.tls_key)

@@ -11,9 +11,9 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
 4. `_record_final_state`  waits until all output is stored, then makes the record final: final means complete
 
 Meanwhile, one thread each per worker: cancel_watcher.py reads cancel requests, lease_renewal.py renews the leases,
-broker/recovery.py recovers what dead workers left. The signal handlers below run at the worker's start and stop:
-signal_handling.py and shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`, consumer.py survives a
-broker that is away.
+broker/recovery.py recovers what dead workers left; readiness.py reports whether the worker can run tasks. The signal
+handlers below run at the worker's start and stop: signal_handling.py and shutdown.py stop runs in time,
+celery_revoke.py answers Celery's `revoke`, consumer.py survives a broker that is away.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealE
 from flansible.models import State
 from flansible.sealing import Sealer
 from flansible.store import Claim, ClaimRefusal, ReadyTask, Retention, Store, Transition
-from flansible.system import process_identity, rlimits
+from flansible.system import account, process_identity, rlimits
 from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
 from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.lease_renewal import LeaseRenewal
 from flansible.worker.outcome import Outcome
+from flansible.worker.readiness import Readiness, run_nothing
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
@@ -76,6 +77,7 @@ class _Services:
 
 _lock = threading.Lock()
 _services: _Services | None = None
+_readiness: Readiness | None = None
 _limits_before: tuple[int, int] | None = None
 
 
@@ -242,14 +244,22 @@ def _waited_too_long(services: _Services, began: float) -> bool:
 
 
 @worker_init.connect
-def _check_configuration(**_: Any) -> None:
-    """Exits on a wrong configuration, before any message is received.
+def _check_configuration(sender: Any, **_: Any) -> None:
+    """Exits on a wrong configuration, before any message is received. sender: Celery's worker.
 
     Celery only logs what handlers of its signals raise, and continues; so this one exits.
     """
+    global _readiness
+    found = settings()
     try:
-        require_tested_ansible(settings().allow_untested_ansible)
-        isolation.require(settings().isolation)
+        require_tested_ansible(found.allow_untested_ansible)
+        isolation.require(found.isolation)
+        account.require_home()
+        account.warn()
+        _readiness = Readiness(
+            Store(found.store_url, reply_timeout_seconds=_LEASE_REPLY_SECONDS), sender.hostname, _probe
+        )
+        _readiness.take_name()
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         sys.exit(_EXIT_CONFIGURATION)
@@ -264,21 +274,22 @@ def _install_handlers(**_: Any) -> None:
     celery_revoke.install(lambda: _worker_services().store)
 
 
+def _probe() -> str:
+    """Loads Ansible before the first request needs it; returns why no run can succeed, or ''."""
+    services, root = _worker_services(), settings().playbook_root
+    return run_nothing(services.fork_servers, str(root) if root.is_dir() else "/", services.shutdown)
+
+
 @worker_ready.connect
-def _warm_up(**_: Any) -> None:
-    """Loads Ansible before the first request needs it; a failure is reported by the first run that needs it."""
-
-    def warm_up() -> None:
-        try:
-            _worker_services().fork_servers.warm_up(str(settings().playbook_root), pack_usual=True)
-        except (RunnerError, OSError) as error:
-            log.warning("Ansible is not preloaded: %s", error)
-
-    threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
+def _watch_readiness(**_: Any) -> None:
+    if _readiness is not None:
+        _readiness.watch()
 
 
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
+    if _readiness is not None:
+        _readiness.stop()
     if _services is not None:
         _services.recovery.stop()
         _services.leases.stop()

@@ -68,6 +68,7 @@ def test_without_any_file_it_works_and_makes_a_private_rbac_json(place: Path) ->
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 0
     assert "password admin; change it with `flansible passwd admin`" in errors
+    assert f"Playbooks are looked for in {place}/playbooks, which does not exist" in errors
     assert (place / "rbac.json").stat().st_mode & 0o777 == 0o600
     assert (place / ".flansible").stat().st_mode & 0o777 == 0o700
 
@@ -103,11 +104,14 @@ def test_faults_of_rbac_json_are_told_all_at_once_with_their_keys(place: Path) -
         assert words in said
 
 
-def test_a_port_in_use_is_told_before_anything_starts(place: Path) -> None:
+def test_a_port_in_use_is_told_before_anything_starts_or_is_written(place: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        assert "Flask_tcp_port" in refused(place, {"FLANSIBLE_FLASK_TCP_PORT": str(other.getsockname()[1])})
+        port = int(other.getsockname()[1])
+        said = refused(place, {"FLANSIBLE_FLASK_TCP_PORT": str(port)})
+    assert "Flask_tcp_port" in said and f"FLANSIBLE_FLASK_TCP_PORT={port + 1}" in said
+    assert list(place.iterdir()) == []
 
 
 @pytest.fixture
@@ -129,9 +133,14 @@ def test_a_run_over_its_time_is_ended_with_everything_it_started(impatient: Serv
     assert sleepers(mark) == []
 
 
-def test_a_second_service_on_the_same_data_is_refused(impatient: Service) -> None:
+def test_a_second_service_or_worker_on_the_same_data_is_refused(impatient: Service) -> None:
     environ = {"FLANSIBLE_FLASK_TCP_PORT": str(free_port())}
     assert "another `flansible up`" in refused(impatient.root, environ)
+    worker = subprocess.run(
+        [FLANSIBLE, "worker"], cwd=impatient.root, env=impatient.environ, capture_output=True, text=True, timeout=60
+    )
+    assert worker.returncode == 2, worker
+    assert "a worker of this name is running" in worker.stderr and "--name" in worker.stderr
 
 
 def child(service: Service, role: str) -> psutil.Process:

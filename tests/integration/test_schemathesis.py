@@ -33,7 +33,9 @@ EXAMPLES = max(10, (CASES - 3600) // 20)
 BEFORE = """
 from flansible import config
 from flansible.broker import app
-app.ping_worker = lambda: 'nobody'
+from flansible.store import Store, WorkerRecord
+Store.worker_records = lambda store: [WorkerRecord('nobody', '', '', 0.0)]
+app.ping_worker = lambda names: names[0]
 config.Settings.model_fields["login_failures"].default = 0
 config.Settings.model_rebuild(force=True)
 """

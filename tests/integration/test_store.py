@@ -587,6 +587,9 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "counts": lambda store: store.counts("dev", 3),
     "queued_and_running": lambda store: store.queued_and_running("dev"),
     "workers": lambda store: store.workers(),
+    "report_worker": lambda store: store.report_worker("worker", "process", ""),
+    "remove_worker_record": lambda store: store.remove_worker_record("worker", "process"),
+    "worker_records": lambda store: store.worker_records(),
     "host_events": lambda store: store.host_events(UNKNOWN, ["web1"], 10, 100),
 }
 # It is no fault when it comes to nothing; `changes` has a test of its own.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ from werkzeug.security import generate_password_hash
 from flansible.authorization import isolation
 from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
-from flansible.doctor import configured, machine, servers
+from flansible.doctor import configured, machine, open_services, servers
 from flansible.doctor import run as doctor_run
 from flansible.doctor.check import Check, Mark
+from flansible.errors import ConfigurationError
+from flansible.store import Store
+from flansible.system import account
 from tests.helpers import certificates
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
@@ -227,8 +232,10 @@ def test_an_ssh_that_hangs_or_fails_is_a_failure(tmp_path: Path, monkeypatch: py
     assert marks(machine.ssh(), "did not end") == [Mark.FAIL]
 
 
-def test_root_is_warned() -> None:
-    assert machine.account()[0].mark is (Mark.WARN if os.geteuid() == 0 else Mark.OK)
+def test_root_is_warned_and_told_to_make_a_user_with_a_home() -> None:
+    (check,) = machine.not_root()
+    assert check.mark is (Mark.WARN if os.geteuid() == 0 else Mark.OK)
+    assert os.geteuid() != 0 or "adduser --system --group --home " in check.advice
 
 
 def test_an_area_that_stumbles_is_a_line_that_quotes_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +252,66 @@ def test_a_check_is_one_line_without_the_password_of_a_url() -> None:
 
 
 # Area by area: what was configured.
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({"HOME": "/dev/null/home"}, "cannot write in /dev/null/home/.ansible"),
+        ({"HOME": "/proc/self"}, "cannot write in /proc/self/.ansible"),
+        ({"ANSIBLE_HOME": "/dev/null"}, "cannot write in /dev/null,"),
+        ({"HOME": "/dev/null/home", "ANSIBLE_HOME": "/tmp"}, ""),
+        ({"HOME": "/dev/null/home", "ANSIBLE_LOCAL_TEMP": "/tmp/not/yet"}, ""),
+    ],
+)
+def test_a_home_that_ansible_cannot_write_in_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], found: str
+) -> None:
+    set_home(monkeypatch, tmp_path)
+    assert marks(machine.home(), "home: ") == [Mark.OK]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert marks(machine.home(), found, f"HOME={tmp_path}" if found else "") == [Mark.FAIL if found else Mark.OK]
+    if found:
+        with pytest.raises(ConfigurationError, match=f"HOME: .*{found}"):
+            account.require_home()
+
+
+def test_an_account_without_a_home_is_a_warning_with_the_command_that_makes_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_home(monkeypatch, Path("/dev/null/gone"))
+    found = "cannot write in /dev/null/gone/.ansible, where modules", "usermod --home /var/lib/service service"
+    assert marks(machine.home(), *found) == [Mark.WARN]
+    account.warn()
+    assert all(word in caplog.text for word in found)
+    monkeypatch.setenv("ANSIBLE_REMOTE_TEMP", "/tmp")
+    assert marks(machine.home()) == [Mark.OK]
+
+
+def set_home(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Gives the account of this process this home in /etc/passwd."""
+    entry = pwd.struct_passwd(("service", "x", os.geteuid(), os.getegid(), "", str(home), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: entry)
+
+
+def test_a_full_disk_below_home_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = os.statvfs_result((4096, 4096, 1000, 0, 0, 100, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    assert marks(machine.home(), "the disk is full") == [Mark.FAIL]
+
+
+def test_plain_http_that_other_machines_can_reach_is_a_warning(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    for address, expected in (("127.0.0.1", []), ("::1", []), ("0.0.0.0", [Mark.WARN]), ("192.0.2.1", [Mark.WARN])):
+        settings = make_settings(Flask_tcp_ip=address)
+        assert marks(configured.plain_http(settings), "unencrypted", "tls_certificate") == expected
+        caplog.clear()
+        open_services.warn_of_plain_http(settings)
+        assert ["unencrypted" in record.message for record in caplog.records] == [True] * len(expected)
+    secure = make_settings(Flask_tcp_ip="0.0.0.0", tls_certificate="/x", tls_key="/y")
+    assert configured.plain_http(secure) == []
 
 
 def test_a_config_others_can_write_is_a_failure(open_folder: Path) -> None:
@@ -419,10 +486,24 @@ def test_a_data_dir_of_another_user_is_a_failure(settings: Settings) -> None:
     assert marks(configured.data_dir(settings), "belongs to user id 65534") == [Mark.FAIL]
 
 
-def test_little_free_space_is_a_warning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_free_space_is_a_warning_and_none_a_failure(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert marks(configured.data_dir(settings), "disk:") in ([Mark.OK], [Mark.WARN])
     monkeypatch.setattr(configured, "MIN_FREE_BYTES", 10**18)
     assert marks(configured.data_dir(settings), "GB free") == [Mark.WARN]
+    monkeypatch.setattr(configured, "FULL_BYTES", 10**18)
+    assert marks(configured.data_dir(settings), "GB free") == [Mark.FAIL]
+
+
+def test_an_rbac_file_of_another_user_names_the_command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_users(settings.rbac_file, user())
+
+    def refuse(path: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # root may read everything
+    assert marks(configured.users(settings), "cannot be read", f"chown {account.name()} {settings.rbac_file}") == [
+        Mark.FAIL
+    ]
 
 
 # Area by area: Redis.
@@ -474,6 +555,25 @@ def test_a_broker_of_its_own_is_looked_at_too(
 
 def test_an_external_redis_that_is_away_is_a_failure(settings: Settings) -> None:
     assert marks(servers.redis(settings), "CELERY_RESULT_BACKEND", "does not answer") == [Mark.FAIL]
+
+
+def test_an_embedded_redis_that_runs_and_refuses_is_a_failure(
+    make_settings: MakeSettings, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk, which health reports too; one that does not run is not."""
+    settings = make_settings()
+    embedded = {"embedded": True, "key": "CELERY_RESULT_BACKEND"}
+    assert marks(servers._redis_server(settings.store_url, **embedded), "is not running") == [Mark.OK]
+    change(own_redis, "CONFIG", "SET", "requirepass", MARKER)
+    assert marks(servers._redis_server(own_redis.url, **embedded), "does not answer") == [Mark.FAIL]
+
+
+def test_a_worker_that_cannot_run_tasks_is_a_failure(on_redis: Settings, own_redis: RedisServer) -> None:
+    with closing(Store(own_redis.url)) as store:
+        store.report_worker("w@host", "one", "Ansible does not load")
+        assert marks(servers.broker(on_redis), "w@host cannot run tasks: Ansible does not load") == [Mark.FAIL]
+        store.remove_worker_record("w@host", "one")
+    assert marks(servers.broker(on_redis), "no worker answers") == [Mark.WARN]
 
 
 def test_a_redis_that_hangs_is_a_line_in_time(

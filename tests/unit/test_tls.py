@@ -16,7 +16,7 @@ from flansible import config
 from flansible.client import Client
 from flansible.config import Settings, tls
 from flansible.errors import ConfigurationError, OptionError
-from flansible.launcher import tls_probe, up
+from flansible.launcher import tls_probe
 from tests.helpers import certificates
 from tests.helpers.certificates import Pair
 
@@ -63,9 +63,9 @@ def test_one_without_the_other_names_the_variable_it_was_read_from(tmp_path: Pat
 def test_both_count_from_the_folder_of_the_configuration_and_neither_is_no_tls(tmp_path: Path) -> None:
     settings = load(tmp_path, "tls_certificate = a.pem", "tls_key = b.key")
     assert (settings.tls_certificate, settings.tls_key) == (tmp_path / "a.pem", tmp_path / "b.key")
-    assert settings.is_tls and up.url(settings) == "https://127.0.0.1:3000"
+    assert settings.is_tls and settings.url == "https://127.0.0.1:3000"
     plain = load(tmp_path, "tls_certificate =", "tls_key =")
-    assert not plain.is_tls and up.url(plain) == "http://127.0.0.1:3000"
+    assert not plain.is_tls and plain.url == "http://127.0.0.1:3000"
     tls.check(plain)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import pytest
 
+from flansible.config import Settings
+from flansible.launcher import up
 from flansible.launcher.process_manager import restart_pause_seconds
 
 
@@ -11,3 +16,18 @@ from flansible.launcher.process_manager import restart_pause_seconds
 def test_a_child_that_dies_again_and_again_is_waited_for_longer(recent: int, seconds: float) -> None:
     """0: it had lived for more than a minute. A negative pause ended `up`, and with it the service."""
     assert restart_pause_seconds(recent) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "asked", "is_quiet"),
+    [(True, {}, True), (True, {"audit_stdout": True}, False), (False, {}, False)],
+)
+def test_the_audit_log_is_kept_off_a_terminal_unless_the_configuration_asks_for_it(
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool,
+    asked: dict[str, bool],
+    is_quiet: bool,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    assert up._plan(make_settings(**asked), False, []).is_quiet is is_quiet

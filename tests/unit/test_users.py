@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from werkzeug.security import generate_password_hash
 
+from flansible.cli import cli
 from flansible.errors import ConfigurationError, Fault
 from flansible.identity import users as rbac_users
 
@@ -258,7 +260,7 @@ def test_a_deleted_file_keeps_the_last_good_users_and_is_told(path: Path) -> Non
     file = rbac_users.RbacFile(path)
     path.unlink()
     assert file.authenticate("dev", "secret") is not None
-    assert file.fault is not None and "cannot be read" in file.fault
+    assert file.fault is not None and "does not exist" in file.fault
     write(path, ADMIN)
     assert file.authenticate("dev", "secret") is None
     assert file.authenticate("admin", "root") is not None
@@ -380,3 +382,15 @@ def test_tries_at_the_same_time_are_no_more_than_the_throttle_allows(path: Path)
     for thread in threads:
         thread.join()
     assert (throttle.entered, throttle.wrong, len(refused)) == (3, 3, 7)
+
+
+def test_a_home_is_printed_only_of_users_whose_runs_have_one(path: Path) -> None:
+    write(path, ADMIN, DEV)
+    (path.parent / "config.ini").write_text(f"[Default]\nrbac_file = {path}\n")
+    shown = {}
+    for name in ("dev", "admin", "nosuch"):
+        ended = CliRunner().invoke(cli, ["home", "--config", str(path.parent / "config.ini"), name])
+        shown[name] = ended.exit_code, ended.output
+    assert shown["dev"][0] == 0 and Path(shown["dev"][1].strip()).is_dir()
+    assert shown["admin"] == (2, "Runs of admin are not confined: their home is that of the service's account\n")
+    assert shown["nosuch"] == (2, f"nosuch is not a user of {path}; add one with `flansible passwd`\n")

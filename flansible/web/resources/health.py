@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from flask import Response, jsonify
 from flask_restful import Resource
@@ -14,6 +15,7 @@ from flansible.authorization import isolation
 from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, StoreUnavailable
 from flansible.models import Health, PartHealth
+from flansible.store import Store
 from flansible.web.context import WebContext, web_context
 from flansible.web.login.authentication import optional_user
 from flansible.web.parsing import NoFields, parse_query
@@ -49,6 +51,7 @@ class HealthResource(Resource):  # type: ignore[misc]
         return response
 
 
+_NO_WORKER = "no worker answers; start one with `flansible worker`"
 _PUBLIC = {True: "answers", False: "has a problem; admin sees the details"}
 
 
@@ -60,7 +63,11 @@ def _parts(context: WebContext) -> dict[str, PartHealth]:
         )  # a second check would wait for a second timeout
     else:
         broker = _cached("broker", _broker)
-    workers = _cached("workers", _workers) if broker.ok else PartHealth(ok=False, detail="the broker does not answer")
+    away = next((name for name, part in (("store", store), ("broker", broker)) if not part.ok), None)
+    if away:
+        workers = PartHealth(ok=False, detail=f"the {away} does not answer")
+    else:
+        workers = _cached("workers", partial(_workers, context.store))
     fault = context.rbac.users() and context.rbac.fault
     rbac = PartHealth(ok=not fault, detail=f"the last valid version is in force: {fault}" if fault else "is in force")
     parts = {"store": store, "broker": broker, "workers": workers, "rbac": rbac}
@@ -91,14 +98,17 @@ def _broker() -> PartHealth:
     return PartHealth(ok=True, detail="accepts connections")
 
 
-def _workers() -> PartHealth:
+def _workers(store: Store) -> PartHealth:
+    """Pings the workers that report that they can run tasks; names those that cannot."""
     try:
-        name = broker_app.ping_worker()
-    except BrokerUnavailable as error:
+        live = [record for record in store.worker_records() if record.is_live]
+        ready = [record.name for record in live if not record.problem]
+        name = broker_app.ping_worker(ready) if ready else None
+    except (StoreUnavailable, BrokerUnavailable) as error:
         return PartHealth(ok=False, detail=str(error))
-    if name is None:
-        return PartHealth(ok=False, detail="no worker answers; start one with `flansible worker`")
-    return PartHealth(ok=True, detail=f"{name} answers")
+    found = [f"{name} answers"] if name else []
+    found += [f"{record.name} cannot run tasks: {record.problem}" for record in live if record.problem]
+    return PartHealth(ok=name is not None, detail="; ".join(found) or _NO_WORKER)
 
 
 def _cached(name: str, check: Callable[[], PartHealth]) -> PartHealth:
