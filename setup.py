@@ -18,6 +18,7 @@ setup(
     packages=find_packages(include=["flansible", "flansible.*"]),
     package_data={
         "flansible": ["py.typed"],
+        "flansible.starter": ["files/*"],
         "flansible.store": ["lua/*.lua", "lua/common/*.lua"],
         "flansible.web": ["console/*", "console/views/*/*"],
     },

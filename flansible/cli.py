@@ -38,6 +38,18 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("folder", metavar="[DIR]", default=".")
+def init(folder: str) -> None:
+    """Make the files of a new service in DIR, by default here; files that exist are kept."""
+    from pathlib import Path
+
+    from flansible.starter import new_folder
+
+    for line in new_folder.describe(new_folder.make(Path(folder)), sys.stdout.isatty()):
+        click.echo(line)
+
+
+@cli.command()
 @_config_option
 @click.option("--flower", is_flag=True, help="Start Flower as well.")
 def up(config_file: str | None, flower: bool) -> None:

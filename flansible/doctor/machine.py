@@ -43,7 +43,7 @@ def utf8() -> list[Check]:
 def not_root() -> list[Check]:
     if os.geteuid() == 0:
         # Debian gives a system user the home /nonexistent unless one is named.
-        make_user = "adduser --system --group --home /var/lib/flansible flansible"
+        make_user = "adduser --system --group --home /srv/flansible flansible"
         advice = f"create a user for the service ({make_user}) and start it as that user"
         return [Check(Mark.WARN, "account", "root: Ansible tasks on this machine run as root", advice)]
     return [Check(Mark.OK, "account", f"user id {os.geteuid()}, not root")]

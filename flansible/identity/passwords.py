@@ -1,4 +1,4 @@
-"""Writes rbac.json: for `flansible passwd`, and the default file that `flansible up` creates."""
+"""Writes rbac.json: for `flansible passwd`, and the files that `flansible init` and `flansible up` make."""
 
 from __future__ import annotations
 
@@ -54,8 +54,17 @@ def _changed(path: Path, user: str, hashed: str, inventories: tuple[str, ...]) -
 
 def create_default(path: Path) -> None:
     """Creates rbac.json with the user admin, password admin: for a service that only this machine can reach."""
-    document = {"rbac": [{"user": rbac_users.ADMIN, "password": DEFAULT_ADMIN_PASSWORD, "inventories": []}]}
-    atomic_files.replace(path, json.dumps(document, indent=2) + "\n")
+    atomic_files.replace(path, _admin_document(DEFAULT_ADMIN_PASSWORD))
+
+
+def new_document(password: str) -> str:
+    """Returns the text of an rbac.json with the user admin alone, whose password is stored as a hash."""
+    return _admin_document(generate_password_hash(password))
+
+
+def _admin_document(stored: str) -> str:
+    document = {"rbac": [{"user": rbac_users.ADMIN, "password": stored, "inventories": []}]}
+    return json.dumps(document, indent=2) + "\n"
 
 
 def has_default_admin(users: dict[str, rbac_users.User]) -> bool:

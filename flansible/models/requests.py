@@ -81,7 +81,7 @@ class Request(BaseModel):
 class LoginBody(Request):
     """`POST /api/session`."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"user": "dev", "password": "the password of dev"}})
+    model_config = ConfigDict(json_schema_extra={"example": {"user": "admin", "password": "the password of admin"}})
 
     user: str = Field(min_length=1, max_length=255, description="Name of the user.")
     password: Secret = Field(repr=False, description="Their password.")
@@ -298,10 +298,9 @@ class PlaybookRequest(RunOptions):
     model_config = ConfigDict(
         json_schema_extra={
             "example": {
-                "playbook_dir": "demo",
                 "playbook": "site.yml",
-                "inventory": "inventory",
-                "extra_vars": {"x": 1},
+                "inventory": "../inventories/dev",
+                "extra_vars": {"greeting_name": "Flansible"},
             }
         }
     )
@@ -329,7 +328,7 @@ class PlaybookRequest(RunOptions):
 class GitRequest(TaskOptions):
     """`POST /api/git`: update a checkout from its remote."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"playbook_dir": "demo", "branch_name": "main"}})
+    model_config = ConfigDict(json_schema_extra={"example": {"playbook_dir": ".", "branch_name": "main"}})
 
     playbook_dir: PathText = Field(description="The checkout; a relative path counts from `playbook_root`.")
     remote_name: Text = Field("origin", description="Name of the remote (not a URL).")
@@ -346,7 +345,7 @@ def _request_schema_by_kind(schema: dict[str, JsonValue]) -> None:
     schema["anyOf"] = [
         {"properties": {"kind": {"const": kind}, "request": found}} for kind, found in references.items()
     ]
-    schema["example"] = {"kind": "playbook", "request": {"playbook_dir": "demo", "playbook": "site.yml"}}
+    schema["example"] = {"kind": "playbook", "request": {"playbook": "site.yml"}}
 
 
 class PreviewRequest(Request):

@@ -90,7 +90,11 @@ LAW: dict[str, tuple[str, ...]] = {
     "web": (*_WEB, "web", ""),
     # The tops: they start from everywhere.
     "doctor": (*_STORE, "broker", "identity", "authorization", "launcher"),
-    "cli": (*_STORE, "audit", "broker", "identity", "client", "doctor", "launcher", "monitoring", "web", "worker", ""),
+    "starter": ("errors", "system", "identity"),
+    "cli": (
+        *(*_STORE, "audit", "broker", "identity", "client", "doctor", "launcher", "monitoring", "starter"),
+        *("web", "worker", ""),
+    ),
     "celery_app": ("broker",),
     "login_function": ("identity",),
     "__main__": ("cli",),

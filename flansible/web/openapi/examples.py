@@ -56,13 +56,13 @@ def _task(**changes: Any) -> TaskStatus:
         "state": State.SUCCEEDED,
         "description": "ended with exit code 0",
         "returncode": 0,
-        "user": "dev",
+        "user": "admin",
         "kind": "adhoc",
-        "summary": "dev: adhoc ping on localhost",
+        "summary": "admin: adhoc ping on localhost",
         "playbook": None,
         "module": "ping",
         "hosts": "localhost",
-        "inventory": "inventories/dev",
+        "inventory": "../inventories/dev",
         "counts": {"ok": 1},
         "host_count": 1,
         "submitted_at": "2026-01-31T12:00:00.000Z",
@@ -132,9 +132,9 @@ _COUNTS = ("ok", "changed", "unreachable", "failures", "skipped", "rescued", "ig
 
 _SITE = ListedPlaybook(
     playbook="site.yml",
-    playbook_dir="/srv/flansible/playbooks/demo",
-    description="Sets up the web servers.",
-    plays=[ListedPlay(play="Web servers", hosts="web")],
+    playbook_dir="/srv/flansible/playbooks",
+    description="A first playbook, which changes nothing.",
+    plays=[ListedPlay(play="Greet", hosts="web")],
 )
 
 _REPLIES = (
@@ -161,15 +161,15 @@ _REPLIES = (
         path="/api/ansiblecommand",
         body={"module": "ping", "become_password": "********"},
         masked=["become_password"],
-        command="cd /srv/flansible/playbooks && ansible --inventory=inventories/dev --module-name=ping -- localhost",
-        curl="curl --user dev --header 'Content-Type: application/json' ... http://127.0.0.1:3000/api/ansiblecommand",
-        flansible="flansible adhoc --inventory=inventories/dev --module-name=ping -- localhost",
+        command="cd /srv/flansible/playbooks && ansible --inventory=../inventories/dev --module-name=ping -- localhost",
+        curl="curl --user admin --header 'Content-Type: application/json' ... http://127.0.0.1:3000/api/ansiblecommand",
+        flansible="flansible adhoc --inventory=../inventories/dev --module-name=ping -- localhost",
     ),
     SessionReply(
-        user="dev",
+        user="admin",
         role="operator",
-        is_admin=False,
-        sees_all=False,
+        is_admin=True,
+        sees_all=True,
         may_act=True,
         csrf_token=_CSRF,
         flower_url=None,
@@ -179,32 +179,29 @@ _REPLIES = (
         running=1,
         workers=[WorkerStats(name="host, process 4711", slots=8, running=1)],
         days=[DayStats(day="2026-01-31", **{**dict.fromkeys(FINAL_STATES, 0), State.SUCCEEDED: 41, State.FAILED: 2})],
-        playbooks=[PlaybookStats(playbook="demo/site.yml", runs=12, failed=1, mean_seconds=3.2, longest_seconds=9.1)],
-        hosts=[HostStats(host="web1", failed=2)],
-        everybody=False,
+        playbooks=[PlaybookStats(playbook="site.yml", runs=12, failed=1, mean_seconds=3.2, longest_seconds=9.1)],
+        hosts=[HostStats(host="localhost", failed=2)],
+        everybody=True,
     ),
     EventPage(task_id=_TASK_ID, state=State.SUCCEEDED, events=_EVENTS, next_after=4, final=True),
     PlaybookList(playbooks=[_SITE]),
     PreviewReply(
         allowed=True,
         refusal=None,
-        command="cd /srv/flansible/playbooks/demo && ansible-playbook --inventory=inventories/dev -- site.yml",
-        rights=[
-            "You are dev, with the role operator.",
-            "You may use these inventories: /srv/flansible/inventories/dev.",
-        ],
+        command="cd /srv/flansible/playbooks && ansible-playbook --inventory=../inventories/dev -- site.yml",
+        rights=["You are admin. You may run anything, without a sandbox."],
         plays=[
             PlannedPlay(
-                play="Web servers", pattern="web", hosts=["web1"], play_tasks=[PlannedTask(name="Install", tags=[])]
+                play="Greet", pattern="web", hosts=["localhost"], play_tasks=[PlannedTask(name="Say hello", tags=[])]
             )
         ],
-        hosts=["web1"],
+        hosts=["localhost"],
         messages=[],
         detail=None,
     ),
     InventoryList(
         inventories=[
-            ListedInventory(inventory="/srv/flansible/inventories/dev", name="dev", is_default=False, exists=True)
+            ListedInventory(inventory="/srv/flansible/inventories/dev", name="dev", is_default=True, exists=True)
         ]
     ),
     Health(status="ok", version=__version__, parts=_parts()),
@@ -219,9 +216,9 @@ _CANCELED = {"Status": "CANCELED", "state": State.CANCELED, "returncode": None, 
 ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
     ("health", 503): Health(status="unavailable", version=__version__, parts=_parts(workers="no worker answers")),
     ("ansibletaskcancel", 202): _task(
-        **_CANCELING, description="running on flansible@host; dev canceled it, and it is being ended"
+        **_CANCELING, description="running on flansible@host; admin canceled it, and it is being ended"
     ),
-    ("ansibletaskcancel", 200): _task(**_CANCELED, description="canceled by dev"),
+    ("ansibletaskcancel", 200): _task(**_CANCELED, description="canceled by admin"),
 }
 
 STATUS_DESCRIPTIONS = {
