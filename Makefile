@@ -7,6 +7,9 @@ PYTEST_ARGS ?=
 JOBS ?= 2
 BENCH_ARGS ?=
 
+# Bytecode is kept, or each process that a test starts would compile Flansible again, and each run all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 

@@ -83,21 +83,27 @@ def own_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def make_settings(tmp_path: Path) -> Callable[..., Settings]:
-    """Settings for a folder of the test's own; anything can be set otherwise. Nothing answers at its store's URL."""
+def settings_folder(tmp_path: Path) -> Path:
+    """The folder that `settings` are for; a file whose tests share a tree gives another."""
+    return tmp_path
+
+
+@pytest.fixture
+def make_settings(settings_folder: Path) -> Callable[..., Settings]:
+    """Settings for one folder; anything can be set otherwise. Nothing answers at its store's URL."""
 
     def make(**changes: Any) -> Settings:
-        nowhere = f"redis+socket://{tmp_path}/nobody-listens"
+        nowhere = f"redis+socket://{settings_folder}/nobody-listens"
         values: dict[str, Any] = {
             "CELERY_BROKER_URL": nowhere,
             "CELERY_RESULT_BACKEND": nowhere,
-            "playbook_root": tmp_path / "playbooks",
-            "rbac_file": tmp_path / "rbac.json",
-            "data_dir": tmp_path / "data",
-            "secret_key_file": tmp_path / "data/secret.key",
-            "token_file": tmp_path / "data/tokens.json",
-            "audit_file": tmp_path / "data/audit.log",
-            "base_dir": tmp_path,
+            "playbook_root": settings_folder / "playbooks",
+            "rbac_file": settings_folder / "rbac.json",
+            "data_dir": settings_folder / "data",
+            "secret_key_file": settings_folder / "data/secret.key",
+            "token_file": settings_folder / "data/tokens.json",
+            "audit_file": settings_folder / "data/audit.log",
+            "base_dir": settings_folder,
             **changes,
         }
         return Settings(**values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,40 @@ OWN = "{root}/inv/dev"
 CONFINED = Isolation("bwrap")
 
 
-def build(tmp_path: Path) -> Path:
+class SharedTree:
+    """A tree for many tests. One that changes it need not mend it: the next test finds it made again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._built: list[tuple[Any, ...]] = []
+
+    def unchanged(self) -> Path:
+        if not self._built or self._entries() != self._built:
+            shutil.rmtree(self._folder)
+            _build(self._folder)
+            self._built = self._entries()
+        return self._folder
+
+    def _entries(self) -> list[tuple[Any, ...]]:
+        """The folder and all below it, with what differs after a change."""
+        found = []
+        for folder, folders, files in os.walk(self._folder):
+            for path in (folder, *(os.path.join(folder, name) for name in (*folders, *files))):
+                status = os.lstat(path)
+                found.append((path, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns))
+        return found
+
+
+def _build(top: Path) -> None:
     """Inventories, playbooks and what lies outside them, with links across every border."""
     for folder in ("inv/dev/sub", "inv/dev-prod", "inv/prod", "playbooks/team", "outside"):
-        (tmp_path / folder).mkdir(parents=True)
+        (top / folder).mkdir(parents=True)
     for file in ("inv/dev/hosts", "inv/dev/sub/hosts", "inv/dev-prod/hosts", "inv/prod/hosts", "inv/shared"):
-        (tmp_path / file).write_text("host1\nlocalhost ansible_connection=local\n")
+        (top / file).write_text("host1\nlocalhost ansible_connection=local\n")
     for file in ("playbooks/site.yml", "playbooks/team/site.yml", "playbooks/team/-x.yml", "outside/evil.yml"):
-        (tmp_path / file).write_text(PLAY)
+        (top / file).write_text(PLAY)
     for file in ("playbooks/vault", "outside/vault"):
-        (tmp_path / file).write_text("secret\n")
+        (top / file).write_text("secret\n")
     links = {
         "inv/link-to-dev": "dev",
         "inv/dev/link-to-prod": "../prod",
@@ -37,8 +63,7 @@ def build(tmp_path: Path) -> Path:
         "playbooks/vault-out": "../outside/vault",
     }
     for link, target in links.items():
-        (tmp_path / link).symlink_to(target)
-    return tmp_path
+        (top / link).symlink_to(target)
 
 
 class Asking:

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from flansible.config import Settings
 from flansible.web import create_app
-from tests.helpers.authorizing import MAX_BODY_BYTES
+from tests.helpers.authorizing import MAX_BODY_BYTES, SharedTree
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +60,14 @@ def client(app: Flask) -> FlaskClient:
 def root(app: Flask) -> Path:
     settings: Settings = app.extensions["flansible"].settings
     return settings.base_dir
+
+
+@pytest.fixture(scope="session")
+def _shared_tree(tmp_path_factory: pytest.TempPathFactory) -> SharedTree:
+    return SharedTree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture
+def tree(_shared_tree: SharedTree) -> Path:
+    """Inventories, playbooks and links across their borders, as tests/helpers/authorizing.py makes them."""
+    return _shared_tree.unchanged()

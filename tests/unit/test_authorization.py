@@ -15,12 +15,17 @@ from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
 from flansible.identity import users as rbac_users
 from flansible.models import AdhocRequest, AuthorizedRun, PlaybookRequest
-from tests.helpers.authorizing import OWN, Asking, build
+from tests.helpers.authorizing import OWN, Asking
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return build(tmp_path)
+def root(tree: Path) -> Path:
+    return tree
+
+
+@pytest.fixture
+def settings_folder(root: Path) -> Path:
+    return root
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -181,29 +182,32 @@ def is_any_of(module: str, names: tuple[str, ...]) -> bool:
 
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
-RUNTIME = [item for path in MODULES for item in imports_of(path) if not item.for_types_only]
-OURS = [item for item in RUNTIME if covers("flansible", item.target)]
 
 
-def broken(rule: bool, item: Import) -> list[str]:
-    return [] if rule else [str(item)]
+@functools.cache
+def runtime() -> list[Import]:
+    return [item for path in MODULES for item in imports_of(path) if not item.for_types_only]
+
+
+def ours() -> list[Import]:
+    return [item for item in runtime() if covers("flansible", item.target)]
 
 
 def test_the_parser_sees_the_imports_that_are_there() -> None:
     """A law that finds nothing to judge would hold for ever."""
-    found = {(item.module, item.target) for item in RUNTIME}
+    found = {(item.module, item.target) for item in runtime()}
     assert ("store.connection", "redis") in found
     assert ("web.login.authentication", "flask") in found
     assert ("runner.play", "flansible.wire") in found
     assert ("runner.play", "ansible.cli.adhoc") in found
-    assert any(item.in_function and item.module == "cli" for item in RUNTIME)
+    assert any(item.in_function and item.module == "cli" for item in runtime())
     everything = {item for path in MODULES for item in imports_of(path)}
     assert any(item.for_types_only and item.module == "cli" for item in everything)
 
 
 @pytest.mark.parametrize("package", FOREIGN_LAW)
 def test_each_foreign_package_is_imported_only_where_it_may_be(package: str) -> None:
-    users = [item for item in RUNTIME if covers(package, item.target)]
+    users = [item for item in runtime() if covers(package, item.target)]
     assert [str(item) for item in users if not is_any_of(item.module, FOREIGN_LAW[package])] == []
 
 
@@ -221,7 +225,7 @@ def test_each_module_is_below_an_entry_of_the_law_and_each_entry_is_a_module() -
 @pytest.mark.parametrize("name", LAW)
 def test_each_folder_imports_only_what_the_law_says(name: str) -> None:
     allowed = tuple(f"flansible.{other}".rstrip(".") for other in (*LAW[name], *([name] if name else [])))
-    found = [item for item in OURS if entry_of(item.module) == name]
+    found = [item for item in ours() if entry_of(item.module) == name]
     faults = [
         str(item)
         for item in found
@@ -263,7 +267,7 @@ def test_the_law_has_no_circle() -> None:
 def test_nothing_outside_a_kind_of_process_imports_what_is_in_it(folder: str) -> None:
     faults = [
         str(item)
-        for item in OURS
+        for item in ours()
         if covers(f"flansible.{folder}", item.target) and not is_any_of(item.module, (folder, *PROCESSES[folder]))
     ]
     assert faults == []
@@ -271,7 +275,7 @@ def test_nothing_outside_a_kind_of_process_imports_what_is_in_it(folder: str) ->
 
 @pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
 def test_what_every_process_shares_needs_the_standard_library_only(module: str) -> None:
-    first_words = {item.target.partition(".")[0] for item in RUNTIME if covers(module, item.module)}
+    first_words = {item.target.partition(".")[0] for item in runtime() if covers(module, item.module)}
     assert first_words - sys.stdlib_module_names <= {"flansible"}
 
 
@@ -308,7 +312,7 @@ def test_no_two_public_classes_have_one_name() -> None:
 
 
 def test_only_the_commands_import_inside_functions() -> None:
-    inside = [item for item in RUNTIME if item.in_function]
+    inside = [item for item in runtime() if item.in_function]
     assert [str(item) for item in inside if item.module not in MAY_IMPORT_IN_FUNCTIONS] == []
 
 

@@ -14,12 +14,17 @@ from flansible.errors import Forbidden, NotFound
 from flansible.identity import users as rbac_users
 from flansible.identity.users import User
 from flansible.models import AdhocRequest, Secrets
-from tests.helpers.authorizing import CONFINED, OWN, Asking, build
+from tests.helpers.authorizing import CONFINED, OWN, Asking
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return build(tmp_path)
+def root(tree: Path) -> Path:
+    return tree
+
+
+@pytest.fixture
+def settings_folder(root: Path) -> Path:
+    return root
 
 
 @pytest.fixture

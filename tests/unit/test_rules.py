@@ -16,15 +16,20 @@ from flansible.authorization.rules import hosts, strings
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
 from flansible.identity import users as rbac_users
-from tests.helpers.authorizing import CONFINED, OWN, PLAY, Asking, build
+from tests.helpers.authorizing import CONFINED, OWN, PLAY, Asking
 
 MISSING = Isolation("auto", "bwrap is not installed")
 AskingAs = Callable[..., Asking]
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return build(tmp_path)
+def root(tree: Path) -> Path:
+    return tree
+
+
+@pytest.fixture
+def settings_folder(root: Path) -> Path:
+    return root
 
 
 @pytest.fixture

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 README = (TESTS / "README.md").read_text(encoding="utf-8")
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TESTS.rglob("*.py"))}
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TESTS.rglob("*.py"))}
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
@@ -18,7 +23,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
 def test_no_test_imports_from_another_test() -> None:
     faults = [
         f"{path.relative_to(TESTS)}:{node.lineno} imports {node.module}"
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         and (node.module or "").rpartition(".")[2].startswith(("test_", "conftest"))
@@ -29,14 +34,14 @@ def test_no_test_imports_from_another_test() -> None:
 
 
 def test_there_is_one_way_to_wait() -> None:
-    found = [path for path, tree in TREES.items() for function in functions(tree) if function.name == "eventually"]
+    found = [path for path, tree in trees().items() for function in functions(tree) if function.name == "eventually"]
     assert found == [TESTS / "helpers/waiting.py"]
 
 
 def test_the_index_names_each_fixture_that_files_share() -> None:
     shared = {
         function.name
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         if path.name == "conftest.py"
         for function in functions(tree)
         if any("fixture" in ast.unparse(decorator) for decorator in function.decorator_list)
