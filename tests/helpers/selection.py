@@ -21,6 +21,10 @@ _LONGEST_FIRST = (
     "console",
     "acceptance",
     "integration",
+    "unit/test_doctor",
+    "unit/test_import_law",
+    "unit/test_fuzz",
+    "unit/test_rules",
 )
 # How many generated requests the tests that generate some try in one nightly run; see test_fuzz and test_schemathesis.
 _NIGHTLY_GENERATED = {"FUZZ": "5000", "CASES": "20000"}

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.security import generate_password_hash
 
 from flansible.config import Settings
+from flansible.identity import passwords, users
 from flansible.web import create_app
 from tests.helpers.authorizing import MAX_BODY_BYTES, SharedTree
+from tests.helpers.passwords import CHEAP_HASHES
 
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
     root = tmp_path_factory.mktemp("web")
-    users = [
+    entries = [
         {"user": "admin", "password": "root"},
         {"user": "dev", "password": "secret", "inventories": ["inv/dev"]},
     ]
-    (root / "rbac.json").write_text(json.dumps({"rbac": users}))
+    (root / "rbac.json").write_text(json.dumps({"rbac": entries}))
     for folder in ("playbooks", "inv/dev", "inv/prod"):
         (root / folder).mkdir(parents=True)
     (root / "playbooks/site.yml").write_text("- hosts: all\n")
@@ -71,3 +75,12 @@ def _shared_tree(tmp_path_factory: pytest.TempPathFactory) -> SharedTree:
 def tree(_shared_tree: SharedTree) -> Path:
     """Inventories, playbooks and links across their borders, as tests/helpers/authorizing.py makes them."""
     return _shared_tree.unchanged()
+
+
+@pytest.fixture
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing a password takes next to no time; what it costs in production, test_password_cost.py looks at."""
+    monkeypatch.setattr(users, "_OUR_METHOD", CHEAP_HASHES)
+    monkeypatch.setattr(
+        passwords, "generate_password_hash", functools.partial(generate_password_hash, method=CHEAP_HASHES)
+    )

@@ -1,103 +1,52 @@
-"""`flansible doctor` on real files, programs and a real Redis; whole runs of it are processes of their own."""
+"""`flansible doctor` on real files and programs; with Redis or a worker: tests/integration/test_doctor.py."""
 
 from __future__ import annotations
 
-import json
+import locale
 import os
 import pwd
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from werkzeug.security import generate_password_hash
 
 from flansible.authorization import isolation
 from flansible.authorization.isolation import Isolation
+from flansible.cli import cli
 from flansible.config import Settings
 from flansible.doctor import configured, machine, open_services, servers
 from flansible.doctor import run as doctor_run
 from flansible.doctor.check import Check, Mark
 from flansible.errors import ConfigurationError
-from flansible.store import Store
 from flansible.system import account
 from tests.helpers import certificates
-from tests.helpers.redis_server import RedisServer
-from tests.helpers.waiting import eventually
+from tests.helpers.doctoring import FLANSIBLE, HASHED, MARKER, marks, run, user, write_config, write_users
+from tests.helpers.passwords import CHEAP_HASHES
 
 MakeSettings = Callable[..., Settings]
-FLANSIBLE = [sys.executable, "-P", "-m", "flansible"]
-MARKER = "MARKER-password"
-HASHED = generate_password_hash(MARKER)
+Doctor = Callable[..., tuple[int, str]]
 
 
-def run(folder: Path, *arguments: str, **environ: str) -> tuple[int, str]:
-    """Exit code and output of `flansible doctor` in `folder`."""
-    ended = subprocess.run(
-        [*FLANSIBLE, "doctor", *arguments],
-        cwd=folder,
-        env=os.environ | environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="backslashreplace",
-        timeout=120,
-    )
-    assert "Traceback" not in ended.stdout, ended.stdout
-    assert MARKER not in ended.stdout, ended.stdout
-    return ended.returncode, ended.stdout
+@pytest.fixture
+def doctor(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Doctor]:
+    """Runs the command in this process: takes a folder, arguments and environment; returns exit code and output."""
+    kept = locale.setlocale(locale.LC_ALL)
+
+    def run_here(folder: Path, *arguments: str, **environ: str) -> tuple[int, str]:
+        monkeypatch.chdir(folder)
+        ended = CliRunner().invoke(cli, ["doctor", *arguments], env=environ, catch_exceptions=False)
+        assert MARKER not in ended.output + caplog.text, ended.output
+        return ended.exit_code, ended.output
+
+    yield run_here
+    locale.setlocale(locale.LC_ALL, kept)
 
 
-def write_config(folder: Path, **values: object) -> Path:
-    path = folder / "config.ini"
-    path.write_text("[Default]\n" + "".join(f"{key} = {value}\n" for key, value in values.items()))
-    path.chmod(0o600)
-    return path
-
-
-def write_users(path: Path, *users: dict[str, Any]) -> Path:
-    path.write_text(json.dumps({"rbac": list(users)}))
-    path.chmod(0o600)
-    return path
-
-
-def user(name: str = "admin", password: str = HASHED, *inventories: object) -> dict[str, Any]:
-    return {"user": name, "password": password, "inventories": [str(path) for path in inventories]}
-
-
-def marks(checks: list[Check], *parts: str) -> list[Mark]:
-    """The marks of the lines that have all these parts."""
-    return [check.mark for check in checks if all(part in str(check) for part in parts)]
-
-
-# Whole runs.
-
-
-def test_a_good_installation_has_nothing_to_mend(tmp_path: Path, own_redis: RedisServer) -> None:
-    write_config(tmp_path, CELERY_BROKER_URL=own_redis.url, CELERY_RESULT_BACKEND=own_redis.url)
-    write_users(tmp_path / "rbac.json", user())
-    (tmp_path / "playbooks").mkdir(mode=0o755)
-    code, output = run(tmp_path)
-    assert code == 0, output
-    assert "FAIL" not in output
-    for subject in (
-        "python",
-        "locale",
-        "ansible-core",
-        "configuration",
-        "rbac.json",
-        "playbook_root",
-        "disk",
-        "broker",
-    ):
-        assert f"\nok   {subject}: " in f"\n{output}"
-    assert "keeps an append-only file" in output
-    assert "evicts nothing" in output
-    assert "warn worker: no worker answers" in output
+# Whole runs, in processes of their own where the process matters.
 
 
 def test_a_fresh_machine_has_nothing_to_mend(tmp_path: Path) -> None:
@@ -107,21 +56,9 @@ def test_a_fresh_machine_has_nothing_to_mend(tmp_path: Path) -> None:
     assert "flansible passwd admin" in output
 
 
-def test_a_worker_that_answers_is_named(tmp_path: Path, own_redis: RedisServer) -> None:
-    config = write_config(tmp_path, CELERY_BROKER_URL=own_redis.url, CELERY_RESULT_BACKEND=own_redis.url)
-    command = [*FLANSIBLE, "worker", "--config", str(config), "--name", "doctored"]
-    with (tmp_path / "log").open("w") as log:
-        worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        assert eventually(lambda: "ok   worker: doctored@" in run(tmp_path)[1], 60)
-    finally:
-        worker.terminate()
-        worker.wait(30)
-
-
-def test_every_fault_of_the_configuration_is_a_line(tmp_path: Path) -> None:
+def test_every_fault_of_the_configuration_is_a_line(tmp_path: Path, doctor: Doctor) -> None:
     write_config(tmp_path, Flask_tcp_port="high", playbok_root="/x", worker_concurrency=0)
-    code, output = run(tmp_path, FLANSIBLE_FORKS="7")
+    code, output = doctor(tmp_path, FLANSIBLE_FORKS="7")
     assert code == 1
     faults = [line for line in output.splitlines() if line.startswith("FAIL configuration: ")]
     assert len(faults) == 4
@@ -141,13 +78,24 @@ def test_every_fault_of_the_configuration_is_a_line(tmp_path: Path) -> None:
         f"[Default]\nCELERY_RESULT_BACKEND = redis+socket://:{MARKER}@/nobody/listens\n",
     ],
 )
-def test_a_password_in_a_broken_url_is_never_printed(open_folder: Path, text: str) -> None:
+def test_a_password_in_a_broken_url_is_never_printed(open_folder: Path, text: str, doctor: Doctor) -> None:
     config = open_folder / "config.ini"
     config.write_text(text)
     config.chmod(0o644)
-    code, output = run(open_folder)
+    code, output = doctor(open_folder)
     assert code == 1
     assert f"chmod o-r {config}" in output
+
+
+def test_a_whole_run_prints_no_password_of_a_broken_url(tmp_path: Path) -> None:
+    write_config(
+        tmp_path,
+        CELERY_BROKER_URL=f"amqp://user:{MARKER}@127.0.0.1:1//",
+        CELERY_RESULT_BACKEND=f"redis://:{MARKER}@127.0.0.1:1/0",
+    )
+    code, output = run(tmp_path)
+    assert code == 1
+    assert "FAIL broker" in output and "FAIL redis" in output
 
 
 @pytest.mark.parametrize("value", ["C", "xx_YY.UTF-8"])
@@ -158,21 +106,21 @@ def test_a_locale_that_ansible_refuses_is_a_failure(tmp_path: Path, value: str) 
     assert "C.UTF-8" in output
 
 
-def test_without_programs_on_the_path_ssh_fails_and_git_warns(tmp_path: Path) -> None:
-    code, output = run(tmp_path, PATH=str(tmp_path))
+def test_without_programs_on_the_path_ssh_fails_and_git_warns(tmp_path: Path, doctor: Doctor) -> None:
+    code, output = doctor(tmp_path, PATH=str(tmp_path))
     assert code == 1
     assert "FAIL ssh: is not on the PATH" in output
     assert "warn git: is not on the PATH" in output
     assert "apt-get install openssh-client" in output
 
 
-def test_odd_states_of_the_machine_end_in_no_traceback(tmp_path: Path) -> None:
+def test_odd_states_of_the_machine_end_in_no_traceback(tmp_path: Path, doctor: Doctor) -> None:
     (tmp_path / "config.ini").mkdir()
-    assert run(tmp_path, FLANSIBLE_CONFIG=str(tmp_path / "config.ini"))[0] == 1
-    assert run(tmp_path, "--config", "no-such-file")[0] == 1
-    assert run(tmp_path, FLANSIBLE_DATA_DIR="~no-such-user/x")[0] == 1
+    assert doctor(tmp_path, FLANSIBLE_CONFIG=str(tmp_path / "config.ini"))[0] == 1
+    assert doctor(tmp_path, "--config", "no-such-file")[0] == 1
+    assert doctor(tmp_path, FLANSIBLE_DATA_DIR="~no-such-user/x")[0] == 1
     (tmp_path / "rbac.json").mkdir()
-    assert run(tmp_path)[0] == 1
+    assert doctor(tmp_path)[0] == 1
 
 
 def test_a_path_that_cannot_be_printed_is_no_obstacle(tmp_path: Path) -> None:
@@ -421,7 +369,7 @@ def test_a_key_that_others_can_read_is_a_failure_and_the_group_a_warning(
         assert [check.mark for check in configured.secrets(settings)] == [expected]
 
 
-@pytest.mark.parametrize("password", ["admin", generate_password_hash("admin")])
+@pytest.mark.parametrize("password", ["admin", generate_password_hash("admin", CHEAP_HASHES)])
 def test_the_password_everybody_knows(make_settings: MakeSettings, password: str) -> None:
     settings = make_settings()
     write_users(settings.rbac_file, user(password=password))
@@ -506,80 +454,5 @@ def test_an_rbac_file_of_another_user_names_the_command(settings: Settings, monk
     ]
 
 
-# Area by area: Redis.
-
-
-@pytest.fixture
-def on_redis(make_settings: MakeSettings, own_redis: RedisServer) -> Settings:
-    return make_settings(CELERY_BROKER_URL=own_redis.url, CELERY_RESULT_BACKEND=own_redis.url)
-
-
-def change(server: RedisServer, *words: str) -> None:
-    client = server.client()
-    client.execute_command(*words)
-    client.close()
-
-
-def test_a_redis_that_keeps_nothing_is_a_warning(on_redis: Settings, own_redis: RedisServer) -> None:
-    assert marks(servers.redis(on_redis), "append-only file") == [Mark.OK]
-    change(own_redis, "CONFIG", "SET", "appendonly", "no")
-    assert marks(servers.redis(on_redis), "keeps nothing", "CONFIG SET appendonly yes") == [Mark.WARN]
-    change(own_redis, "CONFIG", "SET", "save", "3600 1")
-    assert marks(servers.redis(on_redis), "snapshots (save 3600 1)") == [Mark.OK]
-
-
-def test_a_redis_that_evicts_is_a_failure(on_redis: Settings, own_redis: RedisServer) -> None:
-    change(own_redis, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    assert marks(servers.redis(on_redis), "maxmemory 0") == [Mark.OK]
-    change(own_redis, "CONFIG", "SET", "maxmemory", "100mb")
-    assert marks(servers.redis(on_redis), "CONFIG SET maxmemory-policy noeviction") == [Mark.FAIL]
-
-
-def test_a_redis_that_forbids_config_is_still_judged(on_redis: Settings, own_redis: RedisServer) -> None:
-    change(own_redis, "CONFIG", "SET", "appendonly", "no")
-    change(own_redis, "ACL", "SETUSER", "default", "-config")
-    lines = servers.redis(on_redis)
-    assert marks(lines, "CONFIG is forbidden") == [Mark.WARN]
-    assert marks(lines, "evicts nothing") == [Mark.OK]
-    change(own_redis, "ACL", "SETUSER", "default", "-info")
-    assert marks(servers.redis(on_redis), "settings cannot be read") == [Mark.WARN]
-
-
-def test_a_broker_of_its_own_is_looked_at_too(
-    make_settings: MakeSettings, own_redis: RedisServer, redis_url: str
-) -> None:
-    lines = servers.redis(make_settings(CELERY_BROKER_URL=redis_url, CELERY_RESULT_BACKEND=own_redis.url))
-    assert marks(lines, "CELERY_RESULT_BACKEND", "append-only") == [Mark.OK]
-    assert marks(lines, "CELERY_BROKER_URL", "keeps nothing") == [Mark.WARN]
-
-
 def test_an_external_redis_that_is_away_is_a_failure(settings: Settings) -> None:
     assert marks(servers.redis(settings), "CELERY_RESULT_BACKEND", "does not answer") == [Mark.FAIL]
-
-
-def test_an_embedded_redis_that_runs_and_refuses_is_a_failure(
-    make_settings: MakeSettings, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a full disk, which health reports too; one that does not run is not."""
-    settings = make_settings()
-    embedded = {"embedded": True, "key": "CELERY_RESULT_BACKEND"}
-    assert marks(servers._redis_server(settings.store_url, **embedded), "is not running") == [Mark.OK]
-    change(own_redis, "CONFIG", "SET", "requirepass", MARKER)
-    assert marks(servers._redis_server(own_redis.url, **embedded), "does not answer") == [Mark.FAIL]
-
-
-def test_a_worker_that_cannot_run_tasks_is_a_failure(on_redis: Settings, own_redis: RedisServer) -> None:
-    with closing(Store(own_redis.url)) as store:
-        store.report_worker("w@host", "one", "Ansible does not load")
-        assert marks(servers.broker(on_redis), "w@host cannot run tasks: Ansible does not load") == [Mark.FAIL]
-        store.remove_worker_record("w@host", "one")
-    assert marks(servers.broker(on_redis), "no worker answers") == [Mark.WARN]
-
-
-def test_a_redis_that_hangs_is_a_line_in_time(
-    on_redis: Settings, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor_run, "AREA_SECONDS", 0.3)
-    own_redis.freeze()
-    assert marks(doctor_run.run_area("redis", lambda: servers.redis(on_redis)), "no answer within") == [Mark.FAIL]
-    own_redis.thaw()

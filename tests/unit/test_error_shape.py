@@ -20,6 +20,8 @@ from flansible.web.route_types import Route
 from flansible.web.routes import ROUTES
 from tests.helpers.addresses import at
 
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
+
 SUBMISSIONS = [route.path for route in ROUTES if route.body]
 PRIVATE = [route for route in ROUTES if not route.public]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "NONSENSE")
@@ -84,7 +86,7 @@ NO_CREDENTIALS = [
     "Digest username=admin",
     "\xff",
 ]
-# Each of these costs one scrypt: the first is tried at every route, the others at one.
+# The first is tried at every route, the others at one: what a password is checked against is the same for all.
 WRONG_CREDENTIALS = [
     basic(credentials)
     for credentials in (

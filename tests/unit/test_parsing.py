@@ -92,18 +92,18 @@ def test_what_is_not_a_json_object_is_refused(client: FlaskClient, path: str, bo
 
 def test_no_body_takes_long_to_find_wrong(client: FlaskClient) -> None:
     app = client.application
-    before, app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_CONTENT_LENGTH"], 4 * 1024 * 1024
-    keys = b",".join(b'"%d":1' % number for number in range(250_000))
+    before, app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_CONTENT_LENGTH"], 1024 * 1024
+    keys = b",".join(b'"%d":1' % number for number in range(60_000))
     try:
         began = time.thread_time()
         assert faults(post(client, ADHOC, b"{%b,%b}" % (keys, keys[:5])))["body"].endswith("has the key '0' twice")
         assert len(faults(post(client, ADHOC, b"{%b}" % keys))) == 100
         for item in (b"1", b'"\\u0000"', b'{"x":1}'):
-            items = b"[" + (item + b",") * 400_000 + b"1]"
+            items = b"[" + (item + b",") * 100_000 + b"1]"
             for field in (b"extra_vars", b"module_args", b"lock"):
                 wrong = faults(post(client, ADHOC, b'{"module":"ping","%b":%b}' % (field, items)))
                 assert len(wrong) <= 100 and next(iter(wrong)).startswith(field.decode())
-        assert time.thread_time() - began < 20
+        assert time.thread_time() - began < 5
     finally:
         app.config["MAX_CONTENT_LENGTH"] = before
 

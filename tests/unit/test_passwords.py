@@ -14,6 +14,8 @@ from flansible.errors import ConfigurationError
 from flansible.identity import passwords
 from flansible.identity import users as rbac_users
 
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -19,6 +19,8 @@ from flansible.errors import ConfigurationError
 from flansible.identity import tokens
 from flansible.identity.tokens import NewToken, TokenFile
 
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
+
 NOW = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
 
 
