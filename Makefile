@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http ssh sandbox lines soak scale chaos docs check clean
+.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http ssh sandbox lines soak scale chaos docs screenshot check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make test-matrix   as root: the tests on Ansible, with 2.20 and 2.21 on the Python of a Debian trixie in .matrix/"
 	@echo "make check   format check, lint, types, hazards in the code, known vulnerabilities, documents"
 	@echo "make docs    the documents as a site, in site/; a broken link or anchor fails"
+	@echo "make screenshot   docs/console.png anew, when the console looks different (needs Chromium)"
 	@echo "make bench   compare runs through the API with the command line, in turn; writes docs/performance.md's tables"
 	@echo "make bench-compare BASE=commit [HEAD=commit]   exits with 1 if the second is slower than the first"
 	@echo "make http    requests per second, and how long they take (needs wrk)"
@@ -138,6 +139,9 @@ check: $(VENV)/.installed-test
 docs: $(VENV)/.installed-test
 	@echo "==> Documents (zensical build)"
 	@$(BIN)/python scripts/docs.py
+
+screenshot: $(VENV)/.installed-test
+	@$(BIN)/python -m scripts.screenshot
 
 clean:
 	rm -rf $(VENV) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .cache .hypothesis

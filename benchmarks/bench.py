@@ -1,7 +1,8 @@
 """What a run costs through the API, against the command line and ansible-runner: `make bench`.
 
-Starts private services, measures both sides in turn, and writes the tables into docs/performance.md (`--write`;
-else it prints them). Six or seven minutes on a quiet machine; on a busy one it takes longer and means less.
+Starts private services, measures both sides in turn, and writes the tables into docs/performance.md and the first
+of them, shorter, into README (`--write`; else it prints them). Six or seven minutes on a quiet machine; on a busy one
+it takes longer and means less.
 """
 
 from __future__ import annotations
@@ -176,6 +177,7 @@ def main() -> None:
     print(text)
     if asked.write:
         put(TOP / "docs/performance.md", NAME, text)
+        put(TOP / "README.md", NAME, speed.short_table_of(found.rows))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,11 @@ def table_of(rows: Sequence[Row]) -> str:
     return table(_HEAD, ((row.cells + ["", ""])[: len(_HEAD)] for row in rows))
 
 
+def short_table_of(rows: Sequence[Row]) -> str:
+    """README's: without spread, goal and peers."""
+    return table(_HEAD[:4], (row.cells[:3] + [row.cells[3].strip("*")] for row in rows))
+
+
 def table_against(rows: Sequence[Row]) -> str:
     return table(_AGAINST_HEAD, (row.cells for row in rows))
 

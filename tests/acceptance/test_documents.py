@@ -1,7 +1,8 @@
 """Every command of the documents, run for real: each ```console block of a page, in order.
 
 A page that shows `flansible up` starts its own service, the others share one. The pages' folder (/srv/flansible), port
-(3000) and Flower's port stand for a temp copy of the samples and free ports. No page counts on what another has done.
+(3000) and Flower's port stand for a temp folder that `flansible init` has set up and free ports. admin's password is
+the one in ~/.netrc. No page counts on what another has done.
 `TASK=<id>` takes the id of the last reply that had one. What a block shows must be what comes: JSON replies must have
 the keys and values shown, texts the lines shown, where `...` stands for any lines. A command that only reads is asked
 again until it says what is shown, as a reader would do who is told to wait.
@@ -30,7 +31,7 @@ from tests.helpers.waiting import require_program
 
 TOP = Path(__file__).parents[2]
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").rglob("*.md"))]
-SAMPLES = ("config.ini", "rbac.json", "inventories", "playbooks")
+PASSWORD = "correct-horse"
 PAGE_ROOT, PAGE_URL, PAGE_FLOWER = "/srv/flansible", "127.0.0.1:3000", "127.0.0.1:5555"
 # Commands that go on until they are ended: each stands for a terminal of its own.
 BACKGROUND = ("flansible up", "flansible worker", "flansible flower")
@@ -50,6 +51,7 @@ _VOLATILE = (
     (re.compile(r"\b\d+ processes were ended"), "<some> processes were ended"),
     (re.compile(r"\bRevoked [0-9a-f]{12} of"), "Revoked <token> of"),
     (re.compile(r"\b\d+ records, 1 to \d+,"), "<some> records,"),
+    (re.compile(r"\b\d+% used"), "<some>% used"),
     (re.compile(r'("next_before": ?)\d+'), r"\g<1>0"),
 )
 
@@ -143,6 +145,12 @@ class Reader:
                 return fault
             time.sleep(0.05)
 
+    def save(self, files: dict[str, str]) -> None:
+        while files:
+            name, text = files.popitem()
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / name).write_text(self.here(text))
+
     def stop(self) -> list[str]:
         """End what was started, the last first; gives what did not end well."""
         faults = []
@@ -191,6 +199,10 @@ class Reader:
         )
         if done.returncode != 0:
             return f"exit code {done.returncode}: {done.stdout}{done.stderr}"
+        if command.text.startswith("flansible init"):
+            # A terminal would show the password.
+            words = ["flansible", "passwd", "admin"]
+            subprocess.run(words, cwd=self.root, env=self.environ, input=PASSWORD, text=True, check=True)
         found = re.search(r'"task_id":\s*"([^"]+)","status_url"', done.stdout)
         self.task_id = found[1] if found else self.task_id
         return self._compare(command.shown, self._there(done.stdout))
@@ -219,15 +231,13 @@ class Reader:
         return text.replace(str(self.root), PAGE_ROOT)
 
 
-def start_reader() -> Reader:
+def start_reader(is_set_up: bool = True) -> Reader:
+    """A reader in a folder of `flansible init`, or in an empty one."""
     for program in ("curl", "git", "ssh"):
         require_program(program)
     # Not tmp_path: a socket's path is limited to 108 bytes.
     root = Path(os.path.realpath(tempfile.mkdtemp(prefix="fl-docs-")))
-    for name in SAMPLES:
-        source = TOP / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
-    (root / ".netrc").write_text("machine 127.0.0.1 login admin password admin\n")
+    (root / ".netrc").write_text(f"machine 127.0.0.1 login admin password {PASSWORD}\n")
     web, flower = free_port(), free_port()
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FLANSIBLE_", "ANSIBLE_", "GIT_"))}
     environ = {
@@ -239,7 +249,11 @@ def start_reader() -> Reader:
         "FLANSIBLE_FLOWER_TCP_PORT": str(flower),
         "no_proxy": "127.0.0.1",
     }
-    return Reader(root, environ, {PAGE_URL: f"127.0.0.1:{web}", PAGE_FLOWER: f"127.0.0.1:{flower}"})
+    reader = Reader(root, environ, {PAGE_URL: f"127.0.0.1:{web}", PAGE_FLOWER: f"127.0.0.1:{flower}"})
+    if is_set_up:
+        fault = reader.follow(Command(0, f"flansible init {PAGE_ROOT}", "...\n"))
+        assert fault is None, fault
+    return reader
 
 
 def stop_reader(reader: Reader) -> None:
@@ -271,16 +285,16 @@ def test_every_command_of_a_page_gives_what_is_shown(
 ) -> None:
     found = page_commands(page)
     if any(command.text.startswith("flansible up") for command in found):
-        reader = start_reader()
+        reader = start_reader(is_set_up=not any(command.text.startswith("flansible init") for command in found))
         request.addfinalizer(lambda: stop_reader(reader))
     else:
         reader = Reader(shared_service.root, dict(shared_service.environ), shared_service.ports)
         request.addfinalizer(lambda: _stop_programs(reader))
-    for name, text in _FILE.findall(page.read_text(encoding="utf-8")):
-        (reader.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (reader.root / name).write_text(reader.here(text))
+    files = dict(_FILE.findall(page.read_text(encoding="utf-8")))
     faults = []
     for command in found:
+        if not command.text.startswith("flansible init"):
+            reader.save(files)
         fault = reader.follow(command)
         if fault is not None:
             faults.append(f"{page.relative_to(TOP)}:{command.line}: $ {command.text}\n{fault}")

@@ -95,7 +95,10 @@ def test_a_page_without_its_one_place_is_refused(page: str) -> None:
         splice(page, "make bench", "new")
 
 
-@pytest.mark.parametrize(("file", "name"), [("docs/performance.md", "make bench"), ("docs/scaling.md", "make scale")])
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("docs/performance.md", "make bench"), ("README.md", "make bench"), ("docs/scaling.md", "make scale")],
+)
 def test_the_pages_have_their_places(file: str, name: str) -> None:
     splice((TOP / file).read_text(encoding="utf-8"), name, "new")
 

@@ -128,7 +128,7 @@ def test_each_command_is_there() -> None:
 def test_commands_stand_in_blocks_that_are_run(page: str) -> None:
     """A prompt in a block of another kind would be a command that no test runs."""
     for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", PAGES[page], re.MULTILINE | re.DOTALL):
-        assert kind in ("console", "text", "ini", "nginx", "python"), f"a block of the kind {kind!r}"
+        assert kind in ("console", "text", "ini", "nginx", "python", "yaml"), f"a block of the kind {kind!r}"
         if kind != "console":
             assert not re.search(r"^\$ ", text, re.MULTILINE), f"a command in a block of the kind {kind}: {text}"
 
@@ -136,7 +136,7 @@ def test_commands_stand_in_blocks_that_are_run(page: str) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in ("README.md", "docs/index.md")])
 def test_a_page_says_what_it_is_for_and_shows_a_command_within_ten_lines(page: str) -> None:
     title, empty, purpose, *rest = PAGES[page].splitlines()
-    assert title.startswith("# ") and not empty and purpose.startswith("After this page ")
+    assert title.startswith("# ") and not empty and purpose.startswith("After this page")
     assert any(line.startswith("```") for line in rest[:7]), "the first block comes too late"
 
 
@@ -159,7 +159,8 @@ def test_the_page_of_internals_has_the_table_at_the_head_of_the_module(module: M
             head.append(cells)
         else:  # continues the row above
             head[-1] = [f"{one} {other}".strip() for one, other in zip(head[-1], cells, strict=True)]
-    assert [[plain(first), *rest] for first, *rest in rows("internals.md", head[0][0])] == head[2:]
+    shown = [[plain(first), *rest] for first, *rest in rows("internals.md", head[0][0])]
+    assert shown == head[2:], "copy the changed rows into docs/internals.md"
 
 
 def test_the_readme_is_read_in_five_minutes() -> None:
