@@ -30,6 +30,9 @@ class TaskStatusReply(TypedDict):
     inventory: str | None
     counts: dict[str, int]  # results so far, by verdict
     host_count: int
+    play_task_count: int  # started so far
+    play_task: NotRequired[str]  # only while it runs: the one that started last
+    expected_play_tasks: NotRequired[int]  # only until it ends: those of this playbook's last successful run
     submitted_at: str
     started_at: str | None
     finished_at: str | None

@@ -59,6 +59,11 @@ class TaskStatus(Record):
     inventory: str | None = Field(None, description="Inventory; several are separated by commas.")
     counts: dict[Verdict, int] = Field({}, description="Number of results of play tasks on hosts so far, by verdict.")
     host_count: int = Field(0, description="Number of hosts with results so far.")
+    play_task_count: int = Field(0, description="Number of play tasks started so far, handlers included.")
+    play_task: str | None = Field(None, description="Only while running: name of the play task that started last.")
+    expected_play_tasks: int | None = Field(
+        None, description="Only until final: number of play tasks of this playbook's last successful run."
+    )
     submitted_at: str = Field(description="RFC 3339, UTC.")
     started_at: str | None = Field(None, description="RFC 3339, UTC; null while queued.")
     finished_at: str | None = Field(None, description="RFC 3339, UTC; null until final.")

@@ -21,6 +21,7 @@
 | flansible:expiring                  | zset   | final move  | final tasks by the time they expire         | pruned    |
 | flansible:stored_bytes              | string | final move  | bytes of all final tasks                    | none      |
 | flansible:durations                 | hash   | final move  | mean seconds of recent runs                 | none      |
+| flansible:play_tasks                | hash   | final move  | playbook to play tasks of its last good run | 100 days  |
 | flansible:unsent                    | zset   | web         | queued tasks, message not known to be sent  | pruned    |
 | flansible:leases                    | zset   | worker      | running task ids by the time they lapse     | pruned    |
 | flansible:locks                     | hash   | claim       | lock name to the running task that holds it | its end   |

@@ -32,13 +32,14 @@ class ColourMark:
 @dataclass(frozen=True)
 class StoredEvent:
     """An event of a run. host: whose result it is; failed: whether it failed there, so that the results list this host
-    first; verdict: the result's, by which results are counted."""
+    first; verdict: the result's, by which results are counted; play_task: the name of the play task that starts."""
 
     json: str
     host: str = ""
     failed: bool = False
     is_stats: bool = False
     verdict: str = ""
+    play_task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ class Recordings(Connection):
         colours = b"".join(_COLOUR.pack(mark.offset, mark.code.encode()) for mark in batch.colours)
         events: list[str | int] = []
         for event in batch.events:
-            what = "stats" if event.is_stats else event.verdict
+            what = "stats" if event.is_stats else event.verdict if event.play_task is None else "play_tasks"
             events += [event.json, event.host, 0 if event.failed else 1, what]
+        started = [event.play_task for event in batch.events if event.play_task is not None]
         before = batch.before
         answer: Any = self._run(
             "append",
@@ -107,6 +109,7 @@ class Recordings(Connection):
             before.events + 1,
             SEGMENT_BYTES,
             COLOURS_PER_SEGMENT,
+            started[-1] if started else "",
             *events,
         )
         return AppendResult(text(answer[0]), Progress(int(answer[1]), int(answer[2]), int(answer[3])))

@@ -26,6 +26,8 @@ STATUS_FIELDS = (
     "about",
     "counts",
     "warning",
+    "play_task",
+    "expected_play_tasks",
 )
 
 
@@ -61,7 +63,10 @@ def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) ->
 def _shown_in_lists(found: dict[str, str]) -> dict[str, Any]:
     counts = json.loads(found["counts"]) if "counts" in found else {}
     about = json.loads(found["about"]) if "about" in found else {}
-    return {"host_count": counts.pop("hosts", 0), "counts": counts, **about}
+    totals = {"host_count": counts.pop("hosts", 0), "play_task_count": counts.pop("play_tasks", 0)}
+    expected = int(found["expected_play_tasks"]) if "expected_play_tasks" in found else None
+    now = {"play_task": found.get("play_task"), "expected_play_tasks": expected}
+    return {**totals, **now, "counts": counts, **about}
 
 
 def _queue(waiting: list[Any]) -> dict[str, Any]:

@@ -16,7 +16,10 @@ JSON = "application/json"
 
 # All other fields of a reply are always present.
 OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
-    TaskStatus: frozenset({"queue_position", "reason", "expected_start", "attempt", "warning", "ended"}),
+    TaskStatus: frozenset(
+        {"queue_position", "reason", "expected_start", "attempt", "warning", "ended", "play_task"}
+        | {"expected_play_tasks"}
+    ),
     ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
     ListedPlaybook: frozenset({"variables"}),
     Event: frozenset(name for name, field in Event.model_fields.items() if not field.is_required()),

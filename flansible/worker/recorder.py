@@ -28,6 +28,7 @@ _KEEP_SECONDS = 4.0
 _KEEP_BYTES = 4 * 1024 * 1024
 _FAILED = frozenset({"failed", "unreachable"})
 _NAMES = ("host", "play", "task", "module")
+_PLAY_TASK_CHARS = 200  # of the name in the status, which lists show
 
 
 class Recorder:
@@ -211,7 +212,9 @@ class Recorder:
         self._event_bytes += len(text)
         host = str(event.get("host", "")) if event.get("event") == "host_result" else ""
         verdict = str(event.get("verdict", "")) if host else ""
-        return StoredEvent(text, host, verdict in _FAILED, event.get("event") == "stats", verdict)
+        kind = event.get("event")
+        play_task = str(event.get("task", ""))[:_PLAY_TASK_CHARS] if kind == "task_start" else None
+        return StoredEvent(text, host, verdict in _FAILED, kind == "stats", verdict, play_task)
 
     def _batch(self, pieces: list[Piece]) -> Batch | None:
         if not pieces:

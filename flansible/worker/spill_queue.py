@@ -137,7 +137,8 @@ def _encode(piece: Piece) -> bytes:
     if isinstance(piece, ColourMark):
         return marshal.dumps((piece.offset, piece.code))
     event, end = piece
-    return marshal.dumps((event.json, event.host, event.failed, event.is_stats, event.verdict, end))
+    fields = (event.json, event.host, event.failed, event.is_stats, event.verdict, event.play_task)
+    return marshal.dumps((*fields, end))
 
 
 def _decode(body: bytes) -> Piece:

@@ -126,10 +126,10 @@ class RecordedRun:
         stored = appended.progress
         self._progress = Progress(stored.output_bytes, stored.colours, stored.events, end)
 
-    def end(self, state: State = State.SUCCEEDED, warning: str | None = None) -> None:
+    def end(self, state: State = State.SUCCEEDED, warning: str | None = None, ended: tuple[str, ...] = ()) -> None:
         code = 0 if state is State.SUCCEEDED else 2
         words = f"it ended: {warning}" if warning else "it ended"
-        self._store.settle(self.task_id, state, words, code, warning=warning)
+        self._store.settle(self.task_id, state, words, code, ended, warning=warning)
 
     @property
     def events_path(self) -> str:
@@ -142,6 +142,11 @@ class RecordedRun:
 
 def _run(user: str, summary: str, **fields: Any) -> AuthorizedRun:
     return AuthorizedRun(**{"kind": "adhoc", "user": user, "summary": summary, **fields})
+
+
+def task_start(task: str, time: str = "2026-01-31T12:00:00.000Z") -> StoredEvent:
+    event = {"event": "task_start", "time": time, "play": "all", "task": task, "module": "ping"}
+    return StoredEvent(json.dumps({**event, "output_start": 0, "output_end": 0}), play_task=task)
 
 
 def result(host: str, verdict: str = "ok", task: str = "ping", **of_module: Any) -> StoredEvent:

@@ -12,7 +12,7 @@ import pytest
 from flansible.models import About, State
 from flansible.store import Store
 from tests.helpers.waiting import eventually
-from tests.helpers.webserver import DEV, RecordedRun, WebServer, result
+from tests.helpers.webserver import DEV, RecordedRun, WebServer, result, task_start
 
 STREAM = {"Accept": "text/event-stream"}
 
@@ -128,3 +128,25 @@ def test_counts_of_a_run_that_begins_again_begin_again(client: httpx.Client, sto
     assert eventually(
         lambda: listed(client)["tasks"][0]["counts"] == {} and listed(client)["tasks"][0]["host_count"] == 0
     )
+
+
+def test_a_run_tells_its_play_task_and_how_many_are_expected(client: httpx.Client, store: Store) -> None:
+    def status(run: RecordedRun) -> dict[str, Any]:
+        return dict(client.get(f"/api/ansibletaskstatus/{run.task_id}").json())
+
+    about = {"about": About(playbook="demo/site.yml"), "kind": "playbook"}
+    first = RecordedRun(store, **about)
+    first.write(b"", task_start("Install"), result("a"), task_start("Start"), result("a"))
+    found = status(first)
+    assert (found["play_task_count"], found["counts"]) == (2, {"ok": 2}) and "expected_play_tasks" not in found
+    assert found["play_task"] == "Start"
+    first.end()
+    found = status(first)
+    assert found["play_task_count"] == 2 and "play_task" not in found
+    second = RecordedRun(store, **about)
+    assert (status(second)["play_task_count"], status(second)["expected_play_tasks"]) == (0, 2)
+    assert listed(client)["tasks"][0] == status(second)
+    second.write(b"", task_start("Install"))
+    second.end(State.FAILED)  # its number of play tasks is none to expect
+    assert "expected_play_tasks" not in status(second)
+    assert status(RecordedRun(store, **about))["expected_play_tasks"] == 2

@@ -4,8 +4,9 @@
 -- KEYS: 1 the record
 -- ARGV: 1 claim, 2 offset of the output, 3 output, 4 number of the first colour, 5 colours (16 bytes each),
 --       6 output offset at which the last event ends, 7 seq of the first event, 8 output bytes per segment,
---       9 colours per segment, then for each event: JSON, host ('': none), the host's rank (0: failed, 1: not), and
---       the verdict of a result, `stats`, or ''
+--       9 colours per segment, 10 name of the last play task that starts ('': none), then for each event: JSON, host
+--       ('': none), the host's rank (0: failed, 1: not), and what to count: the verdict of a result, `play_tasks`,
+--       `stats` (its seq is kept instead), or ''
 -- Returns {outcome, stored output bytes, colours, events}; outcome: `running` (stored), `gap`, `missing`,
 --   `begun again` (under another claim), or another state.
 -- Derived keys: events, hosts, by_host, output:<n> and colours:<n> of the task; those of common/changes.
@@ -14,11 +15,11 @@
 -- include: record_keys
 -- include: host_index
 
-local FIRST_EVENT = 10  -- in ARGV
+local FIRST_EVENT = 11  -- in ARGV
 local task = KEYS[1]
 local id, events_key, hosts, by_host = task_id(task), task .. ':events', task .. ':hosts', task .. ':by_host'
 local claim, offset, data, first_colour, colour_data, events_end, first_seq = unpack(ARGV, 1, 7)
-local segment_bytes, colours_per_segment = tonumber(ARGV[8]), tonumber(ARGV[9])
+local segment_bytes, colours_per_segment, play_task = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
 offset, first_colour, first_seq = tonumber(offset), tonumber(first_colour), tonumber(first_seq)
 local record = redis.call('HMGET', task, 'output_bytes', 'colours', 'events', 'state', 'claim', 'counts', 'listed')
 if not record[1] then return {'missing', 0, 0, 0} end
@@ -52,15 +53,15 @@ local bytes, counts = 0, decode(record[6])
 for i = FIRST_EVENT, #ARGV, 4 do
   local seq = first_seq + (i - FIRST_EVENT) / 4
   if seq > events then
-    local json, host, rank, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    local json, host, rank, what = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
     redis.call('XADD', events_key, seq .. '-0', 'event', json)
     events, bytes = seq, bytes + #json
     if host ~= '' then
       redis.call('ZADD', hosts, 'LT', rank, host)
       redis.call('ZADD', by_host, 0, host_member(host, seq))
     end
-    if verdict == 'stats' then redis.call('HSET', task, 'stats_seq', seq)
-    elseif verdict ~= '' then counts[verdict] = (counts[verdict] or 0) + 1 end
+    if what == 'stats' then redis.call('HSET', task, 'stats_seq', seq)
+    elseif what ~= '' then counts[what] = (counts[what] or 0) + 1 end
   end
 end
 redis.call('HSET', task, 'output_bytes', stored, 'colours', colours)
@@ -74,6 +75,7 @@ end
 if events > events_before then
   redis.call('HSET', task, 'events', events, 'events_end', events_end)
   redis.call('HINCRBY', task, 'event_bytes', bytes)
+  if play_task ~= '' then redis.call('HSET', task, 'play_task', play_task) end
   if next(counts) then
     counts.hosts = redis.call('ZCARD', hosts)
     redis.call('HSET', task, 'counts', cjson.encode(counts))

@@ -20,8 +20,8 @@
 --       4 condition (`lapsed`, `claim:<token>` or ''), 5 the time as text, 6 output bytes per segment,
 --       7 colours per segment, then field, value, ...
 -- Returns {'moved', id, summary, ...} with the tasks that may start now, or {why not}.
--- Derived keys: the indexes of its states, the task's output and colours; those of common/changes, common/waiting and
---   common/day_counts.
+-- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks; those of
+--   common/changes, common/waiting and common/day_counts.
 -- include: keys
 -- include: changes
 -- include: waiting
@@ -70,15 +70,26 @@ local function add_event(fields)
 end
 
 local function requeue(description)
-  redis.call('HDEL', task, 'claim', 'worker', 'process', 'started_at', 'started', 'stats_seq', 'counts')
+  redis.call('HDEL', task, 'claim', 'worker', 'process', 'started_at', 'started', 'stats_seq', 'counts', 'play_task')
   redis.call('HINCRBY', task, 'attempt', 1)
   redis.call('DEL', hosts, by_host)
   add_event({event = 'restart', time = at, description = description})
 end
 
+-- Keeps how many play tasks the playbook had, which is what is expected of its next run. A full table begins anew.
+local function keep_play_tasks()
+  local values = redis.call('HMGET', task, 'about', 'counts')
+  local playbook, count, key = decode(values[1]).playbook, decode(values[2]).play_tasks, PREFIX .. 'play_tasks'
+  if not playbook or not count then return end
+  if redis.call('HLEN', key) >= 5000 then redis.call('DEL', key) end
+  redis.call('HSET', key, playbook, count)
+  redis.call('EXPIRE', key, 100 * 86400)
+end
+
 local function finish(description, returncode)
   leave_wait_queue(id)
   redis.call('DEL', secrets)
+  redis.call('HDEL', task, 'play_task', 'expected_play_tasks')
   add_event({event = 'final', time = at, state = to, description = description,
              returncode = returncode and tonumber(returncode) or nil})
   if from == 'running' and (to == 'succeeded' or to == 'failed') and not hidden then
@@ -97,6 +108,7 @@ local function finish(description, returncode)
     redis.call('ZADD', expiring, expires, id .. ' ' .. user .. ' ' .. to .. ' ' .. bytes)
     redis.call('INCRBY', stored_bytes, bytes)
     count_final(id, user, to, tonumber(started) and time - tonumber(started))
+    if to == 'succeeded' then keep_play_tasks() end
   end
 end
 

@@ -13,7 +13,8 @@
 --   flansible:tasks:state:running, flansible:durations, the record of its lock's holder; those of common/waiting.
 
 local values = redis.call('HMGET', KEYS[1], 'state', 'description', 'returncode', 'user', 'kind', 'summary',
-                          'submitted_at', 'started_at', 'finished_at', 'attempt', 'ended', 'about', 'counts', 'warning')
+                          'submitted_at', 'started_at', 'finished_at', 'attempt', 'ended', 'about', 'counts', 'warning',
+                          'play_task', 'expected_play_tasks')
 if values[1] ~= 'queued' then return {values} end
 -- include: keys
 -- include: waiting

@@ -9,7 +9,7 @@
 --       14 seconds to keep the idempotency key
 -- Returns {outcome, task id}: `submitted`; `known` (the same request was sent under this key, as that task);
 --   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`.
--- Derived keys: flansible:tasks:state:queued; those of common/changes.
+-- Derived keys: flansible:tasks:state:queued, flansible:play_tasks; those of common/changes.
 -- include: keys
 -- include: changes
 
@@ -40,6 +40,9 @@ redis.call('HSET', task, 'seq', seq, 'user', user, 'kind', kind, 'summary', summ
            'idempotency', idempotency or '', 'about', about)
 redis.call('SET', run, run_json)
 if #sealed > 0 then redis.call('SET', secrets, sealed) end
+local playbook = decode(about).playbook
+local expected = playbook and redis.call('HGET', PREFIX .. 'play_tasks', playbook)
+if expected then redis.call('HSET', task, 'expected_play_tasks', expected) end
 if hidden_seconds ~= '' then
   -- In no index: only the process that submitted it reads it. Should that process die, the keys expire.
   redis.call('HSET', task, 'hidden', hidden_seconds)

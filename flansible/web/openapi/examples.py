@@ -65,6 +65,7 @@ def _task(**changes: Any) -> TaskStatus:
         "inventory": "../inventories/dev",
         "counts": {"ok": 1},
         "host_count": 1,
+        "play_task_count": 1,
         "submitted_at": "2026-01-31T12:00:00.000Z",
         "started_at": "2026-01-31T12:00:00.020Z",
         "finished_at": "2026-01-31T12:00:00.350Z",
