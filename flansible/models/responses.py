@@ -71,7 +71,7 @@ class TaskStatus(Record):
     reason: str | None = Field(
         None,
         description="Only while queued: why it waits: `no_worker`, `workers_busy`, `user_limit`, "
-        "`locked_by: <task_id>`, or `starting`.",
+        "`locked_by: <task_id>` (`locked_by: another user` where you may not see that task), or `starting`.",
     )
     expected_start: str | None = Field(
         None, description="Only while queued: estimated start, from recent run times; RFC 3339, UTC."

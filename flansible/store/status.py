@@ -10,6 +10,15 @@ from flansible.models import STATES, State, TaskStatus
 from flansible.store.connection import text
 from flansible.system.timestamps import timestamp
 
+# The description of a queued task, by why it waits; a task that was lost and queued again keeps its own.
+_SUBMITTED = "waiting for a worker"
+_WAITS = {
+    "no_worker": "waiting for a worker: none is running",
+    "workers_busy": "waiting for a worker: all are busy",
+    "user_limit": "waiting until another run of this user ends",
+    "starting": _SUBMITTED,
+}
+
 # What is read of a record for a status; the state first, as lua/status.lua expects it.
 STATUS_FIELDS = (
     "state",
@@ -40,6 +49,9 @@ def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) ->
     state = State(found["state"])
     word = STATES[state].status
     attempt = int(found.get("attempt", 1))
+    queue = _queue(waiting) if waiting else {}
+    if queue and found["description"] == _SUBMITTED:
+        found["description"] = _WAITS.get(queue["reason"], "waiting for a lock that another task holds")
     return TaskStatus(
         task_id=task_id,
         Status=f"{word}: {found['description']}" if state is State.ERROR else word,
@@ -56,7 +68,7 @@ def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) ->
         warning=found.get("warning"),
         ended=json.loads(found["ended"]) if "ended" in found else None,
         **_shown_in_lists(found),
-        **(_queue(waiting) if waiting else {}),
+        **queue,
     )
 
 

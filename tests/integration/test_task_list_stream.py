@@ -150,3 +150,19 @@ def test_a_run_tells_its_play_task_and_how_many_are_expected(client: httpx.Clien
     second.end(State.FAILED)  # its number of play tasks is none to expect
     assert "expected_play_tasks" not in status(second)
     assert status(RecordedRun(store, **about))["expected_play_tasks"] == 2
+
+
+def test_a_user_is_not_told_which_task_of_another_holds_a_lock(
+    server: WebServer, client: httpx.Client, store: Store
+) -> None:
+    holder, *waiting = (RecordedRun(store, user, locks=("database",)) for user in ("admin", "admin", "dev"))
+    paths = [f"/api/ansibletaskstatus/{run.task_id}" for run in waiting]
+    found = [client.get(path).json() for path in paths]
+    assert [one["reason"] for one in found] == [f"locked_by: {holder.task_id}"] * 2
+    assert [one["description"] for one in found] == ["waiting for a lock that another task holds"] * 2
+    with server.client(DEV) as dev:
+        assert dev.get(paths[1]).json()["reason"] == "locked_by: another user"
+        holder.end()
+        own = RecordedRun(store, "dev", locks=("shared",))
+        waits = RecordedRun(store, "dev", locks=("shared",))
+        assert dev.get(f"/api/ansibletaskstatus/{waits.task_id}").json()["reason"] == f"locked_by: {own.task_id}"

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.authorization import authorize, redaction
 from flansible.errors import Conflict, FieldError, Forbidden, NotFound
+from flansible.identity.users import User
 from flansible.models import FINAL_STATES, Kind, State, TaskRequest, TaskStatus, is_task_id
 from flansible.store import Store
 from flansible.web import serialization
@@ -187,7 +188,17 @@ def own_task(task_id: str) -> TaskStatus:
     user = current_user()
     if task is None or not (user.sees_all or task.user == user.name):
         raise task_not_found()
-    return task
+    return _without_hidden_holder(task, user)
+
+
+def _without_hidden_holder(task: TaskStatus, user: User) -> TaskStatus:
+    """Removes the id of the task that this one waits for, if the caller may not see that task."""
+    holder_id = (task.reason or "").partition("locked_by: ")[2]
+    if not holder_id or user.sees_all:
+        return task
+    holder = web_context().store.task(holder_id)
+    is_own = holder is not None and holder.user == user.name
+    return task if is_own else task.model_copy(update={"reason": "locked_by: another user"})
 
 
 def task_not_found() -> NotFound:
