@@ -20,8 +20,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.helpers.browser_watch import Watch
+from tests.helpers.console_records import Records
+from tests.helpers.redis_server import RedisServer
 from tests.helpers.services import ADMIN, AUDITOR, Service, lay_out, start_service
 from tests.helpers.waiting import missing, require_program
+from tests.helpers.webserver import RecordedRun
 
 PATIENCE_MS = 20_000  # the machine may have other things to do
 DESKTOP = {"width": 1280, "height": 800}
@@ -90,11 +93,27 @@ def page(new_page: Callable[..., Page]) -> Page:
     return new_page()
 
 
-@pytest.fixture
-def login(service: Service) -> Callable[..., None]:
-    """Logs a page in by the API, and opens it there: `login(page)`, `login(page, DEV, "#/launch")`."""
+@pytest.fixture(scope="module")
+def web(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Records]:
+    """A web server alone, over records that the test writes: where no run of Ansible is needed."""
+    records = Records(tmp_path_factory.mktemp("web"), shared_redis)
+    yield records
+    records.stop()
 
-    def enter(page: Page, user: tuple[str, str] = ADMIN, place: str = "#/tasks", url: str = service.url) -> None:
+
+@pytest.fixture
+def run(web: Records) -> RecordedRun:
+    """A task of `web` that runs."""
+    return web.running()
+
+
+@pytest.fixture
+def login(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Logs a page in by the API, and opens it there: `login(page)`, `login(page, DEV, "#/launch")`. url: of another
+    server than `service`, which is not started then."""
+
+    def enter(page: Page, user: tuple[str, str] = ADMIN, place: str = "#/tasks", url: str = "") -> None:
+        url = url or request.getfixturevalue("service").url
         reply = page.request.post(f"{url}/api/session", data={"user": user[0], "password": user[1]})
         assert reply.ok, reply.text()
         page.goto(f"{url}/{place}")

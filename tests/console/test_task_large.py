@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from flansible.models import State
-from flansible.store import StoredEvent
 from tests.helpers.console_records import Records
-from tests.helpers.redis_server import RedisServer
 from tests.helpers.services import ADMIN
-from tests.helpers.webserver import RecordedRun, result
+from tests.helpers.webserver import RecordedRun, result, task_start
 
 LINES = 100_000
 OPEN_SECONDS = 3  # 1 is the aim, on a machine that does nothing else
 HOSTS, PLAY_TASKS = 300, 60
 FAILED = 5000
-
-
-@pytest.fixture(scope="module")
-def web(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Records]:
-    records = Records(tmp_path_factory.mktemp("web"), shared_redis)
-    yield records
-    records.stop()
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +38,6 @@ def open_task(page: Page, login: Callable[..., None], web: Records) -> Callable[
         return page
 
     return enter
-
-
-def task_start(task: str) -> StoredEvent:
-    event = {"event": "task_start", "time": "2026-01-31T12:00:00.000Z", "play": "all", "task": task, "module": "ping"}
-    return StoredEvent(json.dumps({**event, "output_start": 0, "output_end": 0}))
 
 
 def test_a_hundred_thousand_lines_open_at_once_and_scroll(

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from flansible.models import State
 from tests.helpers.console_records import Records
-from tests.helpers.redis_server import RedisServer
 from tests.helpers.services import ADMIN, AUDITOR, DEV, Service
 from tests.helpers.waiting import eventually
 from tests.helpers.webserver import result
 
 ROWS = ".task-body .task"
-
-
-@pytest.fixture(scope="module")
-def web(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Records]:
-    records = Records(tmp_path_factory.mktemp("web"), shared_redis)
-    yield records
-    records.stop()
 
 
 @pytest.fixture

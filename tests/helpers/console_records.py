@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from flansible.models import State
+from flansible.models import About, State
 from flansible.store import Store
 from flansible.web.streaming.task_list_stream import TASK_LIST
 from tests.helpers.redis_server import RedisServer
@@ -15,6 +16,7 @@ class Records:
     """`url` answers for what is in the store; nothing is there at first."""
 
     def __init__(self, folder: Path, redis: RedisServer) -> None:
+        self.folder = folder  # its playbook_root too; rbac.json is in it
         self._server = WebServer(folder, redis.url)
         self._redis = redis
         self.url = self._server.url
@@ -33,8 +35,13 @@ class Records:
             found.append(run.task_id)
         return found
 
-    def running(self, user: str = "admin", summary: str = "admin: a run that goes on") -> RecordedRun:
-        return RecordedRun(self.store, user, summary)
+    def running(
+        self, user: str = "admin", summary: str = "admin: a run that goes on", playbook: str = "", **fields: Any
+    ) -> RecordedRun:
+        """A task that runs, unless another one holds one of its `locks`: then it is queued."""
+        if playbook:
+            fields |= {"kind": "playbook", "about": About(playbook=playbook)}
+        return RecordedRun(self.store, user, summary, **fields)
 
     def changes(self) -> int:
         """The number of the last change that followers of the list hear of."""

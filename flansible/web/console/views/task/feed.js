@@ -1,7 +1,6 @@
 // Loads the text of an output, of a very long one the last part, and follows it to its end.
 
-import { fetchReply, get, pause, untilVisible, abortWhenHidden } from "../../api.js";
-import { isFinal } from "../../states.js";
+import { fetchReply, pause, untilVisible, abortWhenHidden } from "../../api.js";
 import { OutputText } from "./text.js";
 
 const MOST_BYTES = 16 * 1024 * 1024;
@@ -26,9 +25,9 @@ export async function fragment(id, from, to, signal) {
 
 export class OutputFeed {
   /** onMore(isFirst): more text has arrived. */
-  constructor(id, signal, onMore) {
-    Object.assign(this, { id, signal, onMore, isFinal: false });
-    this.address = `api/ansibletaskoutput/${id}`;
+  constructor(run, onMore) {
+    Object.assign(this, { run, signal: run.signal, onMore, isFinal: false });
+    this.address = `api/ansibletaskoutput/${run.id}`;
     this.text = new OutputText();
   }
 
@@ -60,8 +59,8 @@ export class OutputFeed {
       try {
         await untilVisible(this.signal);
         await this.#readAll(await this.#request({ format: "txt", offset: this.text.end, follow: true }, abortWhenHidden(this.signal)));
-        const task = await get(`api/ansibletaskstatus/${this.id}`, {}, this.signal);
-        this.isFinal = isFinal(task) && (await this.#isAll());
+        await this.run.refresh();
+        this.isFinal = this.run.isFinal && (await this.#isAll());
       } catch (error) {
         if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
       }

@@ -17,7 +17,7 @@ const MEBIBYTE = 1024 * 1024;
 export class OutputTab {
   constructor(run) {
     this.run = run;
-    this.feed = new OutputFeed(run.id, run.signal, (isFirst) => (isFirst ? this.#onGrow() : this.#redrawSoon(true)));
+    this.feed = new OutputFeed(run, (isFirst) => (isFirst ? this.#onGrow() : this.#redrawSoon(true)));
     this.text = this.feed.text;
     this.lines = new Lines(this.text);
     this.colours = new Colours(this.text, (from, to) => fragment(run.id, from, to, run.signal), () => this.#redrawSoon());
@@ -73,12 +73,13 @@ export class OutputTab {
     this.rows.element.removeAttribute("aria-busy");
     this.#onGrow();
     this.#updateNotLoaded();
-    if (this.feed.isFinal) return;
+    if (this.feed.isFinal) return this.run.refresh();
     this.#follow(!isLinked);
     this.feed.follow().then(
       () => this.#ended(),
       (error) => this.run.signal.aborted || this.element.prepend(errorBox(error)),
     );
+    return undefined;
   }
 
   // However much text arrives, it is drawn once per frame.

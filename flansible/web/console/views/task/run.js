@@ -15,34 +15,40 @@ export class Run extends EventTarget {
     this.task = null;
     this.error = null;
     this.events = new Events(id, signal, () => this.#dispatch("events"));
-    this.nudge = () => {};
+    this.hasNews = false; // events have arrived since the status was requested
+    this.endWait = () => {};
   }
 
   get isFinal() {
     return isFinal(this.task);
   }
 
-  /** Reads the status. */
+  /** Reads the status. A final one stays: replies may overtake each other. */
   async load() {
-    this.task = await get(`api/ansibletaskstatus/${this.id}`, {}, this.signal);
-    return this.task;
+    const task = await get(`api/ansibletaskstatus/${this.id}`, {}, this.signal);
+    if (!this.task || !this.isFinal) this.task = task;
   }
 
-  /** Reads the status and dispatches "task". */
+  /** Reads the status and dispatches "task", unless the task is known to be final. */
   async refresh() {
+    if (this.isFinal) return;
     await this.load();
     this.error = null;
     this.#dispatch("task");
   }
 
-  /** Polls the status until the task is final; at once when an event arrives. */
+  /** Polls the status until the task is final: earlier when events arrive, at once when they end. */
   async watch() {
     if (this.isFinal) return;
-    this.addEventListener("events", () => this.nudge());
-    this.events.load().catch((error) => this.#fail(error));
+    this.addEventListener("events", () => {
+      this.hasNews = true;
+      this.endWait();
+    });
+    this.events.load().then(() => this.refresh()).catch((error) => this.#fail(error));
     while (!this.isFinal && !this.signal.aborted) {
       await this.#wait(stateRow(this.task.state).pollSeconds ?? LEAST_SECONDS);
       if (this.signal.aborted) return;
+      this.hasNews = false;
       try {
         await this.refresh();
       } catch (error) {
@@ -61,11 +67,12 @@ export class Run extends EventTarget {
     return this.requestPromise;
   }
 
+  /** Waits so long; after LEAST_SECONDS only until there is news, which may have come before. */
   async #wait(seconds) {
     await pause(LEAST_SECONDS, this.signal);
-    const nudged = new Promise((resolve) => (this.nudge = resolve));
-    await Promise.race([nudged, pause(seconds - LEAST_SECONDS, this.signal)]);
-    this.nudge = () => {};
+    if (this.hasNews) return;
+    const news = new Promise((resolve) => (this.endWait = resolve));
+    await Promise.race([news, pause(seconds - LEAST_SECONDS, this.signal)]);
   }
 
   #fail(error) {
