@@ -264,6 +264,7 @@ def test_a_task_is_canceled_after_a_question(
     shot("task-cancel")
     question.get_by_role("button", name="Keep it").click()
     expect(question).to_have_count(0)
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_focused()
     page.get_by_role("button", name="Cancel", exact=True).click()
     question.get_by_role("button", name="Cancel the task").click()
     expect(page.locator(".task-state")).to_contain_text("Canceled")
@@ -285,10 +286,20 @@ def test_a_queued_task_says_why_it_waits(
     expect(page.get_by_text("PLAY RECAP")).to_be_visible()
 
 
-def test_a_task_is_run_again(open_task: Callable[..., Page], service: Service, new_task: Callable[..., str]) -> None:
+def test_a_task_is_run_again_after_a_question(
+    open_task: Callable[..., Page], service: Service, new_task: Callable[..., str], shot: Callable[..., None]
+) -> None:
     first = new_task("vars.yml", given="once more", wait=True)
     page = open_task(first)
     page.get_by_role("button", name="Run again").click()
+    question = page.get_by_role("dialog", name="Run it again?")
+    expect(question).to_contain_text("playbook vars.yml")
+    shot("task-again")
+    question.get_by_role("button", name="Not now").click()
+    expect(question).to_have_count(0)
+    assert page.url.endswith(first)
+    page.get_by_role("button", name="Run again").click()
+    question.get_by_role("button", name="Run again").click()
     expect(page).not_to_have_url(re.compile(first))
     second = page.url.rsplit("/", 1)[1]
     expect(page.locator(".task-state")).to_contain_text("Succeeded")
@@ -301,6 +312,9 @@ def test_a_task_is_run_again_on_the_hosts_that_failed(
 ) -> None:
     page = open_task(mixed)
     page.get_by_role("button", name="Run again on 3 failed hosts").click()
+    question = page.get_by_role("dialog", name="Run it again?")
+    expect(question).to_contain_text("Only on 3 hosts: gone1, web2, web3")
+    question.get_by_role("button", name="Run again").click()
     expect(page).not_to_have_url(re.compile(mixed))
     task_id = page.url.rsplit("/", 1)[1]
     assert service.wait(task_id)["state"] == "failed"

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Locator, Page, Request, expect
 
+from flansible.models import State
 from tests.helpers.console_records import Records
-from tests.helpers.services import ADMIN
-from tests.helpers.webserver import RecordedRun, result
+from tests.helpers.services import ADMIN, DEV
+from tests.helpers.webserver import RecordedRun, result, task_start
 
 NOON, LATER = "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"
 
@@ -65,3 +66,97 @@ def test_events_that_come_while_the_status_may_not_be_read_yet_are_not_forgotten
         open_run(paused, run)
     with paused.expect_request(re.compile(f"ansibletaskstatus/{run.task_id}")):
         paused.clock.run_for(1000)
+
+
+def filled(bar: Locator) -> float:
+    """How much of a bar is filled, from 0 to 1."""
+    share = """bar => [...bar.querySelectorAll("rect")].reduce((sum, one) => sum + one.getBoundingClientRect().width, 0)
+      / bar.querySelector("svg").getBoundingClientRect().width"""
+    return float(bar.evaluate(share))
+
+
+def test_a_run_says_how_far_it_is_and_which_hosts_it_waits_for(
+    page: Page, login: Callable[..., None], open_run: Callable[..., None], web: Records
+) -> None:
+    first = web.running(playbook="site.yml")
+    first.write(b"", task_start("Install"))
+    first.write(b"", result("web1", task="Install"), result("web2", "failed", task="Install"))
+    first.write(b"", *(result(host, task="Install") for host in ("web3", "web4")))
+    first.write(b"", task_start("Start"), result("web3", task="Start"))
+    open_run(page, first)
+    head = page.locator(".task-header")
+    expect(head).to_contain_text("Play task 2: Start")  # of how many, nobody knows yet
+    expect(head).to_contain_text("Waiting for 2 hosts: web1, web4")
+    expect(head.get_by_role("img")).to_have_count(0)
+    first.write(b"", task_start("Test"), task_start("Clean"))
+    first.end()
+    expect(head.get_by_role("img")).to_be_visible()
+    assert filled(head.get_by_role("img")) == pytest.approx(1, abs=0.01)
+    second = web.running(playbook="site.yml")
+    second.write(b"", task_start("Install"), result("web1", task="Install"), task_start("Start"))
+    open_run(page, second)
+    expect(head).to_contain_text("Play task 2 of about 4: Start")
+    assert filled(head.get_by_role("img")) == pytest.approx(1.5 / 4, abs=0.01)
+    login(page, url=web.url)
+    row = page.locator(f"[data-task='{second.task_id}']")
+    expect(row).to_contain_text("Play task 2 of about 4: Start")
+    assert filled(row.get_by_role("img")) == pytest.approx(1.5 / 4, abs=0.01)
+
+
+def test_the_timeline_shows_where_a_run_was_cut_off_and_what_failed(
+    page: Page, login: Callable[..., None], web: Records, run: RecordedRun
+) -> None:
+    run.write(b"", task_start("Quick"), result("one", "failed", task="Quick"), result("two", task="Quick"))
+    run.write(b"", task_start("Included"), task_start("Hanging", "2026-01-31T12:00:01.000Z"))
+    run.end(State.CANCELED)
+    login(page, ADMIN, f"#/tasks/{run.task_id}?tab=timeline", url=web.url)
+    rows = page.get_by_role("tabpanel").locator("tbody tr")
+    expect(rows).to_have_count(3)
+    expect(rows.filter(has_text="Quick")).to_contain_text("1 failed")
+    expect(rows.filter(has_text="Hanging")).to_contain_text("◆ slowest")
+    expect(rows.filter(has_text="Hanging")).to_contain_text("Canceled")
+    expect(rows.filter(has_text="Hanging").locator("td.number").last).to_have_text(re.compile(r"\d h"))
+    expect(rows.filter(has_text="Included").locator("td.number").last).to_have_text("1.0 s")
+    expect(rows.filter(has_text="slowest")).to_have_count(1)
+
+
+def test_a_phone_shows_the_first_failure_of_a_matrix(
+    new_page: Callable[..., Page], login: Callable[..., None], web: Records, run: RecordedRun
+) -> None:
+    for task in range(20):
+        names = [result(f"host{n}", "failed" if (n, task) == (7, 15) else "ok", f"Step {task}") for n in range(9)]
+        run.write(b"", task_start(f"Step {task}"), *names)
+    run.end(State.FAILED)
+    page = new_page(viewport={"width": 360, "height": 800})
+    login(page, ADMIN, f"#/tasks/{run.task_id}?tab=hosts", url=web.url)
+    expect(page.get_by_role("gridcell", name="host7, Step 15: failed")).to_be_in_viewport(ratio=1)
+    page.get_by_role("link", name="Result", exact=True).click()
+    expect(page.get_by_role("region", name="Result", exact=True)).to_contain_text("host7")
+
+
+def test_many_processes_that_were_ended_are_counted(
+    page: Page, login: Callable[..., None], web: Records, run: RecordedRun
+) -> None:
+    run.end(State.CANCELED, tuple(f"sleep ({pid})" for pid in range(100, 116)))
+    login(page, ADMIN, f"#/tasks/{run.task_id}", url=web.url)
+    facts = page.locator(".task-facts")
+    expect(facts.get_by_text("16 processes")).to_be_visible()
+    expect(facts.get_by_text("sleep (115)")).to_be_hidden()
+    facts.get_by_text("16 processes").click()
+    expect(facts.get_by_text("sleep (115)")).to_be_visible()
+
+
+def test_who_holds_a_lock_is_a_link_for_those_who_may_see_it(
+    new_page: Callable[..., Page], login: Callable[..., None], web: Records
+) -> None:
+    holder = web.running(locks=("database",))
+    waiting = web.running("dev", locks=("database",))
+    of_admin, of_dev = new_page(), new_page()
+    login(of_admin, ADMIN, f"#/tasks/{waiting.task_id}", url=web.url)
+    head = of_admin.locator(".task-header")
+    expect(head.get_by_role("link", name=f"task {holder.task_id[:8]}")).to_be_visible()
+    expect(head).not_to_contain_text("waiting for a worker")
+    login(of_dev, DEV, f"#/tasks/{waiting.task_id}", url=web.url)
+    head = of_dev.locator(".task-header")
+    expect(head).to_contain_text("its lock is held by a task of another user")
+    expect(head.get_by_role("link")).to_have_count(0)

@@ -146,8 +146,11 @@ def test_the_console_shows_each_state() -> None:
     assert list(states) == list(State)
     assert {name for name, row in states.items() if row["phase"] == "final"} == FINAL_STATES
     assert {name for name, row in states.items() if row.get("outcome") == "good"} == {State.SUCCEEDED}
+    cut_off = {name for name, row in states.items() if "isCutOff" in row}
+    assert cut_off == FINAL_STATES - {State.SUCCEEDED, State.FAILED}  # in these Ansible ended by itself
     for name, row in states.items():
         columns = {"outcome", "layer"} if name in FINAL_STATES else {"pollSeconds"}
+        columns |= {"isCutOff"} if name in cut_off else set()
         assert set(row) == {"word", "phase", "tone", "icon"} | columns, name
         assert row["phase"] in ("waiting", "running", "final"), name
         assert row.get("outcome", "good") in ("good", "stopped", "bad"), name

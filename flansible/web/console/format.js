@@ -29,12 +29,25 @@ export function moment(iso) {
   const date = new Date(iso);
   const isToday = date.toDateString() === new Date().toDateString();
   const clock = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-  const day = date.toLocaleDateString([], { month: "short", day: "numeric" });
-  return h("time", { datetime: iso, title: date.toString() }, isToday ? clock : `${day}, ${clock}`);
+  const year = date.getFullYear() === new Date().getFullYear() ? undefined : "numeric";
+  const day = date.toLocaleDateString([], { month: "short", day: "numeric", year });
+  // Where there is little room, the line is broken between the two.
+  const text = isToday ? unbroken(clock) : `${unbroken(day)}, ${unbroken(clock)}`;
+  return h("time", { datetime: iso, title: date.toString() }, text);
 }
 
 export function plural(count, word, words = `${word}s`) {
   return `${count.toLocaleString()} ${count === 1 ? word : words}`;
+}
+
+/** "web1, web2 and 3 more". */
+export function listed(names, most) {
+  const more = names.length - most;
+  return `${names.slice(0, most).join(", ")}${more > 0 ? ` and ${more.toLocaleString()} more` : ""}`;
+}
+
+function unbroken(text) {
+  return text.replaceAll(" ", "\u00a0");
 }
 
 function two(number) {

@@ -1,35 +1,48 @@
-// Cancels a task, or runs it again.
+// Cancels a task, or runs it again; both ask first.
 
 import { post } from "../../api.js";
 import { errorBox, h, notify, replace } from "../../dom.js";
+import { listed, plural } from "../../format.js";
 import { stateRow } from "../../states.js";
 
-/** Asks for confirmation, then cancels. The dialog is added to `place`. */
-export function confirmCancel(run, place) {
-  const said = h("div", {});
-  const answer = (word, attributes) => h("button", { type: "button", ...attributes }, word);
-  const cancel = async (event) => {
-    event.currentTarget.disabled = true;
+const SHOWN_HOSTS = 20;
+
+/** Asks in a dialog, which is added to `place`. act(): what the first button does; the dialog shows its error. */
+function ask(place, { title, words, button, keep, classes, act }) {
+  const errorSlot = h("div", {});
+  const pressed = async (event) => {
+    const { currentTarget } = event;
+    currentTarget.disabled = true;
     try {
-      await post(`api/ansibletaskcancel/${run.id}?wait=0`);
+      await act();
       dialog.close();
-      notify("The task is being canceled");
-      await run.refresh();
     } catch (error) {
-      replace(said, errorBox(error));
+      replace(errorSlot, errorBox(error));
+      currentTarget.disabled = false;
     }
   };
-  const words = stateRow(run.task.state).phase === "waiting" ? "It will not start." : "Everything it has started on the control machine is ended. Changes it has already made on hosts stay.";
-  const buttons = h("div", { class: "row" }, answer("Cancel the task", { class: "danger", onclick: cancel }), answer("Keep it", { onclick: () => dialog.close(), autofocus: true }));
-  const dialog = h("dialog", { class: "confirm", "aria-label": "Cancel this task?" }, h("h2", {}, "Cancel this task?"), h("p", {}, words), said, buttons);
+  const answer = (word, attributes) => h("button", { type: "button", ...attributes }, word);
+  const buttons = h("div", { class: "row" }, answer(button, { class: classes, onclick: pressed }), answer(keep, { onclick: () => dialog.close(), autofocus: true }));
+  const dialog = h("dialog", { class: "confirm", "aria-label": title }, h("h2", {}, title), words, errorSlot, buttons);
   dialog.addEventListener("close", () => dialog.remove());
   place.append(dialog);
   dialog.showModal();
 }
 
-/** Starts the same request again, optionally only on these hosts. With secrets, which are not stored, it opens the launch
- * form to type them again. */
-export async function runAgain(run, hosts = null) {
+/** Cancels, after a question. */
+export function confirmCancel(run, place) {
+  const words = stateRow(run.task.state).phase === "waiting" ? "It will not start." : "Everything it has started on the control machine is ended. Changes it has already made on hosts stay.";
+  const act = async () => {
+    await post(`api/ansibletaskcancel/${run.id}?wait=0`);
+    notify("The task is being canceled");
+    await run.refresh();
+  };
+  ask(place, { title: "Cancel this task?", words: h("p", {}, words), button: "Cancel the task", keep: "Keep it", classes: "danger", act });
+}
+
+/** Sends the same request again after a question, optionally only for these hosts. With secrets, which are not stored, it
+ * opens the launch form to type them again. */
+export async function confirmAgain(run, place, hosts = null) {
   const { path, body, masked } = await run.request();
   const limit = hosts?.toSorted().join(",");
   if (masked.length && run.task.kind === "git") {
@@ -40,7 +53,15 @@ export async function runAgain(run, hosts = null) {
     location.hash = `#/launch?${params}`;
     return;
   }
-  const { task_id: id } = await post(path.replace(/^\//, ""), limit ? { ...body, limit } : body);
-  notify("Started again");
-  location.hash = `#/tasks/${id}`;
+  const act = async () => {
+    const { task_id: id } = await post(path.replace(/^\//, ""), limit ? { ...body, limit } : body);
+    notify("Started again");
+    location.hash = `#/tasks/${id}`;
+  };
+  const words = [
+    h("p", {}, body.check ? "A new task predicts again what this would change:" : "A new task runs this again:"),
+    h("p", { class: "confirm-summary" }, h("bdi", {}, run.task.summary.replace(`${run.task.user}: `, ""))),
+    hosts ? h("p", {}, `Only on ${plural(hosts.length, "host")}: `, h("bdi", {}, listed(hosts.toSorted(), SHOWN_HOSTS))) : null,
+  ];
+  ask(place, { title: "Run it again?", words, button: "Run again", keep: "Not now", classes: "primary", act });
 }

@@ -50,6 +50,14 @@ export class Events {
     this.#notifyNow();
   }
 
+  /** The hosts that the current play task has no result of yet, as far as earlier results of its play tell them. */
+  waitingHosts() {
+    const current = this.columns.at(-1);
+    if (!current) return [];
+    const first = this.columns.findLastIndex(({ play }) => play !== current.play) + 1;
+    return [...this.hosts.values()].filter(({ cells, bad }) => !bad && cells.length > first && cells.length <= current.index);
+  }
+
   #reset() {
     this.columns = [];
     this.hosts = new Map();

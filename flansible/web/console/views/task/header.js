@@ -2,9 +2,9 @@
 
 import { session } from "../../api.js";
 import { errorBox, h, replace } from "../../dom.js";
-import { duration, moment, plural, runSeconds } from "../../format.js";
-import { countsBar, isFinal, stateBadge, stateRow, VERDICTS, verdictBadge } from "../../states.js";
-import { confirmCancel, runAgain } from "./actions.js";
+import { duration, listed, moment, plural, runSeconds } from "../../format.js";
+import { countsBar, isFinal, isRunning, progressOf, stateBadge, stateRow, VERDICTS, verdictBadge } from "../../states.js";
+import { confirmAgain, confirmCancel } from "./actions.js";
 
 const TICK_MILLISECONDS = 1000;
 const REASONS = {
@@ -15,6 +15,8 @@ const REASONS = {
 };
 
 const MOST_CHARACTERS = 200;
+const SHOWN_PROCESSES = 2;
+const SHOWN_HOSTS = 5;
 
 export class Header {
   /** failures: its `hosts` are those for "Run again on failed hosts". */
@@ -25,18 +27,20 @@ export class Header {
     this.summary = h("h1", {});
     this.facts = h("div", { class: "row task-facts" });
     this.description = h("p", { class: "task-description" });
+    this.progress = h("div", { class: "task-progress" });
     this.results = h("div", { class: "task-results" });
     this.errorSlot = h("div", {});
     this.buttons = h("div", { class: "row task-buttons" });
     const verdict = h("div", { class: "task-state" });
     this.stateSlot = verdict;
     const head = h("div", { class: "task-top" }, h("div", { class: "task-title" }, verdict, this.summary), this.buttons);
-    this.element = h("header", { class: "panel task-header" }, head, this.facts, this.description, this.results, this.errorSlot);
+    this.element = h("header", { class: "panel task-header" }, head, this.facts, this.description, this.progress, this.results, this.errorSlot);
     const timer = setInterval(() => this.#tick(), TICK_MILLISECONDS);
     run.signal.addEventListener("abort", () => {
       clearInterval(timer);
       document.title = "Flansible";
     });
+    run.addEventListener("events", () => this.#drawProgress());
     this.draw();
   }
 
@@ -49,8 +53,10 @@ export class Header {
     this.state = state;
     replace(this.summary, short(task.summary.replace(`${task.user}: `, "")));
     replace(this.facts, this.#facts(task).map(([name, value]) => h("span", { class: "fact" }, h("span", { class: "hint" }, `${name} `), value)));
-    this.description.textContent = task.description;
+    // Of a task that waits the facts say why, unless it was lost before.
+    this.description.textContent = task.reason && !task.attempt ? "" : task.description;
     this.description.classList.toggle("tone-warning", Boolean(task.warning));
+    this.#drawProgress();
     replace(this.results, this.#counts(task));
     this.drawButtons();
     this.#tick();
@@ -59,13 +65,14 @@ export class Header {
   drawButtons() {
     const { task } = this.run;
     const bad = [...this.failures.hosts.keys()];
-    const wanted = !session?.may_act ? "" : isFinal(task) ? `again ${task.kind === "git" ? 0 : bad.length}` : "cancel";
+    const isAllowed = session?.may_act && (task.kind !== "git" || session.may_use_git || !isFinal(task));
+    const wanted = !isAllowed ? "" : isFinal(task) ? `again ${task.kind === "git" ? 0 : bad.length}` : "cancel";
     if (this.buttonsShown === wanted) return; // the user may be about to press it
     this.buttonsShown = wanted;
     if (!wanted) return replace(this.buttons);
     if (wanted === "cancel") return replace(this.buttons, this.#button("Cancel", () => confirmCancel(this.run, this.element), "danger"));
-    const again = this.#button("Run again", () => runAgain(this.run));
-    const onFailed = () => runAgain(this.run, [...this.failures.hosts.keys()]);
+    const again = this.#button("Run again", () => confirmAgain(this.run, this.element));
+    const onFailed = () => confirmAgain(this.run, this.element, [...this.failures.hosts.keys()]);
     replace(this.buttons, again, bad.length && task.kind !== "git" ? this.#button(`Run again on ${plural(bad.length, "failed host")}`, onFailed) : null);
     return null;
   }
@@ -85,37 +92,57 @@ export class Header {
     if (stateRow(task.state).phase === "waiting") facts.push(...this.#queue(task));
     if (task.attempt) facts.push(["attempt", task.attempt]);
     if (task.returncode !== null) facts.push(["exit code", task.returncode]);
-    if (task.ended?.length) facts.push(["processes ended early:", task.ended.join(", ")]);
+    if (task.ended?.length) facts.push(["ended early:", endedProcesses(task.ended)]);
     return facts;
   }
 
   #queue({ queue_position: position, reason, expected_start: expected }) {
     const facts = [];
     if (position) facts.push(["in the queue", position === 1 ? "next" : `number ${position}`]);
-    const [, lockedBy] = /^locked_by: (.+)$/.exec(reason ?? "") ?? [];
-    const other = lockedBy && h("a", { href: `#/tasks/${lockedBy}` }, `task ${lockedBy.slice(0, 8)}`);
-    if (reason) facts.push(["waits because", lockedBy ? h("span", {}, "its lock is held by ", other) : (REASONS[reason] ?? reason)]);
+    if (reason) facts.push(["waits because", reason.startsWith("locked_by: ") ? this.#holder(reason.slice(11)) : (REASONS[reason] ?? reason)]);
     if (expected) facts.push(["expected to start", moment(expected)]);
     return facts;
+  }
+
+  // The service names the task only to users who may see it.
+  #holder(id) {
+    const holder = /^[0-9a-f-]{36}$/.test(id) ? h("a", { href: `#/tasks/${id}` }, `task ${id.slice(0, 8)}`) : "a task of another user";
+    return h("span", {}, "its lock is held by ", holder);
+  }
+
+  #drawProgress() {
+    const { task, events } = this.run;
+    const progress = progressOf(task, events.columns.at(-1)?.task);
+    if (!progress) return replace(this.progress);
+    const waiting = events.waitingHosts().map((host) => host.name);
+    return replace(
+      this.progress,
+      progress.share === null ? null : countsBar(task.counts, progress.share),
+      h("p", {}, short(progress.text)),
+      waiting.length ? h("p", { class: "hint" }, `Waiting for ${plural(waiting.length, "host")}: `, h("bdi", {}, listed(waiting, SHOWN_HOSTS))) : null,
+    );
   }
 
   #counts({ counts, host_count: hosts }) {
     const given = Object.keys(VERDICTS).map((verdict) => [verdict, counts?.[verdict] ?? 0]).filter(([, count]) => count > 0);
     if (!given.length) return null;
     const words = given.map(([verdict, count]) => verdictBadge(verdict, `${count.toLocaleString()} ${verdict}`));
-    return [countsBar(counts), h("div", { class: "row counts" }, hosts ? h("span", { class: "hint" }, `${plural(hosts, "host")}:`) : null, words)];
+    // While it runs, the bar is the one of its progress.
+    const bar = isRunning(this.run.task) ? null : countsBar(counts);
+    return [bar, h("div", { class: "row counts" }, hosts ? h("span", { class: "hint" }, `${plural(hosts, "host")}:`) : null, words)];
   }
 
   #button(word, work, classes = "") {
-    const pressed = async (event) => {
-      const button = event.currentTarget;
-      button.disabled = true;
+    // Not disabled meanwhile: a dialog gives the focus back to it.
+    const pressed = async () => {
+      if (this.isBusy) return;
+      this.isBusy = true;
       try {
         await work();
       } catch (error) {
         this.showError(error);
       }
-      button.disabled = false;
+      this.isBusy = false;
     };
     return h("button", { type: "button", class: classes, onclick: pressed }, word);
   }
@@ -125,6 +152,12 @@ export class Header {
     const isRunning = !isFinal(this.run.task);
     this.duration.textContent = seconds === null ? "" : duration(isRunning && seconds >= 1 ? Math.floor(seconds) : seconds);
   }
+}
+
+// A fleet of hosts has as many processes.
+function endedProcesses(names) {
+  if (names.length <= SHOWN_PROCESSES) return h("bdi", {}, names.join(", "));
+  return h("details", { class: "ended" }, h("summary", {}, plural(names.length, "process", "processes")), h("bdi", {}, names.join(", ")));
 }
 
 // A pattern may name thousands of hosts.

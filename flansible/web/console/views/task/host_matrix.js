@@ -72,6 +72,15 @@ export class HostsTab {
     this.grid.setAttribute("aria-rowcount", this.rows.length + 1);
     this.grid.setAttribute("aria-colcount", columns.length + 1);
     this.#redraw();
+    this.#revealFailure();
+  }
+
+  // Once, and only while nobody has scrolled: a phone shows the first few columns only.
+  #revealFailure() {
+    const [host] = this.rows;
+    if (this.hasRevealed || !host?.bad || !this.grid.clientWidth || this.grid.scrollLeft || this.grid.scrollTop) return;
+    this.hasRevealed = true;
+    this.measures.reveal(this.grid, { row: 0, column: host.cells.findIndex((cell) => cell && isBad(verdictOf(cell))) });
   }
 
   #redrawSoon() {
@@ -91,6 +100,7 @@ export class HostsTab {
     this.grid.style.height = `${sizes.head + this.rows.length * sizes.row + SCROLLBAR}px`;
     this.grid.style.setProperty("--first", `${sizes.first}px`);
     this.grid.classList.toggle("is-dense", sizes.isDense);
+    this.grid.classList.toggle("is-upright", sizes.isUpright);
     this.span = this.measures.visibleRange(scrollLeft, scrollTop, width, height, columns.length, this.rows.length);
     this.#drawRows(`${this.span.left}-${this.span.right} ${sizes.column} ${sizes.head}`);
     const cell = document.getElementById(this.#idOf(this.active));

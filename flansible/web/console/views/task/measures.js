@@ -2,6 +2,7 @@
 
 const ROW = 28;
 const DENSE_COLUMN = 32;
+const NAME_COLUMN = 80; // room for a name over several lines
 const WORD_COLUMN = 112; // room for an icon and the longest word
 const MOST_COLUMN = 220;
 const LETTER = 7.5;
@@ -13,14 +14,15 @@ export class Measures {
     this.sizes = null;
   }
 
-  /** Computes the sizes: columns with words if all fit, otherwise narrow ones with upright names. longest: letters of the
+  /** Computes the sizes: columns with words if all fit, otherwise icons alone, the narrowest with upright names. longest: letters of the
    * longest name. */
   fit(width, columns, longest) {
     const first = width < 600 ? 110 : 200;
     const room = (width - first) / Math.max(1, columns);
     const isDense = room < WORD_COLUMN;
     const column = isDense ? Math.max(DENSE_COLUMN, Math.floor(Math.min(room, WORD_COLUMN))) : Math.floor(Math.min(room, MOST_COLUMN));
-    this.sizes = { first, column, row: ROW, head: isDense ? Math.min(170, 30 + longest * LETTER) : 62, isDense };
+    const isUpright = column < NAME_COLUMN;
+    this.sizes = { first, column, row: ROW, head: isUpright ? Math.min(170, 30 + longest * LETTER) : isDense ? 74 : 62, isDense, isUpright };
     return this.sizes;
   }
 

@@ -3,7 +3,7 @@
 
 import { h, replace, svg } from "../../dom.js";
 import { duration, plural } from "../../format.js";
-import { toneOf, VERDICTS, verdictBadge } from "../../states.js";
+import { BAD_VERDICTS, stateBadge, stateRow, toneOf, VERDICTS, verdictBadge } from "../../states.js";
 
 const WIDTH = 1000;
 const HEIGHT = 14;
@@ -20,7 +20,7 @@ export class TimelineTab {
     this.open = new Set();
     this.shown = SHOWN;
     this.element = this.#build();
-    run.addEventListener("events", () => this.#redrawSoon());
+    run.addEventListener("events", () => (this.body.childElementCount ? this.#redrawSoon() : this.#draw()));
   }
 
   async show() {
@@ -82,11 +82,24 @@ export class TimelineTab {
     const { columns } = this.run.events;
     return columns.map((column, i) => {
       const from = Math.min(column.start ?? column.first, column.first ?? column.start);
-      const to = column.last ?? (this.run.isFinal ? from : Date.now());
+      const to = this.#endOf(column, columns[i + 1]) ?? from;
       const play = column.play === columns[i - 1]?.play ? "" : column.play;
-      const about = [play, column.handler ? "handler" : ""].filter(Boolean).join(" · ");
-      return { key: `task-${column.index}`, name: column.task || column.module || "play task", about, from, to, seconds: (to - from) / 1000, parts: column.results, partName: (one) => one.host };
+      const isLast = i === columns.length - 1;
+      const { word, isCutOff } = stateRow(this.run.task.state);
+      const how = column.results.length ? "" : isLast && !this.run.isFinal ? word.toLowerCase() : "no result";
+      const about = [play, column.handler ? "handler" : "", how].filter(Boolean).join(" · ");
+      const cutOff = isLast && isCutOff ? stateBadge(this.run.task) : null;
+      return { key: `task-${column.index}`, name: column.task || column.module || "play task", about, cutOff, from, to, seconds: (to - from) / 1000, parts: column.results, partName: (one) => one.host };
     });
+  }
+
+  // Of the last play task there may be results to come: it lasts until now, or until the run was cut off. Others without a
+  // result, as an include has none, end where the next one starts.
+  #endOf(column, next) {
+    const { task, isFinal } = this.run;
+    if (next) return column.last ?? next.start ?? next.first;
+    if (!isFinal) return Date.now();
+    return stateRow(task.state).isCutOff ? Math.max(column.last ?? 0, Date.parse(task.finished_at)) : column.last;
   }
 
   #hosts() {
@@ -111,8 +124,10 @@ export class TimelineTab {
     const attributes = { type: "button", class: "quiet expand", "aria-expanded": String(isOpen), "data-group": group.key, onclick: toggle };
     const name = h("button", attributes, h("span", { "aria-hidden": "true" }, isOpen ? "▾ " : "▸ "), h("bdi", {}, group.name));
     const tag = rank ? h("span", { class: "tag" }, `◆ ${rank}`) : null;
-    const first = h("th", { scope: "row", class: "name-column" }, name, tag, group.about ? h("bdi", { class: "hint group-details" }, group.about) : null);
-    const row = h("tr", { class: rank ? "is-slow" : "" }, first, this.#times(group.from, group.seconds), h("td", { class: "bar-column" }, this.#bar(group)));
+    const bad = failures(group);
+    const first = h("th", { scope: "row", class: "name-column" }, name, tag, bad, group.cutOff, group.about ? h("bdi", { class: "hint group-details" }, group.about) : null);
+    const classes = `${rank ? "is-slow" : ""}${bad.length ? " has-failed" : ""}`;
+    const row = h("tr", { class: classes }, first, this.#times(group.from, group.seconds), h("td", { class: "bar-column" }, this.#bar(group)));
     return [row, isOpen ? this.#parts(group) : null];
   }
 
@@ -156,4 +171,10 @@ export class TimelineTab {
   #drawing(pieces, title) {
     return svg("svg", { class: "timebar", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, svg("title", {}, title), pieces);
   }
+}
+
+// How many of its parts have failed, by verdict.
+function failures(group) {
+  const counts = BAD_VERDICTS.map((verdict) => [verdict, group.parts.filter((one) => one.verdict === verdict).length]);
+  return counts.filter(([, count]) => count).map(([verdict, count]) => verdictBadge(verdict, `${count.toLocaleString()} ${verdict}`));
 }

@@ -2,7 +2,7 @@
 
 import { h, replace } from "../../dom.js";
 import { duration, elapsed, moment, plural, runSeconds } from "../../format.js";
-import { BAD_VERDICTS, countsBar, isFinal, stateBadge, toneOf, VERDICTS } from "../../states.js";
+import { BAD_VERDICTS, countsBar, isFinal, progressOf, stateBadge, toneOf, VERDICTS } from "../../states.js";
 
 // Grid area -> heading. tasks.css places the areas for wide and narrow pages.
 export const COLUMNS = { state: "State", what: "What", hosts: "Hosts", user: "User", started: "Started", duration: "Duration", results: "Results" };
@@ -25,7 +25,8 @@ export class TaskRow {
     this.replaceIfChanged("hosts", [task.hosts, task.inventory], () => hosts(task));
     this.replaceIfChanged("user", task.user, () => task.user);
     this.replaceIfChanged("started", task.started_at ?? task.submitted_at, () => started(task));
-    this.replaceIfChanged("results", [task.counts, task.host_count, task.warning], () => results(task));
+    const shown = [task.state, task.counts, task.host_count, task.warning, task.play_task_count];
+    this.replaceIfChanged("results", shown, () => results(task));
     this.tick();
   }
 
@@ -38,7 +39,8 @@ export class TaskRow {
 
   updateWhat(task) {
     const title = task.playbook || task.module || task.kind;
-    const about = task.summary.startsWith(`${task.user}: `) ? task.summary.slice(task.user.length + 2) : task.summary;
+    const summary = task.summary.startsWith(`${task.user}: `) ? task.summary.slice(task.user.length + 2) : task.summary;
+    const about = task.playbook ? (progressOf(task)?.text ?? summary) : summary;
     if (this.link.textContent !== title) this.link.textContent = title;
     if (this.details.textContent !== about) this.details.textContent = about;
     this.link.title = task.summary;
@@ -71,11 +73,13 @@ function started(task) {
 
 function results(task) {
   if (task.warning) return h("span", { class: "tone-warning" }, task.warning);
+  const progress = progressOf(task);
   if (!task.host_count && !Object.values(task.counts ?? {}).some(Boolean)) return "";
   const bad = BAD_VERDICTS.filter((verdict) => task.counts?.[verdict]).map((verdict) =>
     h("span", { class: toneOf(VERDICTS[verdict]) }, `${task.counts[verdict]} ${verdict}`),
   );
   // Failures first: where there is no room, the end is cut off.
   const words = [...bad, plural(task.host_count, "host")].flatMap((word) => [" · ", word]).slice(1);
-  return [countsBar(task.counts), h("span", { class: "secondary" }, words)];
+  const bar = progress?.share === null ? null : countsBar(task.counts, progress?.share);
+  return [bar, h("span", { class: "secondary" }, words)];
 }
