@@ -24,6 +24,8 @@ class SessionReply(Record):
     is_admin: bool = Field(description="Whether this is admin.")
     sees_all: bool = Field(description="Whether the tasks of all users are shown.")
     may_act: bool = Field(description="Whether this user may start and cancel tasks.")
+    may_become: bool = Field(description="Whether this user's runs may become another user.")
+    may_use_git: bool = Field(description="Whether this user may update checkouts.")
     csrf_token: str = Field(description="Value for the header `X-CSRF-Token`; empty without a session cookie.")
     flower_url: str | None = Field(description="URL of Flower if it runs here; only for admin.")
 
@@ -215,6 +217,7 @@ class ListedPlaybook(Record):
 class PlaybookList(Record):
     """Reply of `listplaybooks`."""
 
+    playbook_root: str = Field(description="The folder that they are searched in.")
     playbooks: list[ListedPlaybook] = Field(description="Sorted by directory and name.")
 
 

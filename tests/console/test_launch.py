@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser_watch import Watch
+from tests.helpers.console_records import Records
 from tests.helpers.services import ADMIN, AUDITOR, DEV, Service, start_service, write
 
 HUSH = "hush, a password"
@@ -52,6 +53,17 @@ def service(root: Path) -> Iterator[Service]:
 
 
 Login = Callable[..., None]
+LIMITED = ("limited", "limited secret")
+
+
+@pytest.fixture(scope="module")
+def web(web: Records) -> Records:
+    """With a user who may neither become another nor update a checkout."""
+    users = json.loads((web.folder / "rbac.json").read_text())
+    user = {"user": LIMITED[0], "password": LIMITED[1], "inventories": [], "become": False, "git": False}
+    users["rbac"].append(user)
+    (web.folder / "rbac.json").write_text(json.dumps(users))
+    return web
 
 
 def preview(page: Page) -> str:
@@ -152,6 +164,7 @@ def test_a_list_that_is_none_is_told_at_once(page: Page, service: Service, login
     page.get_by_label("names").fill("a, b")
     page.get_by_role("button", name="Start").click()
     faults = page.locator(".field-error:visible")
+    expect(page.locator(".field", has_text="names")).to_contain_text('List as JSON, such as ["a", "b"]')
     expect(faults.filter(has_text="This is not JSON")).to_have_count(1)
     expect(faults.filter(has_text="This is required")).to_have_count(2)
     page.get_by_label("names").fill('{"a": 1}')
@@ -256,3 +269,67 @@ def test_it_works_by_keyboard_alone(page: Page, service: Service, login: Login) 
     page.keyboard.type("ping")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"#/tasks/[0-9a-f-]{36}"))
+
+
+# Over a server alone: nothing is started
+
+
+UNCOVERED = """field => {
+  const box = field.getBoundingClientRect();
+  return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === field;
+}"""
+AT_THE_END = "field => field.scrollIntoView({block: 'end'})"
+
+
+def test_what_is_wrong_is_said_at_the_buttons_and_no_field_is_under_them(
+    new_page: Callable[..., Page], web: Records, login: Login, shot: Callable[..., None]
+) -> None:
+    page = new_page(viewport={"width": 360, "height": 640})
+    login(page, ADMIN, "#/launch?kind=adhoc&host_pattern=dev1&forks=many", url=web.url)
+    forks = page.get_by_label("Forks")
+    page.get_by_label("Verbosity").focus()
+    # Under the bar, as far as the browser is concerned in sight.
+    page.evaluate("document.documentElement.style.scrollPaddingBottom = ''")
+    forks.evaluate(AT_THE_END)
+    page.get_by_role("button", name="Start").click()
+    expect(forks).to_be_focused()
+    assert forks.evaluate(UNCOVERED)
+    said = page.get_by_role("alert")
+    expect(said).to_be_in_viewport(ratio=1)
+    expect(said).to_contain_text("Nothing was sent: 1 field must be corrected.")
+    expect(said).to_contain_text("Forks This has to be a whole number.")
+    shot("launch-refused-360", page)
+    forks.fill("5")
+    expect(said).to_have_count(0)
+    # The same for who goes from field to field by keyboard.
+    expect(page.locator(".launch-error")).to_be_hidden()
+    forks.evaluate(AT_THE_END)
+    page.get_by_label("Limit", exact=True).evaluate("field => field.focus({preventScroll: true})")
+    page.keyboard.press("Tab")
+    expect(forks).to_be_focused()
+    assert forks.evaluate(UNCOVERED)
+
+
+def test_what_a_user_may_not_do_is_not_offered(
+    new_page: Callable[..., Page], web: Records, login: Login, shot: Callable[..., None]
+) -> None:
+    for user, count in ((ADMIN, 1), (LIMITED, 0)):
+        page = new_page()
+        login(page, user, "#/launch?kind=playbook", url=web.url)
+        page.get_by_text("More options").click()
+        page.get_by_text("Passwords and secret variables").click()
+        expect(page.get_by_label("Vault password")).to_be_visible()
+        for label in ("Become", "Become user", "Become password", "Pull the checkout first"):
+            expect(page.get_by_label(label, exact=True)).to_have_count(count)
+    shot("launch-limited", page, full=True)
+
+
+def test_where_there_is_no_playbook_one_reads_where_to_put_them(
+    new_page: Callable[..., Page], web: Records, login: Login
+) -> None:
+    page = new_page()
+    login(page, ADMIN, "#/launch?kind=playbook", url=web.url)
+    expect(page.get_by_text(f"No playbooks in {web.folder}: put some there.")).to_be_visible()
+    page = new_page()
+    login(page, LIMITED, "#/launch?kind=playbook", url=web.url)
+    expect(page.get_by_text("or ask an admin which ones you may start.")).to_be_visible()

@@ -172,6 +172,8 @@ _REPLIES = (
         is_admin=True,
         sees_all=True,
         may_act=True,
+        may_become=False,
+        may_use_git=True,
         csrf_token=_CSRF,
         flower_url=None,
     ),
@@ -185,7 +187,7 @@ _REPLIES = (
         everybody=True,
     ),
     EventPage(task_id=_TASK_ID, state=State.SUCCEEDED, events=_EVENTS, next_after=4, final=True),
-    PlaybookList(playbooks=[_SITE]),
+    PlaybookList(playbook_root="/srv/flansible/playbooks", playbooks=[_SITE]),
     PreviewReply(
         allowed=True,
         refusal=None,

@@ -65,7 +65,8 @@ class ListPlaybooks(PrivateResource):
 
 
 def _reply(found: list[ListedPlaybook]) -> Response:
-    return jsonify({"playbooks": [serialization.reply_fields(entry) for entry in found]})
+    root = str(paths.root(web_context().settings))
+    return jsonify({"playbook_root": root, "playbooks": [serialization.reply_fields(entry) for entry in found]})
 
 
 def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:

@@ -66,12 +66,15 @@ class CurrentSession(PrivateResource):
 
 
 def _reply(user: User, csrf: str) -> Response:
+    may_act = user.is_admin or user.role == "operator"
     found = SessionReply(
         user=user.name,
         role=user.role,
         is_admin=user.is_admin,
         sees_all=user.sees_all,
-        may_act=user.is_admin or user.role == "operator",
+        may_act=may_act,
+        may_become=user.is_admin or (may_act and user.may_become),
+        may_use_git=user.is_admin or (may_act and user.may_use_git),
         csrf_token=csrf,
         flower_url=_flower_url(web_context().settings) if user.is_admin else None,
     )

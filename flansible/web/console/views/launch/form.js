@@ -14,7 +14,7 @@ const ALIASES = { host_filter: "host_pattern", extra_args: "extra_vars" };
 const FREE_TEXT = new Set(["module_args", "extra_vars", "other"]);
 
 export class LaunchForm {
-  constructor(kind, playbooks, inventories, signal, onChange) {
+  constructor(kind, listed, inventories, signal, onChange) {
     Object.assign(this, { kind, signal, onChange });
     this.fields = new Map();
     this.variables = new VariableFields();
@@ -22,7 +22,7 @@ export class LaunchForm {
     const onPick = (name) => this.pick(name);
     const placeOf = (path) => this.placeOf(path);
     this.inventory = new InventoryChoice(inventories, { mayNameAny: session.is_admin, onPick, placeOf, signal });
-    this.element = h("div", {}, kind === "playbook" ? this.playbookPart(playbooks) : this.adhocPart(), this.sharedPart());
+    this.element = h("div", {}, kind === "playbook" ? this.playbookPart(listed) : this.adhocPart(), this.sharedPart());
     this.add(this.inventory.field);
   }
 
@@ -31,8 +31,8 @@ export class LaunchForm {
     return fields.flat().map((field) => field.element);
   }
 
-  playbookPart(playbooks) {
-    this.choice = new PlaybookChoice(playbooks, () => this.loadVariables());
+  playbookPart(listed) {
+    this.choice = new PlaybookChoice(listed, () => this.loadVariables());
     this.add(this.choice.fields);
     this.about = h("div", {});
     return [
@@ -191,10 +191,17 @@ export class LaunchForm {
     }
   }
 
+  /** Lists the fields that show an error, as `{field, message}` with their labels. */
+  invalidFields() {
+    const inputs = [...this.element.querySelectorAll("[aria-invalid=true]")];
+    return inputs.map((input) => ({ field: input.labels[0].firstChild.textContent, message: input.closest(".field").querySelector(".field-error").textContent }));
+  }
+
   focusFirstError() {
     this.openFilled();
     const first = this.element.querySelector("[aria-invalid=true]");
-    first?.focus();
+    first?.focus({ preventScroll: true });
+    first?.closest(".field").scrollIntoView({ block: "center" });
     return Boolean(first);
   }
 }

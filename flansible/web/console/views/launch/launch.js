@@ -2,6 +2,7 @@
 
 import { get, post, session } from "../../api.js";
 import { errorBox, h, replace } from "../../dom.js";
+import { plural } from "../../format.js";
 import { setParams } from "../../router.js";
 import { LaunchForm } from "./form.js";
 import { previewResult } from "./preview_result.js";
@@ -15,12 +16,12 @@ export async function show(root, route) {
     return;
   }
   replace(root, h("h1", {}, "Launch"), h("p", { class: "hint", role: "status" }, "Loading…"));
-  const [playbooks, inventories, before] = await Promise.all([
+  const [listed, inventories, before] = await Promise.all([
     get("api/listplaybooks", {}, route.signal),
     get("api/listinventories", {}, route.signal),
     loadPreviousRequest(route),
   ]);
-  const launch = new Launch(playbooks.playbooks, inventories.inventories, route.signal);
+  const launch = new Launch(listed, inventories.inventories, route.signal);
   replace(root, launch.element);
   await launch.begin(route.params, before);
 }
@@ -37,12 +38,12 @@ async function loadPreviousRequest(route) {
 }
 
 class Launch {
-  constructor(playbooks, inventories, signal) {
-    Object.assign(this, { playbooks, inventories, signal });
+  constructor(listed, inventories, signal) {
+    Object.assign(this, { listed, inventories, signal });
     this.forms = {};
     this.sent = { body: "", key: "" };
     this.formSlot = h("div", { class: "launch-fields" });
-    this.errorSlot = h("div", {});
+    this.errorSlot = h("div", { class: "launch-error", tabindex: 0, hidden: true });
     this.outdated = h("p", { class: "hint", hidden: true }, "The form has changed since.");
     this.result = h("div", { class: "preview-result", "aria-live": "polite" });
     this.previewButton = h("button", { type: "button", onclick: () => this.preview() }, "Preview");
@@ -57,8 +58,9 @@ class Launch {
       return h("label", { class: "kind" }, input, word);
     });
     this.kinds = h("fieldset", { class: "plain-fieldset kinds" }, h("legend", { class: "visually-hidden" }, "What to run"), kinds);
-    const buttons = h("div", { class: "row launch-buttons" }, this.previewButton, this.startButton);
-    const form = h("form", { class: "launch-form", novalidate: true }, this.kinds, this.formSlot, this.errorSlot, buttons);
+    const bar = h("div", { class: "launch-bar" }, this.errorSlot, h("div", { class: "row launch-buttons" }, this.previewButton, this.startButton));
+    this.keepClearOf(bar);
+    const form = h("form", { class: "launch-form", novalidate: true }, this.kinds, this.formSlot, bar);
     form.addEventListener("submit", (event) => (event.preventDefault(), this.start()));
     form.addEventListener("input", () => this.changed());
     form.addEventListener("change", () => this.changed());
@@ -67,13 +69,24 @@ class Launch {
     this.element = [h("h1", {}, "Launch"), h("div", { class: "launch-columns" }, form, aside)];
   }
 
+  /** Lets no field that gets the focus be hidden by the bar, which stays at the bottom of the window. */
+  keepClearOf(bar) {
+    const { style } = document.documentElement;
+    const observer = new ResizeObserver(() => (style.scrollPaddingBottom = `${bar.offsetHeight + 8}px`));
+    observer.observe(bar);
+    this.signal.addEventListener("abort", () => {
+      observer.disconnect();
+      style.scrollPaddingBottom = "";
+    });
+  }
+
   showPreviewHint() {
     replace(this.result, h("h2", {}, "Preview"), h("p", { class: "hint" }, "See the command, the hosts and the play tasks before anything starts."));
   }
 
   async begin(params, before) {
     const requested = before?.kind ?? params.get("kind");
-    const kind = requested in PATHS ? requested : this.playbooks.length ? "playbook" : "adhoc";
+    const kind = requested in PATHS ? requested : this.listed.playbooks.length ? "playbook" : "adhoc";
     this.choose(kind, false);
     if (before) await this.form.fill(before.body, before.masked);
     else await this.form.fillFrom(params);
@@ -82,10 +95,10 @@ class Launch {
   choose(kind, isUserChange = true) {
     this.kind = kind;
     for (const input of this.kinds.querySelectorAll("input")) input.checked = input.value === kind;
-    this.forms[kind] ??= new LaunchForm(kind, this.playbooks, this.inventories, this.signal, () => this.changed());
+    this.forms[kind] ??= new LaunchForm(kind, this.listed, this.inventories, this.signal, () => this.changed());
     this.form = this.forms[kind];
     replace(this.formSlot, this.form.element);
-    replace(this.errorSlot);
+    this.clearError();
     this.showPreviewHint();
     if (isUserChange) this.changed();
   }
@@ -93,6 +106,7 @@ class Launch {
   /** Copies the form to the address, without secrets: the link can be stored and shared. */
   changed() {
     this.outdated.hidden = false;
+    if (this.hasFieldErrors && !this.form.invalidFields().length) this.clearError();
     clearTimeout(this.addressTimer);
     this.addressTimer = setTimeout(() => {
       if (this.signal.aborted) return;
@@ -129,10 +143,10 @@ class Launch {
 
   /** Returns the request's body; null after showing what is wrong with it. */
   body() {
-    replace(this.errorSlot);
+    this.clearError();
     const { body, errors } = this.form.read();
     if (!errors) return body;
-    this.form.focusFirstError();
+    this.explain({ message: `Nothing was sent: ${plural(errors, "field")} must be corrected.`, errors: this.form.invalidFields() });
     return null;
   }
 
@@ -150,10 +164,24 @@ class Launch {
     }
   }
 
+  /** Shows a reply's error at its fields and at the buttons. */
   showError(error) {
+    const errors = (error.errors ?? []).map((one) => ({ ...one, field: one.field.replace(/^request\./, "") }));
+    this.form.showErrors(errors);
+    this.explain({ message: error.message, errors });
+  }
+
+  /** Shows at the buttons what is wrong, and the first field with an error. */
+  explain(error) {
     replace(this.errorSlot, errorBox(error));
-    this.form.showErrors((error.errors ?? []).map((one) => ({ ...one, field: one.field.replace(/^request\./, "") })));
-    if (!this.form.focusFirstError()) this.errorSlot.scrollIntoView({ block: "nearest" });
+    this.errorSlot.hidden = false;
+    this.hasFieldErrors = this.form.focusFirstError();
+  }
+
+  clearError() {
+    this.errorSlot.hidden = true;
+    this.hasFieldErrors = false;
+    replace(this.errorSlot);
   }
 }
 

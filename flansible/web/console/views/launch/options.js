@@ -1,5 +1,6 @@
 // The fields of ad-hoc commands and playbooks, in groups.
 
+import { session } from "../../api.js";
 import { h } from "../../dom.js";
 import { textareaField, choiceField, looseJson, looseJsonText, numberField, secretTextarea, secretField, strictJson, textField, checkboxField, parseInteger } from "./fields.js";
 
@@ -33,7 +34,7 @@ export function runFields(kind) {
     numberField("forks", "Forks"),
     choiceField("verbose_level", "Verbosity", VERBOSITY, { parse: parseInteger, format: (value) => (value === 0 ? "" : String(value)) }),
     textField("remote_user", "Connect as"),
-    textField("become_user", "Become user", { placeholder: "root" }),
+    session.may_become ? textField("become_user", "Become user", { placeholder: "root" }) : null,
     numberField("time_limit", "Time limit in seconds"),
   ];
   return fields.filter(Boolean);
@@ -43,19 +44,20 @@ export function checkboxFields(kind) {
   const fields = [
     checkboxField("check", "Check: predict, change nothing"),
     checkboxField("diff", "Diff: show what changes"),
-    checkboxField("become", "Become"),
-    kind === "playbook" ? checkboxField("update_git_repo", "Pull the checkout first") : null,
+    session.may_become ? checkboxField("become", "Become") : null,
+    kind === "playbook" && session.may_use_git ? checkboxField("update_git_repo", "Pull the checkout first") : null,
   ];
   return fields.filter(Boolean);
 }
 
 export function secretFields() {
-  return [
+  const fields = [
     secretField("connection_password", "Connection password"),
-    secretField("become_password", "Become password"),
+    session.may_become ? secretField("become_password", "Become password") : null,
     secretField("vault_password", "Vault password"),
     secretTextarea("private_key", "Private key"),
   ];
+  return fields.filter(Boolean);
 }
 
 export function variablesField() {

@@ -1,11 +1,12 @@
 // The playbooks to choose from, each with its description, plays and hosts.
 
+import { session } from "../../api.js";
 import { h, newId } from "../../dom.js";
 import { textField } from "./fields.js";
 
-/** `fields` are the request's `playbook_dir` and `playbook`. onChoose(): one of them has changed. */
+/** listed: `{playbooks, playbook_root}` of the service. `fields` are the request's `playbook_dir` and `playbook`. onChoose(): one of them has changed. */
 export class PlaybookChoice {
-  constructor(playbooks, onChoose) {
+  constructor({ playbooks, playbook_root: root }, onChoose) {
     this.onChoose = onChoose;
     this.group = newId("playbook");
     this.items = playbooks.map((one) => this.item(one));
@@ -15,7 +16,7 @@ export class PlaybookChoice {
     ];
     const search = h("input", { type: "search", placeholder: "Name, description or play", "aria-label": "Search playbooks" });
     search.addEventListener("input", () => this.narrow(search.value));
-    this.none = h("p", { class: "hint", hidden: playbooks.length > 0 }, "No playbook matches.");
+    this.none = h("p", { class: "hint", hidden: playbooks.length > 0 }, playbooks.length ? "No playbook matches." : noPlaybooks(root));
     const list = h("div", { class: "playbooks" }, this.items.map((item) => item.element), this.none);
     this.element = h(
       "fieldset",
@@ -59,4 +60,9 @@ export class PlaybookChoice {
     this.mark();
     this.onChoose();
   }
+}
+
+function noPlaybooks(root) {
+  const advice = session.is_admin ? "put some there." : "put some there, or ask an admin which ones you may start.";
+  return [`No playbooks ${session.is_admin ? "" : "for you "}in `, h("code", {}, root), `: ${advice}`];
 }

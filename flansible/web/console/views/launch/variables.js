@@ -4,6 +4,7 @@ import { h, replace } from "../../dom.js";
 import { textareaField, choiceField, numberField, secretField, strictJson, textField, checkboxField } from "./fields.js";
 
 const SOURCES = { vars_prompt: "prompted by", argument_specs: "of the role", vars: "set by" };
+const FORMS = { list: 'List as JSON, such as ["a", "b"]', dict: 'Object as JSON, such as {"a": 1}' };
 const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
 /** The variables of the chosen playbook. Unchanged ones are not sent: then the playbook's default applies. */
@@ -81,7 +82,7 @@ function fieldOf(variable) {
 function createInput(variable) {
   const { name, type, choices } = variable;
   const label = [h("code", {}, name), variable.required ? h("span", { class: "required" }, " (required)") : null];
-  const hint = [variable.description, `${SOURCES[variable.source]} ${variable.role ?? variable.play}`].filter(Boolean).join(" — ");
+  const hint = [variable.description, FORMS[type], `${SOURCES[variable.source]} ${variable.role ?? variable.play}`].filter(Boolean).join(" — ");
   const shown = variable.default === null || variable.default === undefined ? "" : asText(variable.default);
   const options = { hint, placeholder: shown };
   if (variable.private) return secretField(name, label, options);
