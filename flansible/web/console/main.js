@@ -80,7 +80,7 @@ function themeButton() {
     event.currentTarget.replaceWith(themeButton());
     document.getElementById("theme").focus();
   };
-  return h("button", { type: "button", id: "theme", class: "quiet", onclick: change, title: `Colours: ${theme}` }, `Colours: ${theme}`);
+  return h("button", { type: "button", id: "theme", class: "quiet", onclick: change, "aria-label": `Colours: ${theme}`, title: `Colours: ${theme}` }, h("span", { class: "wide" }, "Colours: "), h("span", { class: "narrow" }, "◐ "), theme);
 }
 
 function setTheme(theme) {

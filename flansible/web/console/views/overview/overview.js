@@ -151,7 +151,7 @@ function playbookTable(playbooks) {
     link("playbook", one.playbook),
     h("td", { class: "number" }, duration(one.mean_seconds)),
     h("td", { class: "meter-column" }, meter(one.mean_seconds, most, "tone-info")),
-    h("td", { class: "number" }, duration(one.longest_seconds)),
+    h("td", { class: "number longest-column" }, duration(one.longest_seconds)),
     h("td", { class: "number" }, formatCount(one.runs)),
     h("td", { class: one.failed ? "number tone-danger" : "number" }, formatCount(one.failed)),
   ]);
@@ -174,7 +174,8 @@ function link(filter, value) {
 }
 
 function ranking(heads, rows) {
-  const head = (word, index) => h("th", { scope: "col", class: index ? "number" : null }, word);
+  const classOf = (word, index) => (word === "Longest" ? "number longest-column" : index ? "number" : null);
+  const head = (word, index) => h("th", { scope: "col", class: classOf(word, index) }, word);
   const top = heads.map((word, index) => (word ? head(word, index) : h("td", { "aria-hidden": "true" })));
   const body = rows.map((row) => h("tr", {}, row));
   return h("table", { class: "ranking" }, h("thead", {}, h("tr", {}, top)), h("tbody", {}, body));
