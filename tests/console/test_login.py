@@ -9,7 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser_watch import Watch
+from tests.helpers.console_records import Records
 from tests.helpers.services import ADMIN, AUDITOR, DEV, Service
+from tests.helpers.webserver import RecordedRun
 
 WRONG = "401.*api/session"
 
@@ -126,3 +128,20 @@ def test_an_address_that_was_cut_leads_somewhere(
     login(page)
     page.goto(f"{service.url}/{address}")
     expect(page.get_by_role("heading", name="Tasks").or_(page.get_by_role("alert")).first).to_be_visible()
+
+
+def test_who_is_logged_in_can_try_the_api_out_on_its_page(
+    page: Page, login: Callable[..., None], web: Records, run: RecordedRun
+) -> None:
+    login(page, url=web.url)
+    page.goto(f"{web.url}/api/docs")
+    cancel = page.locator(".opblock", has_text="/api/ansibletaskcancel/{task_id}")
+    cancel.locator(".opblock-summary-control").click()
+    cancel.get_by_role("button", name="Try it out").click()
+    cancel.get_by_placeholder("task_id").fill(run.task_id)
+    cancel.get_by_placeholder("wait").fill("0")
+    with page.expect_response("**/ansibletaskcancel/**") as reply:
+        cancel.get_by_role("button", name="Execute").click()
+    assert reply.value.status == 202
+    expect(cancel.locator(".responses-wrapper")).to_contain_text("it is being ended")
+    expect(cancel.locator(".curl-command")).not_to_contain_text("X-CSRF-Token")

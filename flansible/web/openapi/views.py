@@ -52,6 +52,15 @@ SwaggerUIBundle({
   dom_id: "#swagger-ui",
   deepLinking: true,
   validatorUrl: null,
+  // "Try it out" works for who is logged in to the console: a session needs its CSRF token for all but reading.
+  requestInterceptor: async (request) => {
+    const isOwn = new URL(request.url, location.href).origin === location.origin;
+    if (!isOwn || request.headers.Authorization || ["GET", "HEAD"].includes(request.method ?? "GET")) return request;
+    const reply = await fetch("session", { headers: { "X-Requested-With": "flansible" } });
+    if (reply.ok) request.headers["X-CSRF-Token"] = (await reply.json()).csrf_token;
+    return request;
+  },
+  showMutatedRequest: false, // the curl commands shown: the token is of no use without the cookie
 });
 """
 
