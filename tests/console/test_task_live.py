@@ -137,7 +137,7 @@ def test_a_phone_shows_the_first_failure_of_a_matrix(
 def test_many_processes_that_were_ended_are_counted(
     page: Page, login: Callable[..., None], web: Records, run: RecordedRun
 ) -> None:
-    run.end(State.CANCELED, tuple(f"sleep ({pid})" for pid in range(100, 116)))
+    run.end(State.CANCELED, ended=tuple(f"sleep ({pid})" for pid in range(100, 116)))
     login(page, ADMIN, f"#/tasks/{run.task_id}", url=web.url)
     facts = page.locator(".task-facts")
     expect(facts.get_by_text("16 processes")).to_be_visible()
