@@ -25,11 +25,11 @@ A test compares this table with the code: in the last column every backticked wo
 |         |             |            | first 200, each {pid, name} |
 | event   | run         | supervisor | `event`: "play_start", "task_start" or "host_result"; `play`, `task`, |
 |         |             |            | `module`, `handler`, `host`, `verdict`, `duration_seconds`, `result`: as the |
-|         |             |            | event has them; `time`: Unix seconds; `offset`: output bytes before it |
+|         |             |            | event has them; `time`: Unix seconds; `mark`: number of its mark in the output |
 | plan    | run         | supervisor | `plan`: what a preview run found; `too_large`: it is left out for its size; |
-|         |             |            | `time`, `offset` |
+|         |             |            | `time`, `mark` |
 | end     | run         | supervisor | `returncode`; `broken`: str or null; `warning`: one of WARNINGS, or null; |
-|         |             |            | `stats`, `custom_stats`, `time`, `offset` |
+|         |             |            | `stats`, `custom_stats`, `time`, `mark` |
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Keeper:
         request = wire.receive(channel)
         assert request is not None
         self.request = request
+        self.marks = 0
 
     def write(self, data: bytes, descriptor: int | None = None) -> None:
         view = memoryview(data)
@@ -41,11 +42,13 @@ class Keeper:
             view = view[os.write(self.output if descriptor is None else descriptor, view) :]
 
     def event(self, **fields: Any) -> None:
-        self.write(wire.encode({"type": "event", "offset": 0, **fields}), self.events)
+        self.marks += 1
+        self.write(f"{self.request['colour_mark']}[{self.marks}e".encode())
+        self.write(wire.encode({"type": "event", "mark": self.marks, **fields}), self.events)
 
     def end(self, returncode: int = 0, broken: str | None = None) -> None:
         frame = {"type": "end", "returncode": returncode, "broken": broken, "stats": {}, "custom_stats": {}}
-        self.write(wire.encode({**frame, "offset": 0}), self.events)
+        self.write(wire.encode({**frame, "mark": 0}), self.events)
 
     def exited(self, returncode: int | None = 0, number: int | None = None, stopped: int = 0) -> None:
         frame = {"type": "exited", "returncode": returncode, "signal": number, "stopped_count": stopped}
@@ -85,19 +88,16 @@ def result(**fields: Any) -> dict[str, Any]:
 
 def count(keeper: Keeper, number: str) -> None:
     """So many events, each after a line of output, as Ansible does."""
-    offset = 0
     for index in range(int(number)):
-        line = f"line {index}\n".encode()
-        keeper.write(line)
-        offset += len(line)
-        keeper.event(**result(index=index), offset=offset)
+        keeper.write(f"line {index}\n".encode())
+        keeper.event(**result(index=index))
     say(keeper, "")
 
 
 def pieces(keeper: Keeper, number: str) -> None:
     """Events that arrive byte by byte."""
     for index in range(int(number)):
-        for byte in wire.encode({"type": "event", **result(index=index), "offset": 0}):
+        for byte in wire.encode({"type": "event", **result(index=index), "mark": 0}):
             keeper.write(bytes([byte]), keeper.events)
     say(keeper, "")
 
@@ -171,14 +171,14 @@ def garbage(keeper: Keeper, more: str = "0") -> None:
 
 def lie(keeper: Keeper) -> None:
     """Frames that are JSON objects, with nothing in them as it should be."""
-    for frame in ({"type": "event", "offset": "x"}, {"type": "event", "offset": None}, {"type": "end", "offset": [1]}):
+    for frame in ({"type": "event", "mark": "x"}, {"type": "event", "mark": None}, {"type": "end", "mark": [1]}):
         keeper.write(wire.encode(frame), keeper.events)
     say(keeper, "fine\n")
 
 
 def nest(keeper: Keeper) -> None:
     """A result that is nested as deeply as JSON can be read."""
-    marked = wire.encode({"type": "event", "offset": 0, **result(a="NEST")})[4:]
+    marked = wire.encode({"type": "event", "mark": 0, **result(a="NEST")})[4:]
     body = marked.replace(b'"NEST"', b"[" * 900 + b"]" * 900)
     keeper.write(len(body).to_bytes(4, "big") + body, keeper.events)
     say(keeper, "fine\n")

@@ -1,8 +1,9 @@
 """Ansible's callback methods as events: a callback beside Ansible's own that writes frames to the run's event pipe.
 
-Runs in the run process and writes to its pipe only: no network, no Redis, no threads. An event has `time` (seconds
-since 1970) and `offset`, the output bytes the run had written by then, so that text and events can be aligned. Nothing
-here may raise: Ansible would print a warning that the command line does not.
+Runs in the run process and writes to its pipes only: no network, no Redis, no threads. An event has `time` (seconds
+since 1970) and `mark`, the number of a mark written to the output just before it: text and events are aligned where
+bytes arrive, whoever wrote them, a vault password script included. Nothing here may raise: Ansible would print a
+warning that the command line does not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -33,44 +33,35 @@ _KEPT_CHARACTERS = 4096
 
 
 class EventPipe:
-    """Writes the run's event frames, and counts the output bytes before each."""
+    """Writes the run's event frames, each after a mark in the output (flansible.worker.colour_parser)."""
 
     def __init__(self, descriptor: int, colour_mark: str) -> None:
         self._descriptor = descriptor
+        self._output = os.dup(sys.stdout.fileno())  # a play task's plugin may put something else in its place
         self._mark = colour_mark.encode()
-        self._marks = re.compile(re.escape(self._mark) + rb"\[[0-9;]*m")
-        self._written = 0
+        self._count = 0
         self._readable = True
         # Ansible's lock, held while anything is printed: the thread that receives the workers' messages prints too.
         self._print_lock = Display()._lock
-        for stream in (sys.stdout, sys.stderr):
-            # Ansible has wrapped these streams already, and Python calls whatever the attribute holds.
-            stream.buffer.write = self._counting(stream.buffer.write)  # type: ignore[method-assign]
 
     def send(self, event: dict[str, Any]) -> None:
-        """Writes one whole frame, after flushing the output printed before it."""
+        """Writes one whole frame, after flushing and marking the output printed before it."""
         with self._print_lock:
             sys.stdout.flush()
             sys.stderr.flush()
-            offset = self._written
-        data = memoryview(wire.encode({**event, "time": time.time(), "offset": offset}))
+            self._count += 1
+            try:
+                # Short enough to be written at once: nothing of another process gets in between.
+                os.write(self._output, b"%b[%de" % (self._mark, self._count))
+            except OSError:
+                self._readable = False
+        data = memoryview(wire.encode({**event, "time": time.time(), "mark": self._count}))
         while data and self._readable:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except OSError:
                 # The supervisor no longer reads, so it does not wait for the end frame: the keeper is about to end us.
                 self._readable = False
-
-    def _counting(self, write: Callable[[Any], int]) -> Callable[[Any], int]:
-        def counting_write(data: Any) -> int:
-            with self._print_lock:
-                count = write(data)
-                # Colour marks do not count as output: the supervisor removes them.
-                text = bytes(data)
-                self._written += len(self._marks.sub(b"", text)) if self._mark in text else count
-            return count
-
-        return counting_write
 
 
 class EventCallback(CallbackBase):

@@ -21,7 +21,7 @@ _MAX_FIELD_CHARS = 64 * 1024  # of a play, play task, module or host name: Redis
 _MAX_STATS_BYTES = 32 * 1024 * 1024
 _MAX_PLAN_BYTES = 5 * 1024 * 1024
 _MAX_EXIT_CODE = 255
-_MAX_OFFSET = 2**63
+_MAX_NUMBER = 2**63
 _MAX_TIME = 32503680000.0  # the year 3000: datetime has an upper bound
 _VERDICTS = get_args(Verdict)
 _KINDS = ("play_start", "task_start", "host_result")
@@ -50,7 +50,7 @@ def event(frame: wire.Frame) -> dict[str, Any]:
         raise WireError("an event with an invalid duration")
     if frame["event"] == "host_result" and not _FIELDS.keys() - {"handler"} <= found.keys():
         raise WireError("a host result without all its fields")
-    return {"event": frame["event"], **found, **_offset_and_time(frame)}
+    return {"event": frame["event"], **found, **_mark_and_time(frame)}
 
 
 def plan(frame: wire.Frame) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def plan(frame: wire.Frame) -> dict[str, Any]:
         raise WireError("a preview with a field of the wrong type")
     if len(json.dumps(found)) > _MAX_PLAN_BYTES:
         raise WireError("a preview that is too long")
-    return {"event": "plan", "plan": found, "too_large": too_large, **_offset_and_time(frame)}
+    return {"event": "plan", "plan": found, "too_large": too_large, **_mark_and_time(frame)}
 
 
 def end(frame: wire.Frame) -> dict[str, Any]:
@@ -76,18 +76,18 @@ def end(frame: wire.Frame) -> dict[str, Any]:
         raise WireError("an end that is too long")
     # Lone surrogates cannot be stored.
     broken = broken and broken[:_MAX_TEXT_CHARS].encode(errors="replace").decode()
-    return {"stats": stats, "custom_stats": custom, "broken": broken, "warning": warning, **_offset_and_time(frame)}
+    return {"stats": stats, "custom_stats": custom, "broken": broken, "warning": warning, **_mark_and_time(frame)}
 
 
-def _offset_and_time(frame: wire.Frame) -> dict[str, Any]:
-    offset, time = frame.get("offset", 0), frame.get("time")
-    if type(offset) is not int or not 0 <= offset < _MAX_OFFSET:
-        raise WireError("an invalid offset")
+def _mark_and_time(frame: wire.Frame) -> dict[str, Any]:
+    mark, time = frame.get("mark", 0), frame.get("time")
+    if type(mark) is not int or not 0 <= mark < _MAX_NUMBER:
+        raise WireError("an invalid mark")
     if time is None:
-        return {"offset": offset}
+        return {"mark": mark}
     if not isinstance(time, int | float) or not 0 <= time < _MAX_TIME:
         raise WireError("an invalid time")
-    return {"offset": offset, "time": time}
+    return {"mark": mark, "time": time}
 
 
 def exited(frame: wire.Frame) -> wire.Frame:
@@ -100,7 +100,7 @@ def exited(frame: wire.Frame) -> wire.Frame:
         not is_known
         or not isinstance(frame.get("stopped"), list)
         or type(count) is not int
-        or not 0 <= count < _MAX_OFFSET
+        or not 0 <= count < _MAX_NUMBER
     ):
         raise WireError("the keeper did not report how the run ended")
     return frame

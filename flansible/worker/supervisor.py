@@ -43,6 +43,7 @@ _SHUTDOWN_POLL_SECONDS = 0.25  # how often the clock is read while the worker is
 _SHUTDOWN_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
 _KEEPER_SECONDS = 12.0  # beyond the grace: a keeper kills for up to ten seconds; after this it loses its channel
 _SHUTDOWN_KEEPER_SECONDS = 1.0  # when the worker is being stopped: it must end the sandbox before it is killed itself
+_MOST_READS = 16  # of the output pipe, for one event's mark: more than any pipe holds
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
 
 
@@ -53,8 +54,8 @@ class _StepState(Observed):
     give_up_at: float = math.inf  # when a keeper that does not answer an order loses its channel
     channel_ended: bool = False
     unsent: bytes = b""  # what the channel did not take yet: a user's code can stop the process that reads it
-    base_offset: int = 0  # output of the steps and attempts before
     is_listing: bool = False  # plan frames of any other run are ignored: a user's code may write into the pipe
+    output: int = -1  # the output pipe
     colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
     frames: wire.FrameReader = field(default_factory=wire.FrameReader)
 
@@ -131,10 +132,9 @@ class Supervisor:
                 theirs.close()
                 os.close(output_end)
                 os.close(events_end)
-            mark, offset = choose_mark(), self._recorder.offset
-            seen = _StepState(
-                base_offset=offset, is_listing=step.listing is not None, colours=ColourSplitter(mark, offset)
-            )
+            mark = choose_mark()
+            colours = ColourSplitter(mark, self._recorder.offset)
+            seen = _StepState(is_listing=step.listing is not None, output=output, colours=colours)
             try:
                 self._send_request(channel, step, mark, rules, seen)
                 self._watch(channel, output, events, seen)
@@ -265,15 +265,14 @@ class Supervisor:
 
     def _read_pipe(self, descriptor: int, is_events: bool, seen: _StepState) -> bool:
         """Reads once from a pipe; False at its end."""
+        if not is_events:
+            return self._read_output(seen) != 0
         try:
             data = os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
             return True
         if not data:
             return False
-        if not is_events:
-            self._recorder.add_output(*self._masker.feed(*seen.colours.feed(data)))
-            return True
         # After a broken frame the rest cannot be parsed; it is still read, or the run would block on a full pipe.
         try:
             for frame in seen.frames.feed(data) if seen.fault is None else ():
@@ -291,6 +290,7 @@ class Supervisor:
                 "stats": end["stats"],
                 "custom_stats": end["custom_stats"],
                 "time": end.get("time", time.time()),
+                "mark": end["mark"],
             }
         elif kind == "event":
             event = frame_validation.event(frame)
@@ -298,8 +298,27 @@ class Supervisor:
             event = frame_validation.plan(frame)
         else:
             return
-        event["offset"] = seen.base_offset + int(frame.get("offset", 0))
+        event["offset"] = self._offset_of_event(event.pop("mark"), seen)
         self._recorder.add_event(self._masker.event(event))
+
+    def _offset_of_event(self, number: int, seen: _StepState) -> int:
+        """Returns the bytes of output before an event. Its mark was written first: not yet read, it is in the pipe."""
+        for _ in range(_MOST_READS):
+            offset = seen.colours.offset_of_event(number)
+            if offset is not None:
+                return offset
+            if not number or not self._read_output(seen):
+                break
+        return seen.colours.offset  # no mark: scripts of tests, or a run that lies about itself
+
+    def _read_output(self, seen: _StepState) -> int | None:
+        """Reads once from the output pipe. Returns the number of bytes, 0 at its end, None when it is empty."""
+        try:
+            data = os.read(seen.output, _READ_BYTES)
+        except BlockingIOError:
+            return None
+        self._recorder.add_output(*self._masker.feed(*seen.colours.feed(data)))
+        return len(data)
 
     def _read_channel(self, channel: socket.socket, reader: wire.FrameReader, seen: _StepState) -> None:
         try:

@@ -18,7 +18,7 @@ from flansible.worker.forkserver_pool import ForkServerPool
 from tests.helpers.waiting import eventually
 
 COLOUR_MARK = "\U00100000"
-_MARKS = re.compile(COLOUR_MARK.encode() + rb"\[[0-9;]*m")
+_MARKS = re.compile(COLOUR_MARK.encode() + rb"\[(?:[0-9;]*m|([0-9]+)e)")
 _READ_BYTES = 1 << 18
 
 
@@ -128,9 +128,18 @@ class DirectRun:
 
     def texts(self) -> list[tuple[wire.Frame, str]]:
         """Each event with the text between the event before it and itself."""
-        starts = [0, *(event["offset"] for event in self.events)]
-        pairs = zip(self.events, starts, strict=False)
-        return [(event, self.output[start : event["offset"]].decode()) for event, start in pairs]
+        offsets = [self.offset(event) for event in self.events]
+        pairs = zip(self.events, [0, *offsets], offsets, strict=False)
+        return [(event, self.output[start:end].decode()) for event, start, end in pairs]
+
+    def offset(self, frame: wire.Frame) -> int:
+        """The bytes of output before a frame's mark."""
+        removed = 0
+        for match in _MARKS.finditer(self._output):
+            if match[1] and int(match[1]) == frame["mark"]:
+                return match.start() - removed
+            removed += len(match[0])
+        raise AssertionError(f"the output has no mark {frame['mark']}")
 
     def _read(self) -> None:
         """Reads until the keeper closes its end of the channel, then what is still in the pipes."""

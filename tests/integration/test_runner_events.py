@@ -342,6 +342,31 @@ def test_an_adhoc_command_without_a_host_says_so(
     assert (run.end["returncode"], run.end["warning"]) == (0, warning)
 
 
+RAW = """\
+import os
+from ansible.plugins.callback import CallbackBase
+class CallbackModule(CallbackBase):
+    CALLBACK_NAME, CALLBACK_VERSION, CALLBACK_TYPE = "raw", 2.0, "aggregate"
+    def v2_runner_on_ok(self, result):
+        os.write(2, b"raw\\n" * 1000)
+"""
+
+
+def test_text_that_was_written_past_python_belongs_to_the_event_it_came_before(
+    servers: ForkServerPool, place: Path
+) -> None:
+    """A callback writes to descriptor 2, and a vault password program to the standard error that it inherits."""
+    (place / "callback_plugins").mkdir()
+    (place / "callback_plugins/raw.py").write_text(RAW)
+    (place / "password").write_text("#!/bin/sh\nseq 500 >&2\necho word\n")
+    (place / "password").chmod(0o755)
+    tasks = "".join(f"- name: t{number}\n  debug: msg=m{number}\n" for number in range(3))
+    run = ran(servers, place, on_hosts(tasks, hosts="h1"), "--vault-password-file", "password")
+    texts = [text for event, text in run.texts() if event["event"] == "host_result"]
+    assert [text.count("raw\n") for text in texts] == [1000] * 3
+    assert all(f'"msg": "m{number}"\n}}\n' in text for number, text in enumerate(texts))
+
+
 def test_an_include_that_is_not_there_is_told_twice_as_the_text_does(servers: ForkServerPool, place: Path) -> None:
     """First that the play task was carried out, then that its file cannot be read: Ansible counts the second only."""
     run = ran(servers, place, on_hosts("- name: include\n  include_tasks: missing.yml", hosts="h1"))
@@ -391,7 +416,7 @@ def test_every_frame_has_its_time_and_offsets_never_go_back(servers: ForkServerP
     times = [frame["time"] for frame in run.frames]
     assert times == sorted(times) and before <= times[0] and times[-1] <= time.time()
     assert all(isinstance(moment, float) for moment in times)
-    offsets = [frame["offset"] for frame in run.frames]
+    offsets = [run.offset(frame) for frame in run.frames]
     assert offsets == sorted(offsets)
     assert offsets[-1] == len(run.output)
 
@@ -628,7 +653,7 @@ def test_the_text_before_a_host_result_is_that_hosts(
             assert "PLAY [h1,h2,h3]" in text
         if event["event"] == "task_start" and signs is SIGNS and "free" not in plays:
             assert f"TASK [{event['task']}]" in text
-    assert run.output[run.events[-1]["offset"] :].decode().count("PLAY RECAP") == (1 if signs is SIGNS else 0)
+    assert run.output[run.offset(run.events[-1]) :].decode().count("PLAY RECAP") == (1 if signs is SIGNS else 0)
 
 
 @pytest.mark.parametrize("module", ["debug", "ping", "command"])

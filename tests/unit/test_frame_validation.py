@@ -12,7 +12,7 @@ from flansible.errors import WireError
 from flansible.worker import frame_validation
 
 NAMES = {"play": "p", "task": "t", "module": "m", "host": "h"}
-RESULT = {"event": "host_result", **NAMES, "verdict": "ok", "duration_seconds": 0.5, "result": {"a": 1}, "offset": 3}
+RESULT = {"event": "host_result", **NAMES, "verdict": "ok", "duration_seconds": 0.5, "result": {"a": 1}, "mark": 3}
 EXIT = {"returncode": 0, "signal": None, "stopped": [], "stopped_count": 0}
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -40,9 +40,9 @@ def test_what_is_an_event_stays_one_less_what_it_does_not_have() -> None:
         {"duration_seconds": 10**400},
         {"task": "x" * 100_000},
         {"host": "x" * 100_000},
-        {"offset": -1},
-        {"offset": 10**400},
-        {"offset": 1.5},
+        {"mark": -1},
+        {"mark": 10**400},
+        {"mark": 1.5},
         {"time": 10**400},
         {"time": float("nan")},
         {"time": float("inf")},
@@ -71,7 +71,7 @@ def test_a_result_has_what_results_have(name: str) -> None:
         {"broken": {"a": 1}},
         {"warning": "all is well"},
         {"warning": ["no hosts matched"]},
-        {"offset": None},
+        {"mark": None},
     ],
 )
 def test_what_is_no_end_is_refused(change: dict[str, Any]) -> None:
@@ -112,8 +112,8 @@ def test_nothing_raises_anything_else(frame: dict[str, Any]) -> None:
 
 
 def test_a_plan_is_an_object_of_bounded_size() -> None:
-    frame = {"type": "plan", "plan": {"plays": []}, "too_large": False, "offset": 3, "more": 1}
-    assert frame_validation.plan(frame) == {"event": "plan", "plan": {"plays": []}, "too_large": False, "offset": 3}
-    for change in ({"plan": []}, {"plan": None}, {"too_large": 1}, {"plan": {"x": "y" * 6_000_000}}, {"offset": -1}):
+    frame = {"type": "plan", "plan": {"plays": []}, "too_large": False, "mark": 3, "more": 1}
+    assert frame_validation.plan(frame) == {"event": "plan", "plan": {"plays": []}, "too_large": False, "mark": 3}
+    for change in ({"plan": []}, {"plan": None}, {"too_large": 1}, {"plan": {"x": "y" * 6_000_000}}, {"mark": -1}):
         with pytest.raises(WireError):
             frame_validation.plan({**frame, **change})

@@ -158,6 +158,6 @@ def test_what_is_read_of_a_frame_is_a_field_of_it() -> None:
     for frame in ("event", "plan", "end", "exited"):
         taken[frame] = fields_read(validation, "frame", f"(.*_)?{frame}")
     moment = fields_read(validation, "frame", "_.*")
-    assert moment == {"time", "offset"} and all(taken.values())
+    assert moment == {"time", "mark"} and all(taken.values())
     for frame, (_, _, fields) in table().items():
         assert taken.get(frame, set()) <= fields
