@@ -13,14 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from flansible.authorization import redaction
+from flansible.authorization import existence, redaction
 from flansible.authorization.isolation import Isolation
 from flansible.authorization.rules import grants, hosts, modules, strings, unsandboxed
 from flansible.authorization.rules import paths as path_rules
 from flansible.authorization.rules.grants import check_may_act as check_may_act
 from flansible.authorization.rules.refusal import forbidden
 from flansible.config import Settings
-from flansible.errors import FieldError, InvalidRequest, NotFound
+from flansible.errors import FieldError, InvalidRequest
 from flansible.identity.users import User, resolve
 from flansible.models import (
     About,
@@ -68,14 +68,20 @@ def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isola
     permitted, paths = _limit_to_rights(user, request, cwd, settings, playbook_dir)
     if not user.is_admin:
         unsandboxed.check_adhoc(user, permitted, paths.vault_ids + paths.vault_password_files, isolation)
+    existence.check_inventories(request, paths.inventories, cwd)
     step = _ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
     summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
     about = About(module=request.module, hosts=_line(request.pattern), inventory=_inventory(request, settings))
     return _authorized("adhoc", user, permitted, summary, (step,), settings, about, request)
 
 
-def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
-    """Authorizes a playbook. Raises Forbidden, or NotFound when a permitted directory or file does not exist."""
+def authorize_playbook(
+    user: User, request: PlaybookRequest, settings: Settings, isolation: Isolation, *, is_preview: bool = False
+) -> AuthorizedRun:
+    """Authorizes a playbook. Raises Forbidden, or NotFound when a permitted directory or file does not exist.
+
+    is_preview: nothing is executed, so prompts need no value; else InvalidRequest names those without one.
+    """
     _check_request(user, request, settings)
     if request.update_git_repo:
         grants.check_git(user, "update_git_repo")
@@ -86,7 +92,10 @@ def authorize_playbook(user: User, request: PlaybookRequest, settings: Settings,
     permitted, paths = _limit_to_rights(user, request, cwd, settings)
     if not user.is_admin:
         unsandboxed.check_playbook(user, isolation)
-    _check_existence(request, cwd, names)
+    existence.check_playbooks(request, cwd, names)
+    existence.check_inventories(request, paths.inventories, cwd)
+    if not is_preview:
+        existence.check_prompts(request, cwd, names, path_rules.readable(user, settings, isolation))
     step = _ansible_step("ansible-playbook", user, permitted, command_line.playbook(permitted, paths, names), cwd)
     pull = _git_steps(user, command_line.git_pull(), cwd, settings) if request.update_git_repo else ()
     summary = f"{user.name}: playbook {' '.join(request.playbooks)} in {cwd}"
@@ -108,9 +117,7 @@ def authorize_inventory(user: User, inventory: str, settings: Settings, isolatio
     permitted, paths = _limit_to_rights(user, request, cwd, settings)
     if not user.is_admin:
         unsandboxed.check_adhoc(user, permitted, (), isolation)
-    path = resolve(inventory, cwd)
-    if "," not in inventory and not os.path.exists(path):
-        raise _missing("inventory", path)
+    existence.check_inventories(request, paths.inventories, cwd)
     step = _ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
     summary = f"{user.name}: inventory listing {inventory}"
     return _authorized("adhoc", user, permitted, summary, (step,), settings, About(), request)
@@ -127,7 +134,7 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
     cwd = _directory(user, request.playbook_dir, settings)
     _check_remote(user, request.remote_name, cwd, settings)
     if not os.path.isdir(cwd):
-        raise _missing("playbook_dir", cwd)
+        raise existence.missing("playbook_dir", cwd)
     verb = "reset" if request.reset else "update"
     target = " ".join(filter(None, (request.remote_name, request.branch_name)))
     summary = f"{user.name}: git {verb} {cwd} from {target}"
@@ -267,20 +274,6 @@ def _limit_to_rights(
     return request.model_copy(update=changes), paths
 
 
-def _check_existence(request: PlaybookRequest, cwd: Path, names: Iterable[str]) -> None:
-    if not os.path.isdir(cwd):
-        raise _missing("playbook_dir", cwd)
-    for name in names:
-        # A pull may still bring the file; Ansible finds a collection's playbook.
-        is_known = request.update_git_repo or path_rules.COLLECTION_PLAYBOOK.fullmatch(name)
-        if not is_known and not os.path.isfile(cwd / name):
-            raise _missing("playbook", cwd / name)
-
-
-def _missing(field: str, path: Path) -> NotFound:
-    return NotFound(f"{field} {path} does not exist", errors=[FieldError(field, "does not exist")])
-
-
 def _check_remote(user: User, name: str, cwd: Path, settings: Settings) -> None:
     # git reads a name that is not a remote as a path to another repository on this machine, relative to the top of the
     # checkout, which is `cwd` or a folder above.
@@ -304,7 +297,7 @@ def _adhoc_directory(user: User, chdir: str | None, settings: Settings) -> Path:
         return settings.playbook_root if os.path.isdir(settings.playbook_root) else settings.base_dir
     path = _directory(user, chdir, settings, "chdir")
     if not os.path.isdir(path):
-        raise _missing("chdir", path)
+        raise existence.missing("chdir", path)
     return path
 
 

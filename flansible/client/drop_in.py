@@ -69,11 +69,25 @@ def main(program: Program, arguments: Sequence[str]) -> int:
         print("flansible: interrupted; nothing was sent", file=sys.stderr)
         return terminal.EXIT_CANCELED
     try:
-        return terminal.run(found, program, body, wait=not own.no_wait, as_json=own.json)
+        try:
+            return terminal.run(found, program, body, wait=not own.no_wait, as_json=own.json)
+        except ServiceRefused as refused:
+            if not _would_go_on(refused):
+                raise
+        return terminal.run(found, program, {**body, "allow_missing": True}, wait=not own.no_wait, as_json=own.json)
     except ServiceRefused as refused:
         if own.chdir is None and any(item.field in ("playbook_dir", "chdir") for item in refused.errors):
             raise OptionError(f"{refused} (it is the current directory; choose another one with --chdir)") from refused
         raise
+
+
+def _would_go_on(refused: ServiceRefused) -> bool:
+    """Whether the command line goes on without what is missing: an inventory, or the answer to a prompt.
+
+    Asked for only then: a service of an earlier version has no `allow_missing`, and refuses neither.
+    """
+    missing = {item.field.partition(".")[0] for item in refused.errors}
+    return (refused.status, missing) in ((404, {"inventory"}), (400, {"secret_vars"}))
 
 
 def request(line: CommandLine, is_here: bool, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from flansible.models.records import (
 )
 from flansible.models.requests import (
     DEFAULT_VAULT_ID,
+    MAX_PATH_CHARACTERS,
     AdhocRequest,
     GitRequest,
     Inventory,
@@ -66,6 +67,7 @@ from flansible.states import COMPLETED_STATES, FINAL_STATES, STATES, State
 __all__ = [
     "COMPLETED_STATES",
     "DEFAULT_VAULT_ID",
+    "MAX_PATH_CHARACTERS",
     "FINAL_STATES",
     "STATES",
     "About",

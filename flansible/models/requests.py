@@ -151,6 +151,11 @@ class RunOptions(TaskOptions):
     diff: bool = Field(False, description="Show differences in changed files and templates.")
     timeout: int | None = Field(None, ge=1, le=MAX_CONNECT_SECONDS, description="Connection timeout in seconds.")
     flush_cache: bool = Field(False, description="Clear the fact cache of every host in the inventory first.")
+    allow_missing: bool = Field(
+        False,
+        description="Go on, as the command line does, without an inventory that does not exist, and without a value "
+        "for a private prompt (`vars_prompt`) that has no default.",
+    )
     list_hosts: bool = Field(False, description="List matching hosts without executing anything.")
     connection: Text | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
     private_key_file: PathText | None = Field(

@@ -325,7 +325,7 @@ class PlannedPlay(Record):
 class PreviewReply(Record):
     """Reply of `preview`."""
 
-    allowed: bool = Field(description="Whether the request would be accepted.")
+    allowed: bool = Field(description="Whether the user's rights allow the request, and what it names exists.")
     refusal: ErrorBody | None = Field(default=None, description="The error it would be refused with.")
     command: str | None = Field(default=None, description="The equivalent command line, without secrets.")
     rights: list[str] = Field(description="The user's rights in rbac.json, in sentences.")

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from flansible.models import ListedPlay, ListedVariable
+from flansible.models import MAX_PATH_CHARACTERS, ListedPlay, ListedVariable
 from flansible.playbooks import yaml_outline
 from flansible.system import atomic_files
 
@@ -29,6 +29,7 @@ _SPECS = ("meta/argument_specs.yml", "meta/argument_specs.yaml", "meta/main.yml"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_DESCRIPTION = 2000
 _MOST_VARIABLES = 500
+_MOST_IMPORTS = 100
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,45 @@ def variables(playbook: Playbook, path: Path, may_read: Callable[[Path], bool]) 
     may_read: whether the file at a real path may be read.
     """
     found: list[ListedVariable] = []
-    for node in playbook.node.value:
-        play = yaml_outline.entries(node)
+    for play, folder in _plays(playbook, path, may_read, {path}):
         name = _play(play).play
-        found += [_prompt(yaml_outline.entries(item), name) for item in yaml_outline.items(play.get("vars_prompt"))]
+        found += _prompts(play)
         for role in _roles(play):
-            found += _role_variables(role, path.parent / "roles", name, may_read)
+            found += _role_variables(role, folder / "roles", name, may_read)
         found += _plain_vars(play, name)
     return [variable for variable in found if _NAME.fullmatch(variable.name)][:_MOST_VARIABLES]
+
+
+def prompts(path: Path, may_read: Callable[[Path], bool]) -> list[ListedVariable]:
+    """Returns the vars_prompt of the playbook's plays; none if it may or can not be read. may_read: as `variables`."""
+    text = _text(path) if may_read(path) else None
+    # Most playbooks prompt for nothing, and parsing takes longer than reading.
+    if text is None or not any(word in text for word in ("vars_prompt", *_IMPORTS)):
+        return []
+    playbook = read(path)
+    plays = _plays(playbook, path, may_read, {path}) if playbook else ()
+    found = [prompt for play, _ in plays for prompt in _prompts(play)]
+    return [prompt for prompt in found if _NAME.fullmatch(prompt.name)][:_MOST_VARIABLES]
+
+
+def _plays(
+    playbook: Playbook, path: Path, may_read: Callable[[Path], bool], seen: set[Path]
+) -> Iterator[tuple[dict[str, yaml.Node], Path]]:
+    """Yields each play with its playbook's folder, also those of imported playbooks, which are read once each."""
+    for node in playbook.node.value:
+        play = yaml_outline.entries(node)
+        imported = next((yaml_outline.text(play[name]) for name in _IMPORTS if name in play), None)
+        if imported is None:
+            yield play, path.parent
+            continue
+        if len(imported) > MAX_PATH_CHARACTERS or "\0" in imported or len(seen) > _MOST_IMPORTS:
+            continue
+        target = Path(os.path.realpath(path.parent / imported))
+        if target in seen or not may_read(target):
+            continue
+        seen.add(target)
+        if (found := read(target)) is not None:
+            yield from _plays(found, target, may_read, seen)
 
 
 def _text(path: Path) -> str | None:
@@ -125,6 +157,11 @@ def _play(play: dict[str, yaml.Node]) -> ListedPlay:
             return ListedPlay(play=yaml_outline.text(play.get("name")) or yaml_outline.text(play[name]), hosts="")
     hosts = yaml_outline.text(play.get("hosts"))
     return ListedPlay(play=yaml_outline.text(play.get("name")) or hosts, hosts=hosts)
+
+
+def _prompts(play: dict[str, yaml.Node]) -> list[ListedVariable]:
+    name = _play(play).play
+    return [_prompt(yaml_outline.entries(item), name) for item in yaml_outline.items(play.get("vars_prompt"))]
 
 
 def _prompt(prompt: dict[str, yaml.Node], play: str) -> ListedVariable:

@@ -57,6 +57,7 @@ def project(root: Path) -> Path:
     write(directory / "fail.yml", (root / "playbooks/fail.yml").read_text())
     write(directory / "vars.yml", (root / "playbooks/vars.yml").read_text())
     write(directory / "tags.yml", TAGS)
+    write(directory / "prompts.yml", PROMPTS)
     write(directory / "lines.yml", LINES)
     write(directory / "sleep.yml", "- hosts: dev1\n  gather_facts: false\n  tasks:\n    - command: sleep 100\n")
     write(directory / "given.yml", "given: {a: [1, two], when: 2024-02-29}\n")
@@ -75,6 +76,13 @@ TAGS = """\
       tags: two
     - name: Say it
       debug: msg=three
+"""
+PROMPTS = """\
+- hosts: dev1
+  gather_facts: false
+  vars_prompt: [{name: who}]
+  tasks:
+    - debug: var=who
 """
 LINES = """\
 - hosts: dev1
@@ -480,6 +488,9 @@ JOBS = [
     ("playbook", "vault.yml --vault-id x@.pass -l dev1", 0),
     ("playbook", "vars.yml -e @secret.yml --vault-pass-file=.pass -l dev1", 0),
     ("playbook", "vault.yml -l dev1", 1),
+    ("adhoc", "localhost -i /no/hosts -m ping", 0),
+    ("playbook", "-i missing site.yml", 0),
+    ("playbook", "-i hosts -i ~/none prompts.yml -l dev1", 0),
 ]
 
 

@@ -95,6 +95,8 @@ def test_hosts_and_play_tasks_are_as_ansible_finds_them(service: Service, root: 
     assert [task["name"] for task in site["play_tasks"]][-1] == "Say it"
     assert found["hosts"] == ["dev1"]
     assert any("include others" in text for text in found["messages"])
+    named = [text for text in found["messages"] if text.startswith("db_password has no value: ")]
+    assert len(named) == 1 and named[0].endswith("; without a value the request is refused")
     assert any("nobody_is_here" in text for text in found["messages"])
     assert found["command"].startswith(f"cd {root}/playbooks && ansible-playbook --inventory=")
 
@@ -207,6 +209,30 @@ def test_secret_variables_answer_a_prompt_and_are_shown_nowhere(service: Service
     assert HUSH not in (root / "up.log").read_text()
 
 
+def test_a_private_prompt_without_a_value_is_a_400_that_names_it(service: Service, root: Path) -> None:
+    request = {"playbook": "odd.yml", "inventory": dev_inventory(root), "limit": "dev1"}
+    reply = service.client(DEV).post("/api/ansibleplaybook", json=request)
+    assert reply.status_code == 400
+    assert [item["field"] for item in reply.json()["errors"]] == ["secret_vars.db_password"]
+    task_id = service.submit("ansibleplaybook", {**request, "allow_missing": True}, DEV)
+    assert service.wait(task_id, DEV)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("who", [ADMIN, DEV], ids=lambda who: who[0])
+@pytest.mark.parametrize("path", ["ansiblecommand", "ansibleplaybook"])
+def test_an_inventory_that_is_missing_is_a_404_that_names_it(
+    service: Service, root: Path, path: str, who: tuple[str, str]
+) -> None:
+    gone = f"{dev_inventory(root)}/gone"
+    body = {"module": "ping"} if path == "ansiblecommand" else {"playbook": "site.yml"}
+    reply = service.client(who).post(f"/api/{path}", json={**body, "inventory": [dev_inventory(root), gone]})
+    assert reply.status_code == 404
+    assert reply.json()["errors"] == [{"field": "inventory", "message": f"{gone} does not exist"}]
+    kind = "adhoc" if path == "ansiblecommand" else "playbook"
+    refused = ask(service, kind, {**body, "inventory": gone}, who)
+    assert (refused["allowed"], refused["refusal"]["message"]) == (False, f"inventory {gone} does not exist")
+
+
 def test_secret_variables_reach_an_adhoc_command(service: Service, root: Path) -> None:
     body = {"module": "debug", "module_args": {"var": "word"}, "host_pattern": "dev1", "inventory": dev_inventory(root)}
     status, output = service.run("ansiblecommand", {**body, "secret_vars": {"word": HUSH}})
@@ -289,12 +315,13 @@ def test_what_is_encrypted_needs_its_password_as_in_a_run(service: Service, root
     password = write(tmp_path / "password", "vault secret\n")
     vault = Path(sys.executable).parent / "ansible-vault"
     subprocess.run([vault, "encrypt", f"--vault-password-file={password}", path], check=True, capture_output=True)
-    request = {"playbook_dir": ".", "playbook": "odd.yml", "inventory": dev_inventory(root)}
+    request: dict[str, Any] = {"playbook_dir": ".", "playbook": "odd.yml", "inventory": dev_inventory(root)}
     try:
         found = ask(service, "playbook", {**request, "vault_password": "vault secret"}, DEV)
         assert (found["detail"], found["hosts"]) == (None, ["dev1", "dev2"])
         assert "--ask-vault-password" in found["command"] and "vault secret" not in json.dumps(found)
         without = ask(service, "playbook", {**request, "vault_password": "another"}, DEV)
+        request["allow_missing"] = True
         told = service.run("ansibleplaybook", {**request, "vault_password": "another"}, DEV)[0]
         assert told["state"] == "failed"
         assert without["plays"] is not None or "exit code" in without["detail"]

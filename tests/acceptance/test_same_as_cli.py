@@ -30,7 +30,8 @@ JOBS = [
     adhoc("one line", "localhost -m ping --one-line", module="ping", one_line=True),
     adhoc("unreachable", f"dark1 -i {DARK} -m ping", 4, module="ping", host_pattern="dark1", inventory=DARK),
     adhoc("no match", f"nobody -i {DEV} -m ping", module="ping", host_pattern="nobody", inventory=DEV),
-    adhoc("missing inventory", "localhost -i /no/inventory -m ping", module="ping", inventory="/no/inventory"),
+    adhoc("missing inventory", "localhost -i /no/inventory -m ping", module="ping", inventory="/no/inventory",
+          allow_missing=True),
     adhoc("host list", "a -i a, -c local -m debug".split()[:3] + ["-m", "debug"], module="debug", host_pattern="a",
           inventory="a,"),
     adhoc("template", ["localhost", "-m", "debug", "-a", "msg={{ 1 + 1 }}"], module="debug",
@@ -58,6 +59,8 @@ JOBS = [
     playbook("limit nobody", f"-i {DEV} site.yml -l nobody", 1, playbook="site.yml", inventory=DEV, limit="nobody"),
     playbook("missing role", f"-i {DEV} norole.yml", 1, playbook="norole.yml", inventory=DEV),
     playbook("undefined", f"-i {DEV} undefined.yml -l dev1", 2, playbook="undefined.yml", inventory=DEV, limit="dev1"),
+    playbook("unanswered", f"-i {DEV} unanswered.yml -l dev1", playbook="unanswered.yml", inventory=DEV, limit="dev1",
+             allow_missing=True),
     playbook("prompt", f"-i {DEV} prompt.yml -l dev1", playbook="prompt.yml", inventory=DEV, limit="dev1"),
 ]  # fmt: skip
 
@@ -69,6 +72,10 @@ def more_playbooks(root: Path) -> None:
     write(playbooks / "ping.yml", "- hosts: all\n  gather_facts: no\n  tasks:\n    - ping:\n")
     write(playbooks / "norole.yml", "- hosts: all\n  roles: [absent]\n")
     write(playbooks / "undefined.yml", "- hosts: all\n  gather_facts: no\n  tasks:\n    - debug: msg={{ absent }}\n")
+    write(
+        playbooks / "unanswered.yml",
+        "- hosts: all\n  gather_facts: no\n  vars_prompt: [{name: who}]\n  tasks:\n    - debug: var=who\n",
+    )
     write(
         playbooks / "prompt.yml",
         "- hosts: all\n  gather_facts: no\n  vars_prompt: [{name: who, default: me}]\n"

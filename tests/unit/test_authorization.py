@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -63,7 +64,6 @@ ALLOWED_INVENTORIES = {
     "doubled slashes": ("{root}//inv///dev", "inv/dev"),
     "dots": ("{root}/inv/./prod/../dev", "inv/dev"),
     "what lies in it": ("{root}/inv/dev/sub/hosts", "inv/dev/sub/hosts"),
-    "what does not lie in it yet": ("{root}/inv/dev/later", "inv/dev/later"),
     "a listed file": ("{root}/inv/shared", "inv/shared"),
     "a link to it": ("{root}/inv/link-to-dev/hosts", "inv/dev/hosts"),
     "a relative path": ("../inv/dev", "inv/dev"),
@@ -192,12 +192,142 @@ def test_a_user_without_inventories_can_use_none(
 
 
 @pytest.mark.parametrize(
-    "given", ["prod1,prod2", "{root}/inv/prod", "~/inv", "{root}/missing", ["a,", "{root}/inv/dev"]]
+    "given", ["prod1,prod2", "{root}/inv/prod", "~", "$HOME/inv", "../inv/shared", ["a,", "{root}/inv/dev"]]
 )
 def test_admins_inventories_go_to_ansible_as_they_are(admin: Asking, root: Path, given: Any) -> None:
     expected = [text.replace("{root}", str(root)) for text in (given if isinstance(given, list) else [given])]
     assert inventories(admin.adhoc(inventory=given)) == expected
     assert inventories(admin.playbook(inventory=given)) == expected
+
+
+MISSING_INVENTORIES: dict[str, tuple[Any, list[str]]] = {
+    # inventory -> what is named
+    "a file": ("{root}/inv/dev/later", ["{root}/inv/dev/later"]),
+    "a relative path": ("../inv/dev/later", ["{root}/playbooks/../inv/dev/later"]),
+    "a path below a file": ("{root}/inv/shared/x", ["{root}/inv/shared/x"]),
+    "a link that leads round": ("{root}/inv/dev/loop", ["{root}/inv/dev/loop"]),
+    "the second of two": (["{root}/inv/shared", "{root}/inv/dev/later"], ["{root}/inv/dev/later"]),
+    "two of three": (
+        ["{root}/inv/dev/a", "{root}/inv/shared", "{root}/inv/dev/b"],
+        ["{root}/inv/dev/a", "{root}/inv/dev/b"],
+    ),
+}
+MISSING_FOR_ADMIN: dict[str, tuple[Any, list[str]]] = {
+    "below the home": ("~/no-such-inventory", ["~/no-such-inventory"]),
+    "the home of nobody": ("~no-such-user/hosts", ["~no-such-user/hosts"]),
+    "a host without a comma": ("web1", ["{root}/playbooks/web1"]),
+    "beside a list of hosts": (["web1,", "{root}/missing"], ["{root}/missing"]),
+}
+
+
+@pytest.mark.parametrize("kind", ["adhoc", "playbook"])
+@pytest.mark.parametrize(
+    ("who", "given", "named"),
+    [("dev", *case) for case in MISSING_INVENTORIES.values()]
+    + [("admin", *case) for case in (*MISSING_INVENTORIES.values(), *MISSING_FOR_ADMIN.values())],
+)
+def test_an_inventory_that_does_not_exist_is_not_found_by_name(
+    request: pytest.FixtureRequest, root: Path, kind: str, who: str, given: Any, named: list[str]
+) -> None:
+    ask = getattr(request.getfixturevalue(who), kind)
+    with pytest.raises(NotFound) as caught:
+        ask(inventory=given)
+    assert {error.field for error in caught.value.errors} == {"inventory"}
+    messages = [error.message for error in caught.value.errors]
+    if who == "dev":  # a user's paths are resolved
+        named = [os.path.realpath(path.replace("{root}", str(root))) for path in named]
+    assert len(messages) == len(named)
+    for path, message in zip(named, messages, strict=True):
+        assert message.endswith(f"{path.replace('{root}', str(root))} does not exist")
+        assert message in caught.value.message
+    assert inventories(ask(inventory=given, allow_missing=True))
+
+
+def test_a_missing_inventory_without_a_folder_reminds_of_the_comma(admin: Asking) -> None:
+    with pytest.raises(NotFound, match="Hosts are given as a list with a comma: web1,$"):
+        admin.adhoc(inventory="web1")
+
+
+def test_a_missing_default_inventory_is_named_as_such(root: Path, make_settings: Callable[..., Settings]) -> None:
+    admin = rbac_users.parse('{"rbac": [{"user": "admin", "password": "x"}]}', root / "rbac.json")["admin"]
+    asking = Asking(root, make_settings(default_inventory=str(root / "gone")), admin)
+    with pytest.raises(NotFound, match=r"gone does not exist \(default_inventory in config.ini\)"):
+        asking.playbook()
+    assert asking.playbook(inventory="{root}/inv/dev").steps
+
+
+def test_the_home_that_the_run_will_have_counts_for_an_inventory(admin: Asking, root: Path) -> None:
+    assert admin.adhoc(inventory="~/inv/shared", environment={"HOME": str(root)}).steps
+    with pytest.raises(NotFound):
+        admin.adhoc(inventory="~/inv/shared")
+
+
+def test_a_pull_may_bring_an_inventory(admin: Asking, dev: Asking) -> None:
+    assert admin.playbook(inventory="{root}/later", update_git_repo=True).steps
+    assert dev.playbook(inventory="{root}/inv/dev/later", update_git_repo=True).steps
+
+
+PROMPTING = """\
+- name: First
+  hosts: all
+  vars_prompt:
+    - name: token
+      prompt: The token
+    - {name: colour, private: false}
+    - {name: size, default: "1"}
+- import_playbook: more/other.yml
+- import_playbook: site.yml
+- import_playbook: ../outside/evil.yml
+"""
+
+
+@pytest.fixture
+def prompting(root: Path) -> None:
+    (root / "playbooks/more").mkdir()
+    (root / "playbooks/asks.yml").write_text(PROMPTING)
+    (root / "playbooks/more/other.yml").write_text(
+        "- hosts: all\n  vars_prompt: [{name: key}]\n- import_playbook: other.yml\n"
+    )
+    (root / "outside/evil.yml").write_text("- hosts: all\n  vars_prompt: [{name: outside}]\n")
+
+
+@pytest.mark.usefixtures("prompting")
+@pytest.mark.parametrize("who", ["dev", "admin"])
+def test_a_private_prompt_without_default_or_value_is_named(
+    request: pytest.FixtureRequest, root: Path, who: str
+) -> None:
+    asking: Asking = request.getfixturevalue(who)
+
+    def missing(**fields: Any) -> dict[str, str]:
+        try:
+            asking.playbook(playbook="asks.yml", inventory=OWN, **fields)
+        except InvalidRequest as error:
+            assert all(item.field in error.message for item in error.errors)
+            return {item.field.removeprefix("secret_vars."): item.message for item in error.errors}
+        return {}
+
+    more = {"outside": "x"} if who == "admin" else {}
+    found = missing(extra_vars=more)
+    assert set(found) == {"token", "key"}
+    assert found["token"] == "is required: play First prompts for it and has no default"
+    assert set(missing(secret_vars={"token": "x", **more})) == {"key"}
+    assert set(missing(extra_vars=[{"token": "x", **more}, "key=x colour=red"])) == set()
+    assert set(missing(extra_args='{"token": 1, "outside": 2}')) == {"key"}
+    for option in ("allow_missing", "list_hosts", "list_tasks", "list_tags", "syntax_check", "update_git_repo"):
+        assert missing(**{option: True}) == {}
+
+
+@pytest.mark.usefixtures("prompting")
+def test_variables_in_a_file_may_answer_any_prompt(admin: Asking) -> None:
+    assert admin.playbook(playbook="asks.yml", extra_vars="@/srv/vars.yml").steps
+
+
+@pytest.mark.usefixtures("prompting")
+def test_only_an_import_that_the_user_may_read_is_read(dev: Asking, admin: Asking, root: Path) -> None:
+    (root / "playbooks/asks.yml").write_text("- import_playbook: ../outside/evil.yml\n")
+    assert dev.playbook(playbook="asks.yml", inventory=OWN).steps
+    with pytest.raises(InvalidRequest, match="secret_vars.outside"):
+        admin.playbook(playbook="asks.yml")
 
 
 ALLOWED_PLAYBOOKS = {

@@ -108,7 +108,7 @@ def test_the_command_is_one_that_a_shell_takes_apart_as_it_was() -> None:
     "request_",
     [
         AdhocRequest(module="copy", module_args={"content": "a 'b'", "dest": "/x"}, host_pattern="a:&b", one_line=True),
-        AdhocRequest(module="ping", inventory=["/a", "/b c"], verbose_level=3, become=True, forks=7, time_limit=9),
+        AdhocRequest(module="ping", inventory=["/a,", "/b c,"], verbose_level=3, become=True, forks=7, time_limit=9),
         PlaybookRequest(playbook_dir=".", playbook=["a.yml", "-b.yml"], tags=["x", "y"], lock=["l 1", "l2"]),
         PlaybookRequest(playbook_dir=".", playbook="a.yml", extra_vars=[{"n": 1}, "k=v w=2"], on_lost="requeue"),
         PlaybookRequest(playbook_dir=".", playbook="a.yml", become_password=SECRET, environment={"ANSIBLE_X": "a b"}),

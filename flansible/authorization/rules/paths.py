@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from flansible.authorization import shown_paths
+from flansible.authorization.isolation import Isolation
 from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.config import Settings
 from flansible.identity.users import User, resolve
@@ -27,6 +29,17 @@ _MAX_NAME_LENGTH = 255
 
 def root(settings: Settings) -> Path:
     return Path(os.path.realpath(settings.playbook_root))
+
+
+def readable(user: User, settings: Settings, isolation: Isolation) -> Callable[[Path], bool]:
+    """Returns a test whether a run of the user could read a file; others are shown to no user, wherever links lead."""
+    top = root(settings)
+    if user.is_admin:
+        return lambda path: True
+    if not isolation.in_force:
+        return lambda path: Path(os.path.realpath(path)).is_relative_to(top)
+    shown = shown_paths.of(user.readable, user.hidden, settings)
+    return lambda path: shown.is_listed(os.path.realpath(path))
 
 
 def inventories(user: User, request: RunOptions, cwd: Path, settings: Settings) -> list[str]:

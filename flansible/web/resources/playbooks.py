@@ -10,7 +10,7 @@ from pathlib import Path
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
-from flansible.authorization import isolation, shown_paths
+from flansible.authorization import isolation
 from flansible.authorization.rules import paths
 from flansible.authorization.rules.paths import may_start
 from flansible.config import Settings
@@ -78,14 +78,7 @@ def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:
 
 
 def _may_read(user: User, settings: Settings) -> Callable[[Path], bool]:
-    """Returns a test whether a run of the user could read a file; other files are never listed, wherever links lead."""
-    root = paths.root(settings)
-    if user.is_admin:
-        return lambda path: True
-    if not isolation.for_user(user, settings.isolation).in_force:
-        return lambda path: Path(os.path.realpath(path)).is_relative_to(root)
-    shown = shown_paths.of(user.readable, user.hidden, settings)
-    return lambda path: shown.is_listed(os.path.realpath(path))
+    return paths.readable(user, settings, isolation.for_user(user, settings.isolation))
 
 
 def _candidates(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:

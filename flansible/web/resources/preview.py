@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from flask import Response, jsonify
 from pydantic import ValidationError
 
-from flansible.authorization import authorize, describe, isolation, preview_request, redaction
+from flansible.authorization import authorize, describe, existence, isolation, preview_request, redaction
 from flansible.authorization.isolation import Isolation
+from flansible.authorization.rules.paths import readable
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError
 from flansible.identity.users import User
@@ -56,9 +60,11 @@ class Preview(PrivateResource):
             )
             return jsonify(_refused(refusal, said).model_dump(mode="json"))
         audit_context.note_throttled(user.name, audit_context.event("preview", what=run.summary, outcome="allowed"))
-        return jsonify(
-            _answer(run, request, said, run_preview(preview_request.preview_of(run, "plan"))).model_dump(mode="json")
-        )
+        remarks = _remarks(request)
+        if isinstance(request, PlaybookRequest):
+            remarks += _prompt_remarks(request, run.steps[-1].cwd, readable(user, settings, confined))
+        found = run_preview(preview_request.preview_of(run, "plan"))
+        return jsonify(_answer(run, remarks, said, found).model_dump(mode="json"))
 
 
 def _authorize(
@@ -66,7 +72,7 @@ def _authorize(
 ) -> AuthorizedRun:
     if isinstance(request, AdhocRequest):
         return authorize.authorize_adhoc(user, request, settings, confined)
-    return authorize.authorize_playbook(user, request, settings, confined)
+    return authorize.authorize_playbook(user, request, settings, confined, is_preview=True)
 
 
 def _refused(refusal: RequestError, said: list[str]) -> PreviewReply:
@@ -75,14 +81,12 @@ def _refused(refusal: RequestError, said: list[str]) -> PreviewReply:
     return PreviewReply(allowed=False, refusal=reason, rights=said, detail="it would be refused")
 
 
-def _answer(
-    run: AuthorizedRun, request: AdhocRequest | PlaybookRequest, said: list[str], preview: PreviewResult
-) -> PreviewReply:
+def _answer(run: AuthorizedRun, remarks: list[str], said: list[str], preview: PreviewResult) -> PreviewReply:
     reply = PreviewReply(
         allowed=True,
         command=redaction.command(run),
         rights=said,
-        messages=[*_remarks(request), *preview.messages],
+        messages=[*remarks, *preview.messages],
         detail=preview.detail,
     )
     if preview.content is None:
@@ -110,3 +114,13 @@ def _remarks(request: AdhocRequest | PlaybookRequest) -> list[str]:
         "secret_vars: passed to the run encrypted, and not on its command line": request.secret_vars,
     }
     return [text for text, holds in remarks.items() if holds]
+
+
+def _prompt_remarks(request: PlaybookRequest, cwd: str, may_read: Callable[[Path], bool]) -> list[str]:
+    """Names the prompts that nobody would answer."""
+    refused = "" if request.allow_missing else "; without a value the request is refused"
+    return [
+        f"{prompt.name} has no value: play {prompt.play} prompts for it, without a default, and a run has no terminal"
+        + (refused if prompt.private else "")
+        for prompt in existence.unanswered_prompts(request, Path(cwd), request.playbooks, may_read)
+    ]
