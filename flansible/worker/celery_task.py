@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Task
-from celery.signals import worker_init, worker_ready, worker_shutdown
+from celery.signals import worker_init, worker_shutdown
 
 from flansible.authorization import isolation
 from flansible.broker import recovery
@@ -272,18 +272,15 @@ def _install_handlers(**_: Any) -> None:
     _limits_before = rlimits.raise_open_files_limit()
     signal_handling.install(app, lambda: _worker_services().shutdown, lambda: settings().drain_seconds)
     celery_revoke.install(lambda: _worker_services().store)
+    if _readiness is not None:
+        # Ansible loads in a process of its own, while this one connects to the broker.
+        _readiness.watch()
 
 
 def _probe() -> str:
     """Loads Ansible before the first request needs it; returns why no run can succeed, or ''."""
     services, root = _worker_services(), settings().playbook_root
     return run_nothing(services.fork_servers, str(root) if root.is_dir() else "/", services.shutdown)
-
-
-@worker_ready.connect
-def _watch_readiness(**_: Any) -> None:
-    if _readiness is not None:
-        _readiness.watch()
 
 
 @worker_shutdown.connect
