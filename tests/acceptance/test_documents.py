@@ -1,8 +1,8 @@
 """Every command of the documents, run for real: each ```console block of a page, in order.
 
-A page that shows `flansible up` starts its own service, the others share one. The pages' folder (/srv/flansible), port
-(3000) and Flower's port stand for a temp folder that `flansible init` has set up and free ports. admin's password is
-the one in ~/.netrc. No page counts on what another has done.
+A page that shows `flansible init` begins in an empty folder; the others share a folder that it has set up, and a
+service. Their folder (/srv/flansible), port (3000) and Flower's port stand for a temp folder and free ports. admin's
+password is the one in ~/.netrc. No page counts on what another has done.
 `TASK=<id>` takes the id of the last reply that had one. What a block shows must be what comes: JSON replies must have
 the keys and values shown, texts the lines shown, where `...` stands for any lines. A command that only reads is asked
 again until it says what is shown, as a reader would do who is told to wait.
@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.ports import free_port
+from tests.helpers.services import write
 from tests.helpers.waiting import require_program
 
 TOP = Path(__file__).parents[2]
@@ -130,6 +131,7 @@ class Reader:
     ports: dict[str, str]
     task_id: str = ""
     running: list[tuple[Command, subprocess.Popen[str]]] = field(default_factory=list)
+    saved: list[Path] = field(default_factory=list)
 
     def follow(self, command: Command) -> str | None:
         """Do what the page says; gives what is wrong with the outcome, None when it is as shown."""
@@ -148,12 +150,13 @@ class Reader:
     def save(self, files: dict[str, str]) -> None:
         while files:
             name, text = files.popitem()
-            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.root / name).write_text(self.here(text))
+            self.saved.append(write(self.root / name, self.here(text)))
 
     def stop(self) -> list[str]:
-        """End what was started, the last first; gives what did not end well."""
+        """End what was started, the last first, and remove what was saved; gives what did not end well."""
         faults = []
+        for path in self.saved:
+            path.unlink()
         while self.running:
             command, process = self.running.pop()
             process.send_signal(signal.SIGTERM)
@@ -231,6 +234,9 @@ class Reader:
         return text.replace(str(self.root), PAGE_ROOT)
 
 
+UP = Command(0, "flansible up", "Flansible is ready at http://127.0.0.1:3000\n")
+
+
 def start_reader(is_set_up: bool = True) -> Reader:
     """A reader in a folder of `flansible init`, or in an empty one."""
     for program in ("curl", "git", "ssh"):
@@ -265,7 +271,7 @@ def stop_reader(reader: Reader) -> None:
 @pytest.fixture(scope="module")
 def shared_service() -> Iterator[Reader]:
     reader = start_reader()
-    fault = reader.follow(Command(0, "flansible up", "Flansible is ready at http://127.0.0.1:3000\n"))
+    fault = reader.follow(UP)
     assert fault is None, fault
     yield reader
     stop_reader(reader)
@@ -284,12 +290,13 @@ def test_every_command_of_a_page_gives_what_is_shown(
     page: Path, shared_service: Reader, request: pytest.FixtureRequest
 ) -> None:
     found = page_commands(page)
-    if any(command.text.startswith("flansible up") for command in found):
-        reader = start_reader(is_set_up=not any(command.text.startswith("flansible init") for command in found))
+    if any(command.text.startswith("flansible init") for command in found):
+        reader = start_reader(is_set_up=False)
         request.addfinalizer(lambda: stop_reader(reader))
     else:
         reader = Reader(shared_service.root, dict(shared_service.environ), shared_service.ports)
         request.addfinalizer(lambda: _stop_programs(reader))
+        found = [command for command in found if (command.text, command.shown) != (UP.text, UP.shown)]
     files = dict(_FILE.findall(page.read_text(encoding="utf-8")))
     faults = []
     for command in found:
