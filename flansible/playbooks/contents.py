@@ -26,6 +26,7 @@ _PLAY_KEYS = ("hosts", *_IMPORTS)
 _TYPES = {"str": "str", "int": "int", "integer": "int", "bool": "bool", "boolean": "bool", "list": "list"}
 _TYPES |= {"dict": "dict", "path": "path", "raw": "raw", "float": "float"}
 _SPECS = ("meta/argument_specs.yml", "meta/argument_specs.yaml", "meta/main.yml", "meta/main.yaml")
+_VAULT = "$ANSIBLE_VAULT;"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_DESCRIPTION = 2000
 _MOST_VARIABLES = 500
@@ -34,10 +35,11 @@ _MOST_IMPORTS = 100
 
 @dataclass(frozen=True)
 class Playbook:
-    """A playbook. node: the list of its plays."""
+    """A playbook. node: the list of its plays; is_encrypted: the whole file is, so its plays are unknown."""
 
     description: str
     node: yaml.SequenceNode
+    is_encrypted: bool = False
 
     @property
     def plays(self) -> list[ListedPlay]:
@@ -45,8 +47,13 @@ class Playbook:
 
 
 def read(path: Path) -> Playbook | None:
-    """Reads the playbook at `path`: a YAML list whose first item is a play. None if it is something else."""
+    """Reads the playbook at `path`: a YAML list whose first item is a play, or a file that is encrypted as a whole.
+
+    None if it is something else.
+    """
     text = _text(path)
+    if text is not None and text.startswith(_VAULT):
+        return Playbook("", yaml.SequenceNode("", []), is_encrypted=True)
     try:
         node = yaml_outline.compose(text) if text is not None else None
     except ValueError:
@@ -64,6 +71,7 @@ class Summary:
 
     description: str
     plays: tuple[ListedPlay, ...]
+    is_encrypted: bool
 
 
 def summary(path: Path) -> Summary | None:
@@ -77,7 +85,7 @@ def summary(path: Path) -> Summary | None:
 @lru_cache(maxsize=5000)
 def _summary(path: Path, _stamp: tuple[int, ...] | None) -> Summary | None:
     found = read(path)
-    return Summary(found.description, tuple(found.plays)) if found is not None else None
+    return Summary(found.description, tuple(found.plays), found.is_encrypted) if found is not None else None
 
 
 def variables(playbook: Playbook, path: Path, may_read: Callable[[Path], bool]) -> list[ListedVariable]:
@@ -129,10 +137,10 @@ def _plays(
 
 def _text(path: Path) -> str | None:
     try:
-        # Reading a pipe could block this thread for ever.
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        # Reading a pipe, or a file of the kernel, whose size is 0, could block this thread for ever.
+        if not path.is_file() or not 0 < path.stat().st_size <= MAX_BYTES:
             return None
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError):
         return None
 

@@ -21,7 +21,7 @@ OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
         | {"expected_play_tasks"}
     ),
     ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
-    ListedPlaybook: frozenset({"variables"}),
+    ListedPlaybook: frozenset({"variables", "encrypted"}),
     Event: frozenset(name for name, field in Event.model_fields.items() if not field.is_required()),
 }
 

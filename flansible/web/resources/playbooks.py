@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flansible.authorization import isolation
 from flansible.authorization.rules import paths
 from flansible.authorization.rules.paths import may_start
+from flansible.authorization.shown_paths import is_below
 from flansible.config import Settings
 from flansible.errors import FieldError, NotFound
 from flansible.identity.users import User, resolve
@@ -25,7 +26,10 @@ from flansible.web.parsing import parse_query
 
 # Folders in which YAML files are not playbooks.
 _SKIPPED = frozenset(
-    {"roles", "group_vars", "host_vars", "collections", "inventories", "inventory", "templates", "files", "vars"}
+    {
+        *("roles", "group_vars", "host_vars", "collections", "inventories", "inventory"),
+        *("templates", "files", "vars", "molecule"),
+    }
 )
 
 
@@ -82,17 +86,34 @@ def _may_read(user: User, settings: Settings) -> Callable[[Path], bool]:
 
 
 def _candidates(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name not in _SKIPPED and not name.startswith(".")]
-        for name in names:
-            path = Path(folder, name)
-            if name_filter.search(str(path.relative_to(root))):
-                yield path
+    """Yields the files below root that the filter selects. Each folder counts once: by its own path, else by a link's.
+
+    Links that lead out are not followed: anyone who can push one could have this walk through the whole disk.
+    """
+    seen: set[str] = set()
+    starts = [str(root)]
+    while starts:
+        for folder, folders, names in os.walk(starts.pop(0)):
+            real = os.path.realpath(folder)
+            if real in seen or not is_below(real, str(root)):
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = [name for name in folders if name not in _SKIPPED and not name.startswith(".")]
+            starts += [link for name in folders if os.path.islink(link := os.path.join(folder, name))]
+            for name in names:
+                path = Path(folder, name)
+                if name_filter.search(str(path.relative_to(root))):
+                    yield path
 
 
 def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:
     return ListedPlaybook(
-        playbook=path.name, playbook_dir=str(path.parent), description=found.description, plays=list(found.plays)
+        playbook=path.name,
+        playbook_dir=str(path.parent),
+        description=found.description,
+        plays=list(found.plays),
+        encrypted=found.is_encrypted or None,
     )
 
 
@@ -109,5 +130,10 @@ def _requested_playbook(user: User, playbook_dir: str, playbook: str, settings: 
     # Only roles within playbook_root, for admin too: their links may lead anywhere.
     listed = contents.variables(found, path, lambda file: file.is_relative_to(root) and may_read(file))
     return ListedPlaybook(
-        playbook=playbook, playbook_dir=str(cwd), description=found.description, plays=found.plays, variables=listed
+        playbook=playbook,
+        playbook_dir=str(cwd),
+        description=found.description,
+        plays=found.plays,
+        encrypted=found.is_encrypted or None,
+        variables=listed,
     )

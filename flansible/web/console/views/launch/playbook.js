@@ -38,7 +38,8 @@ export class PlaybookChoice {
     });
     const plays = one.plays.map((play) => h("span", { class: "play" }, play.play === play.hosts ? play.hosts : [play.play, play.hosts ? ` on ${play.hosts}` : ""]));
     const text = [one.playbook, one.playbook_dir, one.description, ...one.plays.map((play) => play.play)].join(" ").toLowerCase();
-    const description = one.description ? h("span", { class: "description" }, one.description) : null;
+    const words = one.encrypted ? "Encrypted with ansible-vault: its plays are unknown." : one.description;
+    const description = words ? h("span", { class: "description" }, words) : null;
     const name = h("span", { class: "name" }, one.playbook, h("span", { class: "folder" }, one.playbook_dir));
     return { one, input, text, element: h("label", { class: "playbook" }, input, h("span", {}, name, description, h("span", { class: "plays" }, plays))) };
   }
