@@ -466,7 +466,7 @@ def test_it_does_not_start_on_a_broken_rbac_file(tmp_path: Path, flower_port: in
     (tmp_path / "rbac.json").write_text("{")
     assert "is not JSON" in refused_start(tmp_path)
     (tmp_path / "rbac.json").unlink()
-    assert "cannot be read" in refused_start(tmp_path)
+    assert "does not exist" in refused_start(tmp_path)
 
 
 def test_the_password_everybody_knows_is_for_loopback_only(tmp_path: Path, flower_port: int) -> None:
