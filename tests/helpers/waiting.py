@@ -14,11 +14,15 @@ import pytest
 
 
 def eventually(probe: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Returns what `probe` returns once that is true; fails when it is not within these seconds."""
-    give_up_at = time.monotonic() + seconds
+    """Returns what `probe` returns once that is true; fails when it is not within these seconds.
+
+    Probes often at first, then less and less: what is waited for needs the processor that probing takes.
+    """
+    began = time.monotonic()
     while not (found := probe()):
-        assert time.monotonic() < give_up_at, f"not within {seconds:g} s"
-        time.sleep(0.01)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"not within {seconds:g} s"
+        time.sleep(min(0.1, max(0.01, waited / 4)))
     return found
 
 
