@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,56 +17,24 @@ import psutil
 import pytest
 
 from tests.helpers import servers
+from tests.helpers.leaks import fail_on_leaks
 from tests.helpers.services import Service, lay_out, start_service
 from tests.helpers.waiting import eventually
 
 REDIS_PASSWORD = "word-for-redis"
 REFUSED_SECONDS = 6  # it takes three: the patience with a broker that does not answer
 BACK_SECONDS = 12
-ONE_SLOT = "worker_concurrency = 1\n"
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
-    (path / "server").mkdir()
-    lay_out(path)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def redis_server(place: Path) -> Iterator[servers.Server]:
-    server = servers.redis(place / "server", REDIS_PASSWORD)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def rabbitmq_server(place: Path) -> Iterator[servers.Server]:
-    (place / "rabbitmq").mkdir()
-    node, mapper = servers.rabbitmq(place / "rabbitmq")
-    # Of a message that is not acknowledged; its default is half an hour.
-    (place / "rabbitmq/none.config").write_text(
-        "[{rabbit, [{consumer_timeout, 4000}, {channel_tick_interval, 1000}]}]."
-    )
-    mapper.start()
-    try:
-        node.start()
-        yield node
-        node.stop()
-    finally:
-        mapper.stop()
+TWO_SLOTS = "worker_concurrency = 2\n"
+ONE_SLOT = "worker_concurrency = 1\ndrain_seconds = 60\n"
 
 
 class Broker:
     """A broker that a test may kill and freeze, with all its processes."""
 
-    def __init__(self, server: servers.Server, url: str, data: Path | None = None) -> None:
+    def __init__(self, server: servers.Server, url: str, data: Path) -> None:
         self.url = url
         self._server = server
-        self._data = data  # what is deleted when it is killed
+        self._data = data
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -73,12 +42,12 @@ class Broker:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def kill(self) -> None:
-        """As a machine that loses power."""
+    def kill(self, forgets: bool) -> None:
+        """As a machine that loses power; forgets: and its disk."""
         self._signal(signal.SIGKILL)
         self._server.stop()
-        if self._data is not None:
-            shutil.rmtree(self._data)
+        for path in self._data.glob("append*") if forgets else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def start(self) -> None:
         self._server.start()
@@ -90,24 +59,84 @@ class Broker:
             each.send_signal(number)
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def broker(request: pytest.FixtureRequest, place: Path) -> Broker:
-    if request.param == "rabbitmq":
-        server: servers.Server = request.getfixturevalue("rabbitmq_server")
-        return Broker(server, f"amqp://guest:guest@127.0.0.1:{server.port}//")
-    server = request.getfixturevalue("redis_server")
-    url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{server.port}/0"
-    return Broker(server, url, place / "server/appendonlydir" if "forgets" in request.param else None)
+class Site:
+    """A broker and a service on it, with records in a Redis of its own, for all tests of this broker."""
+
+    def __init__(self, root: Path, broker: Broker) -> None:
+        self.root, self.broker = root, broker
+        self._config, self._service = "", None  # type: tuple[str, Service | None]
+
+    def service(self, config: str = TWO_SLOTS) -> Service:
+        """The one that runs, if it was started like this; else a new one."""
+        if self._service is None or self._config != config:
+            self.stop()
+            self._config, self._service = config, running(self.root, self.broker.url, "embedded", config)
+        return self._service
+
+    def stop(self) -> float:
+        """Seconds that it took."""
+        if self._service is None:
+            return 0.0
+        service, self._service = self._service, None
+        took = service.stop()
+        log = service.log.read_text()
+        assert "Unrecoverable" not in log and "CRITICAL" not in log, log
+        return took
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leaves_nothing_behind(_home: Path, _subreaper: None) -> Iterator[None]:
+    """Of the module in place of each test: tests stop the service of a site and start another."""
+    yield from fail_on_leaks(_home, False, "module")
 
 
 @pytest.fixture
-def service(place: Path, broker: Broker) -> Iterator[Service]:
-    """Two slots, records in a Redis of its own."""
-    service = running(place, broker.url, "embedded", "worker_concurrency = 2\n")
-    yield service
-    assert service.stop() < 10
-    log = service.log.read_text()
-    assert "Unrecoverable" not in log and "CRITICAL" not in log, log
+def place() -> Iterator[Path]:
+    with laid_out() as path:
+        yield path
+
+
+@contextmanager
+def laid_out() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    for name in ("server", "rabbitmq"):
+        (path / name).mkdir()
+    lay_out(path)
+    yield path
+    shutil.rmtree(path)
+
+
+@contextmanager
+def redis_broker(place: Path) -> Iterator[Broker]:
+    server = servers.redis(place / "server", REDIS_PASSWORD)
+    server.start()
+    yield Broker(server, f"redis://:{REDIS_PASSWORD}@127.0.0.1:{server.port}/0", place / "server")
+    server.stop()
+
+
+@contextmanager
+def rabbitmq_broker(place: Path) -> Iterator[Broker]:
+    node, mapper = servers.rabbitmq(place / "rabbitmq")
+    # Of a message that is not acknowledged; its default is half an hour.
+    (place / "rabbitmq/none.config").write_text(
+        "[{rabbit, [{consumer_timeout, 4000}, {channel_tick_interval, 1000}]}]."
+    )
+    mapper.start()
+    try:
+        node.start()
+        yield Broker(node, f"amqp://guest:guest@127.0.0.1:{node.port}//", place / "rabbitmq")
+        node.stop()
+    finally:
+        mapper.stop()
+
+
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    brokers = {"redis": redis_broker, "rabbitmq": rabbitmq_broker}
+    with laid_out() as root, brokers[request.param](root) as broker:
+        found = Site(root, broker)
+        yield found
+        assert found.stop() < 10
 
 
 def running(place: Path, broker: str, store: str, more: str = "") -> Service:
@@ -138,18 +167,39 @@ def works_again(service: Service) -> None:
     eventually(lambda: service.client().get("/api/health").status_code == 200, began + BACK_SECONDS - time.monotonic())
 
 
-@pytest.mark.parametrize("broker", ["redis", "redis that forgets", "rabbitmq"], indirect=True)
-def test_runs_outlive_a_broker_that_is_killed_and_what_waits_is_run_once(service: Service, broker: Broker) -> None:
-    mark = service.root / "ran"
+def test_it_serves_as_broker_with_records_in_another_redis(site: Site) -> None:
+    service = site.service()
+    body: dict[str, Any] = {"playbook_dir": str(site.root / "playbooks"), "playbook": "site.yml"}
+    status, output = service.run("ansibleplaybook", {**body, "inventory": str(site.root / "inventories/dev")})
+    assert status["Status"] == "SUCCESS"
+    assert "dev1 says nothing" in output
+
+
+def test_runs_outlive_a_broker_that_is_killed_and_what_waits_is_run_once(site: Site, tmp_path: Path) -> None:
+    outlive_deaths(site, tmp_path / "ran", rounds=1)
+
+
+@pytest.mark.nightly
+def test_runs_outlive_a_broker_that_is_killed_twice(site: Site, tmp_path: Path) -> None:
+    outlive_deaths(site, tmp_path / "ran", rounds=2)
+
+
+@pytest.mark.parametrize("site", ["redis"], indirect=True)
+def test_runs_outlive_a_redis_that_is_killed_twice_and_forgets(site: Site, tmp_path: Path) -> None:
+    outlive_deaths(site, tmp_path / "ran", rounds=2, forgets=True)
+
+
+def outlive_deaths(site: Site, mark: Path, rounds: int, forgets: bool = False) -> None:
+    service = site.service()
     body = {"module": "shell", "module_args": f"sleep 1; echo x >> {mark}"}
     before: set[str] = set()
     long = sleep(service, 600)
     eventually(lambda: service.status(long)["state"] == "running")
-    for _ in range(2):
+    for _ in range(rounds):
         some = [service.submit("ansiblecommand", body) for _ in range(3)]  # one of them runs
-        broker.kill()
+        site.broker.kill(forgets)
         is_refused(service)
-        broker.start()
+        site.broker.start()
         works_again_within_a_while(service)
         for task_id in some:
             assert service.wait(task_id, seconds=40)["state"] == "succeeded"
@@ -158,7 +208,7 @@ def test_runs_outlive_a_broker_that_is_killed_and_what_waits_is_run_once(service
     assert service.client().post(f"/api/ansibletaskcancel/{long}").is_success
     assert service.wait(long)["state"] == "canceled"
     assert mark.read_text() == "x\n" * len(before)
-    listed = {task["task_id"] for task in service.client().get("/api/ansibletasks").json()["tasks"]}
+    listed = {task["task_id"] for task in service.client().get("/api/ansibletasks?limit=1000").json()["tasks"]}
     assert before | {long} <= listed
     assert service.client().get("/api/ansibletasks?state=queued").json()["tasks"] == []  # no refused one is left
 
@@ -169,57 +219,28 @@ def works_again_within_a_while(service: Service) -> None:
     assert service.wait(task_id, seconds=40)["Status"] == "SUCCESS"
 
 
-def test_runs_outlive_a_broker_that_is_frozen(service: Service, broker: Broker) -> None:
+def test_runs_outlive_a_broker_that_is_frozen(site: Site) -> None:
+    service = site.service()
     short, long = sleep(service, 2), sleep(service, 14)
     queued = sleep(service, 0)
     eventually(lambda: service.status(long)["state"] == "running")
-    broker.freeze()
+    site.broker.freeze()
     try:
         is_refused(service)
         assert service.wait(short)["state"] == "succeeded"  # its end waits for no broker
         is_refused(service)
     finally:
-        broker.thaw()
+        site.broker.thaw()
     works_again(service)
     assert service.wait(long)["state"] == service.wait(queued, seconds=20)["state"] == "succeeded"
 
 
-def test_a_worker_can_be_stopped_while_the_broker_is_frozen(service: Service, broker: Broker) -> None:
-    task_id = sleep(service, 60)
-    eventually(lambda: service.status(task_id)["state"] == "running")
-    broker.freeze()
-    try:
-        assert service.stop() < 10
-    finally:
-        broker.thaw()
-    again = running(service.root, broker.url, "embedded")
-    try:
-        status = again.status(task_id)
-        assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
-    finally:
-        assert again.stop() < 10
-
-
-def test_a_stop_leaves_what_waits_to_the_next_start(place: Path, broker: Broker) -> None:
-    """On RabbitMQ its message is at hand in the worker already."""
-    service = running(place, broker.url, "embedded", ONE_SLOT + "drain_seconds = 60\n")
-    long, queued = sleep(service, 4), sleep(service, 0)
-    eventually(lambda: service.status(long)["state"] == "running")
-    service.stop()
-    again = running(place, broker.url, "embedded")
-    try:
-        assert again.status(long)["state"] == "succeeded"
-        began = again.wait(queued, seconds=BACK_SECONDS)["started_at"]
-        assert began > again.status(long)["finished_at"]
-    finally:
-        assert again.stop() < 10
-
-
-def test_what_is_to_run_soon_does_not_wait_behind_all_others(service: Service) -> None:
+def test_what_is_to_run_soon_does_not_wait_behind_all_others(site: Site) -> None:
+    service = site.service()
     busy = [sleep(service, 600), sleep(service, 600)]
     for task_id in busy:
         eventually(lambda task_id=task_id: service.status(task_id)["state"] == "running")
-    waiting = [sleep(service, 0.2) for _ in range(40)]
+    waiting = [service.submit("ansiblecommand", {"module": "debug"}) for _ in range(40)]
     code = f"from flansible.broker import app; app.enqueue({waiting[-1]!r}, 'a summary', priority=True)"
     subprocess.run([sys.executable, "-P", "-c", code], cwd=service.root, env=service.environ, check=True)
     for task_id in busy:
@@ -230,27 +251,51 @@ def test_what_is_to_run_soon_does_not_wait_behind_all_others(service: Service) -
     assert sorted(began).index(began[-1]) < len(waiting) / 2
 
 
-def test_on_rabbitmq_a_message_that_waits_for_a_slot_may_wait_for_long(
-    place: Path, rabbitmq_server: servers.Server
-) -> None:
-    """RabbitMQ closes the channel of a consumer that has not acknowledged one in time (set to 4 s here)."""
-    service = running(place, f"amqp://guest:guest@127.0.0.1:{rabbitmq_server.port}//", "embedded", ONE_SLOT)
+def test_a_worker_can_be_stopped_while_the_broker_is_frozen(site: Site) -> None:
+    service = site.service()
+    task_id = sleep(service, 60)
+    eventually(lambda: service.status(task_id)["state"] == "running")
+    site.broker.freeze()
     try:
-        long, queued = sleep(service, 12), sleep(service, 0)
-        assert service.wait(long)["state"] == service.wait(queued)["state"] == "succeeded"
-        works_again(service)
-        assert "Unrecoverable" not in service.log.read_text()
+        assert site.stop() < 10
     finally:
-        assert service.stop() < 10
+        site.broker.thaw()
+    status = site.service(ONE_SLOT).status(task_id)
+    assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
 
 
-def test_an_external_redis_serves_as_broker_and_store(place: Path, redis_server: servers.Server) -> None:
-    url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{redis_server.port}"
+@pytest.mark.parametrize("site", ["rabbitmq"], indirect=True)
+def test_on_rabbitmq_a_message_that_waits_for_a_slot_may_wait_for_long(site: Site) -> None:
+    """RabbitMQ closes the channel of a consumer that has not acknowledged one in time (set to 4 s here)."""
+    service = site.service(ONE_SLOT)
+    long, queued = sleep(service, 12), sleep(service, 0)
+    assert service.wait(long)["state"] == service.wait(queued)["state"] == "succeeded"
+    works_again(service)
+    assert "Unrecoverable" not in service.log.read_text()
+
+
+def test_a_stop_leaves_what_waits_to_the_next_start(site: Site) -> None:
+    """On RabbitMQ its message is at hand in the worker already."""
+    service = site.service(ONE_SLOT)
+    long, queued = sleep(service, 4), sleep(service, 0)
+    eventually(lambda: service.status(long)["state"] == "running")
+    site.stop()
+    again = site.service()
+    assert again.status(long)["state"] == "succeeded"
+    began = again.wait(queued, seconds=BACK_SECONDS)["started_at"]
+    assert began > again.status(long)["finished_at"]
+
+
+def test_an_external_redis_serves_as_broker_and_store(place: Path) -> None:
+    server = servers.redis(place / "server", REDIS_PASSWORD)
+    server.start()
+    url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{server.port}"
     service = running(place, f"{url}/0", f"{url}/1")
     try:
-        goes_away_and_comes_back(service, redis_server)
+        goes_away_and_comes_back(service, server)
     finally:
         assert service.stop() < 10
+        server.stop()
     assert REDIS_PASSWORD not in service.log.read_text()
 
 
@@ -269,14 +314,3 @@ def goes_away_and_comes_back(service: Service, server: servers.Server) -> None:
     assert service.wait(after)["Status"] == "SUCCESS"
     listed = service.client().get("/api/ansibletasks").json()["tasks"]
     assert [task["task_id"] for task in listed] == [after, before]
-
-
-def test_rabbitmq_serves_as_broker_with_records_in_redis(place: Path, rabbitmq_server: servers.Server) -> None:
-    service = running(place, f"amqp://guest:guest@127.0.0.1:{rabbitmq_server.port}//", "embedded")
-    try:
-        body: dict[str, Any] = {"playbook_dir": str(place / "playbooks"), "playbook": "site.yml"}
-        status, output = service.run("ansibleplaybook", {**body, "inventory": str(place / "inventories/dev")})
-        assert status["Status"] == "SUCCESS"
-        assert "dev1 says nothing" in output
-    finally:
-        assert service.stop() < 10
