@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -23,7 +22,17 @@ from werkzeug.security import generate_password_hash
 
 from tests.helpers.ports import free_port
 from tests.helpers.process_tree import detached, sleepers
-from tests.helpers.services import Service, flansible_environ, lay_out, start_service, write
+from tests.helpers.services import (
+    CELERY_WORKER,
+    FLANSIBLE_WORKER,
+    Service,
+    flansible_environ,
+    lay_out,
+    start_service,
+    started,
+    worker_by_hand,
+    write,
+)
 from tests.helpers.waiting import eventually
 
 FLANSIBLE = str(Path(sys.executable).parent / "flansible")
@@ -114,13 +123,11 @@ def test_a_port_in_use_is_told_before_anything_starts_or_is_written(place: Path)
     assert list(place.iterdir()) == []
 
 
-@pytest.fixture
-def impatient(place: Path) -> Iterator[Service]:
-    """A service whose runs may take three seconds."""
-    lay_out(place)
-    running = start_service(place, "CELERY_TASK_TIMEOUT = 3\ngrace_seconds = 1\n")
-    yield running
-    assert running.stop() < 10
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Service]:
+    """A service whose runs may take ten seconds: enough to start what is to be ended, on a busy machine too."""
+    with started("CELERY_TASK_TIMEOUT = 10\ngrace_seconds = 1\n") as service:
+        yield service
 
 
 def test_a_run_over_its_time_is_ended_with_everything_it_started(impatient: Service) -> None:
@@ -141,68 +148,6 @@ def test_a_second_service_or_worker_on_the_same_data_is_refused(impatient: Servi
     )
     assert worker.returncode == 2, worker
     assert "a worker of this name is running" in worker.stderr and "--name" in worker.stderr
-
-
-def child(service: Service, role: str) -> psutil.Process:
-    """The process of one role that `flansible up` has started."""
-    for process in psutil.Process(service.process.pid).children():
-        try:
-            words = process.cmdline()
-        except psutil.ZombieProcess:  # left to `up` by one that was killed, and about to be taken note of
-            continue
-        if (role in words) if role != "redis" else ("unixsocket" in " ".join(words)):
-            return process
-    raise AssertionError(f"no {role}")
-
-
-@pytest.mark.parametrize("role", ["web", "worker", "redis"])
-def test_what_dies_is_started_again(impatient: Service, role: str) -> None:
-    """Killed alone: what it had started itself must not stand in its successor's way."""
-    for _ in range(2):
-        victim = child(impatient, role)
-        orphans = victim.children(recursive=True)
-        victim.kill()
-        eventually(lambda victim=victim: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
-        # First: a web process that has lost its master answers until it is ended.
-        _, alive = psutil.wait_procs(orphans, timeout=10)
-        assert alive == []
-        eventually(lambda: healthy_again(impatient), 60)
-        status, _ = impatient.run("ansiblecommand", {"module": "debug"})
-        assert status["Status"] == "SUCCESS"
-
-
-def test_a_web_process_that_dies_is_started_again(impatient: Service) -> None:
-    processes = child(impatient, "web").children()
-    for process in processes:
-        process.kill()
-    psutil.wait_procs(processes, timeout=10)
-    eventually(lambda: healthy_again(impatient), 60)
-    assert impatient.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
-
-
-def test_flower_that_dies_is_started_again(place: Path) -> None:
-    lay_out(place)
-    port = free_port()
-    service = start_service(place, f"flower_tcp_port = {port}\n", ("--flower",))
-    try:
-        for _ in range(2):
-            eventually(lambda: is_answered(f"http://127.0.0.1:{port}/healthcheck"), 60)
-            child(service, "flower").kill()
-            eventually(lambda: not is_answered(f"http://127.0.0.1:{port}/healthcheck"))
-        eventually(lambda: is_answered(f"http://127.0.0.1:{port}/healthcheck"), 60)
-    finally:
-        assert service.stop() < 10
-
-
-def healthy_again(service: Service) -> bool:
-    return is_answered(f"{service.url}/api/health")
-
-
-def is_answered(url: str) -> bool:
-    try:
-        return httpx.get(url, auth=("admin", "admin secret"), timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def test_a_stop_during_runs_ends_them_and_says_so(place: Path) -> None:
@@ -261,45 +206,17 @@ def test_a_second_signal_ends_the_stop_at_once(place: Path) -> None:
         assert again.stop() < 10
 
 
-@contextmanager
-def worker_by_hand(service: Service, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker started beside the service's own; killed in the end should it still be there."""
-    log = service.root / "worker.log"
-    with log.open("ab") as output:
-        worker = subprocess.Popen(
-            [str(Path(sys.executable).parent / command[0]), *command[1:]],
-            cwd=service.root,
-            env=service.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield worker
-    finally:
-        worker.kill()
-        worker.wait()
-    assert "Traceback" not in log.read_text()
-
-
-CELERY_WORKER = ("celery", "-A", "flansible.celery_app", "worker", "-n", "hand@%h")
-FLANSIBLE_WORKER = ("flansible", "worker", "--name", "hand")
-
-
 @pytest.fixture(scope="module")
 def busy() -> Iterator[Service]:
     """A service whose own worker is taken up, and whose workers let runs go on for an hour when they are stopped."""
-    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
-    lay_out(root)
-    service = start_service(root, "worker_concurrency = 1\ndrain_seconds = 3600\n")
-    mark = f"36{os.getpid()}.25"
-    blocker = service.submit("ansiblecommand", {"module": "command", "module_args": f"sleep {mark}"})
-    eventually(lambda: sleepers(mark))
-    yield service
-    service.client().post(f"/api/ansibletaskcancel/{blocker}")
-    service.wait(blocker)
-    assert service.stop() < 10
-    shutil.rmtree(root)
+    with started("worker_concurrency = 1\ndrain_seconds = 3600\n") as service:
+        mark = f"36{os.getpid()}.25"
+        blocker = service.submit("ansiblecommand", {"module": "command", "module_args": f"sleep {mark}"})
+        eventually(lambda: sleepers(mark))
+        yield service
+        assert service.status(blocker)["state"] == "running"  # what ended meanwhile was run by workers started by hand
+        service.client().post(f"/api/ansibletaskcancel/{blocker}")
+        service.wait(blocker)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +245,7 @@ def test_a_second_signal_to_a_worker_ends_its_runs_at_once(
         assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
 
 
-def test_a_first_signal_to_a_worker_lets_its_run_end_and_leaves_what_waits(busy: Service) -> None:
+def test_a_first_signal_to_a_worker_by_hand_lets_its_run_end_and_leaves_what_waits_to_the_next(busy: Service) -> None:
     with worker_by_hand(busy, *CELERY_WORKER) as worker:
         task_id = busy.submit("ansiblecommand", {"module": "command", "module_args": "sleep 3"})
         eventually(lambda: busy.status(task_id)["state"] == "running")
@@ -343,127 +260,33 @@ def test_a_first_signal_to_a_worker_lets_its_run_end_and_leaves_what_waits(busy:
         worker.wait(15)
 
 
-def test_a_worker_told_to_stop_by_celery_control_drains_too(place: Path) -> None:
+def test_a_task_whose_message_is_gone_is_run_all_the_same(busy: Service) -> None:
+    waiting = busy.submit("ansiblecommand", {"module": "debug"})
+    with redis.Redis(unix_socket_path=str(busy.root / ".flansible/redis.sock")) as store:
+        assert store.delete("flansible:broker:flansible") == 1
+    assert busy.status(waiting)["state"] == "queued"
+    with worker_by_hand(busy, *CELERY_WORKER) as worker:
+        assert busy.wait(waiting, seconds=60)["Status"] == "SUCCESS"
+        worker.terminate()
+        worker.wait(15)
+
+
+def test_when_up_itself_is_killed_everything_ends_and_a_new_one_works_at_once(place: Path) -> None:
     lay_out(place)
-    service = start_service(place, "drain_seconds = 1\n")
-    try:
-        task_id = service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 60"})
-        eventually(lambda: service.status(task_id)["state"] == "running")
-        celery = str(Path(sys.executable).parent / "celery")
-        words = [celery, "-A", "flansible.celery_app", "control", "shutdown"]
-        subprocess.run(words, cwd=place, env=service.environ, capture_output=True, timeout=30)
-        status = service.wait(task_id)
-        assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
-        eventually(lambda: healthy_again(service), 60)  # `up` has started another
-    finally:
-        assert service.stop() < 10
-
-
-def test_a_task_whose_worker_is_killed_becomes_lost_and_is_never_run_again(place: Path) -> None:
-    lay_out(place)
-    service = start_service(place)
-    try:
-        mark, started = f"94{os.getpid()}.25", place / "started"
-        body = {"module": "shell", "module_args": f"echo x >> {started}; sleep {mark}"}
-        task_id = service.submit("ansiblecommand", body)
-        eventually(lambda: sleepers(mark))
-        worker = next(c for c in psutil.Process(service.process.pid).children() if "worker" in c.cmdline())
-        worker.kill()
-        eventually(lambda: not sleepers(mark))  # nothing goes on unsupervised
-        status = service.wait(task_id, seconds=40)
-        assert (status["Status"], status["state"]) == ("LOST", "lost")
-        assert "died" in status["description"]
-        assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
-        assert started.read_text() == "x\n"
-    finally:
-        assert service.stop() < 10
-
-
-def test_a_task_whose_message_is_gone_is_run_all_the_same(place: Path) -> None:
-    lay_out(place)
-    service = start_service(place)
-    try:
-        with redis.Redis(unix_socket_path=str(place / ".flansible/redis.sock")) as store:
-            busy = [service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 4"}) for _ in range(8)]
-            for task_id in busy:
-                eventually(lambda task_id=task_id: service.status(task_id)["state"] == "running")
-            waiting = service.submit("ansiblecommand", {"module": "debug"})
-            assert store.delete("flansible:broker:flansible") == 1
-        assert service.status(waiting)["state"] == "queued"
-        assert service.wait(waiting, seconds=60)["Status"] == "SUCCESS"
-    finally:
-        assert service.stop() < 10
-
-
-@pytest.mark.parametrize("drain_seconds", [2, 3600])
-def test_when_up_itself_is_killed_everything_ends_and_a_new_one_works_at_once(place: Path, drain_seconds: int) -> None:
-    lay_out(place)
-    config = f"drain_seconds = {drain_seconds}\nflower_tcp_port = {free_port()}\n"
-    service = start_service(place, config, ("--flower",))
     mark = f"96{os.getpid()}.25"
-    task_id = service.submit("ansiblecommand", detached(mark))
-    eventually(lambda: len(sleepers(mark)) >= 4)
-    tree = psutil.Process(service.process.pid).children(recursive=True)
-    service.process.kill()
-    service.process.wait()
-    service.stop()
-    again = start_service(place)  # waits for what the other has left
-    try:
+    with_flower = f"flower_tcp_port = {free_port()}\ndrain_seconds = "
+    service = start_service(place, f"{with_flower}3600\n", ("--flower",))
+    for config, arguments in ((f"{with_flower}2\n", ("--flower",)), ("", ())):
+        task_id = service.submit("ansiblecommand", detached(mark))
+        eventually(lambda: len(sleepers(mark)) >= 4)
+        tree = psutil.Process(service.process.pid).children(recursive=True)
+        service.process.kill()
+        service.process.wait()
+        service.stop()
+        service = start_service(place, config, arguments)  # waits for what the other has left
         _, alive = psutil.wait_procs(tree, timeout=10)
         assert alive == []
         assert sleepers(mark) == []
-        assert again.wait(task_id, seconds=40)["state"] == "lost"
-        assert again.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
-    finally:
-        assert again.stop() < 10
-
-
-def test_two_workers_share_twenty_tasks(place: Path) -> None:
-    lay_out(place)
-    service = start_service(place, "worker_concurrency = 2\n")
-    second = subprocess.Popen(
-        [FLANSIBLE, "worker", "--name", "second"],
-        cwd=place,
-        env=service.environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        admin = service.client()
-        body = {"module": "command", "module_args": "sleep 0.3"}
-        began = time.monotonic()
-        ids = [service.submit("ansiblecommand", body) for _ in range(20)]
-        for task_id in ids:
-            assert service.wait(task_id)["Status"] == "SUCCESS"
-        assert time.monotonic() - began < 60
-        listed = admin.get("/api/ansibletasks?state=succeeded").json()["tasks"]
-        assert {task["task_id"] for task in listed} == set(ids)
-    finally:
-        second.terminate()
-        second.wait(15)
-        assert service.stop() < 10
-
-
-def test_celery_by_hand_works_as_a_worker_too(place: Path) -> None:
-    """`celery -A flansible.celery_app worker` beside a service whose own worker is busy."""
-    lay_out(place)
-    service = start_service(place, "worker_concurrency = 1\n")
-    blocker = service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 30"})
-    eventually(lambda: service.status(blocker)["state"] == "running")
-    by_hand = subprocess.Popen(
-        [str(Path(sys.executable).parent / "celery"), "-A", "flansible.celery_app", "worker", "-n", "hand@%h"],
-        cwd=place,
-        env=service.environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        status, _ = service.run("ansiblecommand", {"module": "debug"})
-        assert status["Status"] == "SUCCESS"
-        assert service.status(blocker)["state"] == "running"
-    finally:
-        by_hand.terminate()
-        by_hand.wait(15)
-        assert service.stop() < 10
+        assert service.wait(task_id, seconds=40)["state"] == "lost"
+        assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
+    assert service.stop() < 10

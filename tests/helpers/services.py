@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,9 @@ from tests.helpers.waiting import eventually
 ADMIN = ("admin", "admin secret")
 DEV = ("dev", "dev secret")
 SCRIPTS = Path(sys.executable).parent
+# Workers started by hand.
+CELERY_WORKER = ("celery", "-A", "flansible.celery_app", "worker", "-n", "hand@%h")
+FLANSIBLE_WORKER = ("flansible", "worker", "--name", "hand")
 READY_SECONDS = 60
 FINAL_SECONDS = 120
 
@@ -216,3 +223,47 @@ SLOW = """\
 """
 
 AUDITOR = ("eve", "eve secret")
+
+
+@contextmanager
+def started(config: str, *arguments: str) -> Iterator[Service]:
+    """A service in a folder of its own."""
+    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    lay_out(root)
+    service = start_service(root, config, arguments)
+    yield service
+    assert service.stop() < 10
+    shutil.rmtree(root)
+
+
+def child(service: Service, role: str) -> psutil.Process:
+    """The process of one role that `flansible up` has started."""
+    for process in psutil.Process(service.process.pid).children():
+        try:
+            words = process.cmdline()
+        except psutil.ZombieProcess:  # left to `up` by one that was killed, and about to be taken note of
+            continue
+        if (role in words) if role != "redis" else ("unixsocket" in " ".join(words)):
+            return process
+    raise AssertionError(f"no {role}")
+
+
+@contextmanager
+def worker_by_hand(service: Service, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker started beside the service's own; killed in the end should it still be there."""
+    log = service.root / "worker.log"
+    with log.open("ab") as output:
+        worker = subprocess.Popen(
+            [str(SCRIPTS / command[0]), *command[1:]],
+            cwd=service.root,
+            env=service.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield worker
+    finally:
+        worker.kill()
+        worker.wait()
+    assert "Traceback" not in log.read_text()

@@ -1,0 +1,149 @@
+"""Processes of a service that die or are told to: they are started again, and every task has a true end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.helpers.leaks import fail_on_leaks
+from tests.helpers.ports import free_port
+from tests.helpers.process_tree import sleepers
+from tests.helpers.services import ADMIN, FLANSIBLE_WORKER, SCRIPTS, Service, child, started, worker_by_hand
+from tests.helpers.waiting import eventually
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leaves_nothing_behind(_home: Path, _subreaper: None) -> Iterator[None]:
+    """Of the module in place of each test: what dies is started again, as another process."""
+    yield from fail_on_leaks(_home, False, "module")
+
+
+class Mortal:
+    """A service whose processes are killed; each time a test has it, it works."""
+
+    MOST_DEATHS = 6  # `up` stops when one of its children dies ten times within a minute
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._service: Service | None = None
+        self._deaths: Counter[str] = Counter()
+        self.flower_url = ""
+
+    def service(self, **deaths: int) -> Service:
+        """deaths: how often each role will be killed. Another service, where this one has seen too many."""
+        self._deaths.update(deaths)
+        if self._service is None or max(self._deaths.values(), default=0) > self.MOST_DEATHS:
+            self.close()
+            self._deaths = Counter(deaths)
+            port = free_port()
+            self.flower_url = f"http://127.0.0.1:{port}/healthcheck"
+            config = f"drain_seconds = 1\nflower_tcp_port = {port}\n"
+            self._service = self._stack.enter_context(started(config, "--flower"))
+        return self._service
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[Mortal]:
+    found = Mortal()
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("role", ["web", "worker", "redis"])
+def test_what_dies_is_started_again(mortal: Mortal, role: str) -> None:
+    """Killed alone: what it had started itself must not stand in its successor's way."""
+    service = mortal.service(**{role: 2})
+    for _ in range(2):
+        victim = child(service, role)
+        orphans = victim.children(recursive=True)
+        victim.kill()
+        eventually(lambda victim=victim: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
+        # First: a web process that has lost its master answers until it is ended.
+        _, alive = psutil.wait_procs(orphans, timeout=10)
+        assert alive == []
+        eventually(lambda: healthy_again(service), 60)
+        assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
+
+
+def test_a_web_process_that_dies_is_started_again(mortal: Mortal) -> None:
+    service = mortal.service()
+    processes = child(service, "web").children()
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=10)
+    eventually(lambda: healthy_again(service), 60)
+    assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
+
+
+def test_flower_that_dies_is_started_again(mortal: Mortal) -> None:
+    service = mortal.service(flower=2)
+    for _ in range(2):
+        eventually(lambda: is_answered(mortal.flower_url), 60)
+        child(service, "flower").kill()
+        eventually(lambda: not is_answered(mortal.flower_url))
+    eventually(lambda: is_answered(mortal.flower_url), 60)
+
+
+def healthy_again(service: Service) -> bool:
+    return is_answered(f"{service.url}/api/health")
+
+
+def is_answered(url: str) -> bool:
+    try:
+        return httpx.get(url, auth=ADMIN, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_worker_told_to_stop_by_celery_control_drains_too(mortal: Mortal) -> None:
+    service = mortal.service(worker=1)
+    task_id = service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 60"})
+    eventually(lambda: service.status(task_id)["state"] == "running")
+    celery = str(SCRIPTS / "celery")
+    words = [celery, "-A", "flansible.celery_app", "control", "shutdown"]
+    subprocess.run(words, cwd=service.root, env=service.environ, capture_output=True, timeout=30)
+    status = service.wait(task_id)
+    assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
+    eventually(lambda: healthy_again(service), 60)  # `up` has started another
+
+
+def test_a_task_whose_worker_is_killed_becomes_lost_and_is_never_run_again(mortal: Mortal, tmp_path: Path) -> None:
+    service = mortal.service(worker=1)
+    mark, ran = f"94{os.getpid()}.25", tmp_path / "ran"
+    body = {"module": "shell", "module_args": f"echo x >> {ran}; sleep {mark}"}
+    task_id = service.submit("ansiblecommand", body)
+    eventually(lambda: sleepers(mark))
+    child(service, "worker").kill()
+    eventually(lambda: not sleepers(mark))  # nothing goes on unsupervised
+    status = service.wait(task_id, seconds=40)
+    assert (status["Status"], status["state"]) == ("LOST", "lost")
+    assert "died" in status["description"]
+    assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
+    assert ran.read_text() == "x\n"
+
+
+def test_two_workers_share_twenty_tasks(mortal: Mortal) -> None:
+    service = mortal.service()
+    with worker_by_hand(service, *FLANSIBLE_WORKER) as second:
+        body = {"module": "command", "module_args": "sleep 0.3"}
+        began = time.monotonic()
+        ids = [service.submit("ansiblecommand", body) for _ in range(20)]
+        for task_id in ids:
+            assert service.wait(task_id)["Status"] == "SUCCESS"
+        assert time.monotonic() - began < 60
+        listed = service.client().get("/api/ansibletasks?state=succeeded&limit=20").json()["tasks"]
+        assert {task["task_id"] for task in listed} == set(ids)
+        second.terminate()
+        second.wait(15)
