@@ -10,8 +10,16 @@ from tests.helpers.services import LOCAL, write
 HEAD = "- hosts: {hosts}\n  gather_facts: false\n"
 
 
+ONE = "dev1"
+TWO = "web"
+
+
 def play(tasks: str, hosts: str = "all", extra: str = "") -> str:
-    """A play whose tasks are given without indentation."""
+    """A play whose tasks are given without indentation.
+
+    Of a play that executes modules, each host costs a third of a second on either side: ONE or TWO where that is enough
+    to show its subject.
+    """
     indented = "".join(f"    {line}\n" if line else "\n" for line in tasks.strip("\n").splitlines())
     more = "".join(f"  {line}\n" for line in extra.strip("\n").splitlines())
     return HEAD.format(hosts=hosts) + more + "  tasks:\n" + indented
@@ -36,7 +44,7 @@ PLAYBOOKS = {
   retries: 2
   delay: 0
   ignore_errors: true
-"""),
+""", hosts=ONE),
     "blocks": play("""
 - block:
     - debug: msg=before
@@ -66,7 +74,7 @@ PLAYBOOKS = {
 - fail: msg=stop
   when: stop | default(false)
 """,
-        extra="""
+        hosts=TWO, extra="""
 handlers:
   - name: first
     debug: msg="first handler"
@@ -115,7 +123,7 @@ handlers:
 - command: echo x
   failed_when: inventory_hostname == 'dev2'
 - assert: {that: [1 == 1, word is undefined], fail_msg: no, success_msg: "yes"}
-"""),
+""", hosts=TWO),
     "serial": play("- debug: msg={{ ansible_play_batch }}\n", extra="serial: 1"),
     "free": play("- debug: msg=a\n- debug: msg=b\n", extra="strategy: free"),
     "async": play("""
@@ -131,7 +139,7 @@ handlers:
   until: state is finished
   retries: 20
   delay: 1
-""", extra="vars: {ansible_async_dir: '{{ playbook_dir }}/jobs'}"),  # the tests' HOME is not the one Ansible finds
+""", hosts=ONE, extra="vars: {ansible_async_dir: '{{ playbook_dir }}/jobs'}"),  # the tests' HOME is not the one Ansible finds
     "delegation": play("""
 - debug: msg="here {{ inventory_hostname }}"
   delegate_to: tool1
@@ -145,15 +153,15 @@ handlers:
 - group_by: key=by_{{ inventory_hostname }}
 - debug: msg={{ groups.added }}
 """),
-    "throttle": play("- command: echo t\n  throttle: 1\n"),
+    "throttle": play("- command: echo t\n  throttle: 1\n", hosts=TWO),
     "any_errors_fatal": play(
         "- fail: msg=x\n  when: inventory_hostname == 'dev1'\n- debug: msg=never\n", extra="any_errors_fatal: true"
     ),
     "max_fail": play(
         "- fail: msg=x\n  when: inventory_hostname == 'dev1'\n- debug: msg=on\n", extra="max_fail_percentage: 10"
     ),
-    "ignore_unreachable": play("- ping:\n  ignore_unreachable: true\n- debug: msg=after\n"),
-    "clear_errors": play("- ping:\n- meta: clear_host_errors\n- debug: msg=back\n"),
+    "ignore_unreachable": play("- ping:\n  ignore_unreachable: true\n- debug: msg=after\n", hosts=TWO),
+    "clear_errors": play("- ping:\n- meta: clear_host_errors\n- debug: msg=back\n", hosts=TWO),
     "no_log": play("""
 - debug: msg=secret
   no_log: true
@@ -162,11 +170,11 @@ handlers:
   loop: [1, 2]
 - fail: msg=secret
   no_log: true
-"""),
+""", hosts=ONE),
     "undefined": play("- debug: msg=fine\n- debug: msg={{ absent.deep }}\n"),
     "bad_filter": play("- debug: msg={{ 1 | no_such_filter }}\n"),
     "no_module": play("- no_such_module: x=1\n"),
-    "bad_args": play("- file: {path: /tmp/x, nonsense: 1}\n"),
+    "bad_args": play("- file: {path: /tmp/x, nonsense: 1}\n", hosts=ONE),
     "bad_yaml": "- hosts: all\n  tasks:\n   - debug: msg=1\n     - x\n",
     "bad_play": "- hosts: all\n  nonsense: true\n  tasks: []\n",
     "not_a_list": "hosts: all\n",
@@ -174,8 +182,8 @@ handlers:
     "duplicate_keys": "- hosts: all\n  gather_facts: false\n  gather_facts: false\n  tasks: []\n",
     "no_role": "- hosts: all\n  roles: [absent]\n",
     "long_lines": play("- debug: msg={{ 'x' * 20000 }}\n"),
-    "binary": play("- raw: printf 'caf\\\\351 \\\\377\\\\n'\n- shell: printf '\\\\377\\\\376 x'\n"),
-    "unicode": play("- debug: msg='žluťoučký 🐎 \"quoted\" \\\\ back'\n- command: echo ☃\n"),
+    "binary": play("- raw: printf 'caf\\\\351 \\\\377\\\\n'\n- shell: printf '\\\\377\\\\376 x'\n", hosts=ONE),
+    "unicode": play("- debug: msg='žluťoučký 🐎 \"quoted\" \\\\ back'\n- command: echo ☃\n", hosts=ONE),
     "stats": play(
         "- set_stats: {data: {count: 1, names: ['{{ inventory_hostname }}']}, aggregate: true}\n"
         "- set_stats: {data: {own: 2}, per_host: true}\n"
@@ -187,42 +195,42 @@ vars_prompt:
   - {name: who, prompt: Who are you, default: me, private: false}
   - {name: hidden, default: x}
 """),
-    "pause": play("- pause: {seconds: 1}\n", hosts="dev1"),
+    "pause": play("- pause: {seconds: 1}\n", hosts=ONE),
     "meta_end": play("- meta: end_host\n  when: inventory_hostname == 'dev1'\n- debug: msg=x\n- meta: end_play\n- debug: msg=y\n"),
     "diff": play("""
 - copy: {content: "new\\n", dest: "{{ playbook_dir }}/out.txt"}
 - lineinfile: {path: "{{ playbook_dir }}/existing.txt", line: added}
-""", hosts="dev1"),
+""", hosts=ONE),
     "plugins": play("""
 - debug: msg={{ 'x' | shout }}
 - adjacent: {word: hello}
 - debug: msg={{ lookup('mine', 'key') }}
 - debug: msg={{ 4 is even_number }}
-"""),
-    "collection": play("- team.tools.greet: {name: you}\n- debug: msg={{ 'x' | team.tools.twice }}\n"),
-    "collection_keyword": play("- greet: {name: you}\n", extra="collections: [team.tools]"),
+""", hosts=ONE),
+    "collection": play("- team.tools.greet: {name: you}\n- debug: msg={{ 'x' | team.tools.twice }}\n", hosts=ONE),
+    "collection_keyword": play("- greet: {name: you}\n", hosts=ONE, extra="collections: [team.tools]"),
     "imported": "- import_playbook: tags.yml\n- import_playbook: serial.yml\n",
     "plays": "- name: first\n  hosts: dev1\n  gather_facts: no\n  tasks: [{debug: {msg: 1}}]\n"
     "- name: second {{ word | default('') }}\n  hosts: dev2\n  gather_facts: no\n  tasks: [{debug: {msg: 2}}]\n"
     "- name: nobody\n  hosts: nobody\n  tasks: []\n",
     "vars_everywhere": play("- debug: msg='{{ from_group }} {{ from_host }} {{ from_play }} {{ from_file }}'\n", hosts="web",
                             extra="vars: {from_play: p}\nvars_files: [vars/more.yml]"),
-    "environment": play("- command: printenv WORD\n", extra="environment: {WORD: set}"),
-    "become_missing": play("- command: id\n", extra="become: true\nbecome_method: nothing"),
-    "module_defaults": play("- command:\n", extra="module_defaults: {command: {argv: [echo, d]}}"),
-    "lines": play("- debug: msg={{ item }}\n  loop: '{{ range(300) | list }}'\n", hosts="dev1"),
+    "environment": play("- command: printenv WORD\n", hosts=ONE, extra="environment: {WORD: set}"),
+    "become_missing": play("- command: id\n", hosts=TWO, extra="become: true\nbecome_method: nothing"),
+    "module_defaults": play("- command:\n", hosts=ONE, extra="module_defaults: {command: {argv: [echo, d]}}"),
+    "lines": play("- debug: msg={{ item }}\n  loop: '{{ range(300) | list }}'\n", hosts=ONE),
     "script": play("- script: files/hello.sh one two\n- template: {src: t.j2, dest: '{{ playbook_dir }}/rendered'}\n"
-                   "- copy: {src: hello.sh, dest: '{{ playbook_dir }}/copied', mode: '0755'}\n", hosts="dev1"),
+                   "- copy: {src: hello.sh, dest: '{{ playbook_dir }}/copied', mode: '0755'}\n", hosts=ONE),
     "deprecated": play("- debug: msg=x\n  with_items: [1]\n  when: '{{ true }}'\n"),
-    "warnings": play("- command: echo x\n  args: {warn: false}\n- set_fact: {'bad-name': 1}\n"),
+    "warnings": play("- command: echo x\n  args: {warn: false}\n- set_fact: {'bad-name': 1}\n", hosts=ONE),
     "strategy_missing": play("- debug: msg=x\n", extra="strategy: absent"),
-    "crash": play("- crash:\n", hosts="dev1"),
-    "dies": play("- shell: kill -9 $$\n", hosts="dev1"),
-    "host_pinned": play("- debug: msg=1\n- debug: msg=2\n", extra="strategy: host_pinned", hosts="dev1"),
-    "loop_error": play("- command: test {{ item }} = 1\n  loop: [1, 2, 3]\n", hosts="dev1"),
+    "crash": play("- crash:\n", hosts=ONE),
+    "dies": play("- shell: kill -9 $$\n", hosts=ONE),
+    "host_pinned": play("- debug: msg=1\n- debug: msg=2\n", extra="strategy: host_pinned", hosts=ONE),
+    "loop_error": play("- command: test {{ item }} = 1\n  loop: [1, 2, 3]\n", hosts=ONE),
     "argument_spec": "- hosts: dev1\n  gather_facts: no\n  roles: [{role: specified}]\n",
-    "deep_error": play("- debug: msg={{ lookup('file', 'nowhere') }}\n", hosts="dev1"),
-    "unsafe": play("- debug: var=risky\n", hosts="dev1", extra="vars: {risky: !unsafe '{{ never }}'}"),
+    "deep_error": play("- debug: msg={{ lookup('file', 'nowhere') }}\n", hosts=ONE),
+    "unsafe": play("- debug: var=risky\n", hosts=ONE, extra="vars: {risky: !unsafe '{{ never }}'}"),
     "order": play("- debug: msg=x\n", extra="order: reverse_sorted"),
 }  # fmt: skip
 
