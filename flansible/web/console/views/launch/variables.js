@@ -18,7 +18,7 @@ export class VariableFields {
     this.fields = new Map();
     for (const variable of variables) if (!this.fields.has(variable.name)) this.fields.set(variable.name, fieldOf(variable));
     const all = [...this.fields.values()].map((field) => field.element);
-    replace(this.element, all.length ? [h("h3", {}, "Variables"), h("div", { class: "field-grid" }, all)] : null);
+    replace(this.element, all.length ? [h("h2", {}, "Variables"), h("div", { class: "field-grid" }, all)] : null);
   }
 
   /** Reads `{plain: {name: value}, secret: {name: text}, errors}`; each invalid field shows its error. */
