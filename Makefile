@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help:
 	@echo "make demo    install, start the service, run an ad-hoc ping and a playbook with curl, then stop everything"
-	@echo "make test-fast   unit tests alone, in parallel: between two edits"
+	@echo "make test-fast   unit tests alone, in parallel, with fewer generated values: between two edits"
 	@echo "make test    install what the tests need and run them all; PYTEST_ARGS='-k word' passes options to pytest"
 	@echo "make test-nightly   many rounds and further variants (hours); SHARD=3/40 for a part of them"
 	@echo "make test-flaky N=20   repeat the tests that a change touched, on busy processors; BASE=commit, or TESTS='...'"
@@ -73,7 +73,7 @@ PYTEST := PATH="$$PATH:$(abspath $(BIN))" $(BIN)/python -m pytest
 PARALLEL := --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.installed-test
-	@$(PYTEST) tests/unit -q -n $(shell nproc) $(PARALLEL) $(PYTEST_ARGS)
+	@FUZZ=$(or $(FUZZ),75) $(PYTEST) tests/unit -q -n $(shell nproc) $(PARALLEL) $(PYTEST_ARGS)
 
 test: $(VENV)/.installed-test $(VENV)/axe.min.js
 	@echo "==> Running the tests, $(JOBS) processes"

@@ -27,6 +27,8 @@ from tests.helpers import certificates
 from tests.helpers.doctoring import FLANSIBLE, HASHED, MARKER, marks, run, user, write_config, write_users
 from tests.helpers.passwords import CHEAP_HASHES
 
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
+
 MakeSettings = Callable[..., Settings]
 Doctor = Callable[..., tuple[int, str]]
 

@@ -149,7 +149,7 @@ def test_no_path_gets_a_restricted_user_outside(tree: Path) -> None:
             let_through.append(run)
 
     tries()
-    assert len(let_through) > 20, "what is always refused proves nothing"
+    assert len(let_through) > min(20, tried.max_examples // 15), "what is always refused proves nothing"
 
 
 # Frames

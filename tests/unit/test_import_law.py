@@ -356,7 +356,6 @@ def python(code: str, cwd: Path, **environ: str) -> str:
             "flansible.launcher.process_manager",
             ("ansible", "celery", "flask", "redis", "pydantic", "click", "werkzeug", "http", "email", "ssl"),
         ),
-        ("flansible.cli", ("ansible", "celery", "flask", "redis", "pydantic", "httpx")),
         # What every start of a part of the service loads, `flansible up` among them.
         (
             "flansible.doctor.secret_files, flansible.launcher.up",
