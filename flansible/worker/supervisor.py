@@ -29,6 +29,7 @@ from flansible.models import AuthorizedRun, Secrets, State, Step
 from flansible.worker import frame_validation
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.colour_parser import ColourSplitter, choose_mark
+from flansible.worker.confinement_hints import ConfinementHints
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.masking import Masker
 from flansible.worker.outcome import Observed, Outcome, exit_description, outcome_of
@@ -58,6 +59,7 @@ class _StepState(Observed):
     output: int = -1  # the output pipe
     colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
     frames: wire.FrameReader = field(default_factory=wire.FrameReader)
+    hints: ConfinementHints | None = None  # of a sandboxed run
 
 
 class Supervisor:
@@ -134,7 +136,12 @@ class Supervisor:
                 os.close(events_end)
             mark = choose_mark()
             colours = ColourSplitter(mark, self._recorder.offset)
-            seen = _StepState(is_listing=step.listing is not None, output=output, colours=colours)
+            seen = _StepState(
+                is_listing=step.listing is not None,
+                output=output,
+                colours=colours,
+                hints=ConfinementHints() if sandbox else None,
+            )
             try:
                 self._send_request(channel, step, mark, rules, seen)
                 self._watch(channel, output, events, seen)
@@ -142,7 +149,10 @@ class Supervisor:
                 if seen.exited is None:
                     # Processes in the same sandbox can stop or kill the keeper: have the kernel end all of them.
                     server.kill_sandbox()
-            return replace(outcome_of(step, seen, self._timeout), ended=frame_validation.ended(seen.exited))
+            outcome = outcome_of(step, seen, self._timeout)
+            if seen.hints and outcome.state is State.FAILED and (hint := seen.hints.sentence(run.user)):
+                outcome = replace(outcome, description=f"{outcome.description}. {hint}")
+            return replace(outcome, ended=frame_validation.ended(seen.exited))
         finally:
             channel.close()
             os.close(output)
@@ -317,6 +327,8 @@ class Supervisor:
             data = os.read(seen.output, _READ_BYTES)
         except BlockingIOError:
             return None
+        if seen.hints:
+            seen.hints.feed(data)
         self._recorder.add_output(*self._masker.feed(*seen.colours.feed(data)))
         return len(data)
 

@@ -87,6 +87,15 @@ def test_a_success_on_no_host_says_so_in_status_and_list(service: Service, path:
     assert status in service.client().get("/api/ansibletasks").json()["tasks"]
 
 
+def test_a_confined_run_that_finds_no_role_says_so(service: Service, root: Path) -> None:
+    write(root / "playbooks/norole.yml", "- hosts: all\n  roles: [absent]\n")
+    body = {"playbook": "norole.yml", "inventory": str(root / "inventories/dev")}
+    hint = "The run was confined: if what it did not find is on this machine, add it to `paths` of dev in rbac.json"
+    confined = isolation.of("auto").in_force
+    assert (hint in service.wait(service.submit("ansibleplaybook", body, DEV), DEV)["description"]) == confined
+    assert "confined" not in service.wait(service.submit("ansibleplaybook", body))["description"]
+
+
 def test_a_failing_module_is_a_task_failure_with_ansibles_exit_code(service: Service) -> None:
     status, output = service.run("ansiblecommand", {"module": "command", "module_args": "ls /nowhere"})
     assert (status["Status"], status["state"], status["returncode"]) == ("FLANSIBLE_TASK_FAILURE", "failed", 2)
