@@ -1,50 +1,124 @@
 """Makes Ansible print its colours as on a terminal, but with a mark of this run in place of the escape character.
 
-The supervisor removes the marks (flansible.worker.colour_parser), so that plain text stays what a pipe would get. The
-fork server replaces Ansible's colour functions; each run sets its mark before Ansible prints anything.
+The supervisor removes the marks (flansible.worker.colour_parser), so that plain text stays what a pipe would get. All
+that handles text before it is printed, a project's own callback or Ansible's log file, sees it without colours, as the
+command line without a terminal does: a colour travels beside its text, and becomes a mark where the text is printed.
+The fork server replaces Ansible's functions; each run sets its mark before Ansible prints anything.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from ansible import constants
-from ansible.utils import color
+from ansible.plugins.callback import CallbackBase, default
+from ansible.utils import color, display
+from ansible.utils.display import Display
 
 from flansible.runner.ansible_internals import replace
 
 _mark: str | None = None
-_stringc, _hostcolor = color.stringc, color.hostcolor
+_stringc, _hostcolor, _colorize = color.stringc, color.hostcolor, color.colorize
+
+
+class _Coloured(str):
+    """Text that is to be printed in colour. Whatever is made of it, padded or joined, is plain text."""
+
+    __slots__ = ("colour",)
+    colour: str
+
+
+class _ColourOfLines(str):
+    """The colours of a diff: as a colour's name, to Display, that of a success; `lines` has each coloured line's."""
+
+    __slots__ = ("lines",)
+    lines: list[tuple[str, str]]
 
 
 def mark_colours(mark: str) -> None:
     """Sets this run's mark, unless the configuration forces colours on (they are text then) or off."""
     global _mark
     if not constants.ANSIBLE_NOCOLOR and not constants.ANSIBLE_FORCE_COLOR:
-        replace(color, "ANSIBLE_COLOR", True)
         _mark = mark
 
 
 def replace_colour_functions() -> None:
-    """Replaces Ansible's colour functions in every module that imported them by name.
+    """Replaces Ansible's colour functions.
 
     Done once, in the fork server: searching all modules would cost a run more than all else that is done to it here.
     """
-    replaced = {
-        "stringc": (replace(color, "stringc", _marked), _marked),
-        "hostcolor": (replace(color, "hostcolor", _marked_host), _marked_host),
-    }
     for module in list(sys.modules.values()):
-        for name, (old, new) in replaced.items():
-            if getattr(module, name, None) is old:
-                setattr(module, name, new)
+        if getattr(module, "stringc", None) is _stringc:
+            module.stringc = _coloured  # type: ignore[attr-defined]
+    replace(display, "stringc", _marked)
+    replace(default, "hostcolor", _marked_host)
+    replace(default, "colorize", _marked_count)
+    _keep_colours_of_diffs()
+    print_text = Display.display
+
+    def print_coloured(self: Display, msg: str, color: str | None = None, *args: Any, **kwargs: Any) -> None:
+        if color is None and isinstance(msg, _Coloured):
+            color = msg.colour
+        print_text(self, msg, color, *args, **kwargs)
+
+    replace(Display, "display", print_coloured)
 
 
-def _marked(text: str, color_name: str, wrap_nonvisible_chars: bool = False) -> str:
+def _keep_colours_of_diffs() -> None:
+    lines: list[tuple[str, str]] = []
+
+    def note(text: str, color_name: str) -> str:
+        lines.append((text, color_name))
+        return text
+
+    def get_diff(self: CallbackBase, difflist: Any) -> str:
+        lines.clear()
+        text = make_diff(self, difflist)
+        if _mark is None:
+            return str(text)
+        colour = _ColourOfLines(constants.COLOR_OK)
+        colour.lines = lines.copy()
+        return _with_colour(text, colour)
+
+    def note_or_force(text: str, color_name: str) -> str:
+        return str(_stringc(text, color_name)) if _mark is None else note(text, color_name)
+
+    make_diff = replace(CallbackBase, "_get_diff", get_diff)
+    replace(sys.modules[CallbackBase.__module__], "stringc", note_or_force)
+
+
+def _with_colour(text: str, colour: str) -> str:
+    coloured = _Coloured(text)
+    coloured.colour = colour
+    return coloured
+
+
+def _coloured(text: str, color_name: str, wrap_nonvisible_chars: bool = False) -> str:
     if _mark is None:
         return str(_stringc(text, color_name, wrap_nonvisible_chars))
+    return _with_colour(text, color_name)
+
+
+def _marked(text: str, color_name: str) -> str:
+    if _mark is None:
+        return str(_stringc(text, color_name))
+    if isinstance(color_name, _ColourOfLines):
+        return _marked_lines(text, color_name.lines)
     code = color.parsecolor(color_name)
     return "\n".join(f"{_mark}[{code}m{line}{_mark}[0m" for line in text.split("\n"))
+
+
+def _marked_lines(text: str, lines: list[tuple[str, str]]) -> str:
+    """Marks these lines, in their order; the others are plain. Display has made \\n of each \\r\\n."""
+    found, position = [], 0
+    for line, color_name in lines:
+        line = line.replace("\r\n", "\n").removesuffix("\n")
+        start = f"\n{text}".find(f"\n{line}", position)
+        if start >= 0:
+            found += [text[position:start], _marked(line, color_name)]
+            position = start + len(line)
+    return "".join(found) + text[position:]
 
 
 def _marked_host(host: str, stats: dict[str, int], color_host: bool = True) -> str:
@@ -59,3 +133,10 @@ def _marked_host(host: str, stats: dict[str, int], color_host: bool = True) -> s
     else:
         name = constants.COLOR_CHANGED if stats["changed"] != 0 else constants.COLOR_OK
     return _marked(host, name) + plain[len(host) :]
+
+
+def _marked_count(lead: str, number: int, color_name: str | None) -> str:
+    plain = str(_colorize(lead, number, None))
+    if _mark is None:
+        return str(_colorize(lead, number, color_name))
+    return _marked(plain, color_name) if number != 0 and color_name is not None else plain

@@ -111,6 +111,11 @@ class DirectRun:
     def text(self) -> str:
         return self.output.decode()
 
+    @property
+    def coloured(self) -> str:
+        """With the marks of colours and events."""
+        return self._output.decode()
+
     def stop(self) -> None:
         try:
             self._channel.sendall(wire.encode({"type": "stop", "grace_seconds": 0.2}))
