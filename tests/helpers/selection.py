@@ -1,8 +1,9 @@
 """Which tests run, and in which order: a pytest plugin (`-p` in pyproject.toml).
 
-Tests marked `nightly` run with `--nightly` alone: many rounds, and variants of what `make test` shows once. SHARD=k/n
-takes the k-th of n parts of whatever was selected, by a hash of each test's name, so that parts stay as they are when
-tests are added. What takes longest comes first, so that no process is left with it alone at the end of a parallel run.
+Tests marked `nightly` run with `--nightly` alone: many rounds, and variants of what `make test` shows once. Those
+marked `generates` run with it as well, and then generate more. SHARD=k/n takes the k-th of n parts of whatever was
+selected, by a hash of each test's name, so that parts stay as they are when tests are added. What takes longest comes
+first, so that no process is left with it alone at the end of a parallel run.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import pytest
 
 # Folders and files by how long one file takes; what is not named comes last.
 _LONGEST_FIRST = (
-    "acceptance/test_start_and_stop",
+    "acceptance/test_conformance",
     "acceptance/test_brokers",
+    "acceptance/test_start_and_stop",
+    "acceptance/test_attacks",
     "chaos",
     "console",
     "acceptance",
@@ -38,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "nightly: takes long; runs with --nightly alone (`make test-nightly`)")
+    config.addinivalue_line("markers", "generates: generates its cases; runs with --nightly as well, with more of them")
     if config.getoption("nightly"):
         for name, count in _NIGHTLY_GENERATED.items():
             os.environ.setdefault(name, count)
@@ -50,12 +54,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept, left_out = [], []
     for item in items:
         is_mine = zlib.crc32(item.nodeid.encode()) % parts == part - 1
-        selected = (item.get_closest_marker("nightly") is not None) == nightly and is_mine
-        (kept if selected else left_out).append(item)
+        (kept if is_mine and _is_selected(item, nightly) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
     kept.sort(key=lambda item: _rank(item.path))
     items[:] = kept
+
+
+def _is_selected(item: pytest.Item, nightly: bool) -> bool:
+    is_nightly = item.get_closest_marker("nightly") is not None
+    return is_nightly or item.get_closest_marker("generates") is not None if nightly else not is_nightly
 
 
 def shard(text: str) -> tuple[int, int]:

@@ -20,6 +20,8 @@ tried = settings(
 )
 
 
+@pytest.mark.generates
+@pytest.mark.timeout(1800)
 @tried
 @given(layouts())
 def test_a_sandbox_mounts_exactly_what_the_rule_shows(layout: Layout) -> None:
@@ -27,6 +29,8 @@ def test_a_sandbox_mounts_exactly_what_the_rule_shows(layout: Layout) -> None:
         assert made.mounted() == made.ruled()
 
 
+@pytest.mark.generates
+@pytest.mark.timeout(1800)
 @tried
 @given(layouts())
 def test_lists_have_what_is_mounted_but_for_variables_beside_inventories_and_sandbox_paths(layout: Layout) -> None:
