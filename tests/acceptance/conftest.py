@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import servers
-from tests.helpers.services import Service, lay_out, start_service
+from tests.helpers.services import Service, lay_out, start_service, started
+from tests.helpers.waiting import eventually
 
 pytest.register_assert_rewrite("tests.helpers.comparing")
 
@@ -26,9 +27,21 @@ def ssh() -> Iterator[servers.SshServer]:
     shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="package")
+def shared_service() -> Iterator[Service]:
+    """For the files that say SHARES_SERVICE: they submit runs of their own, and leave users and processes alone."""
+    with started("") as service:
+        yield service
+
+
 @pytest.fixture(scope="module")
-def root() -> Iterator[Path]:
+def root(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder of the team's own, with a short name: sockets lie in it."""
+    if shares_service(request):
+        service: Service = request.getfixturevalue("shared_service")
+        yield service.root
+        reset(service)
+        return
     path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
     lay_out(path)
     yield path
@@ -36,7 +49,26 @@ def root() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
+def service(request: pytest.FixtureRequest, root: Path) -> Iterator[Service]:
+    if shares_service(request):
+        yield request.getfixturevalue("shared_service")
+        return
     running = start_service(root)
     yield running
     assert running.stop() < 10
+
+
+def shares_service(request: pytest.FixtureRequest) -> bool:
+    return bool(getattr(request.module, "SHARES_SERVICE", False))
+
+
+def reset(service: Service) -> None:
+    """As it was before this file: no task goes on, the users are the same, and the folders are those of the team."""
+    for state in ("running", "queued"):
+        eventually(lambda state=state: not service.client().get(f"/api/ansibletasks?state={state}").json()["tasks"])
+    users = (service.root / "rbac.json").read_text()
+    for path in service.root.iterdir():
+        if path.name not in (".flansible", "config.ini", "rbac.json", "up.log"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    lay_out(service.root)
+    assert (service.root / "rbac.json").read_text() == users

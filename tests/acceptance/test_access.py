@@ -11,6 +11,7 @@ import pytest
 
 from tests.helpers.services import DEV, Service, write
 
+SHARES_SERVICE = True
 PLAYBOOKS = "{root}/playbooks"
 DEV_INVENTORY = "{root}/inventories/dev"
 

@@ -9,6 +9,8 @@ from tests.helpers.process_tree import detached, sleepers
 from tests.helpers.services import ADMIN, DEV, Service
 from tests.helpers.waiting import eventually
 
+SHARES_SERVICE = True
+
 
 def cancel(service: Service, task_id: str, auth: tuple[str, str] = ADMIN) -> tuple[int, dict[str, object]]:
     reply = service.client(auth).post(f"/api/ansibletaskcancel/{task_id}")

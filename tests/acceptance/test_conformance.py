@@ -14,6 +14,7 @@ from tests.acceptance.conformance_project import build
 from tests.helpers.comparing import Job, adhoc, check, masked, playbook
 from tests.helpers.services import Service, write
 
+SHARES_SERVICE = True
 HOSTS = "hosts"
 # Exit codes other than 0 of the playbooks of the project.
 CODES = {

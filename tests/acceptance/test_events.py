@@ -16,6 +16,7 @@ import pytest
 from tests.helpers.services import DEV, Service, write
 from tests.helpers.waiting import eventually
 
+SHARES_SERVICE = True
 STREAM = {"Accept": "text/event-stream"}
 PLAY = """\
 - name: First play

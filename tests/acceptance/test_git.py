@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.services import DEV, Service, write
 
+SHARES_SERVICE = True
 PLAY = "- hosts: localhost\n  gather_facts: no\n  tasks:\n    - debug: msg={}\n"
 
 

@@ -14,6 +14,8 @@ import pytest
 from tests.helpers.services import ADMIN, Service, write
 from tests.helpers.waiting import eventually
 
+SHARES_SERVICE = True
+
 pytest.importorskip("ansible_mitogen", reason="Mitogen is not installed; requirements-test.txt has it")
 
 PLAY = """\

@@ -12,6 +12,7 @@ from tests.helpers import servers
 from tests.helpers.services import DEV, Service, write
 from tests.helpers.waiting import require_program
 
+SHARES_SERVICE = True
 MARKER = "MaRkErWoRd"
 
 

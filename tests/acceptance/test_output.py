@@ -14,6 +14,8 @@ from tests.helpers.comparing import masked
 from tests.helpers.services import ADMIN, Service
 from tests.helpers.waiting import eventually
 
+SHARES_SERVICE = True
+
 
 def test_ansi_is_what_the_command_line_prints_on_a_terminal(service: Service, root: Path) -> None:
     body = {
