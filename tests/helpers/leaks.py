@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import pause
+
 LEAK_PATIENCE_SECONDS = 15.0  # a module may still be being packed, on a machine that has other things to do
 
 
@@ -97,10 +99,11 @@ def fail_on_leaks(home: Path, keeps_connections: bool, what: str) -> Iterator[No
     """The body of a fixture: fails, after what it is for, when there is more than before and it does not go away."""
     before = belongings(home, keeps_connections)
     yield
-    give_up_at = time.monotonic() + LEAK_PATIENCE_SECONDS
+    began = time.monotonic()
     while left := belongings(home, keeps_connections).left_behind(before):
         reap_orphans(before)
-        if time.monotonic() > give_up_at:
+        waited = time.monotonic() - began
+        if waited > LEAK_PATIENCE_SECONDS:
             pytest.fail(f"left behind by this {what}:\n" + "\n".join(left), pytrace=False)
         gc.collect()
-        time.sleep(0.02)
+        pause(waited)

@@ -22,8 +22,12 @@ def eventually(probe: Callable[[], Any], seconds: float = 30.0) -> Any:
     while not (found := probe()):
         waited = time.monotonic() - began
         assert waited < seconds, f"not within {seconds:g} s"
-        time.sleep(min(0.1, max(0.01, waited / 4)))
+        pause(waited)
     return found
+
+
+def pause(waited_seconds: float) -> None:
+    time.sleep(min(0.1, max(0.01, waited_seconds / 4)))
 
 
 def missing(what: str) -> None:
