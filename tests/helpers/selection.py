@@ -28,6 +28,10 @@ _LONGEST_FIRST = (
     "unit/test_import_law",
     "unit/test_fuzz",
     "unit/test_rules",
+    "unit/test_starter",
+    "unit/test_shown_paths",
+    "unit/test_api_docs",
+    "unit/test_password_cost",
 )
 # How many generated requests the tests that generate some try in one nightly run; see test_fuzz and test_schemathesis.
 _NIGHTLY_GENERATED = {"FUZZ": "5000", "CASES": "20000"}

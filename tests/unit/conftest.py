@@ -13,13 +13,14 @@ from werkzeug.security import generate_password_hash
 
 from flansible.config import Settings
 from flansible.identity import passwords, users
-from flansible.web import create_app
 from tests.helpers.authorizing import MAX_BODY_BYTES, SharedTree
 from tests.helpers.passwords import CHEAP_HASHES
 
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    from flansible.web import create_app  # not for the process that only shares the tests out
+
     root = tmp_path_factory.mktemp("web")
     entries = [
         {"user": "admin", "password": "root"},
