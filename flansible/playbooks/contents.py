@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from flansible.models import MAX_PATH_CHARACTERS, ListedPlay, ListedVariable
-from flansible.playbooks import yaml_outline
+from flansible.playbooks import roles, yaml_outline
+from flansible.playbooks.roles import UsedRole
 from flansible.system import atomic_files
 
 MAX_BYTES = 1024 * 1024
@@ -88,17 +89,20 @@ def _summary(path: Path, _stamp: tuple[int, ...] | None) -> Summary | None:
     return Summary(found.description, tuple(found.plays), found.is_encrypted) if found is not None else None
 
 
-def variables(playbook: Playbook, path: Path, may_read: Callable[[Path], bool]) -> list[ListedVariable]:
+def variables(
+    playbook: Playbook, path: Path, may_read: Callable[[Path], bool], directory: Path | None = None
+) -> list[ListedVariable]:
     """Returns the plays' vars_prompt, their roles' argument_specs, and simple values that plays set.
 
-    may_read: whether the file at a real path may be read.
+    may_read: whether the file at a real path may be read; directory: the run's, whose ansible.cfg says where roles are.
     """
     found: list[ListedVariable] = []
+    search = roles.search_path(directory or path.parent, may_read)
     for play, folder in _plays(playbook, path, may_read, {path}):
         name = _play(play).play
         found += _prompts(play)
-        for role in _roles(play):
-            found += _role_variables(role, folder / "roles", name, may_read)
+        for role in dict.fromkeys(roles.of(play)):
+            found += _role_variables(role, roles.folders(role.name, folder, search), name, may_read)
         found += _plain_vars(play, name)
     return [variable for variable in found if _NAME.fullmatch(variable.name)][:_MOST_VARIABLES]
 
@@ -187,18 +191,10 @@ def _prompt(prompt: dict[str, yaml.Node], play: str) -> ListedVariable:
     )
 
 
-def _roles(play: dict[str, yaml.Node]) -> Iterator[str]:
-    for item in yaml_outline.items(play.get("roles")):
-        found = yaml_outline.entries(item)
-        name = yaml_outline.text(found.get("role") or found.get("name")) if found else yaml_outline.text(item)
-        # Names only: roles given by path are not read, nor are those of collections.
-        if name and "/" not in name and not name.startswith("."):
-            yield name
-
-
-def _role_variables(role: str, folder: Path, play: str, may_read: Callable[[Path], bool]) -> Iterator[ListedVariable]:
-    for name in _SPECS:
-        path = Path(os.path.realpath(folder / role / name))
+def _role_variables(
+    role: UsedRole, folders: Iterator[Path], play: str, may_read: Callable[[Path], bool]
+) -> Iterator[ListedVariable]:
+    for path in (Path(os.path.realpath(folder / name)) for folder in folders for name in _SPECS):
         if not may_read(path):
             continue
         try:
@@ -207,8 +203,8 @@ def _role_variables(role: str, folder: Path, play: str, may_read: Callable[[Path
             continue
         specs = yaml_outline.entries(top.get("argument_specs"))
         if specs:
-            options = yaml_outline.entries(yaml_outline.entries(specs.get("main")).get("options"))
-            yield from (_option(word, yaml_outline.entries(node), role, play) for word, node in options.items())
+            options = yaml_outline.entries(yaml_outline.entries(specs.get(role.entry)).get("options"))
+            yield from (_option(word, yaml_outline.entries(node), role.name, play) for word, node in options.items())
             return
 
 

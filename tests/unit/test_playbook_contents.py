@@ -143,6 +143,57 @@ def test_roles_beside_the_playbook_say_what_they_take(tmp_path: Path) -> None:
     assert not {"outside_level", "never"} & found.keys()
 
 
+INCLUDING = """\
+- hosts: all
+  pre_tasks:
+    - include_role: {name: included, tasks_from: other.yml}
+  tasks: &tasks
+    - block:
+        - ansible.builtin.import_role: {name: ns.coll.imported}
+      rescue: *tasks
+    - include_role: {name: "{{ which }}"}
+    - include_role: {name: ../outside}
+  roles: [on_the_path, ns.other.listed]
+"""
+
+
+def test_roles_that_are_included_on_roles_path_and_in_collections_say_what_they_take(tmp_path: Path) -> None:
+    def specs(option: str) -> str:
+        return SPECS.replace("level", option).replace("never", f"other_{option}")
+
+    written(tmp_path, specs("included"), "roles/included/meta/argument_specs.yml")
+    written(tmp_path, specs("imported"), "collections/ansible_collections/ns/coll/roles/imported/meta/main.yml")
+    written(tmp_path, specs("listed"), "more/ansible_collections/ns/other/roles/listed/meta/argument_specs.yml")
+    written(tmp_path, specs("on_path"), "shared/on_the_path/meta/argument_specs.yml")
+    written(tmp_path, specs("outside"), "outside/meta/argument_specs.yml")
+    written(tmp_path, "[defaults]\nroles_path = nowhere:./shared\ncollections_path = more\n", "ansible.cfg")
+    found = variables(written(tmp_path, INCLUDING))
+    mine = {name: one.role for name, one in found.items() if name in INCLUDED_OPTIONS}
+    assert mine == {
+        "other_included": "included",
+        "imported": "ns.coll.imported",
+        "on_path": "on_the_path",
+        "listed": "ns.other.listed",
+    }
+
+
+INCLUDED_OPTIONS = {f"{prefix}{name}" for prefix in ("", "other_") for name in ("included", "imported", "on_path")}
+INCLUDED_OPTIONS |= {"listed", "other_listed", "outside", "other_outside"}
+
+
+@pytest.mark.parametrize("text", ["roles_path = x", "[defaults", "[defaults]\nroles_path = a\0b", "[other]\n", "\xff"])
+def test_an_ansible_cfg_that_cannot_be_read_names_no_folder(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ansible.cfg").write_text(text, encoding="latin-1")
+    assert variables(written(tmp_path, "- hosts: all\n  roles: [x]\n")) == {}
+
+
+def test_imported_playbooks_say_what_they_take_each_once(tmp_path: Path) -> None:
+    written(tmp_path, SPECS, "more/roles/first/meta/argument_specs.yml")
+    written(tmp_path, "- hosts: all\n  roles: [first]\n- import_playbook: ../site.yml\n", "more/other.yml")
+    text = '- import_playbook: more/other.yml\n- import_playbook: more/other.yml\n- import_playbook: "a\\0b"\n'
+    assert variables(written(tmp_path, text))["level"].role == "first"
+
+
 def test_a_role_that_leads_out_is_not_read(tmp_path: Path) -> None:
     written(tmp_path, SPECS, "elsewhere/meta/argument_specs.yml")
     path = written(tmp_path, ASKING, "playbooks/site.yml")

@@ -48,8 +48,9 @@ class ListPlaybooks(PrivateResource):
     """The playbooks that the caller may run; the inventory is checked when a task is submitted.
 
     With `playbook_dir` and `playbook`, as in `ansibleplaybook`: only that playbook, with its `variables`. These are
-    the prompts of its plays (`vars_prompt`), the arguments of their roles in `roles` beside the playbook
-    (`argument_specs`), and simple values that plays set. The files are read; nothing in them is executed.
+    the prompts of its plays (`vars_prompt`), the arguments of their roles (`argument_specs`), and simple values that
+    plays set. Roles are looked for in `roles` beside the playbook, on `roles_path` of the folder's ansible.cfg and in
+    collections, as far as they lie below playbook_root. The files are read; nothing in them is executed.
     """
 
     def get(self) -> Response:
@@ -128,7 +129,7 @@ def _requested_playbook(user: User, playbook_dir: str, playbook: str, settings: 
     if found is None:
         raise NotFound(f"playbook: {path} is not a playbook", errors=[FieldError("playbook", "is not a playbook")])
     # Only roles within playbook_root, for admin too: their links may lead anywhere.
-    listed = contents.variables(found, path, lambda file: file.is_relative_to(root) and may_read(file))
+    listed = contents.variables(found, path, lambda file: file.is_relative_to(root) and may_read(file), cwd)
     return ListedPlaybook(
         playbook=playbook,
         playbook_dir=str(cwd),
