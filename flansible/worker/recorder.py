@@ -66,6 +66,7 @@ class Recorder:
         self._stored = claim.progress
         self._recent: deque[tuple[float, Batch]] = deque()
         self._unverified = False
+        self._was_full = False  # when the batch under way was taken: the supervisor may have stopped reading
         self.finished = False
         self._closed = False
 
@@ -134,6 +135,7 @@ class Recorder:
             if self._closed or self.standing != "running":
                 return None
             if self._sent is None:
+                self._was_full |= self._queue.full
                 self._sent = self._batch(self._queue.take(_BATCH_BYTES))
             if self._sent is None and self._unverified:
                 self._sent = Batch(self._stored, b"", (), (), self._stored.events_end)
@@ -144,7 +146,7 @@ class Recorder:
         with self._lock:
             if self._closed or self._sent is None:
                 return
-            was_full = self._queue.full
+            was_full, self._was_full = self._was_full or self._queue.full, False
             if answer.outcome == "gap":
                 self._rewind(answer.progress)
             elif answer.outcome != "running":

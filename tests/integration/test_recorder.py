@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from flansible.models import State
-from flansible.store import Batch, Claim, ColourMark, Progress, Store
+from flansible.store import AppendResult, Batch, Claim, ColourMark, Progress, Store
 from flansible.worker import spill_queue
 from flansible.worker.recorder import Recorder
 from flansible.worker.spill_queue import SpillQueue
@@ -181,6 +181,26 @@ def test_a_full_disk_loses_nothing_and_asks_the_run_to_wait(monkeypatch: pytest.
     assert taken == pieces
     assert not queue.full
     queue.close()
+
+
+def test_a_supervisor_that_stopped_reading_is_woken_when_there_is_room(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when one batch takes everything that the full disk did not take."""
+
+    def full(descriptor: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    recorder = Writing(store, memory_bytes=100).recorder
+    for _ in range(3):
+        recorder.add_output(b"x" * 100, [])
+    assert recorder.full
+    batch = recorder.next_batch()
+    assert batch is not None and len(batch.output) == 300
+    recorder.stored(AppendResult("running", Progress(300)))
+    assert not recorder.full and os.eventfd_read(recorder.descriptor)
+    recorder.close()
 
 
 def test_no_file_of_the_backlog_has_a_name(tmp_path: Path) -> None:
