@@ -29,7 +29,7 @@ from playwright.sync_api import Browser, sync_playwright
 from benchmarks.service import ADMIN, Running, machine, running
 from benchmarks.tables import judged, table
 from flansible.models import About, AuthorizedRun, State, Step
-from flansible.store import Batch, Progress, Store, StoredEvent
+from flansible.store import Batch, Claim, Progress, Store, StoredEvent
 
 RECORDS = 100_000
 PAGE = 50
@@ -112,10 +112,11 @@ def _record(store: Store, number: int, chance: random.Random) -> None:
     values = {"kind": kind, "user": user, "summary": summary, "steps": (_STEP,), "about": about}
     task_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
     store.submit(task_id, AuthorizedRun.model_validate(values))
-    store.claim(task_id, "benchmark", token=task_id)
+    claim = store.claim(task_id, "benchmark")
+    assert isinstance(claim, Claim)
     verdict = chance.choice(("ok", "ok", "changed"))
     event = {"event": "host_result", "host": host, "verdict": verdict, "output_start": 0, "output_end": 0}
-    store.append(task_id, task_id, Batch(Progress(), b"", (StoredEvent(json.dumps(event), host, verdict=verdict),)))
+    store.append(task_id, claim.token, Batch(Progress(), b"", (StoredEvent(json.dumps(event), host, verdict=verdict),)))
     store.settle(task_id, chance.choice(ENDS), "it ended", 0)
 
 

@@ -131,7 +131,14 @@ class Unavailable(RequestError):
 
 
 class StoreUnavailable(FlansibleError):
-    """Redis did not answer in time, refused the connection, or is out of memory or disk."""
+    """Redis did not answer in time, refused the connection, or is out of memory or disk.
+
+    is_away: it refused the connection, or is loading its records: it grants nothing to anybody now.
+    """
+
+    def __init__(self, message: str, is_away: bool = False) -> None:
+        super().__init__(message)
+        self.is_away = is_away
 
 
 class BrokerUnavailable(FlansibleError):
@@ -139,7 +146,11 @@ class BrokerUnavailable(FlansibleError):
 
 
 class IllegalMove(FlansibleError):
-    """The task is not in a state from which the requested move is legal."""
+    """The task is not in a state from which the requested move is legal. standing: what the store answered."""
+
+    def __init__(self, message: str, standing: str = "") -> None:
+        super().__init__(message)
+        self.standing = standing
 
 
 class AuditUnavailable(FlansibleError):

@@ -1,9 +1,9 @@
 """Frames between the worker and the runner: a 4-byte big-endian length, then that many bytes of JSON, an object.
 
 Each frame names its `type`. A fork server's control socket carries one frame, `ready`. Each run has a channel (a Unix
-socket) and an event pipe. On the channel the supervisor sends `run` and later perhaps `stop`; the keeper answers
-`started` and, as its last frame, `exited`: a channel that ends without it means that the keeper died. On the event
-pipe the run sends `event` and `plan` frames and closes with `end`. Standard library only (import law).
+socket) and an event pipe. On the channel the supervisor sends `run`, then `lease` frames and perhaps `stop`; the keeper
+answers `started` and, as its last frame, `exited`: a channel that ends without it means that the keeper died. On the
+event pipe the run sends `event` and `plan` frames and closes with `end`. Standard library only (import law).
 
 A test compares this table with the code: in the last column every backticked word is a field, and no field is missing.
 
@@ -16,10 +16,12 @@ A test compares this table with the code: in the last column every backticked wo
 |         |             |            | of the request, or null; `rules`: those that the run itself enforces for a |
 |         |             |            | confined user (hosts, control_node, remote_only), or null; `grace_seconds`: |
 |         |             |            | between TERM and KILL when the supervisor is gone; `colour_mark`; |
-|         |             |            | `ssh_masters`: control socket directory of the fast ssh profile, or null |
+|         |             |            | `ssh_masters`: control socket directory of the fast ssh profile, or null; |
+|         |             |            | `stop_at`, `kill_at`: as in a lease, or null |
+| lease   | supervisor  | keeper     | `stop_at`: when to send TERM, unless another one comes before; |
+|         |             |            | `kill_at`: when to send KILL at the latest; seconds of CLOCK_BOOTTIME |
 | stop    | supervisor  | keeper     | `grace_seconds`: between TERM and KILL |
-| started | keeper      | supervisor | `pid`: the run's, in its own PID namespace; the supervisor ignores this |
-|         |             |            | frame |
+| started | keeper      | supervisor | `pid`: the run's, `keeper`: its own, both in their own PID namespace |
 | exited  | keeper      | supervisor | `returncode`: int, null when signalled; `signal`: int or null; |
 |         |             |            | `stopped_count` and `stopped`: of the processes ended before their time the |
 |         |             |            | first 200, each {pid, name} |

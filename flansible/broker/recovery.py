@@ -9,21 +9,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, IllegalMove, StoreUnavailable
 from flansible.models import State, TaskStatus
 from flansible.store import ReadyTask, Run, Store, Transition
 from flansible.system import process_identity
+from flansible.system.timestamps import timestamp
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-# A lapsed lease must stay lapsed for so long. When Redis was away or frozen, the machine slept or its clock was set,
-# all leases lapse at once, and each worker needs a moment to renew its own.
+# A lease must be seen to come to its end for so long. When Redis was frozen, or this machine slept, each worker needs a
+# moment to renew its own.
 CONFIRM_SECONDS = 5.0
 _MAX_PAUSE_SECONDS = 3.0
+SILENT_SECONDS = 11.0  # since the last renewal; one is sent each second
 _UNSENT_SECONDS = 600.0  # a busy queue may hold a message as long, and the record that it was sent may be lost
 
 
@@ -34,8 +36,9 @@ class Recovery:
         self._store = store
         self._clock = clock
         self._stopped = threading.Event()
-        self._suspects: dict[Run, float] = {}  # runs with a lapsed lease, and when that was first seen
-        self._last_reply = clock()
+        # Task and token of runs whose lease is nearly over, and when that was first seen.
+        self._suspects: dict[tuple[str, int], float] = {}
+        self._last_reply = self._steady_since = clock()
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
 
     def start(self) -> None:
@@ -57,26 +60,45 @@ class Recovery:
 
     def run_round(self) -> None:
         """Runs one round. Raises StoreUnavailable."""
-        for run in self._store.runs():
+        runs = self._store.runs()
+        now = self._clock()
+        if now - self._last_reply > _MAX_PAUSE_SECONDS:
+            self._steady_since = now
+            self._suspects.clear()
+        self._last_reply = now
+        for run in runs:
             cause = process_identity.explain_death(run.process)
-            if cause:
-                self._mark_lost(run, cause, run.claim)
-        self._mark_lapsed_lost()
+            if cause and not process_identity.has_left_processes(run.process):
+                self._mark_lost(run, cause, run.token)
+            elif run.seconds_silent > SILENT_SECONDS and not run.is_silent:
+                self._mark_silent(run, now)
+        self._mark_lapsed_lost(runs, now)
+        self._remove_dead_workers()
         send_messages(self._store.ready_tasks())
         self._end_unsent()
         while self._store.prune() and not self._stopped.is_set():
             pass
 
-    def _mark_lapsed_lost(self) -> None:
-        lapsed = self._store.lapsed_leases()
-        now = self._clock()
-        if now - self._last_reply > _MAX_PAUSE_SECONDS:
-            self._suspects.clear()
-        self._last_reply = now
-        self._suspects = {run: self._suspects.get(run, now) for run in lapsed}
-        for run, since in self._suspects.items():
-            if now - since >= CONFIRM_SECONDS:
-                self._mark_lost(run, process_identity.explain_silence(run.process, run.worker))
+    def _mark_silent(self, run: Run, now: float) -> None:
+        if now - self._steady_since >= _MAX_PAUSE_SECONDS:
+            since = timestamp(datetime.now(UTC) - timedelta(seconds=run.seconds_silent), "seconds")
+            description = f"running on {run.worker}; its worker has not been heard of since {since}"
+            self._store.mark_silent(run, description)
+
+    def _mark_lapsed_lost(self, runs: list[Run], now: float) -> None:
+        ending = [run for run in runs if run.seconds_left < CONFIRM_SECONDS]
+        self._suspects = {key: self._suspects.get(key, now) for key in ((run.task_id, run.token) for run in ending)}
+        for run in ending:
+            # A worker that is seen to run is late: it gets the time of another lease to say how its runs ended.
+            more = run.seconds_left + run.seconds_silent if process_identity.is_running(run.process) else 0.0
+            if run.seconds_left + more <= 0 and now - self._suspects[run.task_id, run.token] >= CONFIRM_SECONDS:
+                self._mark_lost(run, process_identity.explain_silence(run.worker))
+
+    def _remove_dead_workers(self) -> None:
+        """Removes those that the store awaits although they are dead; until then no task is claimed."""
+        for name in self._store.awaited_workers():
+            if process_identity.explain_death(name) and not process_identity.has_left_processes(name):
+                self._store.remove_worker(name)
 
     def _end_unsent(self) -> None:
         """Ends tasks that were recorded but never enqueued; their submission got an error reply, or none."""
@@ -88,9 +110,9 @@ class Recovery:
                 except IllegalMove as error:
                     log.debug("%s", error)
 
-    def _mark_lost(self, run: Run, cause: str, claim: str = "") -> None:
+    def _mark_lost(self, run: Run, cause: str, token: int | None = None) -> None:
         try:
-            transition = self._store.mark_lost(run.task_id, cause, claim)
+            transition = self._store.mark_lost(run.task_id, cause, token)
         except IllegalMove as error:
             log.debug("%s", error)
             return

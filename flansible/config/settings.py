@@ -124,6 +124,13 @@ class Settings(BaseModel):
     grace_seconds: float = Field(
         5.0, ge=0, le=300, description="Seconds between TERM and KILL when a run is terminated."
     )
+    lease_seconds: int = Field(
+        60,
+        ge=15,
+        le=3600,
+        description="Seconds after which a run is lost whose worker is silent. If the worker lives it ends the run "
+        "before that; until then no other run of the task starts.",
+    )
     drain_seconds: float = Field(
         2.0,
         ge=0,

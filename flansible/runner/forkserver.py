@@ -1,11 +1,11 @@
 """The fork server: a process with Ansible preloaded that forks one keeper, and with it one run, per request.
 
-Started by exec from the worker (flansible.worker.forkserver_pool) as
-`python -m flansible.runner.forkserver FD [files=SOFT:HARD] [usual]`, in the directory and environment that select the
-Ansible configuration of its runs; for users other than admin in a sandbox. FD is a Unix socket: each message on it is
-one byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread; runs share no state
-but the packed modules of the installation (flansible.runner.module_cache), whose names the keepers write to a pipe.
-When the worker ends, the socket ends and so does this process; each keeper sees the end of its own channel.
+Started by exec from the worker (flansible.worker.forkserver_pool) as `python -m flansible.runner.forkserver FD
+[files=SOFT:HARD] [usual] worker=PID:START`, in the directory and environment that select the Ansible configuration of
+its runs; for users other than admin in a sandbox. FD is a Unix socket: each message on it is one byte with three
+descriptors, a run's channel, its output pipe and its event pipe. One thread; runs share no state but the packed
+modules of the installation (flansible.runner.module_cache), whose names the keepers write to a pipe. When the worker
+ends, the socket ends and so does this process; each keeper sees the end of its own channel.
 """
 
 from __future__ import annotations

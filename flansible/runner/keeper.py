@@ -7,13 +7,18 @@ run's channel.
 
     running ── run exits ──────────────────────────────────────────▶ `exited`; daemons that it left live on
        │
-       └─ `stop`, or channel ends: TERM to the run ── run exits ──▶ TERM to the rest, KILL after the grace ▶ `exited`
-                          └── grace is over: KILL to the run ───────▲
+       └─ `stop`, or channel ends, or the lease: TERM to the run ── run exits ──▶ TERM to the rest, KILL after the
+                          │                                                  ▲     grace ▶ `exited`
+                          └── grace is over, or kill_at: KILL to the run ────┘
+
+The deadline of the lease (`stop_at`, `kill_at`; docs/architecture/fencing.md) is moved by `lease` frames. It holds
+without the supervisor: that may be stopped, or cut off from a store that has given the task to another worker.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -33,16 +38,34 @@ from flansible.runner.module_cache import ModuleCache
 
 _POLL_SECONDS = 0.02
 _KILL_LIMIT_SECONDS = 10.0
+_ORPHAN_GRACE_SECONDS = 5.0  # at most, when the supervisor is gone: its task waits for our end
+_LOOK_SECONDS = 1.0  # how often the clock is read: poll(2) does not count the time in which the machine is suspended
 _MAX_STOPPED_NAMES = 200
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass
 class _Termination:
-    """State of ending the run: whether it began, when to kill, and which processes it has ended."""
+    """State of ending the run: when its lease makes it begin, whether it began, when to kill, and which processes it
+    has ended. Times are of CLOCK_BOOTTIME."""
 
+    stop_at: float = math.inf
+    lease_kill_at: float = math.inf
     stopping: bool = False
-    kill_at: float = 0.0
+    grace_ends_at: float = math.inf
     ended: dict[int, str] = field(default_factory=dict)  # process id -> name, in the order found
+
+    @property
+    def kill_at(self) -> float:
+        return min(self.grace_ends_at, self.lease_kill_at)
+
+    def take_lease(self, lease: wire.Frame) -> None:
+        """Takes the deadline from a `run` or `lease` frame."""
+        if lease.get("stop_at") is not None:
+            self.stop_at, self.lease_kill_at = float(lease["stop_at"]), float(lease["kill_at"])
 
     def note(self, found: list[psutil.Process]) -> None:
         for process in found:
@@ -63,6 +86,10 @@ def keep_run(channel: socket.socket, output: int, events: int, resources: Keeper
     request = wire.receive(channel)
     if request is None or request.get("type") != "run":
         return
+    ending = _Termination()
+    ending.take_lease(request)
+    if _now() >= ending.stop_at:
+        return  # this process, or the fork server, was stopped meanwhile
     process_tree.become_subreaper()
     # git needs none: its directory may have a broken ansible.cfg, and it leaves nothing behind.
     files = RunFiles.make(play.local_tmp_base()) if request["program"] != "git" else None
@@ -74,10 +101,11 @@ def keep_run(channel: socket.socket, output: int, events: int, resources: Keeper
     os.close(output)
     os.close(events)
     try:
-        ending = _Termination()
-        _send(channel, {"type": "started", "pid": run_pid})
+        _send(channel, {"type": "started", "pid": run_pid, "keeper": keeper})
         status = _watch(channel, run_pid, float(request["grace_seconds"]), ending)
         if ending.stopping or os.WIFSIGNALED(status):
+            if not ending.stopping:
+                ending.grace_ends_at = 0.0
             _kill_all(ending, request.get("ssh_masters"))
             if files:
                 files.remove()
@@ -116,7 +144,8 @@ def _remove_files(files: RunFiles) -> None:
 
 
 def _watch(channel: socket.socket, run_pid: int, grace_seconds: float, ending: _Termination) -> int:
-    """Waits for the run; terminates it on a `stop` frame or when the channel ends. Returns its wait status."""
+    """Waits for the run; terminates it on a `stop` frame, when the channel ends, or when its lease does. Returns its
+    wait status."""
     watched = os.pidfd_open(run_pid)
     wakeup, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
@@ -126,9 +155,8 @@ def _watch(channel: socket.socket, run_pid: int, grace_seconds: float, ending: _
         poll.register(descriptor, select.POLLIN)
     try:
         while True:
-            timeout = None
-            if ending.stopping:
-                timeout = max(0.0, (ending.kill_at - time.monotonic()) * 1000)
+            due = ending.kill_at if ending.stopping else ending.stop_at
+            timeout = max(0.0, min(_LOOK_SECONDS, due - _now()) * 1000)
             ready = {descriptor for descriptor, _ in poll.poll(timeout)}
             if watched in ready:
                 return os.waitpid(run_pid, 0)[1]
@@ -136,9 +164,17 @@ def _watch(channel: socket.socket, run_pid: int, grace_seconds: float, ending: _
                 os.read(wakeup, 4096)
                 _reap_adopted(run_pid)
             if channel.fileno() in ready:
-                poll.unregister(channel)
-                _begin_termination(run_pid, _receive_grace(channel, grace_seconds), ending)
-            elif ending.stopping and time.monotonic() >= ending.kill_at:
+                frame = _receive(channel)
+                if frame is None:
+                    poll.unregister(channel)
+                if frame is not None and frame.get("type") == "lease":
+                    ending.take_lease(frame)
+                else:
+                    gone = min(grace_seconds, _ORPHAN_GRACE_SECONDS)
+                    _begin_termination(run_pid, float(frame["grace_seconds"]) if frame else gone, ending)
+            elif not ending.stopping and _now() >= ending.stop_at:
+                _begin_termination(run_pid, grace_seconds, ending)
+            elif ending.stopping and _now() >= ending.kill_at:
                 _kill(run_pid)
     finally:
         signal.set_wakeup_fd(-1)
@@ -156,18 +192,20 @@ def _reap_adopted(run_pid: int) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
-def _receive_grace(channel: socket.socket, default: float) -> float:
-    """Receives the seconds between TERM and KILL from a `stop` frame; the default when the supervisor is gone."""
+def _receive(channel: socket.socket) -> wire.Frame | None:
+    """Receives a `stop` or `lease` frame; None when the supervisor is gone."""
     try:
-        frame = wire.receive(channel)
+        return wire.receive(channel)
     except (OSError, WireError):
-        return default
-    return float(frame.get("grace_seconds", default)) if frame else default
+        return None
 
 
 def _begin_termination(run_pid: int, grace_seconds: float, ending: _Termination) -> None:
+    """Sends TERM to the run. Called again, it can only shorten the grace."""
+    ending.grace_ends_at = min(ending.grace_ends_at, _now() + grace_seconds)
+    if ending.stopping:
+        return
     ending.stopping = True
-    ending.kill_at = time.monotonic() + grace_seconds
     ending.note(process_tree.descendants())
     # To the run alone: Ansible's handler forwards TERM to its workers, and each of them to its session.
     try:
@@ -187,7 +225,7 @@ def _kill_all(ending: _Termination, masters_directory: str | None) -> None:
     for process in left:
         if process not in spared:
             process_tree.send(process, signal.SIGTERM)
-    while set(_reap_and_list()) - spared and time.monotonic() < ending.kill_at:
+    while set(_reap_and_list()) - spared and _now() < ending.kill_at:
         time.sleep(_POLL_SECONDS)
     _kill_tree(ending, spared)
     if shared:

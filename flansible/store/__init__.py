@@ -23,13 +23,16 @@
 | flansible:durations                 | hash   | final move  | mean seconds of recent runs                 | none      |
 | flansible:play_tasks                | hash   | final move  | playbook to play tasks of its last good run | 100 days  |
 | flansible:unsent                    | zset   | web         | queued tasks, message not known to be sent  | pruned    |
-| flansible:leases                    | zset   | worker      | running task ids by the time they lapse     | pruned    |
+| flansible:leases                    | zset   | worker      | running task ids by the end of their lease  | pruned    |
+| flansible:token                     | string | claim       | the highest token of a claim                | none      |
+| flansible:store                     | hash   | many        | run_id of this Redis, and when it was used  | none      |
+| flansible:awaited                   | zset   | many        | workers that must report before any claim   | an hour   |
 | flansible:locks                     | hash   | claim       | lock name to the running task that holds it | its end   |
 | flansible:waiting                   | set    | claim       | names of the wait queues below, none empty  | pruned    |
 | flansible:waiting:lock:<name>       | zset   | claim       | queued task ids that wait for a lock        | pruned    |
 | flansible:waiting:user:<user>       | zset   | claim       | ... for a run of their user to end          | pruned    |
-| flansible:workers                   | zset   | worker      | workers by the time they lapse              | an hour   |
-| flansible:workers:slots             | hash   | worker      | worker to how many runs it can have         | an hour   |
+| flansible:workers                   | zset   | worker      | workers by the time to which they are alive | an hour   |
+| flansible:workers:slots             | hash   | worker      | worker to `<slots> <runs> <lease seconds>`  | an hour   |
 | flansible:workers:records           | hash   | worker      | name to process, problem, time of report    | an hour   |
 | flansible:logins:both:<u>:<address> | string | web         | failed logins; u: digest of the user's name | 5 minutes |
 | flansible:logins:user:<u>           | string | web         | ... of a user from any address              | 5 minutes |
@@ -64,6 +67,7 @@ from flansible.store.recordings import (
 from flansible.store.session_records import Session, Sessions
 from flansible.store.task_queries import RecordPage
 from flansible.store.task_records import (
+    AWAITS_REPORTS,
     LEASE_SECONDS,
     Claim,
     ClaimRefusal,
@@ -76,6 +80,7 @@ from flansible.store.task_records import (
 from flansible.store.worker_records import REPORT_LOST_SECONDS, WorkerRecord, WorkerRecords
 
 __all__ = [
+    "AWAITS_REPORTS",
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
     "REPORT_LOST_SECONDS",

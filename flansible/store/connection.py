@@ -25,7 +25,18 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis does not answer: {error}") from error
+        raise StoreUnavailable(f"Redis does not answer: {error}", _is_away(error)) from error
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether nothing listens at the store's address, or what does is loading its file. Silence does not count: a Redis
+    that cannot be reached from here may be serving others."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (ConnectionRefusedError, FileNotFoundError, redis.exceptions.BusyLoadingError)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def text(value: Any) -> str:

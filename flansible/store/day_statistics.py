@@ -37,7 +37,7 @@ class Counts:
 @dataclass(frozen=True)
 class WorkerLoad:
     """A live worker. name: its process, as flansible.system.process_identity writes it; slots: how many runs it can
-    have at a time; running: how many it has now."""
+    have at a time; running: how many it has reported, those included that it is ending."""
 
     name: str
     slots: int
@@ -74,7 +74,7 @@ class Stats(Connection):
 
     def workers(self) -> list[WorkerLoad]:
         """Lists the live workers by name."""
-        answer: Any = self._run("workers", [index_key(None, State.RUNNING), WORKERS, WORKER_SLOTS])
+        answer: Any = self._run("workers", [WORKERS, WORKER_SLOTS])
         rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
         return sorted((WorkerLoad(text(name), int(slots), int(runs)) for name, slots, runs in rows), key=_by_name)
 

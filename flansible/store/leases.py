@@ -1,14 +1,18 @@
-"""Leases: which worker owns which running task, and what happens to a task whose lease has lapsed."""
+"""Leases: until when a running task is surely its worker's, and what happens to a task whose lease is over.
+
+docs/architecture/fencing.md has the protocol and why it holds.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from flansible.errors import IllegalMove
 from flansible.models import State
 from flansible.store.connection import text, translated
-from flansible.store.keys import LEASES, WORKER_SLOTS, WORKERS, task_key
+from flansible.store.keys import AWAITED, LEASES, WORKER_SLOTS, WORKERS, task_key
 from flansible.store.task_records import LEASE_SECONDS, Tasks, Transition
 
 MAX_ATTEMPTS = 3
@@ -16,50 +20,75 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Run:
-    """A running task. worker: its Celery name; process: its process, as flansible.system.process_identity writes it."""
+    """A running task. token: its claim's; worker: its Celery name; process: its process, as
+    flansible.system.process_identity writes it; seconds_left: of its lease; seconds_silent: since its last renewal;
+    is_silent: whether its description says so."""
 
     task_id: str
-    claim: str
+    token: int
     process: str
     worker: str
+    seconds_left: float
+    seconds_silent: float
+    is_silent: bool
 
 
 class Leases(Tasks):
     """The part of Store for leases and workers."""
 
-    def renew_leases(self, worker: str, slots: int, task_ids: list[str]) -> None:
-        """Renews this worker's leases on its runs, and its own entry, for LEASE_SECONDS."""
-        self._run("renew_leases", [LEASES, WORKERS, WORKER_SLOTS], LEASE_SECONDS, worker, slots, *task_ids)
+    def renew_leases(
+        self, worker: str, slots: int, claims: Iterable[tuple[str, int]], lease_seconds: int = LEASE_SECONDS
+    ) -> dict[tuple[str, int], str]:
+        """Renews a worker's claims, each a task id and a token, and its own entry, for lease_seconds.
+
+        Returns those that were not renewed, and why: `forgotten` (`restore` it), `missing`, `begun again` (under
+        another claim) or the state that the task has instead.
+        """
+        parts = [part for claim in claims for part in claim]
+        keys = [LEASES, WORKERS, WORKER_SLOTS, AWAITED]
+        answer: Any = self._run("renew_leases", keys, lease_seconds, worker, slots, *parts)
+        found = [text(value) for value in answer]
+        rows = zip(found[::3], found[1::3], found[2::3], strict=True)
+        return {(task_id, int(token)): standing for task_id, token, standing in rows}
 
     def remove_worker(self, worker: str) -> None:
-        """Removes a worker that is about to end, and its slots."""
+        """Removes a worker that has no runs and gets none any more, and its slots."""
         with translated():
             self._redis.zrem(WORKERS, worker)
             self._redis.hdel(WORKER_SLOTS, worker)
+            self._redis.zrem(AWAITED, worker)
 
-    def lapsed_leases(self) -> list[Run]:
-        """Lists running tasks whose lease was not renewed in time; at most 1,000."""
-        return self._runs("lapsed")
+    def awaited_workers(self) -> list[str]:
+        """Lists the workers that no task is claimed before they have reported what they run: Redis has restarted."""
+        with translated():
+            found: Any = self._redis.zrange(AWAITED, 0, -1)
+        return [text(name) for name in found]
 
     def runs(self) -> list[Run]:
-        """Lists running tasks; at most 1,000."""
-        return self._runs("all")
+        """Lists running tasks, at most 1,000, those first whose lease ends first."""
+        answer: Any = self._run("runs", [LEASES])
+        found = [text(value) for value in answer]
+        rows = (found[i : i + 7] for i in range(0, len(found), 7))
+        return [
+            Run(task_id, int(token), process, worker, float(left), float(silent), bool(is_silent))
+            for task_id, token, process, worker, left, silent, is_silent in rows
+        ]
 
-    def _runs(self, which: str) -> list[Run]:
-        found = [text(value) for value in self._run("runs", [LEASES], which)]
-        return [Run(*found[i : i + 4]) for i in range(0, len(found), 4)]
+    def mark_silent(self, run: Run, description: str) -> None:
+        """Says in a run's description that nothing is heard of its worker; its next renewal takes that back."""
+        self._run("mark_silent", [task_key(run.task_id)], run.token, description)
 
-    def mark_lost(self, task_id: str, cause: str, claim: str = "") -> Transition:
+    def mark_lost(self, task_id: str, cause: str, token: int | None = None) -> Transition:
         """Ends a run that has no supervisor any more: as lost, or as canceled when that was requested, or queues it
         again when its request says so and it had fewer than MAX_ATTEMPTS attempts.
 
-        claim: the run's, when its worker is known to be gone; without it, its lease must have lapsed. Raises
-        IllegalMove when its lease was renewed meanwhile, or when it is not running any more.
+        token: the run's, when its worker is known to be gone; without it, its lease must be over. Raises IllegalMove
+        when its lease was renewed meanwhile, or when it is not running any more.
         """
         with translated():
             known: Any = self._redis.hmget(task_key(task_id), ["on_lost", "attempt"])
         on_lost, attempt = (text(value) if value is not None else "" for value in known)
-        condition = f"claim:{claim}" if claim else "lapsed"
+        condition = "lapsed" if token is None else f"claim:{token}"
         return self.end_lost_run(task_id, cause, on_lost, int(attempt or 1), condition)
 
     def end_lost_run(self, task_id: str, cause: str, on_lost: str, attempt: int, condition: str) -> Transition:

@@ -70,7 +70,8 @@ class Batch:
 @dataclass(frozen=True)
 class AppendResult:
     """Whether a batch was stored. outcome: `running` (it was), `gap` (earlier data is missing, so nothing was stored),
-    `missing` (the task), `begun again` (under another claim), or the state that the task has instead."""
+    `missing` (the task), `forgotten` (Redis has lost the claim), `begun again` (under another claim), or the state that
+    the task has instead."""
 
     outcome: str
     progress: Progress
@@ -88,8 +89,8 @@ class Position:
 class Recordings(Connection):
     """The part of Store for output and events."""
 
-    def append(self, task_id: str, claim: str, batch: Batch) -> AppendResult:
-        """Stores new output and events in one round trip, while the task runs under this claim."""
+    def append(self, task_id: str, token: int, batch: Batch) -> AppendResult:
+        """Stores new output and events in one round trip, while the task runs under the claim with this token."""
         colours = b"".join(_COLOUR.pack(mark.offset, mark.code.encode()) for mark in batch.colours)
         events: list[str | int] = []
         for event in batch.events:
@@ -100,7 +101,7 @@ class Recordings(Connection):
         answer: Any = self._run(
             "append",
             [task_key(task_id)],
-            claim,
+            token,
             before.output_bytes,
             batch.output,
             before.colours,

@@ -17,9 +17,10 @@ from flansible.store.task_queries import TaskQueries
 from flansible.system.timestamps import timestamp
 
 IDEMPOTENCY_SECONDS = 24 * 3600
-LEASE_SECONDS = 7
+LEASE_SECONDS = 60
 HIDDEN_SECONDS = 300  # a hidden task is kept so long, and so long again once it is final
 _PRUNE_AT_ONCE = 100
+AWAITS_REPORTS = "reports are awaited"
 _READY_AT_ONCE = 100  # wait queues checked in one step
 
 
@@ -63,20 +64,23 @@ class ReadyTask:
 
 @dataclass(frozen=True)
 class Claim:
-    """A task that this worker runs. token: proves that; progress: what earlier attempts have stored; worker, process:
-    who claimed it."""
+    """A task that this worker runs. token: proves that, and is higher than that of each earlier claim; progress: what
+    earlier attempts have stored; nonce: makes repeating the claim harmless; worker, process: who claimed it."""
 
     run: AuthorizedRun
-    token: str
+    token: int
     attempt: int
     progress: Progress
+    nonce: str = ""
     worker: str = ""
     process: str = ""
+    lease_seconds: int = LEASE_SECONDS
 
 
 @dataclass(frozen=True)
 class ClaimRefusal:
-    """Why a task cannot be claimed: it waits (for a lock, or for its user's other runs), or it is not queued.
+    """Why a task cannot be claimed: it waits (for a lock, or for its user's other runs), it is not queued, or
+    AWAITS_REPORTS: this Redis has restarted, and some worker has not reported yet what it runs.
 
     ready: tasks that may start in its place.
     """
@@ -144,30 +148,52 @@ class Tasks(TaskQueries):
         self._run("discard", [task_key(task_id), keys.TASKS], SEGMENT_BYTES, COLOURS_PER_SEGMENT)
 
     def claim(
-        self, task_id: str, worker: str, token: str | None = None, process: str = "", attempt: int | None = None
+        self,
+        task_id: str,
+        worker: str,
+        nonce: str = "",
+        process: str = "",
+        lease_seconds: int = LEASE_SECONDS,
     ) -> Claim | ClaimRefusal:
         """Moves a task from queued to running, unless it has to wait.
 
-        token: identifies the claim. Repeating a claim whose reply was lost returns the same reply. process: the
-        worker's, as flansible.system.process_identity writes it; attempt: claim only this one.
+        nonce: identifies the request: repeating one whose reply was lost returns the same reply. process: the worker's,
+        as flansible.system.process_identity writes it.
         """
-        token = token or uuid.uuid4().hex
-        wanted = "" if attempt is None else attempt
+        return self._claim(task_id, worker, nonce or uuid.uuid4().hex, process, lease_seconds)
+
+    def restore(self, task_id: str, claim: Claim) -> bool:
+        """Records a claim again that this Redis has lost; whether the task is the worker's again."""
+        more = (claim.token, claim.attempt)
+        found = self._claim(task_id, claim.worker, claim.nonce, claim.process, claim.lease_seconds, *more)
+        return isinstance(found, Claim) and found.token == claim.token
+
+    def _claim(
+        self,
+        task_id: str,
+        worker: str,
+        nonce: str,
+        process: str,
+        lease_seconds: int,
+        restored: int | str = "",
+        attempt: int | str = "",
+    ) -> Claim | ClaimRefusal:
         answer: Any = self._run(
             "claim",
             [*task_keys(task_id, "run"), keys.LEASES, keys.LOCKS, keys.WAITING],
-            token,
+            nonce,
             timestamp(),
             worker,
             process,
-            LEASE_SECONDS,
-            wanted,
+            lease_seconds,
+            restored,
+            attempt,
         )
         what = text(answer[0])
         if what == "claimed":
             run = AuthorizedRun.model_validate_json(text(answer[1]))
-            progress = Progress(*(int(value) for value in answer[3:7]))
-            return Claim(run, token, int(answer[2]), progress, worker, process)
+            progress = Progress(*(int(value) for value in answer[4:8]))
+            return Claim(run, int(answer[2]), int(answer[3]), progress, nonce, worker, process, lease_seconds)
         if what == "waits":
             return ClaimRefusal(text(answer[1]), _ready(answer[2:]))
         return ClaimRefusal(what)
@@ -197,13 +223,13 @@ class Tasks(TaskQueries):
         description: str,
         returncode: int | None = None,
         ended: tuple[str, ...] = (),
-        claim: str = "",
+        token: int | None = None,
         warning: str | None = None,
     ) -> Transition:
         """Records the task's final state. All its keys expire after the retention. Raises IllegalMove.
 
-        ended: the processes that were killed; claim: only when the task still runs under this claim; warning: what a
-        success lacked that did nothing on any host.
+        ended: the processes that were killed; token: only when the task still runs under the claim with this token;
+        warning: what a success lacked that did nothing on any host.
         """
         fields: dict[str, str | int] = {"description": description}
         if returncode is not None:
@@ -212,7 +238,7 @@ class Tasks(TaskQueries):
             fields["ended"] = json.dumps(ended)
         if warning:
             fields["warning"] = warning
-        return self._move(task_id, state, fields, condition=f"claim:{claim}" if claim else "")
+        return self._move(task_id, state, fields, condition="" if token is None else f"claim:{token}")
 
     def cancel(self, task_id: str, user: str) -> State | None:
         """Cancels a queued task, or requests that its worker ends a running one. Returns its state; None: unknown.
@@ -288,7 +314,7 @@ class Tasks(TaskQueries):
             *pairs,
         )
         if text(answer[0]) != "moved":
-            raise IllegalMove(f"task {task_id} is {text(answer[0])} and cannot become {to}")
+            raise IllegalMove(f"task {task_id} is {text(answer[0])} and cannot become {to}", text(answer[0]))
         return Transition(to, _ready(answer[1:]))
 
 

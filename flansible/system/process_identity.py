@@ -8,52 +8,94 @@ from __future__ import annotations
 import functools
 import os
 import socket
+from hashlib import sha256
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID = Path("/etc/machine-id")
+_FIRST_NAMESPACE = "pid:[4026531836]"  # the kernel's own PID namespace, the same number on every machine
 _START_FIELD = 19  # of the fields after the name in /proc/<pid>/stat
 
 
 @functools.cache
 def own_identity() -> str:
-    """Returns this process's identity: host name, boot id, PID namespace, process id, start time; spaces between."""
-    return " ".join([socket.gethostname(), *_kernel(), str(os.getpid()), _start_ticks(os.getpid()) or "?"])
+    """Returns this process's identity: host name, boot id, PID namespace, process id, start time, machine; spaces
+    between."""
+    started = _start_ticks(os.getpid()) or "?"
+    return " ".join([socket.gethostname(), *_kernel(), str(os.getpid()), started, _machine()])
 
 
 def describe(identity: str) -> str:
     """Formats an identity for people: host and process id."""
     parts = identity.split()
-    return f"{parts[0]}, process {parts[3]}" if len(parts) == 5 else identity
+    return f"{parts[0]}, process {parts[3]}" if len(parts) >= 5 else identity
+
+
+def tag(identity: str) -> str:
+    """Returns the word that is on the command line of everything that this worker forks."""
+    parts = identity.split()
+    return f"worker={parts[3]}:{parts[4]}"
 
 
 def explain_death(identity: str) -> str | None:
     """Returns the message for a process that is certainly dead; None when it lives or cannot be seen from here.
 
-    It cannot be seen on another machine, in another container, or from before the last boot.
+    It cannot be seen on another machine, and in another container.
     """
     parts = identity.split()
-    if len(parts) != 5 or tuple(parts[1:3]) != _kernel():
+    if len(parts) < 5:
         return None
-    host, _, _, pid, started = parts
-    if _start_ticks(int(pid)) == started:
-        return None
-    return f"the worker (process {pid} on {host}) died while it ran"
+    host, boot, namespace, pid, started = parts[:5]
+    if (boot, namespace) == _kernel():
+        return None if _start_ticks(int(pid)) == started else f"the worker (process {pid} on {host}) died while it ran"
+    is_this_machine = parts[5:] == [_machine()] != ["?"] and host == socket.gethostname()
+    if is_this_machine and boot != _kernel()[0] and namespace == _kernel()[1] == _FIRST_NAMESPACE:
+        return f"the machine {host} was restarted while it ran"
+    return None
 
 
 def lives_here(identity: str) -> bool:
     """Whether another process than this one is alive and can be seen from here."""
     parts = identity.split()
-    if len(parts) != 5 or tuple(parts[1:3]) != _kernel() or identity == own_identity():
+    if len(parts) < 5 or tuple(parts[1:3]) != _kernel() or identity == own_identity():
         return False
     return _start_ticks(int(parts[3])) == parts[4]
 
 
-def explain_silence(identity: str, worker: str) -> str:
-    """Returns the message for a process that let its lease expire: the likely cause."""
+def has_left_processes(identity: str) -> bool:
+    """Whether something is still there that a dead process of this machine had started: its runs may be ending."""
     parts = identity.split()
-    if len(parts) == 5 and parts[0] == socket.gethostname() and parts[1] != _kernel()[0]:
-        return f"the machine {parts[0]} was restarted while it ran"
+    if len(parts) < 5 or tuple(parts[1:3]) != _kernel():
+        return False
+    word = tag(identity).encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if word in path.read_bytes().split(b"\0"):
+                return True
+        except OSError:  # it has ended
+            continue
+    return False
+
+
+def is_running(identity: str) -> bool:
+    """Whether the process is seen from here and is not stopped: it is slow, rather than gone."""
+    parts = identity.split()
+    return len(parts) >= 5 and tuple(parts[1:3]) == _kernel() and _start_ticks(int(parts[3]), "ZXTt") == parts[4]
+
+
+def explain_silence(worker: str) -> str:
+    """Returns the message for a process that let its lease end: the likely cause."""
     return f"the worker {worker} died, or lost its connection to Redis, while it ran"
+
+
+@functools.cache
+def _machine() -> str:
+    """Returns a digest of this machine's id, which itself is to be kept confidential; "?" without one."""
+    try:
+        text = _MACHINE_ID.read_text().strip()
+    except OSError:
+        return "?"
+    return sha256(f"flansible {text}".encode()).hexdigest()[:16] if text else "?"
 
 
 @functools.cache
@@ -62,10 +104,11 @@ def _kernel() -> tuple[str, str]:
     return _BOOT_ID.read_text().strip(), os.readlink("/proc/self/ns/pid")
 
 
-def _start_ticks(pid: int) -> str | None:
-    """Returns a process's start time in ticks since boot; None when it does not exist or is a zombie."""
+def _start_ticks(pid: int, without: str = "ZX") -> str | None:
+    """Returns a process's start time in ticks since boot; None when it does not exist or is in one of these states: by
+    default, when it is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in ("Z", "X") else fields[_START_FIELD]
+    return None if fields[0] in without else fields[_START_FIELD]

@@ -10,10 +10,10 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
                    frame_validation.py, and sandbox.py for confined users; outcome.py decides the final state
 4. `_record_final_state`  waits until all output is stored, then makes the record final: final means complete
 
-Meanwhile, one thread each per worker: cancel_watcher.py reads cancel requests, lease_renewal.py renews the leases,
-broker/recovery.py recovers what dead workers left; readiness.py reports whether the worker can run tasks. The signal
-handlers below run at the worker's start and stop: signal_handling.py and shutdown.py stop runs in time,
-celery_revoke.py answers Celery's `revoke`, consumer.py survives a broker that is away.
+Meanwhile, one thread each per worker: lease_renewal.py renews the leases, cancel_watcher.py reads cancel requests,
+message_resend.py sends lost messages again, broker/recovery.py recovers what dead workers left; readiness.py reports
+whether the worker can run tasks. The signal handlers below run at the worker's start and stop: signal_handling.py and
+shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`, consumer.py survives a broker that is away.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ from flansible.config.ansible_version import require_tested_ansible
 from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealError, StoreUnavailable
 from flansible.models import State
 from flansible.sealing import Sealer
-from flansible.store import Claim, ClaimRefusal, ReadyTask, Retention, Store, Transition
+from flansible.store import AWAITS_REPORTS, Claim, ClaimRefusal, ReadyTask, Retention, Store, Transition
 from flansible.system import account, process_identity, rlimits
 from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
 from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
 from flansible.worker.forkserver_pool import ForkServerPool
-from flansible.worker.lease_renewal import LeaseRenewal
+from flansible.worker.lease_renewal import Lease, LeaseRenewal, now
+from flansible.worker.message_resend import MessageResend
 from flansible.worker.outcome import Outcome
 from flansible.worker.readiness import Readiness, run_nothing
 from flansible.worker.recorder import Recorder
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 _STORE_RETRY_SECONDS = 1.0
 _LEASE_REPLY_SECONDS = 2.0
+_KNOWN_POLL_SECONDS = 0.05
 # How long the final state waits for a store that is away; then it is not recorded.
 _STORE_AWAY_SECONDS = 24 * 3600.0
 _STOPPING_STORE_AWAY_SECONDS = 2.0
@@ -70,6 +72,7 @@ class _Services:
     cancel_watcher: CancelWatcher
     writer: StoreWriter
     leases: LeaseRenewal
+    resend: MessageResend
     recovery: Recovery
     shutdown: Shutdown
     ssh_masters: ControlMasters | None
@@ -89,20 +92,23 @@ def _worker_services() -> _Services:
             found = settings()
             retention = Retention(found.retention_days, found.retention_tasks, found.retention_bytes)
             store = Store(found.store_url, retention)
-            # Leases expire within seconds: what renews or checks them must not wait long for a reply.
-            lease_store = Store(found.store_url, retention, _LEASE_REPLY_SECONDS)
+            # What renews or checks leases must not wait long for a reply. Renewals wait for no other thread either.
+            lease_store, checking_store = (Store(found.store_url, retention, _LEASE_REPLY_SECONDS) for _ in range(2))
+            leases = LeaseRenewal(lease_store, found.worker_concurrency, found.lease_seconds)
             cancel_watcher = CancelWatcher(store)
             _services = _Services(
                 store=store,
                 fork_servers=ForkServerPool(found.fork_servers, limits=_limits_before),
                 cancel_watcher=cancel_watcher,
                 writer=StoreWriter(store),
-                leases=LeaseRenewal(lease_store, cancel_watcher.task_ids, found.worker_concurrency),
-                recovery=Recovery(lease_store),
+                leases=leases,
+                resend=MessageResend(store, lambda: leases.count < found.worker_concurrency),
+                recovery=Recovery(checking_store),
                 shutdown=Shutdown(),
                 ssh_masters=_ssh_masters(),
             )
             _services.leases.start()
+            _services.resend.start()
             _services.recovery.start()
         return _services
 
@@ -123,7 +129,7 @@ def _ssh_masters() -> ControlMasters | None:
 def run_task(self: Task[Any, Any], task_id: str) -> str:
     """Claims the task of this id and runs it; returns its final state, or why it was not started, for Celery's log."""
     services = _worker_services()
-    claim = _claim(services, task_id, self.request.hostname or "worker")
+    claim, asked_at = _claim(services, task_id, self.request.hostname or "worker")
     if isinstance(claim, ClaimRefusal):
         recovery.send_messages(claim.ready)
         return f"not started: {claim.reason}"
@@ -131,9 +137,14 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
     spill = found.data_dir if found.data_dir.is_dir() else None
     recorder = Recorder(task_id, claim, found.max_output_bytes, spill, services.writer.wake)
     try:
-        # Followed until the record is final, which keeps its lease renewed: storing a long output takes time.
-        with services.cancel_watcher.follow(task_id) as cancellation, services.writer.serve(recorder):
-            outcome = _supervise(services, recorder, cancellation)
+        with (
+            # Until the record is final: storing a long output takes time.
+            services.leases.hold(task_id, claim, asked_at, recorder.refuse) as lease,
+            services.cancel_watcher.follow(task_id) as cancellation,
+            services.writer.serve(recorder),
+        ):
+            outcome = _supervise(services, recorder, cancellation, lease)
+            lease.is_released = True
             recorder.finish()
             _record_final_state(services, recorder, outcome)
     finally:
@@ -141,17 +152,24 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
     return outcome.state.value
 
 
-def _claim(services: _Services, task_id: str, hostname: str) -> Claim | ClaimRefusal:
-    token = uuid.uuid4().hex
+def _claim(services: _Services, task_id: str, hostname: str) -> tuple[Claim | ClaimRefusal, float]:
+    """Claims the task; returns the answer, and when it was requested."""
+    nonce, process, seconds = uuid.uuid4().hex, process_identity.own_identity(), settings().lease_seconds
     while True:
         if services.shutdown.seconds_left() is not None:
             _requeue(services.store, task_id)
-            return ClaimRefusal("the worker is being stopped")
+            return ClaimRefusal("the worker is being stopped"), 0.0
+        if not services.leases.may_claim:  # only at the worker's start
+            time.sleep(_KNOWN_POLL_SECONDS)
+            continue
+        asked_at = now()
         try:
-            return services.store.claim(task_id, hostname, token, process_identity.own_identity())
+            answer = services.store.claim(task_id, hostname, nonce, process, seconds)
+            if not isinstance(answer, ClaimRefusal) or answer.reason != AWAITS_REPORTS:
+                return answer, asked_at
         except StoreUnavailable as error:
             log.warning("task %s cannot be claimed yet and is tried again: %s", task_id, error)
-            time.sleep(_STORE_RETRY_SECONDS)
+        time.sleep(_STORE_RETRY_SECONDS)
 
 
 def _requeue(store: Store, task_id: str) -> None:
@@ -162,7 +180,7 @@ def _requeue(store: Store, task_id: str) -> None:
             recovery.send_messages([ReadyTask(task_id, task.summary)])
 
 
-def _supervise(services: _Services, recorder: Recorder, cancellation: Cancellation) -> Outcome:
+def _supervise(services: _Services, recorder: Recorder, cancellation: Cancellation, lease: Lease) -> Outcome:
     claim, found = recorder.claim, settings()
     limit, limit_name = found.CELERY_TASK_TIMEOUT, "CELERY_TASK_TIMEOUT"
     if claim.run.time_limit is not None and claim.run.time_limit < limit:
@@ -179,6 +197,7 @@ def _supervise(services: _Services, recorder: Recorder, cancellation: Cancellati
         timeout_name=limit_name,
         ssh_masters=_ssh_masters_directory(services, claim.run.user),
         sandboxes=Sandboxes(found),
+        lease=lease,
     )
     try:
         sealed = services.store.secrets(recorder.task_id)
@@ -224,6 +243,16 @@ def _record_final_state(services: _Services, recorder: Recorder, outcome: Outcom
 
 
 def _make_final(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Transition:
+    try:
+        return _move_to_final(store, claim, task_id, outcome)
+    except IllegalMove as error:
+        # A Redis that was killed just now may have lost the claim.
+        if error.standing != "forgotten" or not store.restore(task_id, claim):
+            raise
+        return _move_to_final(store, claim, task_id, outcome)
+
+
+def _move_to_final(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Transition:
     if outcome.state is State.LOST and claim.run.on_lost == "requeue":
         return store.end_lost_run(task_id, outcome.description, "requeue", claim.attempt, f"claim:{claim.token}")
     return store.settle(
@@ -289,6 +318,7 @@ def _close(**_: Any) -> None:
         _readiness.stop()
     if _services is not None:
         _services.recovery.stop()
+        _services.resend.stop()
         _services.leases.stop()
         # Before the ssh masters: this ends the sandboxes, whose processes can still write to the masters' sockets.
         _services.fork_servers.close()

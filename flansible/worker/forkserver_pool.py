@@ -31,6 +31,7 @@ from typing import IO
 
 from flansible import wire
 from flansible.errors import RunnerError, StartFailure, WireError
+from flansible.system import process_identity
 from flansible.worker.ansible_config import Configuration, configuration_of
 from flansible.worker.sandbox import Sandbox
 
@@ -60,6 +61,8 @@ class ForkServer:
         self.configuration = configuration
         self._arguments = [f"files={limits[0]}:{limits[1]}"] if limits else []
         self._arguments += ["usual"] if pack_usual else []
+        # For recovery, which waits for the last of them: keepers and runs are forks and have the same command line.
+        self._arguments.append(process_identity.tag(process_identity.own_identity()))
         # A pidfd of the sandbox's first process: when that ends, the kernel ends all others in the sandbox.
         self._init: int | None = None
         self._init_lock = threading.Lock()  # two runs of one sandbox may have it killed at the same time
@@ -110,6 +113,10 @@ class ForkServer:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def is_sandboxed(self) -> bool:
+        return self.configuration.sandbox is not None
 
     @property
     def alive(self) -> bool:

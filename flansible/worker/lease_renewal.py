@@ -1,43 +1,87 @@
-"""Renews this worker's leases, and sends messages again that were lost with a dead worker.
+"""This worker's leases: renews them, each second, and says until when a run may go on when that fails.
 
-One thread per worker. A worker that dies stops renewing its leases, and flansible.broker.recovery makes its tasks
-`lost`. A queued task whose message is lost gets a new one: the claim makes a second message harmless.
+docs/architecture/fencing.md has the protocol. One thread with a connection of its own, which waits for nothing else.
+Times are of CLOCK_BOOTTIME, which goes on while the machine is suspended.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from flansible.broker import app as broker_app
-from flansible.broker.recovery import waited_seconds
-from flansible.errors import BrokerUnavailable, StoreUnavailable
-from flansible.models import TaskStatus
-from flansible.store import Store
+from flansible.errors import StoreUnavailable
+from flansible.store import Claim, Store
 from flansible.system import process_identity
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 2.0
-# A thread slot was free this long, and a task queued for as long was not received: its message is lost.
-_MESSAGE_LOST_SECONDS = 8.0
-_RESEND_AT_ONCE = 50
-# Where no worker is ever free for that long: a task overtaken by younger ones for this long has lost its message.
-_OVERTAKEN_SECONDS = 30.0
+TICK_SECONDS = 1.0
+# A Redis that comes back without its last second must know the workers that may have claimed in it.
+_KNOWN_SECONDS = 2.0
+_PRIORITY = -5  # of the thread, where that is allowed
+_MARGIN_PART, _LEAST_MARGIN_SECONDS = 8, 4.0
+
+
+def now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Lease:
+    """The lease of one claim. The supervisor ends the run when `stop_at` has passed, or when it is refused."""
+
+    def __init__(self, task_id: str, claim: Claim, asked_at: float, refuse: Callable[[str], None]) -> None:
+        """asked_at: when the claim was sent; refuse: called with the reason when the task is no longer ours."""
+        self.task_id = task_id
+        self.claim = claim
+        self._margin = min(claim.lease_seconds / 2, max(claim.lease_seconds / _MARGIN_PART, _LEAST_MARGIN_SECONDS))
+        self._refuse = refuse
+        self.is_refused = False
+        self.is_released = False  # nothing is left of the run: its record is being made final
+        self.stop_at = 0.0
+        self.extend(asked_at)
+
+    @property
+    def kill_at(self) -> float:
+        """Until then whatever is left of the run must have been killed: half the margin before the lease is over."""
+        return self.stop_at + self._margin / 2
+
+    @property
+    def silence(self) -> str:
+        """Says why a run whose lease is over was ended."""
+        seconds = self.claim.lease_seconds
+        return f"the store was out of reach for so long that the run was ended (lease_seconds: {seconds})"
+
+    @property
+    def is_over(self) -> bool:
+        return now() >= self.stop_at
+
+    def extend(self, asked_at: float) -> None:
+        """Notes a renewal that was sent at this moment and granted."""
+        self.stop_at = max(self.stop_at, asked_at + self.claim.lease_seconds - self._margin)
+
+    def refuse(self, standing: str) -> None:
+        """Notes that the store refuses this claim: the run must end at once."""
+        if not self.is_refused:
+            self.is_refused = True
+            log.warning("task %s is not this worker's any more (%s): its run is ended", self.task_id, standing)
+            self._refuse(standing)
 
 
 class LeaseRenewal:
-    """The renewing thread. running: returns the ids of this worker's runs; slots: how many it can run at once."""
+    """The renewing thread. store: for it alone; slots: how many runs this worker can have at once."""
 
-    def __init__(self, store: Store, running: Callable[[], list[str]], slots: int) -> None:
+    def __init__(self, store: Store, slots: int, lease_seconds: int) -> None:
         self._store = store
-        self._running = running
         self._slots = slots
+        self._lease_seconds = lease_seconds
+        self._lock = threading.Lock()
+        self._leases: set[Lease] = set()
+        self._known_since: float | None = None  # the first renewal granted since one was not
         self._stopped = threading.Event()
-        self._free_since: float | None = None
-        self._overtaken_checked_at = 0.0
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:
@@ -48,43 +92,75 @@ class LeaseRenewal:
         self._stopped.set()
         self._thread.join(TICK_SECONDS)
         try:
-            self._store.remove_worker(process_identity.own_identity())
+            if not self.count:
+                self._store.remove_worker(process_identity.own_identity())
         except StoreUnavailable as error:
             log.debug("the worker is not removed from the list of workers: %s", error)
+        self._store.close()
+
+    @property
+    def count(self) -> int:
+        """How many runs this worker has, those included that it is ending."""
+        return len(self._leases)
+
+    @property
+    def may_claim(self) -> bool:
+        """Whether the store has known this worker for long enough."""
+        return self._known_since is not None and now() - self._known_since >= _KNOWN_SECONDS
+
+    @contextmanager
+    def hold(self, task_id: str, claim: Claim, asked_at: float, refuse: Callable[[str], None]) -> Iterator[Lease]:
+        """Renews the lease of a claim while the block runs."""
+        lease = Lease(task_id, claim, asked_at, refuse)
+        with self._lock:
+            self._leases.add(lease)
+        try:
+            yield lease
+        finally:
+            with self._lock:
+                self._leases.remove(lease)
 
     def _run(self) -> None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
+        except OSError as error:
+            log.debug("leases are renewed without priority: %s", error)
         while True:
             try:
-                self._tick(time.monotonic())
-            except StoreUnavailable as error:
-                self._free_since = None
-                log.debug("leases are not renewed: %s", error)
+                self.renew()
             except Exception:
-                # The thread must survive: without it every run of this worker would become `lost`.
+                # The thread must survive: without it every run of this worker would be ended.
                 log.exception("renewing the leases failed")
             if self._stopped.wait(TICK_SECONDS):
                 return
 
-    def _tick(self, moment: float) -> None:
-        running = self._running()
-        self._store.renew_leases(process_identity.own_identity(), self._slots, running)
-        if len(running) < self._slots:
-            self._free_since = self._free_since or moment
-        else:
-            self._free_since = None
-        if self._free_since is not None and moment - self._free_since >= _MESSAGE_LOST_SECONDS:
-            self._free_since = moment
-            waiting = self._store.oldest_queued(_RESEND_AT_ONCE)
-            self._resend([task for task in waiting if waited_seconds(task) > _MESSAGE_LOST_SECONDS])
-        if moment - self._overtaken_checked_at >= _OVERTAKEN_SECONDS:
-            self._overtaken_checked_at = moment
-            self._resend(self._store.overtaken(_RESEND_AT_ONCE, _OVERTAKEN_SECONDS))
+    def renew(self) -> None:
+        """Renews all leases once, and learns what the store says of them."""
+        with self._lock:
+            leases = {(lease.task_id, lease.claim.token): lease for lease in self._leases}
+        asked_at, worker = now(), process_identity.own_identity()
+        try:
+            refused = self._store.renew_leases(worker, self._slots, leases, self._lease_seconds)
+            self._known_since = self._known_since or asked_at
+            for claim, lease in leases.items():
+                if claim not in refused:
+                    lease.extend(asked_at)
+                elif not lease.is_released:
+                    self._answer(lease, refused[claim])
+        except StoreUnavailable as error:
+            log.debug("leases are not renewed: %s", error)
+            self._known_since = None  # what comes back may not know this worker
+            if error.is_away:
+                moment = now()
+                for lease in leases.values():
+                    lease.extend(moment)
 
-    def _resend(self, tasks: list[TaskStatus]) -> None:
-        for task in tasks:
-            log.warning("task %s is queued though it could run: sending its message again", task.task_id)
-            try:
-                broker_app.enqueue(task.task_id, task.summary, priority=True)
-            except BrokerUnavailable as error:
-                log.warning("%s", error)
-                return
+    def _answer(self, lease: Lease, standing: str) -> None:
+        if standing != "forgotten":
+            return lease.refuse(standing)
+        asked_at = now()
+        if self._store.restore(lease.task_id, lease.claim):
+            log.warning("task %s is claimed again: the store had lost that", lease.task_id)
+            lease.extend(asked_at)
+        else:
+            lease.refuse(standing)

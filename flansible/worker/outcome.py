@@ -38,6 +38,8 @@ class Observed:
 
     stop_reason: State | None = None  # why the supervisor ordered the run to end
     canceled_by: str = "another process"
+    lost_because: str = "the worker was stopped while the task ran"
+    killed: tuple[str, ...] = ()  # what was killed from outside, since the keeper did not report
     exited: wire.Frame | None = None  # the keeper's last frame
     end: wire.Frame | None = None  # the run's last frame
     fault: str | None = None  # why its frames cannot be read
@@ -89,10 +91,10 @@ def exit_description(step: Step, code: int | None) -> str:
 
 
 def _stop_description(seen: Observed, timeout: str) -> str:
-    count = seen.exited.get("stopped_count", 0) if seen.exited else 0
+    count = seen.exited.get("stopped_count", 0) if seen.exited else len(seen.killed)
     ended = f"{count} processes were ended"
     if seen.stop_reason is State.TIMED_OUT:
         return f"ended after {timeout}; {ended}"
     if seen.stop_reason is State.LOST:
-        return f"the worker was stopped while the task ran; {ended}"
+        return f"{seen.lost_because}; {ended}"
     return f"canceled by {seen.canceled_by}; {ended}"

@@ -130,7 +130,7 @@ def run_nothing(fork_servers: ForkServerPool, directory: str, shutdown: Shutdown
         summary="a run of nothing",
         steps=(Step(program="ansible", argv=options, cwd=directory),),
     )
-    recorder = Recorder("", Claim(run, "", 1, Progress()), _OUTPUT_BYTES, None, lambda: None)
+    recorder = Recorder("", Claim(run, 0, 1, Progress()), _OUTPUT_BYTES, None, lambda: None)
     try:
         fork_servers.warm_up(directory, pack_usual=True)
         supervisor = Supervisor(fork_servers, recorder, shutdown, _PROBE_SECONDS, _GRACE_SECONDS)

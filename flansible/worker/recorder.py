@@ -127,6 +127,14 @@ class Recorder:
             self._lock.wait_for(lambda: self.standing != "running" or not self._has_unstored, seconds)
             return not self._has_unstored
 
+    def refuse(self, standing: str) -> None:
+        """Notes that the task is not ours any more. Called by the thread that renews the leases."""
+        with self._lock:
+            if not self._closed and self.standing == "running":
+                self.standing = standing
+                os.eventfd_write(self.descriptor, 1)
+                self._lock.notify_all()
+
     # Called by the StoreWriter.
 
     def next_batch(self) -> Batch | None:

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flansible.errors import StoreUnavailable
-from flansible.models import State
-from flansible.store import AppendResult, Claim, Store
+from flansible.store import AppendResult, Store
 from flansible.worker.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -104,13 +103,7 @@ class StoreWriter:
         if self._failures:
             log.warning("the store answers again")
             self._failures = 0
-        if answer.outcome == State.QUEUED.value and self._claim_again(recorder):
+        if answer.outcome == "forgotten" and self._store.restore(recorder.task_id, recorder.claim):
             return True
         recorder.stored(answer)
         return True
-
-    def _claim_again(self, recorder: Recorder) -> bool:
-        """Claims the task again: a Redis that was killed may have lost the claim, and then it would be run twice."""
-        claim = recorder.claim
-        again = self._store.claim(recorder.task_id, claim.worker, claim.token, claim.process, claim.attempt)
-        return isinstance(again, Claim)

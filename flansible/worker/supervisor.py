@@ -30,7 +30,9 @@ from flansible.worker import frame_validation
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.colour_parser import ColourSplitter, choose_mark
 from flansible.worker.confinement_hints import ConfinementHints
-from flansible.worker.forkserver_pool import ForkServerPool
+from flansible.worker.forkserver_pool import ForkServer, ForkServerPool
+from flansible.worker.keeper_handle import KeeperHandle
+from flansible.worker.lease_renewal import Lease, now
 from flansible.worker.masking import Masker
 from flansible.worker.outcome import Observed, Outcome, exit_description, outcome_of
 from flansible.worker.recorder import Recorder
@@ -45,7 +47,9 @@ _SHUTDOWN_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `fla
 _KEEPER_SECONDS = 12.0  # beyond the grace: a keeper kills for up to ten seconds; after this it loses its channel
 _SHUTDOWN_KEEPER_SECONDS = 1.0  # when the worker is being stopped: it must end the sandbox before it is killed itself
 _MOST_READS = 16  # of the output pipe, for one event's mark: more than any pipe holds
+_LEASE_KEEPER_SECONDS = 1.0  # when the lease ends: after this the worker itself kills the run
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
+_LEASE_FRAME_SECONDS = 2.0  # how often the keeper learns that its lease was renewed
 
 
 @dataclass(kw_only=True)
@@ -55,6 +59,10 @@ class _StepState(Observed):
     give_up_at: float = math.inf  # when a keeper that does not answer an order loses its channel
     channel_ended: bool = False
     unsent: bytes = b""  # what the channel did not take yet: a user's code can stop the process that reads it
+    keeper: KeeperHandle | None = None
+    sent_stop_at: float = 0.0  # the deadline that the keeper has
+    lease_frame_at: float = 0.0  # when the next one may be sent
+    is_refused: bool = False
     is_listing: bool = False  # plan frames of any other run are ignored: a user's code may write into the pipe
     output: int = -1  # the output pipe
     colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
@@ -76,10 +84,11 @@ class Supervisor:
         timeout_name: str = "CELERY_TASK_TIMEOUT",
         ssh_masters: str | None = None,
         sandboxes: Sandboxes | None = None,
+        lease: Lease | None = None,
     ) -> None:
         """ssh_masters: the directory of this user's ssh masters, when the fast ssh profile is in use.
 
-        sandboxes: required for the runs of confined users; without it they are refused.
+        sandboxes: required for the runs of confined users; without it they are refused. lease: of the task's claim.
         """
         self._fork_servers = fork_servers
         self._recorder = recorder
@@ -90,6 +99,7 @@ class Supervisor:
         self._cancellation = cancellation
         self._ssh_masters = ssh_masters
         self._sandboxes = sandboxes
+        self._lease = lease
         self._secrets: Secrets | None = None
         self._masker = Masker(None)
 
@@ -113,6 +123,8 @@ class Supervisor:
         return outcome
 
     def _run_step(self, step: Step, run: AuthorizedRun) -> Outcome:
+        if self._lease is not None and self._lease.is_over:
+            return Outcome(State.LOST, self._lease.silence)
         # git runs with the service's own keys, on playbooks that are read-only for confined runs: without a sandbox.
         confined = run.confinement if step.program != "git" else None
         rules, sandbox = None, None
@@ -136,23 +148,22 @@ class Supervisor:
                 os.close(events_end)
             mark = choose_mark()
             colours = ColourSplitter(mark, self._recorder.offset)
-            seen = _StepState(
-                is_listing=step.listing is not None,
-                output=output,
-                colours=colours,
-                hints=ConfinementHints() if sandbox else None,
-            )
+            hints = ConfinementHints() if sandbox else None
+            seen = _StepState(is_listing=step.listing is not None, output=output, colours=colours, hints=hints)
             try:
                 self._send_request(channel, step, mark, rules, seen)
-                self._watch(channel, output, events, seen)
+                self._watch(channel, output, events, server, seen)
             finally:
                 if seen.exited is None:
                     # Processes in the same sandbox can stop or kill the keeper: have the kernel end all of them.
                     server.kill_sandbox()
+                    seen.killed = seen.keeper.kill() if seen.keeper else ()
+                if seen.keeper:
+                    seen.keeper.close()
             outcome = outcome_of(step, seen, self._timeout)
             if seen.hints and outcome.state is State.FAILED and (hint := seen.hints.sentence(run.user)):
                 outcome = replace(outcome, description=f"{outcome.description}. {hint}")
-            return replace(outcome, ended=frame_validation.ended(seen.exited))
+            return replace(outcome, ended=frame_validation.ended(seen.exited) or seen.killed)
         finally:
             channel.close()
             os.close(output)
@@ -168,6 +179,8 @@ class Supervisor:
             "ssh_masters": self._ssh_masters,
             "rules": rules,
             "secrets": self._secrets.model_dump() if self._secrets and step.program != "git" else None,
+            "stop_at": self._lease.stop_at if self._lease else None,
+            "kill_at": self._lease.kill_at if self._lease else None,
             **step.model_dump(mode="json"),
         }
         channel.setblocking(False)
@@ -184,10 +197,21 @@ class Supervisor:
         except OSError:
             seen.channel_ended = True
 
-    def _watch(self, channel: socket.socket, output: int, events: int, seen: _StepState) -> None:
+    def _send_lease(self, channel: socket.socket, seen: _StepState) -> None:
+        """Sends the keeper its new deadline, now and then; never behind bytes that wait, where it would grow old."""
+        if self._lease is None or seen.unsent or time.monotonic() < seen.lease_frame_at:
+            return
+        seen.lease_frame_at = time.monotonic() + _LEASE_FRAME_SECONDS
+        if self._lease.stop_at > seen.sent_stop_at:
+            seen.sent_stop_at = self._lease.stop_at
+            deadline = {"type": "lease", "stop_at": self._lease.stop_at, "kill_at": self._lease.kill_at}
+            seen.unsent = wire.encode(deadline)
+            self._send_unsent(channel, seen)
+
+    def _watch(self, channel: socket.socket, output: int, events: int, server: ForkServer, seen: _StepState) -> None:
         """Watches the step until its keeper has reported the end or is gone, in one poll loop.
 
-            running ──a reason to stop──▶ ordered to end ──give_up_at──▶ channel closed: the keeper's last order
+            running ──a reason to stop──▶ ordered to end ──give_up_at──▶ killed from outside
                └───── `exited` frame, or the channel ends ─────┴──▶ the pipes are drained, the step is over
 
         | what happens                                     | stop_reason | then                                    |
@@ -197,8 +221,9 @@ class Supervisor:
         | a user cancels                                   | canceled    | `stop` frame: TERM, grace_seconds, KILL |
         | the deadline passes                              | timed_out   | the same                                |
         | the worker stops and drain_seconds are over      | lost        | the same with a shorter grace           |
-        | the record is no longer ours (recorder.standing) | canceled    | as for a cancel                         |
-        | ordered to end, and no `exited` by give_up_at    | stays       | the channel is closed                   |
+        | the lease ends: no renewal was granted in time   | lost        | the same, until kill_at at the latest   |
+        | the record is no longer ours (recorder.standing) | canceled    | the same without a grace                |
+        | ordered to end, and no `exited` by give_up_at    | stays       | the keeper and its tree are killed      |
 
         The first reason counts. A run that finishes by itself after the order keeps its own result (`outcome_of`). A
         full recorder pauses the reading: the run then blocks on its pipes until the store or the disk has taken more.
@@ -226,7 +251,7 @@ class Supervisor:
                     open_pipes.discard(descriptor)
             if channel.fileno() in ready:
                 self._send_unsent(channel, seen)
-                self._read_channel(channel, reader, seen)
+                self._read_channel(channel, reader, server, seen)
             if self._recorder.descriptor in ready:
                 os.eventfd_read(self._recorder.descriptor)
             for descriptor in signals & ready:
@@ -234,6 +259,9 @@ class Supervisor:
                 poll.unregister(descriptor)
                 signals.discard(descriptor)
             self._stop_if_due(channel, seen)
+            self._send_lease(channel, seen)
+        if seen.stop_reason is None and self._lease is not None and self._lease.is_over:
+            seen.stop_reason, seen.lost_because = State.LOST, self._lease.silence  # its keeper was faster than we
         self._drain(output, events, open_pipes, seen)
 
     def _poll_milliseconds(self, seen: _StepState) -> float:
@@ -246,30 +274,38 @@ class Supervisor:
             moments.append(None if left is None else min(left, _SHUTDOWN_POLL_SECONDS))
         else:
             moments.append(max(0.0, seen.give_up_at - time.monotonic()))
+        if self._lease is not None:
+            moments.append(max(0.0, seen.lease_frame_at - time.monotonic()))
         return min(moment for moment in moments if moment is not None) * 1000 + 0.5
 
     def _stop_if_due(self, channel: socket.socket, seen: _StepState) -> None:
         """Orders the run to end when one of the reasons in `_watch` applies; later gives up a keeper that is late."""
+        if self._recorder.standing != State.RUNNING and not seen.is_refused:
+            seen.is_refused, seen.stop_reason = True, seen.stop_reason or State.CANCELED
+            self._order_stop(channel, 0.0, _LEASE_KEEPER_SECONDS, seen)
         if seen.stop_reason is not None:
-            seen.channel_ended |= time.monotonic() >= seen.give_up_at
+            lease_is_over = self._lease is not None and now() >= self._lease.kill_at + _LEASE_KEEPER_SECONDS
+            seen.channel_ended |= lease_is_over or time.monotonic() >= seen.give_up_at
             return
         if self._cancellation is not None and self._cancellation.by:
             seen.stop_reason, seen.canceled_by = State.CANCELED, self._cancellation.by
+            self._order_stop(channel, self._grace_seconds, _KEEPER_SECONDS, seen)
         elif time.monotonic() >= self._deadline:
             seen.stop_reason = State.TIMED_OUT
+            self._order_stop(channel, self._grace_seconds, _KEEPER_SECONDS, seen)
         elif self._shutdown.seconds_left() == 0.0:
             seen.stop_reason = State.LOST
-        elif self._recorder.standing != State.RUNNING:
-            seen.stop_reason = State.CANCELED
-        if seen.stop_reason is not None:
-            grace = self._grace_seconds
-            if seen.stop_reason is State.LOST:
-                grace = min(grace, _SHUTDOWN_GRACE_SECONDS)
-            self._order_stop(channel, grace, seen)
+            grace = min(self._grace_seconds, _SHUTDOWN_GRACE_SECONDS)
+            self._order_stop(channel, grace, _SHUTDOWN_KEEPER_SECONDS, seen)
+        elif self._lease is not None and self._lease.is_over:
+            seen.stop_reason, seen.lost_because = State.LOST, self._lease.silence
+            grace = min(self._grace_seconds, max(0.0, self._lease.kill_at - now()))
+            self._order_stop(channel, grace, _LEASE_KEEPER_SECONDS, seen)
 
-    def _order_stop(self, channel: socket.socket, grace_seconds: float, seen: _StepState) -> None:
-        keeper_seconds = _SHUTDOWN_KEEPER_SECONDS if seen.stop_reason is State.LOST else _KEEPER_SECONDS
-        seen.give_up_at = time.monotonic() + grace_seconds + keeper_seconds
+    def _order_stop(
+        self, channel: socket.socket, grace_seconds: float, keeper_seconds: float, seen: _StepState
+    ) -> None:
+        seen.give_up_at = min(seen.give_up_at, time.monotonic() + grace_seconds + keeper_seconds)
         seen.unsent += wire.encode({"type": "stop", "grace_seconds": grace_seconds})
         self._send_unsent(channel, seen)
 
@@ -332,12 +368,16 @@ class Supervisor:
         self._recorder.add_output(*self._masker.feed(*seen.colours.feed(data)))
         return len(data)
 
-    def _read_channel(self, channel: socket.socket, reader: wire.FrameReader, seen: _StepState) -> None:
+    def _read_channel(
+        self, channel: socket.socket, reader: wire.FrameReader, server: ForkServer, seen: _StepState
+    ) -> None:
         try:
             data = channel.recv(_READ_BYTES)
             for frame in reader.feed(data):
                 if frame.get("type") == "exited":
                     seen.exited = frame_validation.exited(frame)
+                elif frame.get("type") == "started" and seen.keeper is None:
+                    seen.keeper = KeeperHandle.of(frame.get("keeper"), server)
         except BlockingIOError:
             return
         except (OSError, WireError):

@@ -26,6 +26,7 @@ _SECONDS_PER_ROUND = 240
 _NIGHTLY_ROUNDS = 20
 _ROUNDS_A_TEST = 4
 LONGEST_AWAY_SECONDS = 60.0
+LONGEST_FROZEN_SECONDS = 40.0  # below lease_seconds: a server that does not answer is not known to be away
 _figures: dict[str, list[Figures]] = {}
 _failed: dict[str, int] = {}
 

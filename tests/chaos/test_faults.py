@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos import arena as arenas
 from tests.chaos.arena import Arena
-from tests.chaos.conftest import Players, Scale, playing
+from tests.chaos.conftest import LONGEST_FROZEN_SECONDS, Players, Scale, playing
 from tests.chaos.rounds import WORKER_DIED, Fault, Struck, Touches, struck_now
 from tests.helpers.process_tree import Seen, Tree
 from tests.helpers.waiting import eventually
@@ -89,7 +89,7 @@ def kill_up(arena: Arena, chance: random.Random, _away: float) -> Struck:
 def freeze_redis(arena: Arena, _chance: random.Random, away: float) -> Struck:
     pid, at = arena.role("redis").pid, time.time()
     arenas.freeze([pid])
-    time.sleep(away)
+    time.sleep(min(away, LONGEST_FROZEN_SECONDS))
     arenas.thaw([pid])
     return Struck(at, time.time())
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.chaos import arena as arenas
 from tests.chaos.arena import Arena
-from tests.chaos.conftest import Players, Scale, playing
+from tests.chaos.conftest import LONGEST_FROZEN_SECONDS, Players, Scale, playing
 from tests.chaos.rounds import Fault, Struck, Touches
 from tests.helpers import process_tree, servers
 from tests.helpers.process_tree import Tree
@@ -71,7 +71,7 @@ def frozen(outside: Outside) -> Callable[[Arena, random.Random, float], Struck]:
     def strike(_arena: Arena, _chance: random.Random, away: float) -> Struck:
         at, pids = time.time(), outside.all_pids()
         arenas.freeze(pids)
-        time.sleep(away)
+        time.sleep(min(away, LONGEST_FROZEN_SECONDS))
         arenas.thaw(pids)
         return Struck(at, time.time())
 

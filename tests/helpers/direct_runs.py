@@ -33,8 +33,9 @@ class DirectRun:
         program: str = "ansible-playbook",
         environment: dict[str, str] | None = None,
         deaf: bool = False,
+        lease: tuple[float, float] | None = None,
     ) -> None:
-        """deaf: the event pipe is closed at once, so no process reads the events."""
+        """deaf: the event pipe is closed at once, so no process reads the events; lease: stop_at and kill_at."""
         self.frames: list[wire.Frame] = []
         self.keeper_frames: list[wire.Frame] = []
         self._output = bytearray()
@@ -59,6 +60,8 @@ class DirectRun:
             "secrets": None,
             "grace_seconds": 0.2,
             "colour_mark": COLOUR_MARK,
+            "stop_at": lease[0] if lease else None,
+            "kill_at": lease[1] if lease else None,
         }
         self._channel.sendall(wire.encode(request))
         self._thread = threading.Thread(target=self._read)
@@ -116,11 +119,14 @@ class DirectRun:
         """With the marks of colours and events."""
         return self._output.decode()
 
-    def stop(self) -> None:
+    def stop(self, grace_seconds: float = 0.2) -> None:
         try:
-            self._channel.sendall(wire.encode({"type": "stop", "grace_seconds": 0.2}))
+            self._channel.sendall(wire.encode({"type": "stop", "grace_seconds": grace_seconds}))
         except OSError:
             pass  # the keeper is gone
+
+    def extend(self, stop_at: float, kill_at: float) -> None:
+        self._channel.sendall(wire.encode({"type": "lease", "stop_at": stop_at, "kill_at": kill_at}))
 
     def hang_up(self) -> None:
         """Closes our sending side, as a killed worker would; reads what the keeper still sends."""

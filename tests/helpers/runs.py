@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from flansible.config import Settings
 from flansible.errors import RunnerError
 from flansible.models import AuthorizedRun, Confinement, State, Step
 from flansible.store import Claim, Store
+from flansible.worker import lease_renewal
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.forkserver_pool import ForkServerPool
+from flansible.worker.lease_renewal import Lease
 from flansible.worker.outcome import Outcome
 from flansible.worker.recorder import MEMORY_BYTES, Recorder
 from flansible.worker.sandbox import Sandboxes
@@ -25,7 +27,7 @@ from flansible.worker.supervisor import Supervisor
 from tests.helpers.waiting import require_program
 
 GRACE_SECONDS = 0.2
-CLAIM = "the claim of a test"
+CLAIM = "the claim of a test"  # its nonce
 _numbers = itertools.count(1)
 
 
@@ -36,6 +38,11 @@ def new_id() -> str:
 def make_run(user: str = "dev", **changes: Any) -> AuthorizedRun:
     step = Step(program="ansible", argv=("--", "localhost"), cwd="/")
     return AuthorizedRun(**{"kind": "adhoc", "user": user, "summary": f"{user}: adhoc", "steps": (step,), **changes})
+
+
+def token_of(store: Store, task_id: str) -> int:
+    """The token of a task's latest claim."""
+    return int(store._redis.hget(f"flansible:task:{task_id}", "token") or 0)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ class Worker:
         self.timeout_seconds = 60.0
         self.max_output_bytes = 1 << 30
         self.memory_bytes = MEMORY_BYTES
+        self.lease: Lease | None = None  # of the latest run, with lease_seconds
+        self.lease_seconds: int | None = None
 
     def run(self, *argv: str, cwd: str = "/", program: str = "ansible") -> Ended:
         return self.run_steps(Step(program=program, argv=argv, cwd=cwd))  # type: ignore[arg-type]
@@ -84,6 +93,7 @@ class Worker:
             GRACE_SECONDS,
             cancellation,
             sandboxes=Sandboxes(Settings(isolation="none")),
+            lease=self._begin_lease(recorder),
         )
         with self.writer.serve(recorder):
             try:
@@ -95,6 +105,14 @@ class Worker:
             assert recorder.wait_until_stored(30) or recorder.standing != State.RUNNING
         recorder.close()
         return Ended(outcome, self.output_of(task_id), list(self.store.events(task_id)), seconds)
+
+    def _begin_lease(self, recorder: Recorder) -> Lease | None:
+        """A lease that nobody renews, if this worker has any."""
+        if self.lease_seconds is None:
+            return None
+        claim = replace(recorder.claim, lease_seconds=self.lease_seconds)
+        self.lease = Lease(recorder.task_id, claim, lease_renewal.now(), recorder.refuse)
+        return self.lease
 
     def output_of(self, task_id: str) -> bytes:
         return self.store.output(task_id, 0, 1 << 30)

@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from flansible.models import AuthorizedRun, State, Step
-from flansible.store import Batch, Progress, Store, StoredEvent
+from flansible.store import Batch, Claim, Progress, Store, StoredEvent
 from tests.helpers.waiting import eventually
 
 ADMIN, DEV = ("admin", "admin secret"), ("dev", "dev secret")
@@ -115,13 +115,14 @@ class RecordedRun:
         self.task_id = str(uuid.uuid4())
         step = Step(program="ansible", argv=("--", "localhost"), cwd="/")
         store.submit(self.task_id, _run(user, summary, steps=(step,), **fields))
-        store.claim(self.task_id, "worker", token=self.task_id)
+        claim = store.claim(self.task_id, "worker")
+        self.token = claim.token if isinstance(claim, Claim) else 0  # it waits for a lock
         self._progress = Progress()
 
     def write(self, output: bytes = b"", *events: StoredEvent) -> None:
         """Appends output and its events."""
         end = self._progress.output_bytes + len(output)
-        appended = self._store.append(self.task_id, self.task_id, Batch(self._progress, output, events, events_end=end))
+        appended = self._store.append(self.task_id, self.token, Batch(self._progress, output, events, events_end=end))
         assert appended.outcome == "running"
         stored = appended.progress
         self._progress = Progress(stored.output_bytes, stored.colours, stored.events, end)

@@ -81,6 +81,7 @@ def ansible(warm: Worker, store: Store) -> Iterator[Worker]:
     yield warm
     warm.store, warm.writer = before
     warm.timeout_seconds = 60.0
+    warm.lease = warm.lease_seconds = None
 
 
 @pytest.fixture

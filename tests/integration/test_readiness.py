@@ -104,8 +104,8 @@ def test_a_name_whose_worker_lives_here_is_refused_even_when_it_is_silent(
 
 
 def test_the_name_of_a_dead_process_is_taken_at_once(store: Store, alive: str) -> None:
-    host, boot, namespace, pid, ticks = alive.split()
-    store.report_worker("w@host", f"{host} {boot} {namespace} {pid} {int(ticks) + 1}", "")
+    host, boot, namespace, pid, ticks, machine = alive.split()
+    store.report_worker("w@host", f"{host} {boot} {namespace} {pid} {int(ticks) + 1} {machine}", "")
     found = taker(store)
     began = time.monotonic()
     found.take_name()

@@ -266,7 +266,7 @@ def test_a_claim_that_redis_has_forgotten_is_made_again(write: Callable[..., Wri
     for name in ("flansible:task:",):
         fields = store._redis.hgetall(f"{name}{writing.task_id}")
         store._redis.hset(f"{name}{writing.task_id}", mapping={**fields, b"state": b"queued"})  # type: ignore[dict-item]
-        store._redis.hdel(f"{name}{writing.task_id}", "claim")
+        store._redis.hdel(f"{name}{writing.task_id}", "claim", "token")
     writing.recorder.add_output(b"two", [])
     writing.finish()
     assert writing.output == b"one two"
@@ -278,7 +278,7 @@ def test_a_task_that_another_has_begun_again_is_not_written_to(write: Callable[.
     writing = write()
     writing.recorder.add_output(b"old", [])
     eventually(lambda: writing.output == b"old")
-    store._redis.hset(f"flansible:task:{writing.task_id}", "claim", "another's")
+    store._redis.hset(f"flansible:task:{writing.task_id}", "token", writing.recorder.claim.token + 1)
     writing.recorder.add_output(b" and more", [])
     eventually(lambda: writing.recorder.standing == "begun again")
     assert os.eventfd_read(writing.recorder.descriptor)

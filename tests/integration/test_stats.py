@@ -9,7 +9,7 @@ import pytest
 
 from flansible.models import About, State
 from flansible.store import Store
-from tests.helpers.runs import make_run, new_id
+from tests.helpers.runs import make_run, new_id, token_of
 from tests.helpers.webserver import ADMIN, DEV, RecordedRun, WebServer, result
 
 
@@ -77,8 +77,9 @@ def test_workers_and_what_they_carry(server: WebServer, empty: Store) -> None:
     for task_id, process in zip(task_ids, (one, one, other), strict=True):
         empty.submit(task_id, make_run("dev"))
         empty.claim(task_id, "flansible@vm", process=process)
-    empty.renew_leases(one, 8, task_ids[:2])
-    empty.renew_leases(other, 2, task_ids[2:])
+    claims = [(task_id, token_of(empty, task_id)) for task_id in task_ids]
+    empty.renew_leases(one, 8, claims[:2])
+    empty.renew_leases(other, 2, claims[2:])
     assert stats(server, DEV)["workers"] == [
         {"name": "vm, process 4711", "slots": 8, "running": 2},
         {"name": "vm, process 4712", "slots": 2, "running": 1},

@@ -26,6 +26,7 @@ from flansible.store import (
     LoginLimits,
     Progress,
     RecordPage,
+    Run,
     Session,
     Store,
     StoredEvent,
@@ -33,7 +34,7 @@ from flansible.store import (
 )
 from flansible.store import changes as changes_module
 from tests.helpers.redis_server import RedisServer
-from tests.helpers.runs import CLAIM, make_run, new_id
+from tests.helpers.runs import CLAIM, make_run, new_id, token_of
 from tests.helpers.waiting import eventually
 
 Start = Callable[..., str]
@@ -111,7 +112,7 @@ def test_a_claim_gives_the_run_as_it_was_submitted(store: Store) -> None:
     store.submit(task_id, run)
     claim = store.claim(task_id, "worker@host", "token")
     assert isinstance(claim, Claim)
-    assert (claim.run, claim.token, claim.attempt, claim.progress) == (run, "token", 1, Progress())
+    assert (claim.run, claim.nonce, claim.attempt, claim.progress) == (run, "token", 1, Progress())
     task = store.task(task_id)
     assert task is not None and task.state is State.RUNNING and task.started_at is not None
     assert "worker@host" in task.description
@@ -188,7 +189,8 @@ WORDS = {
 @pytest.mark.parametrize("state", sorted(FINAL_STATES))
 def test_a_settled_task_says_how_it_ended(store: Store, running: Start, state: State) -> None:
     task_id = running()
-    moved = store.settle(task_id, state, "why", 4, ("ssh (12)", "sleep (13)"), CLAIM, warning="no hosts matched")
+    ended, token = ("ssh (12)", "sleep (13)"), token_of(store, task_id)
+    moved = store.settle(task_id, state, "why", 4, ended, token, warning="no hosts matched")
     assert (moved.state, moved.ready) == (state, ())
     task = store.task(task_id)
     assert task is not None and task.finished_at is not None
@@ -232,7 +234,7 @@ def test_an_unknown_task_cannot_be_moved(store: Store) -> None:
     with pytest.raises(IllegalMove, match="missing"):
         store.settle(UNKNOWN, State.SUCCEEDED, "", 0)
     with pytest.raises(IllegalMove, match="missing"):
-        store.mark_lost(UNKNOWN, "", CLAIM)
+        store.mark_lost(UNKNOWN, "", 1)
     assert store.task(UNKNOWN) is None
 
 
@@ -300,7 +302,7 @@ def test_a_move_changes_the_lists_by_state(store: Store) -> None:
             assert [other for other in State if listed(store, user, other, None, 9)] == [state]
 
     is_listed_as(State.RUNNING)
-    store.mark_lost(task_id, "killed", CLAIM)
+    store.mark_lost(task_id, "killed", token_of(store, task_id))
     is_listed_as(State.QUEUED)
     store.claim(task_id, "worker")
     is_listed_as(State.RUNNING)
@@ -398,10 +400,10 @@ def test_a_change_is_told_as_it_happens(store: Store, running: Start, submitted:
     changes, task_id, other = store.changes(), running(), running()
     changes.follow(task_id)
     assert changes.wait(0.05) == set()
-    store.append(other, CLAIM, TEXT)
+    store.append(other, token_of(store, other), TEXT)
     assert changes.wait(0.05) == set()
     for change in (
-        lambda: store.append(task_id, CLAIM, TEXT),
+        lambda: store.append(task_id, token_of(store, task_id), TEXT),
         lambda: store.settle(task_id, State.SUCCEEDED, "", 0),
     ):
         with ThreadPoolExecutor(1) as pool:
@@ -424,7 +426,7 @@ def test_many_changes_before_a_look_are_told_at_once_and_once(store: Store, runn
     for task_id in tasks:
         changes.follow(task_id)
     for task_id in tasks:
-        store.append(task_id, CLAIM, TEXT)
+        store.append(task_id, token_of(store, task_id), TEXT)
         store.settle(task_id, State.LOST, "")
     found = eventually(lambda: changes.wait(0))
     while more := changes.wait(0.05):
@@ -438,7 +440,7 @@ def test_a_look_without_patience_tells_what_has_changed(store: Store, running: S
     changes, task_id = store.changes(), running()
     changes.follow(task_id)
     assert changes.wait(0) == set()
-    store.append(task_id, CLAIM, TEXT)
+    store.append(task_id, token_of(store, task_id), TEXT)
     began = time.monotonic()
     assert eventually(lambda: changes.wait(0), 2) == {task_id}
     assert time.monotonic() - began < 1
@@ -449,9 +451,9 @@ def test_what_is_not_followed_any_more_is_not_told(store: Store, running: Start)
     changes, task_id, other = store.changes(), running(), running()
     changes.follow(task_id)
     changes.follow(other)
-    store.append(task_id, CLAIM, TEXT)
+    store.append(task_id, token_of(store, task_id), TEXT)
     changes.unfollow(task_id)
-    store.append(other, CLAIM, TEXT)
+    store.append(other, token_of(store, other), TEXT)
     assert changes.wait(5) == {other}
     store.settle(task_id, State.LOST, "")
     assert changes.wait(0.05) == set()
@@ -483,7 +485,7 @@ def test_who_follows_is_told_that_redis_is_away_and_goes_on_when_it_is_back(own_
     assert changes.wait(0) == {followed}, "it may have changed meanwhile"
     assert changes.wait(0.05) == set()
     for task_id in (dropped, later, followed):
-        store.append(task_id, CLAIM, TEXT)
+        store.append(task_id, token_of(store, task_id), TEXT)
     found = changes.wait(5) | changes.wait(0.1)
     assert found == {followed, later}
     changes.close()
@@ -563,13 +565,15 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "tasks": lambda store: store.tasks(None, None, None, 10),
     "search": lambda store: store.search(None, None, None, 10, words="x"),
     "count": lambda store: store.count(State.QUEUED),
-    "renew_leases": lambda store: store.renew_leases("worker", 1, [UNKNOWN]),
+    "renew_leases": lambda store: store.renew_leases("worker", 1, [(UNKNOWN, 1)]),
     "remove_worker": lambda store: store.remove_worker("worker"),
-    "lapsed_leases": lambda store: store.lapsed_leases(),
+    "awaited_workers": lambda store: store.awaited_workers(),
+    "mark_silent": lambda store: store.mark_silent(Run(UNKNOWN, 1, "", "", 1.0, 1.0, False), ""),
+    "restore": lambda store: store.restore(UNKNOWN, Claim(make_run(), 1, 1, Progress())),
     "runs": lambda store: store.runs(),
     "mark_lost": lambda store: store.mark_lost(UNKNOWN, "gone"),
-    "end_lost_run": lambda store: store.end_lost_run(UNKNOWN, "gone", "requeue", 1, "claim:x"),
-    "append": lambda store: store.append(UNKNOWN, CLAIM, TEXT),
+    "end_lost_run": lambda store: store.end_lost_run(UNKNOWN, "gone", "requeue", 1, "claim:1"),
+    "append": lambda store: store.append(UNKNOWN, 1, TEXT),
     "positions": lambda store: store.positions([UNKNOWN]),
     "output_size": lambda store: store.output_size(UNKNOWN),
     "output": lambda store: store.output(UNKNOWN, 0, 10),
@@ -679,9 +683,9 @@ def test_a_redis_without_memory_is_our_error_and_nothing_is_half_stored(own_redi
     client.config_set("maxmemory", 1)
     for call in (
         lambda: store.submit(other, make_run(), b"sealed", Idempotency("key", "digest")),
-        lambda: store.append(task_id, CLAIM, TEXT),
+        lambda: store.append(task_id, token_of(store, task_id), TEXT),
         lambda: store.settle(task_id, State.SUCCEEDED, "", 0),
-        lambda: store.mark_lost(task_id, "killed", CLAIM),
+        lambda: store.mark_lost(task_id, "killed", token_of(store, task_id)),
         lambda: store.cancel(waiting, "dev"),
     ):
         with pytest.raises(StoreUnavailable):
@@ -712,8 +716,8 @@ def test_a_redis_whose_file_lost_its_end_has_whole_steps_only(own_redis: RedisSe
     store.claim(second, "worker")
     for n in range(5):
         event = StoredEvent('{"n": 1}', f"web{n}")
-        store.append(first, CLAIM, Batch(Progress(6 * n, 0, n), b"marker", (event,), (), 6 * n + 6))
-    store.mark_lost(first, "killed", CLAIM)
+        store.append(first, token_of(store, first), Batch(Progress(6 * n, 0, n), b"marker", (event,), (), 6 * n + 6))
+    store.mark_lost(first, "killed", token_of(store, first))
     store.claim(second, "worker", CLAIM)
     store.settle(second, State.SUCCEEDED, "", 0)
     own_redis.kill()
@@ -863,7 +867,7 @@ def test_a_refusal_whose_answer_is_lost_is_given_again(link: LossyLink, linked: 
 def test_a_batch_whose_answer_is_lost_is_stored_once(link: LossyLink, linked: Store, answers: int) -> None:
     task_id = start(linked)
     link.lose(answers, task_id.encode(), b"marker")
-    appended = insisting(lambda: linked.append(task_id, CLAIM, TEXT))
+    appended = insisting(lambda: linked.append(task_id, token_of(linked, task_id), TEXT))
     assert link.lost == answers
     assert (appended.outcome, appended.progress) == ("running", Progress(6, 0, 1))
     assert everything(linked, task_id) == (b"marker", [{"seq": 1, "n": 1}])
@@ -887,7 +891,7 @@ def test_a_loss_whose_answer_is_lost_counts_once(link: LossyLink, linked: Store,
     task_id = start(linked, on_lost="requeue")
     link.lose(answers, task_id.encode(), b"killed")
     try:
-        insisting(lambda: linked.mark_lost(task_id, "killed", CLAIM))
+        insisting(lambda: linked.mark_lost(task_id, "killed", token_of(linked, task_id)))
     except IllegalMove:
         pass  # it has been done, and an idle worker finds the task
     assert link.lost == answers

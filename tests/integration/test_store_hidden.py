@@ -11,7 +11,7 @@ from flansible.models import State
 from flansible.store import Batch, Claim, ClaimRefusal, Progress, Store, StoredEvent
 from flansible.store.task_records import HIDDEN_SECONDS
 from tests.helpers.redis_server import RedisServer
-from tests.helpers.runs import CLAIM, make_run, new_id
+from tests.helpers.runs import CLAIM, make_run, new_id, token_of
 
 LOCK = "\0look of dev"
 PLAN = Batch(Progress(), b"[WARNING]: x\n", (StoredEvent('{"event": "plan"}'),), (), 13)
@@ -42,7 +42,7 @@ def keys(raw: redis.Redis) -> dict[str, int]:
 
 
 def all_of(task_id: str, kept: dict[str, int]) -> bool:
-    others = kept.keys() - {"flansible:sequence"}
+    others = kept.keys() - {"flansible:sequence", "flansible:token", "flansible:store"}
     return all(key.startswith(f"flansible:task:{task_id}") and 0 < kept[key] <= HIDDEN_SECONDS for key in others)
 
 
@@ -60,7 +60,7 @@ def test_what_waits_is_in_no_list_and_goes_by_itself(store: Store, raw: redis.Re
 def test_what_runs_has_a_lease_and_counts_nowhere(store: Store, raw: redis.Redis) -> None:
     task_id = claimed(store)
     assert (store.count(State.RUNNING), store.tasks("dev", State.RUNNING, None, 10).tasks) == (0, ())
-    assert store.append(task_id, CLAIM, PLAN).outcome == "running"
+    assert store.append(task_id, token_of(store, task_id), PLAN).outcome == "running"
     # Should everybody die now, nothing of it stays.
     kept = {key: seconds for key, seconds in keys(raw).items() if key.startswith("flansible:task:")}
     assert all_of(task_id, kept)
@@ -72,7 +72,7 @@ def test_what_has_ended_is_kept_for_minutes_and_nothing_else_of_it(
     store: Store, raw: redis.Redis, state: State
 ) -> None:
     task_id = claimed(store)
-    store.append(task_id, CLAIM, PLAN)
+    store.append(task_id, token_of(store, task_id), PLAN)
     store.settle(task_id, state, "over")
     assert [event["event"] for event in store.events(task_id)] == ["plan", "final"]
     assert all_of(task_id, keys(raw))

@@ -18,6 +18,7 @@ import redis
 from flansible.errors import IllegalMove, StoreUnavailable
 from flansible.models import State, TaskStatus
 from flansible.store import (
+    AWAITS_REPORTS,
     LEASE_SECONDS,
     MAX_ATTEMPTS,
     Batch,
@@ -31,7 +32,7 @@ from flansible.store import (
     SubmitResult,
 )
 from tests.helpers.redis_server import RedisServer
-from tests.helpers.runs import make_run, new_id
+from tests.helpers.runs import make_run, new_id, token_of
 from tests.helpers.waiting import eventually
 
 UNKNOWN = "00000000-0000-4000-8000-ffffffffffff"
@@ -52,9 +53,9 @@ def queued(store: Store, *locks: str, user: str = "dev", **changes: Any) -> str:
     return task_id
 
 
-def claim(store: Store, task_id: str, token: str = "") -> str:
+def claim(store: Store, task_id: str) -> int:
     """The token of a claim that must succeed."""
-    found = store.claim(task_id, "worker", token or None)
+    found = store.claim(task_id, "worker")
     assert isinstance(found, Claim), found
     return found.token
 
@@ -192,16 +193,47 @@ def test_three_that_share_two_locks_each_in_a_ring_all_run(store: Store) -> None
 def test_the_same_claim_made_again_keeps_its_locks(store: Store, raw: redis.Redis) -> None:
     task_id = queued(store, "a", "b", max_running=1)
     answers = at_once(*(lambda: store.claim(task_id, "worker", "token") for _ in range(10)))
-    assert all(isinstance(answer, Claim) and answer.token == "token" for answer in answers)
+    assert all(isinstance(answer, Claim) and answer == answers[0] for answer in answers)
     assert raw.hgetall("flansible:locks") == {b"a": task_id.encode(), b"b": task_id.encode()}
     assert refusal(store, task_id).reason == "running"
     assert refusal(store, queued(store, "a")).reason == f"locked_by: {task_id}"
 
 
-def test_a_claim_of_another_attempt_is_refused(store: Store) -> None:
-    task_id = queued(store)
-    assert store.claim(task_id, "w", attempt=2) == ClaimRefusal("begun again")
-    assert isinstance(store.claim(task_id, "w", attempt=1), Claim)
+def test_a_claim_that_redis_has_lost_is_restored_with_its_token_and_only_then(store: Store) -> None:
+    """Redis is put back: to before the claim, to before the claim was lost and made again, and not at all."""
+    task_id = queued(store, "db", on_lost="requeue")
+    before, first = store._redis.dump(f"flansible:task:{task_id}"), store.claim(task_id, "w")
+    assert isinstance(first, Claim)
+    assert store.restore(task_id, first), "nothing was lost: it changes nothing"
+    during = store._redis.dump(f"flansible:task:{task_id}")
+    store.mark_lost(task_id, "killed", first.token)
+    assert not store.restore(task_id, first), "it was given up"
+    second = store.claim(task_id, "w")
+    assert isinstance(second, Claim) and second.token > first.token and second.attempt == 2
+    assert not store.restore(task_id, first)
+    for older in (before, during):
+        store._redis.restore(f"flansible:task:{task_id}", 0, older, replace=True)
+        store._redis.delete(f"flansible:task:{task_id}:events")
+        assert store.append(task_id, second.token, Batch(Progress(), b"x", ())).outcome == "forgotten"
+        assert store.renew_leases("w", 1, [(task_id, second.token)]) == {(task_id, second.token): "forgotten"}
+        assert store.restore(task_id, second)
+        found = status(store, task_id)
+        assert (found.state, found.attempt) == (State.RUNNING, 2)
+        assert refusal(store, queued(store, "db")).reason == f"locked_by: {task_id}"
+        assert store.renew_leases("w", 1, [(task_id, first.token)]) == {(task_id, first.token): "begun again"}
+        assert store.renew_leases("w", 1, [(task_id, second.token)]) == {}
+    store.settle(task_id, State.SUCCEEDED, "", 0, token=second.token)
+    assert store.renew_leases("w", 1, [(task_id, second.token)]) == {(task_id, second.token): "succeeded"}
+
+
+def test_tokens_grow_even_when_redis_is_put_back(store: Store, raw: redis.Redis) -> None:
+    tokens = [claim(store, queued(store)) for _ in range(3)]
+    raw.delete("flansible:token")
+    tokens.append(claim(store, queued(store)))
+    raw.set("flansible:token", int(time.time() + 60) * 1_000_000)
+    tokens += [claim(store, queued(store)) for _ in range(3)]
+    assert tokens == sorted(set(tokens)) and tokens[-1] == tokens[-3] + 2
+    assert abs(tokens[3] / 1e6 - time.time()) < 60
 
 
 # Lines
@@ -442,7 +474,7 @@ class Crew:
                 moved = self._store.mark_lost(task_id, "killed", answer.token)
                 self.send(moved.ready if moved.state is not State.QUEUED else (ReadyTask(task_id, ""), *moved.ready))
             else:
-                self.send(self._store.settle(task_id, State.SUCCEEDED, "", 0, claim=answer.token).ready)
+                self.send(self._store.settle(task_id, State.SUCCEEDED, "", 0, token=answer.token).ready)
 
     def send(self, ready: Iterable[ReadyTask | TaskStatus]) -> None:
         for one in ready:
@@ -597,7 +629,7 @@ def test_what_is_sent_after_it_is_gone_leaves_nothing(store: Store, raw: redis.R
 # Lost, and begun again
 
 
-def lose(store: Store, task_id: str, token: str) -> State:
+def lose(store: Store, task_id: str, token: int) -> State:
     return store.mark_lost(task_id, "killed", token).state
 
 
@@ -634,7 +666,7 @@ def test_a_task_that_begins_again_goes_on_where_its_record_ends(store: Store) ->
     assert isinstance(again, Claim)
     assert (again.attempt, again.progress) == (2, Progress(4, 0, 3, 4))
     store.append(task_id, again.token, Batch(again.progress, b"two\n", (StoredEvent('{"n": 4}', "web1"),), (), 8))
-    store.settle(task_id, State.SUCCEEDED, "fine", 0, claim=again.token)
+    store.settle(task_id, State.SUCCEEDED, "fine", 0, token=again.token)
     events = list(store.events(task_id))
     assert [event["seq"] for event in events] == [1, 2, 3, 4, 5]
     assert [event.get("event") for event in events] == [None, None, "restart", None, "final"]
@@ -672,26 +704,26 @@ def test_the_worker_of_an_earlier_attempt_changes_nothing(store: Store, raw: red
     def is_refused() -> None:
         before = snapshot(raw)
         with pytest.raises(IllegalMove):
-            store.settle(task_id, State.SUCCEEDED, "old", 0, claim=old)
+            store.settle(task_id, State.SUCCEEDED, "old", 0, token=old)
         with pytest.raises(IllegalMove):
             store.mark_lost(task_id, "again", old)
         with pytest.raises(IllegalMove):
             store.mark_lost(task_id, "again")
         late = Batch(Progress(), b"old", (StoredEvent("{}", "web1"),))
         assert store.append(task_id, old, late).outcome in ("queued", "begun again")
-        store.renew_leases("old worker", 4, [task_id] if status(store, task_id).state is State.QUEUED else [])
+        assert store.renew_leases("old worker", 4, [(task_id, old)]) == {(task_id, old): "begun again"}
         assert snapshot(raw) == before
 
     is_refused()
     new = claim(store, task_id)
     is_refused()
-    store.settle(task_id, State.SUCCEEDED, "new", 0, claim=new)
+    store.settle(task_id, State.SUCCEEDED, "new", 0, token=new)
     assert status(store, task_id).description == "new"
 
 
 def snapshot(raw: redis.Redis) -> dict[bytes, Any]:
-    """All that is stored, but for who lives."""
-    return {key: raw.dump(key) for key in raw.keys() if b"workers" not in key}
+    """All that is stored, but for who lives, and when Redis was used."""
+    return {key: raw.dump(key) for key in raw.keys() if b"workers" not in key and key != b"flansible:store"}
 
 
 def test_a_canceled_run_that_is_lost_is_canceled_and_does_not_begin_again(store: Store) -> None:
@@ -806,21 +838,91 @@ def test_a_run_is_lost_once(store: Store) -> None:
 # Who lives
 
 
-def test_a_lease_that_lapses_makes_the_task_lost_and_one_that_is_renewed_does_not(
-    store: Store, raw: redis.Redis
-) -> None:
-    spoken_for, silent = started(store), started(store)
-    assert store.lapsed_leases() == []
+def test_a_lease_that_ends_makes_the_task_lost_and_one_that_is_renewed_does_not(store: Store, raw: redis.Redis) -> None:
+    spoken_for, silent = started(store), queued(store)
+    token = claim(store, silent)
+    spoken = (spoken_for, token_of(store, spoken_for))
+    assert all(run.seconds_left > LEASE_SECONDS - 5 and run.seconds_silent < 5 for run in store.runs())
     with pytest.raises(IllegalMove, match="alive"):
         store.mark_lost(silent, "silent")
     raw.zadd("flansible:leases", {spoken_for: 1, silent: 1})
-    store.renew_leases("worker", 4, [spoken_for])
-    assert [run.task_id for run in store.lapsed_leases()] == [silent]
+    assert store.renew_leases("worker", 4, [spoken]) == {}
+    assert [run.task_id for run in store.runs() if run.seconds_left < 0] == [silent]
     store.mark_lost(silent, "silent")
     assert (status(store, silent).state, status(store, spoken_for).state) == (State.LOST, State.RUNNING)
     end(store, spoken_for)
-    store.renew_leases("worker", 4, [spoken_for, silent])
+    claims = [spoken, (silent, token)]
+    assert store.renew_leases("worker", 4, claims) == dict(zip(claims, ("succeeded", "lost"), strict=True))
     assert raw.zcard("flansible:leases") == 0
+
+
+def test_a_silent_worker_is_named_until_it_is_heard_again(store: Store, raw: redis.Redis) -> None:
+    task_id = started(store)
+    (run,) = store.runs()
+    before = status(store, task_id).description
+    store.mark_silent(run, "nothing was heard of it")
+    assert status(store, task_id).description == "nothing was heard of it"
+    assert [run.is_silent for run in store.runs()] == [True]
+    assert listed_changes(raw)[-1] == task_id
+    store.renew_leases("worker", 1, [(task_id, run.token)])
+    assert status(store, task_id).description == before and [run.is_silent for run in store.runs()] == [False]
+    end(store, task_id)
+    store.mark_silent(run, "too late")
+    assert status(store, task_id).description == "fine"
+
+
+def listed_changes(raw: redis.Redis) -> list[str]:
+    return [fields[b"id"].decode() for _, fields in raw.xrange("flansible:listed")]
+
+
+# Redis was away
+
+
+def test_after_redis_was_away_every_lease_has_its_full_length_again(store: Store, raw: redis.Redis) -> None:
+    task_id = started(store)
+    checks: list[Callable[[], object]] = [
+        store.runs,
+        lambda: store.claim(queued(store), "w"),
+        lambda: store.renew_leases("w", 1, []),
+        lambda: pytest.raises(IllegalMove, store.mark_lost, task_id, "silent"),
+    ]
+    for check in checks:
+        for field, value in (("run_id", "another"), ("at", time.time() - 4), ("at", time.time() + 4)):
+            raw.zadd("flansible:leases", {task_id: 1})
+            raw.hset("flansible:store", field, value)
+            check()
+            assert raw.zscore("flansible:leases", task_id) > time.time() + LEASE_SECONDS - 5, (field, value)
+    raw.zadd("flansible:leases", {task_id: 1})
+    store.mark_lost(task_id, "silent")
+
+
+def test_after_a_restart_of_redis_nothing_is_claimed_before_every_worker_has_reported(
+    store: Store, raw: redis.Redis
+) -> None:
+    for name in ("one", "two", "three"):
+        store.renew_leases(name, 1, [])
+    raw.zadd("flansible:workers", {"long gone": time.time() - 100})
+    task_id = queued(store)
+    raw.hset("flansible:store", "run_id", "another")
+    assert refusal(store, task_id).reason == AWAITS_REPORTS
+    assert set(store.awaited_workers()) == {"one", "two", "three"}
+    store.renew_leases("one", 1, [])
+    store.remove_worker("two")
+    assert refusal(store, task_id).reason == AWAITS_REPORTS
+    raw.zadd("flansible:awaited", {"three": time.time() - 1})  # its lease is over
+    claim(store, task_id)
+
+
+def test_a_redis_without_memory_still_renews_leases(own_redis: RedisServer) -> None:
+    store, client = Store(own_redis.url), own_redis.client()
+    task_id = started(store)
+    claims = [(task_id, token_of(store, task_id))]
+    client.config_set("maxmemory", 1)
+    assert store.renew_leases("worker", 1, claims) == {}
+    client.config_set("maxmemory", 0)
+    assert client.zscore("flansible:leases", task_id) > time.time() + LEASE_SECONDS - 5
+    client.close()
+    store.close()
 
 
 def test_a_claim_begins_with_a_lease(store: Store, raw: redis.Redis) -> None:
@@ -833,7 +935,8 @@ def test_every_run_tells_whose_it_is(store: Store) -> None:
     task_id = queued(store)
     store.claim(task_id, "worker@host", "token", "boot:12:34")
     (run,) = store.runs()
-    assert (run.task_id, run.claim, run.process, run.worker) == (task_id, "token", "boot:12:34", "worker@host")
+    assert (run.task_id, run.process, run.worker) == (task_id, "boot:12:34", "worker@host")
+    assert run.token == token_of(store, task_id)
     end(store, task_id)
     assert store.runs() == []
 

@@ -77,7 +77,7 @@ class Run:
 
     def end(self, state: State = State.SUCCEEDED) -> dict[str, Any]:
         """Its final event."""
-        self.store.settle(self.id, state, "the end", 0, claim=self.token)
+        self.store.settle(self.id, state, "the end", 0, token=self.token)
         return self.events()[-1]
 
 
@@ -190,15 +190,15 @@ def test_nothing_is_appended_to_a_task_that_is_not_running(store: Store, raw: re
     task_id = new_id()
     store.submit(task_id, make_run())
     early = Batch(Progress(), b"early", (event("web1", n=1),))
-    assert store.append(task_id, "", early) == AppendResult("queued", Progress())
-    assert store.append(UNKNOWN, "", early) == AppendResult("missing", Progress())
+    assert store.append(task_id, 1, early) == AppendResult("forgotten", Progress())
+    assert store.append(UNKNOWN, 1, early) == AppendResult("missing", Progress())
     assert (store.output(task_id, 0, 9), list(store.events(task_id))) == (b"", [])
     assert raw.keys(f"*{UNKNOWN}*") == []
 
 
 def test_nothing_is_appended_under_another_claim(run: Run) -> None:
     run.add(b"mine", event(n=1))
-    assert run.store.append(run.id, "another", run.batch(b"x")) == AppendResult("begun again", Progress(4, 0, 1))
+    assert run.store.append(run.id, run.token - 1, run.batch(b"x")) == AppendResult("begun again", Progress(4, 0, 1))
     assert run.output() == b"mine"
 
 
@@ -477,8 +477,8 @@ def test_however_many_end_it_at_once_it_ends_once(store: Store, raw: redis.Redis
         if round_ % 4 > 1:
             raw.zadd("flansible:leases", {run.id: 1})
         ways: list[Callable[[], Any]] = [
-            lambda run=run: store.settle(run.id, State.SUCCEEDED, "", 0, claim=run.token),
-            lambda run=run: store.settle(run.id, State.TIMED_OUT, "", claim=run.token),
+            lambda run=run: store.settle(run.id, State.SUCCEEDED, "", 0, token=run.token),
+            lambda run=run: store.settle(run.id, State.TIMED_OUT, "", token=run.token),
             lambda run=run: store.mark_lost(run.id, "killed", run.token),
             lambda run=run: store.mark_lost(run.id, "silent"),
             lambda run=run: store.cancel(run.id, "dev"),

@@ -16,7 +16,7 @@ import redis
 
 import flansible.store
 from flansible.launcher import embedded_redis
-from flansible.models import State
+from flansible.models import About, State
 from flansible.store import (
     Batch,
     Claim,
@@ -67,7 +67,7 @@ def ended(store: Store, user: str = "dev", state: State = State.SUCCEEDED, outpu
     task_id, token = running(store, user)
     if output:
         store.append(task_id, token, Batch(Progress(), output, ()))
-    store.settle(task_id, state, "the end", 0, claim=token)
+    store.settle(task_id, state, "the end", 0, token=token)
     return task_id
 
 
@@ -148,8 +148,8 @@ def test_what_comes_too_late_does_not_take_the_expiry_away(store: Store, raw: re
     store.append(task_id, token, Batch(Progress(), b"late", ()))
     store.mark_enqueued(task_id)
     store.cancel(task_id, "dev")
-    store.claim(task_id, "worker", token)
-    store.renew_leases("worker", 1, [task_id])
+    store.claim(task_id, "worker")
+    store.renew_leases("worker", 1, [(task_id, token)])
     assert all(raw.ttl(f"flansible:task:{task_id}{part}") > 0 for part in parts(raw, task_id))
 
 
@@ -282,12 +282,12 @@ def test_a_task_that_version_0_1_0_queued_runs_and_ends(store: Store, raw: redis
     for index in ("tasks", "tasks:user:ops", "tasks:state:queued", "tasks:user:ops:queued"):
         raw.zadd(f"flansible:{index}", {task_id: 1})
     assert [task.task_id for task in store.oldest_queued(9)] == [task_id]
-    claim = store.claim(task_id, "worker", attempt=1)
+    claim = store.claim(task_id, "worker")
     assert isinstance(claim, Claim)
     assert (claim.run, claim.attempt, claim.progress) == (run, 1, Progress())
     colours = (ColourMark(0, "0;32"),)
     store.append(task_id, claim.token, Batch(claim.progress, b"x", (StoredEvent("{}", "web1"),), colours, 1))
-    store.settle(task_id, State.SUCCEEDED, "", 0, claim=claim.token)
+    store.settle(task_id, State.SUCCEEDED, "", 0, token=claim.token)
     assert all(raw.ttl(f"flansible:task:{task_id}{part}") > 0 for part in parts(raw, task_id))
 
 
@@ -337,6 +337,9 @@ def any_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 def live(store: Store, few: Store) -> None:
     """Every script, with whatever makes a key."""
     store.renew_leases("worker", 4, [])
+    store._redis.hset("flansible:store", "run_id", "another")
+    assert store.runs() == [] and store.awaited_workers() == ["worker"]
+    store.renew_leases("worker", 4, [])
     task_id, token = running(store, "a b", locks=("db",), max_running=1, on_lost="requeue")
     waiters = [new_id() for _ in range(3)]
     locked = make_run("c", locks=("db",))
@@ -353,7 +356,7 @@ def live(store: Store, few: Store) -> None:
     assert [event["seq"] for event in store.events(task_id)] == [1, 2, 3]
     assert store.hosts(task_id, 0, 9) == ["web2", "web1"]
     assert [[event["n"] for event in found] for found in store.host_events(task_id, ["web1"], 9, 999)] == [[1]]
-    assert [run.task_id for run in store.runs()] == [task_id] and store.lapsed_leases() == []
+    assert [run.task_id for run in store.runs()] == [task_id]
     store.cancel_requests([task_id])
     assert {one.task_id for one in store.mark_lost(task_id, "killed", token).ready} == set(waiters[:2])
     assert [one.task_id for one in store.oldest_queued(9)] == [task_id, *waiters[:2]]
@@ -362,13 +365,22 @@ def live(store: Store, few: Store) -> None:
         2 * SEGMENT_BYTES + 1, 65537, 4, 2 * SEGMENT_BYTES + 1
     )
     assert store.cancel(task_id, "ann") is State.RUNNING
-    store.settle(task_id, State.CANCELED, "", claim=again.token)
+    store.settle(task_id, State.CANCELED, "", token=again.token)
     claim = store.claim(waiters[0], "worker")
     assert isinstance(claim, Claim)
-    few.settle(waiters[0], State.FAILED, "", 2, claim=claim.token)
+    few.settle(waiters[0], State.FAILED, "", 2, token=claim.token)
     store.cancel(waiters[1], "dev")
     found = store.search(None, None, None, 9, "adhoc", "A B: AD")
     assert [task.task_id for task in found.tasks] == [waiters[1], task_id]
+    store.report_worker("worker@host", "its process", "")
+    assert [record.name for record in store.worker_records()] == ["worker@host"]
+    store.remove_worker_record("worker@host", "its process")
+    playbook = new_id()
+    store.submit(playbook, make_run("c", about=About(playbook="site.yml")))
+    claim = store.claim(playbook, "worker")
+    assert isinstance(claim, Claim)
+    store.append(playbook, claim.token, Batch(Progress(), b"", (StoredEvent("{}", play_task="first"),)))
+    store.settle(playbook, State.SUCCEEDED, "", 0, token=claim.token)
     discarded = new_id()
     store.submit(discarded, make_run())
     store.discard(discarded)
@@ -417,6 +429,8 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
     left = {key.decode(): raw.ttl(key) for key in raw.keys()}
     assert {key for key, ttl in left.items() if ttl == -1} == {
         "flansible:sequence",
+        "flansible:store",
+        "flansible:token",
         "flansible:stored_bytes",
         "flansible:durations",
         "flansible:task:all",
@@ -427,7 +441,7 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
     assert 0 < left.pop(next(key for key in left if key.startswith("flansible:session:"))) <= 60
     short = ("flansible:logins:", "flansible:stats:")
     expiring = {key for key, ttl in left.items() if ttl > 0 and not key.startswith(short)}
-    assert expiring == {"flansible:idempotency:c:key"}
+    assert expiring == {"flansible:idempotency:c:key", "flansible:play_tasks"}
     assert all(0 < ttl <= 300 for key, ttl in left.items() if key.startswith("flansible:logins:"))
     for one in (store, few, none, watched):
         one.close()

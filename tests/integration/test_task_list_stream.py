@@ -103,8 +103,8 @@ def test_progress_is_told_at_most_once_a_second(client: httpx.Client, store: Sto
     assert listed(client)["tasks"][0]["counts"] == {"ok": 50}
     # Should there be no further result for long, its worker tells of the last ones.
     before = listed(client)["changes"]
-    store.renew_leases("worker", 1, [run.task_id])
-    store.renew_leases("worker", 1, [run.task_id])
+    store.renew_leases("worker", 1, [(run.task_id, run.token)])
+    store.renew_leases("worker", 1, [(run.task_id, run.token)])
     assert listed(client)["changes"] == before + 1
 
 

@@ -36,6 +36,7 @@ WORDS = {
     "broker",
     "claim",
     "lease",
+    "token",
     "final state",
     "spill queue",
     "preview",

@@ -29,8 +29,8 @@ RECEIVERS = {
     "worker/supervisor.py": "supervisor",
     "worker/forkserver_pool.py": "worker",
 }
-# No receiver compares their type: each is the only one that can come, and `started` is ignored.
-UNCOMPARED = {"ready", "stop", "started"}
+# No receiver compares their type: each is the only other one that can come.
+UNCOMPARED = {"ready", "stop"}
 
 
 def table() -> dict[str, tuple[str, str, set[str]]]:
@@ -153,6 +153,7 @@ def test_what_is_read_of_a_frame_is_a_field_of_it() -> None:
         "run": set().union(*(fields_read(path, "request", functions) for path, functions in run.items())),
         "ready": fields_read("worker/forkserver_pool.py", "frame"),
         "stop": fields_read("runner/keeper.py", "frame"),
+        "lease": fields_read("runner/keeper.py", "lease"),
     }
     validation = "worker/frame_validation.py"
     for frame in ("event", "plan", "end", "exited"):

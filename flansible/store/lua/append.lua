@@ -2,31 +2,32 @@
 -- skipped, so that a retry stores nothing twice; nothing is stored when it would leave a gap.
 --
 -- KEYS: 1 the record
--- ARGV: 1 claim, 2 offset of the output, 3 output, 4 number of the first colour, 5 colours (16 bytes each),
+-- ARGV: 1 token of the claim, 2 offset of the output, 3 output, 4 number of the first colour, 5 colours (16 bytes each),
 --       6 output offset at which the last event ends, 7 seq of the first event, 8 output bytes per segment,
 --       9 colours per segment, 10 name of the last play task that starts ('': none), then for each event: JSON, host
 --       ('': none), the host's rank (0: failed, 1: not), and what to count: the verdict of a result, `play_tasks`,
 --       `stats` (its seq is kept instead), or ''
--- Returns {outcome, stored output bytes, colours, events}; outcome: `running` (stored), `gap`, `missing`,
---   `begun again` (under another claim), or another state.
+-- Returns {outcome, stored output bytes, colours, events}; outcome: `running` (stored), `gap`, `missing`, or what
+--   common/claims says.
 -- Derived keys: events, hosts, by_host, output:<n> and colours:<n> of the task; those of common/changes.
 -- include: keys
 -- include: changes
+-- include: claims
 -- include: record_keys
 -- include: host_index
 
 local FIRST_EVENT = 11  -- in ARGV
 local task = KEYS[1]
 local id, events_key, hosts, by_host = task_id(task), task .. ':events', task .. ':hosts', task .. ':by_host'
-local claim, offset, data, first_colour, colour_data, events_end, first_seq = unpack(ARGV, 1, 7)
+local token, offset, data, first_colour, colour_data, events_end, first_seq = unpack(ARGV, 1, 7)
 local segment_bytes, colours_per_segment, play_task = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
 offset, first_colour, first_seq = tonumber(offset), tonumber(first_colour), tonumber(first_seq)
-local record = redis.call('HMGET', task, 'output_bytes', 'colours', 'events', 'state', 'claim', 'counts', 'listed')
+local record = redis.call('HMGET', task, 'output_bytes', 'colours', 'events', 'state', 'token', 'counts', 'listed')
 if not record[1] then return {'missing', 0, 0, 0} end
 local stored, colours, events = tonumber(record[1]), tonumber(record[2] or 0), tonumber(record[3])
 local events_before = events
-if record[4] ~= 'running' then return {record[4], stored, colours, events} end
-if record[5] ~= claim then return {'begun again', stored, colours, events} end
+local standing = standing_of(token, record[4], record[5])
+if standing ~= 'running' then return {standing, stored, colours, events} end
 if offset > stored or first_colour > colours or first_seq > events + 1 then return {'gap', stored, colours, events} end
 
 -- Writes text at an offset of a value that is cut into segments of `size` bytes.

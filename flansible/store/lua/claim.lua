@@ -9,33 +9,40 @@
 --
 -- The first of these steps that applies decides:
 --   1. There is no record: {'missing'}.
---   2. The task is not queued: {its state}. But the same token claiming again (the first answer was lost) gets the
---      first answer again.
---   3. Another attempt than the wanted one is queued: {'begun again'}.
---   4. Its user has as many runs as allowed: it joins the wait queue `user:<user>`.
---   5. Another run holds one of its locks: it joins the wait queue `lock:<name>`.
---   6. It takes all its locks and a lease, and runs.
--- A claim of a wanted attempt skips 4 and 5: the run exists already and Redis has forgotten that.
+--   2. The same nonce claims again (the first answer was lost): the lease begins anew, with the first answer.
+--   3. A claim is restored, which this Redis has lost (common/continuity): it is taken over as it was, over a claim
+--      with a lower token if there is one. Without having been lost it is refused, as common/claims says.
+--   4. The task is not queued: {its state}.
+--   5. A worker may still have a claim that this Redis has lost: {'reports are awaited'}.
+--   6. Its user has as many runs as allowed: it joins the wait queue `user:<user>`.
+--   7. Another run holds one of its locks: it joins the wait queue `lock:<name>`.
+--   8. It takes all its locks, a token and a lease, and runs.
 --
 -- KEYS: 1 the record, 2 its run, 3 flansible:leases, 4 flansible:locks, 5 flansible:waiting
--- ARGV: 1 token, 2 the time as text, 3 worker, 4 its process, 5 lease seconds, 6 the wanted attempt ('': any)
--- Returns {'claimed', run, attempt, output bytes, colours, events, end of the last event's output},
+-- ARGV: 1 nonce, 2 the time as text, 3 worker, 4 its process, 5 lease seconds, 6 token of the claim to restore
+--       ('': a new claim), 7 its attempt
+-- Returns {'claimed', run, token, attempt, output bytes, colours, events, end of the last event's output},
 --   {'waits', why, id, summary, ...} with the tasks that may start in its place, or {state or reason}.
--- Derived keys: flansible:waiting:<queue>, the indexes of its states; those of common/changes and common/waiting.
+-- Derived keys: flansible:waiting:<queue>, the indexes of its states; those of common/changes, common/continuity and
+--   common/waiting.
 -- include: keys
 -- include: changes
+-- include: claims
+-- include: continuity
 -- include: waiting
 
 local task, run, leases, locks_key, waiting = unpack(KEYS)
-local token, started_at, worker, process, lease_seconds, wanted_attempt = unpack(ARGV)
+local nonce, started_at, worker, process, lease_seconds, restored, restored_attempt = unpack(ARGV)
 local id = task_id(task)
-local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'claim', 'locks', 'attempt', 'max_running')
-local state, user, seq, attempt = record[1], record[2], record[3], record[6] or '1'
-local locks, most_running = decode(record[5]), tonumber(record[7] or 0)
+local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'claim', 'locks', 'attempt', 'max_running', 'token')
+local state, user, seq, claim, locks, attempt, most_running, token = unpack(record, 1, 8)
+locks, most_running = decode(locks), tonumber(most_running or 0)
+
+local function begin_lease() redis.call('ZADD', leases, now_seconds() + lease_seconds, id) end
 
 local function claimed()
-  local at = redis.call('HMGET', task, 'output_bytes', 'colours', 'events', 'events_end')
-  return {'claimed', redis.call('GET', run), attempt, at[1], at[2] or '0', at[3], at[4] or '0'}
+  local at = redis.call('HMGET', task, 'output_bytes', 'colours', 'events', 'events_end', 'attempt')
+  return {'claimed', redis.call('GET', run), token, at[5] or '1', at[1], at[2] or '0', at[3], at[4] or '0'}
 end
 
 local function wait_in(queue, why)
@@ -53,25 +60,32 @@ local function wait_in(queue, why)
 end
 
 if not state then return {'missing'} end
-if state ~= 'queued' then
-  if state == 'running' and record[4] == token then return claimed() end
-  return {state}
+check_continuity()
+if state == 'running' and claim == nonce then
+  begin_lease()
+  return claimed()
 end
-if wanted_attempt == '' then
+if restored ~= '' then
+  local standing = standing_of(restored, state, token)
+  if standing ~= 'forgotten' then return {standing} end
+  token, attempt = restored, restored_attempt
+else
+  if state ~= 'queued' then return {state} end
+  if awaits_reports() then return {'reports are awaited'} end
   if most_running > 0 and running_count(user) >= most_running then return wait_in('user:' .. user, 'user_limit') end
   for _, lock in ipairs(locks) do
     local holder = lock_holder(lock)
     if holder then return wait_in('lock:' .. lock, 'locked_by: ' .. holder) end
   end
-elseif attempt ~= wanted_attempt then
-  return {'begun again'}
+  token = next_token()
 end
 leave_wait_queue(id)
 for _, lock in ipairs(locks) do redis.call('HSET', locks_key, lock, id) end
-local started = now_seconds()
-redis.call('HSET', task, 'state', 'running', 'claim', token, 'started_at', started_at, 'started', started,
-           'worker', worker, 'process', process, 'description', 'running on ' .. worker)
-redis.call('ZADD', leases, started + lease_seconds, id)
+redis.call('HSET', task, 'state', 'running', 'claim', nonce, 'token', token, 'lease', lease_seconds, 'attempt', attempt or 1,
+           'started_at', started_at, 'started', now_seconds(), 'worker', worker, 'process', process,
+           'description', 'running on ' .. worker)
+redis.call('HDEL', task, 'silent')
+begin_lease()
 each_index(user, 'queued', function(index) redis.call('ZREM', index, id) end)
 if redis.call('HEXISTS', task, 'hidden') == 0 then
   each_index(user, 'running', function(index) redis.call('ZADD', index, seq, id) end)

@@ -4,7 +4,7 @@
 -- The first of these steps that applies refuses the move:
 --   1. Condition `lapsed`, but the task has a valid lease or none: {'alive'}.
 --   2. There is no record: {'missing'}; a lease of it is removed.
---   3. Condition `claim:<token>`, but another claim has the task: {'begun again'}, or {state} when none has.
+--   3. Condition `claim:<token>`, but that claim does not have the task: {what common/claims says}.
 --   4. The state is not one of the legal ones: {state}.
 --   5. To queued, but a cancel was requested meanwhile: {'to be canceled'}. It must not be forgotten.
 -- Otherwise, in this order: the state and the given fields are written; its lease ends; it changes the indexes; after
@@ -21,9 +21,11 @@
 --       7 colours per segment, then field, value, ...
 -- Returns {'moved', id, summary, ...} with the tasks that may start now, or {why not}.
 -- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks; those of
---   common/changes, common/waiting and common/day_counts.
+--   common/changes, common/continuity, common/waiting and common/day_counts.
 -- include: keys
 -- include: changes
+-- include: claims
+-- include: continuity
 -- include: waiting
 -- include: record_keys
 -- include: day_counts
@@ -33,17 +35,19 @@ local to, legal, keep_seconds, condition, at, segment_bytes, colours_per_segment
 local id = task_id(task)
 local time = now_seconds()
 if condition == 'lapsed' then
+  check_continuity()
   local lease = redis.call('ZSCORE', leases, id)
   if not lease or tonumber(lease) > time then return {'alive'} end
 end
-local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'locks', 'claim', 'started', 'hidden')
-local from, user, seq, locks, claim, started, hidden = unpack(record)
+local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'locks', 'token', 'started', 'hidden')
+local from, user, seq, locks, token, started, hidden = unpack(record)
 if not from then
   redis.call('ZREM', leases, id)
   return {'missing'}
 end
-if string.sub(condition, 1, 6) == 'claim:' and claim ~= string.sub(condition, 7) then
-  return {claim and 'begun again' or from}
+if string.sub(condition, 1, 6) == 'claim:' then
+  local standing = standing_of(string.sub(condition, 7), from, token)
+  if standing ~= 'running' then return {standing} end
 end
 if not string.find(',' .. legal .. ',', ',' .. from .. ',', 1, true) then return {from} end
 if to == 'queued' and redis.call('HEXISTS', task, 'cancel_by') == 1 then return {'to be canceled'} end
@@ -70,7 +74,8 @@ local function add_event(fields)
 end
 
 local function requeue(description)
-  redis.call('HDEL', task, 'claim', 'worker', 'process', 'started_at', 'started', 'stats_seq', 'counts', 'play_task')
+  redis.call('HDEL', task, 'claim', 'silent', 'worker', 'process', 'started_at', 'started', 'stats_seq', 'counts',
+             'play_task')
   redis.call('HINCRBY', task, 'attempt', 1)
   redis.call('DEL', hosts, by_host)
   add_event({event = 'restart', time = at, description = description})

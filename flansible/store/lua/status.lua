@@ -21,7 +21,7 @@ if values[1] ~= 'queued' then return {values} end
 
 local id = task_id(KEYS[1])
 local waits_for, announced, max_running = unpack(redis.call('HMGET', KEYS[1], 'waits_for', 'told', 'max_running'))
-local why, holder, slots = '', nil, 0
+local why, holder, slots, busy = '', nil, 0, 0
 local queue = not announced and waits_for or ''
 local lock = string.match(queue, '^lock:(.*)$')
 if lock then
@@ -32,11 +32,13 @@ elseif queue ~= '' then
   why = 'user_limit'
 end
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', PREFIX .. 'workers', now_seconds(), '+inf')) do
-  slots = slots + tonumber(redis.call('HGET', PREFIX .. 'workers:slots', name) or 0)
+  local count, runs = string.match(redis.call('HGET', PREFIX .. 'workers:slots', name) or '', '^(%d+) (%d+)')
+  slots, busy = slots + (count or 0), busy + (runs or 0)
 end
 local holder_started = holder and redis.call('HGET', task_key(holder), 'started')
 local rank = redis.call('ZRANK', PREFIX .. 'tasks:state:queued', id)
-return {values, {(rank or 0) + 1, why, slots, redis.call('ZCARD', PREFIX .. 'tasks:state:running'),
+local running = math.max(busy, redis.call('ZCARD', PREFIX .. 'tasks:state:running'))
+return {values, {(rank or 0) + 1, why, slots, running,
                  redis.call('HGET', PREFIX .. 'durations', 'mean') or '', tostring(now_seconds()),
                  holder_started or '', redis.call('ZRANK', PREFIX .. 'waiting:' .. queue, id) or 0,
                  max_running or 0}}
