@@ -177,6 +177,7 @@ class Fencing(RuleBasedStateMachine):
     @rule(number=st.integers(0, 2), frozen=st.booleans())
     def freeze_machine(self, number: int, frozen: bool) -> None:
         self.machines[number].frozen = frozen
+        self.keep(self.machines[number])  # when it wakes its keepers act first
 
     @rule(number=st.integers(0, 2), stopped=st.booleans())
     def stop_worker(self, number: int, stopped: bool) -> None:
@@ -376,6 +377,7 @@ class Fencing(RuleBasedStateMachine):
                 machine.cut, machine.frozen, machine.worker_stopped = "", False, False
                 for run in machine.runs:
                     run.stopped_keeper = False
+                self.keep(machine)
             for _ in range(60 * len(self.tasks) + 300):
                 self.advance(1)
                 for machine in self.machines:
