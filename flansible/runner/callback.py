@@ -49,13 +49,13 @@ class EventPipe:
         with self._print_lock:
             sys.stdout.flush()
             sys.stderr.flush()
-            self._count += 1
+            self._count = number = self._count + 1
             try:
                 # Short enough to be written at once: nothing of another process gets in between.
-                os.write(self._output, b"%b[%de" % (self._mark, self._count))
+                os.write(self._output, b"%b[%de" % (self._mark, number))
             except OSError:
                 self._readable = False
-        data = memoryview(wire.encode({**event, "time": time.time(), "mark": self._count}))
+        data = memoryview(wire.encode({**event, "time": time.time(), "mark": number}))
         while data and self._readable:
             try:
                 data = data[os.write(self._descriptor, data) :]

@@ -18,6 +18,7 @@ from ansible.utils.display import Display
 
 from flansible.runner.ansible_internals import replace
 
+_LINE_ENDS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")  # of str.splitlines, which makes a diff's lines
 _mark: str | None = None
 _stringc, _hostcolor, _colorize = color.stringc, color.hostcolor, color.colorize
 
@@ -114,7 +115,9 @@ def _marked_lines(text: str, lines: list[tuple[str, str]]) -> str:
     found, position = [], 0
     for line, color_name in lines:
         line = line.replace("\r\n", "\n").removesuffix("\n")
-        start = f"\n{text}".find(f"\n{line}", position)
+        start = text.find(line, position)
+        while start > 0 and text[start - 1] not in _LINE_ENDS:
+            start = text.find(line, start + 1)
         if start >= 0:
             found += [text[position:start], _marked(line, color_name)]
             position = start + len(line)

@@ -14,6 +14,7 @@ What the supervisor knows of Ansible comes as bytes on two pipes and frames on a
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import math
 import os
@@ -46,7 +47,6 @@ _SHUTDOWN_POLL_SECONDS = 0.25  # how often the clock is read while the worker is
 _SHUTDOWN_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
 _KEEPER_SECONDS = 12.0  # beyond the grace: a keeper kills for up to ten seconds; after this it loses its channel
 _SHUTDOWN_KEEPER_SECONDS = 1.0  # when the worker is being stopped: it must end the sandbox before it is killed itself
-_MOST_READS = 16  # of the output pipe, for one event's mark: more than any pipe holds
 _LEASE_KEEPER_SECONDS = 1.0  # when the lease ends: after this the worker itself kills the run
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
 _LEASE_FRAME_SECONDS = 2.0  # how often the keeper learns that its lease was renewed
@@ -65,6 +65,7 @@ class _StepState(Observed):
     is_refused: bool = False
     is_listing: bool = False  # plan frames of any other run are ignored: a user's code may write into the pipe
     output: int = -1  # the output pipe
+    ahead_bytes: int = 0  # how much of it may still be read for the marks of the events just read
     colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
     frames: wire.FrameReader = field(default_factory=wire.FrameReader)
     hints: ConfinementHints | None = None  # of a sandboxed run
@@ -319,6 +320,8 @@ class Supervisor:
             return True
         if not data:
             return False
+        # The marks of these events are in the pipe by now; more must not be read here, where nobody asks if it is full.
+        seen.ahead_bytes = fcntl.fcntl(seen.output, fcntl.F_GETPIPE_SZ)
         # After a broken frame the rest cannot be parsed; it is still read, or the run would block on a full pipe.
         try:
             for frame in seen.frames.feed(data) if seen.fault is None else ():
@@ -349,13 +352,12 @@ class Supervisor:
 
     def _offset_of_event(self, number: int, seen: _StepState) -> int:
         """Returns the bytes of output before an event. Its mark was written first: not yet read, it is in the pipe."""
-        for _ in range(_MOST_READS):
-            offset = seen.colours.offset_of_event(number)
-            if offset is not None:
-                return offset
-            if not number or not self._read_output(seen):
-                break
-        return seen.colours.offset  # no mark: scripts of tests, or a run that lies about itself
+        while (offset := seen.colours.offset_of_event(number)) is None:
+            count = self._read_output(seen) if number and seen.ahead_bytes > 0 else None
+            if not count:
+                return seen.colours.offset  # no mark: scripts of tests, or a run that lies about itself
+            seen.ahead_bytes -= count
+        return offset
 
     def _read_output(self, seen: _StepState) -> int | None:
         """Reads once from the output pipe. Returns the number of bytes, 0 at its end, None when it is empty."""
