@@ -35,6 +35,7 @@ from flansible.models import (
     TaskOptions,
     command_line,
 )
+from flansible.models.file_names import escape, unescape
 
 _GIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
 _REFUSE_BARE_REPOSITORIES = {
@@ -98,11 +99,11 @@ def authorize_playbook(
         existence.check_prompts(request, cwd, names, path_rules.readable(user, settings, isolation))
     step = _ansible_step("ansible-playbook", user, permitted, command_line.playbook(permitted, paths, names), cwd)
     pull = _git_steps(user, command_line.git_pull(), cwd, settings) if request.update_git_repo else ()
-    summary = f"{user.name}: playbook {' '.join(request.playbooks)} in {cwd}"
+    summary = f"{user.name}: playbook {' '.join(map(escape, request.playbooks))} in {escape(str(cwd))}"
     if request.limit:
         summary += f" on {request.limit}"
     about = About(
-        playbook=_line(" ".join(_below_root(name, cwd, settings) for name in request.playbooks)),
+        playbook=_line(" ".join(escape(_below_root(name, cwd, settings)) for name in request.playbooks)),
         hosts=request.limit and _line(request.limit),
         inventory=_inventory(request, settings),
     )
@@ -137,7 +138,7 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
         raise existence.missing("playbook_dir", cwd)
     verb = "reset" if request.reset else "update"
     target = " ".join(filter(None, (request.remote_name, request.branch_name)))
-    summary = f"{user.name}: git {verb} {cwd} from {target}"
+    summary = f"{user.name}: git {verb} {escape(str(cwd))} from {target}"
     steps = _git_steps(user, command_line.git_update(request), cwd, settings)
     return _authorized("git", user, request, summary, steps, settings, About(), request)
 
@@ -286,9 +287,10 @@ def _check_remote(user: User, name: str, cwd: Path, settings: Settings) -> None:
 
 
 def _directory(user: User, given: str, settings: Settings, field: str = "playbook_dir") -> Path:
-    path = resolve(given, settings.playbook_root)
+    name = unescape(given)
+    path = resolve(name, settings.playbook_root)
     if not user.is_admin:
-        path_rules.check_folder(path, given, settings, field)
+        path_rules.check_folder(path, name, settings, field)
     return path
 
 

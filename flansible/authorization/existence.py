@@ -15,13 +15,14 @@ from flansible.authorization.rules import strings
 from flansible.authorization.rules.paths import COLLECTION_PLAYBOOK
 from flansible.errors import FieldError, InvalidRequest, NotFound
 from flansible.models import ListedVariable, PlaybookRequest, RunOptions
+from flansible.models.file_names import escape
 from flansible.playbooks import contents
 
 _LISTS_ONLY = ("list_hosts", "list_tasks", "list_tags", "syntax_check")
 
 
 def missing(field: str, path: Path | str) -> NotFound:
-    return NotFound(f"{field} {path} does not exist", errors=[FieldError(field, "does not exist")])
+    return NotFound(f"{field} {escape(str(path))} does not exist", errors=[FieldError(field, "does not exist")])
 
 
 def check_playbooks(request: PlaybookRequest, cwd: Path, names: Iterable[str]) -> None:
@@ -42,7 +43,7 @@ def check_inventories(request: RunOptions, named: Iterable[str], cwd: Path) -> N
     absent = [text for text in named if not _is_there(text, cwd, request.environment or {})]
     if not absent:
         return
-    errors = [FieldError("inventory", f"{os.path.join(cwd, text)} does not exist") for text in absent]
+    errors = [FieldError("inventory", f"{os.path.join(escape(str(cwd)), text)} does not exist") for text in absent]
     message = "; ".join(f"inventory {error.message}" for error in errors)
     if not request.inventories:
         message += " (default_inventory in config.ini)"

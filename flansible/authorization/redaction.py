@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from flansible.models import AuthorizedRun, Kind, Step, TaskOptions
+from flansible.models.file_names import escape
 
 MASK = "********"
 PATHS: dict[Kind, str] = {"adhoc": "/api/ansiblecommand", "playbook": "/api/ansibleplaybook", "git": "/api/git"}
@@ -60,7 +61,7 @@ def masked_fields(value: JsonValue, path: str = "") -> list[str]:
 
 def command(run: AuthorizedRun) -> str:
     """Returns the run as a shell command: steps joined by `&&`, secrets in variables masked."""
-    folder = shlex.join(("cd", run.steps[0].cwd))
+    folder = _shell_words("cd", (run.steps[0].cwd,))
     return " && ".join((folder, *(_shell_words(step.program, _arguments(step)) for step in run.steps)))
 
 
@@ -70,6 +71,8 @@ def flansible_command(run: AuthorizedRun) -> str | None:
     environment = step.environment
     is_expressible = all(name.startswith(_SENT_BY_CLIENTS) for name in environment)
     if run.kind == "git" or any(request.get(field) for field in _NOT_BY_CLIENTS) or not is_expressible:
+        return None
+    if not _are_sent_as_they_are(step):
         return None
     words = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
     options = ["--chdir", step.cwd]
@@ -90,8 +93,26 @@ def curl(kind: Kind, body: dict[str, JsonValue], user: str, base: str) -> str:
     return " \\\n  ".join(map(shlex.join, lines))
 
 
+def _are_sent_as_they_are(step: Step) -> bool:
+    """Whether the client's request has the step's names of files as its command line has them, none escaped."""
+    names = (step.cwd, *step.argv[step.argv.index("--") :])
+    return all(escape(name) == name for name in names) and all(map(_is_text, step.argv))
+
+
+def _is_text(word: str) -> bool:
+    return not re.search("[\udc80-\udcff]", word)
+
+
 def _shell_words(program: str, arguments: Iterable[str]) -> str:
-    return shlex.join((program, *arguments))
+    return " ".join(map(_quoted, (program, *arguments)))
+
+
+def _quoted(word: str) -> str:
+    """Quotes a word for the shell; for bytes that are no UTF-8 as bash and zsh do it: $'caf\\xe9.yml'."""
+    if _is_text(word):
+        return shlex.quote(word)
+    plain = word.replace("\\", r"\\").replace("'", r"\'")
+    return f"$'{plain.encode(errors='surrogateescape').decode(errors='backslashreplace')}'"
 
 
 def _arguments(step: Step) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from flansible.models.file_names import unescape
 from flansible.models.records import Secrets, VariablesPart
 
 DEFAULT_VAULT_ID = "default"  # Ansible's own name for a vault password without one
@@ -313,7 +314,9 @@ class PlaybookRequest(RunOptions):
     playbook_dir: PathText = Field(
         ".", description="Directory to run in. Default, and base of a relative path: `playbook_root`."
     )
-    playbook: PathTexts = Field(description="Playbook, or a list of them, relative to `playbook_dir`.")
+    playbook: PathTexts = Field(
+        description="Playbook, or a list of them, relative to `playbook_dir`; as `listplaybooks` writes them."
+    )
     tags: Texts | None = Field(None, description="Only play tasks with these tags.")
     skip_tags: Texts | None = Field(None, description="Only play tasks without these tags.")
     start_at_task: Text | None = Field(None, description="Start at the play task of this name.")
@@ -327,7 +330,8 @@ class PlaybookRequest(RunOptions):
 
     @property
     def playbooks(self) -> list[str]:
-        return _texts(self.playbook)
+        """The names of the files, which are what every rule is about."""
+        return [unescape(text) for text in _texts(self.playbook)]
 
 
 class GitRequest(TaskOptions):

@@ -205,7 +205,9 @@ class ListedVariable(Record):
 class ListedPlaybook(Record):
     """One playbook under `playbook_root`."""
 
-    playbook: str = Field(description="File name, as `ansibleplaybook` takes it.")
+    playbook: str = Field(
+        description=r"File name, as `ansibleplaybook` takes it: a byte that is not UTF-8 is written `\xE9`."
+    )
     playbook_dir: str = Field(description="Absolute directory, as `ansibleplaybook` takes it.")
     description: str = Field(default="", description="The comment at the top of its file.")
     plays: list[ListedPlay] = Field(default=[], description="Its plays, in order.")

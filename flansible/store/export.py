@@ -87,7 +87,7 @@ def _ids(store: Store, since: datetime, until: datetime | None) -> Iterator[str]
 def _write(store: Store, task: TaskStatus, with_output: bool, file: IO[str]) -> None:
     run = store.authorized_run(task.task_id)
     file.write('{"task": ' + task.model_dump_json(exclude_none=True))
-    file.write(', "request": ' + (run.model_dump_json() if run else "null"))
+    file.write(', "request": ' + json.dumps(run.model_dump(mode="json") if run else None))
     file.write(', "events": [')
     separator = ""
     for event in store.events(task.task_id):

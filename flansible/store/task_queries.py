@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class TaskQueries(Connection):
         """Reads what was submitted."""
         with translated():
             found: Any = self._redis.get(task_key(task_id, "run"))
-        return AuthorizedRun.model_validate_json(text(found)) if found else None
+        return AuthorizedRun.model_validate(json.loads(text(found))) if found else None
 
     def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> RecordPage:
         """Lists tasks, newest first. user None: those of all users; before: `next_before` of the page above."""

@@ -123,7 +123,7 @@ class Tasks(TaskQueries):
                 *key,
             ],
             run.user,
-            run.model_dump_json(),
+            json.dumps(run.model_dump(mode="json")),  # pydantic's own JSON cannot hold names that are no UTF-8
             timestamp(),
             run.kind,
             run.summary,
@@ -191,7 +191,7 @@ class Tasks(TaskQueries):
         )
         what = text(answer[0])
         if what == "claimed":
-            run = AuthorizedRun.model_validate_json(text(answer[1]))
+            run = AuthorizedRun.model_validate(json.loads(text(answer[1])))
             progress = Progress(*(int(value) for value in answer[4:8]))
             return Claim(run, int(answer[2]), int(answer[3]), progress, nonce, worker, process, lease_seconds)
         if what == "waits":

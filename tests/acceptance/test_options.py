@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,30 @@ def test_variables_of_a_restricted_user_as_text_are_data_too(service: Service, r
     assert "{{ 6 * 7 }}" in output
     reply = service.client(DEV).post("/api/ansiblecommand", json={**body, "extra_vars": ["ansible_host=prod1"]})
     assert (reply.status_code, reply.json()["code"]) == (403, "connection_variable_forbidden")
+
+
+def test_a_listed_name_that_is_no_utf_8_can_be_run_as_it_is_listed(service: Service, root: Path) -> None:
+    folder, client = root / "playbooks" / os.fsdecode(b"caf\xe9"), service.client(DEV)
+    write(folder / "ansible.cfg", "[defaults]\nretry_files_enabled = false\n")
+    write(
+        folder / os.fsdecode(b"\xfc.yml"), "- hosts: dev1\n  gather_facts: false\n  tasks: [{debug: {msg: it ran}}]\n"
+    )
+    [listed] = client.get("/api/listplaybooks", params={"playbook": r"\xFC.yml"}).json()["playbooks"]
+    request = {name: listed[name] for name in ("playbook", "playbook_dir")}
+    request["inventory"] = str(root / "inventories/dev")
+    preview = client.post("/api/preview", json={"kind": "playbook", "request": request}).json()
+    assert preview["hosts"] == ["dev1"], preview
+    task_id = service.submit("ansibleplaybook", request, DEV)
+    status, output = service.wait(task_id, DEV), service.output(task_id, DEV)
+    assert status["Status"] == "SUCCESS" and "it ran" in output, output
+    assert status["playbook"] == r"caf\xE9/\xFC.yml"
+    [found] = client.get("/api/ansibletasks", params={"playbook": status["playbook"]}).json()["tasks"]
+    assert found["task_id"] == task_id
+    sent = client.get(f"/api/ansibletaskrequest/{task_id}")
+    assert (sent.json()["body"], sent.json()["command"].split(" && ")[0]) == (
+        request,
+        f"cd $'{root}/playbooks/caf\\xe9'",
+    )
 
 
 def test_secrets_are_in_no_record_once_the_run_has_them(service: Service, root: Path) -> None:

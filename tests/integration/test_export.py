@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from flansible.cli import cli
-from flansible.models import State
+from flansible.models import State, Step
 from flansible.store import Batch, Claim, Progress, Store, StoredEvent
 from flansible.store.export import export, parse_moment
 from tests.helpers.redis_server import RedisServer
@@ -48,6 +48,16 @@ def test_each_finished_task_is_a_line_oldest_first_with_all_there_is(store: Stor
     assert [event["event"] for event in first["events"]] == ["host_result", "final"]
     assert first["output"] == "one\n"
     assert second["output"].encode(errors="surrogateescape") == b'quo"te \\ \xff\xc3\xa4\n'
+
+
+def test_a_request_with_names_that_are_no_utf_8_is_a_line_too(store: Store) -> None:
+    task_id, step = new_id(), Step(program="ansible-playbook", argv=("--", "\udce9.yml"), cwd="/\udcff")
+    store.submit(task_id, make_run(steps=(step,)))
+    store.cancel(task_id, "dev")
+    [line] = exported(store)
+    assert line["request"]["steps"][0]["argv"] == ["--", "\udce9.yml"]
+    found = store.authorized_run(task_id)
+    assert found is not None and found.steps == (step,)
 
 
 def test_a_large_output_is_whole_though_characters_stand_across_chunks(store: Store) -> None:

@@ -91,6 +91,18 @@ def test_exit_codes_are_the_command_lines(ansible: Worker, place: Path, argv: tu
     assert ended.outcome.state is (State.FAILED if expected.returncode else State.SUCCEEDED)
 
 
+def test_a_playbook_whose_name_is_no_utf_8_runs_in_its_folder(ansible: Worker, place: Path) -> None:
+    folder = place.rename(place.parent / os.fsdecode(b"caf\xe9"))
+    (folder / "group_vars").mkdir()
+    (folder / "group_vars/all").write_text("beside: it\n")
+    name = os.fsdecode(b"\xfc.yml")
+    (folder / name).write_text("- hosts: h1\n  gather_facts: false\n  tasks: [{debug: {var: beside}}]\n")
+    argv = ("-i", "hosts", "--", name)
+    ended = ansible.run(*argv, cwd=str(folder), program="ansible-playbook")
+    assert ended.outcome.state is State.SUCCEEDED and '"beside": "it"' in ended.text
+    assert ended.text == command_line("ansible-playbook", *argv, cwd=folder).stdout
+
+
 def test_a_directory_that_is_gone_is_a_failed_run_that_says_so(ansible: Worker, tmp_path: Path) -> None:
     ended = ansible.run("localhost", "-m", "debug", cwd=str(tmp_path / "gone"))
     assert (ended.outcome.state, ended.outcome.returncode) == (State.FAILED, 126)

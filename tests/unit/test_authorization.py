@@ -16,7 +16,7 @@ from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
 from flansible.identity import users as rbac_users
 from flansible.models import AdhocRequest, AuthorizedRun, PlaybookRequest
-from tests.helpers.authorizing import OWN, Asking
+from tests.helpers.authorizing import OWN, PLAY, Asking
 
 
 @pytest.fixture
@@ -364,6 +364,30 @@ def test_without_a_folder_a_playbook_runs_in_playbook_root(
     assert run.request == {"playbook": "team/site.yml", "inventory": f"{root}/inv/dev"}
 
 
+@pytest.mark.parametrize("who", ["dev", "admin"])
+def test_a_name_that_is_no_utf_8_is_the_file_to_ansible_and_text_to_people(
+    request: pytest.FixtureRequest, who: str, root: Path
+) -> None:
+    folder = root / "playbooks" / os.fsdecode(b"caf\xe9")
+    (folder / "x").mkdir(parents=True)
+    (folder / os.fsdecode(b"\xfc.yml")).write_text(PLAY)
+    asking: Asking = request.getfixturevalue(who)
+    sent = {"playbook_dir": r"caf\xE9/x/..", "playbook": [r"\xFC.yml"], "inventory": f"{root}/inv/dev"}
+    run = asking.playbook(**sent)
+    assert (run.steps[0].cwd, run.steps[0].argv[-1]) == (str(folder), os.fsdecode(b"\xfc.yml"))
+    assert run.about.playbook == r"caf\xE9/\xFC.yml"
+    assert run.summary == rf"{who}: playbook \xFC.yml in {root}/playbooks/caf\xE9"
+    assert run.request == sent
+    adhoc = asking.adhoc(playbook_dir=r"caf\xE9", chdir=r"caf\xE9", inventory=OWN).steps[0]
+    assert adhoc.cwd == str(folder) and f"--playbook-dir={folder}" in adhoc.argv
+    git = asking.git(playbook_dir=r"caf\xE9")
+    assert git.steps[0].cwd == str(folder)
+    assert git.summary == rf"{who}: git update {root}/playbooks/caf\xE9 from origin"
+    with pytest.raises(NotFound) as caught:
+        asking.playbook(playbook_dir=r"caf\xE9", playbook=r"\xE9.yml", inventory=OWN)
+    assert caught.value.message == rf"playbook {root}/playbooks/caf\xE9/\xE9.yml does not exist"
+
+
 FORBIDDEN_PLAYBOOKS: dict[str, tuple[str, Any]] = {
     "a folder outside": ("{root}/outside", "evil.yml"),
     "a folder outside, relative": ("../outside", "evil.yml"),
@@ -381,6 +405,10 @@ FORBIDDEN_PLAYBOOKS: dict[str, tuple[str, Any]] = {
     "a tilde playbook": (".", "~/evil.yml"),
     "a variable in the playbook": (".", "$HOME/evil.yml"),
     "a line break in the playbook": (".", "site.yml\n"),
+    "a link outside with an escaped name": (".", r"link\xFF/evil.yml"),
+    "a link to a folder outside with an escaped name": (r"link\xFF", "evil.yml"),
+    "a link outside whose escapes are a character": (".", r"link\xC3\xA9/evil.yml"),
+    "dots behind an escaped name": (r"caf\xE9/../../outside", "evil.yml"),
     "the second of two outside": (".", ["site.yml", "../outside/evil.yml"]),
 }
 
@@ -390,6 +418,8 @@ FORBIDDEN_PLAYBOOKS: dict[str, tuple[str, Any]] = {
 def test_a_playbook_outside_the_root_is_forbidden_whether_it_exists_or_not(
     dev: Asking, root: Path, folder: str, name: Any, update: bool
 ) -> None:
+    for link in (b"link\xff", "linké".encode()):
+        (root / "playbooks" / os.fsdecode(link)).symlink_to("../outside")
     answers = []
     for remove in (False, True):
         if remove:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,3 +86,26 @@ def test_a_file_that_is_encrypted_as_a_whole_is_listed_as_such(client: FlaskClie
     assert "encrypted" not in plain
     [alone] = listed(client, playbook_dir=".", playbook="site.yml")
     assert (alone["encrypted"], alone["variables"]) == (True, [])
+
+
+def test_a_name_that_is_no_utf_8_can_be_sent_back(client: FlaskClient, playbooks: Path) -> None:
+    folder = playbooks / os.fsdecode(b"caf\xe9")
+    written(folder / os.fsdecode(b"\xfc \xc3\xbc.yml"))
+    written(folder / r"back\xE9.yml", PLAY + b"  vars_prompt: [{name: who}]\n")
+    back, umlauts = listed(client)
+    assert (back["playbook"], umlauts["playbook"]) == (r"back\x5CxE9.yml", r"\xFC ü.yml")
+    assert umlauts["playbook_dir"] == str(playbooks / r"caf\xE9")
+    for one in (umlauts, back):
+        name = {"playbook": one["playbook"]}
+        for query in (name, {**name, "playbook_dir": one["playbook_dir"]}, {**name, "playbook_dir": r"caf\xe9"}):
+            [again] = listed(client, **query)
+            assert {**again, "variables": None} == {**one, "variables": None}
+    assert len(listed(client, playbook_dir=r"caf\xE9")) == 2
+    [alone] = listed(client, playbook_dir=r"caf\xE9", playbook=r"back\x5CxE9.yml")
+    assert [variable["name"] for variable in alone["variables"]] == ["who"]
+
+
+def test_a_name_that_is_no_utf_8_and_no_playbook_is_refused_as_text(client: FlaskClient, playbooks: Path) -> None:
+    reply = client.get("/api/listplaybooks", query_string={"playbook_dir": ".", "playbook": r"caf\xE9.yml"})
+    assert reply.status_code == 404
+    assert reply.get_json()["message"] == rf"playbook: {playbooks}/caf\xE9.yml is not a playbook"

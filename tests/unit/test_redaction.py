@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,18 @@ def test_what_no_command_can_say_has_none() -> None:
     for more in ({"update_git_repo": True}, {"private_key": "x"}, {"strategy": "mitogen_free"}):
         found = run("--", "a.yml").model_copy(update={"request": more})
         assert redaction.flansible_command(found) is None
+
+
+def test_names_that_are_no_utf_8_are_quoted_for_the_shell_and_have_no_command_of_flansible() -> None:
+    name = b"it's \\ caf\xe9 \xc3\xa9.yml"
+    step = Step(program="ansible-playbook", argv=("--", os.fsdecode(name)), cwd="/" + os.fsdecode(b"\xff"))
+    found = AuthorizedRun(kind="playbook", user="dev", summary="x", steps=(step,))
+    change, _, words = redaction.command(found).partition(" && ")
+    assert change == r"cd $'/\xff'"
+    printed = subprocess.run(["bash", "-c", f"printf '%s\\n' {words}"], capture_output=True, check=True, timeout=60)
+    assert printed.stdout.splitlines() == [b"ansible-playbook", b"--", name]
+    assert redaction.flansible_command(found) is None
+    assert redaction.flansible_command(run("--", r"looks\xE9like.yml")) is None
 
 
 def test_curl_sends_the_body_and_asks_for_the_password() -> None:

@@ -147,6 +147,31 @@ def test_playbooks_are_compared_by_their_real_path_below_the_root(
         assert refusal(ask, playbook=name, inventory=OWN) == "playbook_forbidden"
 
 
+@pytest.mark.parametrize(
+    ("globs", "name", "allowed"),
+    [
+        (["é.yml"], r"\xC3\xA9.yml", True),
+        (["[!é].yml"], r"\xC3\xA9.yml", False),
+        (["??.yml"], r"\xC3\xA9.yml", False),
+        (["?.yml"], r"\xE9.yml", True),
+        ([r"\xE9.yml"], r"\xE9.yml", False),
+        ([r"\xE9.yml"], r"\x5CxE9.yml", True),
+    ],
+)
+def test_playbooks_are_compared_by_the_names_that_escapes_stand_for(
+    as_user: AskingAs, root: Path, globs: list[str], name: str, allowed: bool
+) -> None:
+    for file in ("é.yml".encode(), b"\xe9.yml", rb"\xE9.yml"):
+        (root / "playbooks" / os.fsdecode(file)).write_text(PLAY)
+    ask = as_user(playbooks=globs).playbook
+    if allowed:
+        ask(playbook=name, inventory=OWN)
+    else:
+        with pytest.raises(Forbidden) as caught:
+            ask(playbook=name, inventory=OWN)
+        assert caught.value.code == "playbook_forbidden" and caught.value.message.encode()
+
+
 def test_each_of_several_playbooks_must_be_the_users(as_user: AskingAs) -> None:
     ask = as_user(playbooks=["site.yml"]).playbook
     assert refusal(ask, playbook=["site.yml", "team/site.yml"], inventory=OWN) == "playbook_forbidden"

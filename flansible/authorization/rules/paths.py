@@ -18,6 +18,7 @@ from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.config import Settings
 from flansible.identity.users import User, resolve
 from flansible.models import RunOptions
+from flansible.models.file_names import escape
 
 # Ansible expands ~ and $NAME in paths after our check, and splits at commas: the path would become another one.
 _EXPANDED = re.compile(r"[~$,\0\r\n]")
@@ -117,7 +118,8 @@ def playbook(user: User, given: str, cwd: Path, settings: Settings) -> str:
     path = resolve(given, cwd)
     if not may_start(user, path, root(settings)):
         yours = ", ".join(user.playbooks or ()) or "none"
-        raise forbidden("playbook", "playbook_forbidden", f"You may not start playbook {given}. Yours: {yours}. {ASK}")
+        message = f"You may not start playbook {escape(given)}. Yours: {yours}. {ASK}"
+        raise forbidden("playbook", "playbook_forbidden", message)
     plain = path == Path(os.path.normpath(cwd / given)) and not COLLECTION_PLAYBOOK.fullmatch(given)
     return given if plain else str(path)
 

@@ -18,6 +18,7 @@ from flansible.config import Settings
 from flansible.errors import FieldError, NotFound
 from flansible.identity.users import User, resolve
 from flansible.models import ListedPlaybook, PathText
+from flansible.models.file_names import escape, unescape
 from flansible.playbooks import contents
 from flansible.web import serialization
 from flansible.web.context import web_context
@@ -57,29 +58,31 @@ class ListPlaybooks(PrivateResource):
         """List the playbooks under playbook_root"""
         query = parse_query(PlaybookQuery)
         settings, user = web_context().settings, current_user()
-        if query.playbook_dir is not None and query.playbook is not None:
-            return _reply([_requested_playbook(user, query.playbook_dir, query.playbook, settings)])
-        folder = None if query.playbook_dir is None else str(resolve(query.playbook_dir, settings.playbook_root))
+        within = None if query.playbook_dir is None else unescape(query.playbook_dir)
+        name = None if query.playbook is None else unescape(query.playbook)
+        if within is not None and name is not None:
+            return _reply([_requested_playbook(user, within, name, settings)])
+        folder = None if within is None else resolve(within, settings.playbook_root)
         return _reply(
             [
-                found
-                for found in _listed(user, settings)
-                if folder in (None, found.playbook_dir) and query.playbook in (None, found.playbook)
+                _entry(path, found)
+                for path, found in _listed(user, settings)
+                if folder in (None, path.parent) and name in (None, path.name)
             ]
         )
 
 
 def _reply(found: list[ListedPlaybook]) -> Response:
-    root = str(paths.root(web_context().settings))
+    root = escape(str(paths.root(web_context().settings)))
     return jsonify({"playbook_root": root, "playbooks": [serialization.reply_fields(entry) for entry in found]})
 
 
-def _listed(user: User, settings: Settings) -> Iterator[ListedPlaybook]:
+def _listed(user: User, settings: Settings) -> Iterator[tuple[Path, contents.Summary]]:
     root = paths.root(settings)
     may_read = _may_read(user, settings)
     for path in sorted(_candidates(root, re.compile(settings.playbook_filter))):
         if may_read(path) and may_start(user, path, root) and (found := contents.summary(path)) is not None:
-            yield _entry(path, found)
+            yield path, found
 
 
 def _may_read(user: User, settings: Settings) -> Callable[[Path], bool]:
@@ -110,8 +113,8 @@ def _candidates(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
 
 def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:
     return ListedPlaybook(
-        playbook=path.name,
-        playbook_dir=str(path.parent),
+        playbook=escape(path.name),
+        playbook_dir=escape(str(path.parent)),
         description=found.description,
         plays=list(found.plays),
         encrypted=found.is_encrypted or None,
@@ -127,12 +130,13 @@ def _requested_playbook(user: User, playbook_dir: str, playbook: str, settings: 
     path, may_read = cwd / playbook, _may_read(user, settings)
     found = contents.read(path) if may_read(path) else None
     if found is None:
-        raise NotFound(f"playbook: {path} is not a playbook", errors=[FieldError("playbook", "is not a playbook")])
+        errors = [FieldError("playbook", "is not a playbook")]
+        raise NotFound(f"playbook: {escape(str(path))} is not a playbook", errors=errors)
     # Only roles within playbook_root, for admin too: their links may lead anywhere.
     listed = contents.variables(found, path, lambda file: file.is_relative_to(root) and may_read(file), cwd)
     return ListedPlaybook(
-        playbook=playbook,
-        playbook_dir=str(cwd),
+        playbook=escape(playbook),
+        playbook_dir=escape(str(cwd)),
         description=found.description,
         plays=found.plays,
         encrypted=found.is_encrypted or None,
