@@ -115,8 +115,12 @@ def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> 
     admin's must have 8 characters or more.
     """
     settings = _settings(config_file)
-    from flansible.identity import admin_commands, passwords
+    from flansible.identity import admin_commands, passwords, users
 
+    # A new service may begin with admin's password, and nobody else's.
+    is_beside = settings.rbac_file == settings.base_dir / "rbac.json"
+    if not settings.config_file and is_beside and not settings.rbac_file.exists() and user != users.ADMIN:
+        _fail("no config.ini here: cd to the service's folder, or give --config")
     if sys.stdin.isatty():
         password = click.prompt("New password", hide_input=True, confirmation_prompt=True)
     else:
@@ -130,6 +134,9 @@ def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> 
     click.echo(f"{'Added' if added else 'Changed'} {user} in {settings.rbac_file}")
     if inventories and before:
         click.echo(f"Replaced the inventories of {user}. They were: {', '.join(before)}")
+    for path in inventories:
+        if not os.path.exists(path):
+            click.echo(f"{os.path.abspath(path)} does not exist: make it, or name another with --inventory", err=True)
 
 
 @cli.group()

@@ -206,7 +206,8 @@ class ServiceRefused(ClientError):
         self.code = code
         self.errors = errors
         self.retry_after_seconds = retry_after_seconds
-        self.exit_code = 5 if 400 <= status < 500 and not self.is_temporary else 1
+        is_refusal = code == "too_many_logins" or not self.is_temporary
+        self.exit_code = 5 if 400 <= status < 500 and is_refusal else 1
 
     @property
     def is_temporary(self) -> bool:
@@ -215,7 +216,14 @@ class ServiceRefused(ClientError):
 
 
 class ServiceUnreachable(ClientError):
-    """No connection, a broken one, or no reply in time. A submitted task may have been queued nevertheless."""
+    """No connection, a broken one, or no reply in time. A submitted task may have been queued nevertheless.
+
+    is_temporary: whether trying again may help; not where the URL or the certificate is wrong.
+    """
+
+    def __init__(self, message: str, is_temporary: bool = True) -> None:
+        super().__init__(message)
+        self.is_temporary = is_temporary
 
 
 class WaitTimeout(ClientError):

@@ -18,7 +18,7 @@ import socket
 import ssl
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, cast
@@ -35,6 +35,7 @@ from flansible.client.replies import (
     TaskResultReply,
     TaskStatusReply,
 )
+from flansible.client.unreachable import unreachable
 from flansible.errors import FieldError, OptionError, ServiceRefused, ServiceUnreachable, WaitTimeout
 
 _SUBMIT_PATHS: dict[str, str] = {
@@ -44,7 +45,6 @@ _SUBMIT_PATHS: dict[str, str] = {
 }
 _NOT_FLANSIBLE = "unexpected_reply"
 _IN_FLIGHT = "idempotency_key_in_flight"
-_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's reason; httpx keeps only the text of the error
 _IN_PROGRESS = "PROGRESS"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
@@ -176,18 +176,25 @@ class Client:
         named = {"playbook_dir": playbook_dir, "remote_name": remote_name, "branch_name": branch_name, "reset": reset}
         return self.submit("git", _body(named, None))
 
-    def submit(self, kind: Kind, body: Mapping[str, Any], idempotency_key: str | None = None) -> str:
+    def submit(
+        self,
+        kind: Kind,
+        body: Mapping[str, Any],
+        idempotency_key: str | None = None,
+        before_retry: Callable[[], None] | None = None,
+    ) -> str:
         """Submits a request body unchanged; returns the task_id.
 
         idempotency_key: the same key with the same body returns the same task for 24 hours; default: a new key. With it
-        the request is sent again if the reply was lost. After ServiceUnreachable the task may be queued nevertheless.
+        the request is sent again if the reply was lost, after calling `before_retry`, which may raise to stop that.
+        After ServiceUnreachable the task may be queued nevertheless.
         """
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         try:
             request = self._http.build_request("POST", _SUBMIT_PATHS[kind], json=dict(body), headers=headers)
         except (TypeError, ValueError) as error:
             raise OptionError(f"the request cannot be written as JSON: {error}") from error
-        reply = self._send_with_retries(request)
+        reply = self._send_with_retries(request, before_retry)
         task_id = self._json(reply).get("task_id")
         if not isinstance(task_id, str):
             raise self._not_flansible(reply)
@@ -338,7 +345,9 @@ class Client:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         return self._json(self._send(self._http.build_request("GET", path, params=given)))
 
-    def _send_with_retries(self, request: httpx.Request) -> httpx.Response:
+    def _send_with_retries(
+        self, request: httpx.Request, before_retry: Callable[[], None] | None = None
+    ) -> httpx.Response:
         """Sends an idempotent request, again if its reply was lost. Raises at once if the service was never reached."""
         retry = _Retry(self._patience_seconds)
         was_sent = False
@@ -354,6 +363,8 @@ class Client:
                 if error.code != _IN_FLIGHT:
                     raise
                 pause = error.retry_after_seconds or _FIRST_PAUSE_SECONDS
+            if before_retry is not None:
+                before_retry()
             time.sleep(pause)
 
     def _send(self, request: httpx.Request) -> httpx.Response:
@@ -364,14 +375,8 @@ class Client:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except httpx.TimeoutException as error:
-            raise ServiceUnreachable(f"{self.url} does not answer in time") from error
         except httpx.HTTPError as error:
-            why = str(error) or type(error).__name__
-            if _UNTRUSTED in why:
-                advice = "name the certificate that signed it (ca_file, --api-ca-file, FLANSIBLE_CA_FILE)"
-                raise ServiceUnreachable(f"{self.url} has a certificate that is not trusted here; {advice}") from error
-            raise ServiceUnreachable(f"{self.url} does not answer: {why}; is the service up?") from error
+            raise unreachable(self.url, error) from error
 
     def _json(self, reply: httpx.Response) -> dict[str, Any]:
         try:
@@ -434,7 +439,7 @@ class _Retry:
         now = time.monotonic()
         if self._give_up_at is None:
             self._give_up_at = now + self._seconds
-        if now >= self._give_up_at or (isinstance(error, ServiceRefused) and not error.is_temporary):
+        if now >= self._give_up_at or not error.is_temporary:
             raise error
         requested = error.retry_after_seconds if isinstance(error, ServiceRefused) else None
         pause = self._pause_seconds if requested is None else requested

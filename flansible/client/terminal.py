@@ -49,7 +49,7 @@ def run(login: Profile, kind: Kind, body: Mapping[str, Any], *, wait: bool = Tru
     """
     with _Interrupts(login) as interrupts, login.client() as client:
         try:
-            task_id = client.submit(kind, body)
+            task_id = client.submit(kind, body, before_retry=interrupts.begin_retry)
             interrupts.watch(task_id)
             if not wait:
                 _print(task_id)
@@ -60,7 +60,10 @@ def run(login: Profile, kind: Kind, body: Mapping[str, Any], *, wait: bool = Tru
                 _message(f"the task is {task_id}; flansible output --follow {task_id} shows its further output")
                 raise
         except KeyboardInterrupt:
-            _message(f"stopped waiting; flansible status {interrupts.task_id or 'TASK_ID'} shows the state of the task")
+            if interrupts.task_id is None:
+                _message("stopped without a reply; the task may be queued: flansible tasks shows it then")
+            else:
+                _message(f"stopped waiting; flansible status {interrupts.task_id} shows the state of the task")
             return EXIT_LEFT
 
 
@@ -92,13 +95,17 @@ def _exit_code(status: TaskStatusReply) -> int:
 
 
 class _Interrupts:
-    """Handles Ctrl-C and SIGTERM while a task runs: the first cancels it and keeps following, the second exits."""
+    """Handles Ctrl-C and SIGTERM while a task runs: the first cancels it and keeps following, the second exits.
+
+    While a submission is retried, because its reply was lost, the first one exits.
+    """
 
     def __init__(self, login: Profile) -> None:
         self.task_id: str | None = None
         self._login = login
         self._count = 0
         self._is_canceling = False
+        self._is_retrying = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -112,6 +119,12 @@ class _Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def begin_retry(self) -> None:
+        """Called before a submission is sent again. Raises KeyboardInterrupt if a signal arrived before."""
+        self._is_retrying = True
+        if self._count:
+            raise KeyboardInterrupt
+
     def watch(self, task_id: str) -> None:
         """Sets the task to cancel; cancels it at once if a signal arrived during its submission."""
         self.task_id = task_id
@@ -120,7 +133,7 @@ class _Interrupts:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
-        if self._count > (2 if self._is_canceling else 1):
+        if self._count > (2 if self._is_canceling else 1) or (self._is_retrying and self.task_id is None):
             raise KeyboardInterrupt
         if self._is_canceling:
             return  # a cancel request is in progress: the second signal waits for it, the third does not

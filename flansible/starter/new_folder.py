@@ -63,6 +63,7 @@ def make(folder: Path) -> NewFolder:
 
 def describe(new: NewFolder, is_terminal: bool) -> Iterator[str]:
     """Yields lines for people. The password is for a terminal alone: anything else may be a log."""
+    go_there = "" if new.folder == Path.cwd() else f"cd {shlex.quote(str(new.folder))} && "
     yield f"Made in {new.folder}: {', '.join(new.made)}"
     if new.kept:
         yield f"Kept, because it exists: {', '.join(new.kept)}"
@@ -70,10 +71,9 @@ def describe(new: NewFolder, is_terminal: bool) -> Iterator[str]:
         yield f"Add to .gitignore what git must not have: {' '.join(new.not_ignored)}"
     if new.password and is_terminal:
         yield f"Log in as admin with the password {new.password}"
-        yield "It is shown only now; `flansible passwd admin` sets another."
+        yield f"It is shown only now; `{go_there}flansible passwd admin` sets another."
     elif new.password:
-        yield "The password of admin is shown on a terminal only: set one with `flansible passwd admin`."
-    go_there = "" if new.folder == Path.cwd() else f"cd {shlex.quote(str(new.folder))} && "
+        yield f"The password of admin is shown on a terminal only: set one with `{go_there}flansible passwd admin`."
     yield f"Next: {go_there}flansible up"
 
 

@@ -132,7 +132,12 @@ def test_a_token_that_is_none_is_refused_in_the_same_words_whatever_is_wrong(sit
     wrong = [revoked, late, orphan, good[:-1], good + "0", "x", "", f"flansible_{'0' * 12}_{'0' * 64}"]
     replies = [site.bearer(text) for text in wrong] + [site.get(("admin", "wrong")), site.get(("nobody", "wrong"))]
     assert {code(reply) for reply in replies} == {NO}
+    assert {reply.get_json()["message"] for reply in replies} == {
+        "This user and password, or this token, are not accepted."
+    }
     assert len({reply.get_data() for reply in replies}) == 1
+    without = site.client().get(TASKS)
+    assert code(without) == NO and without.get_json()["message"].startswith("Give a user and password by HTTP Basic")
     assert all(reply.headers.getlist("WWW-Authenticate")[0].startswith("Basic ") for reply in replies)
     assert all(reply.headers.getlist("WWW-Authenticate")[1].startswith("Bearer ") for reply in replies)
 
@@ -177,6 +182,7 @@ def test_too_many_wrong_passwords_close_the_door_for_the_right_one_too(site: Sit
     reply = site.get(ADMIN)
     assert code(reply) == LOCKED
     assert 290 <= int(reply.headers["Retry-After"]) <= 300
+    assert f"in {reply.headers['Retry-After']} seconds" in reply.get_json()["message"]
     assert site.get(DEV).status_code == 200, "another user from there"
     assert site.get(ADMIN, address="10.0.0.2").status_code == 200, "the same user from elsewhere"
     assert site.bearer(site.token()).status_code == 200, "and a token"

@@ -178,8 +178,16 @@ def test_the_default_inventory_is_checked_like_a_named_one(
     if allowed:
         assert inventories(ask()) == [path]
     else:
-        with pytest.raises(Forbidden):
+        with pytest.raises(Forbidden, match=f"You named no inventory, and the default.*: {root}/inv/dev"):
             ask()
+
+
+def test_a_refused_relative_path_is_shown_from_the_top_and_links_are_not_followed(dev: Asking, root: Path) -> None:
+    top = os.path.realpath(root)
+    for given, shown in (("../inv/prod", "inv/prod"), ("../inv/link-to-prod", "inv/link-to-prod")):
+        with pytest.raises(Forbidden) as caught:
+            dev.adhoc(inventory=given)
+        assert f"You may not use inventory {given} ({top}/{shown}). Yours: " in caught.value.message
 
 
 def test_a_user_without_inventories_can_use_none(

@@ -168,9 +168,12 @@ def test_the_password_is_shown_on_a_terminal_and_nowhere_else(tmp_path: Path) ->
     found = users.RbacFile(tmp_path / "one/rbac.json")
     assert found.authenticate("admin", password) is not None
     assert f"Next: cd {tmp_path}/one && flansible up" in shown
+    assert f"`cd {tmp_path}/one && flansible passwd admin` sets another" in shown
     logged = subprocess.run([*FLANSIBLE, "init", "two"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert logged.returncode == 0 and logged.stderr == ""
-    assert "flansible passwd admin" in logged.stdout and "with the password" not in logged.stdout
+    assert (
+        f"`cd {tmp_path}/two && flansible passwd admin`" in logged.stdout and "with the password" not in logged.stdout
+    )
 
 
 def test_the_examples_of_the_api_documents_name_what_it_makes(made: new_folder.NewFolder) -> None:

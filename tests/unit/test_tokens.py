@@ -298,3 +298,25 @@ def test_inventories_that_are_replaced_are_told(config: str, tmp_path: Path) -> 
     assert "Replaced" not in passwd()
     said = passwd("--inventory", str(tmp_path / "c"))
     assert f"Replaced the inventories of ops. They were: {tmp_path}/a, {tmp_path}/b\n" in said
+
+
+def test_an_inventory_that_does_not_exist_is_named(config: str, tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    paths = ("--inventory", str(tmp_path / "dev"), "--inventory", str(tmp_path / "devv"))
+    done = CliRunner().invoke(cli, ["passwd", "--config", config, "ops", *paths], input="marker-secret\n")
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"{tmp_path}/devv does not exist") and done.stderr.count("\n") == 1
+
+
+def test_where_no_service_is_only_admin_gets_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLANSIBLE_CONFIG", raising=False)
+
+    def passwd(user: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["passwd", user], input="marker-secret\n")
+        return done.exit_code, done.stderr
+
+    assert passwd("maria") == (2, "no config.ini here: cd to the service's folder, or give --config\n")
+    assert not list(tmp_path.iterdir())
+    assert passwd("admin")[0] == 0
+    assert passwd("maria")[0] == 0, "admin is there now"

@@ -45,12 +45,19 @@ def readable(user: User, settings: Settings, isolation: Isolation) -> Callable[[
 
 def inventories(user: User, request: RunOptions, cwd: Path, settings: Settings) -> list[str]:
     """Returns the inventories of the run, resolved: the request's or the default. Each must be one of the user's."""
-    named = request.inventories or ([settings.default_inventory] if settings.default_inventory else [])
     listed = ", ".join(str(path) for path in user.inventories) or "none"
-    if not named:
-        message = f"You may not use the default inventory. Name one of yours: {listed}."
-        raise forbidden("inventory", "inventory_forbidden", message)
+    named = request.inventories or _default_inventory(user, cwd, settings, listed)
     return [_inventory(user, text, cwd, listed) for text in named]
+
+
+def _default_inventory(user: User, cwd: Path, settings: Settings, listed: str) -> list[str]:
+    default = settings.default_inventory
+    if default and "," not in default and _is_within(resolve(default, cwd), user.inventories):
+        return [default]
+    shown = f", {default}," if default and "," not in default else ""
+    advice = f"Name one of yours (inventory, -i): {listed}." if user.inventories else f"Yours: none. {ASK}"
+    message = f"You named no inventory, and the default{shown} is not yours. {advice}"
+    raise forbidden("inventory", "inventory_forbidden", message)
 
 
 def _inventory(user: User, given: str, cwd: Path, listed: str) -> str:
@@ -63,7 +70,9 @@ def _inventory(user: User, given: str, cwd: Path, listed: str) -> str:
     path = resolve(given, cwd)
     # Text that Ansible would take for hosts or data has become a path below `cwd` here, and is refused.
     if not _is_within(path, user.inventories):
-        message = f"You may not use inventory {given}. Yours: {listed}. {ASK}"
+        # Not resolved: where links lead is not for those who may not use them.
+        shown = given if os.path.isabs(given) else f"{given} ({os.path.normpath(cwd / given)})"
+        message = f"You may not use inventory {shown}. Yours: {listed}. {ASK}"
         raise forbidden("inventory", "inventory_forbidden", message)
     return str(path)
 

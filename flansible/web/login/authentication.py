@@ -27,8 +27,10 @@ from flansible.web.middleware import audit_context, error_handlers
 
 log = logging.getLogger(__name__)
 
-# One text for every cause, so that it does not reveal which users and tokens exist.
-_ADVICE = "Give a user and password by HTTP Basic, as curl -u does, or a token as Authorization: Bearer."
+# One text for every wrong login, so that it does not reveal which users and tokens exist.
+_WRONG_LOGIN = "This user and password, or this token, are not accepted."
+_NO_LOGIN = "Give a user and password by HTTP Basic, as curl -u does, or a token as Authorization: Bearer."
+_SCHEMES = ("basic", "bearer")
 _READING = ("GET", "HEAD")
 
 _basic = HTTPBasicAuth()
@@ -124,7 +126,7 @@ class _LoginThrottle:
     def check(self) -> None:
         seconds = web_context().login_throttle.locked_seconds(self._name, self._address)
         if seconds:
-            message = "Too many wrong passwords: passwords are refused for now. Try again later, or use a token."
+            message = f"Too many wrong passwords. Try again in {seconds} seconds, or use a token."
             raise TooManyRequests(message, code="too_many_logins", retry_after_seconds=seconds)
 
     def record_failure(self) -> None:
@@ -152,7 +154,8 @@ def _verify(_name: str, _password: str) -> User | None:
 
 @_basic.error_handler
 def _refuse(status: int) -> Response:
-    return error_handlers.error_response(NotAuthenticated(_ADVICE))
+    scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
+    return error_handlers.error_response(NotAuthenticated(_WRONG_LOGIN if scheme in _SCHEMES else _NO_LOGIN))
 
 
 def current_user() -> User:

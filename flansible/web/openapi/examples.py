@@ -260,9 +260,7 @@ _VIEWER = _failure(
     "role_forbidden", "ann may not start or cancel tasks with the role viewer. Ask an admin for the role operator."
 )
 _SCOPE = _failure("scope_forbidden", "This token is read-only (scope read).")
-_TOO_MANY_LOGINS = _failure(
-    "too_many_logins", "Too many wrong passwords: passwords are refused for now. Try again later, or use a token."
-)
+_TOO_MANY_LOGINS = _failure("too_many_logins", "Too many wrong passwords. Try again in 287 seconds, or use a token.")
 
 _NO_CSRF = _failure("csrf", "Send the session's csrf_token (GET /api/session) in the header X-CSRF-Token.")
 
@@ -273,6 +271,7 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
             "not_authenticated",
             "Give a user and password by HTTP Basic, as curl -u does, or a token as Authorization: Bearer.",
         ),
+        _failure("not_authenticated", "This user and password, or this token, are not accepted."),
     ),
     403: (
         _SCOPE,
@@ -294,7 +293,8 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
 }
 
 _NOT_YOURS = (
-    "You may not use inventory production. Yours: /srv/flansible/inventories/dev. Ask an admin to add it to rbac.json."
+    "You may not use inventory production (/srv/flansible/playbooks/production). "
+    "Yours: /srv/flansible/inventories/dev. Ask an admin to add it to rbac.json."
 )
 
 # Errors of routes with a body, in place of those above.
