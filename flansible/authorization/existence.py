@@ -86,5 +86,5 @@ def unanswered_prompts(
     given = set(request.secret_vars or ())
     for part in request.variables:
         given.update(part if isinstance(part, dict) else strings.names_in(part))
-    found = (prompt for name in names for prompt in contents.prompts(cwd / name, may_read))
+    found = contents.prompts((cwd / name for name in names), may_read)
     return list({prompt.name: prompt for prompt in found if prompt.required and prompt.name not in given}.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +32,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_DESCRIPTION = 2000
 _MOST_VARIABLES = 500
 _MOST_IMPORTS = 100
+_MOST_PROMPTING_FILES = 100
+_MOST_PROMPTING_BYTES = 128 * 1024  # flow mappings take 2.5 s per MB to parse
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,17 @@ def read(path: Path) -> Playbook | None:
     None if it is something else.
     """
     text = _text(path)
-    if text is not None and text.startswith(_VAULT):
+    return _parse(text) if text is not None else None
+
+
+def _parse(text: str) -> Playbook | None:
+    if text.startswith(_VAULT):
         return Playbook("", yaml.SequenceNode("", []), is_encrypted=True)
     try:
-        node = yaml_outline.compose(text) if text is not None else None
+        node = yaml_outline.compose(text)
     except ValueError:
         return None
-    if text is None or not isinstance(node, yaml.SequenceNode) or not node.value:
+    if not isinstance(node, yaml.SequenceNode) or not node.value:
         return None
     if not any(name in _PLAY_KEYS for name in yaml_outline.entries(node.value[0])):
         return None
@@ -107,16 +114,51 @@ def variables(
     return [variable for variable in found if _NAME.fullmatch(variable.name)][:_MOST_VARIABLES]
 
 
-def prompts(path: Path, may_read: Callable[[Path], bool]) -> list[ListedVariable]:
-    """Returns the vars_prompt of the playbook's plays; none if it may or can not be read. may_read: as `variables`."""
-    text = _text(path) if may_read(path) else None
+def prompts(paths: Iterable[Path], may_read: Callable[[Path], bool]) -> list[ListedVariable]:
+    """Returns the vars_prompt of playbooks and of those that they import, each file's once. may_read: as `variables`.
+
+    None at all if these are too many or too large to be read while a request waits. Descriptions and defaults are
+    left out.
+    """
+    found: list[ListedVariable] = []
+    seen: set[Path] = set()
+    size = 0
+    waiting = list(paths)[::-1]
+    while waiting:
+        path = waiting.pop()
+        real = Path(os.path.realpath(path))
+        if real in seen or not may_read(real):
+            continue
+        seen.add(real)
+        try:
+            size += path.stat().st_size
+            if size > _MOST_PROMPTING_BYTES or len(seen) > _MOST_PROMPTING_FILES:
+                return []
+            asked, imports = _asked(path, atomic_files.stamp(path))
+        except OSError:
+            continue
+        found += asked
+        waiting += [Path(os.path.realpath(path.parent / name)) for name in reversed(imports)]
+    return found[:_MOST_VARIABLES]
+
+
+@lru_cache(maxsize=500)
+def _asked(path: Path, _stamp: tuple[int, ...] | None) -> tuple[tuple[ListedVariable, ...], tuple[str, ...]]:
+    """Returns the prompts of a file's own plays, and the paths of what it imports; cached until the file changes."""
+    text = _text(path)
     # Most playbooks prompt for nothing, and parsing takes longer than reading.
     if text is None or not any(word in text for word in ("vars_prompt", *_IMPORTS)):
-        return []
-    playbook = read(path)
-    plays = _plays(playbook, path, may_read, {path}) if playbook else ()
-    found = [prompt for play, _ in plays for prompt in _prompts(play)]
-    return [prompt for prompt in found if _NAME.fullmatch(prompt.name)][:_MOST_VARIABLES]
+        return (), ()
+    playbook = _parse(text)
+    plays = [yaml_outline.entries(node) for node in playbook.node.value] if playbook else []
+    found = [prompt for play in plays if _imported(play) is None for prompt in _prompts(play)]
+    named = (prompt for prompt in found if len(prompt.name) <= _LONGEST_NAME and _NAME.fullmatch(prompt.name))
+    slim = [
+        prompt.model_copy(update={"default": None, "description": "", "play": (prompt.play or "")[:_LONGEST_NAME]})
+        for prompt in named
+    ]
+    imports = [name for play in plays if (name := _imported(play)) is not None and _is_path(name)]
+    return tuple(slim[:_MOST_VARIABLES]), tuple(imports[: _MOST_PROMPTING_FILES + 1])
 
 
 def _plays(
@@ -125,11 +167,11 @@ def _plays(
     """Yields each play with its playbook's folder, also those of imported playbooks, which are read once each."""
     for node in playbook.node.value:
         play = yaml_outline.entries(node)
-        imported = next((yaml_outline.text(play[name]) for name in _IMPORTS if name in play), None)
+        imported = _imported(play)
         if imported is None:
             yield play, path.parent
             continue
-        if len(imported) > MAX_PATH_CHARACTERS or "\0" in imported or len(seen) > _MOST_IMPORTS:
+        if not _is_path(imported) or len(seen) > _MOST_IMPORTS:
             continue
         target = Path(os.path.realpath(path.parent / imported))
         if target in seen or not may_read(target):
@@ -137,6 +179,14 @@ def _plays(
         seen.add(target)
         if (found := read(target)) is not None:
             yield from _plays(found, target, may_read, seen)
+
+
+def _imported(play: dict[str, yaml.Node]) -> str | None:
+    return next((yaml_outline.text(play[name]) for name in _IMPORTS if name in play), None)
+
+
+def _is_path(text: str) -> bool:
+    return len(text) <= MAX_PATH_CHARACTERS and "\0" not in text
 
 
 def _text(path: Path) -> str | None:
@@ -177,14 +227,15 @@ def _prompts(play: dict[str, yaml.Node]) -> list[ListedVariable]:
 
 
 def _prompt(prompt: dict[str, yaml.Node], play: str) -> ListedVariable:
-    default = yaml_outline.value(prompt.get("default"))
+    given = prompt.get("default")
+    default = yaml_outline.value(given)
     private = yaml_outline.value(prompt.get("private"))
     return ListedVariable(
         name=yaml_outline.text(prompt.get("name")),
         source="vars_prompt",
         play=play,
         type="str",
-        required=default is None,
+        required=given is None or yaml_outline.is_null(given),  # what !vault and !unsafe hold is a default too
         default=None if default is None else str(default),
         description=yaml_outline.text(prompt.get("prompt")).strip(),
         private=str(private).lower() not in ("false", "no", "off", "0"),

@@ -52,6 +52,11 @@ def is_plain(node: yaml.Node) -> bool:
     return node.tag.startswith(_STANDARD_TAGS)
 
 
+def is_null(node: yaml.Node) -> bool:
+    """Whether the node is null, as written or empty."""
+    return node.tag == f"{_STANDARD_TAGS}null"
+
+
 def value(node: yaml.Node | None) -> Any:
     """Converts a node to JSON values; None for tags such as !vault, and beyond the maximum number of nodes."""
     return _value(node, [_MAX_NODES])

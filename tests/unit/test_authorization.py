@@ -283,6 +283,7 @@ PROMPTING = """\
       prompt: The token
     - {name: colour, private: false}
     - {name: size, default: "1"}
+    - {name: word, default: !unsafe abcd}
 - import_playbook: more/other.yml
 - import_playbook: site.yml
 - import_playbook: ../outside/evil.yml

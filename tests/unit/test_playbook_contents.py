@@ -87,6 +87,44 @@ def test_prompts_are_asked_for_and_are_secrets_unless_they_say_otherwise(tmp_pat
     assert "not a name" not in found
 
 
+@pytest.mark.parametrize("default", ["!unsafe abcd", "!vault x", '""', "no", "0", "[]"])
+def test_a_prompt_with_any_default_but_null_needs_no_value(tmp_path: Path, default: str) -> None:
+    path = written(
+        tmp_path, f"- hosts: all\n  vars_prompt: [{{name: u, default: {default}}}, {{name: v, default: ~}}]\n"
+    )
+    assert [(one.name, one.required) for one in variables(path).values()] == [("u", False), ("v", True)]
+
+
+def prompts(*paths: Path) -> list[str]:
+    return [one.name for one in contents.prompts(paths, lambda path: True)]
+
+
+def test_a_file_is_parsed_for_its_prompts_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+    compose = yaml_outline.compose
+    monkeypatch.setattr(yaml_outline, "compose", lambda text: parsed.append(text) or compose(text))
+    written(tmp_path, "- hosts: all\n  roles: [x]\n", "plain.yml")
+    path = written(tmp_path, "- hosts: all\n  vars_prompt: [{name: a}]\n- import_playbook: plain.yml\n")
+    importing = written(tmp_path, "- import_playbook: site.yml\n- import_playbook: plain.yml\n", "b.yml")
+    for _ in range(2):
+        assert prompts(path, importing, path, importing, tmp_path / "absent.yml") == ["a"]
+    assert len(parsed) == 2  # plain.yml neither prompts nor imports
+    path.write_text("- hosts: all\n  vars_prompt: [{name: longer}]\n")
+    assert prompts(importing) == ["longer"] and len(parsed) == 3
+
+
+def test_prompts_of_too_large_or_too_many_files_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "- hosts: all\n  vars_prompt: [{name: a}]\n")
+    half = [written(tmp_path, "- hosts: all\n" + "#" * 70_000, f"{name}.yml") for name in "bc"]
+    assert prompts(path, half[0]) == ["a"]
+    monkeypatch.setattr(yaml_outline, "compose", None)  # it would fail
+    assert prompts(*half, written(tmp_path, "- hosts: all\n  vars_prompt: [{name: d}]\n", "d.yml")) == []
+    many = [written(tmp_path, "- hosts: all\n", f"many/{number}.yml") for number in range(100)]
+    assert prompts(*many, path) == []
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "default"),
     [
