@@ -1,50 +1,80 @@
 """Says in a failed run's description that its sandbox may be the cause, and what to add where.
 
-Called by the supervisor with the output of a sandboxed run. Whether a file exists outside is not looked at: the answer
-would tell the user.
+Called by the supervisor with the plain output of a sandboxed run. Whether a file exists outside is not looked at: the
+answer would tell the user.
 """
 
 from __future__ import annotations
 
-_HOST_KEY = b"Host key verification failed"
-# What ansible-core prints of its own files; texts of modules, which work on the hosts, begin otherwise.
-_NOT_FOUND = (
-    b"was not found",
-    b"could not be found",
-    b"ould not find or access",
-    b"Could not find file",
-    b"Could not find specified file",
-    b"ould not find src=",
-    b"couldn't resolve module/action",
-    b"Unable to find ",
+import re
+
+_LONGEST_LINE = 16 * 1024
+# Lines that Ansible, or ssh, prints itself, with any stdout callback; what modules print stands within them, as JSON.
+_LINES = re.compile(
+    rb"^(?:(?P<ignored>\.\.\.ignoring)|(?P<next>PLAY |TASK |RUNNING HANDLER )|ERROR! |\[ERROR\]: |fatal: \[|failed: \["
+    rb"|\[WARNING\]: Unable to find '|[^\s|]{1,255} \| (?:FAILED|UNREACHABLE)!|Could not find |Host key verification)"
+    rb"[^\n]*",
+    re.MULTILINE,
 )
-_OVERLAP = max(map(len, (_HOST_KEY, *_NOT_FOUND))) - 1
+_HOST_KEY = re.compile(rb"Host key verification failed")
+# What ansible-core 2.19 to 2.21 says of its own files. A quote may be escaped as in JSON.
+# No wildcard can pass what ends it: the time is linear, whatever a hostile run prints.
+_NOT_FOUND = re.compile(
+    rb"the role '[^\n']{1,4096}' was not found in "
+    rb"|[Tt]he \w{1,40} plugin \\?['\"][^\n'\"]{1,4096}['\"] was not found"
+    rb"|[Tt]he module [^\n ]{1,4096} was not found in configured module paths"
+    rb"|couldn't resolve module/action "
+    rb"|Cannot resolve '[^\n']{1,4096}' to an action or module"
+    rb"|[Cc]ould not find or access '"
+    rb"|Could not find file(?:$|\\n| on the Ansible Controller)"
+    rb"|Could not find specified file in role: "
+    rb"|[Cc]ould not find src="
+    rb"|password file [^\n ]{1,4096} was not found"
+    rb"|the playbook: [^\n ]{1,4096} could not be found"
+    rb"|the template file [^\n ]{1,4096} could not be found for the lookup"
+    rb"|Unable to find limit file "
+    rb"|Unable to find file matching "
+    rb"|Unable to find '[^\n']{1,4096}' in expected paths"
+)
 
 
 class ConfinementHints:
-    """Searches the output, in whatever pieces it arrives."""
+    """Searches the output, in whatever pieces it arrives. Failures that a play ignores do not count."""
 
     def __init__(self) -> None:
-        self._tail = b""
-        self._host_key = False
-        self._not_found = False
+        self._unfinished = b""
+        self._play_task: set[str] = set()  # what the current play task printed, which may turn out to be ignored
+        self._found: set[str] = set()
 
     def feed(self, data: bytes) -> None:
-        if self._host_key and self._not_found:
-            return
-        text = self._tail + data
-        self._host_key = self._host_key or _HOST_KEY in text
-        self._not_found = self._not_found or any(words in text for words in _NOT_FOUND)
-        self._tail = text[-_OVERLAP:]
+        complete, newline, rest = data.rpartition(b"\n")
+        if newline:
+            self._search(self._unfinished + complete)
+            self._unfinished = b""
+        self._unfinished += rest[: _LONGEST_LINE - len(self._unfinished)]
+
+    def _search(self, text: bytes) -> None:
+        for line in _LINES.finditer(text):
+            if line["ignored"]:
+                self._play_task.clear()
+            elif line["next"]:
+                self._found |= self._play_task
+                self._play_task.clear()
+            else:
+                printed = line[0][:_LONGEST_LINE].rstrip()
+                self._play_task |= {"host key"} if _HOST_KEY.search(printed) else set()
+                self._play_task |= {"not found"} if _NOT_FOUND.search(printed) else set()
 
     def sentence(self, user: str) -> str:
         """Returns the sentence for the description; empty if nothing that was printed calls for one."""
-        if self._host_key:
+        self._search(self._unfinished)
+        found = self._found | self._play_task
+        if "host key" in found:
             return (
                 "The run was confined and knows only the host keys in .ssh/known_hosts of the folder that "
                 f"`flansible home {user}` prints: add the host's there."
             )
-        if self._not_found:
+        if "not found" in found:
             return (
                 f"The run was confined: if what it did not find is on this machine, add it to `paths` of {user} in "
                 "rbac.json; roles and collections may also lie below playbook_root."

@@ -365,9 +365,10 @@ class Supervisor:
             data = os.read(seen.output, _READ_BYTES)
         except BlockingIOError:
             return None
+        text, colours = seen.colours.feed(data)
         if seen.hints:
-            seen.hints.feed(data)
-        self._recorder.add_output(*self._masker.feed(*seen.colours.feed(data)))
+            seen.hints.feed(text)
+        self._recorder.add_output(*self._masker.feed(text, colours))
         return len(data)
 
     def _read_channel(

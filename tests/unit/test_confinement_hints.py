@@ -6,16 +6,38 @@ import pytest
 
 from flansible.worker.confinement_hints import ConfinementHints
 
-HOST_KEY = b'"msg": "Failed to connect to the host via ssh: Host key verification failed."'
+HOST_KEY = (
+    b'fatal: [web1]: UNREACHABLE! => {"msg": "Failed to connect to the host via ssh: Host key verification failed."}'
+)
+FATAL = b'fatal: [web1]: FAILED! => {"changed": false, "msg": "%s"}'
+FILE = FATAL % b"could not find src=/srv/x"
+SSH = b"Host key verification failed.\nOrigin: site.yml:4:5\n"
 PATHS = "add it to `paths` of dev in rbac.json"
 PRINTED = {
     "a host key": (HOST_KEY, "flansible home dev"),
     "a role": (b"[ERROR]: the role 'x' was not found in /srv/playbooks/roles:/srv/playbooks", PATHS),
-    "a module": (b"couldn't resolve module/action 'ns.coll.x'. This often indicates", PATHS),
-    "a file": (b"Could not find or access '/srv/x' on the Ansible Controller.", PATHS),
-    "both": (HOST_KEY + b"\nthe role 'x' was not found in y", "flansible home dev"),
-    "a service on a host": (b"Could not find the requested service nginx: host", ""),
-    "a command on a host": (b"/bin/sh: 1: x: not found", ""),
+    "a module": (b"[ERROR]: couldn't resolve module/action 'ns.coll.x'. This often indicates", PATHS),
+    "a module of an ad-hoc command": (b"[ERROR]: Task failed: Cannot resolve 'x.y.z' to an action or module.", PATHS),
+    "a file": (FATAL % b"Could not find or access '/srv/x' on the Ansible Controller.", PATHS),
+    "a file, with another callback": (b'web1 | FAILED! => {"msg": "Could not find or access \'/srv/x\'"}', PATHS),
+    "a file, below its reason": (b"ERROR! Unable to retrieve file contents\nCould not find or access '/srv/x'", PATHS),
+    "a file of a lookup": (b"[WARNING]: Unable to find '/srv/x' in expected paths (use -vvvvv to see paths)", PATHS),
+    "a lookup": (FATAL % b"Task failed: The lookup plugin 'ns.coll.x' was not found.", PATHS),
+    "a password file": (b"[ERROR]: The vault password file /srv/x was not found", PATHS),
+    "a host key that git asks for": (b"Host key verification failed.\r\nfatal: Could not read", "flansible home dev"),
+    "a host key, and ssh says more before": (b"[ERROR]: Task failed: No key is known\n" + SSH, "flansible home dev"),
+    "both": (HOST_KEY + b"\n[ERROR]: the role 'x' was not found in y", "flansible home dev"),
+    "a failure before another play task": (FILE + b"\n\nTASK [x] ****\n" + FATAL % b"y" + b"\n...ignoring\n", PATHS),
+    "an ignored failure": (FILE + b"\n...ignoring\n\nTASK [x] ****\n" + FATAL % b"it is wrong", ""),
+    "an ignored host key": (HOST_KEY + b"\n...ignoring\n\nTASK [x] ****\n" + FATAL % b"it is wrong", ""),
+    "a text of the playbook": (
+        b"[ERROR]: Task failed: User bob was not found\n" + FATAL % b"User bob was not found",
+        "",
+    ),
+    "a text in quotes": (FATAL % b"User 'bob' was not found in the directory; Unable to find him", ""),
+    "a text that a command prints": (b'ok: [web1] => {\n    "msg": "the role \'x\' was not found in y"\n}', ""),
+    "a service on a host": (FATAL % b"Could not find the requested service nginx: host", ""),
+    "a command on a host": (FATAL % b"/bin/sh: 1: x: not found", ""),
 }
 
 
