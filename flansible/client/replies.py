@@ -32,7 +32,7 @@ class TaskStatusReply(TypedDict):
     host_count: int
     play_task_count: int  # started so far
     play_task: NotRequired[str]  # only while it runs: the one that started last
-    expected_play_tasks: NotRequired[int]  # only until it ends: those of this playbook's last successful run
+    expected_play_tasks: NotRequired[int]  # only until it ends: those of its user's last good run of the playbook
     submitted_at: str
     started_at: str | None
     finished_at: str | None

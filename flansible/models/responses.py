@@ -64,7 +64,8 @@ class TaskStatus(Record):
     play_task_count: int = Field(0, description="Number of play tasks started so far, handlers included.")
     play_task: str | None = Field(None, description="Only while running: name of the play task that started last.")
     expected_play_tasks: int | None = Field(
-        None, description="Only until final: number of play tasks of this playbook's last successful run."
+        None,
+        description="Only until final: number of play tasks of its user's last successful run of the whole playbook.",
     )
     submitted_at: str = Field(description="RFC 3339, UTC.")
     started_at: str | None = Field(None, description="RFC 3339, UTC; null while queued.")

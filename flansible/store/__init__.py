@@ -21,7 +21,7 @@
 | flansible:expiring                  | zset   | final move  | final tasks by the time they expire         | pruned    |
 | flansible:stored_bytes              | string | final move  | bytes of all final tasks                    | none      |
 | flansible:durations                 | hash   | final move  | mean seconds of recent runs                 | none      |
-| flansible:play_tasks                | hash   | final move  | playbook to play tasks of its last good run | 100 days  |
+| flansible:play_tasks                | hash   | final move  | user:playbook to play tasks of its last run | 100 days  |
 | flansible:unsent                    | zset   | web         | queued tasks, message not known to be sent  | pruned    |
 | flansible:leases                    | zset   | worker      | running task ids by the end of their lease  | pruned    |
 | flansible:token                     | string | claim       | the highest token of a claim                | none      |

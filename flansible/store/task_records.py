@@ -22,6 +22,8 @@ HIDDEN_SECONDS = 300  # a hidden task is kept so long, and so long again once it
 _PRUNE_AT_ONCE = 100
 AWAITS_REPORTS = "reports are awaited"
 _READY_AT_ONCE = 100  # wait queues checked in one step
+# Options with which a run has other play tasks than the whole playbook.
+_PARTIAL = ("tags", "skip_tags", "limit", "start_at_task", "list_hosts", "list_tasks", "list_tags", "syntax_check")
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Tasks(TaskQueries):
             HIDDEN_SECONDS if run.hidden else "",
             idempotency.digest if idempotency else "",
             IDEMPOTENCY_SECONDS,
+            _compared(run),
         )
         return SubmitResult(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
 
@@ -316,6 +319,12 @@ class Tasks(TaskQueries):
         if text(answer[0]) != "moved":
             raise IllegalMove(f"task {task_id} is {text(answer[0])} and cannot become {to}", text(answer[0]))
         return Transition(to, _ready(answer[1:]))
+
+
+def _compared(run: AuthorizedRun) -> str:
+    """Returns under which key the numbers of play tasks of runs are compared; empty: not for this run."""
+    is_partial = any(run.request.get(option) for option in _PARTIAL)
+    return "" if run.about.playbook is None or is_partial else f"{run.user}:{run.about.playbook}"
 
 
 def _ready(flat: Any) -> tuple[ReadyTask, ...]:

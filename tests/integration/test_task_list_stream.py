@@ -152,6 +152,43 @@ def test_a_run_tells_its_play_task_and_how_many_are_expected(client: httpx.Clien
     assert status(RecordedRun(store, **about))["expected_play_tasks"] == 2
 
 
+def expected(store: Store, run: RecordedRun) -> int | None:
+    found = store.task(run.task_id)
+    assert found
+    return found.expected_play_tasks
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"tags": ["x"]},
+        {"skip_tags": ["x"]},
+        {"limit": "a"},
+        {"start_at_task": "Start"},
+        {"list_tasks": True},
+        {"syntax_check": True},
+    ],
+    ids=str,
+)
+def test_part_of_a_playbook_is_not_compared_with_the_whole(store: Store, part: dict[str, Any]) -> None:
+    about = {"about": About(playbook="site.yml"), "kind": "playbook"}
+    whole, of_part = (RecordedRun(store, **about), RecordedRun(store, **about, request=part))
+    whole.write(b"", task_start("Install"), task_start("Start"))
+    of_part.write(b"", task_start("Install"))
+    for run in (whole, of_part):
+        run.end()
+    assert expected(store, RecordedRun(store, **about, request={"tags": None, "syntax_check": False})) == 2
+    assert expected(store, RecordedRun(store, **about, request=part)) is None
+
+
+def test_runs_of_a_playbook_are_compared_with_those_of_the_same_user(store: Store) -> None:
+    about = {"about": About(playbook="site.yml"), "kind": "playbook"}
+    run = RecordedRun(store, "admin", **about)
+    run.write(b"", task_start("Install"))
+    run.end()
+    assert [expected(store, RecordedRun(store, user, **about)) for user in ("admin", "dev")] == [1, None]
+
+
 def test_a_user_is_not_told_which_task_of_another_holds_a_lock(
     server: WebServer, client: httpx.Client, store: Store
 ) -> None:

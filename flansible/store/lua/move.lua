@@ -81,13 +81,14 @@ local function requeue(description)
   add_event({event = 'restart', time = at, description = description})
 end
 
--- Keeps how many play tasks the playbook had, which is what is expected of its next run. A full table begins anew.
+-- Keeps how many play tasks this user's run of the whole playbook had: the next one is compared with it. A full table
+-- begins anew.
 local function keep_play_tasks()
-  local values = redis.call('HMGET', task, 'about', 'counts')
-  local playbook, count, key = decode(values[1]).playbook, decode(values[2]).play_tasks, PREFIX .. 'play_tasks'
-  if not playbook or not count then return end
+  local values = redis.call('HMGET', task, 'compared', 'counts')
+  local compared, count, key = values[1], decode(values[2]).play_tasks, PREFIX .. 'play_tasks'
+  if not compared or not count then return end
   if redis.call('HLEN', key) >= 5000 then redis.call('DEL', key) end
-  redis.call('HSET', key, playbook, count)
+  redis.call('HSET', key, compared, count)
   redis.call('EXPIRE', key, 100 * 86400)
 end
 

@@ -6,7 +6,8 @@
 -- ARGV: 1 user, 2 the run as JSON, 3 the time as text, 4 kind, 5 summary, 6 sealed secrets, 7 locks as JSON,
 --       8 on_lost, 9 most queued tasks of the user (0: no limit), 10 most runs of the user (0: no limit),
 --       11 what it is about, as JSON, 12 seconds to keep a hidden task ('': not hidden), 13 digest of the request,
---       14 seconds to keep the idempotency key
+--       14 seconds to keep the idempotency key,
+--       15 user and playbook whose play tasks are compared ('': an ad-hoc command, or a part of a playbook)
 -- Returns {outcome, task id}: `submitted`; `known` (the same request was sent under this key, as that task);
 --   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`.
 -- Derived keys: flansible:tasks:state:queued, flansible:play_tasks; those of common/changes.
@@ -15,7 +16,7 @@
 
 local task, run, secrets, sequence, tasks, user_tasks, user_queued, unsent, idempotency = unpack(KEYS)
 local user, run_json, submitted_at, kind, summary, sealed, locks, on_lost, most_queued, most_running, about,
-      hidden_seconds, digest, idempotency_seconds = unpack(ARGV)
+      hidden_seconds, digest, idempotency_seconds, compared = unpack(ARGV)
 local id = task_id(task)
 if redis.call('EXISTS', task) == 1 then return {'submitted', id} end
 if idempotency then
@@ -40,9 +41,11 @@ redis.call('HSET', task, 'seq', seq, 'user', user, 'kind', kind, 'summary', summ
            'idempotency', idempotency or '', 'about', about)
 redis.call('SET', run, run_json)
 if #sealed > 0 then redis.call('SET', secrets, sealed) end
-local playbook = decode(about).playbook
-local expected = playbook and redis.call('HGET', PREFIX .. 'play_tasks', playbook)
-if expected then redis.call('HSET', task, 'expected_play_tasks', expected) end
+if compared ~= '' then
+  redis.call('HSET', task, 'compared', compared)
+  local expected = redis.call('HGET', PREFIX .. 'play_tasks', compared)
+  if expected then redis.call('HSET', task, 'expected_play_tasks', expected) end
+end
 if hidden_seconds ~= '' then
   -- In no index: only the process that submitted it reads it. Should that process die, the keys expire.
   redis.call('HSET', task, 'hidden', hidden_seconds)
