@@ -239,6 +239,13 @@ def test_examples_are_what_the_api_takes_and_gives(route: Route, openapi: dict[s
                 Draft202012Validator(resolved(openapi, content["schema"])).validate(example["value"])
 
 
+def test_the_example_of_a_session_has_the_rights_of_its_user(openapi: dict[str, Any]) -> None:
+    content = openapi["paths"]["/api/session"]["get"]["responses"]["200"]["content"]["application/json"]
+    [session] = [example["value"] for example in content["examples"].values()]
+    for right in ("sees_all", "may_act", "may_become", "may_use_git"):
+        assert session[right] or not session["is_admin"], right
+
+
 def test_a_field_that_replies_may_leave_out_is_not_required_and_never_null(openapi: dict[str, Any]) -> None:
     for model, names in serialization.OMITTED_WHEN_NULL.items():
         schema = openapi["components"]["schemas"][model.__name__]
