@@ -32,7 +32,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from flansible.system import ssh_control
+from flansible.system import ssh_control, standard_output
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class _ProcessManager:
         try:
             if not self._start_all():
                 return 0 if self._stopping else 1
-            print(f"Flansible is ready at {self._plan.url}", flush=True)
+            standard_output.write_line(f"Flansible is ready at {self._plan.url}")
             return self._watch()
         finally:
             self._stop_all()

@@ -23,7 +23,7 @@ from flansible.config import Settings, tls
 from flansible.config.tls import ServerContext
 from flansible.identity import passwords
 from flansible.models import ErrorBody
-from flansible.system import rlimits
+from flansible.system import rlimits, standard_output
 from flansible.web import create_app, parsing
 from flansible.web.middleware import security_headers
 from flansible.web.streaming import socket_handoff
@@ -185,7 +185,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "accesslog": None,
             "loglevel": "warning",
             "control_socket_disable": True,
-            "when_ready": lambda _arbiter: print(f"Web server is ready at {settings.url}", flush=True),
+            "when_ready": lambda _arbiter: standard_output.write_line(f"Web server is ready at {settings.url}"),
         }
         if settings.tls_certificate and settings.tls_key:
             secure = ServerContext(settings.tls_certificate, settings.tls_key)
