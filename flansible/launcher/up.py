@@ -114,7 +114,7 @@ def _prepare_rbac(settings: Settings, addresses: list[str]) -> None:
 
 def _report_missing_playbooks(settings: Settings) -> None:
     root = settings.playbook_root
-    if not root.is_dir():
+    if not os.path.isdir(root):
         print(
             f"Playbooks are looked for in {root}, which does not exist: put yours there, or set playbook_root. "
             "For a first one, stop this and run `flansible init`",

@@ -75,8 +75,12 @@ def _entry() -> pwd.struct_passwd | None:
 
 def _fault(folder: Path, purpose: str) -> str:
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=True)):
-        return f"{name()} cannot write in {folder}, where {purpose}"
-    space = os.statvfs(there)
+    cannot_write = f"{name()} cannot write in {folder}, where {purpose}"
+    if not (os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK, effective_ids=True)):
+        return cannot_write
+    try:
+        space = os.statvfs(there)
+    except OSError as error:
+        return f"{cannot_write}: {error.strerror}"
     free = space.f_bavail if os.geteuid() else space.f_bfree
     return f"the disk is full that holds {folder}, where {purpose}" if space.f_blocks and not free else ""

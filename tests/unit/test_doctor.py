@@ -245,6 +245,20 @@ def set_home(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: entry)
 
 
+def test_a_home_that_cannot_be_looked_at_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Path.is_dir raises what it does not expect, and so does statvfs."""
+
+    def fail(path: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "link").symlink_to("x" * 300)
+    monkeypatch.setenv("ANSIBLE_HOME", str(tmp_path / "link"))
+    assert f"cannot write in {tmp_path}/link" in account.home_fault()
+    monkeypatch.setenv("ANSIBLE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "statvfs", fail)
+    assert account.home_fault().endswith("Input/output error")
+
+
 def test_a_full_disk_below_home_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     full = os.statvfs_result((4096, 4096, 1000, 0, 0, 100, 0, 0, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: full)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,12 @@ def test_the_audit_log_is_kept_off_a_terminal_unless_the_configuration_asks_for_
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
     assert up._plan(make_settings(**asked), False, []).is_quiet is is_quiet
+
+
+def test_a_playbook_root_that_cannot_be_looked_at_is_reported(
+    make_settings: Callable[..., Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Path.is_dir raises what it does not expect: a name that is too long, or a closed folder above."""
+    root = Path("/tmp", "x" * 300)
+    up._report_missing_playbooks(make_settings(playbook_root=root))
+    assert f"Playbooks are looked for in {root}" in capsys.readouterr().err
