@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -42,6 +43,7 @@ from flansible.store import AWAITS_REPORTS, Claim, ClaimRefusal, ReadyTask, Rete
 from flansible.system import account, process_identity, rlimits
 from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
+from flansible.worker.ansible_config import configuration_of
 from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.lease_renewal import Lease, LeaseRenewal, now
@@ -134,7 +136,7 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
         recovery.send_messages(claim.ready)
         return f"not started: {claim.reason}"
     found = settings()
-    spill = found.data_dir if found.data_dir.is_dir() else None
+    spill = found.data_dir if os.path.isdir(found.data_dir) else None
     recorder = Recorder(task_id, claim, found.max_output_bytes, spill, services.writer.wake)
     try:
         with (
@@ -289,8 +291,9 @@ def _check_configuration(sender: Any, **_: Any) -> None:
             Store(found.store_url, reply_timeout_seconds=_LEASE_REPLY_SECONDS), sender.hostname, _probe
         )
         _readiness.take_name()
-    except ConfigurationError as error:
-        print(error, file=sys.stderr)
+    except (ConfigurationError, OSError) as error:
+        with contextlib.suppress(OSError):
+            print(error, file=sys.stderr, flush=True)
         sys.exit(_EXIT_CONFIGURATION)
 
 
@@ -307,9 +310,25 @@ def _install_handlers(**_: Any) -> None:
 
 
 def _probe() -> str:
-    """Loads Ansible before the first request needs it; returns why no run can succeed, or ''."""
-    services, root = _worker_services(), settings().playbook_root
-    return run_nothing(services.fork_servers, str(root) if root.is_dir() else "/", services.shutdown)
+    """Returns why no run can succeed, '' if one did; then loads Ansible before the first request needs it.
+
+    The run is made outside the project: what its ansible.cfg says is no matter of this worker, may be repaired by a
+    task, and may start callbacks that nobody asked for.
+    """
+    services, root = _worker_services(), str(settings().playbook_root)
+    is_shared = not os.path.isdir(root) or configuration_of(root) == configuration_of("/")
+    problem = run_nothing(services.fork_servers, services.shutdown, pack_usual=is_shared)
+    if not problem and not is_shared:
+        threading.Thread(target=_warm_up, args=(services, root), name="warm-up", daemon=True).start()
+    return problem
+
+
+def _warm_up(services: _Services, root: str) -> None:
+    try:
+        services.fork_servers.warm_up(root, pack_usual=True)
+    except (RunnerError, OSError) as error:
+        if services.shutdown.seconds_left() is None:
+            log.warning("Ansible does not load with the configuration of %s: %s", root, error)
 
 
 @worker_shutdown.connect

@@ -1,8 +1,8 @@
 """Reports to the store whether this worker can run tasks: a fork server is warm, and a run of nothing succeeded.
 
 Two threads per worker. One finds out: at the start, later whether Ansible can still write below HOME, and all of it
-again after a failure. One reports, in time whatever the other waits for; health reads the reports, and the name is
-taken as long as they come. celery_task.py starts both.
+again after a failure, ever more seldom. One reports, in time whatever the other waits for; health reads the reports,
+and the name is taken as long as they come. celery_task.py starts both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from flansible.errors import ConfigurationError, Fault, RunnerError, StoreUnavailable
 from flansible.models import AuthorizedRun, Secrets, State, Step
 from flansible.store import Claim, Progress, Store
-from flansible.system import account, process_identity
+from flansible.system import account, process_identity, standard_output
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.recorder import Recorder
 from flansible.worker.shutdown import Shutdown
@@ -27,13 +27,14 @@ log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 2.0
 CHECK_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 60.0
 _NAME_POLL_SECONDS = 0.5
 _PROBE_SECONDS = 60.0
 _GRACE_SECONDS = 1.0
 _OUTPUT_BYTES = 16 * 1024
 _LONGEST_PROBLEM = 500
-_STANDARD_OUTPUT = 1
 _STARTING = "it is starting"
+_NOT_LOADED = "Ansible does not load; the worker's log has the details"
 _ANY_PASSWORD = "no password"
 
 
@@ -89,20 +90,36 @@ class Readiness:
         self._store.close()
 
     def _watch(self) -> None:
-        worked = False
+        worked, pause = False, CHECK_SECONDS
         while not self._stopped.is_set():
-            problem = account.home_fault() or ("" if worked else self._probe())
+            problem, probe_failed = self._find_problem(worked)
             worked = not problem
             if problem != self._problem and not self._stopped.is_set():
-                if problem:
-                    log.error("this worker cannot run tasks: %s", problem)
-                elif self._problem == _STARTING:
-                    os.write(_STANDARD_OUTPUT, f"Worker {self._name} is ready\n".encode())
-                else:
-                    log.warning("this worker can run tasks again")
-                self._problem = problem
-                self._changed.set()
-            self._stopped.wait(CHECK_SECONDS)
+                self._publish(problem)
+            self._stopped.wait(pause if probe_failed else CHECK_SECONDS)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if probe_failed else CHECK_SECONDS
+
+    def _find_problem(self, worked: bool) -> tuple[str, bool]:
+        """Returns why this worker cannot run tasks, '' if it can, and whether it was the probe that failed."""
+        try:
+            if fault := account.home_fault():
+                return fault, False
+            problem = "" if worked else self._probe()
+        except Exception as error:
+            # The border: a watcher that ends would leave its last report in force.
+            log.exception("whether this worker can run tasks is not known")
+            problem = _sentence(f"internal error: {type(error).__name__}: {error}")
+        return problem, bool(problem)
+
+    def _publish(self, problem: str) -> None:
+        before, self._problem = self._problem, problem
+        self._changed.set()
+        if problem:
+            log.error("this worker cannot run tasks: %s", problem)
+        elif before == _STARTING:
+            standard_output.write_line(f"Worker {self._name} is ready")
+        else:
+            log.warning("this worker can run tasks again")
 
     def _report(self) -> None:
         was_refused = False
@@ -118,12 +135,16 @@ class Readiness:
             self._changed.clear()
 
 
-def run_nothing(fork_servers: ForkServerPool, directory: str, shutdown: Shutdown) -> str:
+def run_nothing(
+    fork_servers: ForkServerPool, shutdown: Shutdown, directory: str = "/", pack_usual: bool = False
+) -> str:
     """Loads Ansible and has it run `debug`, on no host; returns why that failed, '' when it worked.
 
-    Under the configuration of `directory`, which may prompt for passwords: any will do.
+    Under the configuration of `directory`, by default the service's own: its environment, ~/.ansible.cfg, and
+    /etc/ansible/ansible.cfg. It may prompt for passwords: any will do. pack_usual: see ForkServer.
     """
-    options = ("--inventory=localhost,", "--connection=local", "--module-name=debug", "--", "localhost")
+    # An empty inventory for the plugin `ini`, which more configurations enable than `host_list`.
+    options = (f"--inventory={os.devnull}", "--connection=local", "--module-name=debug", "--", "localhost")
     run = AuthorizedRun(
         kind="adhoc",
         user="admin",
@@ -132,20 +153,24 @@ def run_nothing(fork_servers: ForkServerPool, directory: str, shutdown: Shutdown
     )
     recorder = Recorder("", Claim(run, 0, 1, Progress()), _OUTPUT_BYTES, None, lambda: None)
     try:
-        fork_servers.warm_up(directory, pack_usual=True)
+        fork_servers.warm_up(directory, pack_usual)
         supervisor = Supervisor(fork_servers, recorder, shutdown, _PROBE_SECONDS, _GRACE_SECONDS)
         outcome = supervisor.carry_out(run, Secrets(vault_passwords={"default": _ANY_PASSWORD}))
         batch = recorder.next_batch()
     except (RunnerError, OSError) as error:
-        return _line(str(error))
+        return _sentence(str(error))
     finally:
         recorder.close()
     if outcome.state is State.SUCCEEDED:
         return ""
     printed = batch.output.decode(errors="replace") if batch else ""
     # Warnings come first.
-    return _line(f"{outcome.description}: {printed[max(0, printed.find('ERROR')) :]}")
+    return _sentence(f"{outcome.description}: {printed[max(0, printed.find('ERROR')) :]}")
 
 
-def _line(message: str) -> str:
-    return " ".join(message.split())[:_LONGEST_PROBLEM]
+def _sentence(message: str) -> str:
+    """Returns the message on one line, without the traceback that may follow it: that is logged."""
+    said, traceback, _ = message.partition("Traceback")
+    if traceback:
+        log.error("why this worker cannot run tasks: %s", message)
+    return " ".join(said.split())[:_LONGEST_PROBLEM] or _NOT_LOADED

@@ -14,10 +14,11 @@ import httpx
 import pytest
 import redis
 
+from flansible.config import Settings
 from flansible.errors import ConfigurationError
 from flansible.store import Store
-from flansible.system import process_identity
-from flansible.worker import readiness
+from flansible.system import account, process_identity
+from flansible.worker import celery_task, readiness
 from flansible.worker.readiness import Readiness, run_nothing
 from tests.helpers.runs import Worker
 from tests.helpers.waiting import eventually
@@ -179,18 +180,125 @@ def test_a_worker_prints_a_line_once_it_can_run_tasks(store: Store, capfd: pytes
     assert capfd.readouterr().out == "Worker w@host is ready\n"
 
 
-def test_a_run_of_nothing_succeeds_with_a_configuration_that_prompts(cold: Worker, tmp_path: Path) -> None:
+def test_a_worker_whose_line_cannot_be_written_is_ready_and_still_watches(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "CHECK_SECONDS", 0.01)
+    found = taker(store)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "__stdout__", full)
+        found.take_name()
+        found.watch()
+        eventually(lambda: store.worker_records()[0].problem == "")
+        monkeypatch.setenv("ANSIBLE_HOME", "/dev/null/home")
+        eventually(lambda: "cannot write in /dev/null/home" in store.worker_records()[0].problem)
+        found.stop()
+
+
+def test_an_unexpected_error_is_reported_and_all_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "CHECK_SECONDS", 0.01)
+    faults: list[Exception] = [ValueError("no such thing")]
+
+    def probe() -> str:
+        if faults:
+            raise faults[0]
+        return ""
+
+    found = taker(store, probe)
+    found.take_name()
+    found.watch()
+    eventually(lambda: store.worker_records()[0].problem == "internal error: ValueError: no such thing")
+    faults.clear()
+    eventually(lambda: store.worker_records()[0].problem == "")
+    found.stop()
+
+
+def test_a_run_of_nothing_that_fails_is_repeated_ever_more_seldom(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    class Stopped(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0)
+            if len(pauses) == 9:
+                self.set()
+            return self.is_set()
+
+    problems = ["broken"] * 6 + ["", "never asked for"]
+    found = taker(store, lambda: problems.pop(0))
+    monkeypatch.setattr(found, "_stopped", Stopped())
+    found._watch()
+    assert pauses == [5, 10, 20, 40, 60, 60, 5, 5, 5]
+
+
+def test_a_worker_whose_start_fails_unexpectedly_does_not_go_on_without_readiness(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(celery_task, "settings", lambda: make_settings(isolation="none"))
+    monkeypatch.setattr(account, "require_home", fail)
+    with pytest.raises(SystemExit) as raised:
+        celery_task._check_configuration(None)
+    assert raised.value.code == 2
+    assert "Input/output error" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("configuration", "loads"),
+    [
+        ("[inventory]\nenable_plugins = yaml\nany_unparsed_is_failed = true\n", True),
+        ("nothing that can be read", False),
+    ],
+)
+def test_a_project_s_configuration_is_loaded_but_decides_nothing(
+    cold: Worker,
+    tmp_path: Path,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    configuration: str,
+    loads: bool,
+) -> None:
+    (tmp_path / "ansible.cfg").write_text(configuration)
+    monkeypatch.setattr(celery_task, "_worker_services", lambda: cold)  # its two that a probe uses
+    monkeypatch.setattr(celery_task, "settings", lambda: make_settings(playbook_root=tmp_path))
+    assert celery_task._probe() == ""
+    eventually(lambda: "warm-up" not in {thread.name for thread in threading.enumerate()})
+    directories = [key.directory for key in cold.fork_servers._servers]
+    assert directories == (["/", str(tmp_path)] if loads else ["/"])
+    assert (f"Ansible does not load with the configuration of {tmp_path}" in caplog.text) is not loads
+
+
+def test_a_run_of_nothing_needs_no_plugin_for_inventories_but_the_usual(cold: Worker, tmp_path: Path) -> None:
+    usual = "[inventory]\nenable_plugins = ini, yaml\nany_unparsed_is_failed = true\nunparsed_is_failed = true\n"
     prompts = "[defaults]\nask_vault_pass = true\n[privilege_escalation]\nbecome_ask_pass = true\n"
-    (tmp_path / "ansible.cfg").write_text(prompts)
-    assert run_nothing(cold.fork_servers, str(tmp_path), cold.shutdown) == ""
+    (tmp_path / "ansible.cfg").write_text(usual + prompts)
+    assert run_nothing(cold.fork_servers, cold.shutdown, str(tmp_path)) == ""
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("it ended.\nTraceback (most recent call last):\n  File x\nKeyError: 1", "it ended."),
+        ("Traceback (most recent call last):\nKeyError: 1", "Ansible does not load; the worker's log has the details"),
+    ],
+)
+def test_a_problem_is_a_sentence_and_its_traceback_is_in_the_log(
+    caplog: pytest.LogCaptureFixture, message: str, said: str
+) -> None:
+    assert readiness._sentence(message) == said
+    assert "KeyError: 1" in caplog.text
 
 
 def test_a_run_of_nothing_that_fails_says_why(cold: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = no_such_strategy\n")
-    said = run_nothing(cold.fork_servers, str(tmp_path), cold.shutdown)
+    said = run_nothing(cold.fork_servers, cold.shutdown, str(tmp_path))
     assert "ansible ended with exit code 1: an error: ERROR]: Invalid play strategy" in said
     monkeypatch.setenv("ANSIBLE_HOME", "/dev/null/home")
-    assert "/dev/null/home" in run_nothing(cold.fork_servers, "/", cold.shutdown)
+    assert "/dev/null/home" in run_nothing(cold.fork_servers, cold.shutdown)
 
 
 # Health.
@@ -207,6 +315,11 @@ def test_health_is_well_only_with_a_worker_that_can_run_tasks(store: Store, serv
     eventually(lambda: workers(ADMIN) == (503, {"ok": False, "detail": said}))
     assert workers(None) == (503, {"ok": False, "detail": "has a problem; admin sees the details"})
     assert f"Web server is ready at {server.url}\n" in server.log.read_text()
+
+
+def test_a_web_server_whose_line_cannot_be_written_serves(tmp_path: Path, redis_url: str) -> None:
+    full = WebServer(tmp_path, redis_url, before="import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n")
+    full.stop()
 
 
 def test_own_identity_is_not_another_process(alive: str) -> None:
