@@ -7,6 +7,7 @@ sends brings the page forward.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -78,7 +79,8 @@ def filled(bar: Locator) -> float:
 def test_a_run_says_how_far_it_is_and_which_hosts_it_waits_for(
     page: Page, login: Callable[..., None], open_run: Callable[..., None], web: Records
 ) -> None:
-    first = web.running(playbook="site.yml")
+    playbook = f"{uuid.uuid4().hex}.yml"  # none that another test has ended
+    first = web.running(playbook=playbook)
     first.write(b"", task_start("Install"))
     first.write(b"", result("web1", task="Install"), result("web2", "failed", task="Install"))
     first.write(b"", *(result(host, task="Install") for host in ("web3", "web4")))
@@ -92,7 +94,7 @@ def test_a_run_says_how_far_it_is_and_which_hosts_it_waits_for(
     first.end()
     expect(head.get_by_role("img")).to_be_visible()
     assert filled(head.get_by_role("img")) == pytest.approx(1, abs=0.01)
-    second = web.running(playbook="site.yml")
+    second = web.running(playbook=playbook)
     second.write(b"", task_start("Install"), result("web1", task="Install"), task_start("Start"))
     open_run(page, second)
     expect(head).to_contain_text("Play task 2 of about 4: Start")
