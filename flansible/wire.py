@@ -31,7 +31,7 @@ A test compares this table with the code: in the last column every backticked wo
 | plan    | run         | supervisor | `plan`: what a preview run found; `too_large`: it is left out for its size; |
 |         |             |            | `time`, `mark` |
 | end     | run         | supervisor | `returncode`; `broken`: str or null; `warning`: one of WARNINGS, or null; |
-|         |             |            | `stats`, `custom_stats`, `time`, `mark` |
+|         |             |            | `reason`: EMPTY_LIMIT, or null; `stats`, `custom_stats`, `time`, `mark` |
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ Frame = dict[str, Any]
 NO_HOSTS = "no hosts matched"
 NO_PLAY_TASKS = "no play task ran on a host"
 WARNINGS = (NO_HOSTS, NO_PLAY_TASKS)
+# Why Ansible ended with exit code 1, where it is known.
+EMPTY_LIMIT = "the limit leaves no hosts"
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _HEADER = struct.Struct(">I")

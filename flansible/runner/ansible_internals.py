@@ -23,6 +23,7 @@ class Internal(NamedTuple):
 
 REPLACED = (
     Internal("ansible.cli.CLI", "_get_secret", "answer password prompts from the request", "prompt"),
+    Internal("ansible.cli.CLI", "get_host_list", "notice an empty limit", "inventory, subset, pattern"),
     Internal("ansible.cli.CLI", "post_process_args", "use the request's private key", "self, options"),
     Internal("ansible.cli.adhoc", "TaskQueueManager", "add the event callback"),
     Internal("ansible.cli.adhoc.AdHocCLI", "init_parser", "share one parser among all runs", "self"),

@@ -33,6 +33,7 @@ from flansible.runner.ansible_internals import replace
 from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.cleanup import RunFiles
 from flansible.runner.colour_marks import mark_colours
+from flansible.runner.empty_limit import EmptyLimitMonitor
 from flansible.runner.module_cache import ModuleCache
 from flansible.runner.prompts import answer_prompts
 from flansible.runner.tempdir_tags import tag_temp_dirs
@@ -46,6 +47,7 @@ from flansible.runner.worker_processes import (
 NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play tasks it had begun"
 EXIT_UNEXPECTED = 250  # ansible's own code for an unexpected exception
 _LISTINGS = ("listhosts", "listtasks", "listtags", "syntax")
+_EXIT_ERROR = 1
 _EXIT_CANNOT_EXECUTE = 126
 _EXIT_NOT_FOUND = 127
 _FIRST_LINE_BYTES = 4096
@@ -107,6 +109,8 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     starts.watch()
     killed = KilledWorkerMonitor()
     killed.watch(lambda: _abort(pipe, events))
+    limit = EmptyLimitMonitor()
+    limit.watch()
     ObservedTaskQueueManager.event_callback = events
     for module in (ansible.cli.adhoc, ansible.executor.playbook_executor):
         replace(module, "TaskQueueManager", ObservedTaskQueueManager)
@@ -119,7 +123,8 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     silent = returncode == 0 and events.starts > 0 and events.results == 0
     broken = starts.failure or (NOTHING_EXECUTED if silent else None)
     warning = _warning(request, events) if returncode == 0 else None
-    _send_end(pipe, events, returncode, broken, warning)
+    reason = wire.EMPTY_LIMIT if limit.found and returncode == _EXIT_ERROR else None
+    _send_end(pipe, events, returncode, broken, warning, reason)
     return returncode
 
 
@@ -133,7 +138,12 @@ def _warning(request: wire.Frame, events: EventCallback) -> str | None:
 
 
 def _send_end(
-    pipe: EventPipe, events: EventCallback, returncode: int, broken: str | None, warning: str | None = None
+    pipe: EventPipe,
+    events: EventCallback,
+    returncode: int,
+    broken: str | None,
+    warning: str | None = None,
+    reason: str | None = None,
 ) -> None:
     pipe.send(
         {
@@ -141,6 +151,7 @@ def _send_end(
             "returncode": returncode,
             "broken": broken,
             "warning": warning,
+            "reason": reason,
             "stats": events.stats,
             "custom_stats": events.custom_stats,
         }

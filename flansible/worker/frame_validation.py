@@ -66,17 +66,19 @@ def plan(frame: wire.Frame) -> dict[str, Any]:
 def end(frame: wire.Frame) -> dict[str, Any]:
     """Validates a run's `end` frame; returns all but its exit code."""
     stats, custom, broken = frame.get("stats", {}), frame.get("custom_stats", {}), frame.get("broken")
-    warning = frame.get("warning")
+    warning, reason = frame.get("warning"), frame.get("reason")
     counts = list(stats.values()) if isinstance(stats, dict) else [None]
     if not all(isinstance(one, dict) and all(type(count) is int for count in one.values()) for one in counts):
         raise WireError("an end with invalid counts")
-    if not isinstance(custom, dict) or not isinstance(broken, str | None) or warning not in (None, *wire.WARNINGS):
+    is_known = warning in (None, *wire.WARNINGS) and reason in (None, wire.EMPTY_LIMIT)
+    if not isinstance(custom, dict) or not isinstance(broken, str | None) or not is_known:
         raise WireError("an end with a field of the wrong type")
     if len(json.dumps([stats, custom])) > _MAX_STATS_BYTES:
         raise WireError("an end that is too long")
     # Lone surrogates cannot be stored.
     broken = broken and broken[:_MAX_TEXT_CHARS].encode(errors="replace").decode()
-    return {"stats": stats, "custom_stats": custom, "broken": broken, "warning": warning, **_mark_and_time(frame)}
+    known = {"stats": stats, "custom_stats": custom, "broken": broken, "warning": warning, "reason": reason}
+    return {**known, **_mark_and_time(frame)}
 
 
 def _mark_and_time(frame: wire.Frame) -> dict[str, Any]:

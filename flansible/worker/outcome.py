@@ -76,7 +76,8 @@ def outcome_of(step: Step, seen: Observed, timeout: str) -> Outcome:
     if seen.end is not None and seen.end.get("broken"):
         return Outcome(State.ERROR, str(seen.end["broken"]), code)
     if code != 0:
-        return Outcome(State.FAILED, exit_description(step, code), code)
+        reason = seen.end.get("reason") if seen.end else None
+        return Outcome(State.FAILED, exit_description(step, code, reason), code)
     if not finished:
         return Outcome(State.ERROR, "the run ended with exit code 0 but did not report what it did", code)
     warning = seen.end.get("warning") if seen.end else None
@@ -84,9 +85,9 @@ def outcome_of(step: Step, seen: Observed, timeout: str) -> Outcome:
     return Outcome(State.SUCCEEDED, description, 0, warning)
 
 
-def exit_description(step: Step, code: int | None) -> str:
-    """Describes an exit code: "ansible ended with exit code 4: hosts were unreachable, ..."."""
-    meaning = _EXIT_CODES.get(code or 0) if step.program != "git" else None
+def exit_description(step: Step, code: int | None, reason: str | None = None) -> str:
+    """Describes an exit code: "ansible ended with exit code 4: hosts were unreachable, ...". reason: if it is known."""
+    meaning = (reason or _EXIT_CODES.get(code or 0)) if step.program != "git" else None
     return f"{step.program} ended with exit code {code}" + (f": {meaning}" if meaning else "")
 
 

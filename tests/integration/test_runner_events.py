@@ -342,6 +342,27 @@ def test_an_adhoc_command_without_a_host_says_so(
     assert (run.end["returncode"], run.end["warning"]) == (0, warning)
 
 
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (("h1", "-i", "hosts", "--limit", "nowhere"), wire.EMPTY_LIMIT),
+        (("h1", "-i", "hosts", "--limit", "@missing"), None),
+    ],
+    ids=str,
+)
+def test_a_limit_that_leaves_no_hosts_is_told_from_other_errors(
+    servers: ForkServerPool, place: Path, argv: tuple[str, ...], reason: str | None
+) -> None:
+    with DirectRun(servers, place, *argv, "-m", "debug", program="ansible") as run:
+        run.wait()
+    assert (run.end["returncode"], run.end["reason"]) == (1, reason)
+
+
+def test_a_playbook_whose_limit_leaves_no_hosts_says_so(servers: ForkServerPool, place: Path) -> None:
+    run = ran(servers, place, TAGGED, "--limit", "nowhere")
+    assert (run.end["returncode"], run.end["reason"]) == (1, wire.EMPTY_LIMIT)
+
+
 RAW = """\
 import os
 from ansible.plugins.callback import CallbackBase

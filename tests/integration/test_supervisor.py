@@ -17,7 +17,7 @@ import pytest
 
 from flansible.models import State, Step
 from flansible.store import Store
-from flansible.wire import NO_HOSTS
+from flansible.wire import EMPTY_LIMIT, NO_HOSTS
 from flansible.worker import forkserver_pool
 from flansible.worker import supervisor as supervisor_module
 from flansible.worker.outcome import Observed, outcome_of
@@ -518,6 +518,12 @@ VERDICTS: dict[str, tuple[dict[str, Any], State, int | None, str]] = {
         "hosts failed",
     ),
     "Ansible said no": ({"exited": exited(2), "end": END}, State.FAILED, 2, "hosts failed"),
+    "a limit without hosts": (
+        {"exited": exited(1), "end": {**END, "reason": EMPTY_LIMIT}},
+        State.FAILED,
+        1,
+        "code 1: the limit leaves no hosts",
+    ),
     "unreachable": ({"exited": exited(4), "end": END}, State.FAILED, 4, "unreachable"),
     "bad options": ({"exited": exited(5), "end": END}, State.FAILED, 5, "options"),
     "an unknown code": ({"exited": exited(77), "end": END}, State.FAILED, 77, "77"),

@@ -190,6 +190,15 @@ def test_a_refused_relative_path_is_shown_from_the_top_and_links_are_not_followe
         assert f"You may not use inventory {given} ({top}/{shown}). Yours: " in caught.value.message
 
 
+def test_a_refused_path_below_a_folder_whose_name_is_not_utf_8_can_be_sent(dev: Asking, root: Path) -> None:
+    folder = root / os.fsdecode(b"playbooks/odd\xff")
+    folder.mkdir()
+    (folder / "site.yml").write_text("[]\n")
+    with pytest.raises(Forbidden, match=r"prod \(.*/odd\\xFF/prod\)\. Yours: ") as caught:
+        dev.playbook(playbook_dir="odd\\xFF", inventory="prod")
+    assert caught.value.message.encode()
+
+
 def test_a_user_without_inventories_can_use_none(
     root: Path, settings: Settings, users: dict[str, rbac_users.User]
 ) -> None:

@@ -71,6 +71,8 @@ def test_a_result_has_what_results_have(name: str) -> None:
         {"broken": {"a": 1}},
         {"warning": "all is well"},
         {"warning": ["no hosts matched"]},
+        {"reason": "no hosts matched"},
+        {"reason": ["the limit leaves no hosts"]},
         {"mark": None},
     ],
 )

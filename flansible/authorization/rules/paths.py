@@ -17,7 +17,7 @@ from flansible.authorization.isolation import Isolation
 from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.config import Settings
 from flansible.identity.users import User, resolve
-from flansible.models import RunOptions
+from flansible.models import RunOptions, file_names
 from flansible.models.file_names import escape
 
 # Ansible expands ~ and $NAME in paths after our check, and splits at commas: the path would become another one.
@@ -71,7 +71,7 @@ def _inventory(user: User, given: str, cwd: Path, listed: str) -> str:
     # Text that Ansible would take for hosts or data has become a path below `cwd` here, and is refused.
     if not _is_within(path, user.inventories):
         # Not resolved: where links lead is not for those who may not use them.
-        shown = given if os.path.isabs(given) else f"{given} ({os.path.normpath(cwd / given)})"
+        shown = given if os.path.isabs(given) else f"{given} ({file_names.escape(os.path.normpath(cwd / given))})"
         message = f"You may not use inventory {shown}. Yours: {listed}. {ASK}"
         raise forbidden("inventory", "inventory_forbidden", message)
     return str(path)
