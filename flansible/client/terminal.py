@@ -17,7 +17,7 @@ from typing import Any, Self
 from flansible.client import Client
 from flansible.client.profile import Profile
 from flansible.client.replies import Format, Kind, TaskStatusReply
-from flansible.errors import ClientError, ServiceRefused
+from flansible.errors import ClientError, ServiceRefused, ServiceUnreachable
 from flansible.states import COMPLETED_STATES, State
 
 EXIT_CANCELED = 99  # Ansible's own for an interrupted run
@@ -97,7 +97,7 @@ def _exit_code(status: TaskStatusReply) -> int:
 class _Interrupts:
     """Handles Ctrl-C and SIGTERM while a task runs: the first cancels it and keeps following, the second exits.
 
-    While a submission is retried, because its reply was lost, the first one exits.
+    While a submission is retried, because its reply was lost, the first one exits; also where the cancel has no reply.
     """
 
     def __init__(self, login: Profile) -> None:
@@ -153,6 +153,8 @@ class _Interrupts:
         except ClientError as error:
             if not (isinstance(error, ServiceRefused) and error.status == 409):  # 409: it is final already
                 _message(f"task {task_id} was not canceled: {error}")
+            if isinstance(error, ServiceUnreachable):
+                raise KeyboardInterrupt from error
         finally:
             self._is_canceling = False
         if self._count > count_before:

@@ -59,6 +59,9 @@ def test_old_versions_of_tls_and_plain_http_are_refused(service: Service, truste
     assert curl(service, trusted, "/api/health", "--tlsv1.2", "--tls-max", "1.2").returncode == 0
     with pytest.raises(httpx.TransportError):
         httpx.get(service.url.replace("https:", "http:") + "/api/health")
+    with Client(service.url.replace("https:", "http:"), *ADMIN) as plain:
+        with pytest.raises(ServiceUnreachable, match=f"speaks TLS .* use {service.url}$"):
+            plain.adhoc("ping")
 
 
 def test_a_run_is_followed_live_by_output_and_by_events(service: Service, trusted: Pair, client: Client) -> None:

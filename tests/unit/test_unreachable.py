@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -21,11 +22,15 @@ from tests.helpers import certificates
 
 HOST = "127.0.0.2"  # of this machine as well, and in no certificate of the tests
 MUCH_LESS_THAN_PATIENCE = 60.0
+ACCEPTED = b'HTTP/1.1 202 Accepted\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{"task_id": "abc"}'
 
 
 @contextlib.contextmanager
-def hanging_up(context: ssl.SSLContext | None, on_connection: Callable[[], None] = lambda: None) -> Iterator[int]:
+def hanging_up(
+    context: ssl.SSLContext | None, on_request: Callable[[], None] = lambda: None, first_reply: bytes = b""
+) -> Iterator[int]:
     """The port of a server that closes every connection; with a context, after the handshake of TLS."""
+    replies = [first_reply]
     with socket.create_server((HOST, 0)) as listener:
 
         def serve() -> None:
@@ -35,11 +40,12 @@ def hanging_up(context: ssl.SSLContext | None, on_connection: Callable[[], None]
                 except OSError:
                     return
                 with plain:
-                    on_connection()
                     plain.settimeout(10)
                     with contextlib.suppress(OSError):
                         if context is None:
                             plain.recv(65536)
+                            on_request()
+                            plain.sendall(replies.pop() if replies else b"")
                         else:
                             context.wrap_socket(plain, server_side=True).close()
 
@@ -50,6 +56,17 @@ def hanging_up(context: ssl.SSLContext | None, on_connection: Callable[[], None]
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+def terminate_at(request: int) -> Callable[[], None]:
+    """Sends SIGTERM to this process at the request of this number; one that looks for TLS counts."""
+    numbers = itertools.count(1)
+
+    def on_request() -> None:
+        if next(numbers) == request:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_request
 
 
 @dataclass(frozen=True)
@@ -97,20 +114,23 @@ def test_a_certificate_for_another_host_is_told_from_one_that_is_not_trusted(tls
         assert not caught.value.is_temporary
 
 
-@pytest.mark.parametrize("at", [1, 2], ids=["at the first attempt", "at a retry"])
+# After each attempt a request looks for TLS.
+@pytest.mark.parametrize("at", [1, 3], ids=["at the first attempt", "at a retry"])
 def test_a_signal_ends_a_submission_that_is_sent_again(at: int, capfd: pytest.CaptureFixture[str]) -> None:
-    attempts: list[int] = []
-
-    def signal_once() -> None:
-        attempts.append(1)
-        if len(attempts) == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     began = time.monotonic()
-    with hanging_up(None, signal_once) as port:
+    with hanging_up(None, terminate_at(at)) as port:
         assert terminal.run(Profile(f"http://{HOST}:{port}", "u", "p"), "adhoc", {}) == terminal.EXIT_LEFT
     assert time.monotonic() - began < MUCH_LESS_THAN_PATIENCE
     assert "the task may be queued: flansible tasks shows it then" in capfd.readouterr().err
+
+
+def test_a_signal_ends_a_command_whose_service_went_away_while_it_ran(capfd: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    with hanging_up(None, terminate_at(6), first_reply=ACCEPTED) as port:
+        assert terminal.run(Profile(f"http://{HOST}:{port}", "u", "p"), "adhoc", {}) == terminal.EXIT_LEFT
+    assert time.monotonic() - began < MUCH_LESS_THAN_PATIENCE
+    said = capfd.readouterr().err
+    assert "task abc was not canceled: " in said and "flansible status abc shows the state" in said
 
 
 def test_a_locked_login_ends_a_command_as_a_refusal_does() -> None:
