@@ -27,14 +27,24 @@ class _Coloured(str):
     """Text that is to be printed in colour. Whatever is made of it, padded or joined, is plain text."""
 
     __slots__ = ("colour",)
-    colour: str
+
+    def __new__(cls, text: str, colour: str) -> _Coloured:
+        return super().__new__(cls, text)
+
+    def __init__(self, text: str, colour: str) -> None:
+        self.colour = colour
 
 
 class _ColourOfLines(str):
     """The colours of a diff: as a colour's name, to Display, that of a success; `lines` has each coloured line's."""
 
     __slots__ = ("lines",)
-    lines: list[tuple[str, str]]
+
+    def __new__(cls, name: str, lines: list[tuple[str, str]]) -> _ColourOfLines:
+        return super().__new__(cls, name)
+
+    def __init__(self, name: str, lines: list[tuple[str, str]]) -> None:
+        self.lines = lines
 
 
 def mark_colours(mark: str) -> None:
@@ -49,9 +59,10 @@ def replace_colour_functions() -> None:
 
     Done once, in the fork server: searching all modules would cost a run more than all else that is done to it here.
     """
+    name = _stringc.__name__
     for module in list(sys.modules.values()):
-        if getattr(module, "stringc", None) is _stringc:
-            module.stringc = _coloured  # type: ignore[attr-defined]
+        if getattr(module, name, None) is _stringc:
+            setattr(module, name, _coloured)
     replace(display, "stringc", _marked)
     replace(default, "hostcolor", _marked_host)
     replace(default, "colorize", _marked_count)
@@ -78,9 +89,7 @@ def _keep_colours_of_diffs() -> None:
         text = make_diff(self, difflist)
         if _mark is None:
             return str(text)
-        colour = _ColourOfLines(constants.COLOR_OK)
-        colour.lines = lines.copy()
-        return _with_colour(text, colour)
+        return _Coloured(text, _ColourOfLines(constants.COLOR_OK, lines.copy()))
 
     def note_or_force(text: str, color_name: str) -> str:
         return str(_stringc(text, color_name)) if _mark is None else note(text, color_name)
@@ -89,16 +98,10 @@ def _keep_colours_of_diffs() -> None:
     replace(sys.modules[CallbackBase.__module__], "stringc", note_or_force)
 
 
-def _with_colour(text: str, colour: str) -> str:
-    coloured = _Coloured(text)
-    coloured.colour = colour
-    return coloured
-
-
 def _coloured(text: str, color_name: str, wrap_nonvisible_chars: bool = False) -> str:
     if _mark is None:
         return str(_stringc(text, color_name, wrap_nonvisible_chars))
-    return _with_colour(text, color_name)
+    return _Coloured(text, color_name)
 
 
 def _marked(text: str, color_name: str) -> str:

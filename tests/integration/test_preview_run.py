@@ -56,7 +56,7 @@ def test_a_quarter_of_the_threads_is_left_to_others(server: WebServer, shared_re
     with shared_redis.client() as client:
         # A worker that is there and takes nothing.
         client.zadd("flansible:workers", {"worker": time.time() + 60})
-        client.hset("flansible:workers:slots", "worker", 1)
+        client.hset("flansible:workers:slots", "worker", "1 0")  # one slot, no run
     answers: list[str] = []
     waiting = [threading.Thread(target=lambda: answers.append(asked(server)["detail"])) for _ in range(THREADS)]
     for thread in waiting:
