@@ -17,7 +17,7 @@ _LINES = re.compile(
     re.MULTILINE,
 )
 _HOST_KEY = re.compile(rb"Host key verification failed")
-# What ansible-core 2.19 to 2.21 says of its own files. A quote may be escaped as in JSON.
+# What ansible-core 2.19 says of its own files. A quote may be escaped as in JSON.
 # No wildcard can pass what ends it: the time is linear, whatever a hostile run prints.
 _NOT_FOUND = re.compile(
     rb"the role '[^\n']{1,4096}' was not found in "
