@@ -28,7 +28,7 @@ class _Coloured(str):
 
     __slots__ = ("colour",)
 
-    def __new__(cls, text: str, colour: str) -> _Coloured:
+    def __new__(cls, text: str, colour: str = "") -> _Coloured:  # a copy is made with the text alone
         return super().__new__(cls, text)
 
     def __init__(self, text: str, colour: str) -> None:
@@ -40,7 +40,7 @@ class _ColourOfLines(str):
 
     __slots__ = ("lines",)
 
-    def __new__(cls, name: str, lines: list[tuple[str, str]]) -> _ColourOfLines:
+    def __new__(cls, name: str, lines: list[tuple[str, str]] | None = None) -> _ColourOfLines:
         return super().__new__(cls, name)
 
     def __init__(self, name: str, lines: list[tuple[str, str]]) -> None:

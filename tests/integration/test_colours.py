@@ -30,6 +30,7 @@ CHANGES = """\
     - fail: msg=end
 """
 CALLBACK = """\
+import copy, json, pickle
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.utils.color import colorize, hostcolor, stringc
@@ -47,6 +48,9 @@ class CallbackModule(Default):
         self._display.display(stringc("in colour", C.COLOR_CHANGED))
         self._display.display(f"{name:<20}|{len(name)}|{name[:1]}|{name.upper()}|{repr(name)}|{name + '!'}")
         self._display.display(diff.upper() + str(len(diff)))
+        copies = copy.copy(name), copy.deepcopy(diff), pickle.loads(pickle.dumps(diff)), json.loads(json.dumps(name))
+        for same in copies:
+            self._display.display(same)
         counts = {"failures": 1, "unreachable": 0, "changed": 0}
         self._display.display(hostcolor("h", counts) + colorize("ok", 1, C.COLOR_OK))
 """
@@ -125,4 +129,4 @@ def without_times(text: str) -> str:
 
 def messages(log: str) -> list[str]:
     """The lines of a log, without time and process."""
-    return [without_times(line.partition("| ")[2] or line) for line in log.splitlines()]
+    return [without_times(line.partition("| ")[2] if "| " in line else line) for line in log.splitlines()]
