@@ -10,7 +10,7 @@ from pathlib import Path
 from playwright.sync_api import expect, sync_playwright
 
 from tests.helpers.services import ADMIN, lay_out, start_service, write
-from tests.helpers.waiting import require_program
+from tests.helpers.waiting import require_browser
 
 TOP = Path(__file__).parents[1]
 TARGET = TOP / "docs" / "console.png"
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def _take(url: str, task_id: str, root: Path) -> None:
-    program = require_program("chromium")
+    program = require_browser()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1120, "height": 760}, locale="en-GB", reduced_motion="reduce")

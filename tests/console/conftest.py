@@ -23,7 +23,7 @@ from tests.helpers.browser_watch import Watch
 from tests.helpers.console_records import Records
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.services import ADMIN, AUDITOR, Service, lay_out, start_service
-from tests.helpers.waiting import missing, require_program
+from tests.helpers.waiting import missing, require_browser
 from tests.helpers.webserver import RecordedRun
 
 PATIENCE_MS = 20_000  # the machine may have other things to do
@@ -35,7 +35,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    program = require_program("chromium")
+    program = require_browser()
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         running = playwright.chromium.launch(executable_path=program, args=options)

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.waiting import eventually, require_program
+from tests.helpers.waiting import eventually, require_browser
 
 
 class Browser:
@@ -22,7 +22,7 @@ class Browser:
         self._buffer = b""
         self.complaints: list[str] = []
         # Chromium reads its file descriptor 3 and writes to 4; bash is what puts ours there, whatever their numbers.
-        program = require_program("chromium")
+        program = require_browser()
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         options += [f"--user-data-dir={folder}", "--remote-debugging-pipe", "--disable-background-networking"]
         line = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'

@@ -37,10 +37,16 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is missing on this machine; .ci/run installs it from Debian's packages")
 
 
-def require_program(name: str) -> str:
-    """The path of a program, from PATH or beside this Python; see `missing` where there is none."""
-    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-    if found is None:
-        missing(name)
-    assert found is not None
-    return found
+def require_program(*names: str) -> str:
+    """The path of the first of these programs that there is, on PATH or beside this Python; else see `missing`."""
+    beside_python = str(Path(sys.executable).parent)
+    for name in names:
+        if found := shutil.which(name) or shutil.which(name, path=beside_python):
+            return found
+    missing(" or ".join(names))
+    raise AssertionError("missing() has ended the test")
+
+
+def require_browser() -> str:
+    """Chromium without its windows, which takes a third less of the processor; the whole one where that is missing."""
+    return require_program("chromium-headless-shell", "chromium")
