@@ -30,6 +30,7 @@ setup(
         "flask-swagger-ui>=5.21,<6",
         "Flask-HTTPAuth>=4.8,<5",
         "celery>=5.5,<6",
+        "amqp>=5.2,<6",  # of kombu, which leaves its errors as they are
         "cryptography>=42",
         "redis[hiredis]>=5.2,<9",
         "ansible-core>=2.19,<2.22",

@@ -7,8 +7,8 @@
     │   ├── NotFound              404   ├── MethodNotAllowed      405   ├── Conflict             409
     │   ├── BodyTooLarge          413   ├── UnsupportedMediaType  415   ├── TooManyRequests      429
     │   └── Unavailable           503
-    ├── StoreUnavailable          Redis does not answer (translated in store)
-    ├── BrokerUnavailable         the Celery broker does not answer (translated in broker)
+    ├── StoreUnavailable          Redis does not answer, or refuses (translated in store)
+    ├── BrokerUnavailable         the Celery broker does not answer, or refuses (translated in broker)
     ├── IllegalMove               a task cannot move from its state to the requested one (states.STATES)
     ├── AuditUnavailable          the audit log cannot be written; requests that must be audited are refused
     ├── SealError                 secrets cannot be sealed or opened: the key is missing or a different one
@@ -131,18 +131,24 @@ class Unavailable(RequestError):
 
 
 class StoreUnavailable(FlansibleError):
-    """Redis did not answer in time, refused the connection, or is out of memory or disk.
+    """Redis did not answer in time, or refused: the connection, the password, a command, a write.
 
-    is_away: it refused the connection, or is loading its records: it grants nothing to anybody now.
+    is_away: it refused the connection, or is loading its records: it grants nothing to anybody now; reason: what is
+    wrong with it, as a predicate, without what Redis said: for replies to users.
     """
 
-    def __init__(self, message: str, is_away: bool = False) -> None:
+    def __init__(self, message: str, is_away: bool = False, reason: str = "does not answer") -> None:
         super().__init__(message)
         self.is_away = is_away
+        self.reason = reason
 
 
 class BrokerUnavailable(FlansibleError):
-    """The broker did not accept the message; nothing was queued."""
+    """The broker did not answer, or did not accept the message: nothing was queued. reason: as StoreUnavailable's."""
+
+    def __init__(self, message: str, reason: str = "does not answer") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class IllegalMove(FlansibleError):

@@ -17,16 +17,16 @@ from typing import Any
 from celery import Celery
 from celery.utils.nodenames import host_format
 from kombu import Connection, Exchange, Queue
-from kombu.exceptions import KombuError, OperationalError
 
 from flansible import config
+from flansible.broker.broker_errors import BROKER_ERRORS, on_blocked, translated
 from flansible.config import Settings
-from flansible.errors import BrokerUnavailable
 
 RUN_TASK = "flansible.run"
 QUEUE = "flansible"
 # For tasks that have waited already, for a lock or a limit: they must not wait behind all others as well.
 PRIORITY_QUEUE = "flansible.next"
+_NO_QUEUE = "flansible.check"
 CONNECT_TIMEOUT_SECONDS = 3
 REPLY_TIMEOUT_SECONDS = 3
 PING_SECONDS = 1.5
@@ -65,6 +65,7 @@ def _transport_options(broker_url: str) -> dict[str, Any]:
         return {
             **shared,
             "confirm_publish": True,
+            "on_blocked": on_blocked,
             "read_timeout": REPLY_TIMEOUT_SECONDS,
             "write_timeout": REPLY_TIMEOUT_SECONDS,
         }
@@ -161,10 +162,10 @@ def enqueue(task_id: str, summary: str, priority: bool = False) -> None:
     priority: before all tasks that were enqueued without it.
     """
     began = time.monotonic()
-    with _translated("the broker does not take messages"):
+    with translated("the broker does not take messages"):
         try:
             _publish(task_id, summary, PRIORITY_QUEUE if priority else QUEUE)
-        except _BROKER_ERRORS:
+        except BROKER_ERRORS:
             if time.monotonic() - began > _STALE_CONNECTION_SECONDS:
                 raise
             _publish(task_id, summary, PRIORITY_QUEUE if priority else QUEUE)
@@ -183,28 +184,35 @@ def _publish(task_id: str, summary: str, queue: str) -> None:
                 retry=False,
                 producer=producer,
             )
-        except _BROKER_ERRORS:
+        except BROKER_ERRORS:
             # Back in the pool, the connection would fail again, or take a late reply for that to the next command.
             producer.connection.collect()
             raise
 
 
-def ping_broker() -> None:
-    """Checks that the broker accepts a connection. Raises BrokerUnavailable."""
-    with _translated("the broker does not answer"), _connection():
-        pass
+def check_broker() -> None:
+    """Checks that the broker takes messages: does what `enqueue` does, with one that goes to no queue.
+
+    One that only accepts connections may be full, read-only, or not permit the queues. Raises BrokerUnavailable.
+    """
+    with translated("the broker does not answer"), _connection() as connection:
+        channel = connection.default_channel
+        for queue in app.amqp.queues.values():
+            queue(channel).declare()
+        with app.amqp.Producer(channel) as producer:
+            producer.publish({}, exchange=QUEUE, routing_key=_NO_QUEUE, retry=False)
 
 
 def ping_worker(names: list[str]) -> str | None:
     """Returns the first of these workers that replies, None when none does in time. Raises BrokerUnavailable."""
-    with _translated("the broker does not answer"), _connection() as connection:
+    with translated("the broker does not answer"), _connection() as connection:
         replies = app.control.ping(destination=names, timeout=PING_SECONDS, limit=1, connection=connection)
     return next((name for reply in replies or [] for name in reply), None)
 
 
 def revoke(task_id: str) -> None:
     """Revokes a Celery task whose record is canceled already. Raises BrokerUnavailable."""
-    with _translated("the broker does not take messages"), _connection() as connection:
+    with translated("the broker does not take messages"), _connection() as connection:
         app.control.revoke(task_id, connection=connection)
 
 
@@ -214,15 +222,3 @@ def _connection() -> Iterator[Connection]:
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=0)
         yield connection
-
-
-_BROKER_ERRORS = (OperationalError, KombuError, OSError)
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turns the broker's errors into BrokerUnavailable."""
-    try:
-        yield
-    except _BROKER_ERRORS as error:
-        raise BrokerUnavailable(f"{what}: {error}") from error

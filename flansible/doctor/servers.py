@@ -54,7 +54,7 @@ def _redis_server(url: str, key: str, embedded: bool) -> list[Check]:
         return [Check(Mark.FAIL, "redis", f"the URL in {key} is not valid", f"fix {key}")]
     with closing(store):
         try:
-            store.ping()
+            store.check_writes()
         except StoreUnavailable as error:
             # One that has no space on its disk answers, with an error.
             if embedded and not _accepts(url.partition("://")[2]):
@@ -107,7 +107,7 @@ def broker(settings: Settings) -> list[Check]:
 def _broker(settings: Settings) -> list[Check]:
     broker_app.configure(settings)
     try:
-        broker_app.ping_broker()
+        broker_app.check_broker()
         workers = _workers(settings)
     except ValueError:
         what = "the URL in CELERY_BROKER_URL is not valid"

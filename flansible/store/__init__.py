@@ -26,6 +26,7 @@
 | flansible:leases                    | zset   | worker      | running task ids by the end of their lease  | pruned    |
 | flansible:token                     | string | claim       | the highest token of a claim                | none      |
 | flansible:store                     | hash   | many        | run_id of this Redis, and when it was used  | none      |
+| flansible:checked                   | string | web, doctor | nothing: shows that Redis takes writes      | a minute  |
 | flansible:awaited                   | zset   | many        | workers that must report before any claim   | an hour   |
 | flansible:locks                     | hash   | claim       | lock name to the running task that holds it | its end   |
 | flansible:waiting                   | set    | claim       | names of the wait queues below, none empty  | pruned    |

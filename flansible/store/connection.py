@@ -12,11 +12,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from flansible.errors import StoreUnavailable
+from flansible.store.keys import CHECKED
+from flansible.store.redis_errors import REDIS_ERRORS, redis_reason
 from flansible.store.scripts import SCRIPTS, LuaScript
 
 _MAX_CONNECTIONS = 2**31  # each thread needs one; with redis-py's own limit, 100, the others would fail
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 10.0
+_CHECKED_SECONDS = 60
+_ERRORS: tuple[type[Exception], ...] = (*REDIS_ERRORS, OSError)
 
 
 @contextmanager
@@ -24,8 +28,9 @@ def translated() -> Iterator[None]:
     """Turns Redis' errors into StoreUnavailable."""
     try:
         yield
-    except (redis.RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis does not answer: {error}", _is_away(error)) from error
+    except _ERRORS as error:
+        reason = redis_reason(error)
+        raise StoreUnavailable(f"Redis {reason}: {error}", _is_away(error), reason) from error
 
 
 def _is_away(error: BaseException) -> bool:
@@ -113,10 +118,9 @@ class Connection:
         self._connections.close()
         self._redis.close()
 
-    def ping(self) -> None:
-        """Checks that Redis answers. Raises StoreUnavailable."""
-        with translated():
-            self._redis.ping()
+    def check_writes(self) -> None:
+        """Checks that Redis runs scripts and takes what they write. Raises StoreUnavailable."""
+        self._run("check_writes", [CHECKED], _CHECKED_SECONDS)
 
     def server_settings(self) -> dict[str, str]:
         """Reads the settings that decide whether records survive: redis_version, appendonly, maxmemory,

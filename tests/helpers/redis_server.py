@@ -17,29 +17,36 @@ from tests.helpers.waiting import eventually, missing
 class RedisServer:
     """A redis-server on a Unix socket in a folder of its own, which a test may stop, freeze and start again."""
 
-    def __init__(self, program: str, persistent: bool) -> None:
+    def __init__(self, program: str, persistent: bool, **options: str) -> None:
+        """options: further settings of Redis."""
         # Not tmp_path: a socket's path is limited to 108 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="fl-redis-"))
         self.socket = self.folder / "s"
+        self.data = self.folder / "data"
+        self.data.mkdir()
         self.url = f"redis+socket://{self.socket}"
         self._options = {
             "port": "0",
             "unixsocket": str(self.socket),
-            "dir": str(self.folder),
+            "dir": str(self.data),
             "save": "",
             "appendonly": "yes" if persistent else "no",
             "appendfsync": "always",
             "loglevel": "warning",
+            **options,
         }
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        command = [self._program, *(word for key, value in self._options.items() for word in (f"--{key}", value))]
+    def start(self, wait: bool = True, **options: str) -> None:
+        """wait: until it answers; options: further settings, this time."""
+        given = {**self._options, **options}
+        command = [self._program, *(word for key, value in given.items() for word in (f"--{key}", value))]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        eventually(self._answers)
+        if wait:
+            eventually(self._answers)
 
     def kill(self) -> None:
         """As a machine that loses power."""

@@ -26,14 +26,14 @@ class Server:
         self.port = port
         self._command = command
         self._directory = directory
-        self._environ = {**os.environ, **(environ or {})}
+        self.environ = {**os.environ, **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         log = (self._directory / "server.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                self._command, cwd=self._directory, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command, cwd=self._directory, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         give_up_at = time.monotonic() + START_SECONDS
         while True:

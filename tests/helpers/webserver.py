@@ -28,13 +28,13 @@ from pathlib import Path
 from flansible.config import Settings
 from flansible.web import gunicorn_server as server
 from flansible.web.streaming import feeds, stream_loop
-folder, redis_url, port, keep_alive_seconds, most = json.loads(sys.argv[1])
+folder, redis_url, broker_url, port, keep_alive_seconds, most = json.loads(sys.argv[1])
 feeds.Feed.keep_alive_seconds = keep_alive_seconds
 stream_loop.MAX_FOLLOWERS = most
 server.Recovery.start = lambda recovery: None  # no worker renews leases of the runs that a test records
 base = Path(folder)
 server.serve(Settings(
-    CELERY_BROKER_URL=redis_url, CELERY_RESULT_BACKEND=redis_url, Flask_tcp_port=port, web_workers=1, web_threads=4,
+    CELERY_BROKER_URL=broker_url, CELERY_RESULT_BACKEND=redis_url, Flask_tcp_port=port, web_workers=1, web_threads=4,
     playbook_root=base, rbac_file=base / "rbac.json", data_dir=base / "data", base_dir=base,
     secret_key_file=base / "data/secret.key", token_file=base / "data/tokens.json", audit_file=base / "data/audit.log",
 ))
@@ -52,8 +52,10 @@ class WebServer:
         most_followers: int = 300,
         inventories: tuple[str, ...] = (),
         before: str = "",
+        broker_url: str = "",
     ) -> None:
-        """inventories: those of the user dev; before: Python to be run in the process before it serves."""
+        """inventories: those of the user dev; before: Python to be run in the process before it serves; broker_url:
+        where it is not the same Redis."""
         users = [
             {"user": name, "password": password, "inventories": [] if name == "admin" else list(inventories)}
             for name, password in (ADMIN, DEV)
@@ -65,7 +67,9 @@ class WebServer:
             self.port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "web.log"
-        given = json.dumps([str(folder), redis_url, self.port, keep_alive_seconds, most_followers])
+        given = json.dumps(
+            [str(folder), redis_url, broker_url or redis_url, self.port, keep_alive_seconds, most_followers]
+        )
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", before + _SERVE, given], stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -170,8 +170,8 @@ def test_a_token_for_reading_starts_and_ends_nothing(site: Site) -> None:
 
 
 def test_health_shows_its_details_to_a_token_of_admin(site: Site) -> None:
-    assert "Redis answers" in site.bearer(site.token(), "/api/health").get_data(as_text=True)
-    assert "Redis answers" not in site.bearer(site.token("dev"), "/api/health").get_data(as_text=True)
+    assert "Redis takes writes" in site.bearer(site.token(), "/api/health").get_data(as_text=True)
+    assert "Redis takes writes" not in site.bearer(site.token("dev"), "/api/health").get_data(as_text=True)
 
 
 # Wrong passwords
@@ -229,11 +229,11 @@ def test_an_ipv6_network_is_one_address(site: Site) -> None:
 
 def test_public_health_is_no_way_around_the_door(site: Site) -> None:
     site.limit(LoginLimits(1, 0, 0))
-    assert "Redis answers" not in site.get(("admin", "wrong"), "/api/health").get_data(as_text=True)
+    assert "Redis takes writes" not in site.get(("admin", "wrong"), "/api/health").get_data(as_text=True)
     assert code(site.get(ADMIN)) == LOCKED
-    assert "Redis answers" not in site.get(ADMIN, "/api/health").get_data(as_text=True), "it answers, as to anybody"
+    assert "Redis takes writes" not in site.get(ADMIN, "/api/health").get_data(as_text=True), "as to anybody"
     site.limit(LoginLimits(2, 0, 0))
-    assert "Redis answers" in site.get(ADMIN, "/api/health").get_data(as_text=True)
+    assert "Redis takes writes" in site.get(ADMIN, "/api/health").get_data(as_text=True)
 
 
 def test_zero_is_no_limit(make_site: Callable[..., Site]) -> None:

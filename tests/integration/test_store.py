@@ -546,7 +546,7 @@ def test_the_servers_settings_tell_what_decides_whether_records_survive(own_redi
 
 # Every public method, with arguments that reach Redis. A test below fails when one is missing here.
 CALLS: dict[str, Callable[[Store], Any]] = {
-    "ping": lambda store: store.ping(),
+    "check_writes": lambda store: store.check_writes(),
     "server_settings": lambda store: store.server_settings(),
     "submit": lambda store: store.submit(UNKNOWN, make_run()),
     "mark_enqueued": lambda store: store.mark_enqueued(UNKNOWN),
@@ -623,7 +623,7 @@ def test_whatever_happens_to_redis_no_method_raises_anything_but_ours(
     own_redis: RedisServer, fault: Callable[[RedisServer], None]
 ) -> None:
     connected, fresh = (Store(own_redis.url, reply_timeout_seconds=0.03) for _ in range(2))
-    connected.ping()
+    connected.check_writes()
     fault(own_redis)
     for store in (connected, fresh):
         for name, call in CALLS.items():
@@ -670,7 +670,7 @@ def test_a_password_that_redis_refuses_is_our_error_without_the_password(own_red
     client.close()
     store = Store(own_redis.url.replace("redis+socket://", "redis+socket://:marker-secret@"))
     with pytest.raises(StoreUnavailable) as caught:
-        store.ping()
+        store.check_writes()
     assert "marker-secret" not in str(caught.value)
     store.close()
 

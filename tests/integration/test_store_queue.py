@@ -1087,10 +1087,10 @@ def test_a_task_is_asked_for_in_one_round_trip(store: Store, raw: redis.Redis, s
     if state == "final":
         store.cancel(task_id, "dev")
     store.task(task_id)
-    store.ping()  # the connections are made, and the script is known
+    store._redis.ping()  # the connections are made, and the script is known
     with raw.monitor() as monitor:
         store.task(task_id)
-        store.ping()
+        store._redis.ping()
         asked = [command["command"].split()[0] for command in until_ping(monitor) if command["client_type"] != "lua"]
     assert asked == ["EVALSHA"]
 

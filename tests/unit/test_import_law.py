@@ -25,6 +25,7 @@ FOREIGN_LAW = {
     "redis": ("store",),
     "celery": ("broker", "worker"),
     "kombu": ("broker", "worker"),
+    "amqp": ("broker",),
     "flask": ("web",),
     "flask_restful": ("web",),
     "flask_restful_swagger": ("web",),

@@ -16,7 +16,7 @@ from flask_httpauth import HTTPBasicAuth
 from flask_restful import Resource
 from werkzeug.datastructures import Authorization
 
-from flansible.errors import Forbidden, NotAuthenticated, TooManyRequests
+from flansible.errors import Forbidden, NotAuthenticated, StoreUnavailable, TooManyRequests
 from flansible.identity.custom_login import Headers, LoginRequest
 from flansible.identity.tokens import TEXT, Scope
 from flansible.identity.users import User
@@ -169,10 +169,13 @@ def current_session() -> Session | None:
 
 
 def optional_user() -> User | None:
-    """Returns the user of a request with a valid login, else None; for public resources."""
+    """Returns the user of a request with a valid login, else None; for public resources.
+
+    None also when the store is away or refuses, and with it what limits guessing and keeps sessions: health says why.
+    """
     try:
         found = identify()
-    except TooManyRequests:
+    except (TooManyRequests, StoreUnavailable):
         return None
     return found.user if found else None
 

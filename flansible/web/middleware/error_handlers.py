@@ -54,10 +54,10 @@ def error_response(error: Exception) -> Response:
         return _reply(error.status, error.code, error.message, items, error.retry_after_seconds)
     if isinstance(error, StoreUnavailable):
         log.warning("%s", error)
-        return _unavailable("store", "The record store (Redis) does not answer.")
+        return _unavailable("store", f"The record store (Redis) {error.reason}.")
     if isinstance(error, BrokerUnavailable):
         log.warning("%s", error)
-        return _unavailable("broker", "The message broker does not answer.")
+        return _unavailable("broker", f"The message broker {error.reason}.")
     if isinstance(error, SealError):
         log.error("%s", error)
         return _unavailable("seal", "Passwords cannot be sealed: the key (secret_key_file) cannot be used.")

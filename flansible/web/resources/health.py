@@ -65,7 +65,7 @@ def _parts(context: WebContext) -> dict[str, PartHealth]:
         broker = _cached("broker", _broker)
     away = next((name for name, part in (("store", store), ("broker", broker)) if not part.ok), None)
     if away:
-        workers = PartHealth(ok=False, detail=f"the {away} does not answer")
+        workers = PartHealth(ok=False, detail=f"not checked: the {away} has a problem")
     else:
         workers = _cached("workers", partial(_workers, context.store))
     fault = context.rbac.users() and context.rbac.fault
@@ -84,18 +84,18 @@ def _isolation(mode: isolation.Mode) -> PartHealth:
 
 def _store(context: WebContext) -> PartHealth:
     try:
-        context.store.ping()
+        context.store.check_writes()
     except StoreUnavailable as error:
         return PartHealth(ok=False, detail=str(error))
-    return PartHealth(ok=True, detail="Redis answers")
+    return PartHealth(ok=True, detail="Redis takes writes")
 
 
 def _broker() -> PartHealth:
     try:
-        broker_app.ping_broker()
+        broker_app.check_broker()
     except BrokerUnavailable as error:
         return PartHealth(ok=False, detail=str(error))
-    return PartHealth(ok=True, detail="accepts connections")
+    return PartHealth(ok=True, detail="takes messages")
 
 
 def _workers(store: Store) -> PartHealth:
