@@ -61,6 +61,22 @@ def up(config_file: str | None, flower: bool) -> None:
 
 @cli.command()
 @_config_option
+def repair(config_file: str | None) -> None:
+    """Cut the embedded Redis' file behind its last whole command, when `flansible up` leaves that to you.
+
+    A copy of the damaged file is kept. What was recorded after the damage is lost, and tasks may run again.
+    """
+    settings = _settings(config_file)
+    from flansible.launcher import up as preparation
+
+    if not settings.embeds_redis or not settings.data_dir.is_dir():
+        _fail("There is no embedded Redis here; cd to the service's folder, or give --config")
+    for line in preparation.repair_redis(settings) or ["Nothing is damaged"]:
+        click.echo(line)
+
+
+@cli.command()
+@_config_option
 def web(config_file: str | None) -> None:
     """Start only the web server."""
     settings = _service_settings(config_file)

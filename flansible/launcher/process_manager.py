@@ -1,6 +1,6 @@
 """The parent process of `flansible up`: starts the children in order, restarts those that die, stops them in order.
 
-Start: 1. Redis (the embedded one), until it answers PING
+Start: 1. Redis (the embedded one), until it answers PING. When it ends instead, its file is mended if that is damaged
        2. the worker, the web server and, if wanted, Flower, all at once
        3. when /api/health answers 200: the line "Flansible is ready at ..."
 Stop:  1. the worker and Flower: no new runs. Runs may continue for drain_seconds, and the web server still shows them;
@@ -44,6 +44,7 @@ WORKER_SECONDS = 4.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_SECONDS = 0.05
 _RESTARTS_PER_MINUTE = 10
+_REPAIRED, _NOT_REPAIRED = 0, 1  # exit codes of a repair; any other: nothing is damaged
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SANDBOX_SECONDS = 1.0
@@ -55,12 +56,16 @@ WrapConnection = Callable[[socket.socket], socket.socket]
 
 @dataclass(frozen=True)
 class Role:
-    """One child: how to start it, how long it may take to stop, and which signal it gets when this process dies."""
+    """One child: how to start it, how long it may take to stop, and which signal it gets when this process dies.
+
+    repair: the command that is run when it ends with exit code 1, before it is started again; [] for none.
+    """
 
     name: str
     command: list[str]
     stop_seconds: float
     death_signal: int = signal.SIGTERM
+    repair: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,12 @@ class _ProcessManager:
                 return True
             dead = next((child for child in self._children if child.process and child.process.poll() is not None), None)
             if dead is not None and dead.process is not None:
+                if self._repair(dead) == _REPAIRED:
+                    self._start(dead)
+                    give_up_at = time.monotonic() + READY_TIMEOUT_SECONDS
+                    continue
+                if self._stopping:
+                    return False
                 print(f"{dead.name} ended with exit code {dead.process.returncode} while starting", file=sys.stderr)
                 return False
             if time.monotonic() > give_up_at:
@@ -195,10 +206,30 @@ class _ProcessManager:
                 log.error("%s ended with exit code %s; restarting it", child.name, child.process.returncode)
                 # Its own children too: gunicorn's still hold the port.
                 _kill_group(child.process)
+                if self._repair(child) == _NOT_REPAIRED:
+                    return 1
                 time.sleep(restart_pause_seconds(len(recent)))
                 self._start(child)
             time.sleep(_TICK_SECONDS)
         return 0
+
+    def _repair(self, child: _Child) -> int | None:
+        """Runs the repair of a child that ended with exit code 1; returns its exit code, None without one."""
+        if not child.role.repair or child.process is None or child.process.returncode != 1:
+            return None
+        parent = os.getpid()
+        process = subprocess.Popen(
+            child.role.repair,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            start_new_session=True,
+            preexec_fn=lambda: _set_death_signal(parent, signal.SIGTERM),
+        )
+        while process.poll() is None:
+            if self._stopping:
+                process.terminate()
+            time.sleep(_TICK_SECONDS)
+        return process.returncode
 
     def _stop_all(self) -> None:
         self._stopping = True

@@ -19,7 +19,7 @@ from flansible.config import Settings, is_loopback, tls
 from flansible.config.ansible_version import require_tested_ansible
 from flansible.errors import ConfigurationError, Fault
 from flansible.identity import passwords, users
-from flansible.launcher import embedded_redis, process_manager
+from flansible.launcher import embedded_redis, process_manager, redis_repair
 from flansible.launcher.process_manager import Plan, Role
 from flansible.system import account
 
@@ -57,6 +57,19 @@ def serve(settings: Settings, with_flower: bool = False) -> None:
     process_manager.exec_process_manager(_plan(settings, with_flower, locks))
 
 
+def repair_redis(settings: Settings) -> list[str]:
+    """Cuts the embedded Redis' file behind its last whole command; returns what was done.
+
+    Raises ConfigurationError when the service is running, or when the file cannot be mended.
+    """
+    lock = _lock(settings.data_dir, "children.lock", _OTHER_UP_SECONDS, _OTHER_UP)
+    try:
+        done = redis_repair.mend(settings.data_dir, cut_all=True)
+    finally:
+        os.close(lock)
+    return done
+
+
 def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:
     # A server that listens on all addresses is probed on the loopback address.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.Flask_tcp_ip, settings.Flask_tcp_ip)
@@ -80,7 +93,10 @@ def _roles(settings: Settings, with_flower: bool) -> list[Role]:
     roles = []
     if settings.embeds_redis:
         _make_private(settings.redis_socket.parent)
-        roles.append(Role("redis", embedded_redis.command_line(settings), _REDIS_SECONDS))
+        command = embedded_redis.command_line(settings)
+        embedded_redis.check_files(settings)
+        repair = embedded_redis.repair_command(settings)
+        roles.append(Role("redis", command, _REDIS_SECONDS, repair=repair))
     worker_seconds = settings.drain_seconds + process_manager.WORKER_SECONDS
     # QUIT makes worker and gunicorn stop at once: when this process is killed, nothing waits for them or for Redis.
     roles.append(Role("worker", _command(settings, "worker"), worker_seconds, signal.SIGQUIT))

@@ -290,3 +290,35 @@ def test_when_up_itself_is_killed_everything_ends_and_a_new_one_works_at_once(pl
         assert service.wait(task_id, seconds=40)["state"] == "lost"
         assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
     assert service.stop() < 10
+
+
+def test_after_a_power_loss_it_starts_again_says_what_was_lost_and_keeps_the_file(place: Path) -> None:
+    lay_out(place)
+    service = start_service(place)
+    task_id = service.run("ansiblecommand", {"module": "debug"})[0]["task_id"]
+    assert service.stop() < 10
+    data = place / ".flansible"
+    (file,) = [path for path in data.rglob("appendonly.aof*") if path.suffix == ".aof" and "base" not in path.name]
+    with file.open("ab") as end:
+        end.write(bytes(10_000))
+    again = start_service(place)
+    try:
+        assert again.status(task_id)["state"] == "succeeded"
+        said = again.log.read_text()
+        assert f"Redis' file {file} was damaged" in said and "Its last 10,000 bytes were cut off" in said
+        assert "ended with exit code" not in said
+        assert "Its last 10,000 bytes were cut off" in (data / "redis.log").read_text()
+        assert len(list(file.parent.glob(f"{file.name}.damaged-*"))) == 1
+    finally:
+        assert again.stop() < 10
+
+
+def test_a_redis_that_cannot_start_is_told_with_its_file_the_reason_and_a_command(place: Path) -> None:
+    data = place / ".flansible"
+    data.mkdir(mode=0o700)
+    (data / "appendonly.aof").write_bytes(b"REDIS0009\xfe\x00\x77" + bytes(500))
+    environ = {**flansible_environ(), "FLANSIBLE_FLASK_TCP_PORT": str(free_port())}
+    done = subprocess.run([FLANSIBLE, "up"], cwd=place, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"Redis cannot start: {data}/appendonly.aof: the snapshot in it is damaged" in done.stderr
+    assert f"mv {data}/appendonly.aof {data}/appendonly.aof.damaged" in done.stderr

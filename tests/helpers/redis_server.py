@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from flansible.launcher import embedded_redis
 from tests.helpers.waiting import eventually, missing
@@ -64,7 +66,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """For looking at what is stored; the caller closes it."""
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=10)
+        return client_of(self.socket)
 
     def remove(self) -> None:
         self.kill()
@@ -79,6 +81,11 @@ class RedisServer:
             return False
         finally:
             client.close()
+
+
+def client_of(socket: Path) -> redis.Redis:
+    """A client that does not try again: while a server starts, its pauses would be most of a test's time."""
+    return redis.Redis(unix_socket_path=str(socket), socket_timeout=10, retry=Retry(NoBackoff(), 0))
 
 
 def redis_program() -> str:

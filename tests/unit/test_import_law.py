@@ -113,6 +113,9 @@ STANDARD_LIBRARY_ONLY = (
     "authorization.reserved_variables",
     "launcher.process_manager",
     "launcher.tls_probe",
+    "launcher.redis_snapshot",
+    "launcher.append_only_file",
+    "launcher.redis_repair",
 )
 # Loaded with one module of theirs by processes that hold little.
 EMPTY_PACKAGES = ("authorization", "doctor", "launcher", "system")
