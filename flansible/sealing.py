@@ -25,7 +25,7 @@ class Sealer:
 
     def seal(self, secrets: Secrets) -> bytes:
         """Encrypts secrets. Raises SealError when the key cannot be read or created."""
-        return self._fernet().encrypt(secrets.model_dump_json().encode())
+        return self._fernet().encrypt(secrets.model_dump_json(exclude_defaults=True).encode())
 
     def open(self, sealed: bytes) -> Secrets:
         """Decrypts secrets. Raises SealError when they were sealed with another key."""

@@ -3,7 +3,7 @@
 Each frame names its `type`. A fork server's control socket carries one frame, `ready`. Each run has a channel (a Unix
 socket) and an event pipe. On the channel the supervisor sends `run`, then `lease` frames and perhaps `stop`; the keeper
 answers `started` and, as its last frame, `exited`: a channel that ends without it means that the keeper died. On the
-event pipe the run sends `event` and `plan` frames and closes with `end`. Standard library only (import law).
+event pipe the run sends `event`, `plan` and `hide` frames and closes with `end`. Standard library only (import law).
 
 A test compares this table with the code: in the last column every backticked word is a field, and no field is missing.
 
@@ -28,6 +28,8 @@ A test compares this table with the code: in the last column every backticked wo
 | event   | run         | supervisor | `event`: "play_start", "task_start" or "host_result"; `play`, `task`, |
 |         |             |            | `module`, `handler`, `host`, `verdict`, `duration_seconds`, `result`: as the |
 |         |             |            | event has them; `time`: Unix seconds; `mark`: number of its mark in the output |
+| hide    | run         | supervisor | `lines`: of the private key that the run has decrypted, to be masked; before |
+|         |             |            | it prints anything; `time`, `mark` |
 | plan    | run         | supervisor | `plan`: what a preview run found; `too_large`: it is left out for its size; |
 |         |             |            | `time`, `mark` |
 | end     | run         | supervisor | `returncode`; `broken`: str or null; `warning`: one of WARNINGS, or null; |

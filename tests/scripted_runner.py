@@ -67,6 +67,14 @@ def say(keeper: Keeper, text: str, returncode: str = "0") -> None:
     keeper.exited(int(returncode))
 
 
+def print_key(keeper: Keeper, text: str, hidden: str) -> None:
+    """Prints, and says later which line of that is to be masked: as if the supervisor had read in the worst order."""
+    keeper.write(text.encode())
+    time.sleep(0.3)
+    keeper.write(wire.encode({"type": "hide", "lines": [hidden], "mark": 0}), keeper.events)
+    say(keeper, "")
+
+
 def flood(keeper: Keeper, count: str) -> None:
     """Prints so many bytes as fast as it can."""
     keeper.write(pattern(int(count)))
@@ -256,8 +264,9 @@ def environment(keeper: Keeper) -> None:
 SCRIPTS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        say, flood, flood_and_tell, count, pieces, big_event, both, hang, finish_first, ignore, vanish, half, babble,
-        garbage, lie, nest, no_end, broken, killed, leave_child, endless, kill_server, where, descriptors, environment,
+        say, print_key, flood, flood_and_tell, count, pieces, big_event, both, hang, finish_first, ignore, vanish,
+        half, babble, garbage, lie, nest, no_end, broken, killed, leave_child, endless, kill_server, where,
+        descriptors, environment,
     )
 }  # fmt: skip
 

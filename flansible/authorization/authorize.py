@@ -209,6 +209,16 @@ def _check_strategy(request: RunOptions) -> None:
         raise InvalidRequest(f"strategy {message}", code="invalid_field", errors=[FieldError("strategy", message)])
 
 
+def _check_private_key(request: RunOptions) -> None:
+    field, message = "private_key_passphrase", ""
+    if request.lacks_passphrase:
+        message = "is missing: private_key is encrypted"
+    elif request.private_key_passphrase is not None and request.private_key is None:
+        message = "is for private_key, which is not given"
+    if message:
+        raise InvalidRequest(f"{field} {message}", code="invalid_field", errors=[FieldError(field, message)])
+
+
 def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings: Settings) -> tuple[Step, ...]:
     # git searches for the repository in the folders above: for restricted users it must stop at playbook_root, and must
     # not use a pulled folder that looks like a bare repository, whose configuration names programs.
@@ -231,6 +241,7 @@ def _check_request(user: User, request: RunOptions, settings: Settings) -> None:
         grants.check_become(user, request)
         grants.check_environment(user, request, settings)
     _check_strategy(request)
+    _check_private_key(request)
 
 
 def _limit_to_rights(

@@ -19,7 +19,16 @@ from flansible.models.file_names import escape
 
 MASK = "********"
 PATHS: dict[Kind, str] = {"adhoc": "/api/ansiblecommand", "playbook": "/api/ansibleplaybook", "git": "/api/git"}
-SECRET_FIELDS = frozenset({"connection_password", "become_password", "vault_password", "private_key", "secret_vars"})
+SECRET_FIELDS = frozenset(
+    {
+        "connection_password",
+        "become_password",
+        "vault_password",
+        "private_key",
+        "private_key_passphrase",
+        "secret_vars",
+    }
+)
 # Fields whose keys show which values are secret.
 _NAMED_FIELDS = ("extra_vars", "extra_args", "module_args", "environment")
 # `pass` and `pwd` as whole words, the others anywhere in a name.
@@ -31,7 +40,7 @@ _IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w.-])({_SECRET_NAME}\s*=\s*)('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
 _OPTIONS = ("--extra-vars=", "--args=")
 _SENT_BY_CLIENTS = "ANSIBLE_"  # variables of this prefix in the environment of `flansible` are sent with the request
-_NOT_BY_CLIENTS = ("update_git_repo", "private_key", "secret_vars", "strategy")
+_NOT_BY_CLIENTS = ("update_git_repo", "private_key", "private_key_passphrase", "secret_vars", "strategy")
 
 
 def as_sent(request: TaskOptions) -> dict[str, JsonValue]:

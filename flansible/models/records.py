@@ -32,7 +32,12 @@ class Secrets(Record):
     become_password: str | None = Field(default=None, repr=False)
     vault_passwords: dict[str, str] = Field(default_factory=dict, repr=False)
     private_key: str | None = Field(default=None, repr=False)
+    private_key_passphrase: str | None = Field(default=None, repr=False)
     variables: dict[str, str] = Field(default_factory=dict, repr=False)
+
+    @property
+    def has_encrypted_key(self) -> bool:
+        return self.private_key is not None and self.private_key_passphrase is not None
 
 
 class Step(Record):

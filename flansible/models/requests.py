@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from flansible.models import private_keys
 from flansible.models.file_names import unescape
 from flansible.models.records import Secrets, VariablesPart
 
@@ -167,6 +168,9 @@ class RunOptions(TaskOptions):
     private_key: Secret | None = Field(
         None, repr=False, description="The key itself; sealed, used once, removed after the run."
     )
+    private_key_passphrase: Secret | None = Field(
+        None, repr=False, description="Passphrase of an encrypted `private_key`; sealed, used once."
+    )
     ssh_common_args: FreeText | None = Field(None, description="Arguments for ssh, sftp and scp (admin).")
     ssh_extra_args: FreeText | None = Field(None, description="Arguments for ssh only (admin).")
     sftp_extra_args: FreeText | None = Field(None, description="Arguments for sftp only (admin).")
@@ -235,6 +239,12 @@ class RunOptions(TaskOptions):
         return _texts(self.vault_id)
 
     @property
+    def lacks_passphrase(self) -> bool:
+        """Whether the private key is encrypted and its passphrase is not given."""
+        key = self.private_key if self.private_key_passphrase is None else None
+        return key is not None and private_keys.is_encrypted(private_keys.mended(key))
+
+    @property
     def secrets(self) -> Secrets | None:
         """The secrets to seal and hand to the run; None if the request has none."""
         vault = self.vault_password
@@ -242,7 +252,8 @@ class RunOptions(TaskOptions):
             connection_password=self.connection_password,
             become_password=self.become_password,
             vault_passwords={DEFAULT_VAULT_ID: vault} if isinstance(vault, str) else vault or {},
-            private_key=self.private_key,
+            private_key=self.private_key and private_keys.mended(self.private_key),
+            private_key_passphrase=self.private_key_passphrase,
             variables=self.secret_vars or {},
         )
         return None if given == Secrets() else given

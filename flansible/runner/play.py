@@ -35,6 +35,7 @@ from flansible.runner.cleanup import RunFiles
 from flansible.runner.colour_marks import mark_colours
 from flansible.runner.empty_limit import EmptyLimitMonitor
 from flansible.runner.module_cache import ModuleCache
+from flansible.runner.private_key import use_private_key
 from flansible.runner.prompts import answer_prompts
 from flansible.runner.tempdir_tags import tag_temp_dirs
 from flansible.runner.worker_processes import (
@@ -48,6 +49,7 @@ NOTHING_EXECUTED = "Ansible ended with exit code 0 but executed none of the play
 EXIT_UNEXPECTED = 250  # ansible's own code for an unexpected exception
 _LISTINGS = ("listhosts", "listtasks", "listtags", "syntax")
 _EXIT_ERROR = 1
+_EXIT_OPTIONS = 5
 _EXIT_CANNOT_EXECUTE = 126
 _EXIT_NOT_FOUND = 127
 _FIRST_LINE_BYTES = 4096
@@ -114,6 +116,9 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     ObservedTaskQueueManager.event_callback = events
     for module in (ansible.cli.adhoc, ansible.executor.playbook_executor):
         replace(module, "TaskQueueManager", ObservedTaskQueueManager)
+    if problem := _use_private_key(request["secrets"], pipe):
+        print(f"ERROR: {problem}", file=sys.stderr)
+        return _EXIT_OPTIONS
     _reset_exit_handlers()
     sys.stderr.buffer.write(preload.import_output)
     sys.stderr.flush()  # before anything goes to standard output
@@ -126,6 +131,17 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     reason = wire.EMPTY_LIMIT if limit.found and returncode == _EXIT_ERROR else None
     _send_end(pipe, events, returncode, broken, warning, reason)
     return returncode
+
+
+def _use_private_key(secrets: dict[str, Any] | None, pipe: EventPipe) -> str:
+    """Makes ssh use the request's key, if it has one, and masks what is decrypted; returns why it cannot."""
+    if not secrets or not secrets["private_key"]:
+        return ""
+
+    def hide(lines: list[str]) -> None:
+        pipe.send({"type": "hide", "lines": lines})
+
+    return use_private_key(secrets["private_key"], secrets.get("private_key_passphrase"), hide)
 
 
 def _warning(request: wire.Frame, events: EventCallback) -> str | None:

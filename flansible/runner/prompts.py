@@ -5,7 +5,6 @@ Ansible's own code, switched on by options such as `--ask-pass`, still prompts, 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from ansible.cli import CLI
@@ -19,7 +18,7 @@ _CONNECTION_PROMPT = "SSH password: "
 
 
 def answer_prompts(secrets: dict[str, Any]) -> None:
-    """Makes every prompt return the request's password, and ssh use its private key."""
+    """Makes every prompt return the request's password."""
 
     def get_secret(prompt: str) -> str:
         field = "connection_password" if prompt == _CONNECTION_PROMPT else "become_password"
@@ -33,22 +32,3 @@ def answer_prompts(secrets: dict[str, Any]) -> None:
 
     replace(CLI, "_get_secret", staticmethod(get_secret))
     replace(PromptVaultSecret, "ask_vault_passwords", ask_vault_passwords)
-    if secrets["private_key"]:
-        _use_private_key(secrets["private_key"])
-
-
-def _use_private_key(text: str) -> None:
-    """Adds the key as a file in memory that ends with this process; ssh opens it through our process id."""
-    # OpenSSH refuses a key without a final newline, and one that others can read.
-    descriptor = os.memfd_create("private_key", os.MFD_CLOEXEC)
-    os.write(descriptor, (text if text.endswith("\n") else text + "\n").encode())
-    os.fchmod(descriptor, 0o600)
-    path = f"/proc/{os.getpid()}/fd/{descriptor}"
-
-    def add_private_key(cli: CLI, options: Any) -> Any:
-        options = post_process(cli, options)
-        # Not as --private-key: Ansible would resolve the link, whose target has no path.
-        options.private_key_file = path
-        return options
-
-    post_process = replace(CLI, "post_process_args", add_private_key)

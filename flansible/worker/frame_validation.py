@@ -17,6 +17,8 @@ from flansible.models import Verdict
 _MAX_ENDED = 200
 _MAX_NAME_CHARS = 64
 _MAX_TEXT_CHARS = 4096
+_MAX_KEY_LINES = 1000  # of a key of 16384 bits: 190
+_MAX_KEY_LINE_CHARS = 200
 _MAX_FIELD_CHARS = 64 * 1024  # of a play, play task, module or host name: Redis takes at most 512 MB at once
 _MAX_STATS_BYTES = 32 * 1024 * 1024
 _MAX_PLAN_BYTES = 5 * 1024 * 1024
@@ -61,6 +63,16 @@ def plan(frame: wire.Frame) -> dict[str, Any]:
     if len(json.dumps(found)) > _MAX_PLAN_BYTES:
         raise WireError("a preview that is too long")
     return {"event": "plan", "plan": found, "too_large": too_large, **_mark_and_time(frame)}
+
+
+def hide(frame: wire.Frame) -> list[str]:
+    """Validates the lines of a key that are to be masked."""
+    lines = frame.get("lines")
+    if not isinstance(lines, list) or len(lines) > _MAX_KEY_LINES:
+        raise WireError("a key that is no list of lines")
+    if not all(isinstance(line, str) and len(line) <= _MAX_KEY_LINE_CHARS for line in lines):
+        raise WireError("a key with an invalid line")
+    return lines
 
 
 def end(frame: wire.Frame) -> dict[str, Any]:

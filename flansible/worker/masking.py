@@ -30,13 +30,21 @@ class Masker:
     """Masks one run's stream; holds back what may be the beginning of a secret."""
 
     def __init__(self, secrets: Secrets | None) -> None:
-        forms = {form.encode() for text in _texts(secrets) for form in _forms(text)} if secrets else set()
+        self._held = b""
+        self._held_marks: list[ColourMark] = []
+        self._forms: list[bytes] = []
+        self._add(_texts(secrets) if secrets else ())
+
+    def hide_key(self, lines: list[str]) -> None:
+        """Masks the lines of a private key from now on."""
+        self._add(_lines_of_key(lines))
+
+    def _add(self, texts: Iterable[str]) -> None:
+        forms = {*self._forms, *(form.encode() for text in texts for form in _forms(text))}
         # Longest first: of two with the same beginning, the longer one must not be left half visible.
         self._forms = sorted(forms, key=len, reverse=True)
         self._bytes = re.compile(b"|".join(map(re.escape, self._forms)))
         self._text = re.compile("|".join(re.escape(form.decode()) for form in self._forms))
-        self._held = b""
-        self._held_marks: list[ColourMark] = []
 
     def feed(self, data: bytes, marks: list[ColourMark]) -> tuple[bytes, list[ColourMark]]:
         """Takes more output and the colour marks in it; returns what can be recorded now, masked."""
@@ -92,10 +100,14 @@ def _asterisks(match: re.Match[str]) -> str:
 
 def _texts(secrets: Secrets) -> Iterator[str]:
     """Yields the lines of every value: without line ends, so that a complete line of output is never held back."""
-    plain = [secrets.connection_password, secrets.become_password, *secrets.vault_passwords.values()]
-    for value in (*plain, *secrets.variables.values()):
+    plain = [secrets.connection_password, secrets.become_password, secrets.private_key_passphrase]
+    for value in (*plain, *secrets.vault_passwords.values(), *secrets.variables.values()):
         yield from (line for line in (value or "").splitlines() if len(line) >= _SHORTEST)
-    for line in (secrets.private_key or "").splitlines():
+    yield from _lines_of_key((secrets.private_key or "").splitlines())
+
+
+def _lines_of_key(lines: list[str]) -> Iterator[str]:
+    for line in lines:
         if len(line) >= _SHORTEST_KEY_LINE and not line.startswith(_PEM_ARMOUR):
             yield line
 

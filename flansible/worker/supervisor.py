@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import math
 import os
 import select
 import socket
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from flansible import wire
@@ -35,10 +34,11 @@ from flansible.worker.forkserver_pool import ForkServer, ForkServerPool
 from flansible.worker.keeper_handle import KeeperHandle
 from flansible.worker.lease_renewal import Lease, now
 from flansible.worker.masking import Masker
-from flansible.worker.outcome import Observed, Outcome, exit_description, outcome_of
+from flansible.worker.outcome import Outcome, exit_description, outcome_of
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
+from flansible.worker.step_state import StepState
 
 log = logging.getLogger(__name__)
 
@@ -50,25 +50,6 @@ _SHUTDOWN_KEEPER_SECONDS = 1.0  # when the worker is being stopped: it must end 
 _LEASE_KEEPER_SECONDS = 1.0  # when the lease ends: after this the worker itself kills the run
 _LONGEST_POLL_SECONDS = 3600.0  # poll(2) takes milliseconds in a C int, which is 24 days
 _LEASE_FRAME_SECONDS = 2.0  # how often the keeper learns that its lease was renewed
-
-
-@dataclass(kw_only=True)
-class _StepState(Observed):
-    """What the supervisor keeps of the step it watches, besides what decides its outcome."""
-
-    give_up_at: float = math.inf  # when a keeper that does not answer an order loses its channel
-    channel_ended: bool = False
-    unsent: bytes = b""  # what the channel did not take yet: a user's code can stop the process that reads it
-    keeper: KeeperHandle | None = None
-    sent_stop_at: float = 0.0  # the deadline that the keeper has
-    lease_frame_at: float = 0.0  # when the next one may be sent
-    is_refused: bool = False
-    is_listing: bool = False  # plan frames of any other run are ignored: a user's code may write into the pipe
-    output: int = -1  # the output pipe
-    ahead_bytes: int = 0  # how much of it may still be read for the marks of the events just read
-    colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
-    frames: wire.FrameReader = field(default_factory=wire.FrameReader)
-    hints: ConfinementHints | None = None  # of a sandboxed run
 
 
 class Supervisor:
@@ -150,7 +131,8 @@ class Supervisor:
             mark = choose_mark()
             colours = ColourSplitter(mark, self._recorder.offset)
             hints = ConfinementHints() if sandbox else None
-            seen = _StepState(is_listing=step.listing is not None, output=output, colours=colours, hints=hints)
+            seen = StepState(is_listing=step.listing is not None, output=output, colours=colours, hints=hints)
+            seen.awaits_key = step.program != "git" and self._secrets is not None and self._secrets.has_encrypted_key
             try:
                 self._send_request(channel, step, mark, rules, seen)
                 self._watch(channel, output, events, server, seen)
@@ -171,7 +153,7 @@ class Supervisor:
             os.close(events)
 
     def _send_request(
-        self, channel: socket.socket, step: Step, colour_mark: str, rules: dict[str, Any] | None, seen: _StepState
+        self, channel: socket.socket, step: Step, colour_mark: str, rules: dict[str, Any] | None, seen: StepState
     ) -> None:
         request = {
             "type": "run",
@@ -188,7 +170,7 @@ class Supervisor:
         seen.unsent = wire.encode(request)
         self._send_unsent(channel, seen)
 
-    def _send_unsent(self, channel: socket.socket, seen: _StepState) -> None:
+    def _send_unsent(self, channel: socket.socket, seen: StepState) -> None:
         """Sends as much of the pending bytes as the channel takes, without blocking."""
         try:
             if seen.unsent:
@@ -198,7 +180,7 @@ class Supervisor:
         except OSError:
             seen.channel_ended = True
 
-    def _send_lease(self, channel: socket.socket, seen: _StepState) -> None:
+    def _send_lease(self, channel: socket.socket, seen: StepState) -> None:
         """Sends the keeper its new deadline, now and then; never behind bytes that wait, where it would grow old."""
         if self._lease is None or seen.unsent or time.monotonic() < seen.lease_frame_at:
             return
@@ -209,7 +191,7 @@ class Supervisor:
             seen.unsent = wire.encode(deadline)
             self._send_unsent(channel, seen)
 
-    def _watch(self, channel: socket.socket, output: int, events: int, server: ForkServer, seen: _StepState) -> None:
+    def _watch(self, channel: socket.socket, output: int, events: int, server: ForkServer, seen: StepState) -> None:
         """Watches the step until its keeper has reported the end or is gone, in one poll loop.
 
             running ──a reason to stop──▶ ordered to end ──give_up_at──▶ killed from outside
@@ -239,7 +221,8 @@ class Supervisor:
         open_pipes = {output, events}
         reading: set[int] = set()
         while not seen.channel_ended and seen.exited is None:
-            wanted = set() if self._recorder.full else open_pipes
+            # What an encrypted key must hide comes before all output.
+            wanted = set() if self._recorder.full else open_pipes & {events} if seen.awaits_key else open_pipes
             for descriptor in reading - wanted:
                 poll.unregister(descriptor)
             for descriptor in wanted - reading:
@@ -250,6 +233,7 @@ class Supervisor:
             for descriptor in (output, events):
                 if descriptor in ready and not self._read_pipe(descriptor, descriptor == events, seen):
                     open_pipes.discard(descriptor)
+                    seen.awaits_key = False
             if channel.fileno() in ready:
                 self._send_unsent(channel, seen)
                 self._read_channel(channel, reader, server, seen)
@@ -265,7 +249,7 @@ class Supervisor:
             seen.stop_reason, seen.lost_because = State.LOST, self._lease.silence  # its keeper was faster than we
         self._drain(output, events, open_pipes, seen)
 
-    def _poll_milliseconds(self, seen: _StepState) -> float:
+    def _poll_milliseconds(self, seen: StepState) -> float:
         """Returns the time until the next deadline, which no descriptor announces."""
         moments: list[float | None] = [_LONGEST_POLL_SECONDS]
         if seen.stop_reason is None:
@@ -279,7 +263,7 @@ class Supervisor:
             moments.append(max(0.0, seen.lease_frame_at - time.monotonic()))
         return min(moment for moment in moments if moment is not None) * 1000 + 0.5
 
-    def _stop_if_due(self, channel: socket.socket, seen: _StepState) -> None:
+    def _stop_if_due(self, channel: socket.socket, seen: StepState) -> None:
         """Orders the run to end when one of the reasons in `_watch` applies; later gives up a keeper that is late."""
         if self._recorder.standing != State.RUNNING and not seen.is_refused:
             seen.is_refused, seen.stop_reason = True, seen.stop_reason or State.CANCELED
@@ -303,14 +287,12 @@ class Supervisor:
             grace = min(self._grace_seconds, max(0.0, self._lease.kill_at - now()))
             self._order_stop(channel, grace, _LEASE_KEEPER_SECONDS, seen)
 
-    def _order_stop(
-        self, channel: socket.socket, grace_seconds: float, keeper_seconds: float, seen: _StepState
-    ) -> None:
+    def _order_stop(self, channel: socket.socket, grace_seconds: float, keeper_seconds: float, seen: StepState) -> None:
         seen.give_up_at = min(seen.give_up_at, time.monotonic() + grace_seconds + keeper_seconds)
         seen.unsent += wire.encode({"type": "stop", "grace_seconds": grace_seconds})
         self._send_unsent(channel, seen)
 
-    def _read_pipe(self, descriptor: int, is_events: bool, seen: _StepState) -> bool:
+    def _read_pipe(self, descriptor: int, is_events: bool, seen: StepState) -> bool:
         """Reads once from a pipe; False at its end."""
         if not is_events:
             return self._read_output(seen) != 0
@@ -330,7 +312,7 @@ class Supervisor:
             seen.fault = f"the run's events cannot be read: {error}"
         return True
 
-    def _record(self, frame: wire.Frame, seen: _StepState) -> None:
+    def _record(self, frame: wire.Frame, seen: StepState) -> None:
         kind = frame.get("type")
         if kind == "end":
             seen.end = end = frame_validation.end(frame)
@@ -341,6 +323,9 @@ class Supervisor:
                 "time": end.get("time", time.time()),
                 "mark": end["mark"],
             }
+        elif kind == "hide":
+            seen.awaits_key = False
+            return self._masker.hide_key(frame_validation.hide(frame))
         elif kind == "event":
             event = frame_validation.event(frame)
         elif kind == "plan" and seen.is_listing:
@@ -350,7 +335,7 @@ class Supervisor:
         event["offset"] = self._offset_of_event(event.pop("mark"), seen)
         self._recorder.add_event(self._masker.event(event))
 
-    def _offset_of_event(self, number: int, seen: _StepState) -> int:
+    def _offset_of_event(self, number: int, seen: StepState) -> int:
         """Returns the bytes of output before an event. Its mark was written first: not yet read, it is in the pipe."""
         while (offset := seen.colours.offset_of_event(number)) is None:
             count = self._read_output(seen) if number and seen.ahead_bytes > 0 else None
@@ -359,7 +344,7 @@ class Supervisor:
             seen.ahead_bytes -= count
         return offset
 
-    def _read_output(self, seen: _StepState) -> int | None:
+    def _read_output(self, seen: StepState) -> int | None:
         """Reads once from the output pipe. Returns the number of bytes, 0 at its end, None when it is empty."""
         try:
             data = os.read(seen.output, _READ_BYTES)
@@ -372,7 +357,7 @@ class Supervisor:
         return len(data)
 
     def _read_channel(
-        self, channel: socket.socket, reader: wire.FrameReader, server: ForkServer, seen: _StepState
+        self, channel: socket.socket, reader: wire.FrameReader, server: ForkServer, seen: StepState
     ) -> None:
         try:
             data = channel.recv(_READ_BYTES)
@@ -388,7 +373,7 @@ class Supervisor:
         if not data:
             seen.channel_ended = True
 
-    def _drain(self, output: int, events: int, open_pipes: set[int], seen: _StepState) -> None:
+    def _drain(self, output: int, events: int, open_pipes: set[int], seen: StepState) -> None:
         """Reads what the run wrote before it ended: one read takes all that a pipe can hold.
 
         Not until the pipes' end: a daemon that the run started may hold them open and continue to write.

@@ -37,6 +37,32 @@ def test_ssh_with_a_private_key_in_the_request(service: Service, far: dict[str, 
     assert ssh.users[0] in output
 
 
+def test_ssh_with_an_encrypted_private_key_and_its_passphrase(
+    service: Service, far: dict[str, Any], ssh: servers.SshServer, tmp_path: Path
+) -> None:
+    key = write(tmp_path / "key", ssh.private_key)
+    key.chmod(0o600)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", f"{MARKER} ü", "-f", str(key)], check=True)
+    body = {**far, "private_key": key.read_text().replace("\n", "\r\n").rstrip()}
+    status, output = service.run("ansiblecommand", {**body, "private_key_passphrase": f"{MARKER} ü"})
+    assert status["Status"] == "SUCCESS" and ssh.users[0] in output, output
+    reply = service.client().post("/api/ansiblecommand", json=body)
+    assert reply.status_code == 400 and reply.json()["errors"][0]["field"] == "private_key_passphrase"
+    status, output = service.run("ansiblecommand", {**body, "private_key_passphrase": "wrong"})
+    assert (status["state"], status["returncode"]) == ("failed", 5)
+    assert output == "ERROR: private_key_passphrase is not the passphrase of private_key\n"
+    status, output = service.run("ansiblecommand", {**far, "private_key": "no key", "private_key_passphrase": MARKER})
+    assert (status["state"], status["returncode"], MARKER in output) == ("failed", 5, False)
+    assert output.startswith("ERROR: private_key cannot be decrypted: ")
+
+
+def test_ssh_with_a_private_key_with_windows_line_ends(
+    service: Service, far: dict[str, Any], ssh: servers.SshServer
+) -> None:
+    status, output = service.run("ansiblecommand", {**far, "private_key": ssh.private_key.replace("\n", "\r\n")})
+    assert status["Status"] == "SUCCESS" and ssh.users[0] in output, output
+
+
 def test_ssh_with_a_private_key_file_of_the_worker(
     service: Service, far: dict[str, Any], ssh: servers.SshServer, root: Path
 ) -> None:

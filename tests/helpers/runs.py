@@ -12,7 +12,7 @@ from typing import Any
 
 from flansible.config import Settings
 from flansible.errors import RunnerError
-from flansible.models import AuthorizedRun, Confinement, State, Step
+from flansible.models import AuthorizedRun, Confinement, Secrets, State, Step
 from flansible.store import Claim, Store
 from flansible.worker import lease_renewal
 from flansible.worker.cancel_watcher import Cancellation
@@ -77,7 +77,13 @@ class Worker:
     def run(self, *argv: str, cwd: str = "/", program: str = "ansible") -> Ended:
         return self.run_steps(Step(program=program, argv=argv, cwd=cwd))  # type: ignore[arg-type]
 
-    def run_steps(self, *steps: Step, task_id: str | None = None, cancellation: Cancellation | None = None) -> Ended:
+    def run_steps(
+        self,
+        *steps: Step,
+        task_id: str | None = None,
+        cancellation: Cancellation | None = None,
+        secrets: Secrets | None = None,
+    ) -> Ended:
         task_id = task_id or new_id()
         confinement = Confinement(readable=()) if any(step.data_only for step in steps) else None
         self.store.submit(task_id, make_run(steps=steps, confinement=confinement))
@@ -97,7 +103,7 @@ class Worker:
         )
         with self.writer.serve(recorder):
             try:
-                outcome = supervisor.carry_out(claim.run)
+                outcome = supervisor.carry_out(claim.run, secrets)
             except RunnerError as error:
                 outcome = Outcome(State.ERROR, str(error))
             seconds = time.monotonic() - began

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flansible.models import State, Step
+from flansible.models import Secrets, State, Step
 from flansible.store import Store
 from flansible.wire import EMPTY_LIMIT, NO_HOSTS
 from flansible.worker import forkserver_pool
@@ -47,6 +47,16 @@ def test_a_run_that_prints_and_exits_succeeds_with_its_text(worker: Worker) -> N
     assert (ended.outcome.state, ended.outcome.returncode) == (State.SUCCEEDED, 0)
     assert ended.text == "hello\nwörld\n"
     assert [event["event"] for event in ended.events] == ["stats"]
+
+
+def test_nothing_is_recorded_before_it_is_known_what_a_decrypted_key_must_hide(worker: Worker) -> None:
+    line = "ZGVjcnlwdGVkIGxpbmUgb2YgdGhlIGtleQ"
+    secrets = Secrets(private_key="x", private_key_passphrase="y" * 9)
+    step = Step(program="ansible", argv=("print_key", f"{line}\n", line), cwd="/")
+    ended = worker.run_steps(step, secrets=secrets)
+    assert (ended.outcome.state, ended.text) == (State.SUCCEEDED, "*" * len(line) + "\n")
+    quiet = Step(program="ansible", argv=("say", "text without a key\n"), cwd="/")
+    assert worker.run_steps(quiet, secrets=secrets).text == "text without a key\n"
 
 
 @pytest.mark.parametrize("code", [1, 2, 4, 99, 250, 255])

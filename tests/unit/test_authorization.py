@@ -543,10 +543,25 @@ def test_the_word_prompt_as_vault_file_is_just_a_file(dev: Asking, root: Path) -
     assert f"--vault-password-file={root}/playbooks/prompt" in run.steps[0].argv
 
 
+def test_a_key_and_its_passphrase_belong_together(dev: Asking, admin: Asking) -> None:
+    encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\r\nMIIE\r\n-----END ENCRYPTED PRIVATE KEY-----"
+    for ask in (dev.adhoc, dev.playbook, admin.adhoc):
+        for given, message in (
+            ({"private_key": encrypted}, "private_key_passphrase is missing: private_key is encrypted"),
+            ({"private_key_passphrase": "x"}, "private_key_passphrase is for private_key, which is not given"),
+        ):
+            with pytest.raises(InvalidRequest) as caught:
+                ask(inventory=OWN, **given)
+            assert (caught.value.message, caught.value.errors[0].field) == (message, "private_key_passphrase")
+        run = ask(inventory=OWN, private_key=encrypted, private_key_passphrase="open {{ sesame }}")
+        assert run.secrets is not None and run.secrets.private_key_passphrase == "open {{ sesame }}"
+        assert "sesame" not in run.model_dump_json()
+
+
 TEMPLATES = ["{{ lookup('pipe', 'id') }}", "x{% if 1 %}y{% endif %}", "{# x #}"]
 # Text that Ansible is told to take as data, whatever it says, and text it never looks into.
 DATA_FIELDS = {"module_args", "extra_vars", "extra_args"}
-SECRETS = {"private_key", "connection_password", "become_password", "vault_password"}
+SECRETS = {"private_key", "private_key_passphrase", "connection_password", "become_password", "vault_password"}
 
 
 def text_fields(model: type[AdhocRequest] | type[PlaybookRequest]) -> list[str]:
@@ -719,7 +734,7 @@ def test_a_vault_id_whose_file_lies_outside_the_root_is_forbidden(dev: Asking, g
 
 def test_secrets_travel_beside_the_run_and_not_in_its_record(dev: Asking) -> None:
     for field in sorted(SECRETS):
-        run = dev.playbook(inventory=OWN, **{field: "marker-secret"})
+        run = dev.playbook(**{"inventory": OWN, "private_key": "a key", field: "marker-secret"})
         assert run.secrets is not None
         assert "marker-secret" not in run.model_dump_json() + repr(run)
 

@@ -115,6 +115,7 @@ PLAYBOOK = {
 # What is no option: variables travel by extra_vars(), a key by a file of the run; the rest decides where and what else
 # to run.
 ELSEWHERE = {"extra_vars", "extra_args", "environment", "private_key", "chdir", "update_git_repo"}
+ELSEWHERE |= {"private_key_passphrase"}
 ELSEWHERE |= {"time_limit", "on_lost", "lock", "strategy", "secret_vars", "allow_missing"}
 
 

@@ -21,6 +21,13 @@ ANYTHING = st.recursive(
 )
 
 
+@pytest.mark.parametrize("lines", [None, "a line", [1], ["x" * 1000], ["x"] * 5000, {"x": 1}])
+def test_what_is_no_key_is_not_masked(lines: object) -> None:
+    with pytest.raises(WireError):
+        frame_validation.hide({"type": "hide", "lines": lines})
+    assert frame_validation.hide({"type": "hide", "lines": ["a", ""]}) == ["a", ""]
+
+
 def test_what_is_an_event_stays_one_less_what_it_does_not_have() -> None:
     assert frame_validation.event({**RESULT, "type": "event", "seq": 99, "output_start": -1}) == RESULT
 

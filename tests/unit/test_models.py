@@ -68,7 +68,7 @@ def test_a_number_out_of_range_is_an_error(field: str, value: int) -> None:
 
 
 NUMBERS = ("forks", "timeout", "task_timeout", "time_limit", "verbose_level", "background", "poll")
-SECRETS = ("connection_password", "become_password", "vault_password", "private_key")
+SECRETS = ("connection_password", "become_password", "vault_password", "private_key", "private_key_passphrase")
 FREE_TEXT = ("ssh_common_args", "ssh_extra_args", "sftp_extra_args", "scp_extra_args")
 STRUCTURED = ("module_args", "extra_vars", "extra_args", "environment", "secret_vars")
 TEXT_FIELDS = [

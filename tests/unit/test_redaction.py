@@ -33,6 +33,7 @@ def test_fields_made_for_secrets_are_masked_and_named() -> None:
         playbook="site.yml",
         become_password=SECRET,
         private_key=SECRET,
+        private_key_passphrase=SECRET,
         vault_password={"prod": SECRET, "dev": SECRET},
     )
     body = redaction.as_sent(request)
@@ -40,6 +41,7 @@ def test_fields_made_for_secrets_are_masked_and_named() -> None:
     assert sorted(redaction.masked_fields(body)) == [
         "become_password",
         "private_key",
+        "private_key_passphrase",
         "vault_password.dev",
         "vault_password.prod",
     ]
@@ -143,7 +145,12 @@ def test_the_command_of_flansible_says_the_same(request_: AdhocRequest | Playboo
 
 
 def test_what_no_command_can_say_has_none() -> None:
-    for more in ({"update_git_repo": True}, {"private_key": "x"}, {"strategy": "mitogen_free"}):
+    for more in (
+        {"update_git_repo": True},
+        {"private_key": "x"},
+        {"private_key_passphrase": "x"},
+        {"strategy": "mitogen_free"},
+    ):
         found = run("--", "a.yml").model_copy(update={"request": more})
         assert redaction.flansible_command(found) is None
 

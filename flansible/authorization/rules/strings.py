@@ -31,6 +31,7 @@ _DATA_FIELDS = frozenset(
         "extra_args",
         "environment",
         "private_key",
+        "private_key_passphrase",
         "connection_password",
         "become_password",
         "vault_password",

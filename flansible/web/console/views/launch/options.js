@@ -56,6 +56,7 @@ export function secretFields() {
     session.may_become ? secretField("become_password", "Become password") : null,
     secretField("vault_password", "Vault password"),
     secretTextarea("private_key", "Private key"),
+    secretField("private_key_passphrase", "Passphrase of the private key"),
   ];
   return fields.filter(Boolean);
 }

@@ -1,0 +1,32 @@
+"""What a supervisor knows of the step that it watches: what decides its outcome, and how far its reading is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from flansible import wire
+from flansible.worker.colour_parser import ColourSplitter, choose_mark
+from flansible.worker.confinement_hints import ConfinementHints
+from flansible.worker.keeper_handle import KeeperHandle
+from flansible.worker.outcome import Observed
+
+
+@dataclass(kw_only=True)
+class StepState(Observed):
+    """What the supervisor keeps of the step it watches, besides what decides its outcome."""
+
+    give_up_at: float = math.inf  # when a keeper that does not answer an order loses its channel
+    channel_ended: bool = False
+    unsent: bytes = b""  # what the channel did not take yet: a user's code can stop the process that reads it
+    keeper: KeeperHandle | None = None
+    sent_stop_at: float = 0.0  # the deadline that the keeper has
+    lease_frame_at: float = 0.0  # when the next one may be sent
+    is_refused: bool = False
+    is_listing: bool = False  # plan frames of any other run are ignored: a user's code may write into the pipe
+    awaits_key: bool = False  # the run decrypts a private key, which must be masked
+    output: int = -1  # the output pipe
+    ahead_bytes: int = 0  # how much of it may still be read for the marks of the events just read
+    colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
+    frames: wire.FrameReader = field(default_factory=wire.FrameReader)
+    hints: ConfinementHints | None = None  # of a sandboxed run
