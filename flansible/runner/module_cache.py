@@ -38,6 +38,7 @@ from ansible.plugins.loader import init_plugin_loader, module_utils_loader
 from ansible.template import Templar
 from ansible.utils.display import Display
 
+from flansible.runner import module_wrapper
 from flansible.runner.ansible_internals import replace
 from flansible.system.atomic_files import replacing
 
@@ -51,26 +52,25 @@ _MAX_BYTES = 32 * 1024 * 1024
 _VERBOSE = 5  # from this verbosity on Ansible prints what it packs
 
 _BYTECODE = "flansible-bytecode"
-# In the program that Ansible wraps around a Python module; it has imported sys by then.
-_ANCHOR = "    import tempfile\n"
+# Run by the program that Ansible wraps around a Python module.
 _USE_BYTECODE = """\
-    try:
-        import _frozen_importlib_external, _imp, marshal, zipimport
-        with open(%r, 'rb') as file:
-            same_python = file.read(4) == _frozen_importlib_external.MAGIC_NUMBER and not sys.flags.optimize
-            known = same_python and marshal.load(file)
-        if known:
-            compile_source = zipimport._compile_source
-            def compiled(pathname, source):
-                code = known.get(_imp.source_hash(%d, source))
-                if code is None:
-                    return compile_source(pathname, source)
-                code = marshal.loads(code)
-                _imp._fix_co_filename(code, pathname)
-                return code
-            zipimport._compile_source = compiled
-    except Exception:
-        pass
+try:
+    import sys, _frozen_importlib_external, _imp, marshal, zipimport
+    with open(%r, 'rb') as file:
+        same_python = file.read(4) == _frozen_importlib_external.MAGIC_NUMBER and not sys.flags.optimize
+        known = same_python and marshal.load(file)
+    if known:
+        compile_source = zipimport._compile_source
+        def compiled(pathname, source):
+            code = known.get(_imp.source_hash(%d, source))
+            if code is None:
+                return compile_source(pathname, source)
+            code = marshal.loads(code)
+            _imp._fix_co_filename(code, pathname)
+            return code
+        zipimport._compile_source = compiled
+except Exception:
+    pass
 """
 _HASH_KEY = 0x466C616E7369626C
 
@@ -132,7 +132,7 @@ class ModuleCache:
         place = os.path.join(folder, _BYTECODE)
         if not os.path.exists(place):
             _write(place, self._bytecode)
-        return wrapper.replace(_ANCHOR, _ANCHOR + _USE_BYTECODE % (place, _HASH_KEY), 1)
+        return module_wrapper.add_program(wrapper, _USE_BYTECODE % (place, _HASH_KEY))
 
     def _write_if_current(self, folder: str, module_path: str, compression: str) -> None:
         name = f"ansible.modules.{os.path.splitext(os.path.basename(module_path))[0]}-{compression}-none"

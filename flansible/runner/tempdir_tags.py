@@ -15,19 +15,23 @@ from ansible.executor import module_common
 from ansible.plugins.action import ActionBase
 from ansible.plugins.shell import ShellBase
 
+from flansible.runner import module_wrapper
 from flansible.runner.ansible_internals import replace
 from flansible.runner.cleanup import RunFiles
 from flansible.runner.module_cache import ModuleCache
 
-# In the wrapper that Ansible puts around a Python module. Tags the wrapper's directory, and the module's own.
-_ANCHOR = "    import tempfile\n"
+# Run by the wrapper that Ansible puts around a Python module. Tags the wrapper's directory and the module's own. Not in
+# place of mkdtemp: where that fails, its traceback would have one more line than with the command line.
 _TAGGING = """\
-    mkdtemp = tempfile.mkdtemp
-    def tagged(suffix=None, prefix=None, dir=None):
-        if str(prefix).startswith(('ansible_%%s_payload_' %% ansible_module, 'ansible-moduletmp-')):
-            prefix += '%d' + prefix[-1]
-        return mkdtemp(suffix, prefix, dir)
-    tempfile.mkdtemp = tagged
+import sys, tempfile
+names = getattr(tempfile, '_get_candidate_names', None)
+def tagged():
+    prefix = str(sys._getframe(1).f_locals.get('prefix'))
+    if prefix.startswith(('ansible_%%s_payload_' %% ansible_module, 'ansible-moduletmp-')):
+        return ('%d' + prefix[-1] + name for name in names())
+    return names()
+if names:
+    tempfile._get_candidate_names = tagged
 """
 _TEMP_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 
@@ -44,7 +48,7 @@ class _Tagger:
         self._modules = modules
         self._generate_temp_dir_name = ShellBase._generate_temp_dir_name
         self._wrapper = module_common._ANSIBALLZ_CODE
-        self._tagging_wrapper = self._wrapper.replace(_ANCHOR, _ANCHOR + _TAGGING % files.number, 1)
+        self._tagging_wrapper = module_wrapper.add_program(self._wrapper, _TAGGING % files.number)
         # Whether the next directory is made on this machine; each worker process has one connection at a time.
         self._local = False
 

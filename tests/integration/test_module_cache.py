@@ -15,7 +15,9 @@ import pytest
 from flansible.runner import module_cache, module_packer
 from flansible.runner.module_cache import ModuleCache
 from flansible.worker.forkserver_pool import ForkServerPool
+from tests.helpers.comparing import masked
 from tests.helpers.direct_runs import DirectRun
+from tests.helpers.runs import command_line
 from tests.helpers.waiting import eventually
 
 COMMAND, PING = (f"ansible.modules.{name}-ZIP_DEFLATED-none" for name in ("command", "ping"))
@@ -128,6 +130,30 @@ def test_a_module_compiled_before_has_the_traceback_of_any_module(configured: Pr
         return [line.partition("_payload.zip/")[2] for line in lines if "_payload.zip/" in line]
 
     assert frames(ours) == frames(theirs.stdout + theirs.stderr) != []
+
+
+DIES = """
+from ansible.module_utils.basic import AnsibleModule
+raise KeyboardInterrupt('by itself')
+"""
+
+
+def test_a_module_that_dies_outside_of_its_own_handling_has_the_text_of_the_command_line(
+    configured: Project, tmp_path: Path
+) -> None:
+    """The lines of Ansible's wrapper are where they are, with compiled code and without; so is a failed mkdtemp."""
+    shown = {"ANSIBLE_NOCOLOR": "1"}
+    configured.write("library/dies.py", DIES)
+    nowhere = tmp_path / "nowhere"
+    # Where even the last resort of the standard library, the current folder, takes no file.
+    configured.write(f"{nowhere}/sitecustomize.py", "import os\nos.open = None\n")
+    tasks = "- dies:\n  ignore_errors: true\n- ping:\n  environment: {{PYTHONPATH: {0}}}\n  ignore_errors: true"
+    tasks = tasks.format(nowhere)
+    eventually(lambda: BYTECODE in configured.found(tasks, environment=shown), 60)
+    ours = configured.text(tasks, environment=shown)
+    theirs = command_line("ansible-playbook", "play.yml", cwd=configured.folder, **shown).stdout
+    assert masked(ours) == masked(theirs)
+    assert ours.count("in _ansiballz_main") == 2 and "in mkdtemp" in ours
 
 
 def test_a_projects_module_of_the_same_name_is_its_own(project: Project) -> None:
