@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -152,7 +153,8 @@ def test_a_module_that_dies_outside_of_its_own_handling_has_the_text_of_the_comm
     eventually(lambda: BYTECODE in configured.found(tasks, environment=shown), 60)
     ours = configured.text(tasks, environment=shown)
     theirs = command_line("ansible-playbook", "play.yml", cwd=configured.folder, **shown).stdout
-    assert masked(ours) == masked(theirs)
+    texts = [re.sub(r"_payload_\w+/", "_payload_T/", masked(text)) for text in (ours, theirs)]
+    assert texts[0] == texts[1]
     assert ours.count("in _ansiballz_main") == 2 and "in mkdtemp" in ours
 
 
