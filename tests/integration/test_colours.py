@@ -30,7 +30,7 @@ CHANGES = """\
     - fail: msg=end
 """
 CALLBACK = """\
-import copy, json, pickle
+import copy, json, pickle, re
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.utils.color import colorize, hostcolor, stringc
@@ -47,7 +47,8 @@ class CallbackModule(Default):
         diff = self._get_diff(result.result.get("diff") or [])
         self._display.display(stringc("in colour", C.COLOR_CHANGED))
         self._display.display(f"{name:<20}|{len(name)}|{name[:1]}|{name.upper()}|{repr(name)}|{name + '!'}")
-        self._display.display(diff.upper() + str(len(diff)))
+        # The name of a temporary file is as long as the number of a process.
+        self._display.display(diff.upper() + str(len(re.sub(r'\\S*/ansible-\\S+', '', diff))))
         copies = copy.copy(name), copy.deepcopy(diff), pickle.loads(pickle.dumps(diff)), json.loads(json.dumps(name))
         for same in copies:
             self._display.display(same)
