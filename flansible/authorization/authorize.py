@@ -180,6 +180,7 @@ def _confinement(user: User) -> Confinement | None:
     return Confinement(
         readable=tuple(map(str, user.readable)),
         hidden=tuple(map(str, user.hidden)),
+        inventories=tuple(map(str, user.inventories)),
         hosts=user.hosts,
         control_node=user.control_node,
     )

@@ -2,98 +2,246 @@
 
 Web processes call `is_listed` before they read a playbook or a role to a user; the worker calls `is_hidden` to make a
 sandbox. Paths are strings, absolute and with links resolved: a path is judged by where it lies. Reads names in folders
-and the text of inventories, nothing else. The first row that applies decides:
+and the text of files beside inventories, and executes nothing. docs/architecture/shown-paths.md has the reasons.
 
-| path                                                                     | a run sees it | lists have it |
-|--------------------------------------------------------------------------|---------------|---------------|
-| 1. private: config.ini and the files and folders it names                | no            | no            |
-| 2. in an inventory or path that rbac.json gives the user                 | yes           | yes           |
-| 3. group_vars, host_vars beside an inventory file: its hosts and groups  | yes           | no            |
-| 4. in programs or sandbox_paths, unless row 5 names a longer part of it  | yes           | no            |
-| 5. below playbook_root: another user's inventory, the default one, what  | no            | no            |
-|    lies beside an inventory or path of the user, what hidden_paths names |               |               |
-| 6. below playbook_root                                                   | yes           | yes           |
-| 7. anything else                                                         | no            | no            |
+| path                                                                       | a run sees it | lists have it |
+|----------------------------------------------------------------------------|---------------|---------------|
+| 1. private: config.ini and the files and folders it names                  | no            | no            |
+| 2. in another user's inventory, unless row 3, 4 or 5 names a longer part   | no            | no            |
+| 3. in an inventory or path that rbac.json gives the user                   | yes           | yes           |
+| 4. group_vars, host_vars of the user's inventory files; what links in the  | yes           | no            |
+|    user's inventories lead to; what the user's inventory scripts name      |               |               |
+| 5. in programs or sandbox_paths, unless row 6 names a longer part of it    | yes           | no            |
+| 6. the default inventory; an inventory beside one of the user's; variables | no            | no            |
+|    of hosts and groups that only others' inventories have; what lies       |               |               |
+|    beside a path of the user; what hidden_paths names; the history (.git)  |               |               |
+|    of a folder in which something is hidden                                |               |               |
+| 7. below playbook_root                                                     | yes           | yes           |
+| 8. anything else                                                           | no            | no            |
+
+Rows 2 and 6 hold in every tree that is shown, not only below playbook_root; hidden_paths counts from there.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
+from flansible.authorization import inventory_files, variable_files
+from flansible.authorization.inventory_files import Search, stem
+from flansible.authorization.path_parts import above, is_in, longest, upwards
+from flansible.authorization.path_parts import is_below as is_below
+from flansible.authorization.variable_files import Followed, NamesReader, Variables
 from flansible.config import Settings, comma_list
 
-_VARIABLES = ("group_vars", "host_vars")
-_WORD = re.compile(r"[^\s=\[\]:,;#'\"{}]+")
-# With text before or after it: [web:children] alone is a heading.
-_RANGE = re.compile(r"[\w.-]+\[\w+:[\w:]+\][\w.:\[\]-]*|\[\w+:[\w:]+\][\w.-][\w.:\[\]-]*")
-_MAX_INVENTORY_BYTES = 4 * 1024 * 1024
+_HISTORY = ("/.git", "/.hg", "/.svn")
 
 
 @dataclass(frozen=True)
 class ShownPaths:
     """The rule for one user, as the settings and rbac.json are now.
 
-    readable: the user's inventories and paths; opened: programs and sandbox_paths; hidden: inventories that are not
-    the user's; neighbours: folders below playbook_root in which only what is readable is shown; patterns: hidden_paths.
+    readable: the user's inventories and paths; inventories: those of them that are inventories; writable: folders that
+    the user's runs may write; opened: programs and sandbox_paths; others: inventories that are not the user's; default:
+    config.ini's; closed: folders of the user's paths in which only what is readable is shown; patterns: hidden_paths;
+    reader: finds the hosts and groups of inventories, None where no run is made.
     """
 
     root: str
     private: frozenset[str]
     readable: frozenset[str]
+    inventories: frozenset[str]
+    writable: frozenset[str]
     opened: frozenset[str]
-    hidden: frozenset[str]
-    neighbours: frozenset[str]
+    others: frozenset[str]
+    default: frozenset[str]
+    closed: frozenset[str]
     patterns: tuple[str, ...]
+    reader: NamesReader | None = None
 
     def is_hidden(self, path: str) -> bool:
-        """Whether rows 1 to 5 hide a path from the user's runs; for paths in a folder that is shown."""
-        if _is_in(path, self.private):
+        """Whether rows 1 to 6 hide a path from the user's runs; for paths in a folder that is shown."""
+        parts = upwards(path)
+        if longest(parts, self.private):
             return True
-        if _is_in(path, self.readable) or _is_in(path, self._variables):
+        others_at = self._others_at(parts)
+        if (readable_at := longest(parts, self.readable)) and readable_at >= others_at:
             return False
-        hidden_at = self._hidden_at(path)
-        opened_at = max((len(folder) for folder in _upwards(path) if folder in self.opened), default=0)
-        return len(hidden_at) > opened_at
+        hidden_at = max(others_at, self._hidden_at(parts))
+        return hidden_at > 0 and hidden_at > max(longest(parts, self.opened), longest(parts, self._shown_beside))
 
     def is_listed(self, path: str) -> bool:
-        """Whether the API may show the path's content to the user: rows 2 and 6."""
-        if _is_in(path, self.private):
+        """Whether the API may show the path's content to the user: rows 3 and 7."""
+        parts = upwards(path)
+        if longest(parts, self.private):
             return False
-        return _is_in(path, self.readable) or (is_below(path, self.root) and not self._hidden_at(path))
+        if (readable_at := longest(parts, self.readable)) and readable_at >= self._others_at(parts):
+            return True
+        return self.is_ordinary(path) and not longest(parts, self._shown_beside)
+
+    def is_ordinary(self, path: str) -> bool:
+        """Whether row 7 shows a path: below playbook_root, and not hidden."""
+        parts = upwards(path)
+        if not is_below(path, self.root) or longest(parts, self.private):
+            return False
+        return not self._others_at(parts) and not self._hidden_at(parts)
 
     def is_partly_hidden(self, folder: str) -> bool:
         """Whether something in a folder that is shown is hidden, or would be once it exists."""
-        names = set(self.private)
-        if not (_is_in(folder, self.readable) or _is_in(folder, self._variables)):
-            names |= self.hidden | self._matching
-            if any(is_below(other, folder) for other in self.neighbours):
-                return True
-        return any(name != folder and is_below(name, folder) for name in names)
+        return folder in self._above_others or (folder in self._above_hidden and not is_in(folder, self.readable))
 
-    @cached_property
+    @property
     def variables(self) -> tuple[str, ...]:
-        """The paths of row 3: whole folders where possible, else single files and folders in them."""
-        found = (self._variables_beside(path) for path in sorted(self.opened | self.readable))
-        return tuple(path for paths in found for path in paths)
+        """The paths of row 4 that are to be shown as trees of their own."""
+        return tuple(sorted(self._shown_beside))
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Links of the name group_vars or host_vars beside the user's inventory files, to be made as they are."""
+        return self._variables.links
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is left out although a run might look for it, in sentences for the user; without others' names."""
+        beside = sorted(path for path in self.beside if inventory_files.kind_of(path) == "names")
+        doubtful = ", ".join(self._shown_name(path) for path in beside[:5])
+        found = [f"{doubtful}: not shown, since it reads as an inventory that is not yours"] if doubtful else []
+        found += [
+            f"{self._shown_name(path)}: not shown, since there is too much beside your inventory to be judged"
+            for path in self._search.undecided[:5]
+        ]
+        found += [
+            f"{count} of the entries of {self._shown_name(place)} not shown, since they are named like hosts or groups "
+            "of inventories that are not yours"
+            for place, count in sorted(self._variables.left_out.items())
+        ]
+        unseen = len(self._followed.refused) + len(self._variables.refused)
+        if unseen:
+            found.append(f"{unseen} links of your inventories lead to what runs of yours are not shown")
+        return tuple(found)
+
+    def _shown_name(self, path: str) -> str:
+        return os.path.relpath(path, self.root) if is_below(path, self.root) else path
+
+    # Row 2.
+
+    def _others_at(self, parts: list[str]) -> int:
+        """Returns the length of the longest part of a path that is another's inventory, or the history of one."""
+        for part in parts:
+            if part in self.others or self._is_history(part, self._above_others):
+                return len(part)
+        return 0
 
     @cached_property
-    def _variables(self) -> frozenset[str]:
-        return frozenset(self.variables)
+    def _above_others(self) -> frozenset[str]:
+        return frozenset(folder for path in (*self.private, *self.others) for folder in above(path))
 
-    def _hidden_at(self, path: str) -> str:
-        """Returns the longest part of a path that row 5 names; empty if it names none."""
-        if not is_below(path, self.root):
-            return ""
-        return next((part for part in _upwards(path) if self._is_named(part)), "")
+    @staticmethod
+    def _is_history(path: str, folders: frozenset[str]) -> bool:
+        return path.endswith(_HISTORY) and os.path.dirname(path) in folders
+
+    # Row 4.
+
+    @cached_property
+    def _shown_beside(self) -> frozenset[str]:
+        return frozenset((*self._variables.shown, *self._followed.shown, *self._named_by_scripts))
+
+    @cached_property
+    def _variables(self) -> Variables:
+        """The variables of inventories. What is beside an inventory is known by then; what links lead to is not."""
+        return variable_files.find(self)
+
+    @cached_property
+    def _followed(self) -> Followed:
+        places = [path for path in self.inventories if os.path.isdir(path)]
+        return variable_files.follow(self, [*places, *self._variables.shown])
+
+    @cached_property
+    def _named_by_scripts(self) -> tuple[str, ...]:
+        named = (path for one in self.inventories for path in inventory_files.named_by_script(one))
+        return tuple(path for path in named if self.may_follow(path, os.path.dirname(path)))
+
+    def may_follow(self, path: str, base: str) -> bool:
+        """Whether what a link or script of the user's inventory names may be shown: it lies in `base`, holds no
+        inventory and is in none, and is neither private nor another's."""
+        if not is_below(path, base) or path == base or self._leads_to_own(path):
+            return False
+        if (
+            is_in(path, self.private)
+            or self._others_at(upwards(path))
+            or is_in(path, self.default | self._variables.hidden)
+        ):
+            return False
+        if is_in(path, self.beside) or os.path.dirname(path) in self.closed:
+            return False
+        folders = [path, *(part for part in upwards(path) if is_below(part, base) and part != base)]
+        return not any(self._is_of_inventory(folder) for folder in folders if not self._leads_to_own(folder))
+
+    def _is_of_inventory(self, path: str) -> bool:
+        if not os.path.isdir(path):
+            return inventory_files.is_inventory(path, is_beside=False)
+        return next(Search(self._is_own, self._leads_to_own).beside(path, names_count=False), None) is not None
+
+    # Row 6.
+
+    @cached_property
+    def beside(self) -> frozenset[str]:
+        """The inventories beside the user's that are not the user's, and the files that belong to them by name."""
+        search = self._search
+        found: set[str] = set()
+        for folder in self.neighbours:
+            own = [path for path in self.inventories if os.path.dirname(path) == folder]
+            is_seen = is_below(folder, self.root) or is_in(folder, self.opened | self.readable)
+            found.update(search.beside(folder, names_count=any(map(os.path.isdir, own)), only_files=not is_seen))
+            others = {stem(path) for path in (*found, *self.others) if os.path.dirname(path) == folder}
+            others -= {stem(path) for path in own}
+            found.update(path for path in _files_in(folder) if stem(path) in others and not self._is_own(path))
+        return frozenset(found)
+
+    @cached_property
+    def _search(self) -> Search:
+        return Search(lambda path: self._is_own(path) or path in self.others, self._leads_to_own)
+
+    @cached_property
+    def neighbours(self) -> frozenset[str]:
+        """The folders of the user's inventories. What is added to one must not be seen before it was judged."""
+        folders = {os.path.dirname(path) for path in self.inventories}
+        return frozenset(folder for folder in folders if os.path.isdir(folder))
+
+    def _is_own(self, path: str) -> bool:
+        return path in self.readable or path in self.writable
+
+    def _leads_to_own(self, path: str) -> bool:
+        return path in self._above_own
+
+    @cached_property
+    def _above_own(self) -> frozenset[str]:
+        return frozenset(folder for path in (*self.readable, self.root) for folder in (*above(path), path))
+
+    def _hidden_at(self, parts: list[str]) -> int:
+        """Returns the length of the longest part of a path that row 6 names."""
+        return next((len(part) for part in parts if self._is_named(part)), 0)
 
     def _is_named(self, path: str) -> bool:
-        return path in self.hidden or os.path.dirname(path) in self.neighbours or self._is_matching(path)
+        if path in self._hidden or os.path.dirname(path) in self.closed or self._is_matching(path):
+            return True
+        return self._is_history(path, self._above_hidden)
+
+    @cached_property
+    def _hidden(self) -> frozenset[str]:
+        return self.default | self.beside | self._variables.hidden
+
+    @cached_property
+    def _above_hidden(self) -> frozenset[str]:
+        """The folders in which something is hidden, or will be as soon as it exists."""
+        names = (*self.private, *self.others, *self._hidden, *self._matching)
+        inside = {folder for path in names for folder in above(path)}
+        around = {part for folder in (*self.closed, *self.neighbours) for part in upwards(folder)}
+        return frozenset(inside | around)
 
     def _is_matching(self, path: str) -> bool:
         """Whether a pattern of hidden_paths matches it; they apply one and two levels below playbook_root."""
@@ -111,86 +259,56 @@ class ShownPaths:
         paths = (os.path.join(folder, name) for folder in folders for name in os.listdir(folder))
         return frozenset(path for path in paths if self._is_matching(path))
 
-    def _variables_beside(self, inventory: str) -> Iterator[str]:
-        if not os.path.isfile(inventory):
-            return
-        folder = os.path.dirname(inventory)
-        is_alone = all(
-            name in _VARIABLES or _is_in(os.path.join(folder, name), self.readable) for name in os.listdir(folder)
-        )
-        named = None if is_alone else _InventoryNames(inventory)
-        for place in (os.path.join(folder, name) for name in _VARIABLES):
-            if not os.path.isdir(place) or os.path.islink(place):
-                continue
-            names = sorted(os.listdir(place))
-            known = [name for name in names if named is None or named.has_file(name)]
-            # A link leads to what may not be shown; a run cannot follow it either, since it is no file of this folder.
-            paths = [path for path in (os.path.join(place, name) for name in known) if not os.path.islink(path)]
-            yield from [place] if known == names else paths
-
-
-class _InventoryNames:
-    """The hosts and groups that an inventory file names, as far as its text shows."""
-
-    def __init__(self, inventory: str) -> None:
-        with open(inventory, errors="replace") as file:
-            text = file.read(_MAX_INVENTORY_BYTES)
-        self._words = {*_WORD.findall(text), "all", "ungrouped"}
-        ranges = {_range_pattern(word) for word in _RANGE.findall(text)}
-        self._ranges = re.compile("|".join(sorted(ranges)) or "(?!)")
-
-    def has_file(self, name: str) -> bool:
-        """Whether a file or folder of group_vars or host_vars is named like one of these hosts or groups."""
-        return any(
-            word in self._words or self._ranges.fullmatch(word)
-            for word in (name.partition(".")[0], os.path.splitext(name)[0])
-        )
+    def without_reader(self) -> ShownPaths:
+        """Returns the rule where no inventory was read: variables that could be others' are hidden."""
+        return replace(self, reader=None)
 
 
 def of(
-    readable: Iterable[Path | str], hidden: Iterable[Path | str], settings: Settings, programs: Iterable[str] = ()
+    readable: Iterable[Path | str],
+    hidden: Iterable[Path | str],
+    settings: Settings,
+    programs: Iterable[str] = (),
+    *,
+    inventories: Iterable[Path | str] | None = None,
+    writable: Iterable[str] = (),
+    reader: NamesReader | None = None,
 ) -> ShownPaths:
-    """Returns the rule for a user. readable, hidden: resolved; programs: folders that every run needs."""
+    """Returns the rule for a user. readable, hidden: resolved; programs: folders that every run needs.
+
+    inventories: those of `readable` that are inventories; by default all of it.
+    """
     root = os.path.realpath(settings.playbook_root)
     shown = frozenset(map(str, readable))
-    # Another user's inventory that contains playbook_root does not hide it.
-    others = {path for path in map(str, hidden) if path != root and is_below(path, root)}
+    own = shown if inventories is None else frozenset(map(str, inventories))
     default = settings.default_inventory
-    if default and "," not in default:
-        others.add(os.path.realpath(default))
-    folders = (os.path.dirname(path) for path in shown)
+    defaults = {os.path.realpath(default)} if default and "," not in default else set()
+    folders = {os.path.dirname(path) for path in shown - own}
     return ShownPaths(
         root=root,
         private=frozenset(os.path.realpath(path) for path in settings.private_paths),
         readable=shown,
+        inventories=own,
+        writable=frozenset(writable),
         opened=frozenset((*programs, *(os.path.realpath(path) for path in comma_list(settings.sandbox_paths)))),
-        hidden=frozenset(others),
-        neighbours=frozenset(folder for folder in folders if folder != root and is_below(folder, root)),
+        # Another user's inventory that contains playbook_root does not hide it.
+        others=frozenset(path for path in map(str, hidden) if not is_below(root, path)),
+        default=frozenset(path for path in defaults if not is_below(root, path)),
+        closed=frozenset(
+            folder
+            for folder in folders
+            if folder != root and is_below(folder, root) and not inventory_files.is_project(folder)
+        ),
         patterns=tuple(comma_list(settings.hidden_paths)),
+        reader=reader,
     )
 
 
-def is_below(path: str, folder: str) -> bool:
-    """Whether a path is the folder, or in it."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _is_in(path: str, folders: frozenset[str]) -> bool:
-    return any(part in folders for part in _upwards(path))
-
-
-def _upwards(path: str) -> Iterator[str]:
-    """Yields the path and the folders around it, from the inside out."""
-    while path != (folder := os.path.dirname(path)):
-        yield path
-        path = folder
-    yield path
-
-
-def _range_pattern(word: str) -> str:
-    """Returns a pattern for the hosts of a range such as web[01:50].example.com: numbers, or letters."""
-    pieces = re.split(r"(\[[\w:]+\])", word)
-    return "".join(
-        (r"[0-9]+" if piece[1].isdigit() else r"[A-Za-z]+") if number % 2 else re.escape(piece)
-        for number, piece in enumerate(pieces)
-    )
+def _files_in(folder: str) -> list[str]:
+    """Returns the files in a folder that could belong to an inventory: no playbooks."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.path for entry in entries if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+    return [path for path in found if inventory_files.kind_of(path) != "playbook"]

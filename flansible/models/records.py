@@ -66,6 +66,9 @@ class Confinement(Record):
 
     readable: tuple[str, ...] = Field(description="Inventories and other paths that rbac.json allows the user.")
     hidden: tuple[str, ...] = Field(default=(), description="Inventories of other users, wherever they are.")
+    inventories: tuple[str, ...] | None = Field(
+        default=None, description="Those of `readable` that are inventories; null: all of them."
+    )
     hosts: tuple[str, ...] | None = Field(
         default=None, description="Host patterns the user may reach; null: all hosts."
     )

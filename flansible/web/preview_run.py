@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.02
 _MESSAGE_BYTES = 64 * 1024
 _MOST_MESSAGES = 100
 # The start of a message of Ansible's; the lines after it belong to it.
-_MESSAGE_START = re.compile(r"\[(?:WARNING|ERROR|DEPRECATION WARNING)\]|ERROR")
+_MESSAGE_START = re.compile(r"\[(?:WARNING|ERROR|DEPRECATION WARNING)\]|ERROR|\[flansible\] ")
 _QUEUED_REASONS = {
     "no_worker": "no worker answers",
     "workers_busy": "all workers are busy",

@@ -32,6 +32,7 @@ from typing import IO
 from flansible import wire
 from flansible.errors import RunnerError, StartFailure, WireError
 from flansible.system import process_identity
+from flansible.worker import snapshots
 from flansible.worker.ansible_config import Configuration, configuration_of
 from flansible.worker.sandbox import Sandbox
 
@@ -46,6 +47,8 @@ _SERVICE_VARIABLES = ("FLANSIBLE_", "CELERY_", "_MP_FORK_", "FORKED_BY_MULTIPROC
 
 class ForkServer:
     """One process with Ansible preloaded. Raises StartFailure when Ansible will not load."""
+
+    _snapshot: int | None = None  # a lock on what its sandbox shows
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class ForkServer:
         self._init: int | None = None
         self._init_lock = threading.Lock()  # two runs of one sandbox may have it killed at the same time
         self._lock = threading.Lock()
+        sandbox = configuration.sandbox
+        self._snapshot = snapshots.hold(sandbox.snapshot if sandbox else None)
         # A file without a name: errors while Ansible loads go there, afterwards only tracebacks.
         self._stderr: IO[bytes] = tempfile.TemporaryFile()
         self._control, theirs = socket.socketpair()
@@ -75,6 +80,7 @@ class ForkServer:
         except OSError as error:
             self._control.close()
             self._stderr.close()
+            self._release_snapshot()
             message = f"cannot start a fork server in {configuration.directory}: {error.strerror}"
             raise RunnerError(message) from error
         finally:
@@ -102,13 +108,20 @@ class ForkServer:
     def _wait_for_init(self, seconds: float) -> bool:
         """Waits for the end of the sandbox's first process; whether it has ended."""
         if self._init is None:
+            self._release_snapshot()
             return True
         poll = select.poll()
         poll.register(self._init, select.POLLIN)
         if poll.poll(seconds * 1000):
             os.close(self._init)
             self._init = None
+            self._release_snapshot()
         return self._init is None
+
+    def _release_snapshot(self) -> None:
+        if self._snapshot is not None:
+            os.close(self._snapshot)
+            self._snapshot = None
 
     @property
     def pid(self) -> int:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,11 @@ class Recorder:
                 self._add_colours(marks)
             self._release_events(self._seen)
         self._wake()
+
+    def add_notes(self, notes: Iterable[str]) -> None:
+        """Appends lines of Flansible itself, such as what a sandbox leaves out, before a step's first line."""
+        for note in notes:
+            self.add_output(f"[flansible] {note}.\n".encode(errors="replace"), [])
 
     def add_event(self, event: dict[str, Any]) -> None:
         """Appends an event. `offset`: bytes of output before it, of all attempts; `time`: seconds since 1970."""

@@ -12,47 +12,36 @@ import os
 import pwd
 import re
 import shutil
-import stat
-import sys
 import tempfile
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import flansible
 from flansible.authorization import isolation, shown_paths
-from flansible.authorization.shown_paths import ShownPaths, is_below
+from flansible.authorization.shown_paths import ShownPaths
+from flansible.authorization.variable_files import NamesReader
 from flansible.config import Settings
 from flansible.errors import RunnerError
 from flansible.models import Confinement
 from flansible.system.atomic_files import replacing
+from flansible.worker import mounts
+from flansible.worker.inventory_names import InventoryNames
+from flansible.worker.mounts import Mounts
 
 HOME = "/home/flansible-user"  # as the sandbox has it: nothing else that is shown lies there
 _SHARED = ("collections", "roles")
 _SHARED_FOLDER = "/home/flansible-shared"
-_TMPFS_BYTES = 1024**3
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _ENVIRONMENT = re.compile(r"LANG$|LANGUAGE$|LC_\w+$|TZ$|PATH$|USER$|LOGNAME$|SHELL$|TERM$|COLUMNS$|LINES$")
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-# Of /etc what programs need to find names, hosts, libraries and certificates. No shadow, no keys, no /etc/ansible.
-_ETC = (
-    "alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "debian_version", "default/locale",
-    "gai.conf", "group", "host.conf", "hostname", "hosts", "inputrc", "issue", "ld.so.cache", "ld.so.conf",
-    "ld.so.conf.d", "locale.alias", "locale.conf", "localtime", "login.defs", "lsb-release", "machine-id", "magic",
-    "mime.types", "networks", "nsswitch.conf", "os-release", "pki/ca-trust", "pki/tls/certs", "profile", "protocols",
-    "python3", "python3.11", "python3.12", "python3.13", "redhat-release", "resolv.conf", "rpc", "services", "shells",
-    "ssh/ssh_config", "ssh/ssh_known_hosts", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone",
-)  # fmt: skip
-_EMPTY_IN_PROC = ("kcore", "keys", "kmsg", "timer_list", "sched_debug")
 
 
 @dataclass(frozen=True)
 class Sandbox:
     """The sandbox of one user. Equal ones show the same files, so their runs can share a fork server.
 
-    arguments: bubblewrap's, up to the command; stamps: the files meant, as a path may point to a different file later.
+    arguments: bubblewrap's, up to the command; stamps: the files meant, as a path may point to a different file later;
+    snapshot: a folder of data_dir that it shows, if any; notes: what is left out, in sentences for the user.
     """
 
     user: str
@@ -60,6 +49,8 @@ class Sandbox:
     arguments: tuple[str, ...] = field(repr=False)
     stamps: tuple[tuple[int, int], ...] = field(repr=False)
     environment: tuple[tuple[str, str], ...] = field(repr=False)
+    snapshot: str | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 def home_of(user: str, data_dir: Path) -> Path:
@@ -93,52 +84,67 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
 
     The order of the mounts is their meaning: a later one covers an earlier one at the same place.
 
-     1. The system: programs, libraries and parts of /etc; then /proc, with its writable files read-only, and /dev.
+     1. /proc, with its writable files read-only, and /dev.
      2. /tmp and /dev/shm: empty and writable. Before the rest, parts of which may lie in /tmp.
-     3. This Python and its packages, and sandbox_paths.
-     4. The user's inventories and paths.
-     5. group_vars and host_vars beside the user's inventory files.
-     6. playbook_root without what is hidden. Its hidden parts are left out, not covered, so 3 to 5 stay within them.
-     7. Collections and roles of the service's user, below _SHARED_FOLDER.
-     8. /etc/passwd with the sandbox's home, and copies of ssh's configuration: over those of 1.
-     9. The sockets of ssh masters, writable.
-    10. The user's home, writable.
-    11. / read-only: it holds the folders that bubblewrap has made for the mounts, so nothing can follow.
+     3. All trees that are shown, each after those around it, without what is hidden: that is left out, not covered.
+        The system's programs, libraries and parts of /etc; this Python and its packages; sandbox_paths; the user's
+        inventories and paths, with their variables; playbook_root; collections and roles of the service's user, below
+        _SHARED_FOLDER.
+     4. /etc/passwd with the sandbox's home, and copies of ssh's configuration: over those of 3.
+     5. The sockets of ssh masters, writable.
+     6. The user's home, writable.
+     7. / read-only: it holds the folders that bubblewrap has made for the mounts, so nothing can follow.
     """
     program = shutil.which("bwrap")
     if program is None:
         raise RunnerError(f"bwrap is not installed; {isolation.ADVICE}")
     try:
         home = make_home(user, settings.data_dir)
-        mounts = trees(confinement, settings)
-        for name in _SHARED:
-            if os.path.isdir(source := os.path.realpath(os.path.expanduser(f"~/.ansible/{name}"))):
-                mounts.add("--ro-bind", source, f"{_SHARED_FOLDER}/{name}")
-        mounts.add("--ro-bind", _passwd(settings.data_dir), "/etc/passwd")
+        shown = _rule(confinement, settings, InventoryNames(settings.data_dir))
+        found = _trees(shown, settings)
+        found.add("--ro-bind", _passwd(settings.data_dir), "/etc/passwd")
         for source, target in _ssh_configurations(settings.data_dir):
-            mounts.add("--ro-bind", source, target)
+            found.add("--ro-bind", source, target)
     except OSError as error:
         raise RunnerError(f"the sandbox of {user} cannot be made: {error}") from error
     if ssh_sockets:
-        mounts.add("--bind", ssh_sockets, ssh_sockets)
+        found.add("--bind", ssh_sockets, ssh_sockets)
     arguments = (
         *(program, *isolation.NAMESPACES),
-        *mounts.arguments,
+        *found.arguments,
         *("--bind", str(home), HOME, "--remount-ro", "/"),
     )
-    return Sandbox(user, str(home), arguments, tuple(mounts.stamps), _environment())
+    return Sandbox(
+        user, str(home), arguments, tuple(found.stamps), _environment(), snapshot=found.snapshot, notes=shown.notes
+    )
 
 
-def trees(confinement: Confinement, settings: Settings) -> Mounts:
-    """Returns the mounts 1 to 6 of `build`: all that is shown at its own path. Raises OSError."""
-    system = (path for path in _SYSTEM if not os.path.islink(path))
-    programs = filter(os.path.isdir, (*system, *_python_folders()))
-    shown = shown_paths.of(confinement.readable, confinement.hidden, settings, programs)
-    mounts = Mounts(shown)
-    mounts.add_system()
-    for path in (*sorted(shown.opened), *confinement.readable, *shown.variables, shown.root):
-        mounts.add_tree(path)
-    return mounts
+def trees(confinement: Confinement, settings: Settings, reader: NamesReader | None = None) -> Mounts:
+    """Returns the mounts 1 to 3 of `build`. reader: of inventories; without one, names are unknown. Raises OSError."""
+    return _trees(_rule(confinement, settings, reader), settings)
+
+
+def _rule(confinement: Confinement, settings: Settings, reader: NamesReader | None) -> ShownPaths:
+    return shown_paths.of(
+        confinement.readable,
+        confinement.hidden,
+        settings,
+        mounts.programs(),
+        inventories=confinement.inventories,
+        reader=reader,
+    )
+
+
+def _trees(shown: ShownPaths, settings: Settings) -> Mounts:
+    found = Mounts(shown, settings.data_dir)
+    found.add_system()
+    for path in (*shown.opened, *shown.readable, *shown.variables, shown.root):
+        found.add_tree(path)
+    for name in _SHARED:
+        if os.path.isdir(source := os.path.realpath(os.path.expanduser(f"~/.ansible/{name}"))):
+            found.add_tree(source, f"{_SHARED_FOLDER}/{name}")
+    found.mount_trees(shown.links)
+    return found
 
 
 class Sandboxes:
@@ -162,90 +168,6 @@ class Sandboxes:
             # Where bubblewrap is to be used and does not work, no code of the user may be executed on this machine.
             "remote_only": missing and not confinement.control_node,
         }
-
-
-class Mounts:
-    """Collects bubblewrap's arguments, and which files they mean.
-
-    Whatever is hidden in a folder is left out by mounting the rest of the folder piece by piece. A mount over the
-    hidden file would be gone as soon as the file below it is replaced.
-    """
-
-    def __init__(self, shown: ShownPaths) -> None:
-        self._shown = shown
-        self._done: list[str] = []
-        self.arguments: list[str] = []
-        self.stamps: list[tuple[int, int]] = []
-
-    def add(self, option: str, source: str, target: str) -> None:
-        found = os.stat(source)
-        self.stamps.append((found.st_dev, found.st_ino))
-        self.arguments += [option, source, target]
-
-    def add_system(self) -> None:
-        """Adds programs and libraries, names and certificates, and new devices, processes and temporary files."""
-        for path in _SYSTEM:
-            if os.path.islink(path):
-                self.arguments += ["--symlink", os.readlink(path), path]
-            elif os.path.isdir(path):
-                self.add_tree(path)
-        for name in _ETC:
-            if os.path.exists(f"/etc/{name}"):
-                self.add("--ro-bind", f"/etc/{name}", f"/etc/{name}")
-        self.arguments += ["--proc", "/proc", "--dev", "/dev"]
-        for name in _kernel_files():
-            source = "/dev/null" if name in _EMPTY_IN_PROC else f"/proc/{name}"
-            self.arguments += ["--ro-bind", source, f"/proc/{name}"]
-        for path in ("/tmp", "/dev/shm"):
-            self.arguments += ["--perms", "1777", "--size", str(_TMPFS_BYTES), "--tmpfs", path]
-        # bubblewrap makes /dev a tmpfs without a limit: what could be written there would fill the memory.
-        self.arguments += ["--remount-ro", "/dev", "--symlink", "/tmp", "/var/tmp"]
-
-    def add_tree(self, path: str) -> None:
-        """Adds a file, or a folder with all in it that is not hidden. Nothing twice."""
-        if not any(is_below(path, done) for done in self._done):
-            self._add_shown(path)
-            self._done.append(path)
-
-    def _add_shown(self, path: str) -> None:
-        if self._shown.is_hidden(path) or not os.path.exists(path):
-            return
-        if not (os.path.isdir(path) and self._shown.is_partly_hidden(path)):
-            self.add("--ro-bind", path, path)
-            return
-        self.arguments += ["--dir", path]
-        with os.scandir(path) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_symlink():
-                    if not self._shown.is_hidden(entry.path):
-                        self.arguments += ["--symlink", os.readlink(entry.path), entry.path]
-                elif entry.is_dir() or entry.is_file():
-                    self._add_shown(entry.path)
-
-
-def _python_folders() -> list[str]:
-    """Returns the folders of this Python, its packages, and Flansible."""
-    folders = [sys.prefix, sys.exec_prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
-    folders += [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
-    # The package alone: the folder above may be a checkout with config.ini and rbac.json in it.
-    return [*folders, os.path.dirname(flansible.__file__)]
-
-
-@cache
-def _kernel_files() -> tuple[str, ...]:
-    """Returns what in /proc is not a process and is a folder or writable.
-
-    In the sandbox of a service that is root, the kernel treats file accesses as root's, and writing core_pattern and
-    the like commands the kernel. bubblewrap itself covers only some of them.
-    """
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() or entry.is_symlink():
-            continue
-        mode = entry.stat().st_mode
-        if stat.S_ISDIR(mode) or mode & 0o222 or entry.name in _EMPTY_IN_PROC:
-            found.append(entry.name)
-    return tuple(sorted(found))
 
 
 def _passwd(data_dir: Path) -> str:

@@ -123,6 +123,7 @@ class Supervisor:
                     os.set_blocking(descriptor, False)
                 # Without the directory's ansible.cfg: a broken one may be what this git update is to repair.
                 directory, environment = ("/", {}) if step.program == "git" else (step.cwd, step.environment)
+                self._recorder.add_notes(sandbox.notes if sandbox else ())
                 server = self._fork_servers.launch(directory, environment, theirs, output_end, events_end, sandbox)
             finally:
                 theirs.close()

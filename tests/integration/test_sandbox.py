@@ -22,6 +22,7 @@ from flansible.models import Confinement
 from flansible.worker import sandbox
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.forkserver_pool import ForkServer
+from flansible.worker.inventory_names import InventoryNames
 from tests.helpers.waiting import eventually, require_program
 from tests.unit.layouts import Layout, built, layouts
 
@@ -184,15 +185,15 @@ def test_variables_beside_an_inventory_file_are_those_of_its_hosts_and_groups(pl
     assert "inventories/all/group_vars/shop.yml" in seen(build(place, "inventories/all/dev.ini"), place)
 
 
-def test_a_range_of_hosts_is_no_name_that_begins_like_it(place: Path) -> None:
+def test_a_range_of_hosts_is_each_of_them_and_no_name_that_begins_like_it(place: Path) -> None:
     folder = place / "inventories/all"
     write(folder / "dev.ini", "web[1:3]\nrack-[a:c].example.com\n")
-    write(folder / "prod.ini", "shop1\n")
+    write(folder / "prod.ini", "web[2:3]-prod\n")
     for name in ("web2.yml", "web-prod.yml", "web2-prod.yml", "rack-b.example.com.yml", "rack-1.example.com.yml"):
         write(folder / "host_vars" / name)
     found = seen(build(place, "inventories/all/dev.ini"), place)
     names = {os.path.basename(path) for path in found if "host_vars" in path}
-    assert names == {"web2.yml", "rack-b.example.com.yml"}
+    assert names == {"web2.yml", "web-prod.yml", "rack-b.example.com.yml", "rack-1.example.com.yml"}
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -202,7 +203,8 @@ def test_variables_of_five_thousand_hosts_are_seen(alone: bool, place: Path) -> 
     for number in range(5000):
         write(folder / f"host_vars/web{number}.example.com.yml")
     if not alone:
-        write(folder / "prod.ini", "shop1\n")
+        write(folder / "prod.ini", "[shop]\nshop1\n")
+        write(folder / "host_vars/shop1.yml")
         write(folder / "group_vars/shop.yml")
     found = seen(build(place, "inventories/all/dev.ini"), place)
     assert len([path for path in found if "host_vars" in path]) == 5000
@@ -215,7 +217,9 @@ def test_a_sandbox_shows_what_the_rule_says_over_random_trees(layout: Layout) ->
     """As tests/unit/test_shown_paths.py asks of the arguments; here of bubblewrap itself."""
     require_program("bwrap")
     with built(layout) as made:
-        assert seen(sandbox.build("dev", made.confinement, None, made.settings), made.top) == made.ruled()
+        assert seen(sandbox.build("dev", made.confinement, None, made.settings), made.top) == made.ruled(
+            InventoryNames(made.top)
+        )
 
 
 def test_a_folder_that_is_replaced_makes_another_sandbox(place: Path) -> None:

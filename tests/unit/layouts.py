@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flansible.authorization import shown_paths
 from flansible.authorization.shown_paths import ShownPaths, is_below
+from flansible.authorization.variable_files import NamesReader
 from flansible.config import Settings, load
 from flansible.models import Confinement
 from flansible.worker import sandbox
@@ -66,9 +67,9 @@ class Built:
         shown = self.shown
         return self.named([path for path in self.paths() if shown.is_listed(path)])
 
-    def ruled(self) -> set[str]:
+    def ruled(self, reader: NamesReader | None = None) -> set[str]:
         """What the rule shows to the user's runs."""
-        shown = self.shown
+        shown = shown_paths.of(self.confinement.readable, self.confinement.hidden, self.settings, reader=reader)
         trees = list(filter(os.path.exists, (shown.root, *shown.readable, *shown.opened, *shown.variables)))
         visible = [path for path in self.paths() if any(is_below(path, tree) for tree in trees)]
         return self.named([path for path in visible if not shown.is_hidden(path)])

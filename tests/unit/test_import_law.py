@@ -66,13 +66,21 @@ LAW: dict[str, tuple[str, ...]] = {
     "authorization": (*_BASICS, "config", "identity", "playbooks"),
     "authorization.reserved_variables": (),
     "authorization.isolation": ("errors",),
-    "authorization.shown_paths": ("config",),
+    "authorization.path_parts": (),
+    "authorization.inventory_files": ("playbooks",),
+    "authorization.variable_files": ("authorization.inventory_files", "authorization.path_parts"),
+    "authorization.shown_paths": (
+        *("config", "authorization.inventory_files", "authorization.path_parts", "authorization.variable_files"),
+    ),
     "monitoring": (*_BASICS, "config", "store", "broker", "identity"),
     # The kinds of process. They never import each other.
     "launcher": ("errors", "config", "system", "identity", "authorization.isolation"),
     "launcher.process_manager": ("system",),
     "launcher.tls_probe": ("launcher.process_manager",),
-    "worker": (*_STORE, "broker", "authorization.isolation", "authorization.shown_paths", ""),
+    "worker": (
+        *(*_STORE, "broker", "authorization.isolation", "authorization.path_parts", "authorization.shown_paths"),
+        *("authorization.variable_files", ""),
+    ),
     "runner": ("wire", "errors", "system", "authorization.reserved_variables"),
     # Within web, from the ground up.
     "web.audit_throttle": (),

@@ -39,7 +39,7 @@ def readable(user: User, settings: Settings, isolation: Isolation) -> Callable[[
         return lambda path: True
     if not isolation.in_force:
         return lambda path: Path(os.path.realpath(path)).is_relative_to(top)
-    shown = shown_paths.of(user.readable, user.hidden, settings)
+    shown = shown_paths.of(user.readable, user.hidden, settings, inventories=user.inventories)
     return lambda path: shown.is_listed(os.path.realpath(path))
 
 

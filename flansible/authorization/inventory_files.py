@@ -1,0 +1,268 @@
+"""Decides by content which files and folders are inventories; executes nothing, and no pattern of names decides alone.
+
+Called by flansible.authorization.shown_paths, in web processes and workers, for what lies beside a user's inventories.
+In doubt something is an inventory: it is then hidden, and the run says so.
+
+| a file is an inventory when                                                                                      |
+|------------------------------------------------------------------------------------------------------------------|
+| each of its lines is one of Ansible's INI form, with a section, or a variable `ansible_...`                      |
+| each of its lines is a plain name of a host (*names*), unless its ending is one that Ansible ignores             |
+| it is YAML, JSON or TOML that maps groups to `hosts`, `children` or `vars`, or names an inventory `plugin`       |
+| it is a program that mentions `--list`, `_meta` or "hosts"                                                       |
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+import tomllib
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, Literal
+
+import yaml
+
+from flansible.playbooks import yaml_outline
+
+Kind = Literal["inventory", "names", "playbook", ""]
+
+VARIABLES = ("group_vars", "host_vars")
+_MAX_BYTES = 1024 * 1024
+_MAX_ENTRIES = 10_000
+_MAX_DEPTH = 4
+# Folders of a project whose files are no inventories, whatever they look like.
+_OF_PROJECTS = frozenset(
+    (*VARIABLES, "roles", "files", "templates", "tasks", "handlers", "vars", "defaults", "meta", "library")
+    + ("module_utils", "collections", "ansible_collections", "docs", "molecule", "node_modules", "__pycache__")
+)
+_OF_PLUGINS = "_plugins"
+# What Ansible passes over in a folder of inventories; and endings that copies of a file have.
+_IGNORED = (".md", ".txt", ".rst", ".cfg", ".retry", ".pyc", ".pyo", ".rpm", ".j2", ".log", ".pem", ".crt", ".key")
+_COPIES = ("~", ".bak", ".orig", ".swp", ".old", ".save", ".tmp")
+_USUAL_NAMES = re.compile(r"(?:.*[._-])?(?:hosts?|inventory|inventories)(?:[._-].*)?|.*\.ini", re.IGNORECASE)
+_VERSION = re.compile(r"v?\d+(?:\.\d+){0,2}(?:[-+.]?[a-z]\w*(?:\.\d+)*)?", re.IGNORECASE)
+_SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
+_HOST = re.compile(r"(?=.*\w)[\w\[:][\w.:%\[\]@-]*(?<!:)")
+_VARIABLE = re.compile(r"[A-Za-z_][\w.]*=.*", re.DOTALL)
+_GROUP_KEYS = frozenset({"hosts", "children", "vars"})
+_LARGE_YAML = re.compile(r"^\s+(?:hosts|children):\s*$", re.MULTILINE)
+_PROGRAM = re.compile(r"--list(?![\w-])|\b_meta\b|[\"']hosts[\"']")
+_PLAY = re.compile(r"^(?:- +|  +)[\"']?(?:hosts|(?:ansible\.builtin\.)?import_playbook)[\"']?\s*:", re.MULTILINE)
+_LIST = re.compile(r"(?:\s*(?:#.*|---.*)?\n)*-\s")
+
+
+def kind_of(path: str) -> Kind:
+    """Returns what a file is, cached until it changes. `names`: nothing but words that may be hosts."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    if not stat.S_ISREG(found.st_mode):
+        return ""
+    is_program = bool(found.st_mode & 0o111)
+    return _kind_of(path, is_program, (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino))
+
+
+@lru_cache(maxsize=50_000)
+def _kind_of(path: str, is_program: bool, stamp: tuple[int, ...]) -> Kind:
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MAX_BYTES).decode(errors="strict" if stamp[2] <= _MAX_BYTES else "replace")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if "\0" in text or text.startswith("$ANSIBLE_VAULT"):
+        return ""  # encrypted: what it holds is safe without being hidden
+    is_whole = stamp[2] <= _MAX_BYTES
+    if _LIST.match(text) and _PLAY.search(text):
+        return "playbook"
+    if _is_mapping_of_groups(path, text, is_whole):
+        return "inventory"
+    found = _ini_kind(text if is_whole else text.rpartition("\n")[0])
+    if found:
+        return found
+    return "inventory" if (is_program or text.startswith("#!")) and _PROGRAM.search(text) else ""
+
+
+def _is_mapping_of_groups(path: str, text: str, is_whole: bool) -> bool:
+    if path.endswith(".toml"):
+        try:
+            return _are_groups(tomllib.loads(text))
+        except (tomllib.TOMLDecodeError, RecursionError):
+            return False
+    if not any(word in text for word in ("hosts", "children", "vars", "plugin")):
+        return False
+    if not is_whole:
+        return _LARGE_YAML.search(text) is not None
+    try:
+        top = yaml_outline.entries(yaml_outline.compose(text))
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(top.get("plugin"), yaml.ScalarNode):
+        return True
+    return _are_groups({name: _outline(node) for name, node in top.items()})
+
+
+def _outline(node: yaml.Node) -> Any:
+    """Returns a mapping with the kinds of its values; for other nodes nothing."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return {name: _plain(inner) for name, inner in yaml_outline.entries(node).items()}
+
+
+def _plain(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return {}
+    return [] if isinstance(node, yaml.SequenceNode) else "" if not yaml_outline.is_null(node) else None
+
+
+def _are_groups(top: dict[str, Any]) -> bool:
+    """Whether one of the values is a group, as Ansible reads one: `hosts` and `children` are mappings, or empty."""
+    for value in top.values():
+        if not isinstance(value, dict):
+            continue
+        keys = value.keys() & _GROUP_KEYS
+        if not keys or any(isinstance(value[key], list) for key in keys):
+            continue
+        if keys == value.keys() or any(isinstance(value.get(key), dict) for key in ("hosts", "children")):
+            return True
+    return False
+
+
+def _ini_kind(text: str) -> Kind:
+    section, is_sure, words = "hosts", False, []
+    for line in (line.strip() for line in text.splitlines()):
+        if not line or line[0] in "#;":
+            continue
+        if line[0] == "[" and (heading := _SECTION.fullmatch(line)):
+            section, is_sure = heading[2] or "hosts", True
+            if section not in _GROUP_KEYS:
+                return ""
+        elif section == "vars":
+            if "=" not in line:
+                return ""
+        else:
+            host, *variables = _words(line)
+            if not _HOST.fullmatch(host) or not all(_VARIABLE.fullmatch(word) for word in variables):
+                return ""
+            is_sure |= any(word.startswith("ansible_") for word in variables)
+            words.append(host)
+    if is_sure:
+        return "inventory" if words else ""
+    return "names" if words and not all(_VERSION.fullmatch(word) for word in words) else ""
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line, comments=True) or [""]
+    except ValueError:
+        return [""]
+
+
+def is_inventory(path: str, *, is_beside: bool) -> bool:
+    """Whether a file is an inventory. is_beside: mere names count too, unless the file's name says what it is."""
+    found = kind_of(path)
+    if found != "names":
+        return found == "inventory" and (is_beside or not os.path.basename(path).startswith("."))
+    name = _without_copies(os.path.basename(path))
+    if name.startswith(".") or name.endswith(_IGNORED):
+        return False
+    return is_beside or _USUAL_NAMES.fullmatch(name) is not None
+
+
+def _without_copies(name: str) -> str:
+    while (ending := next((end for end in _COPIES if name.endswith(end)), "")) and name != ending:
+        name = name.removesuffix(ending)
+    return name
+
+
+def stem(path: str) -> str:
+    """Returns a file's name without endings: prod.py, prod.ini and prod.py.bak have the same."""
+    name = os.path.basename(path)
+    return name[:1] + _without_copies(name)[1:].partition(".")[0]
+
+
+def is_project(folder: str) -> bool:
+    """Whether a folder has playbooks, roles or an ansible.cfg, so that more than inventories lies there."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return False
+    if "ansible.cfg" in names or "roles" in names:
+        return True
+    books = (name for name in names if name.endswith((".yml", ".yaml")))
+    return any(kind_of(os.path.join(folder, name)) == "playbook" for name in books)
+
+
+def named_by_script(inventory: str) -> list[str]:
+    """Returns the files beside an inventory that is a program whose names its text has: what it reads."""
+    try:
+        if not os.stat(inventory).st_mode & 0o111 or not os.path.isfile(inventory):
+            return []
+        with open(inventory, errors="replace") as file:
+            text = file.read(_MAX_BYTES)
+        with os.scandir(os.path.dirname(inventory)) as entries:
+            files = [entry.path for entry in entries if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+    names = set(re.findall(r"[\w@+~-][\w.@+~-]*", text))
+    return sorted(path for path in files if os.path.basename(path) in names and path != inventory)
+
+
+class Search:
+    """Searches folders for inventories, each shallow folder before deeper ones.
+
+    is_own: whether a path is the user's: it is passed over. leads_to_own: whether something below it is: such a folder
+    is never one inventory. undecided: folders that came after the limit; they count as inventories.
+    """
+
+    def __init__(self, is_own: Callable[[str], bool], leads_to_own: Callable[[str], bool]) -> None:
+        self._is_own = is_own
+        self._leads_to_own = leads_to_own
+        self._left = _MAX_ENTRIES
+        self.undecided: list[str] = []
+
+    def beside(self, folder: str, *, names_count: bool, only_files: bool = False) -> Iterator[str]:
+        """Yields the inventories in a folder, which may be the folder of a user's inventory: files, and whole folders.
+
+        names_count: the user's inventory is a folder, so a folder beside it with a mere list of names is one too.
+        """
+        waiting = deque([(folder, 0)])
+        while waiting:
+            path, depth = waiting.popleft()
+            entries = [entry for entry in self._entries(path) if not self._is_own(entry.path)]
+            files = [entry.path for entry in entries if entry.is_file(follow_symlinks=False)]
+            yield from (path for path in files if is_inventory(path, is_beside=depth == 0))
+            if only_files or depth >= _MAX_DEPTH:
+                continue
+            for inner in (entry.path for entry in entries if entry.is_dir(follow_symlinks=False)):
+                if _is_of_project(os.path.basename(inner)):
+                    continue
+                if self._leads_to_own(inner):
+                    waiting.append((inner, depth + 1))
+                elif self._left <= 0:
+                    self.undecided.append(inner)
+                    yield inner
+                elif self._is_one(inner, names_count and depth == 0):
+                    yield inner
+                else:
+                    waiting.append((inner, depth + 1))
+
+    def _is_one(self, folder: str, names_count: bool) -> bool:
+        files = [entry.path for entry in self._entries(folder) if entry.is_file(follow_symlinks=False)]
+        return any(is_inventory(path, is_beside=names_count) for path in files) and not is_project(folder)
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            return []
+        self._left -= len(found)
+        return found
+
+
+def _is_of_project(name: str) -> bool:
+    return name in _OF_PROJECTS or name.endswith(_OF_PLUGINS) or name.startswith(".")

@@ -1,0 +1,412 @@
+"""What confined runs see of projects as people lay them out, asked of real sandboxes; others' inventories stay unseen.
+
+The trees of well-known kinds of projects are small and written here; their shape is what counts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from flansible.config import load
+from flansible.models import Confinement
+from flansible.worker import inventory_names, sandbox, snapshots
+from tests.helpers.waiting import require_program
+
+PLAY = "- hosts: all\n  tasks: []\n"
+DEV = "[web]\nweb1\n"
+PROD = "[shop]\nshop1\n"
+
+
+@dataclass
+class Tree:
+    """Files of a service, and what rbac.json says of them for one user."""
+
+    top: Path
+    inventories: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    sandbox_paths: list[str] = field(default_factory=list)
+
+    def add(self, **files: str) -> None:
+        self.write(files)
+
+    def write(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            path = self.top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            if text.startswith("#!"):
+                path.chmod(0o755)
+
+    def link(self, name: str, target: str) -> None:
+        (self.top / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.top / name).symlink_to(target)
+
+    def sandbox(self) -> sandbox.Sandbox:
+        self.write({"config.ini": f"[Default]\nsandbox_paths = {', '.join(self.sandbox_paths)}\n", "rbac.json": "{}"})
+        (self.top / "playbooks").mkdir(exist_ok=True)
+        own = tuple(os.path.realpath(self.top / path) for path in self.inventories)
+        confinement = Confinement(
+            readable=(*own, *(os.path.realpath(self.top / path) for path in self.paths)),
+            hidden=tuple(os.path.realpath(self.top / path) for path in self.others),
+            inventories=own,
+        )
+        return sandbox.build("dev", confinement, None, load(str(self.top / "config.ini"), {}))
+
+    def run(self, *command: str) -> str:
+        one = self.sandbox()
+        command = (*one.arguments, "--", *command)
+        return subprocess.run(command, env=dict(one.environment), capture_output=True, text=True, timeout=60).stdout
+
+    def seen(self) -> set[str]:
+        """Files below the top that can be read, links followed."""
+        found = self.run("find", "-L", str(self.top), "-type", "f").splitlines()
+        return {os.path.relpath(path, self.top) for path in found}
+
+    def notes(self) -> str:
+        return "; ".join(self.sandbox().notes)
+
+
+@pytest.fixture
+def tree() -> Iterator[Tree]:
+    require_program("bwrap")
+    path = Path(os.path.realpath(tempfile.mkdtemp(prefix="flansible-layouts-")))
+    yield Tree(path)
+    shutil.rmtree(path)
+
+
+# Projects with their inventory in the top folder.
+
+
+def test_an_inventory_in_the_top_folder_of_a_project_hides_nothing_else_of_it(tree: Tree) -> None:
+    files = ("site.yml", "roles/web/tasks/main.yml", "files/users", "ansible.cfg", "README.md", "group_vars/all.yml")
+    tree.write({f"playbooks/shop/{name}": PLAY if name == "site.yml" else "one\n" for name in files})
+    tree.write({"playbooks/shop/hosts": DEV})
+    tree.inventories = ["playbooks/shop/hosts"]
+    assert tree.seen() == {f"playbooks/shop/{name}" for name in (*files, "hosts")}
+    assert tree.notes() == ""
+
+
+def test_inventories_beside_it_are_hidden_with_their_variables_and_the_history(tree: Tree) -> None:
+    tree.write({"playbooks/shop/site.yml": PLAY, "playbooks/shop/hosts": DEV, "playbooks/shop/hosts-prod": PROD})
+    tree.write({"playbooks/shop/staging/hosts": "stage1\n", "playbooks/shop/staging/group_vars/all": "a: 1\n"})
+    tree.write({"playbooks/shop/group_vars/shop.yml": "a: 1\n", "playbooks/shop/group_vars/web.yml": "a: 1\n"})
+    tree.write({"playbooks/shop/host_vars/shop1/main.yml": "a: 1\n", "playbooks/shop/.git/config": "x\n"})
+    tree.inventories = ["playbooks/shop/hosts"]
+    assert tree.seen() == {f"playbooks/shop/{name}" for name in ("site.yml", "hosts", "group_vars/web.yml")}
+    assert "1 of the entries of shop/group_vars" in tree.notes() and "shop1" not in tree.notes()
+
+
+def test_a_project_like_ceph_ansible_has_its_variables_and_plugins(tree: Tree) -> None:
+    """Inventory, group_vars, plugins/ and library/ in the top folder, with samples beside what is used."""
+    files = {
+        "ansible.cfg": "[defaults]\nfilter_plugins = ./plugins/filter\n",
+        "site.yml.sample": PLAY,
+        "site.yml": PLAY,
+        "infrastructure-playbooks/purge.yml": PLAY,
+        "group_vars/all.yml.sample": "---\n#dummy:\n",
+        "group_vars/osds.yml": "---\nosd_scenario: lvm\n",
+        "plugins/filter/ranges.py": "def f(): pass\n",
+        "library/pool.py": "#!/usr/bin/python\n",
+        "profiles/rgw-keystone": "---\nceph_conf_overrides: {}\n",
+        "requirements.txt": "ansible-core>=2.15\nnetaddr\n",
+        "tox.ini": "[tox]\nenvlist = py3\n",
+        "dummy-ansible-hosts": "localhost ansible_connection=local\n",
+    }
+    tree.write({f"playbooks/ceph/{name}": text for name, text in files.items()})
+    tree.write({"playbooks/ceph/hosts": "[mons]\nmon1\n[osds]\nosd1\n", "playbooks/ceph/tests/functional/hosts": PROD})
+    tree.inventories = ["playbooks/ceph/hosts"]
+    assert tree.seen() == {f"playbooks/ceph/{name}" for name in (*files, "hosts")} - {
+        "playbooks/ceph/dummy-ansible-hosts"
+    }
+
+
+def test_a_project_like_k3s_ansible_has_its_playbooks_beside_inventory_yml(tree: Tree) -> None:
+    files = {
+        "inventory.yml": "k3s_cluster:\n  children:\n    server:\n      hosts:\n        10.0.0.11:\n  vars: {a: 1}\n",
+        "inventory-sample.yml": "k3s_cluster:\n  children:\n    server:\n      hosts:\n        10.0.0.99:\n",
+        "playbooks/site.yml": PLAY,
+        "roles/k3s_server/tasks/main.yml": "- ping:\n",
+        "galaxy.yml": "namespace: k3s\nname: orchestration\n",
+        "Vagrantfile": "NODES = 1\n",
+        "collections/requirements.yml": "collections:\n  - name: ansible.posix\n",
+    }
+    tree.write({f"playbooks/k3s/{name}": text for name, text in files.items()})
+    tree.inventories = ["playbooks/k3s/inventory.yml"]
+    assert tree.seen() == {f"playbooks/k3s/{name}" for name in files} - {"playbooks/k3s/inventory-sample.yml"}
+
+
+@pytest.mark.parametrize("granted", ["inventory/mycluster", "inventory/mycluster/inventory.ini"])
+def test_a_project_like_kubespray_has_one_cluster_of_several(granted: str, tree: Tree) -> None:
+    own = {
+        "inventory.ini": "[kube_control_plane]\nnode1\n[etcd:children]\nkube_control_plane\n",
+        "group_vars/all/all.yml": "bin_dir: /usr/local/bin\n",
+        "group_vars/k8s_cluster/k8s-cluster.yml": "cluster_name: a\n",
+        "group_vars/etcd.yml": "etcd_deployment_type: host\n",
+        "host_vars/node1.yml": "ip: 10.0.0.1\n",
+        "host_vars/node1.example.com/main.yml": "ip: 10.0.0.2\n",
+        "artifacts/admin.conf": "apiVersion: v1\nclusters: []\n",
+        "artifacts/kubectl.sh": "#!/bin/bash\nkubectl $@\n",
+        "credentials/kubeadm_certificate_key.creds": "0123abcd\n",
+        "README.md": "The cluster\n",
+    }
+    tree.write({f"playbooks/kubespray/inventory/mycluster/{name}": text for name, text in own.items()})
+    other = "playbooks/kubespray/inventory/production"
+    tree.write({f"{other}/inventory.ini": PROD, f"{other}/group_vars/all/all.yml": "a: 1\n"})
+    shared = ("playbooks/kubespray/cluster.yml", "playbooks/kubespray/roles/etcd/defaults/main.yml")
+    tree.write({name: PLAY for name in shared})
+    tree.inventories = [f"playbooks/kubespray/{granted}"]
+    seen = tree.seen()
+    in_own = {f"playbooks/kubespray/inventory/mycluster/{name}" for name in own}
+    assert seen >= {*shared, *(name for name in in_own if "_vars/" in name or name.endswith("inventory.ini"))}
+    assert not any(other in name for name in seen)
+    assert granted.endswith("ini") or seen >= in_own
+
+
+def test_a_multistage_layout_has_the_variables_of_all_stages_by_their_links(tree: Tree) -> None:
+    """One file of variables for all stages, and a link to it in each."""
+    for stage, hosts in (("dev", DEV), ("prod", PROD)):
+        tree.write({f"playbooks/environments/{stage}/hosts": hosts})
+        tree.write({f"playbooks/environments/{stage}/group_vars/all/secrets": "a: 1\n"})
+        tree.link(f"playbooks/environments/{stage}/group_vars/all/000_cross_env_vars", "../../../000_cross_env_vars")
+    tree.write({"playbooks/environments/000_cross_env_vars": "shared: 1\n", "playbooks/site.yml": PLAY})
+    tree.inventories = ["playbooks/environments/dev"]
+    tree.others = ["playbooks/environments/prod"]
+    dev = "playbooks/environments/dev"
+    variables = {f"{dev}/group_vars/all/{name}" for name in ("secrets", "000_cross_env_vars")}
+    assert tree.seen() == {
+        "playbooks/site.yml",
+        f"{dev}/hosts",
+        "playbooks/environments/000_cross_env_vars",
+        *variables,
+    }
+    assert tree.notes() == ""
+
+
+# What belongs to an inventory.
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_seen"),
+    [
+        ("host_vars/w1.example.com/main.yml", True),
+        ("host_vars/w1.example.com.yml", True),
+        ("host_vars/w1.example.com.json", True),
+        ("group_vars/all.yml", True),
+        ("group_vars/ungrouped/x.yml", True),
+        ("group_vars/both.yml", True),
+        ("group_vars/os_Debian.yml", True),  # a group that a play makes by group_by
+        ("group_vars/web.yml.bak", True),
+        ("group_vars/prod.yml", False),
+        ("group_vars/prod", False),
+        ("group_vars/prod/vault.yml", False),
+        ("group_vars/prod.yml.bak", False),
+        ("group_vars/prod.yml~", False),
+        ("host_vars/p1.example.com.yml", False),
+        ("host_vars/p1.example.com/main.yml", False),
+    ],
+)
+def test_variables_are_hidden_when_their_name_is_of_anothers_inventory_alone(
+    entry: str, is_seen: bool, tree: Tree
+) -> None:
+    tree.write({"all/dev": "# formerly prod\nw1.example.com\n[web]\nw1.example.com\n[both]\n"})
+    tree.write({"all/prod-hosts": "[prod]\np1.example.com\n[both]\np1.example.com\n", f"all/{entry}": "a: 1\n"})
+    tree.inventories, tree.others = ["all/dev"], ["all/prod-hosts"]
+    assert (f"all/{entry}" in tree.seen()) == is_seen
+    assert ("not shown" in tree.notes()) == (not is_seen)
+
+
+def test_a_name_in_a_comment_of_the_own_inventory_opens_nothing(tree: Tree) -> None:
+    tree.write({"playbooks/a/dev": "w1\n# prod is elsewhere\n", "playbooks/a/prod": PROD.replace("shop", "prod")})
+    tree.write({"playbooks/a/group_vars/prod.yml": "secret: 1\n", "playbooks/a/site.yml": PLAY})
+    tree.inventories, tree.others = ["playbooks/a/dev"], ["playbooks/a/prod"]
+    assert tree.seen() == {"playbooks/a/dev", "playbooks/a/site.yml"}
+
+
+@pytest.mark.parametrize("beside", ["README.md", "artifacts/build.log", "notes.txt", "VERSION", "docs/index.md"])
+def test_what_is_no_inventory_beside_one_hides_no_variables(beside: str, tree: Tree) -> None:
+    tree.write({"inventories/dev": DEV, f"inventories/{beside}": "1.2\n", "inventories/group_vars/os.yml": "a: 1\n"})
+    tree.inventories = ["inventories/dev"]
+    assert tree.seen() == {"inventories/dev", "inventories/group_vars/os.yml"}
+
+
+def test_variables_that_are_links_are_seen_and_those_that_lead_away_are_named(tree: Tree) -> None:
+    tree.write({"playbooks/a/hosts": DEV, "playbooks/common/vars/web.yml": "a: 1\n", "secret": "s\n"})
+    tree.link("playbooks/a/group_vars", "../common/vars")
+    tree.link("playbooks/a/host_vars", "../../elsewhere")
+    tree.write({"elsewhere/web1.yml": "a: 1\n"})
+    tree.inventories = ["playbooks/a/hosts"]
+    assert tree.seen() == {"playbooks/a/hosts", "playbooks/a/group_vars/web.yml", "playbooks/common/vars/web.yml"}
+    assert "lead to what" in tree.notes() and "elsewhere" not in tree.notes()
+
+
+def test_a_link_to_anothers_variables_or_a_private_file_shows_neither(tree: Tree) -> None:
+    tree.write({"inventories/dev/hosts": DEV, "inventories/prod/hosts": PROD, "inventories/prod/key": "k\n"})
+    tree.write({"inventories/stage/hosts": "stage1\n", "inventories/stage/key": "k\n"})
+    for name, target in (("a", "../prod/key"), ("b", "../../rbac.json"), ("c", ".."), ("d", "../stage/key")):
+        tree.link(f"inventories/dev/{name}", target)
+    tree.inventories, tree.others = ["inventories/dev"], ["inventories/prod"]
+    assert tree.seen() == {"inventories/dev/hosts"}
+
+
+SCRIPT = """#!/usr/bin/python3
+import json, os, sys
+found = json.load(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "machines.json")))
+print(json.dumps({**{name: {"hosts": hosts} for name, hosts in found.items()}, "_meta": {"hostvars": {}}}))
+"""
+
+
+@pytest.mark.parametrize("folder", ["playbooks/a", "playbooks/inventories", "inventories"])
+def test_a_script_reads_a_file_beside_itself_and_its_groups_have_their_variables(folder: str, tree: Tree) -> None:
+    tree.write({f"{folder}/dev.py": SCRIPT, f"{folder}/machines.json": '{"web": ["web1"], "both": ["web1"]}'})
+    tree.write({f"{folder}/prod": "[both]\nshop1\n", f"{folder}/id_rsa": "-----BEGIN KEY-----\nabc=\n"})
+    tree.write({f"{folder}/group_vars/{name}.yml": "a: 1\n" for name in ("web", "both")})
+    tree.write({f"{folder}/host_vars/{name}.yml": "a: 1\n" for name in ("web1", "shop1")})
+    tree.inventories, tree.others = [f"{folder}/dev.py"], [f"{folder}/prod"]
+    seen = {path.removeprefix(f"{folder}/") for path in tree.seen()} - {"id_rsa"}
+    assert seen == {"dev.py", "machines.json", "group_vars/web.yml", "group_vars/both.yml", "host_vars/web1.yml"}
+
+
+def test_what_belongs_to_anothers_script_by_name_is_hidden_with_it(tree: Tree) -> None:
+    tree.write({"playbooks/a/dev.ini": DEV, "playbooks/a/prod.py": SCRIPT, "playbooks/a/prod.ini": "[x]\nkey = k\n"})
+    tree.write({"playbooks/a/prod.yml": PLAY})
+    tree.inventories = ["playbooks/a/dev.ini"]
+    assert tree.seen() == {"playbooks/a/dev.ini", "playbooks/a/prod.yml"}
+
+
+# The hidden run that reads hosts and groups.
+
+
+def hostile(tree: Tree, script: str) -> set[str]:
+    tree.write({"all/dev": DEV, "all/prod": f"#!/bin/sh\n# --list\n{script}\n", "all/group_vars/shop.yml": "a: 1\n"})
+    tree.write({"all/group_vars/web.yml": "a: 1\n"})
+    tree.inventories, tree.others = ["all/dev"], ["all/prod"]
+    return tree.seen()
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["exit 1", "echo nonsense", "sleep 600", "yes '{'", "setsid sleep 600 & exec >&- 2>&-", "kill -9 $PPID"],
+)
+def test_where_anothers_inventory_cannot_be_read_only_variables_of_the_own_are_seen(
+    script: str, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory_names, "_SECONDS", 3.0)
+    began = time.monotonic()
+    assert hostile(tree, script) == {"all/dev", "all/group_vars/web.yml"}
+    assert time.monotonic() - began < 20
+
+
+def test_an_inventory_program_sees_no_network_no_home_and_nothing_private_while_it_is_read(tree: Tree) -> None:
+    home = sandbox.home_of("dev", tree.top / ".flansible")
+    tree.write({os.path.relpath(home / "mine", tree.top): "x\n", "all/group_vars/os.yml": "a: 1\n"})
+    probes = ("! test -e ~/mine", "! cat ../rbac.json", "! touch x", "! ls /sys", "[ $(grep -c : /proc/net/dev) = 1 ]")
+    hosts = '{"all": {"hosts": ["shop"]}}'
+    seen = hostile(tree, f"cd $(dirname $0); if {' && '.join(probes)}; then echo '{hosts}'; fi")
+    # If one of these did not hold, the inventory's hosts were unknown, and the variables of `os` hidden.
+    assert seen == {"all/dev", "all/group_vars/web.yml", "all/group_vars/os.yml"}
+
+
+def test_a_users_home_cannot_make_names_of_others_the_users_own(tree: Tree) -> None:
+    tree.write({"all/dev": DEV, "all/prod": PROD, "all/group_vars/shop.yml": "a: 1\n"})
+    tree.inventories, tree.others = ["all/dev"], ["all/prod"]
+    plugin = "from ansible.plugins.inventory import BaseInventoryPlugin\nclass InventoryModule(BaseInventoryPlugin):\n"
+    plugin += "    NAME = 'ini'\n    def verify_file(self, path):\n        return True\n"
+    plugin += "    def parse(self, inventory, loader, path, cache=True):\n        inventory.add_group('shop')\n"
+    home = sandbox.home_of("dev", tree.top / ".flansible")
+    tree.sandbox()
+    tree.write({os.path.relpath(home / ".ansible/plugins/inventory/ini.py", tree.top): plugin})
+    tree.write({os.path.relpath(home / ".ansible.cfg", tree.top): "[inventory]\nenable_plugins = ini\n"})
+    tree.write({"all/dev": DEV + "\n"})
+    assert tree.seen() == {"all/dev"}
+
+
+def test_inventories_are_read_again_when_they_change_and_only_then(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.write({"all/dev": DEV, "all/prod": PROD, "all/group_vars/shop.yml": "a: 1\n"})
+    tree.inventories, tree.others = ["all/dev"], ["all/prod"]
+    assert tree.seen() == {"all/dev"}
+    runs: list[object] = []
+    output_of = inventory_names._output_of
+    monkeypatch.setattr(inventory_names, "_output_of", lambda *args: runs.append(args) or output_of(*args))
+    assert tree.seen() == {"all/dev"} and runs == []
+    tree.write({"all/dev": DEV + "[shop]\nweb1\n"})
+    assert tree.seen() == {"all/dev", "all/group_vars/shop.yml"}
+
+
+# Every tree that is shown.
+
+
+@pytest.mark.parametrize("around", ["sandbox_paths", "paths"])
+def test_anothers_inventory_is_unseen_in_every_tree_that_is_shown(around: str, tree: Tree) -> None:
+    tree.write({"tools/bin/run": "x\n", "tools/prod/hosts": PROD, "tools/prod/mine/key": "k\n", "tools/.git/x": "x\n"})
+    tree.others = ["tools/prod"]
+    setattr(tree, around, ["tools"])
+    tree.inventories = ["tools/prod/mine"]
+    assert tree.seen() == {"tools/bin/run", "tools/prod/mine/key"}
+
+
+def test_anothers_inventory_among_the_systems_files_is_unseen(tree: Tree) -> None:
+    programs = Path(shutil.which("bwrap") or "").resolve().parent
+    tree.others = [str(programs / "bwrap")]
+    assert str(programs / "bwrap") not in tree.run("find", str(programs), "-name", "*wr*p")
+    assert str(programs / "find") in tree.run("find", str(programs), "-name", "fin*")
+
+
+# Many pieces.
+
+
+def test_two_hundred_projects_with_an_inventory_folder_each_are_seen_within_seconds(tree: Tree) -> None:
+    for number in range(200):
+        project = f"playbooks/p{number}"
+        tree.write({f"{project}/{name}": PLAY for name in ("site.yml", "roles/a/tasks/main.yml", "templates/x.j2")})
+        tree.write({f"{project}/inventories/dev/hosts": DEV, f"{project}/inventories/prod/hosts": PROD})
+        tree.write({f"{project}/files/tool": "#!/bin/sh\n"})
+        tree.link(f"{project}/latest.yml", "site.yml")
+        tree.inventories.append(f"{project}/inventories/dev")
+        tree.others.append(f"{project}/inventories/prod")
+    began = time.monotonic()
+    seen = tree.seen()
+    assert time.monotonic() - began < 30
+    assert len(seen) == 200 * 6 and not any("prod" in name for name in seen)
+    before = tree.sandbox()
+    assert len(before.arguments) < 3000 and tree.sandbox() == before
+    tree.write({"playbooks/p7/site.yml": PLAY + "\n"})
+    assert tree.sandbox() != before
+    read = f"cd {tree.top}/playbooks/p7; cat site.yml; stat -c %a files/tool; readlink latest.yml"
+    assert tree.run("sh", "-c", read) == PLAY + "\n755\nsite.yml\n"
+
+
+def test_four_thousand_files_of_variables_are_seen_without_anothers(tree: Tree) -> None:
+    hosts = [f"w{number}.example.com" for number in range(4000)]
+    tree.write({"all/dev": "\n".join(hosts) + "\n", "all/prod": PROD, "all/host_vars/shop1.yml": "a: 1\n"})
+    tree.write({f"all/host_vars/{host}.yml": "a: 1\n" for host in hosts})
+    tree.inventories, tree.others = ["all/dev"], ["all/prod"]
+    seen = tree.seen()
+    assert len(seen) == 4001 and "all/host_vars/shop1.yml" not in seen
+
+
+def test_copies_that_no_sandbox_shows_are_removed_and_others_are_not(tree: Tree) -> None:
+    tree.write({f"playbooks/p{number}/site.yml": PLAY for number in range(300)})
+    tree.write({f"playbooks/p{number}/inventories/x": PROD for number in range(300)})
+    shown = tree.sandbox().snapshot
+    assert shown is not None
+    for number in range(2):
+        tree.write({"playbooks/p1/site.yml": PLAY + "#" * (number + 1)})
+        held = snapshots.hold(shown)
+        os.utime(shown + ".lock", (1, 1))
+        assert tree.sandbox().snapshot != shown and os.path.isdir(shown)
+        assert held is not None
+        os.close(held)
+    os.utime(shown + ".lock", (1, 1))
+    tree.write({"playbooks/p1/site.yml": PLAY + "# last\n"})
+    tree.sandbox()
+    assert not os.path.exists(shown)
