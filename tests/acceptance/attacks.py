@@ -175,7 +175,7 @@ CONFINED = {
     "a process of the service": "kill -9 @UP@; kill -0 @UP@ && echo pwned",
     "every process": "kill -0 -1; ps -eo args || cat /proc/[0-9]*/comm",
     "to trace": "cat /proc/@UP@/mem",
-    "shared memory": "ipcs -m; ls /dev/shm | grep -v ansible | grep . && echo pwned",
+    "shared memory": "ipcs -m; ls /dev/shm | grep -v -e ansible -e pwned | grep . && echo pwned",
     # Out of the sandbox.
     "the disk": "mknod /tmp/disk b 254 0 && dd if=/tmp/disk bs=1M count=1 | wc -c && echo pwned",
     "memory": "head -c 10 /dev/mem /proc/kcore && echo pwned",
