@@ -5,7 +5,6 @@ Static names only: a template or a path as the name of a role is not followed. N
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,14 +13,13 @@ from typing import NamedTuple
 
 import yaml
 
-from flansible.playbooks import yaml_outline
+from flansible.playbooks import ansible_cfg, yaml_outline
 
 _NAME = re.compile(r"\w[\w.-]{0,200}")
 _SECTIONS = ("pre_tasks", "tasks", "post_tasks", "handlers")
 _BLOCKS = ("block", "rescue", "always")
 _INCLUDES = tuple(prefix + name for prefix in ("", "ansible.builtin.") for name in ("include_role", "import_role"))
 _COLLECTION_DOTS = 2
-_MAX_CONFIG_BYTES = 256 * 1024
 
 
 class UsedRole(NamedTuple):
@@ -79,14 +77,7 @@ def folders(role: str, playbook_folder: Path, search: SearchPath) -> Iterator[Pa
 def search_path(directory: Path, may_read: Callable[[Path], bool]) -> SearchPath:
     """Reads roles_path and collections_path of the ansible.cfg in a run's directory."""
     path = Path(os.path.realpath(directory / "ansible.cfg"))
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        if not may_read(path) or not path.is_file() or not 0 < path.stat().st_size <= _MAX_CONFIG_BYTES:
-            return SearchPath()
-        parser.read_string(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, configparser.Error):
-        return SearchPath()
-    options = dict(parser.items("defaults")) if parser.has_section("defaults") else {}
+    options = ansible_cfg.defaults(path) if may_read(path) else {}
     collections = options.get("collections_path") or options.get("collections_paths") or ""
     return SearchPath(_paths(options.get("roles_path", ""), path.parent), _paths(collections, path.parent))
 

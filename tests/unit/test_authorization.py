@@ -182,6 +182,69 @@ def test_the_default_inventory_is_checked_like_a_named_one(
             ask()
 
 
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("inventory = ../inv/dev", True),
+        ("inventory = ../inv/dev/hosts, ../inv/dev/sub", True),
+        ("inventory = ../inv/prod", False),
+        ("inventory = ../inv/dev,../inv/prod", False),
+        ("inventory = ../inv/link-to-prod", False),
+        ("inventory = host1,host2", False),
+        ("inventory = ~/inv/dev", False),
+        ("inventory = {{CWD}}/../inv/dev", False),
+        ("inventory =", False),
+        ("forks = 3", False),
+    ],
+)
+@pytest.mark.parametrize("default", [None, "inv/prod"])
+@pytest.mark.parametrize("kind", ["adhoc", "playbook"])
+def test_the_inventory_of_the_projects_ansible_cfg_is_the_default_when_it_is_the_users(
+    root: Path,
+    make_settings: Callable[..., Settings],
+    users: dict[str, rbac_users.User],
+    kind: str,
+    default: str | None,
+    line: str,
+    allowed: bool,
+) -> None:
+    (root / "playbooks/ansible.cfg").write_text(f"[defaults]\n{line}\n")
+    settings = make_settings(default_inventory=default and str(root / default))
+    ask = getattr(Asking(root, settings, users["dev"]), kind)
+    if allowed:
+        assert inventories(ask())[0].startswith(f"{root}/inv/dev")
+    else:
+        with pytest.raises(Forbidden, match="You named no inventory, and .*: .*/inv/dev"):
+            ask()
+
+
+def test_an_ansible_cfg_that_ansible_would_not_read_names_no_inventory(dev: Asking, root: Path) -> None:
+    (root / "playbooks/ansible.cfg").write_text("[defaults]\ninventory = ../inv/dev\n")
+    (root / "playbooks").chmod(0o777)
+    with pytest.raises(Forbidden, match="there is no default one of yours"):
+        dev.adhoc()
+
+
+def test_a_collections_playbook_without_a_grant_is_refused_with_what_to_add(dev: Asking) -> None:
+    with pytest.raises(Forbidden, match="team.tools.go is a collection's playbook. .*`playbooks` in rbac.json names"):
+        dev.playbook(playbook="team.tools.go", inventory=OWN)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("debug", "var=x"),
+        ("debug", {"var": "x"}),
+        ("ansible.builtin.debug", '{"var": "x"}'),
+        ("assert", {"that": ["x"]}),
+    ],
+)
+def test_an_expression_as_an_argument_is_refused_with_the_reason(dev: Asking, module: str, arguments: object) -> None:
+    with pytest.raises(Forbidden, match="Ansible evaluates (var|that) of (debug|assert), and what you give is data"):
+        dev.adhoc(module=module, module_args=arguments, inventory=OWN)
+    assert dev.adhoc(module="debug", module_args="msg=x", inventory=OWN)
+
+
 def test_a_refused_relative_path_is_shown_from_the_top_and_links_are_not_followed(dev: Asking, root: Path) -> None:
     top = os.path.realpath(root)
     for given, shown in (("../inv/prod", "inv/prod"), ("../inv/link-to-prod", "inv/link-to-prod")):

@@ -28,6 +28,8 @@ _CORE = ("ansible.builtin.", "ansible.legacy.")
 _INCLUDES = frozenset({"include", "include_role", "include_tasks", "import_role", "import_tasks", "import_playbook"})
 # They set variables or hosts for the run; cached facts last longer.
 _SETTERS = frozenset({"add_host", "set_fact"})
+# What they evaluate as expressions: a run would fail, since it trusts no text of a restricted user.
+_EXPRESSIONS = frozenset({("debug", "var"), ("assert", "that")})
 # They run the module named in their argument `use`.
 _DELEGATES = frozenset({"package", "service"})
 
@@ -49,6 +51,10 @@ def check(user: User, request: AdhocRequest) -> None:
     _check_granted(user, name)
     for key, value in _arguments(name, request):
         _check_argument(name, key)
+        if (name, key.strip()) in _EXPRESSIONS:
+            message = f"Ansible evaluates {key} of {name}, and what you give is data. Only admin may use it here."
+            instead = " Use msg, or a playbook." if name == "debug" else " Use a playbook."
+            raise forbidden(f"module_args.{key.strip()}", "template_forbidden", message + instead)
         if name in _DELEGATES and key.strip() == "use" and value != "auto":
             _check_granted(user, _canonical(str(value)))
 

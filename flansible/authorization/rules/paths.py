@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from flansible.config import Settings
 from flansible.identity.users import User, resolve
 from flansible.models import RunOptions, file_names
 from flansible.models.file_names import escape
+from flansible.playbooks import ansible_cfg
 
 # Ansible expands ~ and $NAME in paths after our check, and splits at commas: the path would become another one.
 _EXPANDED = re.compile(r"[~$,\0\r\n]")
@@ -54,10 +56,29 @@ def _default_inventory(user: User, cwd: Path, settings: Settings, listed: str) -
     default = settings.default_inventory
     if default and "," not in default and _is_within(resolve(default, cwd), user.inventories):
         return [default]
+    configured = _configured_inventories(cwd)
+    if configured and all(_is_within(path, user.inventories) for path in configured):
+        return list(map(str, configured))
     shown = f", {default}," if default and "," not in default else ""
     advice = f"Name one of yours (inventory, -i): {listed}." if user.inventories else f"Yours: none. {ASK}"
-    message = f"You named no inventory, and the default{shown} is not yours. {advice}"
+    what = f"the default{shown} is not yours" if default else "there is no default one of yours"
+    if configured:
+        what += ", nor are all of those that ansible.cfg names"
+    message = f"You named no inventory, and {what}. {advice}"
     raise forbidden("inventory", "inventory_forbidden", message)
+
+
+def _configured_inventories(cwd: Path) -> list[Path]:
+    """Returns the inventories that ansible.cfg of the run's directory names; none where Ansible would not read it."""
+    try:
+        if cwd.stat().st_mode & stat.S_IWOTH:
+            return []
+    except OSError:
+        return []
+    named = ansible_cfg.defaults(cwd / "ansible.cfg").get("inventory", "")
+    if "{{" in named or _EXPANDED.search(named.replace(",", "")):
+        return []
+    return [resolve(word.strip(), cwd) for word in named.split(",") if word.strip()]
 
 
 def _inventory(user: User, given: str, cwd: Path, listed: str) -> str:
@@ -125,6 +146,9 @@ def playbook(user: User, given: str, cwd: Path, settings: Settings) -> str:
     if _EXPANDED.search(given) or not resolve(given, cwd).is_relative_to(root(settings)):
         raise forbidden("playbook", "playbook_forbidden", "Only admin may use playbooks outside playbook_root")
     path = resolve(given, cwd)
+    if COLLECTION_PLAYBOOK.fullmatch(given) and not given.endswith(_EXTENSIONS) and not os.path.exists(cwd / given):
+        message = f"{given} is a collection's playbook. You may start one that `playbooks` in rbac.json names. {ASK}"
+        raise forbidden("playbook", "playbook_forbidden", message)
     if not may_start(user, path, root(settings)):
         yours = ", ".join(user.playbooks or ()) or "none"
         message = f"You may not start playbook {escape(given)}. Yours: {yours}. {ASK}"
