@@ -15,7 +15,7 @@ from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, IllegalMove, StoreUnavailable
 from flansible.models import State, TaskStatus
 from flansible.store import ReadyTask, Run, Store, Transition
-from flansible.system import process_identity
+from flansible.system import process_identity, runner_processes
 from flansible.system.timestamps import timestamp
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ TICK_SECONDS = 1.0
 CONFIRM_SECONDS = 5.0
 _MAX_PAUSE_SECONDS = 3.0
 SILENT_SECONDS = 11.0  # since the last renewal; one is sent each second
+LOOK_SECONDS = 5.0  # between looks for what dead workers have left on this machine
+LEFT_SECONDS = 12.0  # a keeper whose worker is dead has so long to end its run
 _UNSENT_SECONDS = 600.0  # a busy queue may hold a message as long, and the record that it was sent may be lost
 
 
@@ -39,6 +41,8 @@ class Recovery:
         # Task and token of runs whose lease is nearly over, and when that was first seen.
         self._suspects: dict[tuple[str, int], float] = {}
         self._last_reply = self._steady_since = clock()
+        self._look_at = clock()
+        self._left_since: dict[str, float] = {}  # tags of dead workers that have left processes
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
 
     def start(self) -> None:
@@ -50,6 +54,7 @@ class Recovery:
     def _run(self) -> None:
         while not self._stopped.wait(TICK_SECONDS):
             try:
+                self.end_left_runs()
                 self.run_round()
             except StoreUnavailable as error:
                 self._suspects.clear()
@@ -57,6 +62,27 @@ class Recovery:
             except Exception:
                 # The thread must continue: without it, lost tasks would seem to run for ever.
                 log.exception("a round of recovery failed")
+
+    def end_left_runs(self) -> None:
+        """Ends what dead workers have left on this machine. Without the store: other machines take the tasks over.
+
+        A keeper ends its run when its worker is dead, or its lease over; unless it was stopped.
+        """
+        now = self._clock()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_SECONDS
+        found = runner_processes.tags()
+        dead = {tag for tag in found if process_identity.is_tag_of_dead(tag)}
+        self._left_since = {tag: self._left_since.get(tag, now) for tag in dead}
+        for tag, pids in found.items():
+            if tag not in dead and not process_identity.is_tag_of_stopped(tag):
+                continue  # it looks after them itself
+            if stopped := runner_processes.resume(pids):
+                log.warning("processes of %s were stopped by a signal, and are continued: %s", tag, sorted(stopped))
+            if tag in dead and now - self._left_since[tag] >= LEFT_SECONDS:
+                log.warning("%s is dead, and what it has left does not end: it is killed", tag)
+                runner_processes.kill(pids)
 
     def run_round(self) -> None:
         """Runs one round. Raises StoreUnavailable."""
@@ -68,7 +94,7 @@ class Recovery:
         self._last_reply = now
         for run in runs:
             cause = process_identity.explain_death(run.process)
-            if cause and not process_identity.has_left_processes(run.process):
+            if cause and not runner_processes.of_worker(run.process):
                 self._mark_lost(run, cause, run.token)
             elif run.seconds_silent > SILENT_SECONDS and not run.is_silent:
                 self._mark_silent(run, now)
@@ -92,12 +118,15 @@ class Recovery:
             # A worker that is seen to run is late: it gets the time of another lease to say how its runs ended.
             more = run.seconds_left + run.seconds_silent if process_identity.is_running(run.process) else 0.0
             if run.seconds_left + more <= 0 and now - self._suspects[run.task_id, run.token] >= CONFIRM_SECONDS:
+                # Its keeper should have ended it.
+                if not process_identity.is_running(run.process):
+                    runner_processes.kill(runner_processes.of_worker(run.process))
                 self._mark_lost(run, process_identity.explain_silence(run.worker))
 
     def _remove_dead_workers(self) -> None:
         """Removes those that the store awaits although they are dead; until then no task is claimed."""
         for name in self._store.awaited_workers():
-            if process_identity.explain_death(name) and not process_identity.has_left_processes(name):
+            if process_identity.explain_death(name) and not runner_processes.of_worker(name):
                 self._store.remove_worker(name)
 
     def _end_unsent(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import socket
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID = Path("/etc/machine-id")
 _FIRST_NAMESPACE = "pid:[4026531836]"  # the kernel's own PID namespace, the same number on every machine
+_TAG = re.compile(r"worker=([0-9]{1,9}):([0-9]+)")
 _START_FIELD = 19  # of the fields after the name in /proc/<pid>/stat
 
 
@@ -62,25 +64,31 @@ def lives_here(identity: str) -> bool:
     return _start_ticks(int(parts[3])) == parts[4]
 
 
-def has_left_processes(identity: str) -> bool:
-    """Whether something is still there that a dead process of this machine had started: its runs may be ending."""
+def is_here(identity: str) -> bool:
+    """Whether the process was started on this machine, in this boot and PID namespace: it and its runs can be seen."""
     parts = identity.split()
-    if len(parts) < 5 or tuple(parts[1:3]) != _kernel():
-        return False
-    word = tag(identity).encode()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if word in path.read_bytes().split(b"\0"):
-                return True
-        except OSError:  # it has ended
-            continue
-    return False
+    return len(parts) >= 5 and tuple(parts[1:3]) == _kernel()
 
 
 def is_running(identity: str) -> bool:
     """Whether the process is seen from here and is not stopped: it is slow, rather than gone."""
-    parts = identity.split()
-    return len(parts) >= 5 and tuple(parts[1:3]) == _kernel() and _start_ticks(int(parts[3]), "ZXTt") == parts[4]
+    return is_here(identity) and _start_ticks(int(identity.split()[3]), "ZXTt") == identity.split()[4]
+
+
+def is_tag_of_dead(word: str) -> bool:
+    """Whether the process of this `tag` is not alive. It must have been one of this PID namespace."""
+    found = _TAG.fullmatch(word)
+    return found is not None and _start_ticks(int(found[1])) != found[2]
+
+
+def is_tag_of_stopped(word: str) -> bool:
+    found = _TAG.fullmatch(word)
+    return found is not None and is_stopped(int(found[1]))
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process was stopped by a signal (SIGSTOP)."""
+    return _start_ticks(pid) is not None and _start_ticks(pid, "T") is None
 
 
 def explain_silence(worker: str) -> str:

@@ -40,7 +40,7 @@ from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealE
 from flansible.models import State
 from flansible.sealing import Sealer
 from flansible.store import AWAITS_REPORTS, Claim, ClaimRefusal, ReadyTask, Retention, Store, Transition
-from flansible.system import account, process_identity, rlimits
+from flansible.system import account, process_identity, rlimits, runner_processes
 from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
 from flansible.worker.ansible_config import configuration_of
@@ -288,7 +288,10 @@ def _check_configuration(sender: Any, **_: Any) -> None:
         account.require_home()
         account.warn()
         _readiness = Readiness(
-            Store(found.store_url, reply_timeout_seconds=_LEASE_REPLY_SECONDS), sender.hostname, _probe
+            Store(found.store_url, reply_timeout_seconds=_LEASE_REPLY_SECONDS),
+            sender.hostname,
+            _probe,
+            _resume_stopped,
         )
         _readiness.take_name()
     except (ConfigurationError, OSError) as error:
@@ -321,6 +324,16 @@ def _probe() -> str:
     if not problem and not is_shared:
         threading.Thread(target=_warm_up, args=(services, root), name="warm-up", daemon=True).start()
     return problem
+
+
+def _resume_stopped() -> str:
+    """Continues what was stopped of the runner; returns the problem that this was, '' if no fork server was."""
+    stopped = runner_processes.resume(runner_processes.of_worker(process_identity.own_identity()))
+    if stopped:
+        log.warning("processes of runs were stopped by a signal, and are continued: %s", sorted(stopped))
+    if stopped & _worker_services().fork_servers.unconfined_pids:
+        return "its fork server was stopped by a signal (SIGSTOP); it is continued"
+    return ""
 
 
 def _warm_up(services: _Services, root: str) -> None:

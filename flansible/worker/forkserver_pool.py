@@ -39,6 +39,7 @@ from flansible.worker.sandbox import Sandbox
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_SECONDS = 60.0
+RUN_START_SECONDS = 120.0  # for a fork server to start a run, on a machine with very many
 _EXIT_SECONDS = 5.0
 _MODULE = "flansible.runner.forkserver"
 _STDERR_BYTES = 16 * 1024
@@ -134,6 +135,11 @@ class ForkServer:
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kills its process; in a sandbox everything."""
+        self.kill_sandbox()
+        self._process.kill()
 
     def close(self) -> None:
         """Closes its socket, on which it ends; its runs continue."""
@@ -254,6 +260,17 @@ class ForkServerPool:
                 log.warning("fork server %d has died (%s); starting another", server.pid, error)
                 self._drop(server)
         raise RunnerError("the fork server died twice while starting this run")
+
+    @property
+    def unconfined_pids(self) -> set[int]:
+        """The process ids of the fork servers that no user's code shares a sandbox with."""
+        with self._lock:
+            return {server.pid for server in self._servers.values() if not server.is_sandboxed}
+
+    def discard(self, server: ForkServer) -> None:
+        """Kills a fork server that does not start runs. Those that it has started go on, unless in its sandbox."""
+        server.kill()
+        self._drop(server)
 
     def warm_up(self, directory: str, pack_usual: bool = False) -> None:
         """Starts the fork server for `directory` before the first run needs it."""

@@ -1,8 +1,8 @@
 """Reports to the store whether this worker can run tasks: a fork server is warm, and a run of nothing succeeded.
 
-Two threads per worker. One finds out: at the start, later whether Ansible can still write below HOME, and all of it
-again after a failure, ever more seldom. One reports, in time whatever the other waits for; health reads the reports,
-and the name is taken as long as they come. celery_task.py starts both.
+Two threads per worker. One finds out: at the start, later whether Ansible can still write below HOME and no fork
+server is stopped, and all of it again after a failure, ever more seldom. One reports, in time whatever the other waits
+for; health reads the reports, and the name is taken as long as they come. celery_task.py starts both.
 """
 
 from __future__ import annotations
@@ -39,12 +39,17 @@ _ANY_PASSWORD = "no password"
 
 
 class Readiness:
-    """Whether this worker can run tasks. probe: makes a run of nothing and returns why it failed, '' if it did not."""
+    """Whether this worker can run tasks.
 
-    def __init__(self, store: Store, name: str, probe: Callable[[], str]) -> None:
+    probe: makes a run of nothing and returns why it failed, '' if it did not; look: returns a problem that is seen at
+    once, or ''.
+    """
+
+    def __init__(self, store: Store, name: str, probe: Callable[[], str], look: Callable[[], str] = lambda: "") -> None:
         self._store = store
         self._name = name
         self._probe = probe
+        self._look = look
         self._problem = _STARTING
         self._stopped = threading.Event()
         self._changed = threading.Event()
@@ -102,7 +107,7 @@ class Readiness:
     def _find_problem(self, worked: bool) -> tuple[str, bool]:
         """Returns why this worker cannot run tasks, '' if it can, and whether it was the probe that failed."""
         try:
-            if fault := account.home_fault():
+            if fault := account.home_fault() or self._look():
                 return fault, False
             problem = "" if worked else self._probe()
         except Exception as error:

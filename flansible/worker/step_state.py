@@ -19,6 +19,7 @@ class StepState(Observed):
     give_up_at: float = math.inf  # when a keeper that does not answer an order loses its channel
     channel_ended: bool = False
     unsent: bytes = b""  # what the channel did not take yet: a user's code can stop the process that reads it
+    start_by: float = math.inf  # when the fork server must have started the run
     keeper: KeeperHandle | None = None
     sent_stop_at: float = 0.0  # the deadline that the keeper has
     lease_frame_at: float = 0.0  # when the next one may be sent

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import select
 import socket
@@ -24,13 +25,13 @@ from dataclasses import replace
 from typing import Any
 
 from flansible import wire
-from flansible.errors import StartFailure, WireError
+from flansible.errors import RunnerError, StartFailure, WireError
 from flansible.models import AuthorizedRun, Secrets, State, Step
 from flansible.worker import frame_validation
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.colour_parser import ColourSplitter, choose_mark
 from flansible.worker.confinement_hints import ConfinementHints
-from flansible.worker.forkserver_pool import ForkServer, ForkServerPool
+from flansible.worker.forkserver_pool import RUN_START_SECONDS, ForkServer, ForkServerPool
 from flansible.worker.keeper_handle import KeeperHandle
 from flansible.worker.lease_renewal import Lease, now
 from flansible.worker.masking import Masker
@@ -133,6 +134,7 @@ class Supervisor:
             colours = ColourSplitter(mark, self._recorder.offset)
             hints = ConfinementHints() if sandbox else None
             seen = StepState(is_listing=step.listing is not None, output=output, colours=colours, hints=hints)
+            seen.start_by = time.monotonic() + RUN_START_SECONDS
             seen.awaits_key = step.program != "git" and self._secrets is not None and self._secrets.has_encrypted_key
             try:
                 self._send_request(channel, step, mark, rules, seen)
@@ -208,6 +210,7 @@ class Supervisor:
         | the lease ends: no renewal was granted in time   | lost        | the same, until kill_at at the latest   |
         | the record is no longer ours (recorder.standing) | canceled    | the same without a grace                |
         | ordered to end, and no `exited` by give_up_at    | stays       | the keeper and its tree are killed      |
+        | no `started` by start_by                         | none        | the fork server is killed: RunnerError  |
 
         The first reason counts. A run that finishes by itself after the order keeps its own result (`outcome_of`). A
         full recorder pauses the reading: the run then blocks on its pipes until the store or the disk has taken more.
@@ -244,6 +247,9 @@ class Supervisor:
                 # It stays readable: without this, poll would return at once from now on.
                 poll.unregister(descriptor)
                 signals.discard(descriptor)
+            if time.monotonic() >= seen.start_by:
+                self._fork_servers.discard(server)
+                raise RunnerError(f"the fork server did not start the run within {RUN_START_SECONDS:g} s")
             self._stop_if_due(channel, seen)
             self._send_lease(channel, seen)
         if seen.stop_reason is None and self._lease is not None and self._lease.is_over:
@@ -252,7 +258,7 @@ class Supervisor:
 
     def _poll_milliseconds(self, seen: StepState) -> float:
         """Returns the time until the next deadline, which no descriptor announces."""
-        moments: list[float | None] = [_LONGEST_POLL_SECONDS]
+        moments: list[float | None] = [_LONGEST_POLL_SECONDS, max(0.0, seen.start_by - time.monotonic())]
         if seen.stop_reason is None:
             moments.append(max(0.0, self._deadline - time.monotonic()))
             left = self._shutdown.seconds_left()
@@ -365,7 +371,8 @@ class Supervisor:
             for frame in reader.feed(data):
                 if frame.get("type") == "exited":
                     seen.exited = frame_validation.exited(frame)
-                elif frame.get("type") == "started" and seen.keeper is None:
+                elif frame.get("type") == "started" and seen.start_by < math.inf:
+                    seen.start_by = math.inf
                     seen.keeper = KeeperHandle.of(frame.get("keeper"), server)
         except BlockingIOError:
             return

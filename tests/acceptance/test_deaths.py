@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+import redis
 
 from tests.helpers.leaks import fail_on_leaks
 from tests.helpers.ports import free_port
-from tests.helpers.process_tree import sleepers
+from tests.helpers.process_tree import keeper_of, new_mark, sleepers, sleeping
 from tests.helpers.services import ADMIN, FLANSIBLE_WORKER, SCRIPTS, Service, child, started, worker_by_hand
 from tests.helpers.waiting import eventually
 
@@ -132,6 +135,65 @@ def test_a_task_whose_worker_is_killed_becomes_lost_and_is_never_run_again(morta
     assert "died" in status["description"]
     assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
     assert ran.read_text() == "x\n"
+
+
+def sleeping_run(service: Service, mark: str, **more: str) -> tuple[str, psutil.Process, psutil.Process]:
+    """A task that sleeps, its keeper and its fork server."""
+    task_id = service.submit("ansiblecommand", {"module": "command", "module_args": f"sleep {mark}", **more})
+    (sleeper,) = eventually(lambda: sleeping(mark))
+    return (task_id, *keeper_of(sleeper))
+
+
+def test_stopped_runners_are_continued_cancel_and_next_tasks_work_and_health_says_it(mortal: Mortal) -> None:
+    """As a run of admin may do with SIGSTOP."""
+    service, mark = mortal.service(), new_mark()
+    task_id, keeper, server = sleeping_run(service, mark)
+    keeper.send_signal(signal.SIGSTOP)
+    server.send_signal(signal.SIGSTOP)
+    following = service.submit("ansiblecommand", {"module": "debug"})
+    assert service.client().post(f"/api/ansibletaskcancel/{task_id}", json={}).status_code == 202
+    assert service.wait(following, seconds=20)["Status"] == "SUCCESS"
+    status = service.wait(task_id, seconds=20)
+    assert status["state"] == "canceled" and not sleeping(mark)
+    assert "; 0 processes" not in status["description"]
+
+    def says_it() -> bool:
+        server.send_signal(signal.SIGSTOP)  # again and again: it is continued at each look
+        return "fork server was stopped by a signal" in service.client().get("/api/health").text
+
+    eventually(says_it, 20)
+    eventually(lambda: healthy_again(service), 60)
+    assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
+
+
+def test_a_run_whose_worker_is_killed_while_its_keeper_is_stopped_ends_before_it_begins_again(
+    mortal: Mortal, tmp_path: Path
+) -> None:
+    service, beats = mortal.service(worker=1), tmp_path / "beats"
+    script = f"while echo $$ $(date +%s) >> {beats}; do sleep 0.2; done"
+    task_id = service.submit("ansiblecommand", {"module": "shell", "module_args": script, "on_lost": "requeue"})
+    first = eventually(lambda: beats.exists() and beats.read_text().split()[:1])[0]
+    keeper, server = keeper_of(psutil.Process(int(first)))
+    keeper.send_signal(signal.SIGSTOP)
+    server.send_signal(signal.SIGSTOP)
+    child(service, "worker").kill()
+    eventually(lambda: {line.split()[0] for line in beats.read_text().splitlines() if line} - {first}, 45)
+    assert not psutil.pid_exists(int(first))
+    service.client().post(f"/api/ansibletaskcancel/{task_id}", json={})
+    assert service.wait(task_id)["state"] == "canceled"
+    runs = [line.split()[0] for line in beats.read_text().splitlines() if line]
+    assert len([one for one, following in pairwise(runs) if one != following]) == 1, "one after the other"
+
+
+def test_a_silent_run_that_an_emptied_redis_does_not_know_ends_and_the_service_works(mortal: Mortal) -> None:
+    service, mark = mortal.service(), new_mark()
+    sleeping_run(service, mark)
+    with redis.Redis(unix_socket_path=str(service.root / ".flansible/redis.sock")) as store:
+        store.flushall()
+    eventually(lambda: not sleeping(mark), 15)
+    assert service.client().get("/api/ansibletasks").json()["tasks"] == []
+    eventually(lambda: healthy_again(service), 60)
+    assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
 
 
 def test_two_workers_share_twenty_tasks(mortal: Mortal) -> None:

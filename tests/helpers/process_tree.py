@@ -165,6 +165,12 @@ def _kind(target: str) -> str:
     return "pipe" if target.startswith("pipe:") else target
 
 
+def keeper_of(process: psutil.Process) -> tuple[psutil.Process, psutil.Process]:
+    """The keeper above a process of a run, and its fork server."""
+    above = [one for one in process.parents() if _FORK_SERVER in one.cmdline()]
+    return above[-2], above[-1]
+
+
 def sleepers(mark: str) -> list[int]:
     """Asked again and again while something is waited for: psutil would look at much more of every process."""
     found = []

@@ -28,7 +28,7 @@ from flansible.errors import IllegalMove, StoreUnavailable
 from flansible.models import FINAL_STATES, State
 from flansible.store import Claim, Store
 from flansible.store.scripts import SCRIPTS
-from flansible.system import process_identity
+from flansible.system import process_identity, runner_processes
 from flansible.worker import lease_renewal
 from flansible.worker.lease_renewal import Lease, LeaseRenewal
 from tests.helpers.redis_server import RedisServer
@@ -176,26 +176,31 @@ class Fencing(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 2), frozen=st.booleans())
     def freeze_machine(self, number: int, frozen: bool) -> None:
-        self.machines[number].frozen = frozen
-        self.keep(self.machines[number])  # when it wakes its keepers act first
+        machine = self.machines[number]
+        if not self.is_left_alone(machine):  # as the page says
+            machine.frozen = frozen
+            self.keep(machine)  # when it wakes its keepers act first
+
+    def is_left_alone(self, machine: Machine) -> bool:
+        """Whether a run here has a stopped keeper, and a worker that is stopped too, or dead."""
+        alone = [*machine.orphans, *(machine.runs if machine.worker_stopped else ())]
+        return any(run.stopped_keeper for run in alone)
 
     @rule(number=st.integers(0, 2), stopped=st.booleans())
     def stop_worker(self, number: int, stopped: bool) -> None:
-        machine = self.machines[number]
-        if not any(run.stopped_keeper for run in machine.runs):  # both: nobody is left, as the page says
-            machine.worker_stopped = stopped
+        if not self.machines[number].frozen:
+            self.machines[number].worker_stopped = stopped
 
     @rule(number=st.integers(0, 2), stopped=st.booleans())
     def stop_keepers(self, number: int, stopped: bool) -> None:
-        machine = self.machines[number]
-        if not machine.worker_stopped:
-            for run in machine.runs:
+        if not self.machines[number].frozen:
+            for run in (*self.machines[number].runs, *self.machines[number].orphans):
                 run.stopped_keeper = stopped
 
     @rule(number=st.integers(0, 2))
     def kill_worker(self, number: int) -> None:
         machine = self.machines[number]
-        if not machine.frozen and not any(run.stopped_keeper for run in machine.runs):
+        if not machine.frozen:
             for run in machine.runs:
                 run.orphan_until = machine.clock(self.world) + ORPHAN_SECONDS
             machine.dead.add(machine.name)
@@ -342,6 +347,7 @@ class Fencing(RuleBasedStateMachine):
         return self.chance.choice(queued).decode() if queued else None
 
     def recover(self, machine: Machine) -> None:
+        machine.recovery.end_left_runs()
         try:
             machine.recovery.run_round()
         except StoreUnavailable:
@@ -417,13 +423,37 @@ def model(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
         """As seen from the machine of whoever looks."""
         return identity in PATCHED["world"].actor.dead
 
-    def has_left(identity: str) -> bool:
-        return any(run.claim.process == identity for run in PATCHED["world"].actor.orphans)
+    def runs_here() -> list[Running]:
+        actor = PATCHED["world"].actor
+        return [run for run in (*actor.runs, *actor.orphans) if run.executes]
+
+    def of_worker(identity: str) -> set[int]:
+        return {id(run) for run in runs_here() if run.claim.process == identity}
+
+    def kill(pids: set[int]) -> None:
+        for run in runs_here():
+            run.executes = run.executes and id(run) not in pids
+
+    def resume(pids: set[int]) -> set[int]:
+        stopped = [run for run in runs_here() if id(run) in pids and run.stopped_keeper]
+        for run in stopped:
+            run.stopped_keeper = False
+        return {id(run) for run in stopped}
+
+    def tags() -> dict[str, set[int]]:
+        return {run.claim.process: of_worker(run.claim.process) for run in runs_here()}
+
+    def is_stopped(identity: str) -> bool:
+        actor = PATCHED["world"].actor
+        return bool(identity == actor.name and actor.worker_stopped)
 
     monkeypatch.setattr(lease_renewal, "now", lambda: PATCHED["world"].actor.clock(PATCHED["world"]))
     monkeypatch.setattr(process_identity, "own_identity", lambda: PATCHED["world"].actor.name)
     monkeypatch.setattr(process_identity, "explain_death", lambda identity: "dead" if is_dead(identity) else None)
-    monkeypatch.setattr(process_identity, "has_left_processes", has_left)
+    monkeypatch.setattr(process_identity, "is_tag_of_dead", is_dead)
+    monkeypatch.setattr(process_identity, "is_tag_of_stopped", is_stopped)
+    for function in (of_worker, kill, resume, tags):
+        monkeypatch.setattr(runner_processes, function.__name__, function)
     monkeypatch.setattr(broker_app, "enqueue", lambda *_, **__: None)
     World.url = shared_redis.url
     Fencing.client = shared_redis.client()

@@ -16,7 +16,7 @@ from flansible.store import Claim, Store
 from flansible.worker import lease_renewal
 from flansible.worker.lease_renewal import Lease, LeaseRenewal, now
 from tests.helpers.direct_runs import DirectRun
-from tests.helpers.process_tree import new_mark, sleeping
+from tests.helpers.process_tree import keeper_of, new_mark, sleeping
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import Worker, adhoc, make_run, new_id
 from tests.helpers.waiting import eventually
@@ -134,12 +134,6 @@ def test_a_stopped_keeper_is_killed_by_its_worker_with_all_below_it(
     assert cold.run("-m", "ansible.builtin.debug", "--", "localhost").outcome.state is State.SUCCEEDED
 
 
-def keeper_of(process: psutil.Process) -> tuple[psutil.Process, psutil.Process]:
-    """The keeper above a process of a run, and its fork server."""
-    above = [one for one in process.parents() if "flansible.runner.forkserver" in one.cmdline()]
-    return above[-2], above[-1]
-
-
 # The renewal
 
 
@@ -214,6 +208,21 @@ def test_a_claim_that_the_store_has_lost_is_restored_and_one_it_gave_to_another_
             renewing.renew()
             assert refused == ["begun again"], "and a later claim of the same worker is renewed"
     assert [run.token for run in store.runs()] == [again.token]
+
+
+def test_a_claim_that_an_empty_store_does_not_know_is_refused(
+    own_redis: RedisServer, renewal: tuple[LeaseRenewal, Store]
+) -> None:
+    one, store = renewal
+    task_id, claim = begin(store)
+    refused: list[str] = []
+    with one.hold(task_id, claim, now(), refused.append):
+        one.renew()
+        client = own_redis.client()
+        client.flushall()
+        client.close()
+        one.renew()
+        assert refused == ["missing"]
 
 
 def test_a_run_that_is_over_is_not_refused(renewal: tuple[LeaseRenewal, Store]) -> None:
