@@ -136,16 +136,9 @@ class Arena:
         process_tree.reap_orphans([self.up, *self.others()])
         tree = Tree()
         left = [f"process {line}" for line in tree.unanswered_for([self.up], self.others())]
-        left += [f"directory {path}" for path in self.temp_dirs()]
+        left += [f"directory {path}" for path in temp_dirs(self.root)]
         left += [f"file {name} in data_dir" for name in sorted(self._data_files() - self._files)]
         return left + self._descriptors_above_level(tree)
-
-    def temp_dirs(self) -> list[str]:
-        found = set[Path]()
-        for place in (self.root / "tmp", self.root / "home/.ansible/tmp"):
-            for pattern in _FOLDERS_OF_OURS:
-                found.update(place.glob(pattern))
-        return sorted(str(path.relative_to(self.root)) for path in found)
 
     def _data_files(self) -> set[str]:
         """Below data_dir; what belongs to Redis is its own affair."""
@@ -210,6 +203,19 @@ def place() -> Iterator[Path]:
         patch.setenv("TMPDIR", str(root / "tmp"))
         yield root
     shutil.rmtree(root)
+
+
+def temp_dirs(root: Path) -> list[str]:
+    """What Ansible or Flansible left in the temp directories of a folder.
+
+    Not all that is there: a Python that is killed while it looks for its temp directory leaves the file that it tries
+    each candidate with, in the directory of whichever program it is.
+    """
+    found = set[Path]()
+    for place in (root / "tmp", root / "home/.ansible/tmp"):
+        for pattern in _FOLDERS_OF_OURS:
+            found.update(place.glob(pattern))
+    return sorted(str(path.relative_to(root)) for path in found)
 
 
 def keep_evidence(arena: Arena, name: str) -> None:

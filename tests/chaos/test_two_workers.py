@@ -154,7 +154,6 @@ def check(root: Path, by_id: dict[str, Job], found: dict[str, dict[str, Any]], o
         elif lines_of(outputs[task_id]) != {job.tag: [1]}:
             problems.append(f"its output is not whole: {what}: {outputs[task_id]}")
     process_tree.reap_orphans([])
-    left = [path.name for place in ("tmp", "home/.ansible/tmp") for path in (root / place).glob("*")]
-    problems += [f"left in a temp directory: {name}" for name in left]
+    problems += [f"left in a temp directory: {name}" for name in arenas.temp_dirs(root)]
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)

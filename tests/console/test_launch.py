@@ -186,7 +186,7 @@ def test_a_link_fills_the_form_and_the_form_makes_the_link(page: Page, service: 
     page.wait_for_url(re.compile("tags=one%2Ctwo"))
     page.get_by_label("Extra variables").fill('{"api_key": "hush too"}')
     page.get_by_text("Passwords and secret variables").click()
-    page.get_by_label("Private key").fill("hush as well")
+    page.get_by_label("Private key", exact=True).fill("hush as well")
     page.get_by_label("Tags", exact=True).fill("one,two")
     page.get_by_label("Skip tags").fill("three")
     page.wait_for_url(re.compile("skip_tags=three"))
