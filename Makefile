@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
-# Processes of the test run: one more for every two processors, since tests wait a third of the time.
-JOBS ?= $(shell echo $$(($(shell nproc) * 3 / 2)))
+# Processes of the test run: two for each processor, since tests wait a third of the time.
+JOBS ?= $(shell echo $$(($(shell nproc) * 2)))
 BENCH_ARGS ?=
 
 # Bytecode is kept, or each process that a test starts would compile Flansible again, and each run all tests.

@@ -32,6 +32,7 @@ from tests.helpers.ports import free_port
 from tests.helpers.services import ADMIN, DEV, Service, write
 from tests.helpers.waiting import eventually
 
+SHARES_SERVICE = True
 FLANSIBLE = str(Path(sys.executable).parent / "flansible")
 INVENTORY = "../inventories/dev"
 SECONDS = 120

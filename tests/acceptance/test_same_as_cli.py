@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.comparing import Job, adhoc, check, playbook
 from tests.helpers.services import Service, write
 
+SHARES_SERVICE = True
 DEV = "../inventories/dev"
 DARK = "../inventories/dark"
 JOBS = [
