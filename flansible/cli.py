@@ -5,6 +5,7 @@ Only these two modules import inside functions, so that each command loads only 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -283,8 +284,8 @@ def export(config_file: str | None, since: str, until: str | None, path: str | N
         first, last = exporter.parse_moment(since), exporter.parse_moment(until) if until else None
     except (ValueError, OverflowError):
         raise click.UsageError("--since and --until take 2026-11-22, 2026-11-22T08:00:00Z, or 90m, 12h, 7d") from None
-    with exporter.open_target(path) as file:
-        written, unfinished = exporter.export(Store(settings.store_url), first, last, not without_output, file)
+    with exporter.open_target(path) as file, contextlib.closing(Store(settings.store_url)) as store:
+        written, unfinished = exporter.export(store, first, last, not without_output, file)
     left = f"; {unfinished} left out, because they are not final yet" if unfinished else ""
     click.echo(f"{written} tasks written{left}", err=True)
 

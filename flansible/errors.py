@@ -9,6 +9,7 @@
     │   └── Unavailable           503
     ├── StoreUnavailable          Redis does not answer, or refuses (translated in store)
     ├── BrokerUnavailable         the Celery broker does not answer, or refuses (translated in broker)
+    ├── TaskDeleted               a task's record was deleted while it was read
     ├── IllegalMove               a task cannot move from its state to the requested one (states.STATES)
     ├── AuditUnavailable          the audit log cannot be written; requests that must be audited are refused
     ├── SealError                 secrets cannot be sealed or opened: the key is missing or a different one
@@ -149,6 +150,13 @@ class BrokerUnavailable(FlansibleError):
     def __init__(self, message: str, reason: str = "does not answer") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class TaskDeleted(FlansibleError):
+    """A task's record was deleted by the retention while it was read: what was read of it is not all."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"task {task_id} was deleted while it was read: it is older than the retention keeps")
 
 
 class IllegalMove(FlansibleError):

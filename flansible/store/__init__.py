@@ -19,6 +19,7 @@
 | flansible:tasks:state:<state>       | zset   | every move  | task ids in a state                         | pruned    |
 | flansible:tasks:user:<user>:<state> | zset   | every move  | a user's task ids in a state                | pruned    |
 | flansible:expiring                  | zset   | final move  | final tasks by the time they expire         | pruned    |
+| flansible:reading                   | zset   | web, export | final tasks that are read, and until when   | pruned    |
 | flansible:stored_bytes              | string | final move  | bytes of all final tasks                    | none      |
 | flansible:durations                 | hash   | final move  | mean seconds of recent runs                 | none      |
 | flansible:play_tasks                | hash   | final move  | user:playbook to play tasks of its last run | 100 days  |
@@ -57,6 +58,7 @@ from flansible.store.day_statistics import Counts, PlaybookCounts, Stats, Worker
 from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
 from flansible.store.logins import LoginFailures, LoginLimits
 from flansible.store.recordings import (
+    READ_AGAIN_SECONDS,
     AppendResult,
     Batch,
     ColourMark,
@@ -84,6 +86,7 @@ __all__ = [
     "AWAITS_REPORTS",
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
+    "READ_AGAIN_SECONDS",
     "REPORT_LOST_SECONDS",
     "AppendResult",
     "Batch",

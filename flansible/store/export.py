@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from typing import IO
 
 from flansible.errors import ConfigurationError, Fault
 from flansible.models import FINAL_STATES, TaskStatus
-from flansible.store import Store
+from flansible.store import READ_AGAIN_SECONDS, Store
 from flansible.system import timestamps
 from flansible.system.atomic_files import replacing
 
@@ -54,17 +55,19 @@ def open_target(path: str | None) -> Iterator[IO[str]]:
 def export(store: Store, since: datetime, until: datetime | None, with_output: bool, file: IO[str]) -> tuple[int, int]:
     """Writes the tasks submitted from `since` up to `until`, oldest first.
 
-    Returns how many were written, and how many were left out because they are not final. Raises StoreUnavailable.
+    Returns how many were written, and how many were left out because they are not final. Raises StoreUnavailable, and
+    TaskDeleted when the retention deletes one in the middle of its line: what was written is not whole then.
     """
     written = unfinished = 0
     for task_id in reversed(list(_ids(store, since, until))):
+        keep = _Keeper(store, task_id)
         task = store.task(task_id)
         if task is None:
             continue  # expired meanwhile
         if task.state not in FINAL_STATES:
             unfinished += 1
             continue
-        _write(store, task, with_output, file)
+        _write(store, task, with_output, keep, file)
         written += 1
     return written, unfinished
 
@@ -84,22 +87,39 @@ def _ids(store: Store, since: datetime, until: datetime | None) -> Iterator[str]
             return
 
 
-def _write(store: Store, task: TaskStatus, with_output: bool, file: IO[str]) -> None:
+def _write(store: Store, task: TaskStatus, with_output: bool, keep: _Keeper, file: IO[str]) -> None:
     run = store.authorized_run(task.task_id)
     file.write('{"task": ' + task.model_dump_json(exclude_none=True))
     file.write(', "request": ' + json.dumps(run.model_dump(mode="json") if run else None))
     file.write(', "events": [')
     separator = ""
     for event in store.events(task.task_id):
+        keep()
         file.write(separator + json.dumps(event))
         separator = ", "
     file.write("]")
     if with_output:
         file.write(', "output": "')
         for text in _text(store, task.task_id):
+            keep()
             file.write(json.dumps(text)[1:-1])
         file.write('"')
+    store.position(task.task_id)  # what was read is all there is, if the task is still there
     file.write("}\n")
+
+
+class _Keeper:
+    """Has the retention spare a task while it is written, however long that takes."""
+
+    def __init__(self, store: Store, task_id: str) -> None:
+        self._store, self._task_id = store, task_id
+        self._again_at = 0.0
+        self()
+
+    def __call__(self) -> None:
+        if time.monotonic() >= self._again_at:
+            self._store.keep_while_read([self._task_id])
+            self._again_at = time.monotonic() + READ_AGAIN_SECONDS
 
 
 def _text(store: Store, task_id: str) -> Iterator[str]:

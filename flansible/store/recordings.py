@@ -8,13 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from flansible.errors import TaskDeleted
 from flansible.models import State
 from flansible.store.connection import Connection, encoded, text, translated
-from flansible.store.keys import task_key
+from flansible.store.keys import READING, task_key
 from flansible.store.scripts import SCRIPTS
 
 SEGMENT_BYTES = 4 * 1024 * 1024  # of output; a longer string would be copied whole as it grows
 COLOURS_PER_SEGMENT = 65536
+# A task that is read is not deleted for so long, and in all for so much longer than the retention keeps it. A reader
+# says so again in time; one that takes longer for a piece of output is too slow to be waited for.
+READ_SECONDS = 120
+MOST_READ_SECONDS = 3600
+READ_AGAIN_SECONDS = 30.0
 
 _COLOUR = struct.Struct(">Q8s")  # the longest code Ansible makes is 38;5;255
 _EVENT_PAGE = 500
@@ -127,10 +133,20 @@ class Recordings(Connection):
             for task_id, (state, output, events) in zip(task_ids, rows, strict=True)
         }
 
-    def output_size(self, task_id: str) -> int:
-        """Returns how many bytes of output are stored."""
-        with translated():
-            return int(self._redis.hget(task_key(task_id), "output_bytes") or 0)
+    def position(self, task_id: str) -> Position:
+        """Reads one position. Raises TaskDeleted: for those who have read something of the task already."""
+        found = self.positions([task_id])[task_id]
+        if found.state is None:
+            raise TaskDeleted(task_id)
+        return found
+
+    def keep_while_read(self, task_ids: list[str]) -> None:
+        """Has the retention spare these tasks for READ_SECONDS, if they are final. Call it again while they are read.
+
+        What is read in one step needs none; what is read in several must in the end find the task still there.
+        """
+        keys = [READING, *(task_key(task_id) for task_id in task_ids)]
+        self._run("keep_while_read", keys, READ_SECONDS, MOST_READ_SECONDS, SEGMENT_BYTES, COLOURS_PER_SEGMENT)
 
     def output(self, task_id: str, offset: int, max_bytes: int) -> bytes:
         """Reads output from a byte offset on."""

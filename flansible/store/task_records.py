@@ -12,7 +12,7 @@ from flansible.models import FINAL_STATES, STATES, AuthorizedRun, State
 from flansible.store import keys
 from flansible.store.connection import REPLY_TIMEOUT_SECONDS, text, translated
 from flansible.store.keys import index_key, task_key, task_keys
-from flansible.store.recordings import COLOURS_PER_SEGMENT, SEGMENT_BYTES, Progress
+from flansible.store.recordings import COLOURS_PER_SEGMENT, MOST_READ_SECONDS, SEGMENT_BYTES, Progress
 from flansible.store.task_queries import TaskQueries
 from flansible.system.timestamps import timestamp
 
@@ -278,12 +278,13 @@ class Tasks(TaskQueries):
         return int(
             self._run(
                 "prune",
-                [keys.EXPIRING, keys.STORED_BYTES, keys.TASKS],
+                [keys.EXPIRING, keys.STORED_BYTES, keys.TASKS, keys.READING],
                 _PRUNE_AT_ONCE,
                 limits.tasks,
                 limits.bytes,
                 SEGMENT_BYTES,
                 COLOURS_PER_SEGMENT,
+                MOST_READ_SECONDS,
             )
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from flansible.errors import IllegalMove
+from flansible.errors import IllegalMove, TaskDeleted
 from flansible.models import FINAL_STATES, State
 from flansible.store import (
     AppendResult,
@@ -109,7 +109,7 @@ def test_output_and_events_are_stored_as_they_were_appended(run: Run) -> None:
     run.add(data[100:], event(n=2), event(n=3, text="ünï\0"))
     assert run.output() == data
     assert run.events() == [{"seq": 1, "n": 1}, {"seq": 2, "n": 2}, {"seq": 3, "n": 3, "text": "ünï\0"}]
-    assert run.store.output_size(run.id) == len(data)
+    assert run.store.position(run.id).output_bytes == len(data)
 
 
 def test_a_batch_may_hold_anything_alone_or_nothing(run: Run) -> None:
@@ -283,14 +283,16 @@ def test_a_batch_costs_the_same_however_much_is_stored_before_it(run: Run) -> No
         began = time.perf_counter()
         run.send(batch)
         took.append(time.perf_counter() - began)
-    assert run.store.output_size(run.id) == 60 * 1024 * 1024
+    assert run.store.position(run.id).output_bytes == 60 * 1024 * 1024
     quarters = [sorted(took[start : start + count // 4])[count // 8] for start in (0, 3 * count // 4)]
     assert quarters[1] < 3 * quarters[0] + 0.001
 
 
 def test_output_of_nothing_is_nothing(run: Run) -> None:
     assert run.output() == run.store.output(UNKNOWN, 0, 4) == b""
-    assert run.store.output_size(run.id) == run.store.output_size(UNKNOWN) == 0
+    assert run.store.position(run.id).output_bytes == 0
+    with pytest.raises(TaskDeleted):
+        run.store.position(UNKNOWN)
 
 
 # Colours

@@ -10,7 +10,7 @@ from flask import Flask, Response, g, jsonify, request
 from flask_restful import Api
 from werkzeug.exceptions import HTTPException
 
-from flansible.errors import AuditUnavailable, BrokerUnavailable, RequestError, SealError, StoreUnavailable
+from flansible.errors import AuditUnavailable, BrokerUnavailable, RequestError, SealError, StoreUnavailable, TaskDeleted
 from flansible.models import ErrorBody, ErrorItem
 from flansible.web.middleware import audit_context
 
@@ -52,6 +52,9 @@ def error_response(error: Exception) -> Response:
     if isinstance(error, RequestError):
         items = [ErrorItem(field=item.field, message=item.message) for item in error.errors]
         return _reply(error.status, error.code, error.message, items, error.retry_after_seconds)
+    if isinstance(error, TaskDeleted):
+        log.info("%s", error)
+        return _reply(404, "task_not_found", "Task not found", [])
     if isinstance(error, StoreUnavailable):
         log.warning("%s", error)
         return _unavailable("store", f"The record store (Redis) {error.reason}.")

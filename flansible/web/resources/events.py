@@ -8,13 +8,14 @@ from typing import Annotated, Any, ClassVar, get_args
 from flask import Response, request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from flansible.errors import TaskDeleted
 from flansible.models import FINAL_STATES, State, Verdict
 from flansible.store import Position, Store
 from flansible.web import serialization
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource
 from flansible.web.parsing import parse_query
-from flansible.web.resources.tasks import own_task, task_not_found
+from flansible.web.resources.tasks import own_task
 from flansible.web.serialization import JSON, RequestUrl
 from flansible.web.streaming import sse
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
@@ -74,9 +75,8 @@ class AnsibleTaskEvents(PrivateResource):
         resume_after = last_event_id()  # an invalid header is refused, also where it has no effect
         after = resume_after if is_stream else None
         store = web_context().store
-        position = store.positions([own_task(task_id).task_id])[task_id]
-        if position.state is None:
-            raise task_not_found()
+        position = store.position(own_task(task_id).task_id)
+        assert position.state is not None
         verdicts = frozenset(query.verdict.split(",")) if query.verdict else frozenset()
         begin = query.after if after is None else after
         wanted = _EventFilter(task_id, begin, query.host or "", verdicts, query.results)
@@ -86,6 +86,8 @@ class AnsibleTaskEvents(PrivateResource):
             return follow(_EventStream(task_id, wanted), STREAM)
         page = _Page(task_id, wanted, query.limit, position.state, serialization.request_url())
         piece = page.read(store, position, _MOST_READS)
+        if _is_final(position) and piece.headers:
+            store.keep_while_read([task_id])  # until the client has read the next page
         if piece.rest is not None and query.wait:
             return follow(piece.rest, JSON, query.wait)
         if piece.rest is not None:
@@ -102,7 +104,7 @@ def _no_content() -> Response:
 
 
 def _is_final(position: Position) -> bool:
-    return position.state is None or position.state in FINAL_STATES
+    return position.state in FINAL_STATES
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,16 @@ class _EventFilter:
         return serialization.dumps(fields)
 
     def read(self, store: Store, position: Position, limit: int, max_bytes: int) -> tuple[list[dict[str, Any]], int]:
-        """Reads once; returns the matching events, and the seq up to which there are no others."""
+        """Reads once; returns the matching events, and the seq up to which there are no others. Raises TaskDeleted."""
+        if position.state is None:
+            raise TaskDeleted(self.task_id)
         if self.after >= position.events:
             return [], self.after
         # Few events may match the filter, so more are read than the limit.
         count = 500 if self.verdicts else limit
         page = store.event_page(self.task_id, self.after, count, max_bytes, self.host)
+        if not page:
+            store.position(self.task_id)  # none of this host, if the task is still there
         found = [event for event in page if self._matches(event)]
         if len(found) > limit:
             return found[:limit], int(found[limit - 1]["seq"])
@@ -195,8 +201,10 @@ class _EventStream(Feed):
         found, after = self.wanted.read(store, position, 500, PIECE_BYTES)
         is_end = bool(found) and found[-1]["event"] == "final"
         if not is_end and _is_final(position) and after >= position.events:
-            # The filter skipped it, or the record has expired.
-            found += store.event_page(self.task_id, position.events - 1, 1) if position.events else []
-            is_end = True
+            # The filter skipped it.
+            last = store.event_page(self.task_id, position.events - 1, 1) if position.events else []
+            if position.events and not last:
+                raise TaskDeleted(self.task_id)
+            found, is_end = found + last, True
         data = b"".join(sse.message(event["seq"], event["event"], self.wanted.json(event)) for event in found)
         return Piece(data, None if is_end else replace(self, wanted=replace(self.wanted, after=after)))

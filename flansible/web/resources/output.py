@@ -7,6 +7,7 @@ output is complete, so that a client can fetch the rest and nothing twice.
 from __future__ import annotations
 
 import re
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,15 +18,16 @@ from ansi2html import Ansi2HTMLConverter
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from flansible.errors import TaskDeleted
 from flansible.models import FINAL_STATES
-from flansible.store import ColourMark, Position, Store
+from flansible.store import READ_AGAIN_SECONDS, ColourMark, Position, Store
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource
 from flansible.web.middleware import security_headers
 from flansible.web.parsing import MAX_NUMBER, parse_query
 from flansible.web.resources.tasks import own_task
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
-from flansible.web.streaming.socket_handoff import follow
+from flansible.web.streaming.socket_handoff import cut_off_if_deleted, follow
 
 NEXT_OFFSET = "Flansible-Next-Offset"
 FINAL = "Flansible-Final"
@@ -63,21 +65,22 @@ class AnsibleTaskOutput(PrivateResource):
     def get(self, task_id: str) -> Response:
         """Read a task's output"""
         query = parse_query(OutputQuery)
-        # The state is read before the text: of a final task the text is complete.
-        final = own_task(task_id).state in FINAL_STATES
+        own_task(task_id)
         if query.follow and query.format in ("txt", "ansi"):
             return follow(_OutputStream(task_id, query.offset, query.format == "ansi"), "text/plain")
         store = web_context().store
-        size = store.output_size(task_id)
+        position = store.position(task_id)  # state and size in one step: of a final task the size is all there is
+        size = position.output_bytes
         end = min(size, query.end, query.offset + _MOST_BYTES.get(query.format, size))
-        final = final and end >= size
+        final = position.state in FINAL_STATES and end >= size
         if query.format in ("html", "fragment"):
             text = b"".join(_between(store, task_id, query.offset, end, True)).decode(errors="replace")
             response = _fragment(text) if query.format == "fragment" else _page(text, task_id, size, end)
         else:
-            response = Response(
-                _between(store, task_id, query.offset, end, query.format == "ansi"), mimetype="text/plain"
-            )
+            pieces = _between(store, task_id, query.offset, end, query.format == "ansi")
+            response = Response(cut_off_if_deleted(pieces), mimetype="text/plain")
+        if position.state in FINAL_STATES and not final:
+            store.keep_while_read([task_id])  # until the client has read the rest
         response.headers[NEXT_OFFSET] = str(max(query.offset, end))
         response.headers[FINAL] = "true" if final else "false"
         return response
@@ -92,28 +95,37 @@ class _OutputStream(Feed):
     coloured: bool
 
     def next(self, store: Store, position: Position) -> Piece:
+        if position.state is None:
+            raise TaskDeleted(self.task_id)
         if self.start < position.output_bytes:
             data, stop = _read(store, self.task_id, self.start, position.output_bytes, PIECE_BYTES, self.coloured)
             return Piece(data, replace(self, start=stop))
-        is_over = position.state is None or position.state in FINAL_STATES
-        return Piece(b"", None if is_over else self)
+        return Piece(b"", None if position.state in FINAL_STATES else self)
 
 
 def _between(store: Store, task_id: str, start: int, end: int, coloured: bool) -> Iterator[bytes]:
-    """Yields the output bytes from `start` to `end` in chunks."""
+    """Yields the output bytes from `start` to `end` in chunks. Raises TaskDeleted."""
+    keep_at = 0.0
     while start < end:
+        if end - start > _CHUNK_BYTES and time.monotonic() >= keep_at:
+            store.keep_while_read([task_id])
+            keep_at = time.monotonic() + READ_AGAIN_SECONDS
         chunk, start = _read(store, task_id, start, end, _CHUNK_BYTES, coloured)
         yield chunk
 
 
 def _read(store: Store, task_id: str, start: int, end: int, most: int, coloured: bool) -> tuple[bytes, int]:
-    """Reads a chunk between `start` and `end`, and returns where it stops; a colour that ends at `end` is closed."""
-    chunk = store.output(task_id, start, min(most, end - start))
-    stop = start + len(chunk)
-    if not chunk or not coloured:
-        return chunk, stop if chunk else end
+    """Reads a chunk between `start` and `end`, and returns where it stops; a colour that ends at `end` is closed.
+
+    Raises TaskDeleted. A task is deleted as a whole, so what is read last shows that all before it was there.
+    """
+    stop = min(end, start + most)
     # A colour mark at the end of a chunk belongs to the next one, except at `end`.
-    return _coloured(chunk, start, store.colours(task_id, start, stop if stop == end else stop - 1)), stop
+    marks = store.colours(task_id, start, stop if stop == end else stop - 1) if coloured else []
+    chunk = store.output(task_id, start, stop - start)
+    if len(chunk) < stop - start:
+        raise TaskDeleted(task_id)
+    return _coloured(chunk, start, marks), stop
 
 
 def _coloured(chunk: bytes, start: int, marks: list[ColourMark]) -> bytes:

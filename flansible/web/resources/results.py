@@ -57,9 +57,12 @@ class AnsibleTaskResult(PrivateResource):
         task = own_task(task_id)
         rank, seq = (int(part) for part in (query.after or "0-0").split("-"))
         page = _Page(rank, seq)
-        page.fill(web_context().store, task_id, query.limit)
-        response = Response(page.body(task, web_context().store), mimetype="application/json")
+        store = web_context().store
+        page.fill(store, task_id, query.limit)
+        response = Response(page.body(task, store), mimetype="application/json")
+        store.position(task_id)  # what was read is all there is, if the task is still there
         if page.cursor:
+            store.keep_while_read([task_id])  # until the client has read the next page
             response.headers.add(*serialization.request_url().next_page(after=page.cursor))
         return response
 

@@ -36,7 +36,10 @@ class Feed(ABC):
 
     @abstractmethod
     def next(self, store: Store, position: Position) -> Piece:
-        """Reads the next piece; `rest` is this feed itself when no more is stored yet. Raises StoreUnavailable."""
+        """Reads the next piece; `rest` is this feed itself when no more is stored yet.
+
+        Raises StoreUnavailable, and TaskDeleted when the rest is not there any more.
+        """
 
     def timeout_reply(self) -> Piece:
         """Returns the whole reply for a long poll whose time is over."""

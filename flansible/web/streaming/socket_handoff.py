@@ -6,7 +6,9 @@ flansible.web.gunicorn_server does for plain HTTP; with TLS it does not, and no 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import select
 import socket
 import time
@@ -16,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from flask import Flask, Response, current_app, request
 from werkzeug.http import http_date
 
-from flansible.errors import StoreUnavailable, Unavailable
-from flansible.store import Store
+from flansible.errors import StoreUnavailable, TaskDeleted, Unavailable
+from flansible.store import READ_AGAIN_SECONDS, Store
+from flansible.system.sockets import reset
 from flansible.web.context import WebContext, web_context
 from flansible.web.streaming import thread_slots
 from flansible.web.streaming.feeds import Feed, Piece, ReplyHead
@@ -25,6 +28,8 @@ from flansible.web.streaming.stream_loop import StreamLoop
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+log = logging.getLogger(__name__)
 
 # A key of environ, where the server supports it: a function that returns the client's socket and detaches it.
 TAKE_SOCKET = "flansible.take_socket"
@@ -61,6 +66,24 @@ def follow(feed: Feed, mimetype: str, wait_seconds: float | None = None) -> Resp
     return response
 
 
+def cut_off_if_deleted(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields the pieces of a reply's body. Breaks the connection when the task is deleted meanwhile: a reply that ended
+    properly would look whole. Call it within the request."""
+    return _cut_off_if_deleted(request.environ, pieces)
+
+
+def _cut_off_if_deleted(environ: dict[str, Any], pieces: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from pieces
+    except TaskDeleted as error:
+        log.info("a reply is cut off: %s", error)
+        # Without chunks only a reset shows that it is not whole.
+        if environ["SERVER_PROTOCOL"] == "HTTP/1.0" and TAKE_SOCKET in environ:
+            reset(environ[TAKE_SOCKET]())
+        # gunicorn treats it like a client that has disconnected, and sends no last chunk.
+        raise BrokenPipeError(errno.EPIPE, str(error)) from error
+
+
 class _HandoffResponse(Response):
     """A reply that detaches the client's socket from the server once its headers are complete."""
 
@@ -93,7 +116,8 @@ def _serve_on_this_thread(feed: Feed, mimetype: str, wait_seconds: float | None)
         raise _too_many_followers()
     store, client = web_context().store, request.environ.get("gunicorn.socket")
     if wait_seconds is None:
-        response = Response(_stream(_pieces(feed, store, client, None), feed), mimetype=mimetype)
+        pieces = _stream(_pieces(feed, store, client, None), feed)
+        response = Response(cut_off_if_deleted(pieces), mimetype=mimetype)
         response.call_on_close(thread_slots.release)
         return response
     try:
@@ -118,9 +142,13 @@ def _stream(pieces: Iterable[Piece], feed: Feed) -> Iterator[bytes]:
 
 
 def _pieces(feed: Feed, store: Store, client: Any, deadline: float | None) -> Iterator[Piece]:
-    """Yields what the stream loop would send, and an empty piece whenever nothing is new."""
-    idle = 0
+    """Yields what the stream loop would send, and an empty piece whenever nothing is new. Raises TaskDeleted."""
+    idle, keep_at = 0, 0.0
     while True:
+        if time.monotonic() >= keep_at:
+            keep_at = time.monotonic() + READ_AGAIN_SECONDS
+            with contextlib.suppress(StoreUnavailable):
+                store.keep_while_read([feed.task_id])
         piece = _next_piece(feed, store)
         is_late = deadline is not None and time.monotonic() >= deadline and piece.rest is not None
         yield feed.timeout_reply() if is_late else piece

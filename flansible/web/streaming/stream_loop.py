@@ -11,6 +11,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 import os
 import resource
 import select
@@ -21,8 +22,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flansible.errors import StoreUnavailable
-from flansible.store import Changes, Position, Store
+from flansible.errors import StoreUnavailable, TaskDeleted
+from flansible.store import READ_AGAIN_SECONDS, Changes, Position, Store
+from flansible.system.sockets import reset
 from flansible.web.streaming.feeds import Feed, Piece, ReplyHead
 
 log = logging.getLogger(__name__)
@@ -177,6 +179,7 @@ class _LoopThread:
         self._tie_breakers = itertools.count()
         self._change_socket: socket.socket | None = None  # registered with epoll
         self._poll_at = self._retry_at = 0.0
+        self._keep_at = math.inf  # when the retention is next to spare the followed tasks
 
     def wake(self) -> None:
         os.eventfd_write(self._wake, 1)
@@ -246,6 +249,7 @@ class _LoopThread:
             self._epoll.register(follower.connection, _GONE)
             if follower.task_id not in self._tasks:
                 self._stale.add(follower.task_id)
+                self._keep_at = 0.0
                 if follower.task_id in self._to_unsubscribe:
                     self._to_unsubscribe.discard(follower.task_id)
                 else:
@@ -317,6 +321,9 @@ class _LoopThread:
             self._poll_at = now + POLL_SECONDS
             self._stale.update(self._tasks)
         self._stale.intersection_update(self._tasks)
+        if now >= self._keep_at and self._tasks:
+            store.keep_while_read(list(self._tasks))
+            self._keep_at = now + READ_AGAIN_SECONDS
         if not self._stale:
             return
         for task_id, position in store.positions(list(self._stale)).items():
@@ -339,7 +346,7 @@ class _LoopThread:
             piece = read[feed]
             del self._ready[follower]
             if piece is None:
-                self._drop(follower)
+                self._drop(follower, is_cut_off=True)
                 continue
             self._send_piece(follower, piece)
             if follower.feed not in (None, feed) and not follower.unsent and not follower.is_gone:
@@ -350,6 +357,9 @@ class _LoopThread:
             return feed.next(store, position)
         except StoreUnavailable:
             raise
+        except TaskDeleted as error:
+            log.info("followers are disconnected: %s", error)
+            return None
         except Exception:
             # A feed that fails must not affect the others.
             log.exception("followers of task %s are disconnected", feed.task_id)
@@ -423,12 +433,15 @@ class _LoopThread:
         except OSError:
             self._drop(follower)
 
-    def _drop(self, follower: _Follower) -> None:
+    def _drop(self, follower: _Follower, is_cut_off: bool = False) -> None:
+        """Closes the connection. is_cut_off: in the middle of a reply, which the client has to see."""
         if not follower.is_gone:
             follower.is_gone = True
             follower.unsent = memoryview(b"")
             self._detach(follower)
             del self.followers[follower.connection.fileno()]
+            if is_cut_off and not follower.head.is_chunked:
+                reset(follower.connection)
             follower.connection.close()  # which epoll notices
 
     def _detach(self, follower: _Follower) -> None:
