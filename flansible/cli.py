@@ -249,7 +249,7 @@ def home(config_file: str | None, user: str) -> None:
     from flansible.identity import users
     from flansible.worker import sandbox
 
-    if user not in users.RbacFile(settings.rbac_file).users():
+    if user not in users.RbacFile(settings.rbac_file, settings=settings).users():
         _fail(f"{user} is not a user of {settings.rbac_file}; add one with `flansible passwd`")
     if user == users.ADMIN:
         _fail("Runs of admin are not confined: their home is that of the service's account")

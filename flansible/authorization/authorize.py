@@ -181,6 +181,7 @@ def _confinement(user: User) -> Confinement | None:
         readable=tuple(map(str, user.readable)),
         hidden=tuple(map(str, user.hidden)),
         inventories=tuple(map(str, user.inventories)),
+        writable=tuple(map(str, user.writable)),
         hosts=user.hosts,
         control_node=user.control_node,
     )
@@ -221,6 +222,9 @@ def _check_private_key(request: RunOptions) -> None:
 
 
 def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings: Settings) -> tuple[Step, ...]:
+    if path_rules.is_written(user, cwd):
+        # The repository's configuration, which names programs, could be a user's.
+        raise forbidden("playbook_dir", "git_forbidden", "lies in a folder that users' runs can write, see rbac.json")
     # git searches for the repository in the folders above: for restricted users it must stop at playbook_root, and must
     # not use a pulled folder that looks like a bare repository, whose configuration names programs.
     environment = (
@@ -302,7 +306,7 @@ def _directory(user: User, given: str, settings: Settings, field: str = "playboo
     name = unescape(given)
     path = resolve(name, settings.playbook_root)
     if not user.is_admin:
-        path_rules.check_folder(path, name, settings, field)
+        path_rules.check_folder(user, path, name, settings, field)
     return path
 
 

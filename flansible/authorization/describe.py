@@ -32,6 +32,8 @@ def _may(user: User) -> Iterator[str]:
     if user.modules_denied:
         yield f"You may not run these modules ad hoc: {_listed(user.modules_denied)}."
     yield "You may become another user." if user.may_become else "You may not become another user."
+    if user.writable:
+        yield f"Your runs may write these folders: {_listed(user.writable)}."
     if not user.may_use_git:
         yield "You may not update checkouts."
 

@@ -69,7 +69,8 @@ def kind_of(path: str) -> Kind:
 @lru_cache(maxsize=50_000)
 def _kind_of(path: str, is_program: bool, stamp: tuple[int, ...]) -> Kind:
     try:
-        with open(path, "rb") as file:
+        # A run that may write beside it could put a pipe in its place by now.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             text = file.read(_MAX_BYTES).decode(errors="strict" if stamp[2] <= _MAX_BYTES else "replace")
     except (OSError, UnicodeDecodeError):
         return ""

@@ -49,7 +49,7 @@ def users(settings: Settings) -> list[Check]:
         return [Check(Mark.WARN, "rbac.json", f"{path} does not exist", advice)]
     checks = _exposed("rbac.json", path, secret_files.holds_secrets(path))
     try:
-        found = rbac_users.RbacFile(path).users()
+        found = rbac_users.RbacFile(path, settings=settings).users()
     except ConfigurationError as error:
         known = {fault.key for fault in error.faults}
         faults = error.faults + [fault for fault in _violations(path) if fault.key not in known]

@@ -22,7 +22,7 @@ _COLUMNS = "{:14}{:20}{:7}{:22}{:22}{}"
 
 def create_token(settings: Settings, user: str, scope: Scope, expires: datetime | None) -> NewToken:
     """Creates a token for a user. Raises ConfigurationError or AuditUnavailable; then there is no new token."""
-    if user not in rbac_users.RbacFile(settings.rbac_file).users():
+    if user not in rbac_users.RbacFile(settings.rbac_file, settings=settings).users():
         raise ConfigurationError(
             [Fault(str(settings.rbac_file), user, "is not a user; add one with `flansible passwd`")]
         )
@@ -45,7 +45,7 @@ def revoke_token(settings: Settings, token_id: str) -> Token | None:
 def list_tokens(settings: Settings, user: str | None) -> list[str]:
     """Returns a table of tokens as lines with a heading; empty when there are none."""
     now = datetime.now(UTC)
-    users = rbac_users.RbacFile(settings.rbac_file).users()
+    users = rbac_users.RbacFile(settings.rbac_file, settings=settings).users()
     found = [token for token in tokens.read(settings.token_file) if user in (None, token.user)]
     lines = [_COLUMNS.format("ID", "USER", "SCOPE", "CREATED", "EXPIRES", "STATE")] if found else []
     for token in found:
@@ -68,7 +68,7 @@ def inventories(settings: Settings, user: str) -> list[str]:
     """Returns the inventories that rbac.json gives a user; none without a file. Raises ConfigurationError."""
     if not settings.rbac_file.exists():
         return []
-    found = rbac_users.RbacFile(settings.rbac_file).users().get(user)
+    found = rbac_users.RbacFile(settings.rbac_file, settings=settings).users().get(user)
     return [str(path) for path in found.inventories] if found else []
 
 

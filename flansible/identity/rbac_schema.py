@@ -188,6 +188,11 @@ class UserEntry(_Form):
         description="Files and folders beside playbook_root that the user's runs may read, and that requests may name "
         "as keys, vault files and module folders. Relative to this file's folder.",
     )
+    writable: Paths = Field(
+        [],
+        description="Folders that the user's confined runs may write, such as a project's artifacts: none from which "
+        "other runs load code or variables. Relative to this file's folder.",
+    )
     environment: EnvironmentNames = Field(
         [], description="Environment variables the user may set for a run, beside environment_names in config.ini."
     )

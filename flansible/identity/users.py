@@ -19,9 +19,11 @@ from typing import Protocol
 
 from werkzeug.security import check_password_hash, generate_password_hash
 
+from flansible.config import Settings
 from flansible.errors import ConfigurationError, Fault
 from flansible.identity import rbac_schema
 from flansible.identity.rbac_schema import Role, UserEntry
+from flansible.identity.writable_folders import Grants, WritableFolders
 from flansible.system import account, atomic_files
 from flansible.system.atomic_files import OnChange, ignore_change
 
@@ -38,7 +40,8 @@ class User:
     """A user of rbac.json, with all paths resolved. A field that is None or empty restricts nothing, or adds nothing.
 
     playbooks: globs below playbook_root; modules_allowed, modules_denied: globs of names; hosts: Ansible patterns;
-    max_running, max_queued: None is config.ini's value, 0 no limit; hidden: inventories of other users only.
+    max_running, max_queued: None is config.ini's value, 0 no limit; hidden: inventories of other users only;
+    writable: folders that the user's runs may write; written: those that any user's runs may.
     """
 
     name: str
@@ -59,6 +62,8 @@ class User:
     max_forks: int | None = None
     max_seconds: int | None = None
     hidden: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+    written: tuple[Path, ...] = ()
 
     @property
     def is_admin(self) -> bool:
@@ -75,11 +80,24 @@ class User:
         return self.inventories + self.paths
 
 
-def parse(text: str, source: Path) -> dict[str, User]:
-    """Returns the users by name. Raises ConfigurationError with every fault of the text, each with its key."""
+def parse(text: str, source: Path, settings: Settings | None = None) -> dict[str, User]:
+    """Returns the users by name. Raises ConfigurationError with every fault of the text, each with its key.
+
+    settings: for what `writable` must not be; without them, it is checked against the users alone.
+    """
     users = [_user(entry, source.parent) for entry in rbac_schema.read(text, source).rbac]
     inventories = sorted({path for user in users for path in user.inventories})
-    return {user.name: dataclasses.replace(user, hidden=_inventories_of_others(user, inventories)) for user in users}
+    written = tuple(sorted({path for user in users for path in user.writable}))
+    if written:
+        grants = {user.name: Grants(user.inventories, user.paths, user.writable) for user in users}
+        refused = WritableFolders(grants, settings).faults()
+        faults = [Fault(str(source), f'user "{name}": writable[{number}]', why) for name, number, why in refused]
+        if faults:
+            raise ConfigurationError(faults)
+    return {
+        user.name: dataclasses.replace(user, hidden=_inventories_of_others(user, inventories), written=written)
+        for user in users
+    }
 
 
 def _user(entry: UserEntry, base: Path) -> User:
@@ -99,6 +117,7 @@ def _user(entry: UserEntry, base: Path) -> User:
         may_use_git=entry.playbooks is None if entry.git is None else entry.git,
         control_node=entry.control_node,
         paths=tuple(resolve(path, base) for path in entry.paths),
+        writable=tuple(resolve(path, base) for path in entry.writable),
         environment=tuple(entry.environment),
         max_forks=limits.forks,
         max_seconds=limits.time_limit,
@@ -156,9 +175,13 @@ class RbacFile:
     by this process, until the file changes: polling stays cheap, and a removed user is refused at once.
     """
 
-    def __init__(self, path: Path, on_change: OnChange = ignore_change) -> None:
-        """Raises ConfigurationError when the file is missing or wrong: there are no valid users yet."""
+    def __init__(self, path: Path, on_change: OnChange = ignore_change, settings: Settings | None = None) -> None:
+        """Raises ConfigurationError when the file is missing or wrong: there are no valid users yet.
+
+        settings: as of `parse`.
+        """
         self.path = path
+        self._settings = settings
         self.fault: str | None = None
         self._on_change = on_change
         self._lock = threading.Lock()
@@ -269,7 +292,7 @@ class RbacFile:
         except (OSError, UnicodeDecodeError) as error:
             hint = f"; {self._let_in()}" if isinstance(error, PermissionError) else ""
             raise ConfigurationError([Fault(str(self.path), "", f"cannot be read ({error}){hint}")]) from error
-        return stamp, parse(text, self.path)
+        return stamp, parse(text, self.path, self._settings)
 
     def _let_in(self) -> str:
         """Returns what to do about a file, or a folder above it, that is closed to this user."""

@@ -124,7 +124,7 @@ def _prepare_rbac(settings: Settings, addresses: list[str]) -> None:
             raise ConfigurationError([Fault(str(path), "", message + passwords.ADVICE)])
         passwords.create_default(path)
         print(f"Made {path}: user admin, password admin; change it with `flansible passwd admin`", file=sys.stderr)
-    users.RbacFile(path)
+    users.RbacFile(path, settings=settings)
     passwords.refuse_default_admin(path, addresses)
 
 

@@ -69,6 +69,7 @@ class Confinement(Record):
     inventories: tuple[str, ...] | None = Field(
         default=None, description="Those of `readable` that are inventories; null: all of them."
     )
+    writable: tuple[str, ...] = Field(default=(), description="Folders that the user's runs may write.")
     hosts: tuple[str, ...] | None = Field(
         default=None, description="Host patterns the user may reach; null: all hosts."
     )

@@ -96,7 +96,7 @@ def serve(settings: Settings) -> None:
 
 
 def _users(settings: Settings) -> RbacFile:
-    found = RbacFile(settings.rbac_file)
+    found = RbacFile(settings.rbac_file, settings=settings)
     users = found.users()
     if ADMIN not in users:
         message = f"has no user {ADMIN}, and only {ADMIN} may use Flower; add one with `flansible passwd {ADMIN}`"

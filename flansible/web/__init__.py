@@ -83,7 +83,7 @@ def _build_context(settings: Settings) -> WebContext:
     most = settings.login_failures
     return WebContext(
         settings=settings,
-        rbac=RbacFile(settings.rbac_file, partial(audit_change, settings.rbac_file)),
+        rbac=RbacFile(settings.rbac_file, partial(audit_change, settings.rbac_file), settings),
         store=store,
         sealer=Sealer(settings.secret_key_file),
         tokens=TokenFile(settings.token_file, partial(audit_change, settings.token_file)),

@@ -12,11 +12,10 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flansible.worker.operator_config import HOME_FILE, SYSTEM_FILE
 from flansible.worker.sandbox import Sandbox
 
 _NEUTRAL_DIRECTORY = "/"
-_USER_CONFIG = "~/.ansible.cfg"
-_SYSTEM_CONFIG = "/etc/ansible/ansible.cfg"
 _READ_ON_LOADING = re.compile(r"ANSIBLE_|PYTHON|LC_|LANG|HOME$|TZ$")
 _CWD_MACRO = b"{{CWD}}"
 
@@ -51,10 +50,37 @@ def configuration_of(
     """
     own = {name: value for name, value in (environment or {}).items() if _READ_ON_LOADING.match(name)}
     effective = {**(dict(sandbox.environment) if sandbox else environ), **own}
-    # A sandbox has no /etc/ansible, and no files of the service in its home.
-    config_file = _find(directory, effective, () if sandbox else (_USER_CONFIG, _SYSTEM_CONFIG))
+    home_file = os.path.expanduser(HOME_FILE)
+    config_file = _find(directory, effective, _elsewhere(sandbox, home_file))
+    if sandbox and config_file == home_file:
+        # The sandbox has it where the service has it, and another home.
+        own["ANSIBLE_CONFIG"] = home_file
     start_in = directory if _depends_on_directory(directory, config_file, effective) else _NEUTRAL_DIRECTORY
     return Configuration(start_in, config_file, _stamp(config_file), tuple(sorted(own.items())), sandbox)
+
+
+def notes_for(directory: str, environment: Mapping[str, str], sandbox: Sandbox | None) -> tuple[str, ...]:
+    """Returns what a confined run in `directory` lacks, in sentences for the user.
+
+    The sandbox's notes, and what is left out of the operator's configuration file, if that is in force there.
+    """
+    if sandbox is None:
+        return ()
+    config_file = configuration_of(directory, environment, sandbox=sandbox).config_file
+    return *sandbox.notes, *dict(sandbox.configurations).get(config_file or "", ())
+
+
+def _elsewhere(sandbox: Sandbox | None, home_file: str) -> tuple[str, ...]:
+    """Returns the files that Ansible reads where the directory and ANSIBLE_CONFIG have none.
+
+    A sandbox has copies of the operator's, and a home in which its user may have put one.
+    """
+    if sandbox is None:
+        return HOME_FILE, SYSTEM_FILE
+    known = [path for path, _ in sandbox.configurations]
+    if os.path.lexists(os.path.join(sandbox.home, ".ansible.cfg")):
+        return ()
+    return tuple(path for path in (home_file, SYSTEM_FILE) if path in known)
 
 
 def _find(directory: str, environ: Mapping[str, str], elsewhere: tuple[str, ...]) -> str | None:

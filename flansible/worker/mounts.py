@@ -58,10 +58,14 @@ def programs() -> list[str]:
 
 @dataclass
 class Mounts:
-    """Collects the mounts. rule: what is hidden; data_dir: for snapshots; stamps: which files the arguments mean."""
+    """Collects the mounts. rule: what is hidden; data_dir: for snapshots; stamps: which files the arguments mean.
+
+    writable: folders that are mounted as they are, and never looked into or copied: a user's runs can write them.
+    """
 
     rule: Rule
     data_dir: Path
+    writable: frozenset[str] = frozenset()
     arguments: list[str] = field(default_factory=list)
     stamps: list[tuple[int, int]] = field(default_factory=list)
     snapshot: str | None = None
@@ -89,6 +93,16 @@ class Mounts:
                 self.arguments += ["--symlink", os.readlink(path), path]
         for path in (f"/etc/{name}" for name in _ETC):
             self.add_tree(os.path.realpath(path), path)
+
+    def shows(self, path: str) -> bool:
+        """Whether one of the trees shows a path of this machine at its own place, links resolved."""
+        if self.rule.is_hidden(path):
+            return False
+        return any(self._trees.get(part) == part for part in upwards(path))
+
+    def covers(self, path: str) -> bool:
+        """Whether a path lies in one of the trees, where nothing can be mounted any more."""
+        return any(part in self._trees for part in upwards(path))
 
     def add_tree(self, source: str, target: str | None = None) -> None:
         """Adds a file, or a folder with all in it that is not hidden."""
@@ -123,7 +137,7 @@ class Mounts:
     def _add_shown(self, source: str, target: str, around: OpenedFolder | None) -> None:
         if self.rule.is_hidden(source) or not os.path.exists(source):
             return
-        if not (os.path.isdir(source) and self.rule.is_partly_hidden(source)):
+        if source in self.writable or not (os.path.isdir(source) and self.rule.is_partly_hidden(source)):
             self._binds.append((source, target))
             return
         folder = OpenedFolder(target)
@@ -156,7 +170,7 @@ class Mounts:
         for source, target in self._binds:
             is_inside = any(is_below(target, folder.target) for folder in self._opened)
             (inside if is_inside else outside).append((source, target))
-        plan = snapshots.plan(self._opened, inside, MOST_MOUNTS - len(outside))
+        plan = snapshots.plan(self._opened, inside, MOST_MOUNTS - len(outside), self.writable)
         self.snapshot = snapshots.make(plan, self.data_dir)
         self._binds = outside + plan.mounted
 

@@ -13,6 +13,7 @@ import pwd
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +26,7 @@ from flansible.config import Settings
 from flansible.errors import RunnerError
 from flansible.models import Confinement
 from flansible.system.atomic_files import replacing
-from flansible.worker import mounts
+from flansible.worker import mounts, operator_config
 from flansible.worker.inventory_names import InventoryNames
 from flansible.worker.mounts import Mounts
 
@@ -41,7 +42,8 @@ class Sandbox:
     """The sandbox of one user. Equal ones show the same files, so their runs can share a fork server.
 
     arguments: bubblewrap's, up to the command; stamps: the files meant, as a path may point to a different file later;
-    snapshot: a folder of data_dir that it shows, if any; notes: what is left out, in sentences for the user.
+    snapshot: a folder of data_dir that it shows, if any; notes: what is left out, in sentences for the user;
+    configurations: the operator's Ansible configuration files that it has, each with what they lack there.
     """
 
     user: str
@@ -51,6 +53,7 @@ class Sandbox:
     environment: tuple[tuple[str, str], ...] = field(repr=False)
     snapshot: str | None = field(default=None, repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    configurations: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), repr=False, compare=False)
 
 
 def home_of(user: str, data_dir: Path) -> Path:
@@ -90,10 +93,12 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
         The system's programs, libraries and parts of /etc; this Python and its packages; sandbox_paths; the user's
         inventories and paths, with their variables; playbook_root; collections and roles of the service's user, below
         _SHARED_FOLDER.
-     4. /etc/passwd with the sandbox's home, and copies of ssh's configuration: over those of 3.
-     5. The sockets of ssh masters, writable.
-     6. The user's home, writable.
-     7. / read-only: it holds the folders that bubblewrap has made for the mounts, so nothing can follow.
+     4. /etc/passwd with the sandbox's home, and copies of ssh's configuration: over those of 3. Copies of the
+        operator's Ansible configuration.
+     5. The user's folders of `writable`, unless they are gone or have become links.
+     6. The sockets of ssh masters, writable.
+     7. The user's home, writable.
+     8. / read-only: it holds the folders that bubblewrap has made for the mounts, so nothing can follow.
     """
     program = shutil.which("bwrap")
     if program is None:
@@ -105,8 +110,15 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
         found.add("--ro-bind", _passwd(settings.data_dir), "/etc/passwd")
         for source, target in _ssh_configurations(settings.data_dir):
             found.add("--ro-bind", source, target)
+        configurations = operator_config.files(os.environ, found.shows, found.covers)
+        for one in configurations:
+            found.add("--ro-bind", _kept(settings.data_dir, "ansible.cfg", one.text), one.path)
+        variables, unset = operator_config.variables(os.environ, found.shows)
     except OSError as error:
         raise RunnerError(f"the sandbox of {user} cannot be made: {error}") from error
+    writable, gone = _writable(shown.writable)
+    for folder in writable:
+        found.add("--bind", folder, folder)
     if ssh_sockets:
         found.add("--bind", ssh_sockets, ssh_sockets)
     arguments = (
@@ -115,7 +127,14 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
         *("--bind", str(home), HOME, "--remount-ro", "/"),
     )
     return Sandbox(
-        user, str(home), arguments, tuple(found.stamps), _environment(), snapshot=found.snapshot, notes=shown.notes
+        user,
+        str(home),
+        arguments,
+        tuple(found.stamps),
+        _environment(variables),
+        snapshot=found.snapshot,
+        notes=(*shown.notes, *unset, *gone),
+        configurations=tuple((one.path, one.notes) for one in configurations),
     )
 
 
@@ -131,12 +150,13 @@ def _rule(confinement: Confinement, settings: Settings, reader: NamesReader | No
         settings,
         mounts.programs(),
         inventories=confinement.inventories,
+        writable=confinement.writable,
         reader=reader,
     )
 
 
 def _trees(shown: ShownPaths, settings: Settings) -> Mounts:
-    found = Mounts(shown, settings.data_dir)
+    found = Mounts(shown, settings.data_dir, shown.writable)
     found.add_system()
     for path in (*shown.opened, *shown.readable, *shown.variables, shown.root):
         found.add_tree(path)
@@ -168,6 +188,18 @@ class Sandboxes:
             # Where bubblewrap is to be used and does not work, no code of the user may be executed on this machine.
             "remote_only": missing and not confinement.control_node,
         }
+
+
+def _writable(folders: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Returns the folders that can be written, and notes on the others."""
+    found, notes = [], []
+    for folder in sorted(folders):
+        # Nothing around it can be written by a user's run, so it stays what it is.
+        if os.path.realpath(folder) == folder and os.path.isdir(folder):
+            found.append(folder)
+        else:
+            notes.append(f"{folder} cannot be written by this run: it does not exist")
+    return found, notes
 
 
 def _passwd(data_dir: Path) -> str:
@@ -202,7 +234,7 @@ def _kept(data_dir: Path, name: str, text: str) -> str:
     return str(path)
 
 
-def _environment() -> tuple[tuple[str, str], ...]:
-    """Returns the variables for paths and language; the service's others stay out of the sandbox."""
+def _environment(ansible: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Returns the variables for paths and language, and Ansible's; the service's others stay out of the sandbox."""
     kept = {name: value for name, value in os.environ.items() if _ENVIRONMENT.fullmatch(name)}
-    return tuple(sorted({**kept, "HOME": HOME}.items()))
+    return tuple(sorted({**kept, **ansible, "HOME": HOME}.items()))

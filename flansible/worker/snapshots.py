@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flansible.authorization.path_parts import is_below
 from flansible.errors import RunnerError
 
 _FOLDER = "homes/.shown"
@@ -57,17 +58,20 @@ class Copied:
     link: str | None = None
 
 
-def plan(opened: list[OpenedFolder], pieces: Iterable[tuple[str, str]], most_mounts: int) -> SnapshotPlan:
+def plan(
+    opened: list[OpenedFolder], pieces: Iterable[tuple[str, str]], most_mounts: int, never: frozenset[str]
+) -> SnapshotPlan:
     """Decides which pieces of the opened folders are copied: small files, and the smallest folders until few are left.
 
-    Raises RunnerError when too many are left.
+    never: what is not copied. Raises RunnerError when too many are left.
     """
     found = SnapshotPlan(opened)
     folders: list[tuple[int, str, str, list[Copied]]] = []
     for source, target in pieces:
         status = os.lstat(source)
         if stat.S_ISDIR(status.st_mode):
-            entries = _small_folder(source, target)
+            is_kept = any(is_below(path, source) for path in never)
+            entries = None if is_kept else _small_folder(source, target)
             if entries is None:
                 found.mounted.append((source, target))
             else:

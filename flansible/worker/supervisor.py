@@ -28,6 +28,7 @@ from flansible import wire
 from flansible.errors import RunnerError, StartFailure, WireError
 from flansible.models import AuthorizedRun, Secrets, State, Step
 from flansible.worker import frame_validation
+from flansible.worker.ansible_config import notes_for
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.colour_parser import ColourSplitter, choose_mark
 from flansible.worker.confinement_hints import ConfinementHints
@@ -124,7 +125,7 @@ class Supervisor:
                     os.set_blocking(descriptor, False)
                 # Without the directory's ansible.cfg: a broken one may be what this git update is to repair.
                 directory, environment = ("/", {}) if step.program == "git" else (step.cwd, step.environment)
-                self._recorder.add_notes(sandbox.notes if sandbox else ())
+                self._recorder.add_notes(notes_for(directory, environment, sandbox))
                 server = self._fork_servers.launch(directory, environment, theirs, output_end, events_end, sandbox)
             finally:
                 theirs.close()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,12 +108,21 @@ def flansible_environ(scripts: Path = SCRIPTS) -> dict[str, str]:
     return {**kept, "PATH": f"{scripts}{os.pathsep}{kept['PATH']}"}
 
 
-def start_service(root: Path, config: str = "", arguments: tuple[str, ...] = (), scripts: Path = SCRIPTS) -> Service:
-    """Starts `flansible up` in `root` and waits until it is ready; scripts: the folder of the installed commands."""
+def start_service(
+    root: Path,
+    config: str = "",
+    arguments: tuple[str, ...] = (),
+    scripts: Path = SCRIPTS,
+    variables: Mapping[str, str] | None = None,
+) -> Service:
+    """Starts `flansible up` in `root` and waits until it is ready.
+
+    scripts: the folder of the installed commands; variables: of the service's environment.
+    """
     port = free_port()
     (root / "config.ini").write_text(f"[Default]\nFlask_tcp_port = {port}\n{config}")
     log = root / "up.log"
-    environ = flansible_environ(scripts)
+    environ = {**flansible_environ(scripts), **(variables or {})}
     with log.open("w") as stderr:
         process = subprocess.Popen(
             [str(scripts / "flansible"), "up", *arguments],

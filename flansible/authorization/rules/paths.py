@@ -28,6 +28,7 @@ COLLECTION_PLAYBOOK = re.compile(r"\w+\.\w+\.\w+(\.\w+)*")
 _EXTENSIONS = (".yml", ".yaml", ".json")
 _PROMPT = "prompt"
 _MAX_NAME_LENGTH = 255
+_WRITTEN = "must not lie in a folder that users' runs can write (writable in rbac.json)"
 
 
 def root(settings: Settings) -> Path:
@@ -38,11 +39,19 @@ def readable(user: User, settings: Settings, isolation: Isolation) -> Callable[[
     """Returns a test whether a run of the user could read a file; others are shown to no user, wherever links lead."""
     top = root(settings)
     if user.is_admin:
-        return lambda path: True
+        return lambda path: not is_written(user, Path(os.path.realpath(path)))
     if not isolation.in_force:
         return lambda path: Path(os.path.realpath(path)).is_relative_to(top)
-    shown = shown_paths.of(user.readable, user.hidden, settings, inventories=user.inventories)
-    return lambda path: shown.is_listed(os.path.realpath(path))
+    shown = shown_paths.of(
+        user.readable, user.hidden, settings, inventories=user.inventories, writable=map(str, user.writable)
+    )
+
+    def may_read(path: Path) -> bool:
+        real = os.path.realpath(path)
+        # What a run could replace while it is read, by a pipe that never ends, is read to nobody.
+        return shown.is_listed(real) and not is_written(user, Path(real))
+
+    return may_read
 
 
 def inventories(user: User, request: RunOptions, cwd: Path, settings: Settings) -> list[str]:
@@ -121,7 +130,11 @@ def module_path(user: User, given: str, cwd: Path, settings: Settings) -> str:
         # Any file in a folder of playbooks would otherwise be a module of its name.
         message = "You may run only some modules, so this must lie in your paths in rbac.json"
         raise forbidden("module_path", "module_path_forbidden", message)
-    return _file(user, given, "module_path", cwd, settings, code="module_path_forbidden")
+    found = _file(user, given, "module_path", cwd, settings, code="module_path_forbidden")
+    if any(folder.is_relative_to(found) for folder in user.written):
+        # Ansible searches the folders in it as well.
+        raise forbidden("module_path", "module_path_forbidden", _WRITTEN.replace("lie in", "hold"))
+    return found
 
 
 def _is_in_paths(user: User, given: str, cwd: Path) -> bool:
@@ -131,10 +144,19 @@ def _is_in_paths(user: User, given: str, cwd: Path) -> bool:
 def _file(user: User, given: str, field: str, cwd: Path, settings: Settings, *, code: str) -> str:
     if _EXPANDED.search(given) or not _is_within(resolve(given, cwd), (root(settings), *user.paths)):
         raise forbidden(field, code, "must lie under playbook_root, or in your paths in rbac.json")
+    if is_written(user, resolve(given, cwd)):
+        raise forbidden(field, code, _WRITTEN)
     return str(resolve(given, cwd))
 
 
-def check_folder(path: Path, given: str, settings: Settings, field: str) -> None:
+def is_written(user: User, path: Path) -> bool:
+    """Whether a path lies in a folder that users' runs can write. user: any; all know these folders."""
+    return _is_within(path, user.written)
+
+
+def check_folder(user: User, path: Path, given: str, settings: Settings, field: str) -> None:
+    if is_written(user, path):
+        raise forbidden(field, "playbook_forbidden", _WRITTEN)
     if _EXPANDED.search(given) or not path.is_relative_to(root(settings)):
         raise forbidden(field, "playbook_forbidden", "Only admin may use playbooks outside playbook_root")
 
@@ -146,6 +168,8 @@ def playbook(user: User, given: str, cwd: Path, settings: Settings) -> str:
     if _EXPANDED.search(given) or not resolve(given, cwd).is_relative_to(root(settings)):
         raise forbidden("playbook", "playbook_forbidden", "Only admin may use playbooks outside playbook_root")
     path = resolve(given, cwd)
+    if is_written(user, path):
+        raise forbidden("playbook", "playbook_forbidden", _WRITTEN)
     if COLLECTION_PLAYBOOK.fullmatch(given) and not given.endswith(_EXTENSIONS) and not os.path.exists(cwd / given):
         message = f"{given} is a collection's playbook. You may start one that `playbooks` in rbac.json names. {ASK}"
         raise forbidden("playbook", "playbook_forbidden", message)

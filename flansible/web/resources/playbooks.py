@@ -80,7 +80,7 @@ def _reply(found: list[ListedPlaybook]) -> Response:
 def _listed(user: User, settings: Settings) -> Iterator[tuple[Path, contents.Summary]]:
     root = paths.root(settings)
     may_read = _may_read(user, settings)
-    for path in sorted(_candidates(root, re.compile(settings.playbook_filter))):
+    for path in sorted(_candidates(root, re.compile(settings.playbook_filter), user.written)):
         if may_read(path) and may_start(user, path, root) and (found := contents.summary(path)) is not None:
             yield path, found
 
@@ -89,17 +89,18 @@ def _may_read(user: User, settings: Settings) -> Callable[[Path], bool]:
     return paths.readable(user, settings, isolation.for_user(user, settings.isolation))
 
 
-def _candidates(root: Path, name_filter: re.Pattern[str]) -> Iterator[Path]:
+def _candidates(root: Path, name_filter: re.Pattern[str], written: tuple[Path, ...]) -> Iterator[Path]:
     """Yields the files below root that the filter selects. Each folder counts once: by its own path, else by a link's.
 
     Links that lead out are not followed: anyone who can push one could have this walk through the whole disk.
+    written: folders that users' runs can write; what lies there is no playbook.
     """
     seen: set[str] = set()
     starts = [str(root)]
     while starts:
         for folder, folders, names in os.walk(starts.pop(0)):
             real = os.path.realpath(folder)
-            if real in seen or not is_below(real, str(root)):
+            if real in seen or not is_below(real, str(root)) or Path(real) in written:
                 folders.clear()
                 continue
             seen.add(real)
@@ -125,7 +126,7 @@ def _requested_playbook(user: User, playbook_dir: str, playbook: str, settings: 
     """Lists one playbook with its variables. Raises Forbidden as a submission would, NotFound for any other file."""
     root, cwd = paths.root(settings), resolve(playbook_dir, settings.playbook_root)
     if not user.is_admin:
-        paths.check_folder(cwd, playbook_dir, settings, "playbook_dir")
+        paths.check_folder(user, cwd, playbook_dir, settings, "playbook_dir")
         paths.playbook(user, playbook, cwd, settings)
     path, may_read = cwd / playbook, _may_read(user, settings)
     found = contents.read(path) if may_read(path) else None
