@@ -9,6 +9,7 @@
     │   └── Unavailable           503
     ├── StoreUnavailable          Redis does not answer, or refuses (translated in store)
     ├── BrokerUnavailable         the Celery broker does not answer, or refuses (translated in broker)
+    ├── RecordUnreadable          a task's record is damaged, or of a version that this one does not know
     ├── TaskDeleted               a task's record was deleted while it was read
     ├── IllegalMove               a task cannot move from its state to the requested one (states.STATES)
     ├── AuditUnavailable          the audit log cannot be written; requests that must be audited are refused
@@ -150,6 +151,14 @@ class BrokerUnavailable(FlansibleError):
     def __init__(self, message: str, reason: str = "does not answer") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class RecordUnreadable(FlansibleError):
+    """A task's record is damaged, or of a version that this one does not know. why: what is wrong with it."""
+
+    def __init__(self, task_id: str, why: str) -> None:
+        super().__init__(f"the record of task {task_id} cannot be read: {why}")
+        self.why = why
 
 
 class TaskDeleted(FlansibleError):

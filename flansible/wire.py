@@ -2,8 +2,9 @@
 
 Each frame names its `type`. A fork server's control socket carries one frame, `ready`. Each run has a channel (a Unix
 socket) and an event pipe. On the channel the supervisor sends `run`, then `lease` frames and perhaps `stop`; the keeper
-answers `started` and, as its last frame, `exited`: a channel that ends without it means that the keeper died. On the
-event pipe the run sends `event`, `plan` and `hide` frames and closes with `end`. Standard library only (import law).
+answers `started` and, as its last frame, `exited`: a channel that ends without it means that the keeper died. Where the
+machine denies what a run needs, `failed` is the last frame, which the fork server may send too. On the event pipe the
+run sends `event`, `plan` and `hide` frames and closes with `end`. Standard library only (import law).
 
 A test compares this table with the code: in the last column every backticked word is a field, and no field is missing.
 
@@ -22,6 +23,7 @@ A test compares this table with the code: in the last column every backticked wo
 |         |             |            | `kill_at`: when to send KILL at the latest; seconds of CLOCK_BOOTTIME |
 | stop    | supervisor  | keeper     | `grace_seconds`: between TERM and KILL |
 | started | keeper      | supervisor | `pid`: the run's, `keeper`: its own, both in their own PID namespace |
+| failed  | keeper      | supervisor | `reason`: why the run could not be started or watched, in words |
 | exited  | keeper      | supervisor | `returncode`: int, null when signalled; `signal`: int or null; |
 |         |             |            | `stopped_count` and `stopped`: of the processes ended before their time the |
 |         |             |            | first 200, each {pid, name} |

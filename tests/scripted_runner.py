@@ -156,6 +156,11 @@ def vanish(keeper: Keeper, text: str = "") -> None:
     keeper.write(text.encode())
 
 
+def deny(keeper: Keeper, reason: str) -> None:
+    """Cannot start the run: the machine has no more of something."""
+    keeper.channel.sendall(wire.encode({"type": "failed", "reason": reason}))
+
+
 def half(keeper: Keeper) -> None:
     """Dies in the middle of its last word."""
     keeper.end()
@@ -264,7 +269,7 @@ def environment(keeper: Keeper) -> None:
 SCRIPTS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        say, print_key, flood, flood_and_tell, count, pieces, big_event, both, hang, finish_first, ignore, vanish,
+        say, print_key, flood, flood_and_tell, count, pieces, big_event, both, hang, finish_first, ignore, vanish, deny,
         half, babble, garbage, lie, nest, no_end, broken, killed, leave_child, endless, kill_server, where,
         descriptors, environment,
     )

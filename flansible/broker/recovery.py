@@ -25,6 +25,7 @@ TICK_SECONDS = 1.0
 # moment to renew its own.
 CONFIRM_SECONDS = 5.0
 _MAX_PAUSE_SECONDS = 3.0
+_ORPHANS_SECONDS = 60.0
 SILENT_SECONDS = 11.0  # since the last renewal; one is sent each second
 LOOK_SECONDS = 5.0  # between looks for what dead workers have left on this machine
 LEFT_SECONDS = 12.0  # a keeper whose worker is dead has so long to end its run
@@ -43,6 +44,7 @@ class Recovery:
         self._last_reply = self._steady_since = clock()
         self._look_at = clock()
         self._left_since: dict[str, float] = {}  # tags of dead workers that have left processes
+        self._orphans_at = 0.0
         self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
 
     def start(self) -> None:
@@ -86,6 +88,11 @@ class Recovery:
 
     def run_round(self) -> None:
         """Runs one round. Raises StoreUnavailable."""
+        now = self._clock()
+        if now >= self._orphans_at:
+            self._orphans_at = now + _ORPHANS_SECONDS
+            if count := self._store.lease_orphans():
+                log.warning("%d running tasks of an older version, without a lease, get one", count)
         runs = self._store.runs()
         now = self._clock()
         if now - self._last_reply > _MAX_PAUSE_SECONDS:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
+_ADMIN = "admin"  # the one user whose runs are not confined
 Kind = Literal["adhoc", "playbook", "git"]
 Verdict = Literal["ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored"]
 VariablesPart = dict[str, JsonValue] | str
@@ -57,6 +58,14 @@ class Step(Record):
         default=None, description="Execute nothing: list the hosts and play tasks, or the hosts and groups."
     )
 
+    @field_validator("extra_vars", mode="before")
+    @classmethod
+    def _as_parts(cls, value: Any) -> Any:
+        """Reads records of the first version, which had one object here, or none."""
+        if value is None:
+            return ()
+        return (value,) if isinstance(value, dict) else value
+
 
 class Confinement(Record):
     """Limits for a run of a user other than admin. All paths are resolved.
@@ -106,3 +115,8 @@ class AuthorizedRun(Record):
         default=False, description="A preview run: it appears in no list and is kept for some minutes."
     )
     secrets: Secrets | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def has_rights(self) -> bool:
+        """Whether the limits of its user are recorded with it; the first versions did not do that."""
+        return self.confinement is not None or self.user == _ADMIN

@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterable
 
 import psutil
@@ -24,6 +25,8 @@ import psutil
 from flansible.runner import process_tree
 
 _PREFIX = "ansible-local-"  # as Ansible has it: the name shows in the output of -vvv
+_NEW_PREFIX = "flansible-new-"  # until it has its record; such a folder that is older is left of a killed keeper
+_NEW_SECONDS = 60.0
 _SUFFIX_LENGTH = 8  # what tempfile.mkdtemp appends
 _RECORD = "flansible-run"
 _USUAL_DIRECTORIES = ("/tmp", "/var/tmp", "/usr/tmp")  # where Python makes temp directories by default
@@ -42,16 +45,28 @@ class RunFiles:
 
     @classmethod
     def make(cls, base: str) -> RunFiles:
-        """Makes the folder and its record, locked until this process and all forked from it have ended."""
-        folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}", dir=base)
+        """Makes the folder and its record, locked until this process and all forked from it have ended.
+
+        Raises OSError, with the folder's path, and leaves nothing then.
+        """
         number = _LOWEST + secrets.randbelow(_NUMBERS)
-        record = os.path.join(folder, _RECORD)
-        # Renamed once it is locked: a process that finds an unlocked record takes the run for dead.
-        descriptor = os.open(f"{record}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with contextlib.suppress(OSError):  # a file system without locks: no sweep can lock it either
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.write(descriptor, f"{number}\n".encode())
-        os.rename(f"{record}.new", record)
+        new = descriptor = None
+        try:
+            new = tempfile.mkdtemp(prefix=f"{_NEW_PREFIX}{os.getpid()}-", dir=base)
+            # The folder gets its name once it has a record, and that is locked: a process that finds the folder
+            # without takes the run for dead.
+            descriptor = os.open(os.path.join(new, _RECORD), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(OSError):  # a file system without locks: no sweep can lock it either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.write(descriptor, f"{number}\n".encode())
+            folder = os.path.join(base, f"{_PREFIX}{os.getpid()}{secrets.token_hex(_SUFFIX_LENGTH // 2)}")
+            os.rename(new, folder)
+        except OSError as error:
+            if descriptor is not None:
+                os.close(descriptor)
+            if new is not None:
+                shutil.rmtree(new, ignore_errors=True)
+            raise OSError(error.errno, error.strerror, base) from error
         return cls(folder, number)
 
     @classmethod
@@ -117,13 +132,14 @@ def files_of_killed_keeper(base: str, pid: int) -> list[RunFiles]:
     names = [
         name for name in _list_or_empty(base) if name.startswith(prefix) and len(name) == len(prefix) + _SUFFIX_LENGTH
     ]
+    names += [name for name in _list_or_empty(base) if name.startswith(f"{_NEW_PREFIX}{pid}-")]
     folders = [os.path.join(base, name) for name in names]
     return [RunFiles.at(folder) for folder in folders if not _is_locked(folder)]
 
 
-def _is_locked(folder: str) -> bool:
+def _is_locked(folder: str, name: str = _RECORD) -> bool:
     try:
-        with open(os.path.join(folder, _RECORD), "rb+") as record:
+        with open(os.path.join(folder, name), "rb+") as record:
             fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -135,14 +151,33 @@ def _is_locked(folder: str) -> bool:
 def sweep(base: str) -> None:
     """Removes the files of runs whose processes, keeper included, are all dead. Other directories stay untouched."""
     for name in _list_or_empty(base):
-        if name.startswith(_PREFIX):
-            folder = os.path.join(base, name)
+        folder = os.path.join(base, name)
+        if _is_unfinished(folder, name):
+            shutil.rmtree(folder, ignore_errors=True)
+        elif name.startswith(_PREFIX):
             # Without a record it is not ours; while the record is locked, the run lives.
             with contextlib.suppress(OSError), open(os.path.join(folder, _RECORD), "rb+") as record:
                 fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 files = RunFiles.at(folder)
                 files.end_processes()
                 files.remove()
+
+
+def _is_unfinished(folder: str, name: str) -> bool:
+    """Whether this is the folder of a run that never began: its disk was full, or its keeper was killed.
+
+    Older versions left it under its last name, with a record that had another.
+    """
+    record = _RECORD if name.startswith(_NEW_PREFIX) else f"{_RECORD}.new"
+    if not name.startswith((_NEW_PREFIX, _PREFIX)):
+        return False
+    try:
+        names = os.listdir(folder)
+        is_old = time.time() - os.stat(folder).st_mtime > _NEW_SECONDS
+    except OSError:
+        return False
+    has_only_it = names == [record] or (not names and name.startswith(_NEW_PREFIX))
+    return is_old and has_only_it and not _is_locked(folder, record)
 
 
 def _kill_with_session(process: psutil.Process) -> None:

@@ -11,6 +11,7 @@ ends, the socket ends and so does this process; each keeper sees the end of its 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import select
@@ -44,7 +45,8 @@ def main(argv: list[str]) -> int:
     gc.collect()
     gc.freeze()  # what is loaded now is shared by every run; a collection must not touch, and so copy, its pages
     control.sendall(wire.encode({"type": "ready", "ansible_version": ansible_version, "config_file": config_file}))
-    cleanup.sweep(play.local_tmp_base())
+    with contextlib.suppress(OSError):  # a full disk: each run says so
+        cleanup.sweep(play.local_tmp_base())
     serve(control, "usual" in argv[2:])
     return 0
 
@@ -81,11 +83,13 @@ def serve(control: socket.socket, pack_usual: bool = False) -> None:
             if not message:
                 return packer.stop()
             try:
-                if len(received) == DESCRIPTORS_PER_RUN:
-                    own_descriptors = control.fileno(), wakeup, woken, wanted
-                    children.keepers.add(
-                        _fork_keeper(own_descriptors, received, keeper.KeeperResources(modules, wanting))
-                    )
+                if len(received) < DESCRIPTORS_PER_RUN:
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # they came, and there was no room for them
+                own_descriptors = control.fileno(), wakeup, woken, wanted
+                children.keepers.add(_fork_keeper(own_descriptors, received, keeper.KeeperResources(modules, wanting)))
+            except OSError as error:
+                if received:
+                    keeper.report_failure(received[0], error)
             finally:
                 for descriptor in received:
                     os.close(descriptor)

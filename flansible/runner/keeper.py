@@ -90,6 +90,28 @@ def keep_run(channel: socket.socket, output: int, events: int, resources: Keeper
     ending.take_lease(request)
     if _now() >= ending.stop_at:
         return  # this process, or the fork server, was stopped meanwhile
+    try:
+        _keep(channel, output, events, request, resources, ending)
+    except OSError as error:
+        report_failure(channel.fileno(), error)
+
+
+def report_failure(channel: int, error: OSError) -> None:
+    """Sends why a run could not be started, or not be watched any more: a full disk, no descriptors, no processes."""
+    where = f": {error.filename}" if error.filename else ""
+    reason = f"the run could not be started or watched: {error.strerror or error}{where}"
+    with contextlib.suppress(OSError):
+        os.write(channel, wire.encode({"type": "failed", "reason": reason}))
+
+
+def _keep(
+    channel: socket.socket,
+    output: int,
+    events: int,
+    request: wire.Frame,
+    resources: KeeperResources,
+    ending: _Termination,
+) -> None:
     process_tree.become_subreaper()
     # git needs none: its directory may have a broken ansible.cfg, and it leaves nothing behind.
     files = RunFiles.make(play.local_tmp_base()) if request["program"] != "git" else None
@@ -112,6 +134,9 @@ def keep_run(channel: socket.socket, output: int, events: int, resources: Keeper
         elif files:
             _request_packing(resources, files)
         _send(channel, _exited_frame(status, ending))
+    except OSError:
+        _kill_tree(ending, set())  # it must not go on unwatched
+        raise
     finally:
         if files:
             _remove_files(files)

@@ -66,6 +66,16 @@ def local_tmp_base() -> str:
 def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, modules: ModuleCache) -> int:
     """Executes the step that `request` describes; returns its exit code (git replaces this process instead)."""
     try:
+        return _run(request, event_descriptor, files, modules)
+    except OSError as error:
+        # Ansible reports its own. This one is the disk, or the limits, of the control machine.
+        pipe = EventPipe(event_descriptor, request["colour_mark"])
+        _send_end(pipe, EventCallback(pipe), EXIT_UNEXPECTED, f"the run broke off: {error}")
+        raise
+
+
+def _run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, modules: ModuleCache) -> int:
+    try:
         os.chdir(request["cwd"])
     except OSError as error:
         print(f"ERROR: cannot work in {request['cwd']}: {error.strerror}", file=sys.stderr)

@@ -67,6 +67,7 @@ from flansible.store.recordings import (
     Recordings,
     StoredEvent,
 )
+from flansible.store.redis_errors import OTHER_REFUSAL
 from flansible.store.session_records import Session, Sessions
 from flansible.store.task_queries import RecordPage
 from flansible.store.task_records import (
@@ -86,6 +87,7 @@ __all__ = [
     "AWAITS_REPORTS",
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
+    "OTHER_REFUSAL",
     "READ_AGAIN_SECONDS",
     "REPORT_LOST_SECONDS",
     "AppendResult",

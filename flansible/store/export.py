@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from flansible.errors import ConfigurationError, Fault
+from flansible.errors import ConfigurationError, Fault, RecordUnreadable
 from flansible.models import FINAL_STATES, TaskStatus
 from flansible.store import READ_AGAIN_SECONDS, Store
 from flansible.system import timestamps
 from flansible.system.atomic_files import replacing
+
+log = logging.getLogger(__name__)
 
 _PAGE = 1000
 _CHUNK_BYTES = 1024 * 1024
@@ -88,7 +91,11 @@ def _ids(store: Store, since: datetime, until: datetime | None) -> Iterator[str]
 
 
 def _write(store: Store, task: TaskStatus, with_output: bool, keep: _Keeper, file: IO[str]) -> None:
-    run = store.authorized_run(task.task_id)
+    try:
+        run = store.authorized_run(task.task_id)
+    except RecordUnreadable as error:
+        log.warning("%s; it is exported without its request", error)
+        run = None
     file.write('{"task": ' + task.model_dump_json(exclude_none=True))
     file.write(', "request": ' + json.dumps(run.model_dump(mode="json") if run else None))
     file.write(', "events": [')

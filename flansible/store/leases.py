@@ -12,7 +12,7 @@ from typing import Any
 from flansible.errors import IllegalMove
 from flansible.models import State
 from flansible.store.connection import text, translated
-from flansible.store.keys import AWAITED, LEASES, WORKER_SLOTS, WORKERS, task_key
+from flansible.store.keys import AWAITED, LEASES, WORKER_SLOTS, WORKERS, index_key, task_key
 from flansible.store.task_records import LEASE_SECONDS, Tasks, Transition
 
 MAX_ATTEMPTS = 3
@@ -63,6 +63,10 @@ class Leases(Tasks):
         with translated():
             found: Any = self._redis.zrange(AWAITED, 0, -1)
         return [text(name) for name in found]
+
+    def lease_orphans(self) -> int:
+        """Gives a lease to running tasks without one, which older versions have left; returns how many there were."""
+        return int(self._run("lease_orphans", [LEASES, index_key(None, State.RUNNING)]))
 
     def runs(self) -> list[Run]:
         """Lists running tasks, at most 1,000, those first whose lease ends first."""

@@ -159,7 +159,9 @@ class Recordings(Connection):
             first, last = max(offset - base, 0), min(end - base, size) - 1
             pipeline.getrange(task_key(task_id, f"output:{number}"), first, last)
         with translated():
-            return b"".join(pipeline.execute())
+            found = b"".join(pipeline.execute())
+            # The first version had it all under one key.
+            return found or bytes(self._redis.getrange(task_key(task_id, "output"), offset, end - 1))  # type: ignore[arg-type]
 
     def colours(self, task_id: str, first: int, last: int) -> list[ColourMark]:
         """Reads the colour marks from output offset `first` to `last`, both included, in order."""

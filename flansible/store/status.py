@@ -6,8 +6,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
+from flansible.errors import RecordUnreadable
 from flansible.models import STATES, State, TaskStatus
 from flansible.store.connection import text
+from flansible.store.record_parsing import validation_reason
 from flansible.system.timestamps import timestamp
 
 # The description of a queued task, by why it waits; a task that was lost and queued again keeps its own.
@@ -42,7 +46,22 @@ STATUS_FIELDS = (
 
 def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) -> TaskStatus | None:
     """Returns the status, or None without a record. values: those of STATUS_FIELDS; waiting: what `lua/status.lua`
-    returns besides for a queued task."""
+    returns besides for a queued task. Raises RecordUnreadable."""
+    try:
+        return _status(task_id, values, waiting)
+    except ValidationError as error:
+        raise RecordUnreadable(task_id, validation_reason(error)) from error
+    except KeyError as error:
+        raise RecordUnreadable(task_id, f"its field {error} is missing") from error
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # a number or JSON that is none, a state of a later version
+        raise RecordUnreadable(task_id, "a field of it has an unknown form") from error
+
+
+def _status(task_id: str, values: list[Any], waiting: list[Any] | None) -> TaskStatus | None:
     found = {name: text(value) for name, value in zip(STATUS_FIELDS, values, strict=True) if value is not None}
     if "state" not in found:
         return None

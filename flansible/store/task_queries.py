@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import time
 from dataclasses import dataclass
 from typing import Any
 
+from flansible.errors import RecordUnreadable
 from flansible.models import AuthorizedRun, State, TaskStatus
-from flansible.store import keys, status
+from flansible.store import keys, record_parsing, status
 from flansible.store.connection import Connection, text, translated
 from flansible.store.keys import index_key, task_key
+
+log = logging.getLogger(__name__)
 
 _SEARCH_BUDGET = 2000  # index entries read in one step: some milliseconds, in which Redis serves no other client
 _SEARCH_SECONDS = 0.1
@@ -29,15 +32,15 @@ class TaskQueries(Connection):
     """The part of Store that reads task records."""
 
     def task(self, task_id: str) -> TaskStatus | None:
-        """Reads one task and, while it is queued, what it waits for; in one round trip."""
+        """Reads one task and, while it is queued, what it waits for; in one round trip. Raises RecordUnreadable."""
         answer: Any = self._run("status", [task_key(task_id)])
         return status.status(task_id, answer[0], answer[1] if len(answer) > 1 else None)
 
     def authorized_run(self, task_id: str) -> AuthorizedRun | None:
-        """Reads what was submitted."""
+        """Reads what was submitted. Raises RecordUnreadable."""
         with translated():
             found: Any = self._redis.get(task_key(task_id, "run"))
-        return AuthorizedRun.model_validate(json.loads(text(found))) if found else None
+        return None if found is None else record_parsing.authorized_run(task_id, found)
 
     def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> RecordPage:
         """Lists tasks, newest first. user None: those of all users; before: `next_before` of the page above."""
@@ -120,11 +123,19 @@ class TaskQueries(Connection):
                 return RecordPage(tuple(self._load(task_ids)), before)
 
     def _load(self, task_ids: list[str]) -> list[TaskStatus]:
-        """Reads those of the tasks that still exist, in the given order, in one round trip."""
+        """Reads those of the tasks that still exist, in the given order, in one round trip; not unreadable ones."""
         pipeline = self._redis.pipeline(transaction=False)
         for task_id in task_ids:
             pipeline.hmget(task_key(task_id), list(status.STATUS_FIELDS))
         with translated():
             rows = pipeline.execute()
-        found = (status.status(task_id, values) for task_id, values in zip(task_ids, rows, strict=True))
-        return [task for task in found if task is not None]
+        found = []
+        for task_id, values in zip(task_ids, rows, strict=True):
+            try:
+                task = status.status(task_id, values)
+            except RecordUnreadable as error:
+                log.warning("%s", error)
+                continue
+            if task is not None:
+                found.append(task)
+        return found

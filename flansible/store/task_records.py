@@ -7,9 +7,9 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flansible.errors import IllegalMove, StoreUnavailable
+from flansible.errors import IllegalMove, RecordUnreadable, StoreUnavailable
 from flansible.models import FINAL_STATES, STATES, AuthorizedRun, State
-from flansible.store import keys
+from flansible.store import keys, record_parsing
 from flansible.store.connection import REPLY_TIMEOUT_SECONDS, text, translated
 from flansible.store.keys import index_key, task_key, task_keys
 from flansible.store.recordings import COLOURS_PER_SEGMENT, MOST_READ_SECONDS, SEGMENT_BYTES, Progress
@@ -81,8 +81,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimRefusal:
-    """Why a task cannot be claimed: it waits (for a lock, or for its user's other runs), it is not queued, or
-    AWAITS_REPORTS: this Redis has restarted, and some worker has not reported yet what it runs.
+    """Why a task cannot be claimed: it waits (for a lock, or for its user's other runs), it is not queued, its record
+    cannot be read (it is final now), or AWAITS_REPORTS: this Redis has restarted, and some worker has not reported yet
+    what it runs.
 
     ready: tasks that may start in its place.
     """
@@ -194,12 +195,22 @@ class Tasks(TaskQueries):
         )
         what = text(answer[0])
         if what == "claimed":
-            run = AuthorizedRun.model_validate(json.loads(text(answer[1])))
-            progress = Progress(*(int(value) for value in answer[4:8]))
+            try:
+                run = record_parsing.authorized_run(task_id, answer[1])
+                progress = Progress(*(int(value) for value in answer[4:8]))
+            except (RecordUnreadable, ValueError, TypeError) as error:
+                return self._refuse_unreadable(task_id, int(answer[2]), error)
             return Claim(run, int(answer[2]), int(answer[3]), progress, nonce, worker, process, lease_seconds)
         if what == "waits":
             return ClaimRefusal(text(answer[1]), _ready(answer[2:]))
         return ClaimRefusal(what)
+
+    def _refuse_unreadable(self, task_id: str, token: int, error: Exception) -> ClaimRefusal:
+        """Ends a task that was claimed just now and cannot be run by anybody."""
+        why = error.why if isinstance(error, RecordUnreadable) else "a number in it is none"
+        description = f"its record cannot be read, it may be of another version ({why}); submit it again"
+        moved = self.settle(task_id, State.ERROR, description, token=token)
+        return ClaimRefusal(description, moved.ready)
 
     def ready_tasks(self) -> tuple[ReadyTask, ...]:
         """Returns waiting tasks that may start although their messages were not sent: the sender has died."""

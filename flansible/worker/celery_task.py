@@ -36,10 +36,10 @@ from flansible.broker import recovery
 from flansible.broker.app import RUN_TASK, app, settings
 from flansible.broker.recovery import Recovery
 from flansible.config.ansible_version import require_tested_ansible
-from flansible.errors import ConfigurationError, IllegalMove, RunnerError, SealError, StoreUnavailable
+from flansible.errors import ConfigurationError, IllegalMove, RecordUnreadable, RunnerError, SealError, StoreUnavailable
 from flansible.models import State
 from flansible.sealing import Sealer
-from flansible.store import AWAITS_REPORTS, Claim, ClaimRefusal, ReadyTask, Retention, Store, Transition
+from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, ReadyTask, Retention, Store, Transition
 from flansible.system import account, process_identity, rlimits, runner_processes
 from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
@@ -54,7 +54,7 @@ from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.store_writer import StoreWriter
-from flansible.worker.supervisor import Supervisor
+from flansible.worker.supervisor import NO_RIGHTS, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -135,23 +135,34 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
     if isinstance(claim, ClaimRefusal):
         recovery.send_messages(claim.ready)
         return f"not started: {claim.reason}"
+    return _run_claimed(services, task_id, claim, asked_at).state.value
+
+
+def _run_claimed(services: _Services, task_id: str, claim: Claim, asked_at: float) -> Outcome:
+    """Runs a claimed task and makes it final, whatever fails: nobody else could say why, and it would end as lost."""
     found = settings()
     spill = found.data_dir if os.path.isdir(found.data_dir) else None
-    recorder = Recorder(task_id, claim, found.max_output_bytes, spill, services.writer.wake)
+    try:
+        recorder = Recorder(task_id, claim, found.max_output_bytes, spill, services.writer.wake)
+    except OSError as error:
+        outcome = _denied(task_id, error)
+        with services.leases.hold(task_id, claim, asked_at, lambda _standing: None) as lease:
+            lease.is_released = True
+            _settle(services, task_id, claim, outcome, time.monotonic())
+        return outcome
     try:
         with (
             # Until the record is final: storing a long output takes time.
             services.leases.hold(task_id, claim, asked_at, recorder.refuse) as lease,
-            services.cancel_watcher.follow(task_id) as cancellation,
             services.writer.serve(recorder),
         ):
-            outcome = _supervise(services, recorder, cancellation, lease)
+            outcome = _supervise(services, recorder, lease)
             lease.is_released = True
             recorder.finish()
             _record_final_state(services, recorder, outcome)
     finally:
         recorder.close()
-    return outcome.state.value
+    return outcome
 
 
 def _claim(services: _Services, task_id: str, hostname: str) -> tuple[Claim | ClaimRefusal, float]:
@@ -170,20 +181,49 @@ def _claim(services: _Services, task_id: str, hostname: str) -> tuple[Claim | Cl
             if not isinstance(answer, ClaimRefusal) or answer.reason != AWAITS_REPORTS:
                 return answer, asked_at
         except StoreUnavailable as error:
+            if error.reason == OTHER_REFUSAL:
+                # Redis answers, and would say the same again: a damaged record must not keep this slot for ever. Its
+                # message is sent again from time to time.
+                log.error("task %s cannot be claimed: %s", task_id, error)
+                return ClaimRefusal(str(error)), asked_at
             log.warning("task %s cannot be claimed yet and is tried again: %s", task_id, error)
         time.sleep(_STORE_RETRY_SECONDS)
 
 
 def _requeue(store: Store, task_id: str) -> None:
     """Sends the task's message again, for another worker: the one received is acknowledged already."""
-    with contextlib.suppress(StoreUnavailable):
+    with contextlib.suppress(StoreUnavailable, RecordUnreadable):
         task = store.task(task_id)
         if task is not None and task.state is State.QUEUED:
             recovery.send_messages([ReadyTask(task_id, task.summary)])
 
 
-def _supervise(services: _Services, recorder: Recorder, cancellation: Cancellation, lease: Lease) -> Outcome:
+def _supervise(services: _Services, recorder: Recorder, lease: Lease) -> Outcome:
+    """Supervises the run; returns how it ended, also when it could not be started."""
+    try:
+        with services.cancel_watcher.follow(recorder.task_id) as cancellation:
+            return _carry_out(services, recorder, cancellation, lease)
+    except (RunnerError, SealError, StoreUnavailable) as error:
+        return Outcome(State.ERROR, str(error))
+    except OSError as error:
+        return _denied(recorder.task_id, error)
+    except Exception as error:
+        # The border: the task must end whatever went wrong, and its description must call it a fault of Flansible.
+        log.exception("task %s failed inside Flansible", recorder.task_id)
+        return Outcome(State.ERROR, f"internal error: {type(error).__name__}; the worker's log has the details")
+
+
+def _denied(task_id: str, error: OSError) -> Outcome:
+    """Returns the outcome of a task for which the worker's machine has no descriptor, disk space or process left."""
+    log.exception("task %s could not be run", task_id)
+    where = f": {error.filename}" if error.filename else ""
+    return Outcome(State.ERROR, f"the worker could not run it: {error.strerror or error}{where}")
+
+
+def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellation, lease: Lease) -> Outcome:
     claim, found = recorder.claim, settings()
+    if not claim.run.has_rights:
+        return Outcome(State.ERROR, NO_RIGHTS)
     limit, limit_name = found.CELERY_TASK_TIMEOUT, "CELERY_TASK_TIMEOUT"
     if claim.run.time_limit is not None and claim.run.time_limit < limit:
         limit, limit_name = claim.run.time_limit, "time_limit"
@@ -201,17 +241,10 @@ def _supervise(services: _Services, recorder: Recorder, cancellation: Cancellati
         sandboxes=Sandboxes(found),
         lease=lease,
     )
-    try:
-        sealed = services.store.secrets(recorder.task_id)
-        if sealed and claim.run.on_lost == "fail":
-            services.store.delete_secrets(recorder.task_id)
-        return supervisor.carry_out(claim.run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
-    except (RunnerError, SealError, StoreUnavailable) as error:
-        return Outcome(State.ERROR, str(error))
-    except Exception as error:
-        # The border: the task must end whatever went wrong, and its description must call it a fault of Flansible.
-        log.exception("task %s failed inside Flansible", recorder.task_id)
-        return Outcome(State.ERROR, f"internal error: {type(error).__name__}; the worker's log has the details")
+    sealed = services.store.secrets(recorder.task_id)
+    if sealed and claim.run.on_lost == "fail":
+        services.store.delete_secrets(recorder.task_id)
+    return supervisor.carry_out(claim.run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
 
 
 def _ssh_masters_directory(services: _Services, user: str) -> str | None:
@@ -230,9 +263,14 @@ def _record_final_state(services: _Services, recorder: Recorder, outcome: Outcom
         if recorder.standing != State.RUNNING or _waited_too_long(services, began):
             log.error("task %s: its last output was not stored (record: %s)", task_id, recorder.standing)
             break
+    _settle(services, task_id, recorder.claim, outcome, began)
+
+
+def _settle(services: _Services, task_id: str, claim: Claim, outcome: Outcome, began: float) -> None:
+    """Makes the record final, as soon as the store takes that. began: since when that is to be done."""
     while True:
         try:
-            moved = _make_final(services.store, recorder.claim, task_id, outcome)
+            moved = _make_final(services.store, claim, task_id, outcome)
             return recovery.send_ready(services.store, task_id, moved)
         except IllegalMove as error:
             log.warning("%s", error)

@@ -120,6 +120,12 @@ def exited(frame: wire.Frame) -> wire.Frame:
     return frame
 
 
+def failed(frame: wire.Frame) -> str:
+    """Returns the reason of a keeper's `failed` frame."""
+    reason = str(frame.get("reason") or "the run could not be started")
+    return reason[:_MAX_TEXT_CHARS].encode(errors="replace").decode()
+
+
 def ended(frame: wire.Frame | None) -> tuple[str, ...]:
     """Returns the processes that were ended by force, each as "name (pid)"."""
     stopped = frame["stopped"] if frame else []

@@ -39,6 +39,7 @@ class Observed:
     stop_reason: State | None = None  # why the supervisor ordered the run to end
     canceled_by: str = "another process"
     lost_because: str = "the worker was stopped while the task ran"
+    failure: str = ""  # why the keeper could not start or watch the run
     killed: tuple[str, ...] = ()  # what was killed from outside, since the keeper did not report
     exited: wire.Frame | None = None  # the keeper's last frame
     end: wire.Frame | None = None  # the run's last frame
@@ -51,6 +52,7 @@ def outcome_of(step: Step, seen: Observed, timeout: str) -> Outcome:
     | observed                                               | state                             |
     |--------------------------------------------------------|-----------------------------------|
     | ordered to end, and it did not finish by itself        | the stop reason: canceled, …      |
+    | a `failed` frame: no disk, descriptor or process left  | error                             |
     | no `exited` frame: the keeper died                     | lost                              |
     | killed by a signal                                     | lost                              |
     | frames that cannot be read                             | error                             |
@@ -67,6 +69,8 @@ def outcome_of(step: Step, seen: Observed, timeout: str) -> Outcome:
     finished = code is not None and (seen.end is not None or step.program == "git")
     if seen.stop_reason and not finished:
         return Outcome(seen.stop_reason, _stop_description(seen, timeout), code)
+    if seen.failure:
+        return Outcome(State.ERROR, seen.failure)
     if seen.exited is None:
         return Outcome(State.LOST, "the run's keeper process died; the run's processes were ended with it")
     if number is not None:

@@ -40,10 +40,12 @@ from flansible.worker.outcome import Outcome, exit_description, outcome_of
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
+from flansible.worker.step_descriptors import StepDescriptors
 from flansible.worker.step_state import StepState
 
 log = logging.getLogger(__name__)
 
+NO_RIGHTS = "an older version accepted this task and recorded no rights with it; submit it again"
 _READ_BYTES = 256 * 1024
 _SHUTDOWN_POLL_SECONDS = 0.25  # how often the clock is read while the worker is being stopped
 _SHUTDOWN_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
@@ -93,8 +95,7 @@ class Supervisor:
         outcome = Outcome(State.ERROR, "the run has no steps")
         for step in run.steps:
             if step.data_only and (run.confinement is None or self._sandboxes is None):
-                message = "an older version accepted this task and recorded no rights with it; submit it again"
-                return Outcome(State.ERROR, message)
+                return Outcome(State.ERROR, NO_RIGHTS)
             try:
                 outcome = self._run_step(step, run)
             except StartFailure as failure:
@@ -115,33 +116,28 @@ class Supervisor:
         if confined is not None and self._sandboxes is not None:
             rules = self._sandboxes.rules(confined)
             sandbox = self._sandboxes.of(run.user, confined, self._ssh_masters)
-        channel, theirs = socket.socketpair()
-        output, output_end = os.pipe2(os.O_CLOEXEC)
-        events, events_end = os.pipe2(os.O_CLOEXEC)
+        ends = StepDescriptors.open()
         try:
             try:
-                for descriptor in (output, events):
-                    # Our ends only: Ansible refuses a non-blocking standard output.
-                    os.set_blocking(descriptor, False)
                 # Without the directory's ansible.cfg: a broken one may be what this git update is to repair.
                 directory, environment = ("/", {}) if step.program == "git" else (step.cwd, step.environment)
                 self._recorder.add_notes(notes_for(directory, environment, sandbox))
-                server = self._fork_servers.launch(directory, environment, theirs, output_end, events_end, sandbox)
+                server = self._fork_servers.launch(
+                    directory, environment, ends.theirs, ends.output_end, ends.events_end, sandbox
+                )
             finally:
-                theirs.close()
-                os.close(output_end)
-                os.close(events_end)
+                ends.close_theirs()
             mark = choose_mark()
             colours = ColourSplitter(mark, self._recorder.offset)
             hints = ConfinementHints() if sandbox else None
-            seen = StepState(is_listing=step.listing is not None, output=output, colours=colours, hints=hints)
+            seen = StepState(is_listing=step.listing is not None, output=ends.output, colours=colours, hints=hints)
             seen.start_by = time.monotonic() + RUN_START_SECONDS
             seen.awaits_key = step.program != "git" and self._secrets is not None and self._secrets.has_encrypted_key
             try:
-                self._send_request(channel, step, mark, rules, seen)
-                self._watch(channel, output, events, server, seen)
+                self._send_request(ends.channel, step, mark, rules, seen)
+                self._watch(ends.channel, ends.output, ends.events, server, seen)
             finally:
-                if seen.exited is None:
+                if seen.exited is None and not seen.failure:
                     # Processes in the same sandbox can stop or kill the keeper: have the kernel end all of them.
                     server.kill_sandbox()
                     seen.killed = seen.keeper.kill() if seen.keeper else ()
@@ -152,9 +148,7 @@ class Supervisor:
                 outcome = replace(outcome, description=f"{outcome.description}. {hint}")
             return replace(outcome, ended=frame_validation.ended(seen.exited) or seen.killed)
         finally:
-            channel.close()
-            os.close(output)
-            os.close(events)
+            ends.close_ours()
 
     def _send_request(
         self, channel: socket.socket, step: Step, colour_mark: str, rules: dict[str, Any] | None, seen: StepState
@@ -204,6 +198,7 @@ class Supervisor:
         | what happens                                     | stop_reason | then                                    |
         |--------------------------------------------------|-------------|-----------------------------------------|
         | the run exits or is killed                       | none        | the keeper sends `exited`               |
+        | the run cannot be started: `failed` frame        | none        | as after `exited`                       |
         | the keeper dies, or sends what is no frame       | none        | the channel counts as ended             |
         | a user cancels                                   | canceled    | `stop` frame: TERM, grace_seconds, KILL |
         | the deadline passes                              | timed_out   | the same                                |
@@ -225,7 +220,7 @@ class Supervisor:
             poll.register(descriptor, select.POLLIN)
         open_pipes = {output, events}
         reading: set[int] = set()
-        while not seen.channel_ended and seen.exited is None:
+        while not seen.channel_ended and seen.exited is None and not seen.failure:
             # What an encrypted key must hide comes before all output.
             wanted = set() if self._recorder.full else open_pipes & {events} if seen.awaits_key else open_pipes
             for descriptor in reading - wanted:
@@ -372,6 +367,8 @@ class Supervisor:
             for frame in reader.feed(data):
                 if frame.get("type") == "exited":
                     seen.exited = frame_validation.exited(frame)
+                elif frame.get("type") == "failed":
+                    seen.failure = frame_validation.failed(frame)
                 elif frame.get("type") == "started" and seen.start_by < math.inf:
                     seen.start_by = math.inf
                     seen.keeper = KeeperHandle.of(frame.get("keeper"), server)

@@ -44,7 +44,8 @@ def belongings(home: Path, keeps_connections: bool) -> Belongings:
             if not (target.startswith("socket:") and _is_tcp(number))
         }
     places = (home / ".ansible" / "tmp", Path(tempfile.gettempdir()))
-    temp_dirs = frozenset(path for place in places for path in place.glob("ansible-local-*"))
+    names = ("ansible-local-*", "flansible-new-*")
+    temp_dirs = frozenset(path for place in places for name in names for path in place.glob(name))
     return Belongings(children, descriptors, temp_dirs)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -504,6 +505,43 @@ def test_a_sweep_leaves_alone_what_lives(
         gate.touch()
         run.wait()
         assert run.exited is not None and run.exited["returncode"] == 0, run.text
+
+
+def test_a_sweep_takes_what_runs_left_that_never_began(tmp_path: Path) -> None:
+    """On a full disk, or since their keeper was killed just then; an older version left them under another name."""
+    old = time.time() - 100
+    folders = {
+        "flansible-new-12-abcdefgh": (None, old),
+        "flansible-new-13-abcdefgh": ("flansible-run", old),
+        "ansible-local-14abcdefgh": ("flansible-run.new", old),
+        "flansible-new-15-abcdefgh": (None, time.time()),  # its keeper may be about to go on
+        "ansible-local-16abcdefgh": (None, old),  # somebody's `ansible`
+        "ansible-local-17abcdefgh": ("other", old),
+    }
+    for name, (file, moment) in folders.items():
+        (tmp_path / name).mkdir()
+        if file:
+            (tmp_path / name / file).touch()
+        os.utime(tmp_path / name, (moment, moment))
+    cleanup.sweep(str(tmp_path))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["ansible-local-16abcdefgh", "ansible-local-17abcdefgh", "flansible-new-15-abcdefgh"]
+
+
+def test_files_of_a_run_that_cannot_be_made_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gone"
+    with pytest.raises(OSError, match=str(folder)):
+        cleanup.RunFiles.make(str(folder))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # nothing can be written, as on a full disk
+    try:
+        with pytest.raises(OSError, match=str(tmp_path)):
+            cleanup.RunFiles.make(str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sweep_among_many_directories_of_others_costs_next_to_nothing(tmp_path: Path) -> None:

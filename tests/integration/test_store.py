@@ -571,6 +571,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "mark_silent": lambda store: store.mark_silent(Run(UNKNOWN, 1, "", "", 1.0, 1.0, False), ""),
     "restore": lambda store: store.restore(UNKNOWN, Claim(make_run(), 1, 1, Progress())),
     "runs": lambda store: store.runs(),
+    "lease_orphans": lambda store: store.lease_orphans(),
     "mark_lost": lambda store: store.mark_lost(UNKNOWN, "gone"),
     "end_lost_run": lambda store: store.end_lost_run(UNKNOWN, "gone", "requeue", 1, "claim:1"),
     "append": lambda store: store.append(UNKNOWN, 1, TEXT),

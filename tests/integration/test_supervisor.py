@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
+import resource
 import signal
 import threading
 import time
@@ -21,6 +23,7 @@ from flansible.wire import EMPTY_LIMIT, NO_HOSTS
 from flansible.worker import forkserver_pool
 from flansible.worker import supervisor as supervisor_module
 from flansible.worker.outcome import Observed, outcome_of
+from flansible.worker.step_descriptors import StepDescriptors
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import GRACE_SECONDS, Ended, Worker, new_id
 from tests.helpers.waiting import eventually
@@ -175,6 +178,34 @@ def test_a_keeper_that_dies_is_a_lost_run_with_all_it_had_printed(worker: Worker
     assert (ended.outcome.state, ended.outcome.returncode) == (State.LOST, None)
     assert ended.text == "half a li"
     assert worker.run("half").outcome.state is State.LOST
+
+
+def test_a_run_that_the_machine_denies_is_an_error_with_the_cause(worker: Worker) -> None:
+    ended = worker.run("deny", "no space left \udcff" + "x" * 10_000)
+    assert ended.outcome.state is State.ERROR
+    assert ended.outcome.description.startswith("no space left ?xxx") and len(ended.outcome.description) == 4096
+    assert worker.run("say", "fine").outcome.state is State.SUCCEEDED
+
+
+def test_a_worker_without_descriptors_fails_and_loses_none(worker: Worker) -> None:
+    worker.run("say", "warm")
+    before, limits = os.listdir("/proc/self/fd"), resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest, denied = max(map(int, before)), 0
+    for spare in range(6):
+        kept = [os.open(os.devnull, os.O_RDONLY) for _ in range(highest + 1 - len(before) + 1)]  # no gaps
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(kept) + 1 + spare, limits[1]))
+        try:
+            StepDescriptors.open()
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+            denied += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in kept:
+                os.close(descriptor)
+        assert os.listdir("/proc/self/fd") == before
+    assert denied == 6
+    assert worker.run("say", "fine").outcome.state is State.SUCCEEDED
 
 
 def test_a_keeper_that_talks_nonsense_is_a_lost_run(worker: Worker) -> None:

@@ -36,7 +36,8 @@ local nonce, started_at, worker, process, lease_seconds, restored, restored_atte
 local id = task_id(task)
 local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'claim', 'locks', 'attempt', 'max_running', 'token')
 local state, user, seq, claim, locks, attempt, most_running, token = unpack(record, 1, 8)
-locks, most_running = decode(locks), tonumber(most_running or 0)
+locks, most_running = decode(locks), tonumber(most_running or 0) or 0
+user, seq = user or '', seq or 0  -- of a damaged record, which its worker ends
 
 local function begin_lease() redis.call('ZADD', leases, now_seconds() + lease_seconds, id) end
 

@@ -45,6 +45,7 @@ if not from then
   redis.call('ZREM', leases, id)
   return {'missing'}
 end
+user, seq = user or '', seq or 0  -- of a damaged record, which has to come to an end as well
 if string.sub(condition, 1, 6) == 'claim:' then
   local standing = standing_of(string.sub(condition, 7), from, token)
   if standing ~= 'running' then return {standing} end
@@ -66,11 +67,10 @@ end
 -- Adds an event that the record makes itself. Its output reaches from the last event's to the end.
 local function add_event(fields)
   local size = redis.call('HMGET', task, 'events_end', 'output_bytes')
-  fields.output_start = tonumber(size[1] or 0)
-  fields.output_end = tonumber(size[2])
+  fields.output_start, fields.output_end = number(size[1]), number(size[2])
   local number = redis.call('HINCRBY', task, 'events', 1)
   redis.call('XADD', events, number .. '-0', 'event', cjson.encode(fields))
-  redis.call('HSET', task, 'events_end', size[2])
+  redis.call('HSET', task, 'events_end', size[2] or 0)
 end
 
 local function requeue(description)
@@ -104,7 +104,7 @@ local function finish(description, returncode)
     redis.call('HSET', durations, 'mean', mean and mean * 0.8 + took * 0.2 or took)
   end
   local size = redis.call('HMGET', task, 'output_bytes', 'event_bytes', 'colours')
-  local bytes = tonumber(size[1]) + tonumber(size[2] or 0) + 16 * tonumber(size[3] or 0) + redis.call('STRLEN', run)
+  local bytes = number(size[1]) + number(size[2]) + 16 * number(size[3]) + redis.call('STRLEN', run)
   local expires = math.floor(time) + (hidden or keep_seconds)
   for _, key in ipairs(record_keys(id, segment_bytes, colours_per_segment)) do
     redis.call('EXPIREAT', key, expires)

@@ -10,7 +10,15 @@ from flask import Flask, Response, g, jsonify, request
 from flask_restful import Api
 from werkzeug.exceptions import HTTPException
 
-from flansible.errors import AuditUnavailable, BrokerUnavailable, RequestError, SealError, StoreUnavailable, TaskDeleted
+from flansible.errors import (
+    AuditUnavailable,
+    BrokerUnavailable,
+    RecordUnreadable,
+    RequestError,
+    SealError,
+    StoreUnavailable,
+    TaskDeleted,
+)
 from flansible.models import ErrorBody, ErrorItem
 from flansible.web.middleware import audit_context
 
@@ -52,6 +60,10 @@ def error_response(error: Exception) -> Response:
     if isinstance(error, RequestError):
         items = [ErrorItem(field=item.field, message=item.message) for item in error.errors]
         return _reply(error.status, error.code, error.message, items, error.retry_after_seconds)
+    if isinstance(error, RecordUnreadable):
+        log.warning("%s", error)
+        message = f"The record of this task cannot be read; it may be damaged, or of another version ({error.why})."
+        return _reply(404, "record_unreadable", message, [])
     if isinstance(error, TaskDeleted):
         log.info("%s", error)
         return _reply(404, "task_not_found", "Task not found", [])

@@ -19,5 +19,11 @@ local function now_seconds()
   return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 
--- Decodes a JSON field; a missing or empty one is an empty table.
-local function decode(text) return text and text ~= '' and cjson.decode(text) or {} end
+-- Reads a number of a record; one that is missing or damaged is 0.
+local function number(text) return tonumber(text or 0) or 0 end
+
+-- Decodes a JSON field; one that is missing, empty or damaged is an empty table.
+local function decode(text)
+  local is_valid, found = pcall(cjson.decode, text or '')
+  return is_valid and type(found) == 'table' and found or {}
+end
