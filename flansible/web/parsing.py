@@ -71,7 +71,7 @@ def parse_query(model: type[Model]) -> Model:
     given = request.args
     twice = [name for name in given if len(given.getlist(name)) > 1]
     if twice:
-        _refuse([FieldError(name, "occurs more than once") for name in twice])
+        _refuse([FieldError(name or "query", "occurs more than once") for name in twice])
     values = given.to_dict()
     try:
         return model.model_validate(values, strict=False)
@@ -148,12 +148,12 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _bad_text(value: Any, path: str, depth: int = 0) -> Iterable[FieldError]:
     """Yields an error for each string that no command line, path or database can hold."""
     if depth > _MAX_DEPTH:
-        yield FieldError(path, f"is nested deeper than {_MAX_DEPTH} levels")
+        yield FieldError(path or "body", f"is nested deeper than {_MAX_DEPTH} levels")
     elif isinstance(value, str):
         if "\0" in value:
-            yield FieldError(path, "must not contain null bytes")
+            yield FieldError(path or "body", "must not contain null bytes")
         elif not _encodable(value):
-            yield FieldError(path, "contains half of a surrogate pair, which is not text")
+            yield FieldError(path or "body", "contains half of a surrogate pair, which is not text")
     elif isinstance(value, dict):
         for key, item in value.items():
             if "\0" in key or not _encodable(key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -67,9 +68,19 @@ def masters(service: Service) -> dict[str, psutil.Process]:
 
 def end_far_processes(ssh: servers.SshServer) -> None:
     """Without a terminal a module on a host does not learn that its connection is gone: it goes on to its own end."""
-    for process in psutil.process_iter(["username"]):
-        if process.info["username"] == ssh.users[0] and "sshd" not in process.name():
-            process.kill()
+
+    def end_those_seen() -> bool:
+        left = []
+        for process in psutil.process_iter(["username", "name", "status"]):
+            is_theirs = process.info["username"] == ssh.users[0] and process.info["status"] != psutil.STATUS_ZOMBIE
+            if is_theirs and "sshd" not in process.info["name"]:
+                left.append(process)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return not left
+
+    eventually(end_those_seen)  # one that is about to start another is seen with it the next time
 
 
 def connect(service: Service, far: dict[str, Any], auth: tuple[str, str] = ADMIN, **fields: Any) -> str:

@@ -300,6 +300,7 @@ BAD_TEXT = {"a null byte": "a\0b", "half a surrogate": "a\ud800", "the other hal
         ({"extra_vars": [{"a": {"@": 1}}]}, "extra_vars[0].a"),
         ({"become_user": "@"}, "become_user"),
         ({"@": 1}, "body"),
+        ({"": "@"}, "body"),
     ],
 )
 def test_text_that_no_path_or_command_line_can_hold_is_refused_wherever_it_stands(
@@ -307,6 +308,10 @@ def test_text_that_no_path_or_command_line_can_hold_is_refused_wherever_it_stand
 ) -> None:
     filled = json.loads(json.dumps(fields).replace("@", json.dumps(text)[1:-1]))
     assert list(faults(send(client, ADHOC, **filled))) == [field]
+
+
+def test_a_parameter_without_a_name_is_a_fault_of_the_query(client: FlaskClient) -> None:
+    assert list(faults(client.get("/api/ansibletasks?=1&=2"))) == ["query"]
 
 
 def nested(depth: int) -> Any:
