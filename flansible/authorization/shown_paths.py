@@ -110,6 +110,13 @@ class ShownPaths:
         beside = sorted(path for path in self.beside if inventory_files.kind_of(path) == "names")
         doubtful = ", ".join(self._shown_name(path) for path in beside[:5])
         found = [f"{doubtful}: not shown, since it reads as an inventory that is not yours"] if doubtful else []
+        # In a folder of inventories alone it is no surprise.
+        projects = [folder for folder in sorted(self.neighbours) if inventory_files.is_project(folder)]
+        for folder in projects:
+            sure = {path for path in self.beside if os.path.dirname(path) == folder} - self.others - set(beside)
+            if sure:
+                what = f"{len(sure)} of what lies beside your inventory in {self._shown_name(folder)}"
+                found.append(f"{what} not shown, since it reads as inventories that are not yours")
         found += [
             f"{self._shown_name(path)}: not shown, since there is too much beside your inventory to be judged"
             for path in self._search.undecided[:5]

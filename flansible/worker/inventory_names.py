@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from flansible.authorization import isolation
 from flansible.authorization.path_parts import is_below, is_in
 from flansible.authorization.shown_paths import ShownPaths
 from flansible.authorization.variable_files import Names
+from flansible.errors import RunnerError
 from flansible.worker import snapshots
 from flansible.worker.mounts import Mounts, Rule
 
@@ -33,12 +38,27 @@ _MODULE = "flansible.runner.inventory_listing"
 _SECONDS = 20.0
 _MAX_BYTES = 16 * 1024 * 1024
 _MAX_STAMPED = 20_000
+_MAX_KNOWN = 10_000
 _HOME = "/home/flansible-user"
 _COLLECTIONS = "/home/flansible-shared/collections"
 
-_Stamp = tuple[Any, ...]
+_RETRY_SECONDS = 60.0
+
 _lock = threading.Lock()
-_known: dict[tuple[bool, str], tuple[_Stamp, frozenset[str] | None]] = {}
+_locks: defaultdict[tuple[bool, tuple[str, ...]], threading.Lock] = defaultdict(threading.Lock)
+_known: dict[tuple[bool, str], _Known] = {}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was read of an inventory. stamp: its version; until: when a failure is tried again."""
+
+    stamp: str
+    names: frozenset[str] | None
+    until: float = math.inf
+
+    def is_of(self, stamp: str) -> bool:
+        return self.stamp == stamp and time.monotonic() < self.until
 
 
 @dataclass(frozen=True)
@@ -60,18 +80,31 @@ class InventoryNames:
 
     def _read(self, is_own: bool, inventories: tuple[str, ...], rule: Rule, trees: Iterable[str]) -> Names:
         stamps = {path: _stamp(path) for path in inventories}
-        # One at a time: runs that begin together ask for the same.
         with _lock:
-            unread = [path for path in inventories if _known.get((is_own, path), (None,))[0] != stamps[path]]
+            asking = _locks[is_own, inventories]
+        # One at a time: a user's runs that begin together ask for the same.
+        with asking:
+            unread = [path for path in inventories if not _is_known(is_own, path, stamps[path])]
             if unread:
-                try:
-                    found = self._run(is_own, unread, rule, trees)
-                except (OSError, ValueError, subprocess.SubprocessError) as error:
-                    log.warning("hosts and groups of %d inventories could not be read: %s", len(unread), error)
-                    found = {}
-                for path in unread:
-                    _known[is_own, path] = stamps[path], found.get(path)
-            return {path: _known[is_own, path][1] for path in inventories}
+                found, until = self._attempt(is_own, unread, rule, trees)
+                with _lock:
+                    if len(_known) + len(unread) > _MAX_KNOWN:
+                        _known.clear()
+                    for path in unread:
+                        _known[is_own, path] = _Known(stamps[path], found.get(path), until)
+            with _lock:
+                known = {path: _known.get((is_own, path)) for path in inventories}
+        return {path: one.names if one else None for path, one in known.items()}
+
+    def _attempt(
+        self, is_own: bool, inventories: list[str], rule: Rule, trees: Iterable[str]
+    ) -> tuple[dict[str, frozenset[str] | None], float]:
+        """Returns what the hidden run has read, and until when that is true of inventories that do not change."""
+        try:
+            return self._run(is_own, inventories, rule, trees), math.inf
+        except (OSError, ValueError, subprocess.SubprocessError, RunnerError) as error:
+            log.warning("hosts and groups of %d inventories could not be read: %s", len(inventories), error)
+            return {}, time.monotonic() + _RETRY_SECONDS
 
     def _run(
         self, is_own: bool, inventories: list[str], rule: Rule, trees: Iterable[str]
@@ -163,15 +196,19 @@ def _parse(text: bytes, inventories: list[str], *, is_own: bool) -> dict[str, fr
     return found
 
 
-def _stamp(inventory: str) -> _Stamp:
-    """Returns the versions of an inventory's files; of a file also those beside it, which a program may read."""
+def _is_known(is_own: bool, inventory: str, stamp: str) -> bool:
+    with _lock:
+        known = _known.get((is_own, inventory))
+    return known is not None and known.is_of(stamp)
+
+
+def _stamp(inventory: str) -> str:
+    """Returns a digest of the versions of an inventory's files; of a file also of those beside it, for programs."""
     folder = inventory if os.path.isdir(inventory) else os.path.dirname(inventory)
-    found = [_version(inventory)]
-    for path in _files(folder, deep=folder == inventory):
-        found.append(_version(path))
-        if len(found) > _MAX_STAMPED:
-            break
-    return tuple(found)
+    digest = sha256(_version(inventory))
+    for path in islice(_files(folder, deep=folder == inventory), _MAX_STAMPED):
+        digest.update(_version(path))
+    return digest.hexdigest()
 
 
 def _files(folder: str, *, deep: bool) -> Iterator[str]:
@@ -186,9 +223,10 @@ def _files(folder: str, *, deep: bool) -> Iterator[str]:
             yield from _files(entry.path, deep=True)
 
 
-def _version(path: str) -> _Stamp:
+def _version(path: str) -> bytes:
     try:
         status = os.stat(path)
     except OSError:
-        return (path,)
-    return path, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_mode
+        return repr(path).encode()
+    found = (path, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_mode)
+    return repr(found).encode()

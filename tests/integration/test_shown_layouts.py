@@ -35,6 +35,7 @@ class Tree:
     others: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     sandbox_paths: list[str] = field(default_factory=list)
+    writable: list[str] = field(default_factory=list)
 
     def add(self, **files: str) -> None:
         self.write(files)
@@ -59,6 +60,7 @@ class Tree:
             readable=(*own, *(os.path.realpath(self.top / path) for path in self.paths)),
             hidden=tuple(os.path.realpath(self.top / path) for path in self.others),
             inventories=own,
+            writable=tuple(os.path.realpath(self.top / path) for path in self.writable),
         )
         return sandbox.build("dev", confinement, None, load(str(self.top / "config.ini"), {}))
 
@@ -143,6 +145,9 @@ def test_a_project_like_k3s_ansible_has_its_playbooks_beside_inventory_yml(tree:
     tree.write({f"playbooks/k3s/{name}": text for name, text in files.items()})
     tree.inventories = ["playbooks/k3s/inventory.yml"]
     assert tree.seen() == {f"playbooks/k3s/{name}" for name in files} - {"playbooks/k3s/inventory-sample.yml"}
+    assert tree.notes() == (
+        "1 of what lies beside your inventory in k3s not shown, since it reads as inventories that are not yours"
+    )
 
 
 @pytest.mark.parametrize("granted", ["inventory/mycluster", "inventory/mycluster/inventory.ini"])
@@ -330,6 +335,15 @@ def test_a_users_home_cannot_make_names_of_others_the_users_own(tree: Tree) -> N
     assert tree.seen() == {"all/dev"}
 
 
+def test_what_a_user_can_write_cannot_make_names_of_others_the_users_own(tree: Tree) -> None:
+    script = "#!/bin/sh\n# --list\ncat $(dirname $0)/../out/names || echo '{}'\n"
+    tree.write({"all/dev": script, "all/prod": PROD, "all/group_vars/shop.yml": "a: 1\n"})
+    tree.write({"out/names": '{"shop": {"hosts": ["shop1"]}}'})
+    tree.inventories, tree.others, tree.writable = ["all/dev"], ["all/prod"], ["out"]
+    tree.sandbox_paths = ["out"]
+    assert tree.seen() == {"all/dev", "out/names"}
+
+
 def test_inventories_are_read_again_when_they_change_and_only_then(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.write({"all/dev": DEV, "all/prod": PROD, "all/group_vars/shop.yml": "a: 1\n"})
     tree.inventories, tree.others = ["all/dev"], ["all/prod"]
@@ -359,6 +373,15 @@ def test_anothers_inventory_among_the_systems_files_is_unseen(tree: Tree) -> Non
     tree.others = [str(programs / "bwrap")]
     assert str(programs / "bwrap") not in tree.run("find", str(programs), "-name", "*wr*p")
     assert str(programs / "find") in tree.run("find", str(programs), "-name", "fin*")
+
+
+def test_anothers_inventory_among_the_shared_roles_is_unseen(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.write({"home/.ansible/roles/web/inventory": PROD, "home/.ansible/roles/web/tasks/main.yml": "- ping:\n"})
+    tree.others = ["home/.ansible/roles/web/inventory"]
+    monkeypatch.setenv("HOME", str(tree.top / "home"))
+    assert tree.run("find", "-L", sandbox.HOME, "-name", "inventory", "-o", "-name", "main.yml") == (
+        f"{sandbox.HOME}/.ansible/roles/web/tasks/main.yml\n"
+    )
 
 
 # Many pieces.
@@ -392,6 +415,27 @@ def test_four_thousand_files_of_variables_are_seen_without_anothers(tree: Tree) 
     tree.inventories, tree.others = ["all/dev"], ["all/prod"]
     seen = tree.seen()
     assert len(seen) == 4001 and "all/host_vars/shop1.yml" not in seen
+
+
+def test_a_writable_folder_is_itself_among_copies(tree: Tree) -> None:
+    tree.write({f"playbooks/p{number}/site.yml": PLAY for number in range(300)})
+    tree.write({f"playbooks/p{number}/inventories/x": PROD for number in range(300)})
+    tree.write({"playbooks/p1/out/inventories/x": "mine\n", "playbooks/p1/out/hosts": PROD})
+    tree.inventories, tree.writable = ["playbooks/p1/site.yml"], ["playbooks/p1/out"]
+    assert tree.sandbox().snapshot is not None
+    out = tree.top / "playbooks/p1/out"
+    assert tree.run("sh", "-c", f"cd {out}; echo new > new && cat new inventories/x") == "new\nmine\n"
+    assert (out / "new").read_text() == "new\n"
+
+
+def test_a_writable_folder_that_has_become_a_link_or_is_gone_is_not_writable(tree: Tree) -> None:
+    tree.write({"secret/x": "s\n", "playbooks/site.yml": PLAY})
+    tree.writable = ["playbooks/gone"]
+    assert "playbooks/gone cannot be written by this run" in tree.notes()
+    confinement = Confinement(readable=(), writable=(str(tree.top / "playbooks/link"),))
+    tree.link("playbooks/link", "../secret")
+    one = sandbox.build("dev", confinement, None, load(str(tree.top / "config.ini"), {}))
+    assert not any("secret" in word for word in one.arguments)
 
 
 def test_copies_that_no_sandbox_shows_are_removed_and_others_are_not(tree: Tree) -> None:
