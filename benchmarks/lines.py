@@ -48,7 +48,7 @@ LOOP = """\
 """
 
 
-def works(playbooks: Path, lines: int, chunks: int) -> list[Work]:
+def works(playbooks: Path, lines: int, chunks: int, line_bytes: int) -> list[Work]:
     script = f"seq -f '{LINE.format('%.0f')}' 1 {lines}"
     each = lines // chunks
     for chunk in range(chunks):
@@ -58,7 +58,15 @@ def works(playbooks: Path, lines: int, chunks: int) -> list[Work]:
     items = max(1, lines // 250 // LINES_PER_ITEM)
     (playbooks / "loop.yml").write_text(LOOP.replace("ITEMS", str(items)))
     adhoc = {"module": "command", "module_args": script, "host_pattern": "one", "inventory": "hosts"}
+    one_line = f"head -c {line_bytes} /dev/zero | tr '\\0' x"
+    long_line = {**adhoc, "module": "shell", "module_args": one_line}
     return [
+        Work(
+            f"ad-hoc: a line of {line_bytes:,} bytes",
+            "ansiblecommand",
+            long_line,
+            ["ansible", "one", "-i", "hosts", "-m", "shell", "-a", one_line],
+        ),
         Work(
             f"ad-hoc: one result of {lines:,} lines",
             "ansiblecommand",
@@ -210,11 +218,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--chunks", type=int, default=100, help="results that the lines of the second kind come in")
+    parser.add_argument("--line-bytes", type=int, default=40_000_000, help="length of the line of the first kind")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs for the times")
     asked = parser.parse_args()
     print(machine(), flush=True)
     with running() as service, service.client() as client:
-        kinds = works(service.playbooks, asked.lines, asked.chunks)
+        kinds = works(service.playbooks, asked.lines, asked.chunks, asked.line_bytes)
         through_the_api(client, Work("warm", "ansiblecommand", {"module": "debug"}, []))
         measured = []
         for work in kinds:

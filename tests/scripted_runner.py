@@ -75,6 +75,11 @@ def print_key(keeper: Keeper, text: str, hidden: str) -> None:
     say(keeper, "")
 
 
+def in_colour(keeper: Keeper, text: str) -> None:
+    """Prints in a colour that it does not end."""
+    say(keeper, f"{keeper.request['colour_mark']}[0;31m{text}")
+
+
 def flood(keeper: Keeper, count: str) -> None:
     """Prints so many bytes as fast as it can."""
     keeper.write(pattern(int(count)))
@@ -269,9 +274,9 @@ def environment(keeper: Keeper) -> None:
 SCRIPTS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        say, print_key, flood, flood_and_tell, count, pieces, big_event, both, hang, finish_first, ignore, vanish, deny,
-        half, babble, garbage, lie, nest, no_end, broken, killed, leave_child, endless, kill_server, where,
-        descriptors, environment,
+        say, print_key, in_colour, flood, flood_and_tell, count, pieces, big_event, both, hang, finish_first,
+        ignore, vanish, deny, half, babble, garbage, lie, nest, no_end, broken, killed, leave_child, endless,
+        kill_server, where, descriptors, environment,
     )
 }  # fmt: skip
 

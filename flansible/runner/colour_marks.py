@@ -109,8 +109,8 @@ def _marked(text: str, color_name: str) -> str:
         return str(_stringc(text, color_name))
     if isinstance(color_name, _ColourOfLines):
         return _marked_lines(text, color_name.lines)
-    code = color.parsecolor(color_name)
-    return "\n".join(f"{_mark}[{code}m{line}{_mark}[0m" for line in text.split("\n"))
+    # Around the whole text: a result may have millions of lines. Whoever shows it colours each line, as Ansible does.
+    return f"{_mark}[{color.parsecolor(color_name)}m{text}{_mark}[0m"
 
 
 def _marked_lines(text: str, lines: list[tuple[str, str]]) -> str:
@@ -122,7 +122,8 @@ def _marked_lines(text: str, lines: list[tuple[str, str]]) -> str:
         while start > 0 and text[start - 1] not in _LINE_ENDS:
             start = text.find(line, start + 1)
         if start >= 0:
-            found += [text[position:start], _marked(line, color_name)]
+            marked = "\n".join(_marked(part, color_name) for part in line.split("\n"))
+            found += [text[position:start], marked]
             position = start + len(line)
     return "".join(found) + text[position:]
 

@@ -29,7 +29,8 @@ _PAGE_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class ColourMark:
-    """From `offset` (plain bytes of output) on, text has the colour of this SGR code; "0" ends a colour."""
+    """From `offset` (plain bytes of output) on, text has the colour of this SGR code, also over the ends of lines; "0"
+    ends a colour."""
 
     offset: int
     code: str
@@ -163,9 +164,12 @@ class Recordings(Connection):
             # The first version had it all under one key.
             return found or bytes(self._redis.getrange(task_key(task_id, "output"), offset, end - 1))  # type: ignore[arg-type]
 
-    def colours(self, task_id: str, first: int, last: int) -> list[ColourMark]:
-        """Reads the colour marks from output offset `first` to `last`, both included, in order."""
-        data: Any = self._run("colours", [task_key(task_id)], first, last, COLOURS_PER_SEGMENT)
+    def colours(self, task_id: str, first: int, last: int, *, with_previous: bool = False) -> list[ColourMark]:
+        """Reads the colour marks from output offset `first` to `last`, both included, in order.
+
+        with_previous: and the one before them, which says in which colour the text begins.
+        """
+        data: Any = self._run("colours", [task_key(task_id)], first, last, COLOURS_PER_SEGMENT, int(with_previous))
         return [ColourMark(offset, code.rstrip(b"\0").decode()) for offset, code in _COLOUR.iter_unpack(data)]
 
     def event_page(

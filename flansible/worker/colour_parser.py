@@ -34,6 +34,7 @@ class ColourSplitter:
         # A possible beginning of a mark at the end of the data.
         self._unfinished = re.compile(b"(?:" + re.escape(code) + rb"\[[0-9;]{0,%d}|" % _LONGEST_CODE + prefixes + b")$")
         self._held = b""
+        self._code = "0"  # of the last mark
         self._event_marks: deque[tuple[int, int]] = deque(maxlen=_MOST_EVENT_MARKS)
 
     @property
@@ -57,9 +58,12 @@ class ColourSplitter:
         return self._split(data[: len(data) - len(self._held)])
 
     def finish(self) -> tuple[bytes, list[ColourMark]]:
-        """Returns what was held back, at the end of the stream."""
+        """Returns what was held back, at the end of the stream, and the end of a colour that was left open."""
         held, self._held = self._held, b""
-        return self._split(held)
+        plain, marks = self._split(held)
+        if self._code != "0":  # the run was ended while it printed this
+            marks.append(ColourMark(self._offset, "0"))
+        return plain, marks
 
     def _split(self, data: bytes) -> tuple[bytes, list[ColourMark]]:
         plain = bytearray()
@@ -70,7 +74,8 @@ class ColourSplitter:
             if match[2]:
                 self._event_marks.append((int(match[2]), self._offset + len(plain)))
             else:
-                marks.append(ColourMark(self._offset + len(plain), match[1].decode()))
+                self._code = match[1].decode()
+                marks.append(ColourMark(self._offset + len(plain), self._code))
             position = match.end()
         plain += data[position:]
         self._offset += len(plain)

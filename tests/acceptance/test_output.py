@@ -42,6 +42,24 @@ def test_ansi_is_what_the_command_line_prints_on_a_terminal(service: Service, ro
     assert "\x1b" not in service.output(task_id)
 
 
+def test_each_line_of_a_result_has_its_colour_as_on_a_terminal(service: Service, root: Path) -> None:
+    module = {"module": "command", "module_args": "printf 'one\\n\\ntwo\\n\\n'"}
+    task_id = service.submit("ansiblecommand", {**module, "inventory": "../inventories/dev", "host_pattern": "dev1"})
+    service.wait(task_id)
+    cli = subprocess.run(
+        ["ansible", "dev1", "-i", "../inventories/dev", "-m", "command", "-a", module["module_args"]],
+        cwd=root / "playbooks",
+        env={**service.environ, "PYTHONUNBUFFERED": "1", "ANSIBLE_FORCE_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    coloured = service.client().get(f"/api/ansibletaskoutput/{task_id}?format=ansi").text
+    assert "two\x1b[0m\n" in coloured and coloured == cli.stdout
+
+
 def test_escape_codes_of_a_task_stay_text_in_every_format(service: Service) -> None:
     task_id = service.submit(
         "ansiblecommand", {"module": "command", "module_args": "printf '\\033[31mred\\033[0m <b>'"}

@@ -115,8 +115,24 @@ def test_a_diff_has_the_colours_of_a_terminal(servers: ForkServerPool, place: Pa
     expected = command_line(place, "ansible-playbook", *PLAYBOOK, "--diff", ANSIBLE_FORCE_COLOR="1")
     (place / "out").unlink()
     with DirectRun(servers, place, *PLAYBOOK, "--diff") as run:
-        shown = visible(run.wait().coloured.replace(COLOUR_MARK, "\x1b"))
+        shown = visible(by_line(run.wait().coloured.replace(COLOUR_MARK, "\x1b")))
     assert without_times(shown) == without_times(visible(expected))
+
+
+def test_a_coloured_text_has_one_mark_however_many_lines_it_has(servers: ForkServerPool, place: Path) -> None:
+    argv = ("h1", "-i", "hosts", "-m", "command", "-a", "seq 1 2000")
+    with DirectRun(servers, place, *argv, program="ansible") as run:
+        shown = run.wait().coloured
+    assert shown.count("\n") > 2000 and shown.count(f"{COLOUR_MARK}[0") < 10
+
+
+def by_line(text: str) -> str:
+    """With a colour on each line of a coloured text, as the service shows it."""
+
+    def each(found: re.Match[str]) -> str:
+        return "\n".join(f"\x1b[{found[1]}m{line}\x1b[0m" for line in found[2].split("\n"))
+
+    return re.sub(r"\x1b\[([0-9;]+)m(.*?)\x1b\[0m", each, text, flags=re.DOTALL)
 
 
 def visible(text: str) -> str:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from flansible.models import Secrets, State, Step
-from flansible.store import Store
+from flansible.store import ColourMark, Store
 from flansible.wire import EMPTY_LIMIT, NO_HOSTS
 from flansible.worker import forkserver_pool
 from flansible.worker import supervisor as supervisor_module
@@ -67,6 +67,12 @@ def test_an_exit_code_that_is_not_zero_fails_with_that_code(worker: Worker, code
     ended = worker.run("say", "no\n", str(code))
     assert (ended.outcome.state, ended.outcome.returncode) == (State.FAILED, code)
     assert str(code) in ended.outcome.description
+
+
+def test_a_run_that_is_ended_while_it_prints_in_a_colour_leaves_no_colour_open(worker: Worker) -> None:
+    task_id = new_id()
+    worker.run_steps(Step(program="ansible", argv=("in_colour", "red"), cwd="/"), task_id=task_id)
+    assert worker.store.colours(task_id, 0, 9) == [ColourMark(0, "0;31"), ColourMark(3, "0")]
 
 
 def test_output_without_a_line_end_is_kept(worker: Worker) -> None:

@@ -1,7 +1,8 @@
 -- Reads the colours between two output offsets. They are stored in order, so bisection finds both ends.
 --
 -- KEYS: 1 the record
--- ARGV: 1 first output offset, 2 last output offset (both included), 3 colours per segment
+-- ARGV: 1 first output offset, 2 last output offset (both included), 3 colours per segment, 4 how many before the first
+--       as well
 -- Returns the colours as bytes, 16 each.
 -- Derived keys: colours:<n> of the task.
 
@@ -29,4 +30,4 @@ local function first_from(offset)
   return low
 end
 
-return read(first_from(tonumber(ARGV[1])), first_from(tonumber(ARGV[2]) + 1))
+return read(math.max(0, first_from(tonumber(ARGV[1])) - tonumber(ARGV[4])), first_from(tonumber(ARGV[2]) + 1))

@@ -20,11 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.errors import TaskDeleted
 from flansible.models import FINAL_STATES
-from flansible.store import READ_AGAIN_SECONDS, ColourMark, Position, Store
+from flansible.store import READ_AGAIN_SECONDS, Position, Store
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource
 from flansible.web.middleware import security_headers
 from flansible.web.parsing import MAX_NUMBER, parse_query
+from flansible.web.resources.coloured_output import Colour, Reader
 from flansible.web.resources.tasks import own_task
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.streaming.socket_handoff import cut_off_if_deleted, follow
@@ -93,48 +94,28 @@ class _OutputStream(Feed):
     task_id: str
     start: int
     coloured: bool
+    colour: Colour | None = None
 
     def next(self, store: Store, position: Position) -> Piece:
         if position.state is None:
             raise TaskDeleted(self.task_id)
         if self.start < position.output_bytes:
-            data, stop = _read(store, self.task_id, self.start, position.output_bytes, PIECE_BYTES, self.coloured)
-            return Piece(data, replace(self, start=stop))
+            reader = Reader(store, self.task_id, self.coloured, self.colour)
+            data, stop = reader.read(self.start, position.output_bytes, PIECE_BYTES)
+            return Piece(data, replace(self, start=stop, colour=reader.colour))
         return Piece(b"", None if position.state in FINAL_STATES else self)
 
 
 def _between(store: Store, task_id: str, start: int, end: int, coloured: bool) -> Iterator[bytes]:
     """Yields the output bytes from `start` to `end` in chunks. Raises TaskDeleted."""
     keep_at = 0.0
+    reader = Reader(store, task_id, coloured)
     while start < end:
         if end - start > _CHUNK_BYTES and time.monotonic() >= keep_at:
             store.keep_while_read([task_id])
             keep_at = time.monotonic() + READ_AGAIN_SECONDS
-        chunk, start = _read(store, task_id, start, end, _CHUNK_BYTES, coloured)
+        chunk, start = reader.read(start, end, _CHUNK_BYTES)
         yield chunk
-
-
-def _read(store: Store, task_id: str, start: int, end: int, most: int, coloured: bool) -> tuple[bytes, int]:
-    """Reads a chunk between `start` and `end`, and returns where it stops; a colour that ends at `end` is closed.
-
-    Raises TaskDeleted. A task is deleted as a whole, so what is read last shows that all before it was there.
-    """
-    stop = min(end, start + most)
-    # A colour mark at the end of a chunk belongs to the next one, except at `end`.
-    marks = store.colours(task_id, start, stop if stop == end else stop - 1) if coloured else []
-    chunk = store.output(task_id, start, stop - start)
-    if len(chunk) < stop - start:
-        raise TaskDeleted(task_id)
-    return _coloured(chunk, start, marks), stop
-
-
-def _coloured(chunk: bytes, start: int, marks: list[ColourMark]) -> bytes:
-    pieces = []
-    position = start
-    for mark in marks:
-        pieces += [chunk[position - start : mark.offset - start], f"\x1b[{mark.code}m".encode()]
-        position = mark.offset
-    return b"".join((*pieces, chunk[position - start :]))
 
 
 def _fragment(text: str) -> Response:
