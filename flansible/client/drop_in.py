@@ -145,8 +145,10 @@ class _Place:
 
     def path(self, text: str) -> str:
         """Returns the path to send: absolute if it exists here, otherwise as given."""
-        if self.chdir is not None or text == "-":
+        if text == "-" or (self.chdir is not None and text):
             return text
+        if not text:
+            return "."  # as Ansible takes an empty path
         path = _local(text)
         return path if os.path.exists(path) else text
 
@@ -164,6 +166,10 @@ def _current_directory() -> str:
 
 def _converted(field: str, value: Any, place: _Place) -> Any:
     """Converts an option's value for its field; None or an empty list if it has no effect."""
+    if field == "playbook_dir" and not value:
+        return place.chdir or (_current_directory() if place.is_here else ".")
+    if field == "tree" and not value:
+        return None
     if field in _PATH_FIELDS:
         return [place.path(text) for text in value] if isinstance(value, list) else place.path(value)
     if field == "inventory":
@@ -178,7 +184,7 @@ def _converted(field: str, value: Any, place: _Place) -> Any:
         return [_variables(text, place) for text in value if text]
     if field == "verbose_level":
         return min(value, _MOST_VERBOSE) or None
-    # Empty and absent mean the same to Ansible for these. The service refuses any other empty value.
+    # Empty and absent mean the same to Ansible for these.
     return None if field in ("limit", "module_args", "start_at_task") and not value else value
 
 

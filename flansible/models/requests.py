@@ -61,6 +61,9 @@ PathText = Annotated[
 PathTexts = PathText | Annotated[list[PathText], Field(min_length=1, max_length=MAX_PATHS)]
 Inventory = Annotated[Text, AfterValidator(_path_or_hosts)]
 Inventories = Inventory | Annotated[list[Inventory], Field(min_length=1, max_length=MAX_PATHS)]
+# The value of an option to which Ansible gives a meaning of its own where it is empty: `--tags ''`, `--user ''`.
+OptionText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
+OptionTexts = OptionText | Annotated[list[OptionText], Field(min_length=1, max_length=MAX_LIST_ITEMS)]
 FreeText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 Secret = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, json_schema_extra={"format": "password"})]
 ExtraVars = dict[str, JsonValue] | str | Annotated[list[VariablesPart], Field(max_length=MAX_LIST_ITEMS)]
@@ -146,9 +149,9 @@ class RunOptions(TaskOptions):
     forks: int | None = Field(None, ge=1, le=10000, description="Number of hosts worked on in parallel.")
     verbose_level: int = Field(0, ge=0, le=6, description="Verbosity, 0 to 6; 3 is `-vvv`.")
     become: bool = Field(False, description="Run operations with become.")
-    become_method: Text | None = Field(None, description="Privilege escalation method, such as `sudo`.")
-    become_user: Text | None = Field(None, description="User to become, by default root.")
-    remote_user: Text | None = Field(None, description="User to connect as.")
+    become_method: OptionText | None = Field(None, description="Privilege escalation method, such as `sudo`.")
+    become_user: OptionText | None = Field(None, description="User to become, by default root.")
+    remote_user: OptionText | None = Field(None, description="User to connect as.")
     check: bool = Field(False, description="Predict changes instead of making them.")
     diff: bool = Field(False, description="Show differences in changed files and templates.")
     timeout: int | None = Field(None, ge=1, le=MAX_CONNECT_SECONDS, description="Connection timeout in seconds.")
@@ -159,7 +162,7 @@ class RunOptions(TaskOptions):
         "for a private prompt (`vars_prompt`) that has no default.",
     )
     list_hosts: bool = Field(False, description="List matching hosts without executing anything.")
-    connection: Text | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
+    connection: OptionText | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
     private_key_file: PathText | None = Field(
         None,
         description="Path of the key to connect with (users other than admin: below `playbook_root` or in their "
@@ -328,8 +331,8 @@ class PlaybookRequest(RunOptions):
     playbook: PathTexts = Field(
         description="Playbook, or a list of them, relative to `playbook_dir`; as `listplaybooks` writes them."
     )
-    tags: Texts | None = Field(None, description="Only play tasks with these tags.")
-    skip_tags: Texts | None = Field(None, description="Only play tasks without these tags.")
+    tags: OptionTexts | None = Field(None, description="Only play tasks with these tags.")
+    skip_tags: OptionTexts | None = Field(None, description="Only play tasks without these tags.")
     start_at_task: Text | None = Field(None, description="Start at the play task of this name.")
     force_handlers: bool = Field(False, description="Run handlers even when a play task fails.")
     syntax_check: bool = Field(False, description="Check the syntax without executing anything.")

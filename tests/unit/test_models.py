@@ -70,12 +70,14 @@ def test_a_number_out_of_range_is_an_error(field: str, value: int) -> None:
 NUMBERS = ("forks", "timeout", "task_timeout", "time_limit", "verbose_level", "background", "poll")
 SECRETS = ("connection_password", "become_password", "vault_password", "private_key", "private_key_passphrase")
 FREE_TEXT = ("ssh_common_args", "ssh_extra_args", "sftp_extra_args", "scp_extra_args")
+# Empty ones have a meaning of their own to Ansible: `--tags ''`.
+OPTION_TEXTS = ("become_method", "become_user", "remote_user", "connection", "tags", "skip_tags")
 STRUCTURED = ("module_args", "extra_vars", "extra_args", "environment", "secret_vars")
 TEXT_FIELDS = [
     (model, name)
     for model in NEEDED
     for name in model.model_fields
-    if name not in (*NUMBERS, *SECRETS, *FREE_TEXT, *STRUCTURED)
+    if name not in (*NUMBERS, *SECRETS, *FREE_TEXT, *OPTION_TEXTS, *STRUCTURED)
     and not isinstance(model.model_fields[name].default, bool)
 ]
 
@@ -109,7 +111,7 @@ def test_the_environment_is_an_object_of_names_and_texts(value: Any) -> None:
         make(AdhocRequest, environment=value)
 
 
-@pytest.mark.parametrize("field", ["inventory", "playbook", "tags", "skip_tags", "vault_id", "module_path"])
+@pytest.mark.parametrize("field", ["inventory", "playbook", "vault_id", "module_path"])
 def test_a_list_of_texts_holds_no_empty_one(field: str) -> None:
     for value in (["x", ""], ["x", 1], ["x", ["y"]], [None]):
         with pytest.raises(ValidationError):
