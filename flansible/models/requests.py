@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -38,6 +39,15 @@ def _path_or_hosts(value: str) -> str:
     return value
 
 
+def _one_line(value: str) -> str:
+    if not _ONE_LINE.fullmatch(value):
+        raise ValueError("must be one line without control characters, as typed at a prompt")
+    return value
+
+
+# A password is typed at a prompt on the host. What follows a line break would go to the program behind the prompt,
+# which with pipelining is an interpreter.
+_ONE_LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]+")
 # `_not_blank` for the JSON Schema: at least one character that str.strip would keep.
 _NOT_BLANK: dict[str, JsonValue] = {"pattern": r"[^\s\x1c-\x1f\x85]"}
 
@@ -66,6 +76,15 @@ OptionText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 OptionTexts = OptionText | Annotated[list[OptionText], Field(min_length=1, max_length=MAX_LIST_ITEMS)]
 FreeText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 Secret = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS, json_schema_extra={"format": "password"})]
+Password = Annotated[
+    str,
+    AfterValidator(_one_line),
+    Field(
+        min_length=1,
+        max_length=MAX_TEXT_CHARACTERS,
+        json_schema_extra={"format": "password", "pattern": rf"^{_ONE_LINE.pattern}$"},
+    ),
+]
 ExtraVars = dict[str, JsonValue] | str | Annotated[list[VariablesPart], Field(max_length=MAX_LIST_ITEMS)]
 VariableName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 EnvironmentName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -178,11 +197,11 @@ class RunOptions(TaskOptions):
     ssh_extra_args: FreeText | None = Field(None, description="Arguments for ssh only (admin).")
     sftp_extra_args: FreeText | None = Field(None, description="Arguments for sftp only (admin).")
     scp_extra_args: FreeText | None = Field(None, description="Arguments for scp only (admin).")
-    connection_password: Secret | None = Field(
+    connection_password: Password | None = Field(
         None, repr=False, description="Password to connect with; sealed, used once."
     )
     connection_password_file: PathText | None = Field(None, description="Path of a file with that password (admin).")
-    become_password: Secret | None = Field(None, repr=False, description="Password for become; sealed, used once.")
+    become_password: Password | None = Field(None, repr=False, description="Password for become; sealed, used once.")
     become_password_file: PathText | None = Field(None, description="Path of a file with that password (admin).")
     vault_id: PathTexts | None = Field(
         None, description="Vault identities as `label@file`; `label@prompt` takes its password from `vault_password`."

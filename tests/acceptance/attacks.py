@@ -73,6 +73,8 @@ REFUSED = {
     "options for sftp": (adhoc(sftp_extra_args="-S id"), "field_forbidden"),
     "options for scp": (adhoc(scp_extra_args="-S id"), "field_forbidden"),
     "a password from a file": (adhoc(connection_password_file="@ROOT@/rbac.json"), "field_forbidden"),
+    "a command as become_user": (adhoc(become=True, become_user="root; id >&2; exit 3 #"), "become_forbidden"),
+    "code behind a become password": (adhoc(become=True, become_password="x\nimport os"), "invalid_field"),
     "a become password from a program": (adhoc(become_password_file="/usr/bin/id"), "field_forbidden"),
     "a folder to write results to": (adhoc(tree="@OUTSIDE@"), "field_forbidden"),
     "a strategy": (adhoc(strategy="mitogen_linear"), "field_forbidden"),

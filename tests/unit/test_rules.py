@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from flansible.authorization.isolation import ADVICE, Isolation
 from flansible.authorization.rules import hosts, strings
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound
 from flansible.identity import users as rbac_users
+from flansible.models import AdhocRequest
 from tests.helpers.authorizing import CONFINED, OWN, PLAY, Asking
 
 MISSING = Isolation("auto", "bwrap is not installed")
@@ -486,19 +492,64 @@ def test_where_only_ansible_can_tell_who_is_in_it_the_run_decides(dev: Asking, r
         "a\\",
         "{a}",
         "a\x1b[2K",
+        "~root",
+        "root[a]",
+        "a^b",
+        "#1000",
+        "a\u2028b",
+        "+a",
+        "root; id >&2; exit 3 #",
     ],
 )
 def test_a_user_to_connect_as_is_a_plain_name(dev: Asking, name: str) -> None:
     for ask in (dev.adhoc, dev.playbook):
         assert refusal(ask, inventory=OWN, remote_user=name) == "remote_user_forbidden"
+        assert refusal(ask, inventory=OWN, become_user=name) == "become_forbidden"
         assert refusal(ask, inventory=OWN, become_method=f"x{name}") == "become_forbidden"
 
 
 def test_plain_names_of_users_and_methods_are_taken(dev: Asking) -> None:
     for name in ("deploy", "a.b-c_d", "user@example.org", "DOMAIN\\user", "ünï"):
-        dev.adhoc(inventory=OWN, remote_user=name)
+        dev.adhoc(inventory=OWN, remote_user=name, become_user=name)
+    for name in ("me@web1:22", "a+b", "vault/x=y,z", "1000"):
+        dev.adhoc(inventory=OWN, remote_user=name, become_user=name)
     for name in ("sudo", "community.general.doas"):
         dev.adhoc(inventory=OWN, become_method=name)
+
+
+def test_whatever_user_is_taken_is_one_word_to_every_shell(dev: Asking) -> None:
+    chance = random.Random(17)
+    signs = [chr(number) for number in (*range(1, 160), 0xFF1B, 0x2028, 0x3000, 0xFC)]
+    given = {"".join(chance.choices("ab0.", k=chance.randrange(3)) + [chance.choice(signs)]) for _ in range(400)}
+    given |= {"".join(chance.choices(signs, k=chance.randrange(1, 4))) for _ in range(400)}
+    given |= {name + end for name in given for end in ("a", "$(id)")}
+    taken = []
+    for name in sorted(given):
+        with contextlib.suppress(Forbidden, ValidationError):
+            strings.check(AdhocRequest(module="ping", become_user=name))
+            taken.append(name)
+    assert 50 < len(taken) < len(given) / 2
+    script = "".join(f"printf '<%s>' su  {name} -c 'x y'; echo\n" for name in taken)
+    for shell in filter(shutil.which, ("sh", "bash", "zsh", "ksh")):
+        done = subprocess.run([shell], input=script, capture_output=True, text=True, timeout=30)
+        wanted = ["<su><{}><-c><x y>".format(name.replace("\\", "")) for name in taken]
+        assert (done.stdout.splitlines(), done.stderr) == (wanted, "")
+
+
+@pytest.mark.parametrize("field", ["become_password", "connection_password"])
+def test_nothing_follows_a_password_behind_its_prompt(dev: Asking, field: str) -> None:
+    for end in ("\n", "\nimport os; os.system('id')\n", "\r", "\0", "\x04", "\x03x"):
+        with pytest.raises(ValidationError, match="one line"):
+            dev.adhoc(inventory=OWN, **{field: f"word{end}"})
+    dev.adhoc(inventory=OWN, **{field: "pass wörd\t'\"$(x)"})
+
+
+@pytest.mark.parametrize("name", ["%r", "k%d", 'a"b', "a'b", "a\\b", "a\tb"])
+def test_the_path_of_a_key_is_the_path_that_ssh_opens(dev: Asking, root: Path, name: str) -> None:
+    (root / "playbooks" / name).write_text("key")
+    assert refusal(dev.adhoc, inventory=OWN, private_key_file=name) == "private_key_forbidden"
+    (root / "playbooks/link").symlink_to(name)
+    assert refusal(dev.adhoc, inventory=OWN, private_key_file="link") == "private_key_forbidden"
 
 
 # become, git, environment, limits.

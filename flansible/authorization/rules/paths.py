@@ -24,6 +24,8 @@ from flansible.playbooks import ansible_cfg
 
 # Ansible expands ~ and $NAME in paths after our check, and splits at commas: the path would become another one.
 _EXPANDED = re.compile(r"[~$,\0\r\n]")
+# What ssh expands or unquotes in the path of a key (%r is the remote user), which would be another path then.
+_EXPANDED_BY_SSH = re.compile(r"""[%"'\\\x00-\x1f]""")
 COLLECTION_PLAYBOOK = re.compile(r"\w+\.\w+\.\w+(\.\w+)*")
 _EXTENSIONS = (".yml", ".yaml", ".json")
 _PROMPT = "prompt"
@@ -119,6 +121,9 @@ def vault_file(user: User, given: str, field: str, cwd: Path, settings: Settings
 
 
 def private_key_file(user: User, given: str, cwd: Path, settings: Settings) -> str:
+    if _EXPANDED_BY_SSH.search(str(resolve(given, cwd))):
+        message = "must have no %, quote or backslash, which ssh expands or takes off"
+        raise forbidden("private_key_file", "private_key_forbidden", message)
     return _file(user, given, "private_key_file", cwd, settings, code="private_key_forbidden")
 
 

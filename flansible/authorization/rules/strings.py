@@ -40,8 +40,10 @@ _DATA_FIELDS = frozenset(
 )
 # Ansible decodes these in key=value strings before it searches for the =.
 _ESCAPE = re.compile(r"""\\(?:U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|N\{[^{}\\]+\}|[\\'"abfnrtv])""")
-# ssh puts the user name into commands of its configuration (%r), which a shell runs.
-_UNSAFE_USER = re.compile(r"""^-|[\s'"`$;&|<>(){}*?!#%]|\\$""")
+# Ansible pastes become_user into a shell line of the host, and ssh puts remote_user into commands of its configuration
+# (%r), which a shell runs. So a list of what is harmless there, not of what is known to do harm: letters and digits of
+# any script, and signs that no shell treats specially within a word. A backslash (DOMAIN\\user) must not end it.
+_USER = re.compile(r"\w[\w.@+:/=,\\-]*(?<!\\)")
 _PLUGIN = re.compile(r"\w+(\.\w+)*", re.ASCII)
 # Parsing takes time: of a longer text, in one string or in several, every word counts as a name.
 _MAX_PARSED = 64 * 1024
@@ -63,14 +65,17 @@ def check(request: RunOptions) -> None:
 
 
 def _check_names(request: RunOptions) -> None:
-    name = request.remote_user
-    if name is not None and (_UNSAFE_USER.search(name) or not name.isprintable()):
-        message = (
-            "must be a plain user name: no spaces, no quotes, no characters special to a shell or ssh, no dash in front"
-        )
+    message = "must be a plain user name: letters, digits and . _ @ + : / = , \\ -, a letter or digit in front"
+    if not _is_user(request.remote_user):
         raise forbidden("remote_user", "remote_user_forbidden", message)
+    if not _is_user(request.become_user):
+        raise forbidden("become_user", "become_forbidden", message)
     if request.become_method is not None and not _PLUGIN.fullmatch(request.become_method):
         raise forbidden("become_method", "become_forbidden", "must be the name of a method, such as sudo")
+
+
+def _is_user(name: str | None) -> bool:
+    return name is None or (_USER.fullmatch(name) is not None and name.isprintable())
 
 
 def _check_variables(request: RunOptions) -> None:
