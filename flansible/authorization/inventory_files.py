@@ -19,7 +19,7 @@ import shlex
 import stat
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -47,6 +47,8 @@ _VERSION = re.compile(r"v?\d+(?:\.\d+){0,2}(?:[-+.]?[a-z]\w*(?:\.\d+)*)?", re.IG
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _HOST = re.compile(r"(?=.*\w)[\w\[:][\w.:%\[\]@-]*(?<!:)")
 _VARIABLE = re.compile(r"[A-Za-z_][\w.]*=.*", re.DOTALL)
+_PARTS = re.compile(r"[^A-Za-z0-9]+")
+_SHORTEST_PART = 3
 _GROUP_KEYS = frozenset({"hosts", "children", "vars"})
 _LARGE_YAML = re.compile(r"^\s+(?:hosts|children):\s*$", re.MULTILINE)
 _PROGRAM = re.compile(r"--list(?![\w-])|\b_meta\b|[\"']hosts[\"']")
@@ -183,6 +185,13 @@ def stem(path: str) -> str:
     """Returns a file's name without endings: prod.py, prod.ini and prod.py.bak have the same."""
     name = os.path.basename(path)
     return name[:1] + _without_copies(name)[1:].partition(".")[0]
+
+
+def is_named_like(name: str, stems: Collection[str]) -> bool:
+    """Whether the name of a file or folder has one of these stems as a part: prod.ini, vault-prod, prod_keys."""
+    if _is_of_project(name):
+        return False
+    return stem(name) in stems or any(part in stems for part in _PARTS.split(name) if len(part) >= _SHORTEST_PART)
 
 
 def is_project(folder: str) -> bool:

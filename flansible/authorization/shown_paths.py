@@ -113,7 +113,7 @@ class ShownPaths:
         # In a folder of inventories alone it is no surprise.
         projects = [folder for folder in sorted(self.neighbours) if inventory_files.is_project(folder)]
         for folder in projects:
-            sure = {path for path in self.beside if os.path.dirname(path) == folder} - self.others - set(beside)
+            sure = {path for path in self.beside if is_below(path, folder)} - self.others - set(beside)
             if sure:
                 what = f"{len(sure)} of what lies beside your inventory in {self._shown_name(folder)}"
                 found.append(f"{what} not shown, since it reads as inventories that are not yours")
@@ -206,7 +206,7 @@ class ShownPaths:
             found.update(search.beside(folder, names_count=any(map(os.path.isdir, own)), only_files=not is_seen))
             others = {stem(path) for path in (*found, *self.others) if os.path.dirname(path) == folder}
             others -= {stem(path) for path in own}
-            found.update(path for path in _files_in(folder) if stem(path) in others and not self._is_own(path))
+            found.update(path for path in _entries_of(folder, others) if not self._leads_to_own(path))
         return frozenset(found)
 
     @cached_property
@@ -311,11 +311,12 @@ def of(
     )
 
 
-def _files_in(folder: str) -> list[str]:
-    """Returns the files in a folder that could belong to an inventory: no playbooks."""
+def _entries_of(folder: str, stems: set[str]) -> list[str]:
+    """Returns what in a folder has the name of an inventory in its own: `prod.ini`, `vault-prod`; no playbooks."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry.path for entry in entries if entry.is_file(follow_symlinks=False)]
+            found = [entry.path for entry in entries if not entry.is_symlink()]
     except OSError:
         return []
-    return [path for path in found if inventory_files.kind_of(path) != "playbook"]
+    named = (path for path in found if inventory_files.is_named_like(os.path.basename(path), stems))
+    return [path for path in named if inventory_files.kind_of(path) != "playbook"]

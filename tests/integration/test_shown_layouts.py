@@ -18,7 +18,7 @@ import pytest
 
 from flansible.config import load
 from flansible.models import Confinement
-from flansible.worker import inventory_names, sandbox, snapshots
+from flansible.worker import inventory_names, mounts, sandbox, snapshots
 from tests.helpers.waiting import require_program
 
 PLAY = "- hosts: all\n  tasks: []\n"
@@ -283,7 +283,7 @@ def test_a_script_reads_a_file_beside_itself_and_its_groups_have_their_variables
 
 def test_what_belongs_to_anothers_script_by_name_is_hidden_with_it(tree: Tree) -> None:
     tree.write({"playbooks/a/dev.ini": DEV, "playbooks/a/prod.py": SCRIPT, "playbooks/a/prod.ini": "[x]\nkey = k\n"})
-    tree.write({"playbooks/a/prod.yml": PLAY})
+    tree.write({"playbooks/a/prod.yml": PLAY, "playbooks/a/vault-prod.txt": "s\n", "playbooks/a/prod_keys/key": "k\n"})
     tree.inventories = ["playbooks/a/dev.ini"]
     assert tree.seen() == {"playbooks/a/dev.ini", "playbooks/a/prod.yml"}
 
@@ -387,6 +387,13 @@ def test_anothers_inventory_among_the_shared_roles_is_unseen(tree: Tree, monkeyp
 # Many pieces.
 
 
+def many(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Projects with more pieces than are mounted, where only few are."""
+    monkeypatch.setattr(mounts, "MOST_MOUNTS", 5)
+    for number in range(12):
+        tree.write({f"playbooks/p{number}/site.yml": PLAY, f"playbooks/p{number}/inventories/x": PROD})
+
+
 def test_two_hundred_projects_with_an_inventory_folder_each_are_seen_within_seconds(tree: Tree) -> None:
     for number in range(200):
         project = f"playbooks/p{number}"
@@ -408,18 +415,8 @@ def test_two_hundred_projects_with_an_inventory_folder_each_are_seen_within_seco
     assert tree.run("sh", "-c", read) == PLAY + "\n755\nsite.yml\n"
 
 
-def test_four_thousand_files_of_variables_are_seen_without_anothers(tree: Tree) -> None:
-    hosts = [f"w{number}.example.com" for number in range(4000)]
-    tree.write({"all/dev": "\n".join(hosts) + "\n", "all/prod": PROD, "all/host_vars/shop1.yml": "a: 1\n"})
-    tree.write({f"all/host_vars/{host}.yml": "a: 1\n" for host in hosts})
-    tree.inventories, tree.others = ["all/dev"], ["all/prod"]
-    seen = tree.seen()
-    assert len(seen) == 4001 and "all/host_vars/shop1.yml" not in seen
-
-
-def test_a_writable_folder_is_itself_among_copies(tree: Tree) -> None:
-    tree.write({f"playbooks/p{number}/site.yml": PLAY for number in range(300)})
-    tree.write({f"playbooks/p{number}/inventories/x": PROD for number in range(300)})
+def test_a_writable_folder_is_itself_among_copies(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    many(tree, monkeypatch)
     tree.write({"playbooks/p1/out/inventories/x": "mine\n", "playbooks/p1/out/hosts": PROD})
     tree.inventories, tree.writable = ["playbooks/p1/site.yml"], ["playbooks/p1/out"]
     assert tree.sandbox().snapshot is not None
@@ -438,9 +435,10 @@ def test_a_writable_folder_that_has_become_a_link_or_is_gone_is_not_writable(tre
     assert not any("secret" in word for word in one.arguments)
 
 
-def test_copies_that_no_sandbox_shows_are_removed_and_others_are_not(tree: Tree) -> None:
-    tree.write({f"playbooks/p{number}/site.yml": PLAY for number in range(300)})
-    tree.write({f"playbooks/p{number}/inventories/x": PROD for number in range(300)})
+def test_copies_that_no_sandbox_shows_are_removed_and_others_are_not(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(tree, monkeypatch)
     shown = tree.sandbox().snapshot
     assert shown is not None
     for number in range(2):
