@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flansible.config import Settings, comma_list
+from flansible.playbooks import ansible_cfg
 
 _REMEMBERED = "writable"
 # Folders from which Ansible loads code or variables, wherever they lie; and those that it does below playbook_root.
@@ -40,6 +41,9 @@ _LOADED_IN_PROJECTS = _LOADED | frozenset(
     )
 )
 _OF_PLUGINS = "_plugins"
+_LOADING_SETTING = re.compile(
+    r"\w+_plugins|library|module_utils|roles_path|collections_paths?|inventory|vault_\w+|private_key_file|\w+_file"
+)
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/boot", "/proc", "/sys", "/dev", "/run")
 _PLAY = re.compile(r"^(?:- +|  +)[\"']?(?:hosts|(?:ansible\.builtin\.)?import_playbook)[\"']?\s*:", re.MULTILINE)
 _MAX_ENTRIES = 20_000
@@ -99,7 +103,22 @@ class WritableFolders:
                     return f"one of it and {path}, which {other} may write, lies in the other"
         if name := self._loaded_name(folder):
             return f"Ansible loads code or variables from a folder {name}"
-        return self._content(folder)
+        return self._configured(folder) or self._content(folder)
+
+    def _configured(self, folder: Path) -> str:
+        """Returns which ansible.cfg around the folder names it, or something in or around it, as code or a secret."""
+        root = Path(os.path.realpath(self.settings.playbook_root)) if self.settings else None
+        for around in folder.parents if root and folder.is_relative_to(root) else ():
+            if not around.is_relative_to(root or around):
+                break
+            for name, value in ansible_cfg.defaults(around / "ansible.cfg").items():
+                if not _LOADING_SETTING.fullmatch(name):
+                    continue
+                for word in filter(None, re.split(r"[\s:,@]+", value)):
+                    named = Path(os.path.realpath(os.path.join(around, os.path.expanduser(word))))
+                    if named.is_relative_to(folder) or folder.is_relative_to(named):
+                        return f"{name} of {around / 'ansible.cfg'} is {word}"
+        return ""
 
     def _loaded_name(self, folder: Path) -> str:
         root = Path(os.path.realpath(self.settings.playbook_root)) if self.settings else None

@@ -62,7 +62,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "playbooks": (*_BASICS, "system"),
     "audit": ("errors", "system", "sealing"),
     "broker": (*_BASICS, "config", "system", "store"),
-    "identity": ("errors", "wording", "config", "system", "audit"),
+    "identity": ("errors", "wording", "config", "system", "audit", "playbooks"),
     "authorization": (*_BASICS, "config", "identity", "playbooks"),
     "authorization.reserved_variables": (),
     "authorization.isolation": ("errors",),

@@ -94,6 +94,31 @@ def test_a_folder_that_runs_load_from_is_refused_with_the_reason(place: Path, fo
         parse(place, [folder])
 
 
+@pytest.mark.parametrize(
+    ("line", "is_refused"),
+    [
+        ("library = ./artifacts", True),
+        ("filter_plugins = /nowhere:artifacts/filter", True),
+        ("roles_path = roles:..//shop/artifacts", True),
+        ("vault_password_file = artifacts/pass", True),
+        ("inventory = artifacts/hosts,other", True),
+        ("action_plugins = ../shop", True),
+        ("fact_caching_connection = artifacts", False),
+        ("retry_files_save_path = artifacts", False),
+        ("library = ./plugins", False),
+    ],
+)
+def test_a_folder_that_an_ansible_cfg_around_it_names_as_code_is_refused(
+    place: Path, line: str, is_refused: bool
+) -> None:
+    (place / "playbooks/shop/ansible.cfg").write_text(f"[defaults]\n{line}\n")
+    if is_refused:
+        with pytest.raises(ConfigurationError, match=f"{line.partition(' ')[0]} of .*/playbooks/shop/ansible.cfg is "):
+            parse(place, ["playbooks/shop/artifacts"])
+    else:
+        assert parse(place, ["playbooks/shop/artifacts"])
+
+
 def test_one_within_another_is_refused_whoever_may_write_it(place: Path) -> None:
     with pytest.raises(ConfigurationError, match="lies in the other"):
         parse(place, ["out", "out/inner"])
