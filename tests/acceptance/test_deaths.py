@@ -151,7 +151,8 @@ def test_stopped_runners_are_continued_cancel_and_next_tasks_work_and_health_say
     keeper.send_signal(signal.SIGSTOP)
     server.send_signal(signal.SIGSTOP)
     following = service.submit("ansiblecommand", {"module": "debug"})
-    assert service.client().post(f"/api/ansibletaskcancel/{task_id}", json={}).status_code == 202
+    # 202, or 200 where the worker's look at its runners came while the request waited.
+    assert service.client().post(f"/api/ansibletaskcancel/{task_id}", json={}).status_code in (200, 202)
     assert service.wait(following, seconds=20)["Status"] == "SUCCESS"
     status = service.wait(task_id, seconds=20)
     assert status["state"] == "canceled" and not sleeping(mark)
