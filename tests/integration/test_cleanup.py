@@ -177,6 +177,21 @@ def test_no_temp_directory_stays_when_a_run_is_ended_by(
     eventually(lambda: not place.left and not local_temp_dirs(_home) and not sleeping(mark), 5)
 
 
+def test_a_run_whose_keeper_is_killed_ends_by_itself_when_nobody_else_can_end_it(
+    cold: ForkServerPool, place: Place, mark: str
+) -> None:
+    with place.start(cold, f"- command: sleep {mark}") as run:
+        eventually(lambda: sleeping(mark))
+        run_process, server = psutil.Process(run.pid), run.keeper.parent()
+        assert server is not None and FORK_SERVER in server.cmdline()
+        server.suspend()
+        run.keeper.kill()
+        eventually(lambda: not run_process.is_running() or run_process.status() == psutil.STATUS_ZOMBIE, 10)
+        server.resume()
+        run.wait()
+    eventually(lambda: not place.left and not sleeping(mark), 10)
+
+
 def test_no_temp_directory_stays_of_modules_that_make_their_own(
     servers: ForkServerPool, place: Place, mark: str
 ) -> None:

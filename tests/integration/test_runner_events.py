@@ -370,13 +370,14 @@ class CallbackModule(CallbackBase):
     CALLBACK_NAME, CALLBACK_VERSION, CALLBACK_TYPE = "raw", 2.0, "aggregate"
     def v2_runner_on_ok(self, result):
         os.write(2, b"raw\\n" * 1000)
+        print("kept back by Python", end="")
 """
 
 
 def test_text_that_was_written_past_python_belongs_to_the_event_it_came_before(
     servers: ForkServerPool, place: Path
 ) -> None:
-    """A callback writes to descriptor 2, and a vault password program to the standard error that it inherits."""
+    """A callback writes to descriptor 2 and prints half a line; a vault password program writes to standard error."""
     (place / "callback_plugins").mkdir()
     (place / "callback_plugins/raw.py").write_text(RAW)
     (place / "password").write_text("#!/bin/sh\nseq 500 >&2\necho word\n")
@@ -385,6 +386,7 @@ def test_text_that_was_written_past_python_belongs_to_the_event_it_came_before(
     run = ran(servers, place, on_hosts(tasks, hosts="h1"), "--vault-password-file", "password")
     texts = [text for event, text in run.texts() if event["event"] == "host_result"]
     assert [text.count("raw\n") for text in texts] == [1000] * 3
+    assert [text.count("kept back by Python") for text in texts] == [1] * 3
     assert all(f'"msg": "m{number}"\n}}\n' in text for number, text in enumerate(texts))
 
 
