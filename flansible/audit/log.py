@@ -8,7 +8,8 @@ process that has written more lines than such a head has reports it in its next 
 
 Several processes write: each locks the head, appends with one write() and updates the head. Nothing is synced to the
 disk, so a line takes about 50 µs; a machine that loses power may lose its last seconds of lines, which `flansible audit
-verify` then reports as missing. Called by the web processes and the commands.
+verify` then reports as missing. Called by the web processes,
+Flower and the commands.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -160,6 +161,15 @@ class Audit:
         except AuditUnavailable as error:
             said = {name: _clean(value) for name, value in vars(event).items() if value}
             log.error("%s; not audited: %s", error, json.dumps(said))
+
+    def loggable_name(self, name: str, known: Container[str]) -> str:
+        """Returns a typed name as it may be logged: hashed when unknown, as it may be a password in the wrong field."""
+        if name in known:
+            return name
+        try:
+            return f"unknown:{self.digest(name.encode(errors='surrogatepass'))}"
+        except ConfigurationError:
+            return "unknown"
 
     def digest(self, data: bytes) -> str:
         """Returns a short keyed digest. Raises ConfigurationError when there is no key."""

@@ -3,7 +3,7 @@
 Run by the command, also as a child of `flansible up --flower`. A request in order:
 
 1. `_ProtectedFlower.find_handler`  the dispatcher: covers every handler, those that a later Flower adds as well
-2. `_AccessPolicy.refusal`          checks the password, the page's origin, and whether it is a control
+2. `_AccessPolicy.refusal`          checks the password (`AdminLogin`), the page's origin, and whether it is a control
 3. `_ProtectedRequest`              sends the refusal, or passes the request on to Flower's handler
 4. Flower's own login               is on as well, with a random password that only step 3 adds: a request that bypassed
                                     the policy would be refused here
@@ -43,13 +43,15 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.web import HTTPError, OutputTransform, authenticated
 
+from flansible.audit.log import Audit, AuditEvent
 from flansible.broker import app as broker_app
 from flansible.config import Settings, is_loopback
-from flansible.errors import BrokerUnavailable, ConfigurationError, Fault, StoreUnavailable
+from flansible.errors import BrokerUnavailable, ConfigurationError, Fault, StoreUnavailable, TooManyRequests
 from flansible.identity import passwords
 from flansible.identity.request_origin import SAFE_METHODS, is_cross_origin
 from flansible.identity.users import ADMIN, RbacFile
 from flansible.models import FINAL_STATES, State, is_task_id
+from flansible.monitoring.admin_login import AdminLogin
 from flansible.store import Retention, Store
 
 log = logging.getLogger(__name__)
@@ -75,14 +77,16 @@ def serve(settings: Settings) -> None:
     Raises ConfigurationError before anything listens: rbac.json is invalid or has no admin, admin still has the default
     password and other machines can reach Flower, or the address cannot be bound.
     """
-    policy = _AccessPolicy(_users(settings))
+    users = _users(settings)
+    store = Store(settings.store_url, Retention(), _STORE_REPLY_SECONDS)
+    policy = _AccessPolicy(AdminLogin(users, store, settings))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, loop.stop)
     sockets = _listen(settings)
     broker_app.configure(settings)
-    application = _application(policy, Store(settings.store_url, Retention(), _STORE_REPLY_SECONDS))
+    application = _application(policy, store)
     server = HTTPServer(
         application,
         max_body_size=_MAX_BODY_BYTES,
@@ -132,7 +136,9 @@ def _application(policy: _AccessPolicy, store: Store) -> _ProtectedFlower:
     )
     application.add_transform(_DenyFraming)
     # Ahead of Flower's own handlers for these paths.
-    application.add_handlers(r".*", [(_REVOKE, _Revoke, {"store": store}), (r"/task/(.+)", _TaskPage)])
+    application.add_handlers(
+        r".*", [(_REVOKE, _Revoke, {"store": store, "audit": policy.audit}), (r"/task/(.+)", _TaskPage)]
+    )
     return application
 
 
@@ -152,8 +158,9 @@ class _TaskPage(TaskView):  # type: ignore[misc]
 class _Revoke(BaseApiHandler):  # type: ignore[misc]
     """Flower's revoke and terminate: cancels the record, whether or not a worker receives the command."""
 
-    def initialize(self, store: Store) -> None:
+    def initialize(self, store: Store, audit: Audit) -> None:
         self._store = store
+        self._audit = audit
 
     @authenticated
     async def post(self, task_id: str) -> None:
@@ -171,7 +178,17 @@ class _Revoke(BaseApiHandler):  # type: ignore[misc]
         if not is_task_id(task_id):
             return None
         try:
-            return self._store.cancel(task_id, ADMIN)
+            state = self._store.cancel(task_id, ADMIN)
+            event = AuditEvent(
+                "cancel",
+                user=ADMIN,
+                address=self.request.remote_ip or "",
+                request=_described(self.request),
+                outcome=state.value if state else "unknown",
+                task_id=task_id,
+            )
+            self._audit.note(event)
+            return state
         except StoreUnavailable as error:
             raise HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, f"The task is not canceled: {error}") from error
 
@@ -190,6 +207,7 @@ class _Refusal:
 
     status: HTTPStatus
     message: str
+    retry_after_seconds: int | None = None
 
 
 _NO_LOGIN = _Refusal(
@@ -258,6 +276,8 @@ class _ProtectedRequest(HTTPMessageDelegate):
         headers = HTTPHeaders({"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))})
         if refusal.status is HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = 'Basic realm="Flansible", charset="UTF-8"'
+        if refusal.retry_after_seconds is not None:
+            headers["Retry-After"] = str(refusal.retry_after_seconds)
         connection = self._request.connection
         assert connection is not None
         chunk = None if self._request.method == "HEAD" else body
@@ -269,18 +289,24 @@ class _AccessPolicy:
     """Admits admin alone, with the current password of rbac.json, not from pages of other sites, and only to read
     and to cancel."""
 
-    def __init__(self, users: RbacFile) -> None:
-        self._users = users
-        # Checking a password costs tens of milliseconds of hashing: in the event loop every request would wait for it.
+    def __init__(self, login: AdminLogin) -> None:
+        self._login = login
+        self.audit = login.audit
         self._threads = ThreadPoolExecutor(_LOGIN_THREADS, thread_name_prefix="login")
         self.inner_login = f"{ADMIN}:{secrets.token_urlsafe(32)}"
 
     async def refusal(self, request: HTTPServerRequest) -> _Refusal | None:
         """Returns why the request is refused; None allows it."""
         header = request.headers.get("Authorization")
-        if header is None or not await self._is_admin(header):
-            if header is not None:
-                log.warning("refused a login to Flower from %s", request.remote_ip)
+        if header is None:
+            return _NO_LOGIN
+        given = header, request.remote_ip or "", _described(request)
+        try:
+            # In a thread: it waits for Redis, and costs tens of milliseconds of hashing.
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, self._login.is_admin, *given)
+        except TooManyRequests as error:
+            return _Refusal(HTTPStatus.TOO_MANY_REQUESTS, str(error), error.retry_after_seconds)
+        if not found:
             return _NO_LOGIN
         if _is_cross_site(request):
             return _CROSS_SITE
@@ -288,24 +314,10 @@ class _AccessPolicy:
         revokes = request.method == "POST" and re.fullmatch(_REVOKE, request.path) is not None
         return None if reads or revokes else _READ_ONLY
 
-    async def _is_admin(self, header: str) -> bool:
-        given = _credentials(header)
-        # Other names are refused without a check: Flower must not be a place to try users' passwords.
-        if given is None or given[0] != ADMIN:
-            return False
-        user = await asyncio.get_running_loop().run_in_executor(self._threads, self._users.authenticate, *given)
-        return user is not None and user.is_admin
 
-
-def _credentials(header: str) -> tuple[str, str] | None:
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except ValueError:
-        return None
-    return (name, password) if colon else None
+def _described(request: HTTPServerRequest) -> str:
+    """Returns method and path for the audit log, where lines of the API have theirs."""
+    return f"{request.method} {request.path} (Flower)"
 
 
 def _basic(login: str) -> str:

@@ -36,9 +36,9 @@
 | flansible:workers                   | zset   | worker      | workers by the time to which they are alive | an hour   |
 | flansible:workers:slots             | hash   | worker      | worker to `<slots> <runs> <lease seconds>`  | an hour   |
 | flansible:workers:records           | hash   | worker      | name to process, problem, time of report    | an hour   |
-| flansible:logins:both:<u>:<address> | string | web         | failed logins; u: digest of the user's name | 5 minutes |
-| flansible:logins:user:<u>           | string | web         | ... of a user from any address              | 5 minutes |
-| flansible:logins:address:<address>  | string | web         | ... from an address, or an IPv6 /64         | 5 minutes |
+| flansible:logins:both:<u>:<address> | string | web, Flower | failed logins; u: digest of the user's name | 5 minutes |
+| flansible:logins:user:<u>           | string | web, Flower | ... of a user from any address              | 5 minutes |
+| flansible:logins:address:<address>  | string | web, Flower | ... from an address, or an IPv6 /64         | 5 minutes |
 | flansible:stats:<day>:<user>        | hash   | final move  | counts of a user's tasks; day: since 1970   | 100 days  |
 | flansible:stats:<day>               | hash   | final move  | ... of all users                            | 100 days  |
 | flansible:session:<digest>          | string | web         | a browser session, by its cookie's digest   | idle time |
@@ -56,6 +56,7 @@ and `errors`.
 from flansible.store.changes import Changes
 from flansible.store.day_statistics import Counts, PlaybookCounts, Stats, WorkerLoad
 from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
+from flansible.store.login_throttle import LoginThrottle
 from flansible.store.logins import LoginFailures, LoginLimits
 from flansible.store.recordings import (
     READ_AGAIN_SECONDS,
@@ -98,6 +99,7 @@ __all__ = [
     "Counts",
     "Idempotency",
     "LoginLimits",
+    "LoginThrottle",
     "Transition",
     "PlaybookCounts",
     "Position",

@@ -20,6 +20,11 @@ class LoginLimits:
     per_address: int = 100
     window_seconds: int = 300
 
+    @classmethod
+    def for_pair(cls, most: int) -> LoginLimits:
+        """Returns the limits for this `login_failures` of config.ini."""
+        return cls(per_pair=most, per_user=5 * most, per_address=10 * most)
+
 
 class LoginFailures(Connection):
     """The part of Store for failed logins. The window begins with the first failure; later ones do not extend it."""

@@ -17,6 +17,7 @@ from flask.json.provider import DefaultJSONProvider
 
 from flansible import __version__
 from flansible.audit.log import Audit, AuditEvent
+from flansible.audit.throttle import AuditThrottle
 from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.errors import AuditUnavailable, ConfigurationError, Fault
@@ -24,11 +25,9 @@ from flansible.identity import custom_login
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
 from flansible.sealing import Sealer
-from flansible.store import LoginLimits, Retention, Store
+from flansible.store import LoginLimits, LoginThrottle, Retention, Store
 from flansible.web import routes, static_files
-from flansible.web.audit_throttle import AuditThrottle
 from flansible.web.context import WebContext
-from flansible.web.login_throttle import LoginThrottle
 from flansible.web.middleware import audit_context, cross_origin, error_handlers, security_headers
 from flansible.web.middleware.proxy_headers import ProxyHeaders
 from flansible.web.openapi import views
@@ -80,7 +79,6 @@ def _build_context(settings: Settings) -> WebContext:
         Retention(settings.retention_days, settings.retention_tasks, settings.retention_bytes),
         _REPLY_TIMEOUT_SECONDS,
     )
-    most = settings.login_failures
     return WebContext(
         settings=settings,
         rbac=RbacFile(settings.rbac_file, partial(audit_change, settings.rbac_file), settings),
@@ -88,7 +86,7 @@ def _build_context(settings: Settings) -> WebContext:
         sealer=Sealer(settings.secret_key_file),
         tokens=TokenFile(settings.token_file, partial(audit_change, settings.token_file)),
         login_function=custom_login.load(settings.login_function),
-        login_throttle=LoginThrottle(store, LoginLimits(per_pair=most, per_user=5 * most, per_address=10 * most)),
+        login_throttle=LoginThrottle(store, LoginLimits.for_pair(settings.login_failures)),
         audit=audit,
         audit_throttle=AuditThrottle(),
     )

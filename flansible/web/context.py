@@ -8,14 +8,13 @@ from typing import cast
 from flask import current_app
 
 from flansible.audit.log import Audit
+from flansible.audit.throttle import AuditThrottle
 from flansible.config import Settings
 from flansible.identity.custom_login import LoginFunction
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
 from flansible.sealing import Sealer
-from flansible.store import Store
-from flansible.web.audit_throttle import AuditThrottle
-from flansible.web.login_throttle import LoginThrottle
+from flansible.store import LoginThrottle, Store
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,14 @@ from werkzeug.security import generate_password_hash
 from werkzeug.test import TestResponse
 
 from flansible.audit import verify
+from flansible.audit.throttle import AuditThrottle
 from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.errors import ConfigurationError
 from flansible.identity import tokens
 from flansible.identity.tokens import Scope
-from flansible.store import LoginLimits, Store
+from flansible.store import LoginLimits, LoginThrottle, Store
 from flansible.web import create_app
-from flansible.web.audit_throttle import AuditThrottle
-from flansible.web.login_throttle import LoginThrottle
 from tests.helpers.redis_server import RedisServer
 
 MARKER = "marker-password"

@@ -18,9 +18,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import redis
 
 from flansible.identity import passwords
 from flansible.launcher import embedded_redis
+from flansible.store import LoginLimits, LoginThrottle, Retention, Store
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually, missing
 
@@ -142,7 +144,7 @@ def service(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     config = folder / "config.ini"
     config.write_text(
         f"[Default]\nCELERY_BROKER_URL = {redis_url}\nCELERY_RESULT_BACKEND = {redis_url}\n"
-        f"Flask_tcp_port = {port}\nflower_tcp_port = {flower_port}\nworker_concurrency = 1\n"
+        f"Flask_tcp_port = {port}\nflower_tcp_port = {flower_port}\nworker_concurrency = 1\nlogin_failures = 0\n"
     )
     config.chmod(0o600)
     write_users(folder / "rbac.json", ADMIN, DEV)
@@ -293,6 +295,10 @@ def test_a_queued_task_is_canceled_and_dropped(service: Service) -> None:
     status = service.status(queued)
     assert (status["state"], status["description"]) == ("canceled", "canceled by admin before it started")
     assert service.revoke(queued).status_code == 200  # asking again changes nothing
+    lines = [json.loads(line) for line in (service.folder / ".flansible/audit.log").read_text().splitlines()]
+    audited = [line for line in lines if line["event"] == "cancel" and line["task_id"] == queued]
+    assert [(line["user"], line["outcome"]) for line in audited] == [("admin", "canceled")] * 2
+    assert audited[0]["request"] == f"POST /api/task/revoke/{queued} (Flower)"
     service.revoke(running)
     service.await_state(last, "succeeded")
     assert service.status(queued) == status
@@ -487,3 +493,34 @@ def test_stock_flower_works_by_hand(tmp_path: Path, flower_port: int, redis_url:
     with running([str(SCRIPTS / "celery"), "-A", "flansible.celery_app", "flower", *options], tmp_path):
         eventually(lambda: listens(flower_port))
         assert httpx.get(f"http://127.0.0.1:{flower_port}/", timeout=30).status_code == 200
+
+
+def test_wrong_passwords_are_counted_and_audited_as_at_the_api(
+    tmp_path: Path, flower_port: int, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        monkeypatch.setenv(f"FLANSIBLE_{key}", redis_url)
+    monkeypatch.setenv("FLANSIBLE_LOGIN_FAILURES", "3")
+    url = f"http://127.0.0.1:{flower_port}/api/tasks"
+    with running(FLOWER, tmp_path):
+        eventually(lambda: listens(flower_port))
+        try:
+            wrong = [httpx.get(url, auth=("admin", f"guess {n}"), timeout=30) for n in range(6)]
+            assert [reply.status_code for reply in wrong] == [401] * 3 + [429] * 3
+            assert 0 < int(wrong[-1].headers["Retry-After"]) <= 300
+            assert "Too many wrong passwords" in wrong[-1].text
+            assert httpx.get(url, auth=ADMIN, timeout=30).status_code == 429
+            assert httpx.get(url, auth=DEV, timeout=30).status_code == 401
+            # The API counts the same attempts: whoever guesses there goes on where Flower stopped.
+            throttle = LoginThrottle(Store(redis_url, Retention()), LoginLimits.for_pair(3))
+            assert throttle.locked_seconds("admin", "127.0.0.1") > 0
+        finally:
+            with redis.Redis.from_url(redis_url) as client:
+                client.delete(*client.keys("flansible:logins:*"))
+        assert httpx.get(url, auth=ADMIN, timeout=30).status_code == 200
+    lines = [json.loads(line) for line in (tmp_path / ".flansible/audit.log").read_text().splitlines()]
+    failures = [line for line in lines if line["event"] == "login_failure"]
+    assert [line["user"] for line in failures[:3]] == ["admin"] * 3
+    assert failures[3]["user"].startswith("unknown:")
+    assert failures[0]["address"] == "127.0.0.1" and failures[0]["request"] == "GET /api/tasks (Flower)"
+    assert [line["code"] for line in lines if line["event"] == "login_locked"] == ["too_many_logins"]

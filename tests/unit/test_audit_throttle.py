@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from flansible.web import audit_throttle
-from flansible.web.audit_throttle import AuditThrottle
+from flansible.audit import throttle
+from flansible.audit.throttle import AuditThrottle
 
 
 def test_one_who_is_refused_often_leaves_room_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(audit_throttle.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(throttle.time, "monotonic", lambda: now[0])
     few = AuditThrottle(most_of_one=2, most=3)
     assert [few.admit("eve", "refusal") for _ in range(5)] == [0, 0, None, None, None]
     assert few.admit("dev", "refusal") == 3, "the line says how many were left out before it"

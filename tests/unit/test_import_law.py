@@ -45,7 +45,7 @@ _BASICS = ("errors", "models", "states")
 _SYSTEM = (*_BASICS, "config", "system", "wire")
 _STORE = (*_SYSTEM, "store", "sealing")
 _IDENTITY = (*_STORE, "audit", "broker", "playbooks", "identity")
-_WEB = (*_IDENTITY, "authorization", "web.audit_throttle", "web.login_throttle", "web.context", "web.serialization")
+_WEB = (*_IDENTITY, "authorization", "web.context", "web.serialization")
 LAW: dict[str, tuple[str, ...]] = {
     "": (),
     "errors": (),
@@ -72,7 +72,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "authorization.shown_paths": (
         *("config", "authorization.inventory_files", "authorization.path_parts", "authorization.variable_files"),
     ),
-    "monitoring": (*_BASICS, "config", "store", "broker", "identity"),
+    "monitoring": (*_BASICS, "config", "store", "broker", "audit", "identity"),
     # The kinds of process. They never import each other.
     "launcher": ("errors", "config", "system", "identity", "authorization.isolation"),
     "launcher.process_manager": ("system",),
@@ -83,10 +83,8 @@ LAW: dict[str, tuple[str, ...]] = {
     ),
     "runner": ("wire", "errors", "system", "authorization.reserved_variables"),
     # Within web, from the ground up.
-    "web.audit_throttle": (),
-    "web.login_throttle": ("errors", "store"),
     "web.serialization": ("models",),
-    "web.context": (*_IDENTITY, "web.audit_throttle", "web.login_throttle"),
+    "web.context": _IDENTITY,
     "web.parsing": ("errors", "models", "wording", "web.context"),
     "web.middleware": _WEB,
     "web.login": (*_WEB, "web.middleware"),

@@ -10,7 +10,6 @@ from typing import Any
 from flask import Flask, Response, g, request
 
 from flansible.audit.log import AuditEvent
-from flansible.errors import ConfigurationError
 from flansible.web.context import web_context
 
 REQUEST_ID = "X-Request-ID"
@@ -49,12 +48,7 @@ def event(name: str, **fields: Any) -> AuditEvent:
 
 def loggable_name(name: str) -> str:
     """Returns a typed name as it may be logged: hashed when unknown, since it may be a password in the wrong field."""
-    if name in web_context().rbac.users():
-        return name
-    try:
-        return f"unknown:{web_context().audit.digest(name.encode(errors='surrogatepass'))}"
-    except ConfigurationError:
-        return "unknown"
+    return web_context().audit.loggable_name(name, web_context().rbac.users())
 
 
 def note_throttled(who: str, found: AuditEvent) -> None:

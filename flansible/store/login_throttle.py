@@ -1,4 +1,4 @@
-"""Login throttling per user, per address and per pair, counted in Redis for all web processes."""
+"""Login throttling per user, per address and per pair, counted in Redis for all web processes and Flower."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from flansible.errors import StoreUnavailable
-from flansible.store import LoginLimits, Store
+from flansible.store.logins import LoginFailures, LoginLimits
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class LoginThrottle:
     and Redis is tried again every five seconds at most, so that a login rarely waits for its timeout.
     """
 
-    def __init__(self, store: Store, limits: LoginLimits) -> None:
+    def __init__(self, store: LoginFailures, limits: LoginLimits) -> None:
         self._store = store
         self._limits = limits
         self._store_down_until = 0.0
