@@ -8,7 +8,7 @@ In doubt something is an inventory: it is then hidden, and the run says so.
 | each of its lines is one of Ansible's INI form, with a section, or a variable `ansible_...`                      |
 | each of its lines is a plain name of a host (*names*), unless its ending is one that Ansible ignores             |
 | it is YAML, JSON or TOML that maps groups to `hosts`, `children` or `vars`, or names an inventory `plugin`       |
-| it is a program that mentions `--list`, `_meta` or "hosts"                                                       |
+| it is a program that mentions two of `--list`, `--host`, `_meta`, `hostvars` and "hosts"; with one it is in doubt |
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ _PARTS = re.compile(r"[^A-Za-z0-9]+")
 _SHORTEST_PART = 3
 _GROUP_KEYS = frozenset({"hosts", "children", "vars"})
 _LARGE_YAML = re.compile(r"^\s+(?:hosts|children):\s*$", re.MULTILINE)
-_PROGRAM = re.compile(r"--list(?![\w-])|\b_meta\b|[\"']hosts[\"']")
+_PROGRAM = re.compile(r"--(?:list|host)(?![\w-])|\b_meta\b|\bhostvars\b|[\"']hosts[\"']")
 _PLAY = re.compile(r"^(?:- +|  +)[\"']?(?:hosts|(?:ansible\.builtin\.)?import_playbook)[\"']?\s*:", re.MULTILINE)
 _LIST = re.compile(r"(?:\s*(?:#.*|---.*)?\n)*-\s")
 
 
 def kind_of(path: str) -> Kind:
-    """Returns what a file is, cached until it changes. `names`: nothing but words that may be hosts."""
+    """Returns what a file is, cached until it changes. `names`: words that may be hosts, or a program with one sign."""
     try:
         found = os.stat(path)
     except OSError:
@@ -86,7 +86,8 @@ def _kind_of(path: str, is_program: bool, stamp: tuple[int, ...]) -> Kind:
     found = _ini_kind(text if is_whole else text.rpartition("\n")[0])
     if found:
         return found
-    return "inventory" if (is_program or text.startswith("#!")) and _PROGRAM.search(text) else ""
+    signs = {match.strip("'\"") for match in _PROGRAM.findall(text)} if is_program or text.startswith("#!") else set()
+    return "inventory" if len(signs) > 1 else "names" if signs else ""
 
 
 def _is_mapping_of_groups(path: str, text: str, is_whole: bool) -> bool:

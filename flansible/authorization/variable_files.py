@@ -128,7 +128,7 @@ class _KnownNames:
         known = frozenset().union(*(names or () for names in theirs)) - _EVERYBODYS
         # A copy such as prod.yml.bak belongs to the longest name that it begins with.
         of_theirs = max((len(part) for part in _beginnings(entry) if part in known), default=0)
-        of_own = max((len(part) for part in exact & own), default=0)
+        of_own = max((len(part) for part in _beginnings(entry) if part in own | _EVERYBODYS), default=0)
         if of_theirs or None not in theirs:
             return of_theirs > of_own
         return not of_own

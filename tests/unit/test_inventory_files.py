@@ -20,12 +20,13 @@ INVENTORIES = {
     "inv.toml": "[web.hosts]\na = {}\n",
     "cloud.yml": "plugin: amazon.aws.aws_ec2\nregions: [x]\n",
     "quoted.yml": "'all':\n  \"children\":\n    web:\n",
-    "ec2.py": "#!/usr/bin/python\nprint(json.dumps({'_meta': {}}))\n",
-    "static.sh": '#!/bin/sh\necho \'{"web": {"hosts": []}}\'\n',
+    "ec2.py": "#!/usr/bin/python\nprint(json.dumps({'_meta': {'hostvars': {}}}))\n",
     "hosts.bak": "[web]\na\n",
     "large": "[web]\n" + "web1.example.com\n" * 100_000,
 }
 NAMES = {"prod": "web1\nweb2.example.com\n", "list": "10.0.0.1\n"}
+NAMES["static.sh"] = '#!/bin/sh\necho \'{"web": {"hosts": []}}\'\n'
+NAMES["push.sh"] = "#!/bin/sh\ngit branch --list\n"
 OTHERS = {
     "README.md": "# Hosts\n\nThe [web] hosts are:\n\n- web1\n",
     "site.yml": "---\n# all\n- name: x\n  hosts: all\n",
