@@ -32,6 +32,7 @@ from typing import IO
 from flansible import wire
 from flansible.errors import RunnerError, StartFailure, WireError
 from flansible.system import process_identity
+from flansible.system.session_keyring import call_in_new_session_keyring
 from flansible.worker import snapshots
 from flansible.worker.ansible_config import Configuration, configuration_of
 from flansible.worker.sandbox import Sandbox
@@ -161,8 +162,9 @@ class ForkServer:
         if sandbox is not None:
             directory = ["--chdir", self.configuration.directory]
             command = [*sandbox.arguments, *directory, "--info-fd", str(info_write), "--", *command]
-        try:
-            process = subprocess.Popen(
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
                 command,
                 cwd="/" if sandbox else self.configuration.directory,
                 stdin=subprocess.DEVNULL,
@@ -172,6 +174,9 @@ class ForkServer:
                 pass_fds=(control, info_write) if sandbox else (control,),
                 start_new_session=True,
             )
+
+        try:
+            process = call_in_new_session_keyring(start) if sandbox else start()
         finally:
             os.close(info_write)
             with os.fdopen(info_read, "rb") as info:
