@@ -12,9 +12,11 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ import pytest
 
 from tests.acceptance.attacks import CONFINED, DATA, FILES, NARROW, REFUSED, adhoc, play
 from tests.helpers.ports import free_port
+from tests.helpers.process_tree import Tree
 from tests.helpers.services import ADMIN, DEV, LOCAL, Service, final, start_service, write
 from tests.helpers.waiting import eventually, require_program
 
@@ -461,9 +464,34 @@ def test_a_request_that_nobody_reads_holds_no_worker(confined: Target) -> None:
     shell(confined, STOP_THE_FORK_SERVER)
     large = {f"x{number}": "y" * 1000 for number in range(900)}
     body = confined.filled(adhoc(extra_vars=large, time_limit=1)[1])
-    task_id = confined.service.submit("ansiblecommand", body, DEV)
-    assert confined.service.wait(task_id, DEV, 60)["state"] == "timed_out"
+    with fork_servers_stay_stopped():
+        task_id = confined.service.submit("ansiblecommand", body, DEV)
+        assert confined.service.wait(task_id, DEV, 60)["state"] == "timed_out"
     assert "dev1" in shell(confined, "echo dev1 again")
+
+
+@contextlib.contextmanager
+def fork_servers_stay_stopped() -> Iterator[None]:
+    """Those below this test, whose worker continues them every few seconds."""
+    is_over = threading.Event()
+    pids = [server.pid for server in Tree().fork_servers()]
+
+    def stop() -> None:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    def work() -> None:
+        while not is_over.wait(0.005):
+            stop()
+
+    stop()
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_what_a_user_leaves_running_ends_with_the_service_soon_even_where_fork_servers_are_stopped() -> None:
