@@ -15,7 +15,8 @@ A test compares this table with the code: in the last column every backticked wo
 |         |             |            | `environment`; `strategy`: Mitogen's, or null; `listing`: "plan" or |
 |         |             |            | "inventory" for a preview run, which executes nothing, or null; `secrets`: |
 |         |             |            | of the request, or null; `rules`: those that the run itself enforces for a |
-|         |             |            | confined user (hosts, control_node, remote_only), or null; `grace_seconds`: |
+|         |             |            | confined user (hosts, control_node, remote_only, ends_processes), or null; |
+|         |             |            | `grace_seconds`: |
 |         |             |            | between TERM and KILL when the supervisor is gone; `colour_mark`; |
 |         |             |            | `ssh_masters`: control socket directory of the fast ssh profile, or null; |
 |         |             |            | `stop_at`, `kill_at`: as in a lease, or null |

@@ -184,6 +184,7 @@ def _confinement(user: User) -> Confinement | None:
         writable=tuple(map(str, user.writable)),
         hosts=user.hosts,
         control_node=user.control_node,
+        lasting_processes=user.lasting_processes,
     )
 
 

@@ -180,6 +180,10 @@ class UserEntry(_Form):
         description="Whether runs may use the control machine: as localhost when the inventory has no such host, and "
         "without a sandbox where sandboxes do not work.",
     )
+    lasting_processes: bool = Field(
+        False,
+        description="Whether processes that the user's confined runs leave in the background may outlive their run.",
+    )
     git: bool | None = Field(
         None, description="Whether the user may update checkouts. Default: true, unless `playbooks` is given."
     )

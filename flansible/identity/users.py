@@ -57,6 +57,7 @@ class User:
     may_become: bool = True
     may_use_git: bool = True
     control_node: bool = False
+    lasting_processes: bool = False
     paths: tuple[Path, ...] = ()
     environment: tuple[str, ...] = ()
     max_forks: int | None = None
@@ -116,6 +117,7 @@ def _user(entry: UserEntry, base: Path) -> User:
         may_become=entry.become,
         may_use_git=entry.playbooks is None if entry.git is None else entry.git,
         control_node=entry.control_node,
+        lasting_processes=entry.lasting_processes,
         paths=tuple(resolve(path, base) for path in entry.paths),
         writable=tuple(resolve(path, base) for path in entry.writable),
         environment=tuple(entry.environment),

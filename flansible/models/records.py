@@ -83,6 +83,9 @@ class Confinement(Record):
         default=None, description="Host patterns the user may reach; null: all hosts."
     )
     control_node: bool = Field(default=False, description="Whether tasks may run on the control machine itself.")
+    lasting_processes: bool = Field(
+        default=False, description="Whether what a run leaves in the background of its sandbox may outlive it."
+    )
 
 
 class About(Record):

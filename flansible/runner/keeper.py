@@ -5,7 +5,8 @@ losing its parent. It ends that tree on a `stop` frame or when the supervisor is
 machine, and sends how the run ended. Forked by flansible.runner.forkserver; its only link to the supervisor is the
 run's channel.
 
-    running ── run exits ──────────────────────────────────────────▶ `exited`; daemons that it left live on
+    running ── run exits ──────────────────────────────────────────▶ `exited`; daemons that it left live on,
+       │                                                             or are killed (`ends_processes` of a confined run)
        │
        └─ `stop`, or channel ends, or the lease: TERM to the run ── run exits ──▶ TERM to the rest, KILL after the
                           │                                                  ▲     grace ▶ `exited`
@@ -40,6 +41,7 @@ _POLL_SECONDS = 0.02
 _KILL_LIMIT_SECONDS = 10.0
 _ORPHAN_GRACE_SECONDS = 5.0  # at most, when the supervisor is gone: its task waits for our end
 _LOOK_SECONDS = 1.0  # how often the clock is read: poll(2) does not count the time in which the machine is suspended
+_LEFTOVERS_SECONDS = 0.3  # for what is about to end by itself, such as an ssh whose session is over
 _MAX_STOPPED_NAMES = 200
 
 
@@ -131,8 +133,11 @@ def _keep(
             _kill_all(ending, request.get("ssh_masters"))
             if files:
                 files.remove()
-        elif files:
-            _request_packing(resources, files)
+        else:
+            if (request.get("rules") or {}).get("ends_processes"):
+                _end_leftovers(ending)
+            if files:
+                _request_packing(resources, files)
         _send(channel, _exited_frame(status, ending))
     except OSError:
         _kill_tree(ending, set())  # it must not go on unwatched
@@ -255,6 +260,16 @@ def _kill_all(ending: _Termination, masters_directory: str | None) -> None:
     _kill_tree(ending, spared)
     if shared:
         _kill_tree(ending, ssh_cleanup.stop_masters(shared))
+
+
+def _end_leftovers(ending: _Termination) -> None:
+    """Kills what a confined run has left, but for ssh's connections, which the user's next run uses."""
+    give_up_at = time.monotonic() + _LEFTOVERS_SECONDS
+    while left := set(_reap_and_list()):
+        spared = ssh_cleanup.find_connections(list(left))
+        if left == spared or time.monotonic() >= give_up_at:
+            return _kill_tree(ending, spared)
+        time.sleep(_POLL_SECONDS)
 
 
 def _kill_tree(ending: _Termination, spared: set[psutil.Process]) -> None:

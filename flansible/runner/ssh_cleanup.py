@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 
 import psutil
@@ -27,6 +28,17 @@ def find_masters(directory: str | None, found: list[psutil.Process]) -> dict[psu
             title = _TITLE.match(" ".join(process.cmdline()))
             if title and title[1].startswith(f"{directory}/"):
                 masters[process] = title[1]
+    return masters
+
+
+def find_connections(found: list[psutil.Process]) -> set[psutil.Process]:
+    """Finds ssh's own masters among these processes, in whatever folder their sockets are."""
+    program = os.path.realpath(shutil.which("ssh") or "ssh")
+    masters = set()
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if _TITLE.match(" ".join(process.cmdline())) and process.exe() == program:
+                masters.add(process)
     return masters
 
 

@@ -180,13 +180,15 @@ class Sandboxes:
         return build(user, confinement, ssh_sockets, self._settings)
 
     def rules(self, confinement: Confinement) -> dict[str, Any]:
-        """Returns the rules that the run itself enforces, for flansible.runner.enforcement."""
-        missing = isolation.of(self._settings.isolation).is_missing
+        """Returns the rules that the run and its keeper enforce, for flansible.runner.enforcement and .keeper."""
+        found = isolation.of(self._settings.isolation)
         return {
             "hosts": confinement.hosts,
             "control_node": confinement.control_node,
             # Where bubblewrap is to be used and does not work, no code of the user may be executed on this machine.
-            "remote_only": missing and not confinement.control_node,
+            "remote_only": found.is_missing and not confinement.control_node,
+            # Otherwise a process goes on in the sandbox when its user has lost a right, or the account.
+            "ends_processes": found.in_force and not confinement.lasting_processes,
         }
 
 

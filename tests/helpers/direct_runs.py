@@ -34,6 +34,7 @@ class DirectRun:
         environment: dict[str, str] | None = None,
         deaf: bool = False,
         lease: tuple[float, float] | None = None,
+        rules: dict[str, Any] | None = None,
     ) -> None:
         """deaf: the event pipe is closed at once, so no process reads the events; lease: stop_at and kill_at."""
         self.frames: list[wire.Frame] = []
@@ -58,6 +59,7 @@ class DirectRun:
             "data_only": False,
             "environment": environment or {},
             "secrets": None,
+            "rules": rules,
             "grace_seconds": 0.2,
             "colour_mark": COLOUR_MARK,
             "stop_at": lease[0] if lease else None,

@@ -1,9 +1,11 @@
-"""What processes of a confined run share with the service, asked of runs in real sandboxes."""
+"""What processes of a confined run share with the service, and what they leave, asked of runs in real sandboxes."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -12,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from flansible.config import load
+from flansible.config import Settings, load
+from flansible.identity import users
 from flansible.models import Confinement
 from flansible.system.session_keyring import call_in_new_session_keyring
 from flansible.worker import inventory_names, sandbox
 from flansible.worker.forkserver_pool import ForkServer, ForkServerPool
 from tests.helpers.direct_runs import DirectRun
-from tests.helpers.waiting import require_program
+from tests.helpers.process_tree import sleeping
+from tests.helpers.waiting import eventually, require_program
 
 SESSION_KEYRING = -3
 ADD_KEY = {"x86_64": 248}.get(os.uname().machine, 217)
@@ -68,16 +72,16 @@ def search_key() -> int:
     return number
 
 
-def played(servers: ForkServerPool, place: Path, command: str) -> str:
-    """Runs a shell line in the sandbox and returns what it prints."""
+def played(servers: ForkServerPool, place: Path, command: str, ends_processes: bool = True) -> DirectRun:
+    """Runs a shell line in the sandbox, which prints between << and >>."""
     (place / "playbooks/site.yml").write_text(
         "- hosts: localhost\n  gather_facts: false\n  tasks:\n"
         f"    - shell: |\n        {command}\n      register: found\n"
         "    - debug: msg='<<{{ found.stdout }}>>'\n"
     )
-    with DirectRun(servers, place / "playbooks", "site.yml") as run:
-        run.wait()
-        return run.text.partition("<<")[2].partition(">>")[0]
+    rules = {"hosts": None, "control_node": False, "remote_only": False, "ends_processes": ends_processes}
+    with DirectRun(servers, place / "playbooks", "site.yml", rules=rules) as run:
+        return run.wait()
 
 
 def test_the_session_keyring_of_the_service_is_in_no_sandbox(place: Path) -> None:
@@ -87,7 +91,8 @@ def test_the_session_keyring_of_the_service_is_in_no_sandbox(place: Path) -> Non
             pytest.skip("no keyrings here")
         servers = Confined(place)
         try:
-            found = played(servers, place, f'python3 -c "{SEARCHING}"')
+            text = played(servers, place, f'python3 -c "{SEARCHING}"').text
+            found = text.partition("<<")[2].partition(">>")[0]
         finally:
             servers.close()
         said = inventory_names._output_of(["python3", "-c", SEARCHING], dict(os.environ), "")
@@ -101,3 +106,35 @@ def test_the_session_keyring_of_the_service_is_in_no_sandbox(place: Path) -> Non
 def test_what_a_call_raises_is_raised(place: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         call_in_new_session_keyring(lambda: 1 // 0)
+
+
+LEFT = (
+    "setsid nohup sleep {mark} >/dev/null 2>&1 &\n        "
+    "bash -c 'exec -a \"ssh: /home/flansible-user/x [mux]\" sleep {mark}' >/dev/null 2>&1 &"
+)
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["by default", "lasting_processes"])
+def test_nothing_that_a_confined_run_leaves_goes_on_unless_that_is_granted(ends: bool, place: Path) -> None:
+    mark = f"{random.randrange(10**6, 10**7)}.5"
+    servers = Confined(place)
+    try:
+        run = played(servers, place, LEFT.format(mark=mark), ends_processes=ends)
+        assert run.exited is not None and run.exited["returncode"] == 0
+        names = sorted(process["name"] for process in run.exited["stopped"])
+        assert (names, len(sleeping(mark))) == ((["sleep", "sleep"], 0) if ends else ([], 2))
+    finally:
+        servers.close()
+    eventually(lambda: not sleeping(mark))
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_the_right_to_leave_processes_comes_from_rbac_json(lasting: bool) -> None:
+    require_program("bwrap")
+    entries = [{"user": "dev", "password": "x", **({"lasting_processes": True} if lasting else {})}]
+    user = users.parse(json.dumps({"rbac": entries}), Path("/srv/rbac.json"))["dev"]
+    assert user.lasting_processes == lasting
+    confinement = Confinement(readable=(), lasting_processes=user.lasting_processes)
+    for mode, ends in (("auto", not lasting), ("none", False)):
+        rules = sandbox.Sandboxes(Settings.model_validate({"isolation": mode})).rules(confinement)
+        assert rules["ends_processes"] == ends

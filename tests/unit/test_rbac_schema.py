@@ -33,7 +33,7 @@ GOOD: list[dict[str, Any]] = [
     {"modules": {"allow": ["ping"]}},
     {"modules": {"deny": ["shell"]}},
     {"hosts": ["web1", "web*", "~web[0-9]+:x", "2001:db8::1", "web[1:3]", "all"]},
-    {"become": False, "control_node": True, "git": False},
+    {"become": False, "control_node": True, "git": False, "lasting_processes": True},
     {"paths": ["/srv/keys"], "environment": ["REGION", "_x"]},
     {"limits": {"forks": 10, "time_limit": 60}},
 ]
@@ -118,7 +118,7 @@ def test_admin_is_never_limited_and_a_file_that_says_so_is_faulty(key: str) -> N
     values: dict[str, Any] = {
         **{"inventories": ["inv"], "limits": {"running": 1, "queued": 1}, "role": "operator", "playbooks": ["**"]},
         **{"modules": ["*"], "hosts": ["all"], "become": True, "control_node": True, "git": True, "paths": ["p"]},
-        **{"environment": ["X"], "writable": ["out"]},
+        **{"environment": ["X"], "writable": ["out"], "lasting_processes": True},
     }
     entry = {"user": "admin", "password": "x"} | ({key: values[key]} if key in values else {})
     if key in ("user", "password", "inventories", "limits"):
