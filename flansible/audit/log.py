@@ -43,6 +43,8 @@ ROLLED_BACK = "audit_rolled_back"
 MAX_TEXT = 300
 _HEAD_BYTES = 256
 _REST_BYTES = 1 << 16
+_BEGINNING = b'{"time": "'
+_MAX_LINE_BYTES = 48 * 1024  # twelve texts of MAX_TEXT characters, each up to twelve bytes in JSON
 _LINE = re.compile(rb'(\{.*), "mac": "([0-9a-f]{64})"\}', re.DOTALL)
 # A token that was entered as a user name must not be logged.
 _TOKEN = re.compile(r"(flansible_[0-9a-f]{12}_)[0-9a-f]+", re.IGNORECASE)
@@ -231,8 +233,8 @@ class _Writer:
         |---------------------------------------------------|-----------|-------------------------------------------|
         | the head ends where the log ends                  |           | nothing                                   |
         | whole lines after the head that continue it       |           | they are taken into the head              |
-        | half a line at the end                            | torn      | it stays; the next line reports it, else  |
-        |                                                   |           | `verify` would call it changed            |
+        | half a line at the end, that began as our lines   | torn      | it stays; the next line reports it, else  |
+        | do and is not longer than one                     |           | `verify` would call it changed            |
         | no head, or a wrong code in it; the log has lines | head lost | the next line reports it, as the first of |
         |                                                   |           | a new chain                               |
         | no head and an empty log                          |           | the chain begins                          |
@@ -257,9 +259,15 @@ class _Writer:
             known += len(line) + 1
             self.head = ChainHead(link.seq, link.mac, status.st_ino, known)
             rest = after
-        if rest and b"\n" not in rest:
+        if _is_half_line(rest):
             what = f"the line before this one was not written whole; sha256 {sha256(rest).hexdigest()}"
             self.add({"time": timestamp(), "event": TORN, "what": what})
+
+
+def _is_half_line(text: bytes) -> bool:
+    """Whether it may be the beginning of a line that a writer could not finish, and not what somebody has put there."""
+    beginning = text[: len(_BEGINNING)]
+    return 0 < len(text) < _MAX_LINE_BYTES and b"\n" not in text and _BEGINNING.startswith(beginning) and text.isascii()
 
 
 def _require_whole(written: int, expected: int) -> None:

@@ -62,7 +62,7 @@ RunRequest = TypeVar("RunRequest", AdhocRequest, PlaybookRequest)
 def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
     """Authorizes an ad-hoc command. Raises Forbidden, or NotFound when a permitted `chdir` does not exist."""
     _check_request(user, request, settings)
-    cwd = _adhoc_directory(user, request.chdir, settings)
+    cwd = _adhoc_directory(user, request.chdir, settings, isolation)
     if not user.is_admin:
         modules.check(user, request)
     playbook_dir = _directory(user, request.playbook_dir, settings) if request.playbook_dir else None
@@ -93,7 +93,7 @@ def authorize_playbook(
     permitted, paths = _limit_to_rights(user, request, cwd, settings)
     if not user.is_admin:
         unsandboxed.check_playbook(user, isolation)
-    existence.check_playbooks(request, cwd, names)
+    existence.check_playbooks(request, cwd, names, path_rules.is_shown(user, settings, isolation))
     existence.check_inventories(request, paths.inventories, cwd)
     if not is_preview:
         existence.check_prompts(request, cwd, names, path_rules.readable(user, settings, isolation))
@@ -114,7 +114,7 @@ def authorize_inventory(user: User, inventory: str, settings: Settings, isolatio
     """Authorizes listing an inventory, like an ad-hoc command on all its hosts. Raises Forbidden, NotFound."""
     request = AdhocRequest.model_validate({"host_pattern": "all", "module": "ping", "inventory": inventory})
     _check_request(user, request, settings)
-    cwd = _adhoc_directory(user, None, settings)
+    cwd = _adhoc_directory(user, None, settings, isolation)
     permitted, paths = _limit_to_rights(user, request, cwd, settings)
     if not user.is_admin:
         unsandboxed.check_adhoc(user, permitted, (), isolation)
@@ -311,12 +311,11 @@ def _directory(user: User, given: str, settings: Settings, field: str = "playboo
     return path
 
 
-def _adhoc_directory(user: User, chdir: str | None, settings: Settings) -> Path:
+def _adhoc_directory(user: User, chdir: str | None, settings: Settings, isolation: Isolation) -> Path:
     if chdir is None:
         return settings.playbook_root if os.path.isdir(settings.playbook_root) else settings.base_dir
     path = _directory(user, chdir, settings, "chdir")
-    if not os.path.isdir(path):
-        raise existence.missing("chdir", path)
+    existence.check_folder("chdir", path, path_rules.is_shown(user, settings, isolation))
     return path
 
 

@@ -25,15 +25,22 @@ def missing(field: str, path: Path | str) -> NotFound:
     return NotFound(f"{field} {escape(str(path))} does not exist", errors=[FieldError(field, "does not exist")])
 
 
-def check_playbooks(request: PlaybookRequest, cwd: Path, names: Iterable[str]) -> None:
-    """Raises NotFound for a folder or playbook that does not exist."""
-    if not os.path.isdir(cwd):
-        raise missing("playbook_dir", cwd)
+def check_playbooks(
+    request: PlaybookRequest, cwd: Path, names: Iterable[str], is_shown: Callable[[Path], bool]
+) -> None:
+    """Raises NotFound for a folder or playbook that does not exist, or is hidden from the user's runs."""
+    check_folder("playbook_dir", cwd, is_shown)
     for name in names:
         # A pull may still bring the file; Ansible finds a collection's playbook.
         is_known = request.update_git_repo or COLLECTION_PLAYBOOK.fullmatch(name)
-        if not is_known and not os.path.isfile(cwd / name):
+        if not is_known and not (os.path.isfile(cwd / name) and is_shown(cwd / name)):
             raise missing("playbook", cwd / name)
+
+
+def check_folder(field: str, path: Path, is_shown: Callable[[Path], bool]) -> None:
+    """Raises NotFound for a folder that does not exist, or is hidden from the user's runs."""
+    if not (os.path.isdir(path) and is_shown(path)):
+        raise missing(field, path)
 
 
 def check_inventories(request: RunOptions, named: Iterable[str], cwd: Path) -> None:

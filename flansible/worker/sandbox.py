@@ -79,7 +79,26 @@ def make_home(user: str, data_dir: Path) -> Path:
             shutil.rmtree(new)
             if not home.is_dir():
                 raise
+    _mend(home)
     return home
+
+
+def _mend(home: Path) -> None:
+    """Makes a folder of `.ansible` where a run has put a link that leads nowhere, or a file: no run could start then.
+
+    Only names directly in the home are looked at and changed, so that no link is followed.
+    """
+    folder = home / ".ansible"
+    if folder.is_dir() and not folder.is_symlink():
+        return
+    if folder.is_symlink():
+        target = Path(os.path.normpath(os.path.join(HOME, os.readlink(folder))))
+        inside = target.relative_to(HOME) if target.is_relative_to(HOME) else None
+        if inside is not None and (home / inside).is_dir() and str(inside) != ".ansible":
+            return
+    with contextlib.suppress(FileNotFoundError):
+        folder.unlink()
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings: Settings) -> Sandbox:

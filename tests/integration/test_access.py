@@ -163,6 +163,10 @@ def test_a_token_for_reading_starts_and_ends_nothing(site: Site) -> None:
     assert site.bearer(text, method="HEAD").status_code == 200
     for path in (COMMAND, "/api/ansibleplaybook", "/api/git", "/api/ansibletaskcancel/x"):
         assert code(site.bearer(text, path, "POST", json=PING)) == (403, "scope_forbidden")
+    reading = "/api/listinventories"
+    assert site.bearer(text, reading).status_code == 200
+    # An inventory may be a program, which a read of its hosts starts.
+    assert code(site.bearer(text, f"{reading}?inventory=x")) == (403, "scope_forbidden")
     [refused, *_] = site.log("refusal")
     assert (refused["user"], refused["code"], refused["token"]) == ("admin", "scope_forbidden", text.split("_")[1])
     assert site.bearer(site.token(), COMMAND, "POST", json=PING).status_code == 202

@@ -81,6 +81,22 @@ def test_a_home_of_ones_own_is_kept_and_tmp_is_not(place: Path) -> None:
     assert (home / "file").read_text() == "kept\n" and home.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("target", ["nowhere", "/nowhere", ".ansible", "/root", "../x", None], ids=str)
+def test_what_a_run_puts_in_place_of_its_ansible_folder_blocks_no_later_run(target: str | None, place: Path) -> None:
+    folder = sandbox.make_home("dev", place) / ".ansible"
+    shutil.rmtree(folder)
+    if target is None:
+        folder.write_text("no folder")
+    else:
+        folder.symlink_to(target)
+    assert inside(build(place, data_dir=place), "sh", "-c", "mkdir ~/.ansible/x && echo made").stdout == "made\n"
+    shutil.rmtree(folder)
+    (folder.parent / ".config").mkdir()
+    folder.symlink_to(".config")
+    assert inside(build(place, data_dir=place), "sh", "-c", "mkdir ~/.ansible/x && echo made").stdout == "made\n"
+    assert folder.is_symlink(), "a link that leads somewhere is the user's"
+
+
 @pytest.mark.parametrize("user", ["../other", "a/b", "..", "a b", "ü", "x" * 200, ".hidden"])
 def test_odd_user_names_have_homes_of_their_own_too(user: str, place: Path) -> None:
     home = sandbox.make_home(user, place)

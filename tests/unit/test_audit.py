@@ -235,6 +235,18 @@ def test_half_a_line_of_a_crash_stays_and_the_next_line_says_so(log: Audit) -> N
     assert wrong(log).line == 3, "another half line than the one that was reported"
 
 
+@pytest.mark.parametrize(
+    "junk", [b"x", b'{"time": "' + b"x" * 50_000, b'{"time": "\xff', b"\0" * 100, b'{"seq'], ids=len
+)
+def test_what_no_writer_began_is_not_owned_up_to(log: Audit, junk: bytes) -> None:
+    fill(log, 2)
+    with log.path.open("ab") as file:
+        file.write(junk)
+    fill(log, 1)
+    assert wrong(log).line == 3
+    assert [json.loads(line)["event"] for line in lines(log)[3:]] == ["submission"]
+
+
 def test_half_a_line_is_owned_up_to_even_when_the_disk_was_still_full_at_first(
     log: Audit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

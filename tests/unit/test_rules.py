@@ -552,6 +552,24 @@ def test_the_path_of_a_key_is_the_path_that_ssh_opens(dev: Asking, root: Path, n
     assert refusal(dev.adhoc, inventory=OWN, private_key_file="link") == "private_key_forbidden"
 
 
+@pytest.mark.parametrize("hidden", ["stages/prod", "stages/nope"])
+def test_what_is_hidden_in_playbook_root_does_not_exist(as_user: AskingAs, root: Path, hidden: str) -> None:
+    for name in ("dev", "prod"):
+        (root / "playbooks/stages" / name).mkdir(parents=True)
+        (root / "playbooks/stages" / name / "hosts").write_text("host1\n")
+    asking = as_user(inventories=["inv/dev", "playbooks/stages/dev"])
+    for ask, fields in (
+        (asking.playbook, {"playbook": f"{hidden}/hosts"}),
+        (asking.playbook, {"playbook": "hosts", "playbook_dir": hidden}),
+        (asking.adhoc, {"chdir": hidden}),
+    ):
+        with pytest.raises(NotFound, match=f"stages/{Path(hidden).name}.* does not exist"):
+            ask(inventory=OWN, **fields)
+    asking.adhoc(inventory=OWN, chdir="stages/dev")
+    asking.adhoc(inventory=OWN, chdir=".")
+    asking.playbook(inventory=OWN, playbook="stages/dev/hosts")
+
+
 # become, git, environment, limits.
 
 

@@ -56,6 +56,16 @@ def readable(user: User, settings: Settings, isolation: Isolation) -> Callable[[
     return may_read
 
 
+def is_shown(user: User, settings: Settings, isolation: Isolation) -> Callable[[Path], bool]:
+    """Returns a test whether a path below playbook_root is shown to a run of the user; what is not, is not there."""
+    if user.is_admin or not isolation.in_force:
+        return lambda _path: True
+    shown = shown_paths.of(
+        user.readable, user.hidden, settings, inventories=user.inventories, writable=map(str, user.writable)
+    )
+    return lambda path: not shown.is_hidden(os.path.realpath(path))
+
+
 def inventories(user: User, request: RunOptions, cwd: Path, settings: Settings) -> list[str]:
     """Returns the inventories of the run, resolved: the request's or the default. Each must be one of the user's."""
     listed = ", ".join(str(path) for path in user.inventories) or "none"

@@ -140,8 +140,9 @@ def _verify(_name: str, _password: str) -> User | None:
     found = identify()
     if found is None:
         return None
-    if found.scope == "read" and request.method not in _READING:
-        raise Forbidden("This token is read-only (scope read).", code="scope_forbidden")
+    g.scope = found.scope
+    if request.method not in _READING:
+        require_run_scope()
     if found.session is not None and request.method not in _READING:
         # A browser sends the cookie with requests of any page; only our own page knows this header's value.
         given = request.headers.get(session_cookie.CSRF_HEADER, "")
@@ -150,6 +151,12 @@ def _verify(_name: str, _password: str) -> User | None:
             raise Forbidden(message, code="csrf")
     g.session = found.session
     return found.user
+
+
+def require_run_scope() -> None:
+    """Raises Forbidden for a token that may only read; for a GET that starts a run. Only within a PrivateResource."""
+    if g.scope == "read":
+        raise Forbidden("This token is read-only (scope read).", code="scope_forbidden")
 
 
 @_basic.error_handler

@@ -14,7 +14,7 @@ from flansible.identity.users import User, resolve
 from flansible.models import Inventory, InventoryHosts, ListedInventory
 from flansible.web import serialization
 from flansible.web.context import web_context
-from flansible.web.login.authentication import PrivateResource, current_user
+from flansible.web.login.authentication import PrivateResource, current_user, require_run_scope
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import parse_query
 from flansible.web.preview_run import run_preview
@@ -44,6 +44,7 @@ class ListInventories(PrivateResource):
         known = _listed(user, settings)
         if query.inventory is None:
             return _reply(known)
+        require_run_scope()  # an inventory may be a program
         confined = isolation.for_user(user, settings.isolation)
         run = authorize.authorize_inventory(user, query.inventory, settings, confined)
         audit_context.note_throttled(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))
