@@ -49,7 +49,8 @@ def explain_death(identity: str) -> str | None:
         return None
     host, boot, namespace, pid, started = parts[:5]
     if (boot, namespace) == _kernel():
-        return None if _start_ticks(int(pid)) == started else f"the worker (process {pid} on {host}) died while it ran"
+        is_alive = _is_alive(int(pid), started, if_unknown=True)
+        return None if is_alive else f"the worker (process {pid} on {host}) died while it ran"
     is_this_machine = parts[5:] == [_machine()] != ["?"] and host == socket.gethostname()
     if is_this_machine and boot != _kernel()[0] and namespace == _kernel()[1] == _FIRST_NAMESPACE:
         return f"the machine {host} was restarted while it ran"
@@ -61,7 +62,7 @@ def lives_here(identity: str) -> bool:
     parts = identity.split()
     if len(parts) < 5 or tuple(parts[1:3]) != _kernel() or identity == own_identity():
         return False
-    return _start_ticks(int(parts[3])) == parts[4]
+    return _is_alive(int(parts[3]), parts[4], if_unknown=False)
 
 
 def is_here(identity: str) -> bool:
@@ -72,13 +73,14 @@ def is_here(identity: str) -> bool:
 
 def is_running(identity: str) -> bool:
     """Whether the process is seen from here and is not stopped: it is slow, rather than gone."""
-    return is_here(identity) and _start_ticks(int(identity.split()[3]), "ZXTt") == identity.split()[4]
+    parts = identity.split()
+    return is_here(identity) and _is_alive(int(parts[3]), parts[4], if_unknown=False, without="ZXTt")
 
 
 def is_tag_of_dead(word: str) -> bool:
     """Whether the process of this `tag` is not alive. It must have been one of this PID namespace."""
     found = _TAG.fullmatch(word)
-    return found is not None and _start_ticks(int(found[1])) != found[2]
+    return found is not None and not _is_alive(int(found[1]), found[2], if_unknown=True)
 
 
 def is_tag_of_stopped(word: str) -> bool:
@@ -88,7 +90,10 @@ def is_tag_of_stopped(word: str) -> bool:
 
 def is_stopped(pid: int) -> bool:
     """Whether the process was stopped by a signal (SIGSTOP)."""
-    return _start_ticks(pid) is not None and _start_ticks(pid, "T") is None
+    try:
+        return _start_ticks(pid) is not None and _start_ticks(pid, "T") is None
+    except OSError:
+        return False
 
 
 def explain_silence(worker: str) -> str:
@@ -112,11 +117,35 @@ def _kernel() -> tuple[str, str]:
     return _BOOT_ID.read_text().strip(), os.readlink("/proc/self/ns/pid")
 
 
+def _is_alive(pid: int, started: str, *, if_unknown: bool, without: str = "ZX") -> bool:
+    """Whether the process that started then is there, and in none of these states.
+
+    if_unknown: the answer when that cannot be found out, for want of a descriptor, say. Death has to be certain: what
+    is taken for dead is judged, and killed.
+    """
+    try:
+        return _start_ticks(pid, without) == started
+    except OSError:
+        return if_unknown
+
+
 def _start_ticks(pid: int, without: str = "ZX") -> str | None:
     """Returns a process's start time in ticks since boot; None when it does not exist or is in one of these states: by
-    default, when it is a zombie."""
+    default, when it is a zombie. Raises OSError when that cannot be found out."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
+        if _exists(pid):
+            raise  # /proc hides other users' processes (hidepid)
         return None
     return None if fields[0] in without else fields[_START_FIELD]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

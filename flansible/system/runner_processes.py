@@ -62,7 +62,7 @@ def _read(path: str) -> str:
     try:
         with open(path, errors="replace") as file:
             return file.read()
-    except OSError:  # it has ended
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or is not ours
         return ""
 
 
