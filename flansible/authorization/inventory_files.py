@@ -7,7 +7,8 @@ In doubt something is an inventory: it is then hidden, and the run says so.
 |------------------------------------------------------------------------------------------------------------------|
 | each of its lines is one of Ansible's INI form, with a section, or a variable `ansible_...`                      |
 | each of its lines is a plain name of a host (*names*), unless its ending is one that Ansible ignores             |
-| it is YAML, JSON or TOML that maps groups to `hosts`, `children` or `vars`, or names an inventory `plugin`       |
+| it is YAML, JSON or TOML that maps groups to `hosts`, `children` or `vars`, or names an inventory `plugin`; or    |
+| what an inventory program prints, with `_meta`                                                                   |
 | it is a program that mentions two of `--list`, `--host`, `_meta`, `hostvars` and "hosts"; with one it is in doubt |
 """
 
@@ -49,6 +50,7 @@ _HOST = re.compile(r"(?=.*\w)[\w\[:][\w.:%\[\]@-]*(?<!:)")
 _VARIABLE = re.compile(r"[A-Za-z_][\w.]*=.*", re.DOTALL)
 _PARTS = re.compile(r"[^A-Za-z0-9]+")
 _SHORTEST_PART = 3
+_HIDDEN_NAME = re.compile(r"\.(?!git|hg|svn|ansible|ssh)")
 _GROUP_KEYS = frozenset({"hosts", "children", "vars"})
 _LARGE_YAML = re.compile(r"^\s+(?:hosts|children):\s*$", re.MULTILINE)
 _PROGRAM = re.compile(r"--(?:list|host)(?![\w-])|\b_meta\b|\bhostvars\b|[\"']hosts[\"']")
@@ -73,8 +75,9 @@ def _kind_of(path: str, is_program: bool, stamp: tuple[int, ...]) -> Kind:
     try:
         # A run that may write beside it could put a pipe in its place by now.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            text = file.read(_MAX_BYTES).decode(errors="strict" if stamp[2] <= _MAX_BYTES else "replace")
-    except (OSError, UnicodeDecodeError):
+            # Ansible reads comments, and programs, in any encoding.
+            text = file.read(_MAX_BYTES).decode(errors="replace")
+    except OSError:
         return ""
     if "\0" in text or text.startswith("$ANSIBLE_VAULT"):
         return ""  # encrypted: what it holds is safe without being hidden
@@ -104,7 +107,7 @@ def _is_mapping_of_groups(path: str, text: str, is_whole: bool) -> bool:
         top = yaml_outline.entries(yaml_outline.compose(text))
     except (ValueError, RecursionError):
         return False
-    if isinstance(top.get("plugin"), yaml.ScalarNode):
+    if isinstance(top.get("plugin"), yaml.ScalarNode) or "hostvars" in yaml_outline.entries(top.get("_meta")):
         return True
     return _are_groups({name: _outline(node) for name, node in top.items()})
 
@@ -190,7 +193,7 @@ def stem(path: str) -> str:
 
 def is_named_like(name: str, stems: Collection[str]) -> bool:
     """Whether the name of a file or folder has one of these stems as a part: prod.ini, vault-prod, prod_keys."""
-    if _is_of_project(name):
+    if _is_of_project(name) and not _HIDDEN_NAME.match(name):
         return False
     return stem(name) in stems or any(part in stems for part in _PARTS.split(name) if len(part) >= _SHORTEST_PART)
 

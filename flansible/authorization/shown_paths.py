@@ -13,6 +13,7 @@ and the text of files beside inventories, and executes nothing. docs/architectur
 |    user's inventories lead to; what the user's inventory scripts name      |               |               |
 | 5. in programs or sandbox_paths, unless row 6 names a longer part of it    | yes           | no            |
 | 6. the default inventory; an inventory beside one of the user's; variables | no            | no            |
+|    in a folder of others' inventory files alone, without playbooks; those  |               |               |
 |    of hosts and groups that only others' inventories have; what lies       |               |               |
 |    beside a path of the user; what hidden_paths names; the history (.git)  |               |               |
 |    of a folder in which something is hidden                                |               |               |
@@ -180,7 +181,7 @@ class ShownPaths:
         if (
             is_in(path, self.private)
             or self._others_at(upwards(path))
-            or is_in(path, self.default | self._variables.hidden)
+            or is_in(path, self.default | self.of_others | self._variables.hidden)
         ):
             return False
         if is_in(path, self.beside) or os.path.dirname(path) in self.closed:
@@ -208,6 +209,22 @@ class ShownPaths:
             others -= {stem(path) for path in own}
             found.update(path for path in _entries_of(folder, others) if not self._leads_to_own(path))
         return frozenset(found)
+
+    @cached_property
+    def of_others(self) -> frozenset[str]:
+        """The variables beside others' inventory files, in folders where no inventory of the user's could have them.
+
+        Their names say nothing: dev and prod have the same groups. Beside playbooks they are everyone's.
+        """
+        files = (path for path in self.others | self.default if os.path.isfile(path))
+        folders = {os.path.dirname(path) for path in files} - self.neighbours - {self.root}
+        found = {os.path.join(folder, name) for folder in folders for name in inventory_files.VARIABLES}
+        return frozenset(
+            path
+            for path in found
+            if os.path.isdir(path) and not os.path.islink(path) and not self._leads_to_own(path)
+            if not inventory_files.is_project(os.path.dirname(path))
+        )
 
     @cached_property
     def _search(self) -> Search:
@@ -240,7 +257,7 @@ class ShownPaths:
 
     @cached_property
     def _hidden(self) -> frozenset[str]:
-        return self.default | self.beside | self._variables.hidden
+        return self.default | self.beside | self.of_others | self._variables.hidden
 
     @cached_property
     def _above_hidden(self) -> frozenset[str]:

@@ -66,7 +66,7 @@ def find(shown: ShownPaths) -> Variables:
     for folder in sorted(folders.keys() | own_folders):
         for link in (os.path.join(folder, name) for name in VARIABLES):
             place = os.path.realpath(link)
-            if not os.path.isdir(place) or is_in(place, shown.readable):
+            if not os.path.isdir(place) or is_in(place, shown.readable) or link in shown.of_others:
                 continue
             if place != link and not _may_be_led_to(shown, place, folder):
                 found.refused.append(link)
@@ -103,7 +103,7 @@ def _may_be_led_to(shown: ShownPaths, place: str, folder: str) -> bool:
     """Whether a link group_vars or host_vars may lead there: below its folder or playbook_root, to nothing hidden."""
     if not (is_below(place, folder) or is_below(place, shown.root)) or is_below(folder, place):
         return False
-    hidden = shown.private | shown.others | shown.default | shown.beside
+    hidden = shown.private | shown.others | shown.default | shown.beside | shown.of_others
     return place != shown.root and not is_in(place, hidden)
 
 

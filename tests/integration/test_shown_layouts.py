@@ -371,6 +371,30 @@ def test_anothers_inventory_is_unseen_in_every_tree_that_is_shown(around: str, t
     assert tree.seen() == {"tools/bin/run", "tools/prod/mine/key"}
 
 
+@pytest.mark.parametrize("around", ["playbooks/stages", "stages"])
+@pytest.mark.parametrize("granted", ["dev/hosts", "dev"])
+def test_variables_beside_anothers_inventory_file_alone_are_unseen_whatever_their_names(
+    around: str, granted: str, tree: Tree
+) -> None:
+    for stage in ("dev", "prod"):
+        tree.write({f"{around}/{stage}/hosts": f"[web]\n{stage}1\n"})
+        tree.write({f"{around}/{stage}/{name}.yml": "a: 1\n" for name in ("group_vars/all", "group_vars/web")})
+        tree.write({f"{around}/{stage}/host_vars/{name}.yml": "a: 1\n" for name in (f"{stage}1", "left")})
+    tree.link(f"{around}/dev/group_vars/linked.yml", "../../prod/group_vars/web.yml")
+    tree.sandbox_paths, tree.inventories = ["stages"], [f"{around}/{granted}"]
+    tree.others = [f"{around}/prod/hosts"]
+    variables = {f"{around}/dev/{name}.yml" for name in ("group_vars/all", "group_vars/web", "host_vars/dev1")}
+    assert tree.seen() == {f"{around}/dev/hosts", f"{around}/dev/host_vars/left.yml", *variables}
+
+
+def test_variables_beside_anothers_inventory_file_and_a_playbook_are_seen_by_their_names(tree: Tree) -> None:
+    tree.write({"playbooks/shop/site.yml": PLAY, "playbooks/shop/prod.ini": "[web]\n[shop]\nshop1\n", "dev": DEV})
+    tree.write({f"playbooks/shop/group_vars/{name}.yml": "a: 1\n" for name in ("all", "web", "shop")})
+    tree.inventories, tree.others = ["dev"], ["playbooks/shop/prod.ini"]
+    shown = {f"playbooks/shop/group_vars/{name}.yml" for name in ("all", "web")}
+    assert tree.seen() == {"playbooks/shop/site.yml", "dev", *shown}
+
+
 def test_anothers_inventory_among_the_systems_files_is_unseen(tree: Tree) -> None:
     programs = Path(shutil.which("bwrap") or "").resolve().parent
     tree.others = [str(programs / "bwrap")]

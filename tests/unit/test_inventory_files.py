@@ -22,6 +22,7 @@ INVENTORIES = {
     "quoted.yml": "'all':\n  \"children\":\n    web:\n",
     "ec2.py": "#!/usr/bin/python\nprint(json.dumps({'_meta': {'hostvars': {}}}))\n",
     "hosts.bak": "[web]\na\n",
+    "printed.json": '{"web": {"hosts": ["a"]}, "_meta": {"hostvars": {"a": {"password": "x"}}}}',
     "large": "[web]\n" + "web1.example.com\n" * 100_000,
 }
 NAMES = {"prod": "web1\nweb2.example.com\n", "list": "10.0.0.1\n"}
@@ -67,6 +68,15 @@ def test_a_file_is_what_it_holds(name: str, text: str, kind: str, tmp_path: Path
     path.write_text(text)
     path.chmod(0o755 if text.startswith("#!") else 0o644)
     assert inventory_files.kind_of(str(path)) == kind
+
+
+@pytest.mark.parametrize(
+    "text", [b"# Gr\xfc\xdfe\n[web]\nweb1\n", b"#!/bin/python\n# \xfc\nprint('--list', '_meta')\n"]
+)
+def test_an_inventory_is_one_in_whatever_encoding_its_comments_are(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "prod"
+    path.write_bytes(text)
+    assert inventory_files.kind_of(str(path)) == "inventory"
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "CHANGES.md", ".nvmrc", "x.retry", "list.log", "a.md.bak"])
@@ -117,6 +127,9 @@ def test_a_text_that_is_made_to_take_long_does_not(text: str, tmp_path: Path) ->
         ("vault-prod", True),
         ("prod_keys", True),
         ("secrets.prod.yml", True),
+        (".vault_pass_prod", True),
+        (".prod.ini.swp", True),
+        (".github", False),
         ("product", False),
         ("roles", False),
         ("site", False),
