@@ -17,6 +17,7 @@ from typing import Any, Self
 from flansible.client import Client
 from flansible.client.profile import Profile
 from flansible.client.replies import Format, Kind, TaskStatusReply
+from flansible.client.terminal_filter import filtered
 from flansible.errors import ClientError, ServiceRefused, ServiceUnreachable
 from flansible.states import COMPLETED_STATES, State
 
@@ -177,10 +178,11 @@ def show_output(login: Profile, task_id: str, format: Format | None, follow: boo
     chosen: Format = format or ("ansi" if wants_colour() else "txt")
     with login.client() as client:
         try:
-            if follow:
-                _show(client.follow(task_id, colour=chosen == "ansi"))
-            else:
-                _show([client.output(task_id, chosen).data])
+            chunks = (
+                client.follow(task_id, colour=chosen == "ansi") if follow else [client.output(task_id, chosen).data]
+            )
+            # It may be another user's task. A file or a pipe gets what the task has printed.
+            _show(filtered(chunks) if sys.stdout.isatty() else chunks)
         except KeyboardInterrupt:
             return EXIT_LEFT
     return 0
