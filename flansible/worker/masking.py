@@ -61,8 +61,8 @@ class Masker:
         self._add(lines_of_key(lines))
 
     def _add(self, texts: Iterable[str]) -> None:
-        known = {pattern.pattern.pattern for pattern in self._patterns}
-        self._patterns += [pattern for pattern in patterns_of(texts) if pattern.pattern.pattern not in known]
+        known = {pattern.expression for pattern in self._patterns}
+        self._patterns += [pattern for pattern in patterns_of(texts) if pattern.expression not in known]
         self._beginnings = list(dict.fromkeys(one for pattern in self._patterns for one in pattern.beginnings))
         longest = max((pattern.size for pattern in self._patterns), default=0)
         self._reach = longest * _LARGEST_GROWTH + 256

@@ -10,6 +10,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from flansible.models import Secrets
@@ -44,14 +46,20 @@ class Beginning(NamedTuple):
     ends_dropped: bool
 
 
-class SecretPattern(NamedTuple):
+@dataclass
+class SecretPattern:
     """One line of a secret, or a part of a very long one."""
 
-    pattern: re.Pattern[bytes]
+    expression: bytes
     size: int  # bytes of the secret itself
     # The longest row of letters and digits: no encoder of text changes it. Empty if it is too short to search for.
     anchor: bytes
     beginnings: tuple[Beginning, ...]
+
+    @cached_property
+    def pattern(self) -> re.Pattern[bytes]:
+        """The expression, compiled when the anchor was seen: a value of 64 KiB would take seconds."""
+        return re.compile(self.expression)
 
 
 def texts_of(secrets: Secrets) -> Iterator[str]:
@@ -79,7 +87,7 @@ def patterns_of(texts: Iterable[str]) -> Iterator[SecretPattern]:
         expressions = [_expression(variant) for variant in variants]
         anchor = max(unchanged_runs(value), key=len, default=b"")
         yield SecretPattern(
-            re.compile(b"|".join(expressions)),
+            b"|".join(expressions),
             len(value),
             anchor if len(anchor) >= SHORTEST else b"",
             tuple(dict.fromkeys(_beginning(one) for one in (plain, blank_controls(plain)))),
