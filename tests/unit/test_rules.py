@@ -42,10 +42,11 @@ def settings_folder(root: Path) -> Path:
 def as_user(root: Path, settings: Settings) -> AskingAs:
     """Asking as a user whose entry has these keys besides."""
 
-    def asking(isolation: Isolation = CONFINED, **keys: Any) -> Asking:
+    def asking(isolation: Isolation = CONFINED, others: tuple[str, ...] = (), **keys: Any) -> Asking:
         entry = {"user": "dev", "password": "x", "inventories": ["inv/dev"], **keys}
-        others = [{"user": "admin", "password": "x"}, {"user": "ops", "password": "x", "inventories": ["inv/prod"]}]
-        users = rbac_users.parse(json.dumps({"rbac": [entry, *others]}), root / "rbac.json")
+        ops = {"user": "ops", "password": "x", "inventories": ["inv/prod", *others]}
+        entries = [entry, {"user": "admin", "password": "x"}, ops]
+        users = rbac_users.parse(json.dumps({"rbac": entries}), root / "rbac.json")
         return Asking(root, settings, users["dev"], isolation)
 
     return asking
@@ -602,6 +603,22 @@ def test_who_may_update_checkouts(as_user: AskingAs, keys: dict[str, Any], allow
         assert refusal(asking.git) == "git_forbidden"
         assert refusal(asking.playbook, inventory=OWN, update_git_repo=True) == "git_forbidden"
         asking.playbook(inventory=OWN)
+
+
+@pytest.mark.parametrize("isolation", [CONFINED, MISSING])
+@pytest.mark.parametrize("folder", ["stages/prod", "stages/prod/sub", "stages/link", "inventories/stage"])
+def test_another_inventory_is_no_checkout_to_update(
+    as_user: AskingAs, root: Path, isolation: Isolation, folder: str
+) -> None:
+    for name in ("stages/prod/sub", "stages/dev", "inventories/stage"):
+        (root / "playbooks" / name).mkdir(parents=True)
+    (root / "playbooks/stages/prod/sub/site.yml").write_text(PLAY)
+    (root / "playbooks/stages/link").symlink_to("prod")
+    own = ["inv/dev", "playbooks/stages/dev"]
+    asking = as_user(isolation, inventories=own, control_node=True, others=("playbooks/stages/prod",))
+    assert refusal(asking.git, playbook_dir=folder, branch_name="mine", reset=True) == "git_forbidden"
+    asking.git(playbook_dir="stages/dev")
+    asking.git(playbook_dir="team")
 
 
 @pytest.mark.parametrize("name", ["team", "a/b", "team/x", "link-out"])

@@ -44,9 +44,7 @@ def readable(user: User, settings: Settings, isolation: Isolation) -> Callable[[
         return lambda path: not is_written(user, Path(os.path.realpath(path)))
     if not isolation.in_force:
         return lambda path: Path(os.path.realpath(path)).is_relative_to(top)
-    shown = shown_paths.of(
-        user.readable, user.hidden, settings, inventories=user.inventories, writable=map(str, user.writable)
-    )
+    shown = _shown(user, settings)
 
     def may_read(path: Path) -> bool:
         real = os.path.realpath(path)
@@ -60,10 +58,19 @@ def is_shown(user: User, settings: Settings, isolation: Isolation) -> Callable[[
     """Returns a test whether a path below playbook_root is shown to a run of the user; what is not, is not there."""
     if user.is_admin or not isolation.in_force:
         return lambda _path: True
-    shown = shown_paths.of(
+    shown = _shown(user, settings)
+    return lambda path: not shown.is_hidden(os.path.realpath(path))
+
+
+def is_hidden(user: User, path: Path, settings: Settings) -> bool:
+    """Whether a path below playbook_root is, or is part of, what belongs to others. Admin is shown everything."""
+    return not user.is_admin and _shown(user, settings).is_hidden(os.path.realpath(path))
+
+
+def _shown(user: User, settings: Settings) -> shown_paths.ShownPaths:
+    return shown_paths.of(
         user.readable, user.hidden, settings, inventories=user.inventories, writable=map(str, user.writable)
     )
-    return lambda path: not shown.is_hidden(os.path.realpath(path))
 
 
 def inventories(user: User, request: RunOptions, cwd: Path, settings: Settings) -> list[str]:
