@@ -21,8 +21,8 @@ _PREFIX = "ANSIBLE_"
 _FILE_VARIABLE = "ANSIBLE_CONFIG"
 _MAX_BYTES = 1024 * 1024
 _SECRET_NAME = re.compile(
-    r"(?:^|_)(?:pass|passwd|password|passphrase|token|secret|secrets|credentials?|api_?key|access_?key|private_?key)"
-    r"(?:_|$)"
+    r"(?:^|_)(?:pass|passwd|password|passphrase|pwd?|psw|[a-z]*token|secrets?|credentials?|jwt|bearer|webhooks?"
+    r"|(?:api|access|account|auth|conf|encryption|private|session|shared|signing)_?key)(?:_|$)"
 )
 _SECRET_VALUE = re.compile(
     r"\w://[^/\s@]*:[^/\s@]*@"  # a URL with a password

@@ -66,6 +66,11 @@ SECRET = [
     "fact_caching_connection = localhost:6379:0:s3cret",
     "ssh_args = -o ProxyCommand='sshpass -p s3cret ssh'",
     "api_key = s3cret",
+    "authtoken = s3cret",  # of the callback splunk
+    "shared_key = s3cret",  # of loganalytics
+    "conf_key = s3cret",  # of logdna
+    "webhook_url = https://hooks.slack.com/services/s3cret",
+    "hashi_vault_jwt = s3cret",
 ]
 
 
