@@ -227,8 +227,8 @@ def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings
         # The repository's configuration, which names programs, could be a user's.
         raise forbidden("playbook_dir", "git_forbidden", "lies in a folder that users' runs can write, see rbac.json")
     if path_rules.is_hidden(user, cwd, settings):
-        # A branch of the user's choice would become another's inventory.
-        raise forbidden("playbook_dir", "git_forbidden", "is not shown to your runs. Ask an admin to update it.")
+        # A branch of the user's choice would become another's inventory. In the same words as what is not there.
+        raise existence.missing("playbook_dir", cwd)
     # git searches for the repository in the folders above: for restricted users it must stop at playbook_root, and must
     # not use a pulled folder that looks like a bare repository, whose configuration names programs.
     environment = (

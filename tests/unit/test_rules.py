@@ -616,7 +616,9 @@ def test_another_inventory_is_no_checkout_to_update(
     (root / "playbooks/stages/link").symlink_to("prod")
     own = ["inv/dev", "playbooks/stages/dev"]
     asking = as_user(isolation, inventories=own, control_node=True, others=("playbooks/stages/prod",))
-    assert refusal(asking.git, playbook_dir=folder, branch_name="mine", reset=True) == "git_forbidden"
+    for name in (folder, "stages/prod/nothing"):
+        with pytest.raises(NotFound, match="does not exist"):
+            asking.git(playbook_dir=name, branch_name="mine", reset=True)
     asking.git(playbook_dir="stages/dev")
     asking.git(playbook_dir="team")
 
