@@ -193,7 +193,7 @@ def stem(path: str) -> str:
 
 def is_named_like(name: str, stems: Collection[str]) -> bool:
     """Whether the name of a file or folder has one of these stems as a part: prod.ini, vault-prod, prod_keys."""
-    if _is_of_project(name) and not _HIDDEN_NAME.match(name):
+    if is_of_project(name) and not _HIDDEN_NAME.match(name):
         return False
     return stem(name) in stems or any(part in stems for part in _PARTS.split(name) if len(part) >= _SHORTEST_PART)
 
@@ -252,7 +252,7 @@ class Search:
             if only_files or depth >= _MAX_DEPTH:
                 continue
             for inner in (entry.path for entry in entries if entry.is_dir(follow_symlinks=False)):
-                if _is_of_project(os.path.basename(inner)):
+                if is_of_project(os.path.basename(inner)):
                     continue
                 if self._leads_to_own(inner):
                     waiting.append((inner, depth + 1))
@@ -278,5 +278,6 @@ class Search:
         return found
 
 
-def _is_of_project(name: str) -> bool:
+def is_of_project(name: str) -> bool:
+    """Whether a folder of this name has a project's own files, and no inventories."""
     return name in _OF_PROJECTS or name.endswith(_OF_PLUGINS) or name.startswith(".")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from flansible.authorization.inventory_files import VARIABLES
+from flansible.authorization.inventory_files import VARIABLES, is_of_project
 from flansible.authorization.path_parts import above, is_below, is_in
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ Names = Mapping[str, frozenset[str] | None]
 _EVERYBODYS = frozenset({"all", "ungrouped"})
 _ENDINGS = (".yml", ".yaml", ".json")
 _MAX_LINK_ENTRIES = 20_000
+_MAX_PROJECT_ENTRIES = 5_000
+_MAX_PROJECT_DEPTH = 3
 
 
 class NamesReader(Protocol):
@@ -86,8 +88,10 @@ def find(shown: ShownPaths) -> Variables:
 def _folders(shown: ShownPaths) -> dict[str, list[str]]:
     """Returns the folders whose variables could be those of inventories that are not the user's, with these.
 
-    Ansible reads variables beside an inventory and beside a playbook, so those are all folders around one.
+    Ansible reads variables beside an inventory and beside a playbook, so those are all folders around one, and the
+    others of its project, which is a folder in playbook_root.
     """
+    projects: dict[str, list[str]] = {}
     own_folders = {os.path.dirname(path) for path in shown.inventories}
     found: dict[str, list[str]] = {}
     for inventory in sorted((*shown.others, *shown.default, *shown.beside)):
@@ -96,7 +100,28 @@ def _folders(shown: ShownPaths) -> dict[str, list[str]]:
         for folder in above(inventory):
             if folder in own_folders or is_below(folder, shown.root):
                 found.setdefault(folder, []).append(inventory)
+            if os.path.dirname(folder) == shown.root and folder != shown.root:
+                if folder not in projects:
+                    projects[folder] = list(_folders_with_variables(shown, folder))
+                for inner in projects[folder]:
+                    if inner not in own_folders and not is_below(inventory, inner):
+                        found.setdefault(inner, []).append(inventory)
     return found
+
+
+def _folders_with_variables(shown: ShownPaths, project: str) -> Iterator[str]:
+    """Yields the folders of a project, as deep as playbooks lie, that have variables and are in no inventory."""
+    passed_over = shown.readable | shown.others | shown.default | shown.beside
+    left, waiting = _MAX_PROJECT_ENTRIES, [(project, 0)]
+    while waiting and left > 0:
+        folder, depth = waiting.pop()
+        entries = [entry for entry in _scan(folder) if entry.is_dir(follow_symlinks=False)]
+        left -= len(entries)
+        if any(entry.name in VARIABLES for entry in entries):
+            yield folder
+        if depth < _MAX_PROJECT_DEPTH:
+            inner = (entry.path for entry in entries if not is_of_project(entry.name))
+            waiting += [(path, depth + 1) for path in inner if not is_in(path, passed_over)]
 
 
 def _may_be_led_to(shown: ShownPaths, place: str, folder: str) -> bool:

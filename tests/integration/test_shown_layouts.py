@@ -387,6 +387,17 @@ def test_variables_beside_anothers_inventory_file_alone_are_unseen_whatever_thei
     assert tree.seen() == {f"{around}/dev/hosts", f"{around}/dev/host_vars/left.yml", *variables}
 
 
+def test_variables_beside_playbooks_in_another_folder_of_the_project_are_judged_too(tree: Tree) -> None:
+    tree.write({"playbooks/shop/inv/dev": DEV, "playbooks/shop/inv/prod": PROD, "playbooks/shop/plays/site.yml": PLAY})
+    tree.write({f"playbooks/shop/plays/group_vars/{name}.yml": "a: 1\n" for name in ("all", "web", "os", "shop")})
+    tree.write({f"playbooks/shop/plays/host_vars/{name}.yml": "a: 1\n" for name in ("web1", "shop1")})
+    tree.write({"playbooks/shop/inv/stage/hosts": PROD, "playbooks/shop/inv/stage/group_vars/shop.yml": "a: 1\n"})
+    tree.inventories = ["playbooks/shop/inv/dev"]
+    names = ("group_vars/all.yml", "group_vars/web.yml", "group_vars/os.yml", "host_vars/web1.yml", "site.yml")
+    assert tree.seen() == {"playbooks/shop/inv/dev", *(f"playbooks/shop/plays/{name}" for name in names)}
+    assert "1 of the entries of shop/plays/group_vars" in tree.notes() and "inv/stage" not in tree.notes()
+
+
 def test_variables_beside_anothers_inventory_file_and_a_playbook_are_seen_by_their_names(tree: Tree) -> None:
     tree.write({"playbooks/shop/site.yml": PLAY, "playbooks/shop/prod.ini": "[web]\n[shop]\nshop1\n", "dev": DEV})
     tree.write({f"playbooks/shop/group_vars/{name}.yml": "a: 1\n" for name in ("all", "web", "shop")})
