@@ -176,7 +176,8 @@ class Supervisor:
         except BlockingIOError:
             pass
         except OSError:
-            seen.channel_ended = True
+            # The other end is closed. What it sent before that, such as how the run ended, is still to be read.
+            seen.unsent = b""
 
     def _send_lease(self, channel: socket.socket, seen: StepState) -> None:
         """Sends the keeper its new deadline, now and then; never behind bytes that wait, where it would grow old."""

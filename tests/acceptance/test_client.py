@@ -591,7 +591,6 @@ def test_cancel_ends_a_task(service: Service, client: Client, project: Path) -> 
 def test_refusals_are_one_line_and_exit_code_5(service: Service, project: Path) -> None:
     for arguments, says in (
         (("adhoc", "all", "-T", "0"), "timeout: "),
-        (("playbook", "site.yml", "-t", ""), "tags"),
         (("playbook", "missing.yml"), "does not exist"),
         (("playbook", "site.yml", "--step"), "prompts at a terminal"),
         (("playbook", "site.yml", "-e", "@missing.yml"), "missing.yml cannot be read"),

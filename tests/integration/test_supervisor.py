@@ -20,7 +20,7 @@ import pytest
 from flansible.models import Secrets, State, Step
 from flansible.store import ColourMark, Store
 from flansible.wire import EMPTY_LIMIT, NO_HOSTS
-from flansible.worker import forkserver_pool
+from flansible.worker import forkserver_pool, lease_renewal
 from flansible.worker import supervisor as supervisor_module
 from flansible.worker.outcome import Observed, outcome_of
 from flansible.worker.step_descriptors import StepDescriptors
@@ -60,6 +60,18 @@ def test_nothing_is_recorded_before_it_is_known_what_a_decrypted_key_must_hide(w
     assert (ended.outcome.state, ended.text) == (State.SUCCEEDED, "*" * len(line) + "\n")
     quiet = Step(program="ansible", argv=("say", "text without a key\n"), cwd="/")
     assert worker.run_steps(quiet, secrets=secrets).text == "text without a key\n"
+
+
+def test_a_run_that_ends_just_as_its_keeper_is_sent_a_new_deadline_is_not_lost(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channel takes nothing any more then, and still has the keeper's last words."""
+    later = property(lambda lease: lease_renewal.now() + 50, lambda lease, value: None)
+    monkeypatch.setattr(lease_renewal.Lease, "stop_at", later, raising=False)
+    monkeypatch.setattr("flansible.worker.supervisor._LEASE_FRAME_SECONDS", 0.0)
+    worker.lease_seconds = 60
+    outcomes = [worker.run("say", "hello\n").outcome for _ in range(100)]
+    assert {outcome.state for outcome in outcomes} == {State.SUCCEEDED}, outcomes
 
 
 @pytest.mark.parametrize("code", [1, 2, 4, 99, 250, 255])
