@@ -84,13 +84,13 @@ class Target:
         return [path for place in places for path in place.glob("pwned*")]
 
 
-def lay_out(root: Path, outside: Path, markers: dict[str, str]) -> None:
+def lay_out(root: Path, outside: Path, markers: dict[str, str], **rights: Any) -> None:
     def mark(what: str) -> str:
         return markers.setdefault(what, marker(what))
 
     users = [
         {"user": ADMIN[0], "password": ADMIN[1]},
-        {"user": DEV[0], "password": DEV[1], "inventories": ["inventories/dev"], "limits": {"forks": 20}},
+        {"user": DEV[0], "password": DEV[1], "inventories": ["inventories/dev"], "limits": {"forks": 20}, **rights},
         {"user": OPS[0], "password": OPS[1], "inventories": ["inventories/prod", "playbooks/site/stage"]},
         {"user": mark("rbac"), "password": "never used"},
         {"user": "reader", "password": "reader secret", "role": "viewer", "inventories": ["inventories/dev"]},
@@ -126,13 +126,13 @@ def lay_out(root: Path, outside: Path, markers: dict[str, str]) -> None:
     (root / "playbooks/.git/hooks").mkdir()
 
 
-def begin(isolation: str = "bwrap") -> Iterator[Target]:
-    """A service to attack; afterwards it has been stopped, and nothing of it is left."""
+def begin(isolation: str = "bwrap", **rights: Any) -> Iterator[Target]:
+    """A service to attack by a user with these rights more; afterwards it is stopped, and nothing of it is left."""
     if isolation == "bwrap":
         require_program("bwrap")
     root, outside = (Path(tempfile.mkdtemp(prefix=f"flansible-{name}-")) for name in ("attack", "outside"))
     markers: dict[str, str] = {}
-    lay_out(root, outside, markers)
+    lay_out(root, outside, markers, **rights)
     os.environ["MARKER_VARIABLE"] = markers["variable"] = marker("variable")
     try:
         service = start_service(root, f"isolation = {isolation}\nsecret_key_file = key\ngrace_seconds = 1\n")
@@ -143,8 +143,11 @@ def begin(isolation: str = "bwrap") -> Iterator[Target]:
     home = root / ".flansible/homes/ops/.ssh"
     write(home / "id_ed25519", markers.setdefault("ssh key", marker("ssh key")))
     assert target.traces() == []
-    yield target
-    assert service.stop() < 10
+    try:
+        yield target
+    finally:
+        seconds = service.stop()
+    assert seconds < 10
     assert target.traces() == []
     for path in (root, outside):
         shutil.rmtree(path)
@@ -426,7 +429,7 @@ def _sleeping() -> set[str]:
 
 
 def test_what_a_user_leaves_running_ends_with_the_service_even_when_the_worker_was_killed() -> None:
-    with attacked() as target:
+    with attacked(lasting_processes=True) as target:
         number = f"8{secrets.randbelow(10**6):06d}"
         shell(target, f"setsid sleep {number} >/dev/null 2>&1 & true")
         eventually(lambda: number in _sleeping())
@@ -495,7 +498,7 @@ def fork_servers_stay_stopped() -> Iterator[None]:
 
 
 def test_what_a_user_leaves_running_ends_with_the_service_soon_even_where_fork_servers_are_stopped() -> None:
-    with attacked() as target:
+    with attacked(lasting_processes=True) as target:
         numbers = [f"7{secrets.randbelow(10**6):06d}" for _ in range(4)]
         shell(target, f"setsid sleep {numbers[0]} >/dev/null 2>&1 & disown -a 2>/dev/null; true")
         for name, number in zip(("one", "two", "three"), numbers[1:], strict=True):
