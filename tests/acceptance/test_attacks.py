@@ -402,7 +402,10 @@ def test_what_a_user_puts_into_the_home_leads_nowhere(confined: Target) -> None:
     assert status["state"] in ("succeeded", "failed", "error")
     assert sorted(confined.root.iterdir()) == before and confined.traces() == []
     home = confined.root / ".flansible/homes/dev"
-    (home / ".ansible").unlink()
+    assert (home / ".ansible").is_dir() and not (home / ".ansible").is_symlink(), (
+        "a folder again, so that runs can start"
+    )
+    shutil.rmtree(home / ".ansible")
     (home / "kept").rename(home / ".ansible")
     shell(confined, "rm ~/.ssh")
 
