@@ -53,6 +53,7 @@ for line in sys.stdin:
     app.enqueue(line.strip(), "a task of a test")
 """
 _PAUSE_SECONDS = 3.0
+_SHOWN_OF_LOG = 20_000  # characters, of each log of a round that failed
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,10 @@ def cluster(lease_seconds: int, workers: int = 2) -> Iterator[Cluster]:
         made = Cluster(network, root, lease_seconds, workers)
         try:
             yield made
+        except BaseException:
+            for log in sorted(root.glob("*.log")):
+                print(f"--- {log.name}\n{log.read_text(errors='replace')[-_SHOWN_OF_LOG:]}")
+            raise
         finally:
             for machine in (made.home, *made.machines):
                 machine.kill()

@@ -120,9 +120,10 @@ def test_at_no_moment_are_there_two_runs_of_one_task(number: int, scale: Scale) 
 
 
 def play(machines: Cluster, chance: random.Random, what: str) -> None:
+    # Six that want one lock, one after the other, have time to end.
     tasks = [
-        machines.submit(chance.uniform(5, 120), chance.choice(("", "a")), chance.choice(("fail", "requeue")))
-        for _ in range(6)
+        machines.submit(chance.uniform(5, most), lock, chance.choice(("fail", "requeue")))
+        for lock, most in chance.choices((("", 120), ("a", 50)), k=6)
     ]
     time.sleep(chance.uniform(2, 6))
     name = chance.choice(sorted(FAULTS))
