@@ -71,7 +71,7 @@ PathText = Annotated[
 PathTexts = PathText | Annotated[list[PathText], Field(min_length=1, max_length=MAX_PATHS)]
 Inventory = Annotated[Text, AfterValidator(_path_or_hosts)]
 Inventories = Inventory | Annotated[list[Inventory], Field(min_length=1, max_length=MAX_PATHS)]
-# The value of an option to which Ansible gives a meaning of its own where it is empty: `--tags ''`, `--user ''`.
+# May be empty where that means something to Ansible: `--tags ''`, `--user ''`.
 OptionText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 OptionTexts = OptionText | Annotated[list[OptionText], Field(min_length=1, max_length=MAX_LIST_ITEMS)]
 FreeText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]

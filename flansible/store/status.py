@@ -57,7 +57,7 @@ def status(task_id: str, values: list[Any], waiting: list[Any] | None = None) ->
         ValueError,
         TypeError,
         AttributeError,
-    ) as error:  # a number or JSON that is none, a state of a later version
+    ) as error:  # no number, no JSON, or a state of a later version
         raise RecordUnreadable(task_id, "a field of it has an unknown form") from error
 
 

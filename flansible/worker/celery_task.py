@@ -139,7 +139,7 @@ def run_task(self: Task[Any, Any], task_id: str) -> str:
 
 
 def _run_claimed(services: _Services, task_id: str, claim: Claim, asked_at: float) -> Outcome:
-    """Runs a claimed task and makes it final, whatever fails: nobody else could say why, and it would end as lost."""
+    """Runs a claimed task and makes it final, whatever fails: otherwise it would end as lost, without the cause."""
     found = settings()
     spill = found.data_dir if os.path.isdir(found.data_dir) else None
     try:

@@ -48,7 +48,7 @@ def readable(user: User, settings: Settings, isolation: Isolation) -> Callable[[
 
     def may_read(path: Path) -> bool:
         real = os.path.realpath(path)
-        # What a run could replace while it is read, by a pipe that never ends, is read to nobody.
+        # A run could replace it while it is read, by a pipe that never ends: the web server does not read it.
         return shown.is_listed(real) and not is_written(user, Path(real))
 
     return may_read
