@@ -13,19 +13,15 @@ again, and nothing is started twice.
 
 from __future__ import annotations
 
-import re
-import socket
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import quote
 
-import httpx
-
+from flansible.client.http_connection import FIRST_PAUSE_SECONDS, HttpConnection, Retry
 from flansible.client.replies import (
     EventReply,
     Format,
@@ -35,31 +31,16 @@ from flansible.client.replies import (
     TaskResultReply,
     TaskStatusReply,
 )
-from flansible.client.unreachable import unreachable
-from flansible.errors import FieldError, OptionError, ServiceRefused, ServiceUnreachable, WaitTimeout
+from flansible.errors import OptionError, ServiceRefused, ServiceUnreachable, WaitTimeout
 
 _SUBMIT_PATHS: dict[str, str] = {
     "adhoc": "/api/ansiblecommand",
     "playbook": "/api/ansibleplaybook",
     "git": "/api/git",
 }
-_NOT_FLANSIBLE = "unexpected_reply"
-_IN_FLIGHT = "idempotency_key_in_flight"
 _IN_PROGRESS = "PROGRESS"
-_TOKEN = re.compile(r"[\x21-\x7e]+")
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 _LONG_POLL_SECONDS = 20  # well below the timeout of a reply
 _POLL_SECONDS = 0.5  # between ranges of output, while the service has no thread slot for a follower
-# A followed run may print nothing for hours: the kernel probes the connection. After this long without output, the
-# client reconnects all the same.
-_QUIET_SECONDS = 900.0
-_KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-if hasattr(socket, "TCP_KEEPIDLE"):
-    _KEEP_ALIVE += [
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    ]
 
 
 class Client:
@@ -88,29 +69,10 @@ class Client:
         accepts any TLS certificate, a context decides itself; ca_file: certificates in PEM form, one of which must have
         signed the service's, instead of those the system trusts.
         """
-        is_tls = url_scheme(url) == "https"
-        try:
-            auth = _TokenAuth(token) if token else httpx.BasicAuth(user, password)
-        except UnicodeEncodeError:
-            raise OptionError("the user or the password is not UTF-8 text") from None
-        if is_tls and ca_file is not None:
-            verify = _tls_context(ca_file)
-        self.url = url.rstrip("/")
-        self._user = "" if token else user
-        self._patience_seconds = patience_seconds
-        self._http = httpx.Client(
-            base_url=self.url,
-            auth=auth,
-            timeout=timeout_seconds,
-            transport=httpx.HTTPTransport(
-                # Without TLS there is nothing to verify, and loading the certificates takes longer than a request.
-                verify=verify if is_tls else False,
-                socket_options=_KEEP_ALIVE,
-            ),
-            # A proxy that compresses would delay output that should be shown at once.
-            headers={"Accept-Encoding": "identity"},
+        self._connection = HttpConnection(
+            url, user, password, token, timeout_seconds, patience_seconds, verify, ca_file
         )
-        self._follow_timeout = httpx.Timeout(timeout_seconds, read=_QUIET_SECONDS)
+        self._patience_seconds = patience_seconds
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +84,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._http.close()
+        self._connection.close()
 
     def adhoc(
         self,
@@ -189,15 +151,11 @@ class Client:
         the request is sent again if the reply was lost, after calling `before_retry`, which may raise to stop that.
         After ServiceUnreachable the task may be queued nevertheless.
         """
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        try:
-            request = self._http.build_request("POST", _SUBMIT_PATHS[kind], json=dict(body), headers=headers)
-        except (TypeError, ValueError) as error:
-            raise OptionError(f"the request cannot be written as JSON: {error}") from error
-        reply = self._send_with_retries(request, before_retry)
-        task_id = self._json(reply).get("task_id")
+        key = idempotency_key or str(uuid.uuid4())
+        reply = self._connection.post_once(_SUBMIT_PATHS[kind], body, key, before_retry)
+        task_id = self._connection.json_object(reply).get("task_id")
         if not isinstance(task_id, str):
-            raise self._not_flansible(reply)
+            raise self._connection.not_flansible(reply)
         return task_id
 
     def status(self, task_id: str) -> TaskStatusReply:
@@ -223,7 +181,7 @@ class Client:
         after: start after this `seq`. Retries while the service is down for a while.
         """
         path = f"/api/ansibletaskevents/{quote(task_id, safe='')}"
-        retry = _Retry(self._patience_seconds)
+        retry = Retry(self._patience_seconds)
         while True:
             try:
                 page = self._get(path, {"after": after, "wait": _LONG_POLL_SECONDS if follow else None})
@@ -243,23 +201,22 @@ class Client:
 
     def cancel(self, task_id: str) -> TaskStatusReply:
         """Cancels the task; returns its status. Raises ServiceRefused (409, `task_final`) if it is final already."""
-        request = self._http.build_request("POST", f"/api/ansibletaskcancel/{quote(task_id, safe='')}")
-        return cast(TaskStatusReply, self._json(self._send(request)))
+        reply = self._connection.post(f"/api/ansibletaskcancel/{quote(task_id, safe='')}")
+        return cast(TaskStatusReply, self._connection.json_object(reply))
 
     def output(self, task_id: str, format: Format = "txt", offset: int = 0) -> Output:
         """Returns the output from a byte offset of the plain text. ansi: with Ansible's colours; html: a page."""
-        request = self._http.build_request("GET", _output_path(task_id), params={"format": format, "offset": offset})
-        reply = self._send(request)
+        reply = self._connection.get(_output_path(task_id), {"format": format, "offset": offset})
         try:
             next_offset = int(reply.headers["Flansible-Next-Offset"])
             return Output(reply.content, next_offset, reply.headers["Flansible-Final"] == "true")
         except (KeyError, ValueError):
-            raise self._not_flansible(reply) from None
+            raise self._connection.not_flansible(reply) from None
 
     def wait(self, task_id: str, timeout_seconds: float | None = None, poll_seconds: float = 0.1) -> TaskStatusReply:
         """Polls until the task is final; returns its status. Raises WaitTimeout; the task then continues."""
         give_up_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        retry = _Retry(self._patience_seconds)
+        retry = Retry(self._patience_seconds)
         while True:
             try:
                 status = self.status(task_id)
@@ -282,12 +239,12 @@ class Client:
         return self._coloured(task_id, offset) if colour else self._plain(task_id, offset)
 
     def _plain(self, task_id: str, offset: int) -> Iterator[bytes]:
-        retry = _Retry(self._patience_seconds)
+        retry = Retry(self._patience_seconds)
         while True:
-            pause = _FIRST_PAUSE_SECONDS
+            pause = FIRST_PAUSE_SECONDS
             try:
                 try:
-                    for chunk in self._stream(task_id, offset):
+                    for chunk in self._connection.stream(_output_path(task_id), {"follow": "true", "offset": offset}):
                         retry.reset()
                         offset += len(chunk)
                         yield chunk
@@ -313,7 +270,7 @@ class Client:
         After a broken stream with colours, the bytes received cannot be counted in bytes of the plain text; a range
         arrives whole or not at all.
         """
-        retry = _Retry(self._patience_seconds)
+        retry = Retry(self._patience_seconds)
         shown = seen = offset
         for chunk in self._plain(task_id, offset):
             seen += len(chunk)
@@ -327,152 +284,8 @@ class Client:
                 shown = part.next_offset
                 yield part.data
 
-    def _stream(self, task_id: str, offset: int) -> Iterator[bytes]:
-        """Yields the chunks of one followed reply until it ends or breaks. (Its head comes with the first output.)"""
-        params: dict[str, str | int] = {"follow": "true", "offset": offset}
-        with self._translated():
-            try:
-                with self._http.stream(
-                    "GET", _output_path(task_id), params=params, timeout=self._follow_timeout
-                ) as reply:
-                    if not reply.is_success:
-                        reply.read()
-                    yield from self._require_success(reply).iter_bytes()
-            except httpx.ReadTimeout:
-                return  # quiet, or gone without an error: the next request shows which
-
     def _get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        given = {name: value for name, value in (query or {}).items() if value is not None}
-        return self._json(self._send(self._http.build_request("GET", path, params=given)))
-
-    def _send_with_retries(
-        self, request: httpx.Request, before_retry: Callable[[], None] | None = None
-    ) -> httpx.Response:
-        """Sends an idempotent request, again if its reply was lost. Raises at once if the service was never reached."""
-        retry = _Retry(self._patience_seconds)
-        was_sent = False
-        while True:
-            try:
-                return self._send(request)
-            except ServiceUnreachable as error:
-                was_sent = was_sent or not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
-                if not was_sent:
-                    raise
-                pause = retry.pause_seconds(error)
-            except ServiceRefused as error:
-                if error.code != _IN_FLIGHT:
-                    raise
-                pause = error.retry_after_seconds or _FIRST_PAUSE_SECONDS
-            if before_retry is not None:
-                before_retry()
-            time.sleep(pause)
-
-    def _send(self, request: httpx.Request) -> httpx.Response:
-        with self._translated():
-            return self._require_success(self._http.send(request))
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.HTTPError as error:
-            raise unreachable(self.url, error) from error
-
-    def _json(self, reply: httpx.Response) -> dict[str, Any]:
-        try:
-            document = reply.json()
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise self._not_flansible(reply)
-        return document
-
-    def _require_success(self, reply: httpx.Response) -> httpx.Response:
-        """Returns the reply if it is a success. Raises ServiceRefused with the contents of the error body."""
-        if reply.is_success:
-            return reply
-        try:
-            body = reply.json()
-            message, code = str(body["message"]), str(body["code"])
-            errors = [FieldError(str(item["field"]), str(item["message"])) for item in body["errors"]]
-        except (ValueError, KeyError, TypeError):
-            raise self._not_flansible(reply) from None
-        if reply.status_code == 401:
-            what = f"password for the user {self._user}" if self._user else "token"
-            message = f"{self.url} does not accept this {what}"
-        raise _refused(reply, message, code, errors)
-
-    def _not_flansible(self, reply: httpx.Response) -> ServiceRefused:
-        said = f"{reply.status_code} {reply.reason_phrase}".strip()
-        leads = f" and redirects to {reply.headers['Location']}" if reply.has_redirect_location else ""
-        return _refused(
-            reply, f"{self.url} replied {said}{leads}, which is not a reply of Flansible", _NOT_FLANSIBLE, []
-        )
-
-
-class _TokenAuth(httpx.Auth):
-    def __init__(self, token: str) -> None:
-        # httpx would refuse what cannot be in a header, with a message that shows the token.
-        if not _TOKEN.fullmatch(token):
-            raise OptionError("the token is not one word of ASCII characters")
-        self._header = f"Bearer {token}"
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        request.headers["Authorization"] = self._header
-        yield request
-
-
-class _Retry:
-    """Decides how long and how often to retry while the service does not reply."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.reset()
-
-    def reset(self) -> None:
-        """Starts over after a reply."""
-        self._give_up_at: float | None = None
-        self._pause_seconds = _FIRST_PAUSE_SECONDS
-
-    def pause_seconds(self, error: ServiceUnreachable | ServiceRefused) -> float:
-        """Returns the pause before the next attempt. Raises `error` if retrying cannot help or the time is over."""
-        now = time.monotonic()
-        if self._give_up_at is None:
-            self._give_up_at = now + self._seconds
-        if now >= self._give_up_at or not error.is_temporary:
-            raise error
-        requested = error.retry_after_seconds if isinstance(error, ServiceRefused) else None
-        pause = self._pause_seconds if requested is None else requested
-        self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
-        return min(pause, self._give_up_at - now)
-
-
-def url_scheme(url: str) -> str:
-    """Returns `http` or `https`. Raises OptionError if this is not a valid URL of a service."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL()
-    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
-        shown = url.rpartition("@")[2]  # the part before it may hold a password
-        raise OptionError(f"{shown!r} is not a valid URL of a service; an example is http://127.0.0.1:3000")
-    return parsed.scheme
-
-
-def _tls_context(ca_file: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "it holds no certificate"
-        raise OptionError(f"the certificates in {ca_file} cannot be used: {reason}") from error
-
-
-def _refused(reply: httpx.Response, message: str, code: str, errors: list[FieldError]) -> ServiceRefused:
-    try:
-        retry_after: float | None = max(0.0, float(reply.headers["Retry-After"]))
-    except (KeyError, ValueError):
-        retry_after = None
-    return ServiceRefused(message, status=reply.status_code, code=code, errors=errors, retry_after_seconds=retry_after)
+        return self._connection.json_object(self._connection.get(path, query))
 
 
 def _body(named: Mapping[str, Any], options: Mapping[str, Any] | None) -> dict[str, Any]:

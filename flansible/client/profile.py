@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from flansible.client import Client
-from flansible.client.api import url_scheme
+from flansible.client.http_connection import url_scheme
 from flansible.errors import OptionError
 
 DEFAULT_URL = "http://127.0.0.1:3000"

@@ -1,4 +1,4 @@
-"""Says why a request had no reply: nobody is there, TLS is missing, or the certificate. For flansible.client.api."""
+"""Says why a request had no reply: nobody is there, TLS is missing, or the certificate. For http_connection.py."""
 
 from __future__ import annotations
 

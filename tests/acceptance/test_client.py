@@ -288,7 +288,7 @@ def test_a_quiet_run_is_followed_to_its_end(
     service: Service, client: Client, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the other side had gone without a word: what is quiet for long is asked for anew."""
-    monkeypatch.setattr("flansible.client.api._QUIET_SECONDS", 0.5)
+    monkeypatch.setattr("flansible.client.http_connection._QUIET_SECONDS", 0.5)
     task_id = client.adhoc("command", "sleep 2")
     with Client(service.url, *ADMIN) as impatient:
         text = b"".join(impatient.follow(task_id))
