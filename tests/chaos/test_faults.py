@@ -100,7 +100,7 @@ FAULTS = (
         "ansible worker",
         kill_ansible_worker,
         Touches.ONE,
-        r"exit code \d+|a worker process",
+        r"exit code \d+|worker process",
         ends_as=("failed", "error"),
         too_late=True,  # it may have given its answer
     ),

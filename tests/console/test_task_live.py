@@ -16,6 +16,7 @@ from playwright.sync_api import Locator, Page, Request, expect
 from flansible.models import State
 from tests.helpers.console_records import Records
 from tests.helpers.services import ADMIN, DEV
+from tests.helpers.waiting import eventually
 from tests.helpers.webserver import RecordedRun, result, task_start
 
 NOON, LATER = "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"
@@ -69,11 +70,11 @@ def test_events_that_come_while_the_status_may_not_be_read_yet_are_not_forgotten
         paused.clock.run_for(1000)
 
 
-def filled(bar: Locator) -> float:
-    """How much of a bar is filled, from 0 to 1."""
-    share = """bar => [...bar.querySelectorAll("rect")].reduce((sum, one) => sum + one.getBoundingClientRect().width, 0)
+def await_filled(bar: Locator, share: float) -> None:
+    """Waits until this much of a bar is filled, from 0 to 1. While it is drawn anew it has no width at all."""
+    widths = """bar => [...bar.querySelectorAll("rect")].reduce((all, it) => all + it.getBoundingClientRect().width, 0)
       / bar.querySelector("svg").getBoundingClientRect().width"""
-    return float(bar.evaluate(share))
+    eventually(lambda: bar.evaluate(widths) == pytest.approx(share, abs=0.01), 10)
 
 
 def test_a_run_says_how_far_it_is_and_which_hosts_it_waits_for(
@@ -93,16 +94,16 @@ def test_a_run_says_how_far_it_is_and_which_hosts_it_waits_for(
     first.write(b"", task_start("Test"), task_start("Clean"))
     first.end()
     expect(head.get_by_role("img")).to_be_visible()
-    assert filled(head.get_by_role("img")) == pytest.approx(1, abs=0.01)
+    await_filled(head.get_by_role("img"), 1)
     second = web.running(playbook=playbook)
     second.write(b"", task_start("Install"), result("web1", task="Install"), task_start("Start"))
     open_run(page, second)
     expect(head).to_contain_text("Play task 2 of about 4: Start")
-    assert filled(head.get_by_role("img")) == pytest.approx(1.5 / 4, abs=0.01)
+    await_filled(head.get_by_role("img"), 1.5 / 4)
     login(page, url=web.url)
     row = page.locator(f"[data-task='{second.task_id}']")
     expect(row).to_contain_text("Play task 2 of about 4: Start")
-    assert filled(row.get_by_role("img")) == pytest.approx(1.5 / 4, abs=0.01)
+    await_filled(row.get_by_role("img"), 1.5 / 4)
 
 
 def test_the_timeline_shows_where_a_run_was_cut_off_and_what_failed(
