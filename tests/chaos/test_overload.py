@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -9,10 +10,9 @@ import pytest
 
 from scripts.flaky import busy
 from tests.helpers.services import Service, started
-from tests.helpers.waiting import eventually
 
 RUNS = 200
-SILENT_SECONDS = 240  # all run at the same time, and each lease has to be renewed several times
+SILENT_SECONDS = 120  # each lease has to be renewed
 
 
 @pytest.mark.nightly
@@ -22,24 +22,18 @@ def test_none_of_200_silent_runs_at_once_is_lost_on_busy_processors() -> None:
         body = {"module": "command", "module_args": f"sleep {SILENT_SECONDS}"}
         with busy():
             submitted = {service.submit("ansiblecommand", body) for _ in range(RUNS)}
-            eventually(lambda: of_state(service, "running") == RUNS or of_state(service, "lost"), 600)
-            found = eventually(lambda: all_final(service), 900)
+            most, found = 0, tasks(service)
+            while any(task["Status"] == "PROGRESS" for task in found.values()):
+                most = max(most, sum(task["state"] == "running" for task in found.values()))
+                time.sleep(2)
+                found = tasks(service)
         assert found.keys() == submitted
         states = Counter(task["state"] for task in found.values())
         assert states == {"succeeded": RUNS}, (states, [task["description"] for task in found.values()][:5])
+        assert most > RUNS / 2
         assert [worker["running"] for worker in service.client().get("/api/stats").json()["workers"]] == [0]
 
 
 def tasks(service: Service) -> dict[str, dict[str, Any]]:
     reply = service.client().get("/api/ansibletasks?limit=1000", timeout=120).raise_for_status()
     return {task["task_id"]: task for task in reply.json()["tasks"]}
-
-
-def of_state(service: Service, state: str) -> int:
-    return sum(task["state"] == state for task in tasks(service).values())
-
-
-def all_final(service: Service) -> dict[str, dict[str, Any]]:
-    """All tasks, once each is final; nothing before."""
-    found = tasks(service)
-    return found if all(task["Status"] != "PROGRESS" for task in found.values()) else {}
