@@ -87,9 +87,7 @@ def authorize_playbook(
     if request.update_git_repo:
         grants.check_git(user, "update_git_repo")
     cwd = _directory(user, request.playbook_dir, settings)
-    names = (
-        request.playbooks if user.is_admin else [path_rules.playbook(user, x, cwd, settings) for x in request.playbooks]
-    )
+    names = [path_rules.playbook(user, name, cwd, settings) for name in request.playbooks]
     permitted, paths = _limit_to_rights(user, request, cwd, settings)
     if not user.is_admin:
         unsandboxed.check_playbook(user, isolation)
@@ -267,11 +265,13 @@ def _limit_to_rights(
     | vault ids and password files  | as given       | resolved; below playbook_root or in the user's paths       |
     | playbook_dir                  | resolved       | resolved and checked by the caller                         |
 
-    Restricted users' paths are resolved here, once: Ansible gets the path that was checked.
+    Restricted users' paths are resolved here, once: Ansible gets the path that was checked. What lies in a folder of
+    `writable` is refused to admin as well.
     """
     field = "vault_file" if request.vault_file else "vault_password_file"
     folder = str(playbook_dir) if playbook_dir else None
     if user.is_admin:
+        path_rules.check_files_of_admin(user, request, cwd)
         named = request.inventories or ([settings.default_inventory] if settings.default_inventory else [])
         vaults = tuple(request.vault_ids), tuple(request.vault_password_files)
         return request, command_line.Paths(tuple(named), *vaults, folder)
@@ -309,8 +309,7 @@ def _check_remote(user: User, name: str, cwd: Path, settings: Settings) -> None:
 def _directory(user: User, given: str, settings: Settings, field: str = "playbook_dir") -> Path:
     name = unescape(given)
     path = resolve(name, settings.playbook_root)
-    if not user.is_admin:
-        path_rules.check_folder(user, path, name, settings, field)
+    path_rules.check_folder(user, path, name, settings, field)
     return path
 
 

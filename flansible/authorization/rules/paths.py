@@ -176,15 +176,47 @@ def is_written(user: User, path: Path) -> bool:
     return _is_within(path, user.written)
 
 
+def check_unwritten(user: User, given: Iterable[str], cwd: Path, field: str, code: str) -> None:
+    """Refuses files, and folders to be searched, that a user's run may have written; admin's runs would execute it."""
+    for path in (resolve(os.path.expandvars(text), cwd) for text in given):
+        if is_written(user, path) or any(folder.is_relative_to(path) for folder in user.written):
+            raise forbidden(field, code, _WRITTEN)
+
+
+def check_files_of_admin(user: User, request: RunOptions, cwd: Path) -> None:
+    """Refuses each file of admin's request that Ansible executes or that decides what it does: see check_unwritten."""
+    vault_file = "vault_file" if request.vault_file else "vault_password_file"
+    modules = [request.module_path] if isinstance(request.module_path, str) else request.module_path or []
+    variables = [text.lstrip()[1:] for text in request.variables if isinstance(text, str) and text.lstrip()[:1] == "@"]
+    sources = [text.partition("@")[2] or text for text in request.vault_ids]
+    passwords = {name: getattr(request, name) for name in ("connection_password_file", "become_password_file")}
+    named = [
+        ("inventory", "inventory_forbidden", [text for text in request.inventories if "," not in text]),
+        ("module_path", "module_path_forbidden", [part for text in modules for part in text.split(os.pathsep)]),
+        ("private_key_file", "private_key_forbidden", filter(None, [request.private_key_file])),
+        ("vault_id", "vault_file_forbidden", sources),
+        (vault_file, "vault_file_forbidden", request.vault_password_files),
+        ("extra_vars", "variables_file_forbidden", variables),
+        *((name, "field_forbidden", filter(None, [path])) for name, path in passwords.items()),
+    ]
+    for field, code, given in named:
+        check_unwritten(user, given, cwd, field, code)
+
+
 def check_folder(user: User, path: Path, given: str, settings: Settings, field: str) -> None:
     if is_written(user, path):
         raise forbidden(field, "playbook_forbidden", _WRITTEN)
+    if user.is_admin:
+        return
     if _EXPANDED.search(given) or not path.is_relative_to(root(settings)):
         raise forbidden(field, "playbook_forbidden", "Only admin may use playbooks outside playbook_root")
 
 
 def playbook(user: User, given: str, cwd: Path, settings: Settings) -> str:
     """Returns the playbook for Ansible's command line: as given, or resolved where that could mislead."""
+    if user.is_admin:
+        check_unwritten(user, [given], cwd, "playbook", "playbook_forbidden")
+        return given
     if _is_granted_collection_playbook(user, given, cwd):
         return given
     if _EXPANDED.search(given) or not resolve(given, cwd).is_relative_to(root(settings)):

@@ -125,9 +125,8 @@ def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:
 def _requested_playbook(user: User, playbook_dir: str, playbook: str, settings: Settings) -> ListedPlaybook:
     """Lists one playbook with its variables. Raises Forbidden as a submission would, NotFound for any other file."""
     root, cwd = paths.root(settings), resolve(playbook_dir, settings.playbook_root)
-    if not user.is_admin:
-        paths.check_folder(user, cwd, playbook_dir, settings, "playbook_dir")
-        paths.playbook(user, playbook, cwd, settings)
+    paths.check_folder(user, cwd, playbook_dir, settings, "playbook_dir")
+    paths.playbook(user, playbook, cwd, settings)
     path, may_read = cwd / playbook, _may_read(user, settings)
     found = contents.read(path) if may_read(path) else None
     if found is None:
