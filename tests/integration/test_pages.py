@@ -384,6 +384,12 @@ def test_a_run_that_ends_in_another_way_meanwhile_was_not_canceled(client: Flask
     for reply in replies:
         assert (reply.status_code, reply.get_json()["code"]) == (409, "task_final")
         assert "succeeded" in reply.get_json()["message"]
+    audit_file = client.application.extensions["flansible"].settings.audit_file
+    lines = [json.loads(line) for line in audit_file.read_text().splitlines()]
+    found = [
+        line["event"] for line in lines if line.get("task_id") == run.task_id or "taskcancel" in line.get("request", "")
+    ]
+    assert found == ["cancel", "cancel"], "one for each request"
 
 
 @pytest.mark.parametrize("query", ["wait=-1", "wait=61", "wait=x", "wait=nan", "now=1"])

@@ -14,8 +14,8 @@ from flansible.web.context import web_context
 
 REQUEST_ID = "X-Request-ID"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Error codes that get no `refusal` line: the first two have events of their kind; for the last, auditing itself failed.
-_LOGGED_ELSEWHERE = frozenset({"not_authenticated", "too_many_logins", "audit_unavailable"})
+# Error codes without a `refusal` line: the first three have events of their own; for the last, auditing itself failed.
+_LOGGED_ELSEWHERE = frozenset({"not_authenticated", "too_many_logins", "task_final", "audit_unavailable"})
 
 
 def register(app: Flask) -> None:
