@@ -59,6 +59,8 @@ WARNINGS = (NO_HOSTS, NO_PLAY_TASKS)
 EMPTY_LIMIT = "the limit leaves no hosts"
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
+# Of what a run or its keeper sends: decoded it takes up to thirty times as much, in a process that all runs share.
+MAX_REPORT_BYTES = 5 * 1024 * 1024
 _HEADER = struct.Struct(">I")
 
 
@@ -71,7 +73,7 @@ def encode(frame: Frame) -> bytes:
 
 
 class FrameReader:
-    """Splits a stream of bytes into frames, in whatever pieces the bytes arrive."""
+    """Splits a stream of bytes from a run or its keeper into frames, in whatever pieces the bytes arrive."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -89,8 +91,8 @@ class FrameReader:
         try:
             while len(self._buffer) - position >= _HEADER.size:
                 (length,) = _HEADER.unpack_from(self._buffer, position)
-                if length > MAX_FRAME_BYTES:
-                    raise WireError(f"a frame announces {length} bytes, over the limit of {MAX_FRAME_BYTES}")
+                if length > MAX_REPORT_BYTES:
+                    raise WireError(f"a frame announces {length} bytes, over the limit of {MAX_REPORT_BYTES}")
                 start = position + _HEADER.size
                 if len(self._buffer) - start < length:
                     return

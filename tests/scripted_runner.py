@@ -121,6 +121,14 @@ def big_event(keeper: Keeper, size: str) -> None:
     say(keeper, "")
 
 
+def nested_event(keeper: Keeper, size: str) -> None:
+    """One event of so many bytes that takes as much memory as can be, once it is decoded."""
+    frame = wire.encode({"type": "event", "mark": 0, **result(lists=0)})[4:-3]
+    body = frame + b"[" + b"{}," * ((int(size) - len(frame) - 6) // 3) + b"{}]}}"
+    keeper.write(len(body).to_bytes(4, "big") + body, keeper.events)
+    say(keeper, "")
+
+
 def both(keeper: Keeper, text: str) -> None:
     """Output and an end that are still in the pipes when it is over."""
     keeper.write(text.encode())
@@ -274,9 +282,9 @@ def environment(keeper: Keeper) -> None:
 SCRIPTS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        say, print_key, in_colour, flood, flood_and_tell, count, pieces, big_event, both, hang, finish_first,
-        ignore, vanish, deny, half, babble, garbage, lie, nest, no_end, broken, killed, leave_child, endless,
-        kill_server, where, descriptors, environment,
+        say, print_key, in_colour, flood, flood_and_tell, count, pieces, big_event, nested_event, both, hang,
+        finish_first, ignore, vanish, deny, half, babble, garbage, lie, nest, no_end, broken, killed, leave_child,
+        endless, kill_server, where, descriptors, environment,
     )
 }  # fmt: skip
 

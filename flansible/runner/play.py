@@ -8,6 +8,7 @@ callback, the run's own temp directory, and for users other than admin strings t
 from __future__ import annotations
 
 import atexit
+import json
 import multiprocessing.util
 import os
 import shutil
@@ -30,7 +31,7 @@ from flansible import wire
 from flansible.authorization.reserved_variables import CONNECTION_VARIABLE
 from flansible.runner import compat, enforcement, mitogen, preload, preview_listing, process_tree, ssh_profile
 from flansible.runner.ansible_internals import replace
-from flansible.runner.callback import EventCallback, EventPipe, ObservedTaskQueueManager
+from flansible.runner.callback import LEFT_OUT, EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.cleanup import RunFiles
 from flansible.runner.colour_marks import mark_colours
 from flansible.runner.empty_limit import EmptyLimitMonitor
@@ -54,6 +55,7 @@ _EXIT_CANNOT_EXECUTE = 126
 _EXIT_NOT_FOUND = 127
 _FIRST_LINE_BYTES = 4096
 _KILL_SECONDS = 5.0
+_ROOM_BYTES = 1024  # for the time and the mark of a frame
 
 
 def local_tmp_base() -> str:
@@ -171,17 +173,24 @@ def _send_end(
     warning: str | None = None,
     reason: str | None = None,
 ) -> None:
-    pipe.send(
-        {
-            "type": "end",
-            "returncode": returncode,
-            "broken": broken,
-            "warning": warning,
-            "reason": reason,
-            "stats": events.stats,
-            "custom_stats": events.custom_stats,
-        }
-    )
+    end = {
+        "type": "end",
+        "returncode": returncode,
+        "broken": broken,
+        "warning": warning,
+        "reason": reason,
+        "stats": events.stats,
+        "custom_stats": events.custom_stats,
+    }
+    if _is_too_large(end):
+        end["custom_stats"] = {LEFT_OUT: f"with the counts of all hosts it is over {wire.MAX_REPORT_BYTES} bytes"}
+    if _is_too_large(end):  # some 40,000 hosts
+        end["stats"] = {}
+    pipe.send(end)
+
+
+def _is_too_large(frame: wire.Frame) -> bool:
+    return len(json.dumps(frame)) > wire.MAX_REPORT_BYTES - _ROOM_BYTES
 
 
 def _abort(pipe: EventPipe, events: EventCallback) -> None:

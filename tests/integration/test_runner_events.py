@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -707,3 +708,24 @@ def test_the_items_of_a_loop_are_in_the_text_of_some_result_of_their_play_task(
     alone = ran(servers, place, plays, "--limit=h2").texts()
     [text] = [text for event, text in alone if event["event"] == "host_result" and event["task"] == "loop"]
     assert text == "changed: [h2] => (item=1)\nchanged: [h2] => (item=2)\n"
+
+
+def test_the_counts_of_very_many_hosts_make_no_end_that_is_refused() -> None:
+    script = """if True:
+        import json
+        from types import SimpleNamespace
+        from flansible import wire
+        from flansible.runner import play
+
+        sent = []
+        counts = dict.fromkeys(("ok", "failures", "unreachable", "changed", "skipped", "rescued", "ignored"), 1)
+        for hosts, size in ((10, 10), (20_000, 4_000_000), (80_000, 10)):
+            stats = {f"host{number}.example.org": counts for number in range(hosts)}
+            events = SimpleNamespace(stats=stats, custom_stats={"text": "y" * size})
+            play._send_end(SimpleNamespace(send=sent.append), events, 0, None)
+        largest = max(len(json.dumps(end)) for end in sent)
+        print(json.dumps([[len(end["stats"]), *end["custom_stats"]] for end in sent]), largest < wire.MAX_REPORT_BYTES)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    left_out = "flansible_left_out"
+    assert done.stdout.split("\n")[0] == f"{json.dumps([[10, 'text'], [20000, left_out], [0, left_out]])} True"

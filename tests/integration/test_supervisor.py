@@ -131,6 +131,27 @@ def test_an_event_larger_than_any_pipe_is_whole(worker: Worker) -> None:
     assert len(ended.events[0]["result"]["text"]) == 3 * MEGABYTE
 
 
+@pytest.mark.parametrize(
+    ("size", "state", "most"), [(4 * MEGABYTE, State.SUCCEEDED, 250), (30 * MEGABYTE, State.ERROR, 60)]
+)
+def test_an_event_made_to_fill_the_memory_fills_little_of_it(
+    size: int, state: State, most: int, worker: Worker
+) -> None:
+    """4 MiB are the most that the runner sends."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _most_memory()
+    outcome = worker.run("nested_event", str(size)).outcome
+    used = (_most_memory() - before) // MEGABYTE
+    assert outcome.state is state, outcome
+    assert used < most
+
+
+def _most_memory() -> int:
+    """The most that this process has had since 5 was written to its clear_refs."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
 def test_output_and_events_of_several_steps_follow_each_other(worker: Worker) -> None:
     first = Step(program="git", argv=("say", "pulled\n"), cwd="/")
     second = Step(program="ansible", argv=("count", "3"), cwd="/")

@@ -74,7 +74,6 @@ def test_a_result_has_what_results_have(name: str) -> None:
         {"stats": {"h": 1}},
         {"stats": {"h": {"ok": "many"}}},
         {"custom_stats": []},
-        {"custom_stats": {"a": "ü" * 6_000_000}},
         {"broken": {"a": 1}},
         {"warning": "all is well"},
         {"warning": ["no hosts matched"]},
@@ -120,9 +119,9 @@ def test_nothing_raises_anything_else(frame: dict[str, Any]) -> None:
             pass
 
 
-def test_a_plan_is_an_object_of_bounded_size() -> None:
+def test_a_plan_is_an_object() -> None:
     frame = {"type": "plan", "plan": {"plays": []}, "too_large": False, "mark": 3, "more": 1}
     assert frame_validation.plan(frame) == {"event": "plan", "plan": {"plays": []}, "too_large": False, "mark": 3}
-    for change in ({"plan": []}, {"plan": None}, {"too_large": 1}, {"plan": {"x": "y" * 6_000_000}}, {"mark": -1}):
+    for change in ({"plan": []}, {"plan": None}, {"too_large": 1}, {"mark": -1}):
         with pytest.raises(WireError):
             frame_validation.plan({**frame, **change})

@@ -54,7 +54,7 @@ def test_a_frame_over_the_limit_is_not_made(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_length_over_the_limit_is_refused_before_anything_is_kept() -> None:
-    header = struct.pack(">I", wire.MAX_FRAME_BYTES + 1)
+    header = struct.pack(">I", wire.MAX_REPORT_BYTES + 1)
     tracemalloc.start()
     try:
         with pytest.raises(WireError, match="over the limit"):
