@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 _COLOUR = rb"\x1b\[[0-9;]*m"
-# The controls but tab and line ends; those of two bytes in UTF-8 as well.
-_CONTROL = re.compile(rb"(" + _COLOUR + rb")|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
-# What may be the beginning of a colour or of a control of two bytes.
-_UNFINISHED = re.compile(rb"(?:\x1b(?:\[[0-9;]{0,64})?|\xc2)\Z")
+# The controls but tab and line ends; those of two bytes in UTF-8 as well. A return alone would write over a line.
+_CONTROL = re.compile(rb"(" + _COLOUR + rb")|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\xc2[\x80-\x9f]")
+# What may be the beginning of a colour, of a line end, or of a control of two bytes.
+_UNFINISHED = re.compile(rb"(?:\x1b(?:\[[0-9;]{0,64})?|\r|\xc2)\Z")
 
 
 def filtered(chunks: Iterable[bytes]) -> Iterator[bytes]:

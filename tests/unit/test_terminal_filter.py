@@ -26,6 +26,7 @@ COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
         (b"\x1b]52;c;aWQ=\x07", b"^[]52;c;aWQ=^G"),
         (b"\x1b[2J\x1bc\x7f\x08", b"^[[2J^[c^?^H"),
         ("ü\u009d52;c;x".encode(), "ü^[]52;c;x".encode()),
+        (b"failed\rok\r", b"failed^Mok^M"),
         (b"end \x1b", b"end ^["),
         (b"end \x1b[1", b"end ^[[1"),
     ],
@@ -37,14 +38,29 @@ def test_controls_are_shown_and_colours_stay(given: bytes, shown: bytes) -> None
 
 def test_no_control_passes_in_any_mixture_or_division() -> None:
     chance = random.Random(52)
-    parts = [b"\x1b", b"[", b"]52;", b"1;31", b"m", b"\x07", b"\xc2", b"\x9d", b"\x90", b"a", b"\n", b"\0", b"\xc3\xbc"]
+    parts = [
+        b"\x1b",
+        b"[",
+        b"]52;",
+        b"1;31",
+        b"m",
+        b"\x07",
+        b"\xc2",
+        b"\x9d",
+        b"\x90",
+        b"a",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\xc3\xbc",
+    ]
     for _ in range(3000):
         text = b"".join(chance.choices(parts, k=12))
         cuts = sorted(chance.randrange(len(text)) for _ in range(3))
         pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         shown = b"".join(filtered(pieces))
         assert shown == b"".join(filtered([text]))
-        assert not re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]", COLOUR.sub(b"", shown))
+        assert not re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\xc2[\x80-\x9f]", COLOUR.sub(b"", shown))
 
 
 class Replies(http.server.BaseHTTPRequestHandler):
