@@ -247,14 +247,14 @@ def home(config_file: str | None, user: str) -> None:
     """Create and print the home folder of USER's confined runs, for ssh keys and known_hosts."""
     settings = _settings(config_file)
     from flansible.identity import users
-    from flansible.worker import sandbox
+    from flansible.worker import homes
 
     if user not in users.RbacFile(settings.rbac_file, settings=settings).users():
         _fail(f"{user} is not a user of {settings.rbac_file}; add one with `flansible passwd`")
     if user == users.ADMIN:
         _fail("Runs of admin are not confined: their home is that of the service's account")
     try:
-        click.echo(sandbox.make_home(user, settings.data_dir))
+        click.echo(homes.make_home(user, settings.data_dir))
     except OSError as error:
         _fail(f"The home of {user} cannot be made: {error}")
 

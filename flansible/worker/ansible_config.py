@@ -11,7 +11,9 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from flansible.worker.homes import has_ansible_cfg
 from flansible.worker.operator_config import HOME_FILE, SYSTEM_FILE
 from flansible.worker.sandbox import Sandbox
 
@@ -73,12 +75,12 @@ def notes_for(directory: str, environment: Mapping[str, str], sandbox: Sandbox |
 def _elsewhere(sandbox: Sandbox | None, home_file: str) -> tuple[str, ...]:
     """Returns the files that Ansible reads where the directory and ANSIBLE_CONFIG have none.
 
-    A sandbox has copies of the operator's, and a home in which its user may have put one.
+    A sandbox has copies of the operator's, and a home in which the operator may have put one.
     """
     if sandbox is None:
         return HOME_FILE, SYSTEM_FILE
     known = [path for path, _ in sandbox.configurations]
-    if os.path.lexists(os.path.join(sandbox.home, ".ansible.cfg")):
+    if has_ansible_cfg(Path(sandbox.home)):
         return ()
     return tuple(path for path in (home_file, SYSTEM_FILE) if path in known)
 

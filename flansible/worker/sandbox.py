@@ -12,7 +12,6 @@ import os
 import pwd
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -26,14 +25,11 @@ from flansible.config import Settings
 from flansible.errors import RunnerError
 from flansible.models import Confinement
 from flansible.system.atomic_files import replacing
-from flansible.worker import mounts, operator_config
+from flansible.worker import homes, mounts, operator_config
+from flansible.worker.homes import HOME
 from flansible.worker.inventory_names import InventoryNames
 from flansible.worker.mounts import Mounts
 
-HOME = "/home/flansible-user"  # as the sandbox has it: nothing else that is shown lies there
-_SHARED = ("collections", "roles")
-_SHARED_FOLDER = "/home/flansible-shared"
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _ENVIRONMENT = re.compile(r"LANG$|LANGUAGE$|LC_\w+$|TZ$|PATH$|USER$|LOGNAME$|SHELL$|TERM$|COLUMNS$|LINES$")
 
 
@@ -56,51 +52,6 @@ class Sandbox:
     configurations: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), repr=False, compare=False)
 
 
-def home_of(user: str, data_dir: Path) -> Path:
-    """Returns the path of the home of a user's runs; the operator may put ssh keys and known_hosts there."""
-    name = user if _PLAIN_NAME.fullmatch(user) else "=" + sha256(user.encode()).hexdigest()[:32]
-    return data_dir / "homes" / name
-
-
-def make_home(user: str, data_dir: Path) -> Path:
-    """Returns the home and creates it if necessary, closed to others. Raises OSError."""
-    home = home_of(user, data_dir)
-    if not home.exists():
-        home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Complete before it gets its name. Links lead to the collections and roles of the service's user: a mount
-        # within the home could be redirected by a run, which can write there.
-        new = Path(tempfile.mkdtemp(dir=home.parent, prefix=".new-"))
-        (new / ".ansible").mkdir(mode=0o700)
-        for name in _SHARED:
-            (new / ".ansible" / name).symlink_to(f"{_SHARED_FOLDER}/{name}")
-        try:
-            new.rename(home)
-        except OSError:
-            shutil.rmtree(new)
-            if not home.is_dir():
-                raise
-    _mend(home)
-    return home
-
-
-def _mend(home: Path) -> None:
-    """Makes a folder of `.ansible` where a run has put a link that leads nowhere, or a file: no run could start then.
-
-    Only names directly in the home are looked at and changed, so that no link is followed.
-    """
-    folder = home / ".ansible"
-    if folder.is_dir() and not folder.is_symlink():
-        return
-    if folder.is_symlink():
-        target = Path(os.path.normpath(os.path.join(HOME, os.readlink(folder))))
-        inside = target.relative_to(HOME) if target.is_relative_to(HOME) else None
-        if inside is not None and (home / inside).is_dir() and str(inside) != ".ansible":
-            return
-    with contextlib.suppress(FileNotFoundError):
-        folder.unlink()
-    folder.mkdir(mode=0o700, exist_ok=True)
-
-
 def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings: Settings) -> Sandbox:
     """Builds the sandbox of a user's runs. ssh_sockets: the folder for sockets of ssh masters. Raises RunnerError.
 
@@ -108,24 +59,24 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
 
      1. /proc, with its writable files read-only, and /dev.
      2. /tmp and /dev/shm: empty and writable. Before the rest, parts of which may lie in /tmp.
+        The user's home, writable but for what programs load from it: homes.py.
      3. All trees that are shown, each after those around it, without what is hidden: that is left out, not covered.
         The system's programs, libraries and parts of /etc; this Python and its packages; sandbox_paths; the user's
-        inventories and paths, with their variables; playbook_root; collections and roles of the service's user, below
-        _SHARED_FOLDER.
+        inventories and paths, with their variables; playbook_root; collections and roles of the service's user, in
+        the home.
      4. /etc/passwd with the sandbox's home, and copies of ssh's configuration: over those of 3. Copies of the
         operator's Ansible configuration.
      5. The user's folders of `writable`, unless they are gone or have become links.
      6. The sockets of ssh masters, writable.
-     7. The user's home, writable.
-     8. / read-only: it holds the folders that bubblewrap has made for the mounts, so nothing can follow.
+     7. / read-only: it holds the folders that bubblewrap has made for the mounts, so nothing can follow.
     """
     program = shutil.which("bwrap")
     if program is None:
         raise RunnerError(f"bwrap is not installed; {isolation.ADVICE}")
     try:
-        home = make_home(user, settings.data_dir)
+        home = homes.make_home(user, settings.data_dir)
         shown = _rule(confinement, settings, InventoryNames(settings.data_dir))
-        found = _trees(shown, settings)
+        found = _trees(shown, settings, home)
         found.add("--ro-bind", _passwd(settings.data_dir), "/etc/passwd")
         for source, target in _ssh_configurations(settings.data_dir):
             found.add("--ro-bind", source, target)
@@ -143,7 +94,7 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
     arguments = (
         *(program, *isolation.NAMESPACES),
         *found.arguments,
-        *("--bind", str(home), HOME, "--remount-ro", "/"),
+        *(word for path in (*homes.empty_folders(home), "/") for word in ("--remount-ro", path)),
     )
     return Sandbox(
         user,
@@ -174,14 +125,18 @@ def _rule(confinement: Confinement, settings: Settings, reader: NamesReader | No
     )
 
 
-def _trees(shown: ShownPaths, settings: Settings) -> Mounts:
+def _trees(shown: ShownPaths, settings: Settings, home: Path | None = None) -> Mounts:
     found = Mounts(shown, settings.data_dir, shown.writable)
     found.add_system()
+    for bind in homes.binds(home) if home else ():
+        found.add(*bind)
+    for path, mode in homes.empty_folders(home).items():
+        found.arguments += ["--perms", mode, "--tmpfs", path]
     for path in (*shown.opened, *shown.readable, *shown.variables, shown.root):
         found.add_tree(path)
-    for name in _SHARED:
+    for name in homes.SHARED:
         if os.path.isdir(source := os.path.realpath(os.path.expanduser(f"~/.ansible/{name}"))):
-            found.add_tree(source, f"{_SHARED_FOLDER}/{name}")
+            found.add_tree(source, homes.shared(name))
     found.mount_trees(shown.links)
     return found
 

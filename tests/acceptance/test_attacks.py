@@ -394,7 +394,8 @@ def test_the_attacks_would_be_seen(confined: Target) -> None:
 
 
 def test_what_a_user_puts_into_the_home_leads_nowhere(confined: Target) -> None:
-    shell(confined, "mv ~/.ansible ~/kept && ln -s @ROOT@ ~/.ansible && ln -sfn @OUTSIDE@ ~/.ssh; true")
+    links = "; ".join(f"ln -sfnT @ROOT@ ~/{name}" for name in (".ansible", ".ssh", ".ansible/tmp", ".config"))
+    shell(confined, f"mv ~/.ansible ~/kept; {links}; true")
     before = sorted(confined.root.iterdir())
     body = confined.filled(adhoc(environment=None)[1])
     body.pop("environment")
@@ -402,12 +403,34 @@ def test_what_a_user_puts_into_the_home_leads_nowhere(confined: Target) -> None:
     assert status["state"] in ("succeeded", "failed", "error")
     assert sorted(confined.root.iterdir()) == before and confined.traces() == []
     home = confined.root / ".flansible/homes/dev"
-    assert (home / ".ansible").is_dir() and not (home / ".ansible").is_symlink(), (
-        "a folder again, so that runs can start"
-    )
-    shutil.rmtree(home / ".ansible")
-    (home / "kept").rename(home / ".ansible")
-    shell(confined, "rm ~/.ssh")
+    assert (home / ".ansible").is_dir() and not (home / ".ansible").is_symlink()
+    shell(confined, "rm -rf ~/.ansible/tmp")
+
+
+PLANTED = {
+    ".ansible/plugins/action/ping.py": "from ansible.plugins.action import ActionBase\n"
+    "class ActionModule(ActionBase):\n    def run(self, *_, **__): return {'msg': 'planted'}\n",
+    ".ansible/plugins/modules/ping.py": '#!/bin/sh\n# WANT_JSON\necho \'{"msg": "planted"}\'\n',
+    ".ansible/plugins/callback/planted.py": "from ansible.plugins.callback import CallbackBase\nprint('planted')\n"
+    "class CallbackModule(CallbackBase):\n    CALLBACK_NAME = 'planted'\n",
+    ".ansible.cfg": "[defaults]\nnocows = planted\naction_plugins = ~\n",
+    ".local/lib/python{0}.{1}/site-packages/planted.pth": "import sys; sys.stderr.write('planted')\n",
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_a_run_writes_into_the_home_is_no_code_of_the_next(name: str, confined: Target) -> None:
+    user = ("narrow", "narrow secret")
+    text, name = PLANTED[name], name.format(*sys.version_info)
+    for module, args in (
+        ("file", {"path": f"~/{os.path.dirname(name)}", "state": "directory"}),
+        ("copy", {"dest": f"~/{name}", "content": text}),
+    ):
+        body = {"module": module, "module_args": args, "host_pattern": "dev1", "inventory": "../inventories/dev"}
+        confined.service.run("ansiblecommand", body, user)
+    body = {"module": "ping", "host_pattern": "dev1", "inventory": "../inventories/dev", "verbose_level": 1}
+    status, output = confined.service.run("ansiblecommand", body, user)
+    assert (status["Status"], "planted" in output) == ("SUCCESS", False), output
 
 
 def test_one_user_does_not_see_anothers_run(confined: Target) -> None:

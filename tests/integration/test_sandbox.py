@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 
 from flansible.config import Settings, load
 from flansible.models import Confinement
-from flansible.worker import sandbox
+from flansible.worker import homes, sandbox
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.forkserver_pool import ForkServer
 from flansible.worker.inventory_names import InventoryNames
@@ -75,38 +77,117 @@ def test_inventories_of_the_user_and_playbooks_are_seen_and_nothing_else(place: 
 
 def test_a_home_of_ones_own_is_kept_and_tmp_is_not(place: Path) -> None:
     one = build(place, "inventories/dev")
-    assert inside(one, "sh", "-c", "echo kept > ~/file; echo gone > /tmp/file; echo ~").stdout == f"{sandbox.HOME}\n"
+    assert inside(one, "sh", "-c", "echo kept > ~/file; echo gone > /tmp/file; echo ~").stdout == f"{homes.HOME}\n"
     assert inside(one, "sh", "-c", "cat ~/file; ls /tmp/file").stdout == "kept\n"
-    home = sandbox.home_of("dev", place / ".flansible")
+    home = homes.home_of("dev", place / ".flansible")
     assert (home / "file").read_text() == "kept\n" and home.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("target", ["nowhere", "/nowhere", ".ansible", "/root", "../x", None], ids=str)
-def test_what_a_run_puts_in_place_of_its_ansible_folder_blocks_no_later_run(target: str | None, place: Path) -> None:
-    folder = sandbox.make_home("dev", place) / ".ansible"
-    shutil.rmtree(folder)
-    if target is None:
-        folder.write_text("no folder")
+# Each tries to have `$1` below the home hold a file `x`, or be one.
+_WAYS = (
+    'echo x > "$1"', 'echo x > "$1/x"', 'mkdir -p "$1/y"', 'chmod 777 "$1"', 'rm -rf "$1"', 'rmdir "$1"',
+    'mv "$1" ~/moved', 'mv -T ~/other "$1"', 'mv ~/file "$1"', 'cp ~/file "$1"', 'ln -sfnT ~/other "$1"',
+    'ln -fT ~/file "$1"', 'python3 -c "import os, sys; os.rename(os.environ[\'HOME\'] + \'/file\', sys.argv[1])" "$1"',
+)  # fmt: skip
+
+
+def loaded(home: Path) -> dict[str, Any]:
+    """What lies where programs load code from a home."""
+    found: dict[str, Any] = {}
+    for name in homes.CODE_FILES:
+        found[name] = (home / name).lstat().st_mode, (home / name).read_bytes()
+    for name in (*homes.CODE_FOLDERS, ".ansible.cfg"):
+        found[name] = (home / name).lstat().st_mode, [path.name for path in (home / name).iterdir()]
+    return found
+
+
+def test_no_run_can_write_what_programs_load_from_its_home(place: Path) -> None:
+    one, home = build(place, data_dir=place), homes.home_of("dev", place)
+    before = loaded(home)
+    names = {*homes.CODE_FOLDERS, *homes.CODE_FILES, ".ansible.cfg"}
+    around = sorted({os.path.dirname(name) for name in names} - {""})
+    for name in (*around, *sorted(names)):
+        script = "; ".join(f"mkdir -p ~/other; echo x > ~/other/x; echo x > ~/file; {way}" for way in _WAYS)
+        inside(one, "sh", "-c", script, "-", f"{homes.HOME}/{name}")
+        assert loaded(home) == before, name
+    assert (home / "file").read_text() == "x\n"
+    assert inside(one, "sh", "-c", "echo x > ~/.ssh/known_hosts; mkdir ~/.ansible/tmp; echo made").stdout == "made\n"
+
+
+def test_each_place_of_a_home_from_which_ansible_loads_is_among_those_that_no_run_can_write() -> None:
+    folder = Path(importlib.metadata.distribution("ansible-core").locate_file("ansible"))  # type: ignore[arg-type]
+    entries = yaml.safe_load((folder / "config/base.yml").read_text())
+    defaults = [str(entry.get("default")).replace('{{ ANSIBLE_HOME ~ "', "~/.ansible") for entry in entries.values()]
+    found = {part.rstrip('" }') for text in defaults for part in text.split(":") if part.startswith("~/")}
+    data = {"~/.ansible", *(f"~/.ansible/{name}" for name in ("tmp", "pc", "galaxy_cache", "galaxy_token"))}
+    assert {path.split("/plugins/")[0] for path in found} >= {
+        "~/.ansible",
+        "~/.ansible/roles",
+        "~/.ansible/collections",
+    }
+    code = tuple(f"~/{name}" for name in homes.CODE_FOLDERS)
+    assert [path for path in sorted(found - data) if not path.startswith(code)] == []
+
+
+@pytest.mark.parametrize("name", [".ansible", ".ansible/plugins", ".ansible/roles", ".ssh", ".ssh/config", ".bashrc"])
+@pytest.mark.parametrize("target", ["nowhere", "/nowhere", ".", "/root", "../x", None], ids=str)
+def test_what_a_run_of_an_older_version_has_put_in_such_a_place_is_taken_away(
+    name: str, target: str | None, place: Path
+) -> None:
+    home = homes.make_home("dev", place)
+    fresh = loaded(home)
+    path = home / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if target is not None:
+        path.symlink_to(target)
+    elif name in homes.CODE_FILES:
+        write(path / "file")
     else:
-        folder.symlink_to(target)
+        path.write_text("no folder")
     assert inside(build(place, data_dir=place), "sh", "-c", "mkdir ~/.ansible/x && echo made").stdout == "made\n"
-    shutil.rmtree(folder)
-    (folder.parent / ".config").mkdir()
-    folder.symlink_to(".config")
-    assert inside(build(place, data_dir=place), "sh", "-c", "mkdir ~/.ansible/x && echo made").stdout == "made\n"
-    assert folder.is_symlink(), "a link that leads somewhere is the user's"
+    assert loaded(home) == fresh
+    assert target is not None or len([*path.parent.glob("replaced-*/*")]) == 1
+
+
+def test_an_ansible_cfg_that_the_operator_puts_into_a_home_is_in_force_and_no_other(place: Path) -> None:
+    one = build(place, data_dir=place)
+    assert configuration_of("/", sandbox=one).config_file is None
+    assert inside(one, "sh", "-c", "ls ~/.ansible.cfg").returncode != 0
+    (homes.home_of("dev", place) / ".ansible.cfg").rmdir()
+    write(homes.home_of("dev", place) / ".ansible.cfg", "[defaults]\nforks = 3\n")
+    one = build(place, data_dir=place)
+    assert "forks" in inside(one, "sh", "-c", "echo x > ~/.ansible.cfg; cat ~/.ansible.cfg").stdout
+
+
+def test_keys_copied_as_the_documents_say_follow_no_link_of_the_users(place: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/ssh-keys.md").read_text().splitlines()
+    install = next(line for line in page if line.startswith("install "))
+    add = next(line for line in page if "| dd " in line).partition("| ")[2]
+    folder, outside = homes.make_home("dev", place) / ".ssh", write(place / "victim")
+    environ = {**os.environ, "DEV": str(folder), "KEYS": str(tmp_path)}
+    for target in (outside, outside.parent, place / "missing"):
+        (tmp_path / "known_hosts").write_text("host key\n")
+        (folder / "known_hosts").unlink(missing_ok=True)
+        (folder / "known_hosts").symlink_to(target)
+        refused = subprocess.run(["bash", "-c", f"echo x | {add}"], env=environ, capture_output=True)
+        assert refused.returncode != 0
+        subprocess.run(["bash", "-c", install.partition(" && ")[0]], env=environ, check=True)
+        assert not (folder / "known_hosts").is_symlink() and (folder / "known_hosts").read_text() == "host key\n"
+    subprocess.run(["bash", "-c", f"echo x | {add}"], env=environ, check=True)
+    assert (folder / "known_hosts").read_text() == "host key\nx\n"
+    assert outside.read_text() == "text\n" and not (place / "missing").exists()
 
 
 @pytest.mark.parametrize("user", ["../other", "a/b", "..", "a b", "ü", "x" * 200, ".hidden"])
 def test_odd_user_names_have_homes_of_their_own_too(user: str, place: Path) -> None:
-    home = sandbox.make_home(user, place)
-    assert home.parent == place / "homes" and home.is_dir() and home != sandbox.home_of("dev", place)
+    home = homes.make_home(user, place)
+    assert home.parent == place / "homes" and home.is_dir() and home != homes.home_of("dev", place)
 
 
 def test_ssh_finds_the_home_by_the_user_and_not_by_a_variable(place: Path) -> None:
     one = build(place)
     said = inside(one, "python3", "-c", "import os, pwd; print(pwd.getpwuid(os.getuid()).pw_dir)")
-    assert said.stdout.strip() == sandbox.HOME
+    assert said.stdout.strip() == homes.HOME
 
 
 def test_the_environment_is_not_the_services(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from flansible.config import load
 from flansible.models import Confinement
-from flansible.worker import inventory_names, mounts, sandbox, snapshots
+from flansible.worker import homes, inventory_names, mounts, sandbox, snapshots
 from tests.helpers.waiting import require_program
 
 PLAY = "- hosts: all\n  tasks: []\n"
@@ -315,7 +315,7 @@ def test_where_anothers_inventory_cannot_be_read_only_variables_of_the_own_are_s
 
 
 def test_an_inventory_program_sees_no_network_no_home_and_nothing_private_while_it_is_read(tree: Tree) -> None:
-    home = sandbox.home_of("dev", tree.top / ".flansible")
+    home = homes.home_of("dev", tree.top / ".flansible")
     tree.write({os.path.relpath(home / "mine", tree.top): "x\n", "all/group_vars/os.yml": "a: 1\n"})
     probes = ("! test -e ~/mine", "! cat ../rbac.json", "! touch x", "! ls /sys", "[ $(grep -c : /proc/net/dev) = 1 ]")
     hosts = '{"all": {"hosts": ["shop"]}}'
@@ -330,8 +330,9 @@ def test_a_users_home_cannot_make_names_of_others_the_users_own(tree: Tree) -> N
     plugin = "from ansible.plugins.inventory import BaseInventoryPlugin\nclass InventoryModule(BaseInventoryPlugin):\n"
     plugin += "    NAME = 'ini'\n    def verify_file(self, path):\n        return True\n"
     plugin += "    def parse(self, inventory, loader, path, cache=True):\n        inventory.add_group('shop')\n"
-    home = sandbox.home_of("dev", tree.top / ".flansible")
+    home = homes.home_of("dev", tree.top / ".flansible")
     tree.sandbox()
+    (home / ".ansible.cfg").rmdir()
     tree.write({os.path.relpath(home / ".ansible/plugins/inventory/ini.py", tree.top): plugin})
     tree.write({os.path.relpath(home / ".ansible.cfg", tree.top): "[inventory]\nenable_plugins = ini\n"})
     tree.write({"all/dev": DEV + "\n"})
@@ -417,8 +418,8 @@ def test_anothers_inventory_among_the_shared_roles_is_unseen(tree: Tree, monkeyp
     tree.write({"home/.ansible/roles/web/inventory": PROD, "home/.ansible/roles/web/tasks/main.yml": "- ping:\n"})
     tree.others = ["home/.ansible/roles/web/inventory"]
     monkeypatch.setenv("HOME", str(tree.top / "home"))
-    assert tree.run("find", "-L", sandbox.HOME, "-name", "inventory", "-o", "-name", "main.yml") == (
-        f"{sandbox.HOME}/.ansible/roles/web/tasks/main.yml\n"
+    assert tree.run("find", "-L", homes.HOME, "-name", "inventory", "-o", "-name", "main.yml") == (
+        f"{homes.HOME}/.ansible/roles/web/tasks/main.yml\n"
     )
 
 
