@@ -2,7 +2,7 @@
 
 Called by flansible.authorization.authorize after the rules, for every user: a path that is not permitted was refused
 before, in the same words whether it exists or not. With `allow_missing` a run goes on without an inventory or a value,
-as on the command line.
+and fails for a playbook, as on the command line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_playbooks(
 ) -> None:
     """Raises NotFound for a folder or playbook that does not exist, or is hidden from the user's runs."""
     check_folder("playbook_dir", cwd, is_shown)
-    for name in names:
+    for name in names if not request.allow_missing else ():
         # A pull may still bring the file; Ansible finds a collection's playbook.
         is_known = request.update_git_repo or COLLECTION_PLAYBOOK.fullmatch(name)
         if not is_known and not (os.path.isfile(cwd / name) and is_shown(cwd / name)):

@@ -82,12 +82,12 @@ def main(program: Program, arguments: Sequence[str]) -> int:
 
 
 def _would_go_on(refused: ServiceRefused) -> bool:
-    """Whether the command line goes on without what is missing: an inventory, or the answer to a prompt.
+    """Whether the command line goes on without what is missing: an inventory, a playbook, or the answer to a prompt.
 
-    Asked for only then: a service of an earlier version has no `allow_missing`, and refuses neither.
+    Asked for only then: a service of an earlier version has no `allow_missing`.
     """
     missing = {item.field.partition(".")[0] for item in refused.errors}
-    return (refused.status, missing) in ((404, {"inventory"}), (400, {"secret_vars"}))
+    return (refused.status, missing) in ((404, {"inventory"}), (404, {"playbook"}), (400, {"secret_vars"}))
 
 
 def request(line: CommandLine, is_here: bool, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -184,8 +184,9 @@ def _converted(field: str, value: Any, place: _Place) -> Any:
         return [_variables(text, place) for text in value if text]
     if field == "verbose_level":
         return min(value, _MOST_VERBOSE) or None
-    # Empty and absent mean the same to Ansible for these.
-    return None if field in ("limit", "module_args", "start_at_task") and not value else value
+    # Empty and absent mean the same to Ansible for these, and a blank limit is an empty one.
+    is_empty = not (value.strip() if field == "limit" else value)
+    return None if field in ("limit", "module_args", "start_at_task") and is_empty else value
 
 
 def _vault_id(text: str, place: _Place) -> str:

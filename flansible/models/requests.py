@@ -69,9 +69,12 @@ PathText = Annotated[
     Field(min_length=1, max_length=MAX_PATH_CHARACTERS, json_schema_extra=_NOT_BLANK),
 ]
 PathTexts = PathText | Annotated[list[PathText], Field(min_length=1, max_length=MAX_PATHS)]
+# Ansible says that it could not be found.
+PlaybookText = Annotated[str, Field(max_length=MAX_PATH_CHARACTERS)]
+PlaybookTexts = PlaybookText | Annotated[list[PlaybookText], Field(min_length=1, max_length=MAX_PATHS)]
 Inventory = Annotated[Text, AfterValidator(_path_or_hosts)]
 Inventories = Inventory | Annotated[list[Inventory], Field(min_length=1, max_length=MAX_PATHS)]
-# May be empty where that means something to Ansible: `--tags ''`, `--user ''`.
+# May be empty where that means something to Ansible: `--tags ''`, `--user ''`, `-m ''`.
 OptionText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
 OptionTexts = OptionText | Annotated[list[OptionText], Field(min_length=1, max_length=MAX_LIST_ITEMS)]
 FreeText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
@@ -173,12 +176,12 @@ class RunOptions(TaskOptions):
     remote_user: OptionText | None = Field(None, description="User to connect as.")
     check: bool = Field(False, description="Predict changes instead of making them.")
     diff: bool = Field(False, description="Show differences in changed files and templates.")
-    timeout: int | None = Field(None, ge=1, le=MAX_CONNECT_SECONDS, description="Connection timeout in seconds.")
+    timeout: int | None = Field(None, ge=0, le=MAX_CONNECT_SECONDS, description="Connection timeout in seconds.")
     flush_cache: bool = Field(False, description="Clear the fact cache of every host in the inventory first.")
     allow_missing: bool = Field(
         False,
         description="Go on, as the command line does, without an inventory that does not exist, and without a value "
-        "for a private prompt (`vars_prompt`) that has no default.",
+        "for a private prompt (`vars_prompt`) that has no default; have Ansible say that a playbook does not exist.",
     )
     list_hosts: bool = Field(False, description="List matching hosts without executing anything.")
     connection: OptionText | None = Field(None, description="Connection type, such as `ssh` or `local` (admin).")
@@ -290,9 +293,9 @@ class AdhocRequest(RunOptions):
         }
     )
 
-    host_pattern: Text | None = Field(None, description="Pattern of the hosts to run on; default `localhost`.")
-    host_filter: Text | None = Field(None, description="Another name of `host_pattern`; give one of the two.")
-    module: Text = Field(description="Module to run, such as `ping` or `ansible.builtin.command`.")
+    host_pattern: OptionText | None = Field(None, description="Pattern of the hosts to run on; default `localhost`.")
+    host_filter: OptionText | None = Field(None, description="Another name of `host_pattern`; give one of the two.")
+    module: OptionText = Field(description="Module to run, such as `ping` or `ansible.builtin.command`.")
     module_args: dict[str, JsonValue] | str | ModuleArguments | None = Field(
         None,
         description="Arguments of the module: an object, a free-form string, or a list of `{arg_name, arg_value}`.",
@@ -321,7 +324,8 @@ class AdhocRequest(RunOptions):
 
     @property
     def pattern(self) -> str:
-        return self.host_pattern or self.host_filter or "localhost"
+        given = self.host_filter if self.host_pattern is None else self.host_pattern
+        return "localhost" if given is None else given
 
     @property
     def arguments(self) -> dict[str, JsonValue] | str | None:
@@ -347,12 +351,12 @@ class PlaybookRequest(RunOptions):
     playbook_dir: PathText = Field(
         ".", description="Directory to run in. Default, and base of a relative path: `playbook_root`."
     )
-    playbook: PathTexts = Field(
+    playbook: PlaybookTexts = Field(
         description="Playbook, or a list of them, relative to `playbook_dir`; as `listplaybooks` writes them."
     )
     tags: OptionTexts | None = Field(None, description="Only play tasks with these tags.")
     skip_tags: OptionTexts | None = Field(None, description="Only play tasks without these tags.")
-    start_at_task: Text | None = Field(None, description="Start at the play task of this name.")
+    start_at_task: OptionText | None = Field(None, description="Start at the play task of this name.")
     force_handlers: bool = Field(False, description="Run handlers even when a play task fails.")
     syntax_check: bool = Field(False, description="Check the syntax without executing anything.")
     list_tasks: bool = Field(False, description="List play tasks without executing them.")

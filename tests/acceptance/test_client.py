@@ -492,6 +492,21 @@ JOBS = [
     ("adhoc", "localhost -i /no/hosts -m ping", 0),
     ("playbook", "-i missing site.yml", 0),
     ("playbook", "-i hosts -i ~/none prompts.yml -l dev1", 0),
+    ("adhoc", "'' -m ping", 4),
+    ("adhoc", "' ' -m ping", 4),
+    ("adhoc", "'' --list-hosts", 0),
+    ("adhoc", "dev1 -m ''", 250),
+    ("adhoc", "dev1 -m '' -a x", 250),
+    ("adhoc", "dev1 -m ' '", 250),
+    ("adhoc", "dev1 -m ping -T 0", 0),
+    ("playbook", "''", 1),
+    ("playbook", "' ' -l dev1", 1),
+    ("playbook", "site.yml '' -l dev1", 1),
+    ("playbook", "'' --syntax-check", 1),
+    ("playbook", "missing.yml", 1),
+    ("playbook", ".", 1),
+    ("playbook", "missing.yml -i missing", 1),
+    ("playbook", "tags.yml tags.yml -l dev1", 0),
 ]
 
 
@@ -590,8 +605,8 @@ def test_cancel_ends_a_task(service: Service, client: Client, project: Path) -> 
 
 def test_refusals_are_one_line_and_exit_code_5(service: Service, project: Path) -> None:
     for arguments, says in (
-        (("adhoc", "all", "-T", "0"), "timeout: "),
-        (("playbook", "missing.yml"), "does not exist"),
+        (("adhoc", "all", "-T", "-1"), "timeout: "),
+        (("playbook", "missing.yml", "--chdir", "missing"), "does not exist"),
         (("playbook", "site.yml", "--step"), "prompts at a terminal"),
         (("playbook", "site.yml", "-e", "@missing.yml"), "missing.yml cannot be read"),
         (("status", "unknown"), "Task not found"),

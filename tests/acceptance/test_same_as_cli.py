@@ -62,6 +62,12 @@ JOBS = [
     playbook("undefined", f"-i {DEV} undefined.yml -l dev1", 2, playbook="undefined.yml", inventory=DEV, limit="dev1"),
     playbook("unanswered", f"-i {DEV} unanswered.yml -l dev1", playbook="unanswered.yml", inventory=DEV, limit="dev1",
              allow_missing=True),
+    playbook("missing playbook", "missing.yml", 1, playbook="missing.yml", allow_missing=True),
+    playbook("empty playbook", ["site.yml", ""], 1, playbook=["site.yml", ""], allow_missing=True),
+    adhoc("empty pattern", ["", "-i", DEV, "-m", "ping"], 4, module="ping", host_pattern="", inventory=DEV),
+    adhoc("hosts of an empty pattern", ["", "-i", DEV, "--list-hosts"], module="ping", host_pattern="", inventory=DEV,
+          list_hosts=True),
+    adhoc("empty module", ["localhost", "-m", ""], 250, module=""),
     playbook("prompt", f"-i {DEV} prompt.yml -l dev1", playbook="prompt.yml", inventory=DEV, limit="dev1"),
 ]  # fmt: skip
 

@@ -26,23 +26,28 @@ from flansible.models import AdhocRequest, PlaybookRequest
 PROGRAMS: tuple[Program, ...] = ("adhoc", "playbook")
 OPERANDS = {"adhoc": "localhost", "playbook": "site.yml"}
 EXIT_USAGE = 2
+PATHS = {*drop_in._PATH_FIELDS, "inventory", "module_path", "vault_id"}
 ADMIN = User("admin", "", ())
 # Reads lines of JSON, a program and its arguments, and answers with what Ansible makes of them, or its exit code.
 ASK_ANSIBLE = """
-import json, sys
+import json, os, sys
 from ansible import context
 from ansible.cli.adhoc import AdHocCLI
 from ansible.cli.playbook import PlaybookCLI
-for line in sys.stdin:
-    program, argv = json.loads(line)
+def parsed(program, argv):
     command = {"adhoc": AdHocCLI, "playbook": PlaybookCLI}[program]
     try:
         command([program, *argv]).parse()
-        found = {name: sorted(value) if name.endswith("tags") and value else value
-                 for name, value in context.CLIARGS.items()}
     except SystemExit as error:
-        found = error.code
-    print(json.dumps(found, default=str), flush=True)
+        return error.code
+    return {name: sorted(value) if name.endswith("tags") and isinstance(value, (list, tuple)) else value
+            for name, value in context.CLIARGS.items()}
+for line in sys.stdin:
+    # What is parsed first is kept: later command lines of the same process would have its values.
+    if os.fork() == 0:
+        print(json.dumps(parsed(*json.loads(line)), default=str), flush=True)
+        os._exit(0)
+    os.wait()
 """
 
 
@@ -90,8 +95,8 @@ def values(option: Option) -> list[tuple[str, ...]]:
     if option.field == "vault_id":
         one, other = "x@a", "y@b"
     given = [("",), ("", ""), (one,), (one, other), ("", one), (one, "")]
-    # Without a module Ansible says that there is none, and the service refuses the request.
-    return [words for words in given if option.field != "module" or words[-1]]
+    # No file has a blank as its name.
+    return given if option.field in PATHS else [*given, (" ",)]
 
 
 def command_lines(option: Option) -> Iterator[list[str]]:
@@ -102,7 +107,7 @@ def command_lines(option: Option) -> Iterator[list[str]]:
             continue
         for given in values(option):
             yield [word for value in given for word in (name, value)]
-        if name.startswith("--") and option.field != "module":
+        if name.startswith("--"):
             yield [f"{name}="]
 
 
@@ -128,13 +133,51 @@ def test_an_empty_or_repeated_option_means_what_it_means_to_ansible(
         assert normal(found, folder) == normal(expected, folder), words
 
 
-def as_sent(program: Program, argv: list[str], folder: Path) -> list[str] | int | str | None:
-    """The arguments that the run gets; the exit code, where the client refuses them itself."""
+# Operands as a script gives them whose variable is empty, and more or less than there should be.
+LINES = {
+    "adhoc": ([""], [" "], ["--", ""], ["", ""], ["localhost", ""], [], ["localhost", "localhost"], [":"], [","]),
+    "playbook": (
+        (
+            [""],
+            [" "],
+            ["--", ""],
+            ["", ""],
+            ["site.yml", ""],
+            ["", "site.yml"],
+            ["site.yml"] * 3,
+            [],
+            ["none.yml"],
+            ["."],
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "operands"), [(program, operands) for program in PROGRAMS for operands in LINES[program]]
+)
+def test_empty_and_repeated_operands_mean_what_they_mean_to_ansible(
+    program: Program, operands: list[str], folder: Path, ansible: Ansible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    found = as_sent(program, operands, folder, allow_missing=True)
+    if isinstance(found, list):
+        found = ansible.parse(program, found)
+    assert normal(found, folder) == normal(ansible.parse(program, operands), folder)
+
+
+def as_sent(
+    program: Program, argv: list[str], folder: Path, *, allow_missing: bool = False
+) -> list[str] | int | str | None:
+    """The arguments that the run gets; the exit code, where the client refuses them itself.
+
+    allow_missing: as the client asks again when the service has refused something that does not exist.
+    """
     try:
         line = options.parse(program, argv)
     except SystemExit as error:
         return error.code
-    body = drop_in.request(line, is_here=True, environ={})
+    body = drop_in.request(line, is_here=True, environ={}) | {"allow_missing": allow_missing}
     for option in TABLES[program]:
         if option.how == "prompt" and line.given[option.field]:
             body[option.field] = "a password"
@@ -148,9 +191,14 @@ def as_sent(program: Program, argv: list[str], folder: Path) -> list[str] | int 
 
 
 def normal(parsed: Any, folder: Path) -> Any:
-    """Without differences that have no effect: `ansible` has a default module, an empty text may stand for none."""
+    """Without differences that have no effect: an empty text or list may stand for none, a path may be absolute."""
     if not isinstance(parsed, dict):
         return parsed
-    without_effect = {"args", "subset", "start_at_task", "tree", "module_args", "verbosity"}
+    without_effect = {"subset", "start_at_task", "module_args", "module_path", "verbosity"}
     known = {name: value or None if name in without_effect else value for name, value in parsed.items()}
-    return {**known, "vault_ids": [str(folder) if value in ("", ".") else value for value in known["vault_ids"]]}
+    known["subset"] = (parsed["subset"] or "").strip() or None
+    known["extra_vars"] = [text for text in parsed["extra_vars"] if text]
+    known["tree"] = str(folder / parsed["tree"]) if parsed.get("tree") else None
+    sources = (value.rpartition("@") for value in parsed["vault_ids"])
+    known["vault_ids"] = [f"{label}{at}{os.path.normpath(folder / source)}" for label, at, source in sources]
+    return known

@@ -61,7 +61,7 @@ def test_only_whole_numbers_in_range_are_numbers(field: str, value: Any) -> None
         make(AdhocRequest, **{field: value})
 
 
-@pytest.mark.parametrize(("field", "value"), [("forks", 0), ("verbose_level", 7), ("timeout", 0), ("forks", 10**9)])
+@pytest.mark.parametrize(("field", "value"), [("forks", 0), ("verbose_level", 7), ("timeout", 10**9), ("forks", 10**9)])
 def test_a_number_out_of_range_is_an_error(field: str, value: int) -> None:
     with pytest.raises(ValidationError):
         make(AdhocRequest, **{field: value})
@@ -71,7 +71,8 @@ NUMBERS = ("forks", "timeout", "task_timeout", "time_limit", "verbose_level", "b
 SECRETS = ("connection_password", "become_password", "vault_password", "private_key", "private_key_passphrase")
 FREE_TEXT = ("ssh_common_args", "ssh_extra_args", "sftp_extra_args", "scp_extra_args")
 # Empty ones have a meaning of their own to Ansible: `--tags ''`.
-OPTION_TEXTS = ("become_method", "become_user", "remote_user", "connection", "tags", "skip_tags")
+OPTION_TEXTS = ("become_method", "become_user", "remote_user", "connection", "tags", "skip_tags", "start_at_task")
+OPTION_TEXTS += ("host_pattern", "host_filter", "module", "playbook")
 STRUCTURED = ("module_args", "extra_vars", "extra_args", "environment", "secret_vars")
 TEXT_FIELDS = [
     (model, name)
@@ -111,7 +112,21 @@ def test_the_environment_is_an_object_of_names_and_texts(value: Any) -> None:
         make(AdhocRequest, environment=value)
 
 
-@pytest.mark.parametrize("field", ["inventory", "playbook", "vault_id", "module_path"])
+@pytest.mark.parametrize("field", OPTION_TEXTS)
+def test_what_may_be_empty_is_a_text_all_the_same(field: str) -> None:
+    model = next(model for model in NEEDED if field in model.model_fields)
+    assert getattr(make(model, **{field: ""}), field) == ""
+    for value in (1, True, {}):
+        with pytest.raises(ValidationError):
+            make(model, **{field: value})
+
+
+def test_an_empty_pattern_of_hosts_is_not_the_default_one() -> None:
+    assert make(AdhocRequest, host_pattern="").pattern == make(AdhocRequest, host_filter="").pattern == ""
+    assert make(AdhocRequest).pattern == "localhost"
+
+
+@pytest.mark.parametrize("field", ["inventory", "vault_id", "module_path"])
 def test_a_list_of_texts_holds_no_empty_one(field: str) -> None:
     for value in (["x", ""], ["x", 1], ["x", ["y"]], [None]):
         with pytest.raises(ValidationError):

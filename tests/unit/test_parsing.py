@@ -138,7 +138,7 @@ def test_a_body_that_does_not_say_it_is_json_is_refused(
     "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json ;x=y"]
 )
 def test_json_may_be_said_with_parameters_and_in_any_case(client: FlaskClient, content_type: str) -> None:
-    assert post(client, ADHOC, b'{"module": ""}', content_type).status_code == 400
+    assert post(client, ADHOC, b'{"module": 1}', content_type).status_code == 400
 
 
 @pytest.mark.parametrize("path", SUBMISSIONS)
@@ -151,7 +151,7 @@ def test_a_huge_body_is_refused_with_the_limit(client: FlaskClient, path: str) -
 
 
 def test_a_body_of_just_the_limit_is_read(client: FlaskClient) -> None:
-    body = json.dumps({"module": "", "module_args": ""}).encode()
+    body = json.dumps({"module": 1, "module_args": ""}).encode()
     assert post(client, ADHOC, body.ljust(MAX_BODY_BYTES)).status_code == 400
     assert post(client, ADHOC, body.ljust(MAX_BODY_BYTES + 1)).status_code == 413
 
@@ -198,8 +198,7 @@ def test_an_unknown_field_is_named_with_a_hint(
     ("fields", "field"),
     [
         ({"module": None}, "module"),
-        ({"module": ""}, "module"),
-        ({"module": " \t"}, "module"),
+        ({"module": 1}, "module"),
         ({"module": ["ping"]}, "module"),
         ({"forks": 0}, "forks"),
         ({"forks": -5}, "forks"),
@@ -253,7 +252,7 @@ def test_a_message_says_what_the_field_must_be(
 
 
 def test_all_faulty_fields_are_told_at_once(client: FlaskClient) -> None:
-    found = faults(send(client, ADHOC, module="", forks=0, become="yes", modul="x", inventory=[]))
+    found = faults(send(client, ADHOC, module=1, forks=0, become="yes", modul="x", inventory=[]))
     assert set(found) == {"module", "forks", "become", "modul", "inventory"}
 
 

@@ -566,6 +566,11 @@ def test_what_is_hidden_in_playbook_root_does_not_exist(as_user: AskingAs, root:
     ):
         with pytest.raises(NotFound, match=f"stages/{Path(hidden).name}.* does not exist"):
             ask(inventory=OWN, **fields)
+    # Ansible will say so: the run does not see the file.
+    step = asking.playbook(inventory=OWN, playbook=f"{hidden}/hosts", allow_missing=True).steps[0]
+    assert step.argv[-1] == f"{hidden}/hosts"
+    with pytest.raises(NotFound):
+        asking.playbook(inventory=OWN, playbook="hosts", playbook_dir=hidden, allow_missing=True)
     asking.adhoc(inventory=OWN, chdir="stages/dev")
     asking.adhoc(inventory=OWN, chdir=".")
     asking.playbook(inventory=OWN, playbook="stages/dev/hosts")
