@@ -103,37 +103,7 @@ class ShownPaths:
     @property
     def links(self) -> tuple[str, ...]:
         """Links of the name group_vars or host_vars beside the user's inventory files, to be made as they are."""
-        return self._variables.links
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is left out although a run might look for it, in sentences for the user; without others' names."""
-        beside = sorted(path for path in self.beside if inventory_files.kind_of(path) == "names")
-        doubtful = ", ".join(self._shown_name(path) for path in beside[:5])
-        found = [f"{doubtful}: not shown, since it reads as an inventory that is not yours"] if doubtful else []
-        # In a folder of inventories alone it is no surprise.
-        projects = [folder for folder in sorted(self.neighbours) if inventory_files.is_project(folder)]
-        for folder in projects:
-            sure = {path for path in self.beside if is_below(path, folder)} - self.others - set(beside)
-            if sure:
-                what = f"{len(sure)} of what lies beside your inventory in {self._shown_name(folder)}"
-                found.append(f"{what} not shown, since it reads as inventories that are not yours")
-        found += [
-            f"{self._shown_name(path)}: not shown, since there is too much beside your inventory to be judged"
-            for path in self._search.undecided[:5]
-        ]
-        found += [
-            f"{count} of the entries of {self._shown_name(place)} not shown, since they are named like hosts or groups "
-            "of inventories that are not yours"
-            for place, count in sorted(self._variables.left_out.items())
-        ]
-        unseen = len(self._followed.refused) + len(self._variables.refused)
-        if unseen:
-            found.append(f"{unseen} links of your inventories lead to what runs of yours are not shown")
-        return tuple(found)
-
-    def _shown_name(self, path: str) -> str:
-        return os.path.relpath(path, self.root) if is_below(path, self.root) else path
+        return self.judged_variables.links
 
     # Row 2.
 
@@ -156,17 +126,17 @@ class ShownPaths:
 
     @cached_property
     def _shown_beside(self) -> frozenset[str]:
-        return frozenset((*self._variables.shown, *self._followed.shown, *self._named_by_scripts))
+        return frozenset((*self.judged_variables.shown, *self.followed_links.shown, *self._named_by_scripts))
 
     @cached_property
-    def _variables(self) -> Variables:
+    def judged_variables(self) -> Variables:
         """The variables of inventories. What is beside an inventory is known by then; what links lead to is not."""
         return variable_files.find(self)
 
     @cached_property
-    def _followed(self) -> Followed:
+    def followed_links(self) -> Followed:
         places = [path for path in self.inventories if os.path.isdir(path)]
-        return variable_files.follow(self, [*places, *self._variables.shown])
+        return variable_files.follow(self, [*places, *self.judged_variables.shown])
 
     @cached_property
     def _named_by_scripts(self) -> tuple[str, ...]:
@@ -181,7 +151,7 @@ class ShownPaths:
         if (
             is_in(path, self.private)
             or self._others_at(upwards(path))
-            or is_in(path, self.default | self.of_others | self._variables.hidden)
+            or is_in(path, self.default | self.of_others | self.judged_variables.hidden)
         ):
             return False
         if is_in(path, self.beside) or os.path.dirname(path) in self.closed:
@@ -226,6 +196,11 @@ class ShownPaths:
             if not inventory_files.is_project(os.path.dirname(path))
         )
 
+    @property
+    def undecided(self) -> list[str]:
+        """Folders beside the user's inventories that count as inventories since there is too much to be judged."""
+        return self._search.undecided if self.beside else []
+
     @cached_property
     def _search(self) -> Search:
         return Search(lambda path: self._is_own(path) or path in self.others, self._leads_to_own)
@@ -257,7 +232,7 @@ class ShownPaths:
 
     @cached_property
     def _hidden(self) -> frozenset[str]:
-        return self.default | self.beside | self.of_others | self._variables.hidden
+        return self.default | self.beside | self.of_others | self.judged_variables.hidden
 
     @cached_property
     def _above_hidden(self) -> frozenset[str]:

@@ -42,21 +42,26 @@ class NamesReader(Protocol):
 @dataclass
 class Variables:
     """shown: folders of variables of the user's inventory files; hidden: paths of others' variables;
-    left_out: how many are hidden in each folder; links: those that are to be made; refused: those that are not."""
+    left_out: how many are hidden in each folder; beside: of each folder of variables those that it stands in, by links
+    too; links: those that are to be made; refused: those that are not."""
 
     shown: list[str] = field(default_factory=list)
     hidden: frozenset[str] = frozenset()
     left_out: dict[str, int] = field(default_factory=dict)
+    beside: dict[str, set[str]] = field(default_factory=dict)
     links: tuple[str, ...] = ()
     refused: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What links in the user's inventories lead to: shown, or refused."""
+    """What links in the user's inventories lead to: shown, or refused.
+
+    Each one refused is with the folder of an inventory, or of its variables; with "" when it was found through a link.
+    """
 
     shown: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
+    refused: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def find(shown: ShownPaths) -> Variables:
@@ -73,6 +78,7 @@ def find(shown: ShownPaths) -> Variables:
             if place != link and not _may_be_led_to(shown, place, folder):
                 found.refused.append(link)
                 continue
+            found.beside.setdefault(place, set()).add(folder)
             if folder in own_folders:
                 found.shown.append(place)
                 found.links += (link,) if place != link else ()
@@ -173,30 +179,30 @@ def follow(shown: ShownPaths, places: Iterable[str]) -> Followed:
     """Returns what links in these folders of the user's inventories lead to, as far as it is not shown anyway."""
     bases = [shown.root, *sorted({os.path.dirname(path) for path in shown.inventories})]
     found: set[str] = set()
-    refused: set[str] = set()
+    refused: dict[str, frozenset[str]] = {}
     seen: set[str] = set()
-    left, waiting = _MAX_LINK_ENTRIES, list(places)
+    left, waiting = _MAX_LINK_ENTRIES, [(place, place) for place in places]
     while waiting and left > 0:
-        folder = waiting.pop()
+        folder, place = waiting.pop()
         if folder in seen:
             continue
         seen.add(folder)
         for entry in _scan(folder):
             left -= 1
             if not entry.is_symlink():
-                waiting += [entry.path] if entry.is_dir() else []
+                waiting += [(entry.path, place)] if entry.is_dir() else []
                 continue
             target = os.path.realpath(entry.path)
             if not os.path.exists(target) or is_in(target, found):
                 continue
             if shown.is_ordinary(target) or is_in(target, shown.readable):
-                waiting += [target] if os.path.isdir(target) else []
+                waiting += [(target, "")] if os.path.isdir(target) else []
             elif any(shown.may_follow(target, base) for base in bases):
                 found.add(target)
-                waiting += [target] if os.path.isdir(target) else []
+                waiting += [(target, "")] if os.path.isdir(target) else []
             else:
-                refused.add(target)
-    return Followed(tuple(sorted(found)), tuple(sorted(refused)))
+                refused[place] = refused.get(place, frozenset()) | {target}
+    return Followed(tuple(sorted(found)), refused)
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flansible.authorization import notes
+from flansible.models import Step
 from flansible.worker.homes import has_ansible_cfg
 from flansible.worker.operator_config import HOME_FILE, SYSTEM_FILE
 from flansible.worker.sandbox import Sandbox
@@ -61,15 +63,17 @@ def configuration_of(
     return Configuration(start_in, config_file, _stamp(config_file), tuple(sorted(own.items())), sandbox)
 
 
-def notes_for(directory: str, environment: Mapping[str, str], sandbox: Sandbox | None) -> tuple[str, ...]:
-    """Returns what a confined run in `directory` lacks, in sentences for the user.
+def notes_for(step: Step, sandbox: Sandbox | None) -> tuple[str, ...]:
+    """Returns what a confined run lacks, in sentences for the user.
 
-    The sandbox's notes, and what is left out of the operator's configuration file, if that is in force there.
+    The sandbox's notes on the run's own folders, and what is left out of the operator's configuration file, if that is
+    in force there.
     """
     if sandbox is None:
         return ()
-    config_file = configuration_of(directory, environment, sandbox=sandbox).config_file
-    return *sandbox.notes, *dict(sandbox.configurations).get(config_file or "", ())
+    config_file = configuration_of(step.cwd, step.environment, sandbox=sandbox).config_file
+    own = notes.concerning(sandbox.notes, step, sandbox.playbook_root)
+    return *own, *dict(sandbox.configurations).get(config_file or "", ())
 
 
 def _elsewhere(sandbox: Sandbox | None, home_file: str) -> tuple[str, ...]:

@@ -12,13 +12,15 @@ import os
 import pwd
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from flansible.authorization import isolation, shown_paths
+from flansible.authorization import isolation, notes, shown_paths
+from flansible.authorization.notes import Note
+from flansible.authorization.path_parts import is_below
 from flansible.authorization.shown_paths import ShownPaths
 from flansible.authorization.variable_files import NamesReader
 from flansible.config import Settings
@@ -38,7 +40,7 @@ class Sandbox:
     """The sandbox of one user. Equal ones show the same files, so their runs can share a fork server.
 
     arguments: bubblewrap's, up to the command; stamps: the files meant, as a path may point to a different file later;
-    snapshot: a folder of data_dir that it shows, if any; notes: what is left out, in sentences for the user;
+    snapshot: a folder of data_dir that it shows, if any; notes: what is left out; playbook_root: resolved, for these;
     configurations: the operator's Ansible configuration files that it has, each with what they lack there.
     """
 
@@ -48,7 +50,8 @@ class Sandbox:
     stamps: tuple[tuple[int, int], ...] = field(repr=False)
     environment: tuple[tuple[str, str], ...] = field(repr=False)
     snapshot: str | None = field(default=None, repr=False)
-    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    notes: tuple[Note, ...] = field(default=(), repr=False, compare=False)
+    playbook_root: str = field(default="/", repr=False, compare=False)
     configurations: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), repr=False, compare=False)
 
 
@@ -86,7 +89,7 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
         variables, unset = operator_config.variables(os.environ, found.shows)
     except OSError as error:
         raise RunnerError(f"the sandbox of {user} cannot be made: {error}") from error
-    writable, gone = _writable(shown.writable)
+    writable, gone = _writable(shown)
     for folder in writable:
         found.add("--bind", folder, folder)
     if ssh_sockets:
@@ -103,7 +106,8 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
         tuple(found.stamps),
         _environment(variables),
         snapshot=found.snapshot,
-        notes=(*shown.notes, *unset, *gone),
+        notes=(*notes.of(shown), *map(Note, unset), *gone),
+        playbook_root=shown.root,
         configurations=tuple((one.path, one.notes) for one in configurations),
     )
 
@@ -166,16 +170,17 @@ class Sandboxes:
         }
 
 
-def _writable(folders: Iterable[str]) -> tuple[list[str], list[str]]:
+def _writable(shown: ShownPaths) -> tuple[list[str], list[Note]]:
     """Returns the folders that can be written, and notes on the others."""
-    found, notes = [], []
-    for folder in sorted(folders):
+    found, gone = [], []
+    for folder in sorted(shown.writable):
         # Nothing around it can be written by a user's run, so it stays what it is.
         if os.path.realpath(folder) == folder and os.path.isdir(folder):
             found.append(folder)
         else:
-            notes.append(f"{folder} cannot be written by this run: it does not exist")
-    return found, notes
+            concerned = frozenset({folder} if is_below(folder, shown.root) else ())
+            gone.append(Note(f"{folder} cannot be written by this run: it does not exist", concerned))
+    return found, gone
 
 
 def _passwd(data_dir: Path) -> str:

@@ -121,7 +121,7 @@ class Supervisor:
             try:
                 # Without the directory's ansible.cfg: a broken one may be what this git update is to repair.
                 directory, environment = ("/", {}) if step.program == "git" else (step.cwd, step.environment)
-                self._recorder.add_notes(notes_for(directory, environment, sandbox))
+                self._recorder.add_notes(notes_for(step, sandbox))
                 server = self._fork_servers.launch(
                     directory, environment, ends.theirs, ends.output_end, ends.events_end, sandbox
                 )

@@ -72,6 +72,14 @@ def test_a_preview_says_it_too(service: Service) -> None:
     assert reply["plays"] and reply["allowed"]
 
 
+def test_a_run_in_another_project_and_its_preview_do_not_say_it(service: Service) -> None:
+    request = play("settings.yml", "plain", inventory=str(service.root / "inventories/dev"))
+    status, output = service.run("ansibleplaybook", request, DEV)
+    reply = service.client(DEV).post("/api/preview", json={"kind": "playbook", "request": request}).json()
+    assert status["Status"] == "SUCCESS" and reply["plays"]
+    assert "shop" not in output + "".join(reply["messages"])
+
+
 def test_events_know_their_bytes_of_an_output_that_begins_with_a_note(service: Service) -> None:
     task_id = service.submit("ansibleplaybook", play("site.yml"), DEV)
     service.wait(task_id, DEV)

@@ -7,83 +7,25 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from flansible.config import load
-from flansible.models import Confinement
+from flansible.models import Confinement, Step
 from flansible.worker import homes, inventory_names, mounts, sandbox, snapshots
+from flansible.worker.ansible_config import notes_for
+from tests.helpers.trees import DEV, PLAY, PROD, Tree, new_tree
 from tests.helpers.waiting import require_program
-
-PLAY = "- hosts: all\n  tasks: []\n"
-DEV = "[web]\nweb1\n"
-PROD = "[shop]\nshop1\n"
-
-
-@dataclass
-class Tree:
-    """Files of a service, and what rbac.json says of them for one user."""
-
-    top: Path
-    inventories: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    sandbox_paths: list[str] = field(default_factory=list)
-    writable: list[str] = field(default_factory=list)
-
-    def add(self, **files: str) -> None:
-        self.write(files)
-
-    def write(self, files: dict[str, str]) -> None:
-        for name, text in files.items():
-            path = self.top / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            if text.startswith("#!"):
-                path.chmod(0o755)
-
-    def link(self, name: str, target: str) -> None:
-        (self.top / name).parent.mkdir(parents=True, exist_ok=True)
-        (self.top / name).symlink_to(target)
-
-    def sandbox(self) -> sandbox.Sandbox:
-        self.write({"config.ini": f"[Default]\nsandbox_paths = {', '.join(self.sandbox_paths)}\n", "rbac.json": "{}"})
-        (self.top / "playbooks").mkdir(exist_ok=True)
-        own = tuple(os.path.realpath(self.top / path) for path in self.inventories)
-        confinement = Confinement(
-            readable=(*own, *(os.path.realpath(self.top / path) for path in self.paths)),
-            hidden=tuple(os.path.realpath(self.top / path) for path in self.others),
-            inventories=own,
-            writable=tuple(os.path.realpath(self.top / path) for path in self.writable),
-        )
-        return sandbox.build("dev", confinement, None, load(str(self.top / "config.ini"), {}))
-
-    def run(self, *command: str) -> str:
-        one = self.sandbox()
-        command = (*one.arguments, "--", *command)
-        return subprocess.run(command, env=dict(one.environment), capture_output=True, text=True, timeout=60).stdout
-
-    def seen(self) -> set[str]:
-        """Files below the top that can be read, links followed."""
-        found = self.run("find", "-L", str(self.top), "-type", "f").splitlines()
-        return {os.path.relpath(path, self.top) for path in found}
-
-    def notes(self) -> str:
-        return "; ".join(self.sandbox().notes)
 
 
 @pytest.fixture
 def tree() -> Iterator[Tree]:
     require_program("bwrap")
-    path = Path(os.path.realpath(tempfile.mkdtemp(prefix="flansible-layouts-")))
-    yield Tree(path)
-    shutil.rmtree(path)
+    with new_tree() as made:
+        yield made
 
 
 # Projects with their inventory in the top folder.
@@ -195,6 +137,58 @@ def test_a_multistage_layout_has_the_variables_of_all_stages_by_their_links(tree
         *variables,
     }
     assert tree.notes() == ""
+
+
+# What a run is told of it.
+
+
+@pytest.mark.parametrize(
+    ("program", "directory", "argv", "names"),
+    [
+        ("ansible-playbook", "playbooks/a", ["--", "site.yml"], ["a/group_vars", "a/plays/group_vars"]),
+        ("ansible-playbook", "playbooks/b", ["--", "site.yml"], ["b/host_vars"]),
+        ("ansible-playbook", "playbooks", ["--", "a/plays/more.yml"], ["a/group_vars", "a/plays/group_vars"]),
+        (
+            "ansible-playbook",
+            "playbooks/a/plays",
+            ["--", "../../b/site.yml"],
+            ["a/group_vars", "a/plays/group_vars", "b/host_vars"],
+        ),
+        ("ansible-playbook", "playbooks/c", ["--", "site.yml"], []),
+        ("ansible-playbook", "playbooks/c", ["--inventory={}/inv/linking", "--", "site.yml"], ["{}/inv/linking"]),
+        ("ansible", "playbooks", ["--", "all"], []),
+        ("ansible", "playbooks/a", ["--", "a/site.yml"], ["a/group_vars", "a/plays/group_vars"]),
+        (
+            "ansible",
+            "playbooks",
+            ["--playbook-dir={}/playbooks/b", "--args=--inventory=x", "--", "all"],
+            ["b/host_vars"],
+        ),
+        ("ansible", "playbooks", ["--inventory={}/playbooks/a/dev", "--", "all"], ["a/group_vars"]),
+    ],
+)
+def test_a_run_is_told_what_is_left_out_of_its_own_folders_alone(
+    program: str, directory: str, argv: list[str], names: list[str], tree: Tree
+) -> None:
+    for project, variables in (("a", "group_vars/shop"), ("a", "plays/group_vars/shop"), ("b", "host_vars/shop1")):
+        tree.write({f"playbooks/{project}/{name}": DEV if name == "dev" else PLAY for name in ("dev", "site.yml")})
+        tree.write({f"playbooks/{project}/{variables}.yml": "a: 1\n", f"playbooks/{project}/prod": PROD})
+    tree.write({"playbooks/c/site.yml": PLAY, "inv/linking/hosts": DEV, "secret": "s\n"})
+    tree.link("inv/linking/away", "../../secret")
+    tree.inventories = ["playbooks/a/dev", "playbooks/b/dev", "inv/linking"]
+    tree.others, tree.writable = ["playbooks/a/prod", "playbooks/b/prod"], ["playbooks/c/gone"]
+    found = tree.notes_of(program, directory, *argv)
+    gone = [f"{tree.top}/playbooks/c/gone"] if directory == "playbooks/c" else []
+    assert sorted(found) == sorted([*(name.format(tree.top) for name in names), *gone])
+
+
+def test_every_run_is_told_what_no_folder_explains(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANSIBLE_PRIVATE_KEY_FILE", str(tree.top / "key"))
+    tree.write({"key": "k\n", "playbooks/a/site.yml": PLAY, "inv/dev/hosts": DEV, "shared/one": "1\n"})
+    tree.inventories, tree.writable = ["inv/dev"], ["gone"]
+    step = Step(program="ansible", argv=("--", "all"), cwd=str(tree.top / "playbooks"))
+    first, second = notes_for(step, tree.sandbox())
+    assert first.startswith("ANSIBLE_PRIVATE_KEY_FILE of the service") and second.startswith(f"{tree.top}/gone cannot")
 
 
 # What belongs to an inventory.
