@@ -5,12 +5,15 @@ The same fork server serves all runs of a place: what it remembers must not stan
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -225,3 +228,146 @@ def test_plugins_that_are_added_edited_or_removed_are_what_the_next_run_has(
         assert place.seen(servers) == dict.fromkeys(place.kinds, version)
     place.remove()
     assert place.seen(servers) == everything
+
+
+# All types that Ansible has, also those that no run here uses: asked of the loaders themselves.
+
+# A program that prints each loader of Ansible's: what its plugins are, and which setting names their paths.
+LIST_LOADERS = """
+import json
+from ansible import constants as C
+from ansible.plugins import loader
+definitions = C.config.get_configuration_definitions()
+paths = {name: found for name, found in definitions.items() if found.get("type") == "pathspec" and found.get("ini")}
+known = []
+for name, one in loader.get_all_plugin_loaders():
+    found = next((found for key, found in paths.items() if one.config == getattr(C, key, None)), None)
+    known.append({"name": name, "subdir": one.subdir, "class": one.class_name, "base": one.base_class,
+                  "package": one.package, "folder": one.config[0].rpartition("/")[2],
+                  "setting": found and found["ini"][0]["key"], "variable": found and found["env"][0]["name"]})
+print(json.dumps(known))
+"""
+# A lookup that asks each loader for its plugin; those of filters and tests give functions, not the classes around them.
+ASK_LOADERS = """
+import json
+from ansible.plugins import loader
+from ansible.plugins.lookup import LookupBase
+def asked(one):
+    name = "asked_" + one.subdir
+    if isinstance(one, loader.Jinja2Loader):
+        found = one.get(name)
+        return found.j2_function.VERSION if found else "none"
+    if one.class_name:
+        # The loader of caches raises when there is none.
+        found = loader.PluginLoader.get(one, name, class_only=True)
+        return found.VERSION if found else "none"
+    path = one.find_plugin(name, mod_type=".psm1" if one is loader.ps_module_utils_loader else ".py")
+    return open(path).read().split("'")[1] if path else "none"
+class LookupModule(LookupBase):
+    def run(self, terms, variables=None, **kwargs):
+        return ["asked=" + json.dumps({name: asked(one) for name, one in loader.get_all_plugin_loaders()})]
+"""
+MAPS = {"filter_plugins": "filters", "test_plugins": "tests"}
+
+
+@pytest.fixture(scope="module")
+def loaders() -> list[dict[str, Any]]:
+    command = [sys.executable, "-P", "-c", LIST_LOADERS]
+    return list(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+def text_of(loader: dict[str, Any], version: str) -> str:
+    """A plugin of this type that has its version."""
+    name = f"asked_{loader['subdir']}"
+    if method := MAPS.get(loader["subdir"]):
+        function = f"def mark(*args): pass\nmark.VERSION = '{version}'\n"
+        return f"{function}class {loader['class']}:\n    def {method}(self): return {{'{name}': mark}}\n"
+    if not loader["class"]:
+        return f"VERSION = '{version}'\n"
+    # Ansible uses each vars plugin that it finds in such a place.
+    base = loader["base"] or {"vars_plugins": "BaseVarsPlugin"}.get(loader["subdir"], "object")
+    header = f"from {loader['package']} import {base}\n" if base != "object" else ""
+    body = f"    VERSION = '{version}'\n    def get_vars(self, *args, **kwargs): return {{}}\n"
+    return f"{header}class {loader['class']}({base}):\n{body}"
+
+
+@pytest.mark.parametrize("place", ["a setting", "a variable", "home", "beside the playbook", "a role"])
+def test_each_loader_of_ansibles_finds_what_was_added_edited_or_removed(
+    place: str, loaders: list[dict[str, Any]], servers: ForkServerPool, tmp_path: Path, _home: Path
+) -> None:
+    named = [one for one in loaders if place in ("beside the playbook", "a role") or one["setting"]]
+    folders = {
+        "a setting": lambda one: tmp_path / "own" / one["subdir"],
+        "a variable": lambda one: tmp_path / "own" / one["subdir"],
+        "home": lambda one: _home / ".ansible/plugins" / one["folder"],
+        "beside the playbook": lambda one: tmp_path / one["subdir"],
+        "a role": lambda one: tmp_path / "roles/asking" / one["subdir"],
+    }
+    lines = [f"{one['setting']} = ./own/{one['subdir']}" for one in named if place == "a setting"]
+    environment = {one["variable"]: str(folders[place](one)) for one in named if place == "a variable"}
+    asking = tmp_path / "roles/asking"
+    for path, text in {
+        tmp_path / "ansible.cfg": "\n".join(["[defaults]", *dict.fromkeys(lines), ""]),
+        tmp_path / "play.yml": "- hosts: localhost\n  gather_facts: false\n  roles: [asking]\n",
+        asking / "tasks/main.yml": "- debug: msg={{ lookup('ask') }}\n",
+        asking / "lookup_plugins/ask.py": ASK_LOADERS,
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def seen() -> dict[str, str]:
+        with DirectRun(servers, tmp_path, "play.yml", environment=environment) as run:
+            text = run.wait().text
+        _, found, answer = text.partition("asked=")
+        assert found, text
+        return dict(json.loads(json.loads(f'"{answer.partition("}")[0]}}}"')))
+
+    def write(version: str, seconds: int) -> None:
+        for one in named:
+            for ending in (".py", ".psm1"):
+                path = folders[place](one) / f"asked_{one['subdir']}{ending}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text_of(one, version))
+                os.utime(path, (seconds, seconds))
+
+    def remove() -> None:
+        for one in named:
+            for ending in (".py", ".psm1"):
+                (folders[place](one) / f"asked_{one['subdir']}{ending}").unlink(missing_ok=True)
+
+    unnamed = {one["name"]: "none" for one in loaders}
+    # What a loader has searched while the fork server started: only folders that are there.
+    write("one", 0)
+    remove()
+    assert len(named) >= len(loaders) - 1 >= 19 and seen() == unnamed
+    for seconds, version in enumerate(("one", "two"), 1_700_000_000):
+        write(version, seconds)
+        assert seen() == unnamed | {one["name"]: version for one in named}
+    remove()
+    assert seen() == unnamed
+
+
+@pytest.mark.parametrize("place", ["a setting", "beside the playbook"])
+def test_a_documentation_fragment_gives_a_plugin_the_options_that_it_has_now(
+    place: str, servers: ForkServerPool, tmp_path: Path
+) -> None:
+    folder = tmp_path / ("own" if place == "a setting" else "doc_fragments")
+    lookup = (
+        "DOCUMENTATION = 'name: marked\\ndescription: x\\noptions: {}\\nextends_documentation_fragment: [mark]'\n"
+        "from ansible.plugins.lookup import LookupBase\n"
+        "class LookupModule(LookupBase):\n    def run(self, terms, variables=None, **kwargs):\n"
+        "        self.set_options(direct=kwargs)\n        return [self.get_option('word')]\n"
+    )
+    (tmp_path / "lookup_plugins").mkdir()
+    (tmp_path / "lookup_plugins/marked.py").write_text(lookup)
+    setting = "doc_fragment_plugins = ./own\n" if place == "a setting" else ""
+    (tmp_path / "ansible.cfg").write_text(f"[defaults]\n{setting}")
+    task = "    - debug: msg=word={{ lookup('marked') }}\n"
+    (tmp_path / "play.yml").write_text(f"- hosts: localhost\n  gather_facts: false\n  tasks:\n{task}")
+    folder.mkdir()
+    for seconds, version in enumerate(("one", "two"), 1_700_000_000):
+        options = f"options:\\n  word:\\n    description: x\\n    default: {version}"
+        (folder / "mark.py").write_text(f"class ModuleDocFragment:\n    DOCUMENTATION = '{options}'\n")
+        os.utime(folder / "mark.py", (seconds, seconds))
+        with DirectRun(servers, tmp_path, "play.yml") as run:
+            assert f"word={version}" in run.wait().text
