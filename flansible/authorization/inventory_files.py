@@ -5,15 +5,19 @@ In doubt something is an inventory: it is then hidden, and the run says so.
 
 | a file is an inventory when                                                                                      |
 |------------------------------------------------------------------------------------------------------------------|
-| each of its lines is one of Ansible's INI form, with a section, or a variable `ansible_...`                      |
+| each of its lines is one of Ansible's INI form, with a section, or a variable `ansible_...`; where Ansible would   |
+| reject some lines, it is in doubt if most have that form, and one is `[...:vars]` or has a variable `ansible_...` |
 | each of its lines is a plain name of a host (*names*), unless its ending is one that Ansible ignores             |
 | it is YAML, JSON or TOML that maps groups to `hosts`, `children` or `vars`, or names an inventory `plugin`; or    |
 | what an inventory program prints, with `_meta`                                                                   |
 | it is a program that mentions two of `--list`, `--host`, `_meta`, `hostvars` and "hosts"; with one it is in doubt |
+| it is a compiled program that has the text `hostvars`; with `--list` and `--host` it is in doubt                  |
 """
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import os
 import re
 import shlex
@@ -31,6 +35,22 @@ from flansible.playbooks import yaml_outline
 Kind = Literal["inventory", "names", "playbook", ""]
 
 VARIABLES = ("group_vars", "host_vars")
+# Folders and files in which version control keeps all versions of what lies beside them.
+HISTORIES = (
+    ".git",
+    ".hg",
+    ".svn",
+    ".bzr",
+    ".jj",
+    ".sl",
+    ".pijul",
+    "_darcs",
+    "CVS",
+    "RCS",
+    "SCCS",
+    "_FOSSIL_",
+    ".fslckout",
+)
 _MAX_BYTES = 1024 * 1024
 _MAX_ENTRIES = 10_000
 _MAX_DEPTH = 4
@@ -54,6 +74,15 @@ _HIDDEN_NAME = re.compile(r"\.(?!git|hg|svn|ansible|ssh)")
 _GROUP_KEYS = frozenset({"hosts", "children", "vars"})
 _LARGE_YAML = re.compile(r"^\s+(?:hosts|children):\s*$", re.MULTILINE)
 _PROGRAM = re.compile(r"--(?:list|host)(?![\w-])|\b_meta\b|\bhostvars\b|[\"']hosts[\"']")
+_COMPILED = b"\x7fELF"
+_MOST_COMPILED = 64 * 1024 * 1024
+_COMPILED_OPTIONS = (re.compile(rb"--list(?![\w-])"), re.compile(rb"--host(?![\w-])"))
+_MOST_REJECTED = 20
+_MOST_STATIC = 200
+# The configuration of an inventory plugin, and encrypted files: only Ansible can list their hosts.
+COMPUTED = re.compile(rb"\bplugin[\"']?\s*:|^\$ANSIBLE_VAULT", re.MULTILINE)
+# What editors begin a file with.
+_BYTE_ORDER = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _PLAY = re.compile(r"^(?:- +|  +)[\"']?(?:hosts|(?:ansible\.builtin\.)?import_playbook)[\"']?\s*:", re.MULTILINE)
 _LIST = re.compile(r"(?:\s*(?:#.*|---.*)?\n)*-\s")
 
@@ -75,10 +104,13 @@ def _kind_of(path: str, is_program: bool, stamp: tuple[int, ...]) -> Kind:
     try:
         # A run that may write beside it could put a pipe in its place by now.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            # Ansible reads comments, and programs, in any encoding.
-            text = file.read(_MAX_BYTES).decode(errors="replace")
-    except OSError:
+            found = file.read(_MAX_BYTES)
+            if is_program and found.startswith(_COMPILED):
+                return _compiled_kind(file.fileno())
+    except (OSError, ValueError):
         return ""
+    # Ansible reads comments, and programs, in any encoding.
+    text = found.decode(next((name for mark, name in _BYTE_ORDER if found.startswith(mark)), "utf-8"), "replace")
     if "\0" in text or text.startswith("$ANSIBLE_VAULT"):
         return ""  # encrypted: what it holds is safe without being hidden
     is_whole = stamp[2] <= _MAX_BYTES
@@ -86,11 +118,18 @@ def _kind_of(path: str, is_program: bool, stamp: tuple[int, ...]) -> Kind:
         return "playbook"
     if _is_mapping_of_groups(path, text, is_whole):
         return "inventory"
-    found = _ini_kind(text if is_whole else text.rpartition("\n")[0])
-    if found:
-        return found
+    if kind := _ini_kind(text if is_whole else text.rpartition("\n")[0]):
+        return kind
     signs = {match.strip("'\"") for match in _PROGRAM.findall(text)} if is_program or text.startswith("#!") else set()
     return "inventory" if len(signs) > 1 else "names" if signs else ""
+
+
+def _compiled_kind(descriptor: int) -> Kind:
+    size = min(os.fstat(descriptor).st_size, _MOST_COMPILED)
+    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as data:
+        if data.find(b"hostvars") >= 0:
+            return "inventory"
+        return "names" if all(option.search(data) for option in _COMPILED_OPTIONS) else ""
 
 
 def _is_mapping_of_groups(path: str, text: str, is_whole: bool) -> bool:
@@ -139,26 +178,40 @@ def _are_groups(top: dict[str, Any]) -> bool:
 
 
 def _ini_kind(text: str) -> Kind:
-    section, is_sure, words = "hosts", False, []
+    section, has_sections, is_ansibles = "hosts", False, False
+    hosts: list[str] = []
+    lines = rejected = 0
     for line in (line.strip() for line in text.splitlines()):
         if not line or line[0] in "#;":
             continue
         if line[0] == "[" and (heading := _SECTION.fullmatch(line)):
-            section, is_sure = heading[2] or "hosts", True
+            section, has_sections = heading[2] or "hosts", True
             if section not in _GROUP_KEYS:
                 return ""
-        elif section == "vars":
-            if "=" not in line:
-                return ""
+            is_ansibles |= heading[2] is not None
+            continue
+        lines += 1
+        if section == "vars":
+            rejected += "=" not in line
+        elif found := _host_line(line):
+            hosts.append(found[0])
+            is_ansibles |= any(word.startswith("ansible_") for word in found[1:])
         else:
-            host, *variables = _words(line)
-            if not _HOST.fullmatch(host) or not all(_VARIABLE.fullmatch(word) for word in variables):
-                return ""
-            is_sure |= any(word.startswith("ansible_") for word in variables)
-            words.append(host)
-    if is_sure:
-        return "inventory" if words else ""
-    return "names" if words and not all(_VERSION.fullmatch(word) for word in words) else ""
+            rejected += 1
+        if rejected > _MOST_REJECTED:
+            return ""
+    if rejected:
+        return "names" if is_ansibles and rejected * 2 < lines else ""
+    if is_ansibles or (has_sections and hosts):
+        return "inventory"
+    return "names" if not has_sections and hosts and not all(map(_VERSION.fullmatch, hosts)) else ""
+
+
+def _host_line(line: str) -> list[str]:
+    """Returns a host and its variables; nothing for a line that is none."""
+    host, *variables = _words(line)
+    is_one = _HOST.fullmatch(host) and all(map(_VARIABLE.fullmatch, variables))
+    return [host, *variables] if is_one else []
 
 
 def _words(line: str) -> list[str]:
@@ -208,6 +261,22 @@ def is_project(folder: str) -> bool:
         return True
     books = (name for name in names if name.endswith((".yml", ".yaml")))
     return any(kind_of(os.path.join(folder, name)) == "playbook" for name in books)
+
+
+def is_static(inventory: str) -> bool:
+    """Whether nothing is executed to read an inventory: it has no programs, and names no plugin."""
+    inside = (os.path.join(top, name) for top, _, names in os.walk(inventory) for name in names)
+    files = [inventory] if os.path.isfile(inventory) else list(itertools.islice(inside, _MOST_STATIC + 1))
+    return len(files) <= _MOST_STATIC and not any(map(_is_computed, files))
+
+
+def _is_computed(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MAX_BYTES)
+        return os.access(path, os.X_OK) or text.startswith(b"#!") or COMPUTED.search(text) is not None
+    except OSError:
+        return True
 
 
 def named_by_script(inventory: str) -> list[str]:

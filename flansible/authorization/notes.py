@@ -96,6 +96,8 @@ def _on_links(shown: ShownPaths) -> Iterator[Note]:
         name = _shown_name(shown, place) if place else "your inventories"
         folders = shown.judged_variables.beside.get(place) or filter(None, {place})
         yield Note(f"{count} links of {name} lead to what runs of yours are not shown", frozenset(folders))
+    if not shown.followed_links.is_whole:
+        yield Note("your inventories and what their links lead to are too much: not all links are followed")
 
 
 def _neighbour(shown: ShownPaths, path: str) -> str:

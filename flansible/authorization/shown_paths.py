@@ -39,7 +39,7 @@ from flansible.authorization.path_parts import is_below as is_below
 from flansible.authorization.variable_files import Followed, NamesReader, Variables
 from flansible.config import Settings, comma_list
 
-_HISTORY = ("/.git", "/.hg", "/.svn")
+_HISTORY = tuple(f"/{name}" for name in inventory_files.HISTORIES)
 
 
 @dataclass(frozen=True)
@@ -168,17 +168,33 @@ class ShownPaths:
 
     @cached_property
     def beside(self) -> frozenset[str]:
-        """The inventories beside the user's that are not the user's, and the files that belong to them by name."""
+        """The inventories beside the user's and others' that are not the user's, and what belongs to them by name."""
         search = self._search
         found: set[str] = set()
         for folder in self.neighbours:
             own = [path for path in self.inventories if os.path.dirname(path) == folder]
             is_seen = is_below(folder, self.root) or is_in(folder, self.opened | self.readable)
             found.update(search.beside(folder, names_count=any(map(os.path.isdir, own)), only_files=not is_seen))
-            others = {stem(path) for path in (*found, *self.others) if os.path.dirname(path) == folder}
-            others -= {stem(path) for path in own}
-            found.update(path for path in _entries_of(folder, others) if not self._leads_to_own(path))
+            found.update(self._named_like_others(folder, found))
+        # Among the system's programs, or those of sandbox_paths, many look like inventories.
+        for folder in (one for one in self._folders_of_others if not is_in(one, self.opened)):
+            files = search.beside(folder, names_count=False, only_files=True)
+            found.update(path for path in files if inventory_files.kind_of(path) == "inventory")
+            if folder != self.root and not inventory_files.is_project(folder):
+                found.update(self._named_like_others(folder, found))
         return frozenset(found)
+
+    def _named_like_others(self, folder: str, found: set[str]) -> list[str]:
+        """Returns what in a folder has the name of an inventory of others in its own, and of none of the user's."""
+        others = {stem(path) for path in (*found, *self.others) if os.path.dirname(path) == folder}
+        others -= {stem(path) for path in self.inventories if os.path.dirname(path) == folder}
+        return [path for path in _entries_of(folder, others) if not self._leads_to_own(path)]
+
+    @cached_property
+    def _folders_of_others(self) -> frozenset[str]:
+        """The folders of others' inventory files in which no inventory of the user's lies."""
+        files = (path for path in self.others | self.default if os.path.isfile(path))
+        return frozenset({os.path.dirname(path) for path in files} - self.neighbours)
 
     @cached_property
     def of_others(self) -> frozenset[str]:
@@ -186,8 +202,7 @@ class ShownPaths:
 
         Their names say nothing: dev and prod have the same groups. Beside playbooks they are everyone's.
         """
-        files = (path for path in self.others | self.default if os.path.isfile(path))
-        folders = {os.path.dirname(path) for path in files} - self.neighbours - {self.root}
+        folders = self._folders_of_others - {self.root}
         found = {os.path.join(folder, name) for folder in folders for name in inventory_files.VARIABLES}
         return frozenset(
             path

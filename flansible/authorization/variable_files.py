@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from flansible.authorization import inventory_files
 from flansible.authorization.inventory_files import VARIABLES, is_of_project
 from flansible.authorization.path_parts import above, is_below, is_in
 
@@ -25,8 +27,9 @@ Names = Mapping[str, frozenset[str] | None]
 _EVERYBODYS = frozenset({"all", "ungrouped"})
 _ENDINGS = (".yml", ".yaml", ".json")
 _MAX_LINK_ENTRIES = 20_000
-_MAX_PROJECT_ENTRIES = 5_000
-_MAX_PROJECT_DEPTH = 3
+_MAX_PROJECT_ENTRIES = 20_000
+_MAX_PROJECT_DEPTH = 6
+_WITH_PLAYBOOKS = frozenset({"roles", "collections", "ansible_collections", "molecule", "docs"})
 
 
 class NamesReader(Protocol):
@@ -58,10 +61,12 @@ class Followed:
     """What links in the user's inventories lead to: shown, or refused.
 
     Each one refused is with the folder of an inventory, or of its variables; with "" when it was found through a link.
+    is_whole: whether all could be looked at.
     """
 
     shown: tuple[str, ...] = ()
     refused: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    is_whole: bool = True
 
 
 def find(shown: ShownPaths) -> Variables:
@@ -84,7 +89,7 @@ def find(shown: ShownPaths) -> Variables:
                 found.links += (link,) if place != link else ()
             if folder in folders:
                 judged.setdefault(place, []).extend(folders[folder])
-    names = _KnownNames(shown, judged)
+    names = _KnownNames(shown, judged, found.beside)
     theirs = {place: [path for path in _entries(place) if names.is_others(path, place)] for place in judged}
     found.hidden = frozenset(path for paths in theirs.values() for path in paths)
     found.left_out = {place: len(paths) for place, paths in theirs.items() if paths}
@@ -95,7 +100,7 @@ def _folders(shown: ShownPaths) -> dict[str, list[str]]:
     """Returns the folders whose variables could be those of inventories that are not the user's, with these.
 
     Ansible reads variables beside an inventory and beside a playbook, so those are all folders around one, and the
-    others of its project, which is a folder in playbook_root.
+    others of its project, which is a folder in playbook_root; of one that is in no project, all of playbook_root.
     """
     projects: dict[str, list[str]] = {}
     own_folders = {os.path.dirname(path) for path in shown.inventories}
@@ -106,17 +111,25 @@ def _folders(shown: ShownPaths) -> dict[str, list[str]]:
         for folder in above(inventory):
             if folder in own_folders or is_below(folder, shown.root):
                 found.setdefault(folder, []).append(inventory)
-            if os.path.dirname(folder) == shown.root and folder != shown.root:
-                if folder not in projects:
-                    projects[folder] = list(_folders_with_variables(shown, folder))
-                for inner in projects[folder]:
-                    if inner not in own_folders and not is_below(inventory, inner):
-                        found.setdefault(inner, []).append(inventory)
+        project = next((part for part in above(inventory) if _is_project(part, shown.root)), shown.root)
+        if project not in projects:
+            projects[project] = list(_folders_with_variables(shown, project))
+        for inner in projects[project]:
+            # Those beside an inventory of the user's are its own, unless playbooks lie there too.
+            if not is_below(inventory, inner) and (inner not in own_folders or inventory_files.is_project(inner)):
+                found.setdefault(inner, []).append(inventory)
     return found
 
 
+def _is_project(folder: str, root: str) -> bool:
+    return folder != root and os.path.dirname(folder) == root
+
+
 def _folders_with_variables(shown: ShownPaths, project: str) -> Iterator[str]:
-    """Yields the folders of a project, as deep as playbooks lie, that have variables and are in no inventory."""
+    """Yields the folders of a project, as deep as playbooks lie, that have variables and are in no inventory.
+
+    Also those of roles and collections: collections have playbooks, and people keep such folders in roles.
+    """
     passed_over = shown.readable | shown.others | shown.default | shown.beside
     left, waiting = _MAX_PROJECT_ENTRIES, [(project, 0)]
     while waiting and left > 0:
@@ -126,7 +139,7 @@ def _folders_with_variables(shown: ShownPaths, project: str) -> Iterator[str]:
         if any(entry.name in VARIABLES for entry in entries):
             yield folder
         if depth < _MAX_PROJECT_DEPTH:
-            inner = (entry.path for entry in entries if not is_of_project(entry.name))
+            inner = (entry.path for entry in entries if entry.name in _WITH_PLAYBOOKS or not is_of_project(entry.name))
             waiting += [(path, depth + 1) for path in inner if not is_in(path, passed_over)]
 
 
@@ -140,39 +153,59 @@ def _may_be_led_to(shown: ShownPaths, place: str, folder: str) -> bool:
 
 class _KnownNames:
     """Hosts and groups of inventories, read once when they are first needed. judged: folders of variables, each with
-    the inventories whose they could be."""
+    the inventories whose they could be; beside: with the folders that they stand in."""
 
-    def __init__(self, shown: ShownPaths, judged: Mapping[str, list[str]]) -> None:
+    def __init__(self, shown: ShownPaths, judged: Mapping[str, list[str]], beside: Mapping[str, set[str]]) -> None:
         self._shown = shown
         self._judged = judged
-        self._read: tuple[frozenset[str], Names] | None = None
+        self._beside = beside
 
     def is_others(self, path: str, place: str) -> bool:
         """Whether variables in `place` have the name of a host or group of others' inventories, and of none of the
         user's."""
         entry = os.path.basename(path)
         exact = {entry, *(entry.removesuffix(ending) for ending in _ENDINGS)}
-        if exact & _EVERYBODYS:
+        if exact & _EVERYBODYS or exact & self._own:
             return False
-        own, others = self._names()
-        theirs = [others.get(inventory) for inventory in self._judged[place]]
+        theirs = [self._others.get(inventory) for inventory in self._judged[place]]
         known = frozenset().union(*(names or () for names in theirs)) - _EVERYBODYS
         # A copy such as prod.yml.bak belongs to the longest name that it begins with.
         of_theirs = max((len(part) for part in _beginnings(entry) if part in known), default=0)
-        of_own = max((len(part) for part in _beginnings(entry) if part in own | _EVERYBODYS), default=0)
-        if of_theirs or None not in theirs:
-            return of_theirs > of_own
-        return not of_own
+        of_own = max((len(part) for part in _beginnings(entry) if part in self._own | _EVERYBODYS), default=0)
+        return of_theirs > of_own or (not of_theirs and not of_own and self._is_doubtful(place))
 
-    def _names(self) -> tuple[frozenset[str], Names]:
-        if self._read is None:
-            reader, shown = self._shown.reader, self._shown.without_reader()
-            if reader is None:
-                return frozenset(), {}
-            others = tuple(sorted({path for paths in self._judged.values() for path in paths}))
-            own = reader.own(shown, tuple(sorted(filter(os.path.exists, shown.inventories))))
-            self._read = frozenset().union(*(names or () for names in own.values())), reader.others(shown, others)
-        return self._read
+    def _is_doubtful(self, place: str) -> bool:
+        """Whether of an inventory near these variables not all names are known."""
+        unknown = [path for path in self._judged[place] if self._others.get(path) is None]
+        return any(self._shown.reader is None or self._is_near(path) for path in unknown)
+
+    def _is_near(self, inventory: str) -> bool:
+        """Whether an inventory lies in playbook_root, or beside variables. Others tell what they have without programs:
+        without their names nothing is hidden, or it would be the variables of groups that plays make, in each project.
+        """
+        around = {folder for folders in self._beside.values() for folder in folders}
+        return is_below(inventory, self._shown.root) or os.path.dirname(inventory) in around
+
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        if self._shown.reader is None:
+            return frozenset()
+        inventories = tuple(sorted(filter(os.path.exists, self._shown.inventories)))
+        names = self._shown.reader.own(self._shown.without_reader(), inventories)
+        return frozenset().union(*(found or () for found in names.values()))
+
+    @cached_property
+    def _others(self) -> Names:
+        if self._shown.reader is None:
+            return {}
+        inventories = {path for paths in self._judged.values() for path in paths}
+        near = set(filter(self._is_near, inventories))
+        far = set(filter(inventory_files.is_static, inventories - near))
+        found: dict[str, frozenset[str] | None] = {}
+        # Not all at once: the near ones should be known whatever is in the others.
+        for paths in filter(None, (near, far)):
+            found |= self._shown.reader.others(self._shown.without_reader(), tuple(sorted(paths)))
+        return found
 
 
 def follow(shown: ShownPaths, places: Iterable[str]) -> Followed:
@@ -202,7 +235,7 @@ def follow(shown: ShownPaths, places: Iterable[str]) -> Followed:
                 waiting += [(target, "")] if os.path.isdir(target) else []
             else:
                 refused[place] = refused.get(place, frozenset()) | {target}
-    return Followed(tuple(sorted(found)), refused)
+    return Followed(tuple(sorted(found)), refused, is_whole=not waiting)
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:

@@ -23,9 +23,13 @@ INVENTORIES = {
     "ec2.py": "#!/usr/bin/python\nprint(json.dumps({'_meta': {'hostvars': {}}}))\n",
     "hosts.bak": "[web]\na\n",
     "printed.json": '{"web": {"hosts": ["a"]}, "_meta": {"hostvars": {"a": {"password": "x"}}}}',
+    "vars_alone": "[shop:vars]\npassword=x\n",
+    "children_alone": "[shop:children]\nweb\n",
     "large": "[web]\n" + "web1.example.com\n" * 100_000,
 }
 NAMES = {"prod": "web1\nweb2.example.com\n", "list": "10.0.0.1\n"}
+NAMES["rejected"] = "[web]\nweb1 port 22\nweb2\n[web:vars]\na=1\n"
+NAMES["rejected_too"] = "web1 ansible_host=10.0.0.1 ansible_password=x\nweb2 = 10.0.0.2\nweb3\n"
 NAMES["static.sh"] = '#!/bin/sh\necho \'{"web": {"hosts": []}}\'\n'
 NAMES["push.sh"] = "#!/bin/sh\ngit branch --list\n"
 OTHERS = {
@@ -51,6 +55,8 @@ OTHERS = {
     "comment": "# web1\n",
     "headings": "[web]\n[data]\n",
     "binary": "a\0b",
+    "prose": "[web]\nThe hosts of the web are\nweb1 and web2 and\nthese have\n[web:vars]\nport=80\n",
+    "units": "[Unit]\nAfter=network.target\n[Service]\nType=simple\n",
 }
 
 
@@ -77,6 +83,32 @@ def test_an_inventory_is_one_in_whatever_encoding_its_comments_are(text: bytes, 
     path = tmp_path / "prod"
     path.write_bytes(text)
     assert inventory_files.kind_of(str(path)) == "inventory"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["hosts", "prod.yml", "vars_alone"])
+def test_an_inventory_is_one_with_a_mark_of_its_byte_order(name: str, encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(INVENTORIES[name], encoding=encoding)
+    assert inventory_files.kind_of(str(path)) == "inventory"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "kind"),
+    [
+        (b'\0{"_meta": {"hostvars": {}}}', 0o755, "inventory"),
+        (b"\0usage: inventory --list | --host NAME\0", 0o755, "names"),
+        (b"\0usage: kubectl --list --hostname-override\0", 0o755, ""),
+        (b'\0{"_meta": {"hostvars": {}}}', 0o644, ""),  # Ansible could not start it
+    ],
+)
+def test_a_compiled_program_is_an_inventory_by_the_texts_in_it(
+    text: bytes, mode: int, kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "prod"
+    path.write_bytes(b"\x7fELF" + b"\1" * (2 * 1024 * 1024) + text)
+    path.chmod(mode)
+    assert inventory_files.kind_of(str(path)) == kind
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "CHANGES.md", ".nvmrc", "x.retry", "list.log", "a.md.bak"])
@@ -112,6 +144,7 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
         "hosts:\n" + " - x\n" * 200_000,
         "- " * 300_000,
         "#\n" * 500_000,
+        "[a:vars]\n" + "x y\n" * 200_000,
         "hosts vars plugin: " + "a: {b: " * 90 + "}" * 90,
     ],
 )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
+from flansible.authorization.inventory_files import COMPUTED
 from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.identity.users import User
 from flansible.models import AdhocRequest, PlaybookRequest
@@ -25,8 +26,6 @@ _MAX_FILES = 200
 _MAX_BYTES = 4 * 1024 * 1024
 # Folders from which Ansible loads variables or plugins, not hosts.
 _VARIABLES = frozenset({"group_vars", "host_vars", "vars_plugins"})
-# The configuration of an inventory plugin, and encrypted files: only Ansible can list their hosts.
-_COMPUTED = re.compile(rb"\bplugin[\"']?\s*:|^\$ANSIBLE_VAULT", re.MULTILINE)
 _COMMENT = re.compile(rb"^[ \t]*[#;].*$", re.MULTILINE)
 
 
@@ -114,7 +113,7 @@ def _may_contain(inventories: Iterable[str], name: str) -> bool:
         except OSError:
             return True
         bytes_left -= len(content)
-        if _COMPUTED.search(content) or word.search(_COMMENT.sub(b"", content)):
+        if COMPUTED.search(content) or word.search(_COMMENT.sub(b"", content)):
             return True
     return False
 
