@@ -269,7 +269,7 @@ def test_an_example_of_a_stream_is_one(openapi: dict[str, Any]) -> None:
     "body",
     [
         {"module": "ping", "modul": "ping"},
-        {"module": ""},
+        {"module": 1},
         {"module": "ping", "forks": 0},
         {"module": "ping", "verbose_level": 7},
         {"module": "ping", "become": "false"},

@@ -69,6 +69,9 @@ LAW: dict[str, tuple[str, ...]] = {
     "authorization.path_parts": (),
     "authorization.inventory_files": ("playbooks",),
     "authorization.variable_files": ("authorization.inventory_files", "authorization.path_parts"),
+    "authorization.notes": (
+        *("models", "authorization.inventory_files", "authorization.path_parts", "authorization.shown_paths"),
+    ),
     "authorization.shown_paths": (
         *("config", "authorization.inventory_files", "authorization.path_parts", "authorization.variable_files"),
     ),
@@ -79,7 +82,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "launcher.tls_probe": ("launcher.process_manager",),
     "worker": (
         *(*_STORE, "broker", "authorization.isolation", "authorization.path_parts", "authorization.shown_paths"),
-        *("authorization.variable_files", ""),
+        *("authorization.variable_files", "authorization.notes", ""),
     ),
     "runner": ("wire", "errors", "system", "authorization.reserved_variables"),
     # Within web, from the ground up.
