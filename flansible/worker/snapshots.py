@@ -184,9 +184,8 @@ def _fill(top: str, found: SnapshotPlan) -> None:
         _copy(one, path_in(top, one.target))
     for source, target in found.mounted:
         place = path_in(top, target)
-        if os.path.isdir(source):
-            os.makedirs(place, exist_ok=True)
-        else:
+        os.makedirs(place if os.path.isdir(source) else os.path.dirname(place), exist_ok=True)
+        if not os.path.isdir(source):
             Path(place).touch()
     for one in reversed(found.copied):
         if one.is_folder:
@@ -202,6 +201,8 @@ def _make_opened(top: str, folder: OpenedFolder) -> None:
 
 
 def _copy(one: Copied, place: str) -> None:
+    # A tree of its own may lie in a folder that is not shown.
+    os.makedirs(os.path.dirname(place), exist_ok=True)
     if one.is_folder:
         os.makedirs(place, exist_ok=True)
     elif one.link is not None:

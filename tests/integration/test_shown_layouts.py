@@ -448,6 +448,21 @@ def test_two_hundred_projects_with_an_inventory_folder_each_are_seen_within_seco
     assert tree.run("sh", "-c", read) == PLAY + "\n755\nsite.yml\n"
 
 
+@pytest.mark.parametrize(
+    ("granted", "seen"), [("dev", "dev"), ("a/dev/hosts", "a/dev/hosts"), ("a/dev", "a/dev/hosts")]
+)
+def test_an_inventory_in_a_hidden_folder_is_there_among_copies(
+    granted: str, seen: str, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(tree, monkeypatch)
+    # The large one is mounted, the other one copied.
+    own = "playbooks/p1/inventories"
+    tree.write({f"{own}/dev": DEV, f"{own}/a/dev/hosts": DEV + "# large\n" * 200_000})
+    tree.inventories = [f"{own}/{granted}"]
+    assert tree.sandbox().snapshot is not None
+    assert {name for name in tree.seen() if name.startswith(own)} == {f"{own}/{seen}"}
+
+
 def test_a_writable_folder_is_itself_among_copies(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     many(tree, monkeypatch)
     tree.write({"playbooks/p1/out/inventories/x": "mine\n", "playbooks/p1/out/hosts": PROD})
