@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http ssh sandbox lines soak scale chaos docs screenshot check clean
+.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http slow ssh sandbox lines soak scale chaos docs screenshot check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make bench   compare runs through the API with the command line, in turn; writes docs/performance.md's tables"
 	@echo "make bench-compare BASE=commit [HEAD=commit]   exits with 1 if the second is slower than the first"
 	@echo "make http    requests per second, and how long they take (needs wrk)"
+	@echo "make slow    time of honest polls beside thousands of slow connections (hours); BENCH_ARGS='--counts 300 --seconds 5'"
 	@echo "make ssh     what the fast ssh profile and Mitogen save, with a private sshd"
 	@echo "make scale   several workers on this machine: waiting and computing runs; writes docs/scaling.md's tables"
 	@echo "make sandbox   cost of a confined user's sandbox: start of its fork server, and runs in it"
@@ -100,6 +101,9 @@ bench-compare: $(VENV)/.installed
 
 http: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.web $(BENCH_ARGS)
+
+slow: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.slowloris $(BENCH_ARGS)
 
 ssh: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.ssh $(BENCH_ARGS)

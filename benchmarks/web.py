@@ -306,7 +306,8 @@ def main() -> None:
         return
     if shutil.which("wrk") is None:
         sys.exit("this benchmark needs wrk: apt-get install wrk")
-    with running(web_workers=2) as service:
+    unlimited = {"max_followers_per_user": 0, "max_followers_per_address": 0}
+    with running(web_workers=2, **unlimited) as service:
         time.sleep(3)
         usage = usage_by_role(service.process.pid)
         print(f"{machine()}, {CONNECTIONS} connections, 2 web workers, load {os.getloadavg()[0]:.1f}\n")

@@ -1,6 +1,6 @@
 """What the web server's departures from the plain libraries save: each against the plain way, in turn.
 
-In one process, requests for the status of a final task go through gunicorn's own handler over a socket pair, ten at a
+In one process, requests for the status of a final task go through the server's code over a socket pair, ten at a
 time for each variant in random order, so that all variants meet the same noise; the figure is CPU time of the thread.
 What a lingering thread saves lies between threads, so `without lingering` is measured with wrk on two servers instead.
 Prints a Markdown table. Not part of the tests.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import math
 import os
 import random
 import re
@@ -32,35 +33,34 @@ from benchmarks.web import BASIC, CONNECTIONS, finished_task, hash_password, wor
 from flansible import config
 from flansible.web import create_app, gunicorn_server
 from flansible.web.middleware import security_headers
+from flansible.web.server.client_connection import ClientConnection
+from flansible.web.server.connection_table import ConnectionTable
+from flansible.web.server.request_threads import RequestThreads
+from flansible.web.streaming.follow import stream_loop_of
 
 OURS, PLAIN_CONFIG, PLAIN_HEADERS = "as it is", "gunicorn's own configuration", "setdefault for each security header"
 _SLICE = 10
 
 
-class _Log:
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: None
-
-
-class _Handler(gunicorn_server._Worker):
-    """A worker that handles requests of one connection, called directly."""
+class _Handler:
+    """Handles requests of one connection, called directly."""
 
     def __init__(self, settings: config.Settings, app: Flask, variant: str) -> None:
         server = gunicorn_server._Server(settings, app)
-        super().__init__(0, os.getppid(), [], server, 120, server.cfg, _Log())
-        if variant == PLAIN_CONFIG:
-            self.cfg = server.cfg
-        self.app.load = lambda: app  # without the recovery thread of a real process
-        self.load_wsgi()
+        cfg: Any = server.cfg if variant == PLAIN_CONFIG else server.freeze(server.cfg)
         ours, self.client = socket.socketpair()
-        self.connection = gunicorn_server.TConn(self.cfg, ours, ("127.0.0.1", 1), ("127.0.0.1", 80))
-        self.connection.data_ready = True
+        ours.setblocking(False)
+        self.connection = ClientConnection(ours, ("127.0.0.1", 1), ("127.0.0.1", 80), "127.0.0.1", math.inf)
+        self.is_whole = lambda connection: connection.parse(cfg, settings.max_body_bytes)
+        loop, table = stream_loop_of(app), ConnectionTable(1)
+        self.threads = RequestThreads(app, cfg, loop, table, self.is_whole, lambda connection, error: None)
 
     def microseconds(self, request: bytes) -> float:
         began = time.thread_time_ns()
         for _ in range(_SLICE):
             self.client.sendall(request)
-            assert self._handle_one(self.connection) is True
+            assert self.connection.receive() and self.is_whole(self.connection)
+            assert self.threads._begin(self.connection) and self.threads._continue(self.connection)
             assert self.client.recv(1 << 20).startswith(b"HTTP/1.1 200 ")
         return (time.thread_time_ns() - began) / _SLICE / 1000
 
@@ -98,7 +98,7 @@ def in_process(settings: config.Settings, request: bytes, seconds: float) -> dic
 def serve(lingers: bool) -> None:
     """In a process of its own, configured by FLANSIBLE_CONFIG and FLANSIBLE_FLASK_TCP_PORT."""
     if not lingers:
-        gunicorn_server._Worker._sends_again = lambda self, conn: False  # type: ignore[method-assign]
+        RequestThreads._sends_again = lambda self, connection: False  # type: ignore[method-assign]
     gunicorn_server.serve(config.load())
 
 

@@ -102,6 +102,21 @@ class Settings(BaseModel):
     )
     web_workers: int = Field(2, ge=1, le=64, description="Processes of the web server.")
     web_threads: int = Field(16, ge=1, le=256, description="Threads of each web process.")
+    max_connections_per_address: int = Field(
+        100,
+        ge=0,
+        description="Connections that one address may have to each web process, without followers; above it 429. Of a "
+        "trusted proxy, each client is counted that it names. 0: any number.",
+    )
+    max_followers_per_user: int = Field(
+        200,
+        ge=0,
+        description="Replies that one user may follow in each web process, of 1,000 in all; above it 429. 0: any "
+        "number.",
+    )
+    max_followers_per_address: int = Field(
+        400, ge=0, description="Replies that one address may follow in each web process; above it 429. 0: any number."
+    )
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Largest request body in bytes; above it 413.")
     grace_seconds: float = Field(
         5.0, ge=0, le=300, description="Seconds between TERM and KILL when a run is terminated."

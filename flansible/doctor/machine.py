@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import locale
 import os
+import resource
 import shlex
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from flansible.doctor.check import Check, Mark
 from flansible.system import account
 
 PROGRAM_SECONDS = 5.0
+FEW_OPEN_FILES = 4096
 MIN_PYTHON = (3, 11)
 
 
@@ -81,6 +83,15 @@ def git() -> list[Check]:
     return [_program("git", "--version", Mark.WARN, "POST /api/git and update_git_repo need it", "git")]
 
 
+def open_files() -> list[Check]:
+    """Checks how many connections a web process may have."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if limit == resource.RLIM_INFINITY or limit >= FEW_OPEN_FILES:
+        return [Check(Mark.OK, "open files", "no limit" if limit == resource.RLIM_INFINITY else f"{limit}")]
+    found = f"{limit} allow {limit // 2} connections and as many followers in each web process, or fewer"
+    return [Check(Mark.WARN, "open files", found, "raise the limit: `ulimit -Hn`, or LimitNOFILE in systemd's unit")]
+
+
 def _program(name: str, option: str, missing: Mark, purpose: str, package: str) -> Check:
     advice = f"install it, on Debian: apt-get install {package}"
     path = shutil.which(name)
@@ -110,4 +121,5 @@ AREAS: dict[str, Callable[[], list[Check]]] = {
     "ansible-core": ansible,
     "ssh": ssh,
     "git": git,
+    "open files": open_files,
 }

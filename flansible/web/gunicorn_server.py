@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import select
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
 from gunicorn import util
 from gunicorn.app.base import BaseApplication
-from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from flansible.broker import app as broker_app
 from flansible.broker.recovery import Recovery
@@ -24,22 +17,28 @@ from flansible.config.tls import ServerContext
 from flansible.identity import passwords
 from flansible.models import ErrorBody
 from flansible.system import rlimits, standard_output
-from flansible.web import create_app, parsing
+from flansible.web import create_app
 from flansible.web.middleware import security_headers
-from flansible.web.streaming import socket_handoff
+from flansible.web.routes import ROUTES
+from flansible.web.server.worker import FrontWorker
 
-_CODES = {414: "uri_too_long", 431: "headers_too_large", 500: "internal_error", 501: "unsupported_transfer_coding"}
-_LINGER_MILLISECONDS = 5
-# Time limits for a whole head and a whole body, against clients that send slowly on purpose: each holds a thread.
-HEAD_SECONDS = 10.0
-BODY_SECONDS = 120.0
+_CODES = {
+    408: "request_timeout",
+    414: "uri_too_long",
+    429: "connection_limit",
+    431: "headers_too_large",
+    500: "internal_error",
+    501: "unsupported_transfer_coding",
+    503: "too_many_connections",
+}
+_RETRY = {429: "Retry-After: 5\r\n", 503: "Retry-After: 5\r\n"}
 
 
-def _error_writer(is_tls: bool) -> Callable[[socket.socket, int, str, str], None]:
-    """Returns a writer of gunicorn's own error replies in the API's shape, for requests that never reach the app."""
+def _error_writer(is_tls: bool) -> Callable[[Any, int, str, str], None]:
+    """Returns a writer of error replies in the API's shape, for requests that never reach the app."""
     headers = "".join(f"{name}: {value}\r\n" for name, value in security_headers.default_headers(is_tls))
 
-    def write(client: socket.socket, status: int, reason: str, message: str) -> None:
+    def write(client: Any, status: int, reason: str, message: str) -> None:
         body = (
             ErrorBody(message=message or reason, code=_CODES.get(status, "invalid_request"), errors=[])
             .model_dump_json()
@@ -47,9 +46,9 @@ def _error_writer(is_tls: bool) -> Callable[[socket.socket, int, str, str], None
         )
         head = (
             f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n{headers}\r\n"
+            f"Content-Length: {len(body)}\r\n{_RETRY.get(status, '')}{headers}\r\n"
         )
-        util.write_nonblock(client, head.encode("latin-1") + body)
+        client.sendall(head.encode("latin-1") + body)
 
     return write
 
@@ -69,112 +68,29 @@ class _FrozenSettings:
         return getattr(self._cfg, name)
 
 
-class _Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, with socket handoff (flansible.web.streaming.socket_handoff) and time limits.
-
-    A duplicate of the descriptor would not do for the handoff: gunicorn 27 ends a connection with shutdown(), which
-    ends it for every descriptor, and then waits in its main thread, two seconds at most, for the client to close. So
-    the descriptor is detached from gunicorn's socket object. gunicorn cannot close that object any more, and would
-    count the connection as closed twice.
-    """
-
-    wsgi: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # One thread in four never lingers, so that a new client finds a free one.
-        self.cfg: Any = _FrozenSettings(self.cfg)
-        self._may_linger = threading.Semaphore(self.cfg.threads * 3 // 4)
-        # Per thread: the connection it reads from, and its deadline. A thread changes only its own entry; `notify`
-        # checks all.
-        self._reading: dict[int, tuple[TConn, float]] = {}
-
-    def load_wsgi(self) -> None:
-        super().load_wsgi()
-        app = self.wsgi
-
-        def with_socket(environ: dict[str, Any], start_response: Any) -> Any:
-            connection, _ = self._reading.pop(threading.get_ident())
-            environ[parsing.BODY_TIME_LIMIT] = lambda: self._time_limit(connection, BODY_SECONDS)
-            client = environ["gunicorn.socket"]
-            # An SSLSocket keeps state above the descriptor, and in HTTP/2 several requests share the connection.
-            if type(client) is socket.socket and environ["SERVER_PROTOCOL"] in ("HTTP/1.0", "HTTP/1.1"):
-                environ[socket_handoff.TAKE_SOCKET] = lambda: socket.socket(fileno=client.detach())
-            return app(environ, start_response)
-
-        self.wsgi = with_socket
-        self._stream_loop = socket_handoff.stream_loop_of(app)
-
-    def handle(self, conn: TConn) -> Any:
-        keep = self._handle_one(conn)
-        # A client that sends its next request at once stays with this thread. The way through the main thread, its
-        # poller and the pool's queue takes 20 % more CPU time per status poll of 16 connections (779 against 650 us;
-        # 2026-11-29, `python -m benchmarks.web_parts`).
-        while keep is True and self.alive and self._sends_again(conn):
-            keep = self._handle_one(conn)
-        if conn.sock.fileno() < 0:
-            conn.close = lambda graceful=False: None
-        return keep
-
-    def _handle_one(self, conn: TConn) -> Any:
-        with self._time_limit(conn, HEAD_SECONDS):
-            return super().handle(conn)
-
-    @contextmanager
-    def _time_limit(self, conn: TConn, seconds: float) -> Iterator[None]:
-        """Shuts the connection down if this thread has not finished reading from it within `seconds`."""
-        self._reading[threading.get_ident()] = (conn, time.monotonic() + seconds)
-        try:
-            yield
-        finally:
-            self._reading.pop(threading.get_ident(), None)
-
-    def notify(self) -> None:
-        """The main thread's heartbeat, about once a second; also enforces the time limits of reading threads."""
-        super().notify()
-        now = time.monotonic()
-        for conn, deadline in tuple(self._reading.values()):
-            if now > deadline:
-                # The reading thread sees a disconnect. (An SSLSocket's own shutdown would destroy its TLS state.)
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
-
-    def _sends_again(self, conn: TConn) -> bool:
-        """Waits a moment for a client's next request; returns whether it came."""
-        if type(conn.sock) is not socket.socket or not self._may_linger.acquire(blocking=False):
-            return False
-        try:
-            poll = select.poll()
-            poll.register(conn.sock, select.POLLIN)
-            return bool(poll.poll(_LINGER_MILLISECONDS))
-        finally:
-            self._may_linger.release()
-
-    def run(self) -> None:
-        try:
-            super().run()
-        finally:
-            self._stream_loop.close()
-
-
 class _Server(BaseApplication):  # type: ignore[misc]
+    """settings, tls and public_paths are read by the worker."""
+
+    freeze = _FrozenSettings
+    public_paths = frozenset(route.path for route in ROUTES if route.public)
+
     def __init__(self, settings: Settings, app: Flask) -> None:
-        self._settings = settings
+        self.settings = settings
         self._app = app
+        self.tls: ServerContext | None = None
         super().__init__()
 
     def load_config(self) -> None:
-        settings = self._settings
+        settings = self.settings
         address = f"[{settings.Flask_tcp_ip}]" if ":" in settings.Flask_tcp_ip else settings.Flask_tcp_ip
         options: dict[str, Any] = {
             "bind": f"{address}:{settings.Flask_tcp_port}",
             "workers": settings.web_workers,
             "threads": settings.web_threads,
-            "worker_class": _Worker,
+            "worker_class": FrontWorker,
             "proc_name": "flansible-web",
             "graceful_timeout": 3,
             "timeout": 120,
-            "keepalive": 30,
             # Proxy headers are read by flansible.web.middleware.proxy_headers; gunicorn would trust 127.0.0.1.
             "forwarded_allow_ips": "",
             "secure_scheme_headers": {},
@@ -188,12 +104,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "when_ready": lambda _arbiter: standard_output.write_line(f"Web server is ready at {settings.url}"),
         }
         if settings.tls_certificate and settings.tls_key:
-            secure = ServerContext(settings.tls_certificate, settings.tls_key)
-            options |= {
-                "certfile": str(settings.tls_certificate),
-                "keyfile": str(settings.tls_key),
-                "ssl_context": lambda cfg, default: secure.current(),
-            }
+            self.tls = ServerContext(settings.tls_certificate, settings.tls_key)
+            options |= {"certfile": str(settings.tls_certificate), "keyfile": str(settings.tls_key)}
         for key, value in options.items():
             if key in self.cfg.settings:
                 self.cfg.set(key, value)

@@ -7,7 +7,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import nullcontext
 from typing import Any, NoReturn, TypeVar
 
 from flask import request
@@ -22,8 +21,6 @@ from flansible.web.context import web_context
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# A key of environ, where the server supports it: a context manager that limits the time for reading the body.
-BODY_TIME_LIMIT = "flansible.body_time_limit"
 MAX_NUMBER = 2**53 - 1  # exact in JSON parsers, Lua and Redis
 _MAX_DEPTH = 64
 # More would help no reader, and the suggestion for each unknown field takes time.
@@ -86,8 +83,7 @@ def _document() -> dict[str, Any]:
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
         raise UnsupportedMediaType("Send the body unencoded, without a Content-Encoding.")
-    with request.environ.get(BODY_TIME_LIMIT, nullcontext)():
-        data = _read(web_context().settings.max_body_bytes)
+    data = _read(web_context().settings.max_body_bytes)
     try:
         document = json.loads(
             data.decode("utf-8"),

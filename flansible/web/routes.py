@@ -29,7 +29,7 @@ from flansible.web.resources.tasks import (
 )
 from flansible.web.route_types import Header, Route
 from flansible.web.serialization import JSON
-from flansible.web.streaming import socket_handoff, sse
+from flansible.web.streaming import follow, sse
 
 _KEY = Header(
     "Idempotency-Key",
@@ -161,7 +161,7 @@ ROUTES: tuple[Route, ...] = (
 
 
 def register(app: Flask) -> None:
-    socket_handoff.register(app)
+    follow.register(app)
     api = UniformErrorApi(app)
     # A resource with several methods has several routes, and is added once.
     for resource, route in {route.resource: route for route in reversed(ROUTES)}.items():

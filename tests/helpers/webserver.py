@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import uuid
@@ -18,6 +19,8 @@ import psutil
 
 from flansible.models import AuthorizedRun, State, Step
 from flansible.store import Batch, Claim, Progress, Store, StoredEvent
+from tests.helpers import certificates
+from tests.helpers.certificates import Pair
 from tests.helpers.waiting import eventually
 
 ADMIN, DEV = ("admin", "admin secret"), ("dev", "dev secret")
@@ -28,16 +31,18 @@ from pathlib import Path
 from flansible.config import Settings
 from flansible.web import gunicorn_server as server
 from flansible.web.streaming import feeds, stream_loop
-folder, redis_url, broker_url, port, keep_alive_seconds, most = json.loads(sys.argv[1])
+folder, redis_url, broker_url, port, keep_alive_seconds, most, given = json.loads(sys.argv[1])
 feeds.Feed.keep_alive_seconds = keep_alive_seconds
 stream_loop.MAX_FOLLOWERS = most
 server.Recovery.start = lambda recovery: None  # no worker renews leases of the runs that a test records
 base = Path(folder)
-server.serve(Settings(
-    CELERY_BROKER_URL=broker_url, CELERY_RESULT_BACKEND=redis_url, Flask_tcp_port=port, web_workers=1, web_threads=4,
-    playbook_root=base, rbac_file=base / "rbac.json", data_dir=base / "data", base_dir=base,
-    secret_key_file=base / "data/secret.key", token_file=base / "data/tokens.json", audit_file=base / "data/audit.log",
-))
+server.serve(Settings(**{
+    "CELERY_BROKER_URL": broker_url, "CELERY_RESULT_BACKEND": redis_url, "Flask_tcp_port": port, "web_workers": 1,
+    "web_threads": 4, "playbook_root": base, "rbac_file": base / "rbac.json", "data_dir": base / "data",
+    "base_dir": base, "secret_key_file": base / "data/secret.key", "token_file": base / "data/tokens.json",
+    "audit_file": base / "data/audit.log", "max_connections_per_address": 0, "max_followers_per_user": 0,
+    "max_followers_per_address": 0, **given,
+}))
 """
 
 
@@ -53,9 +58,11 @@ class WebServer:
         inventories: tuple[str, ...] = (),
         before: str = "",
         broker_url: str = "",
+        trusted: Pair | None = None,
+        **settings: Any,
     ) -> None:
         """inventories: those of the user dev; before: Python to be run in the process before it serves; broker_url:
-        where it is not the same Redis."""
+        where it is not the same Redis; trusted: the authority of its certificate, where it speaks TLS."""
         users = [
             {"user": name, "password": password, "inventories": [] if name == "admin" else list(inventories)}
             for name, password in (ADMIN, DEV)
@@ -65,10 +72,14 @@ class WebServer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if trusted else 'http'}://127.0.0.1:{self.port}"
+        self.context = ssl.create_default_context(cafile=str(trusted.certificate)) if trusted else None
+        if trusted:
+            pair = certificates.signed(folder, trusted)
+            settings |= {"tls_certificate": str(pair.certificate), "tls_key": str(pair.key)}
         self.log = folder / "web.log"
         given = json.dumps(
-            [str(folder), redis_url, broker_url or redis_url, self.port, keep_alive_seconds, most_followers]
+            [str(folder), redis_url, broker_url or redis_url, self.port, keep_alive_seconds, most_followers, settings]
         )
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
@@ -78,11 +89,13 @@ class WebServer:
 
     def client(self, auth: tuple[str, str] = ADMIN) -> httpx.Client:
         """Returns a client; the caller closes it."""
-        return httpx.Client(base_url=self.url, auth=auth, timeout=20)
+        return httpx.Client(base_url=self.url, auth=auth, timeout=20, verify=self.context or True)
 
     def connect(self, path: str, *headers: str, version: str = "HTTP/1.1", method: str = "GET") -> socket.socket:
         """Sends a request on a new connection and reads nothing; the caller closes it."""
         connection = socket.create_connection(("127.0.0.1", self.port), 20)
+        if self.context:
+            connection = self.context.wrap_socket(connection, server_hostname="127.0.0.1")
         login = base64.b64encode(":".join(ADMIN).encode()).decode()
         lines = [f"{method} {path} {version}", "Host: x", f"Authorization: Basic {login}", *headers, "", ""]
         connection.sendall("\r\n".join(lines).encode())
@@ -106,7 +119,7 @@ class WebServer:
     def _answers(self) -> bool:
         assert self._process.poll() is None, self.log.read_text()
         try:
-            return httpx.get(self.url, timeout=20).status_code == 200
+            return httpx.get(self.url, timeout=20, verify=self.context or True).status_code == 200
         except httpx.TransportError:
             return False
 

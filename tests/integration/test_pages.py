@@ -165,21 +165,6 @@ def test_a_task_that_was_canceled_while_queued_has_one_event_the_final_one(clien
     assert (page["final"], page["next_after"]) == (True, 1)
 
 
-def test_a_stream_has_nothing_to_say_after_the_final_event(client: FlaskClient, run: RecordedRun) -> None:
-    run.write(b"", result("a"), result("b"))
-    run.end()
-
-    def stream(last: str, **query: Any) -> TestResponse:
-        headers = {"Accept": "text/event-stream", "Last-Event-ID": last}
-        return client.get(run.events_path, query_string=query, headers=headers, auth=ADMIN, buffered=True)
-
-    assert stream("3").status_code == 204 and stream("3").data == b""
-    # It wins over `after`; the final event passes each filter.
-    assert [line for line in stream("1", after=3).text.split("\n") if line.startswith("id")] == ["id: 2", "id: 3"]
-    for query in ({"host": "a"}, {"host": "nobody"}, {"verdict": "failed"}):
-        assert stream("1", **query).text.split("\n\n")[1].startswith("id: 3\nevent: final\n")
-
-
 @pytest.mark.parametrize(
     "query",
     ["after=x", "after=-1", "after=9999999999999999", "limit=0", "limit=5001", "wait=61", "wait=nan", "wait=-1"]
@@ -196,22 +181,6 @@ def test_a_bad_last_event_id_names_the_header(client: FlaskClient, run: Recorded
     # Pages have `after`, and no use for it.
     assert refused(client.get(run.events_path, headers={"Last-Event-ID": value}, auth=ADMIN), "Last-Event-ID")
     assert client.get(run.events_path, headers={"Last-Event-ID": "7"}, auth=ADMIN).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("accept", "media_type"),
-    [
-        ("*/*", "application/json"),
-        ("text/html", "application/json"),
-        ("application/json, text/event-stream", "application/json"),
-        ("text/event-stream", "text/event-stream"),
-        ("text/event-stream, application/json;q=0.5", "text/event-stream"),
-        ("text/event-stream, */*", "text/event-stream"),
-    ],
-)
-def test_who_asks_for_a_stream_gets_one(client: FlaskClient, run: RecordedRun, accept: str, media_type: str) -> None:
-    run.end()
-    assert client.get(run.events_path, headers={"Accept": accept}, auth=ADMIN, buffered=True).mimetype == media_type
 
 
 # Results

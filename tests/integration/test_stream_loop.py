@@ -9,7 +9,7 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-from flansible.config import Settings
 from flansible.models import State
 from flansible.store import Store, StoredEvent
-from flansible.web import create_app
+from tests.helpers import certificates
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
-from tests.helpers.webserver import ADMIN, RecordedRun, WebServer, descriptors, read_head, read_to_end, result
+from tests.helpers.webserver import ADMIN, DEV, RecordedRun, WebServer, descriptors, read_head, read_to_end, result
 
 MOST_FOLLOWERS = 300
 STREAM = {"Accept": "text/event-stream"}
@@ -324,6 +323,38 @@ def test_a_head_request_is_answered_at_once(server: WebServer, run: RecordedRun)
             assert " 200 " in head and body + read_to_end(connection) == b""
 
 
+def test_a_stream_has_nothing_to_say_after_the_final_event(client: httpx.Client, run: RecordedRun) -> None:
+    run.write(b"", result("a"), result("b"))
+    run.end()
+
+    def stream(last: str, **query: Any) -> httpx.Response:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": last}
+        return client.get(run.events_path, params=query, headers=headers)
+
+    assert stream("3").status_code == 204 and stream("3").content == b""
+    # It wins over `after`; the final event passes each filter.
+    assert [line for line in stream("1", after=3).text.split("\n") if line.startswith("id")] == ["id: 2", "id: 3"]
+    for query in ({"host": "a"}, {"host": "nobody"}, {"verdict": "failed"}):
+        assert stream("1", **query).text.split("\n\n")[1].startswith("id: 3\nevent: final\n")
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("*/*", "application/json"),
+        ("text/html", "application/json"),
+        ("application/json, text/event-stream", "application/json"),
+        ("text/event-stream", "text/event-stream"),
+        ("text/event-stream, application/json;q=0.5", "text/event-stream"),
+        ("text/event-stream, */*", "text/event-stream"),
+    ],
+)
+def test_who_asks_for_a_stream_gets_one(client: httpx.Client, run: RecordedRun, accept: str, media_type: str) -> None:
+    run.end()
+    reply = client.get(run.events_path, headers={"Accept": accept})
+    assert reply.headers["Content-Type"].partition(";")[0] == media_type
+
+
 def test_a_record_that_cannot_be_read_costs_the_others_nothing(
     shared_redis: RedisServer, store: Store, tmp_path: Path
 ) -> None:
@@ -360,29 +391,62 @@ def test_a_server_that_stops_waits_for_no_follower_and_ends_none(
         assert body + read_to_end(connection) == b"4\r\none\n\r\n"
 
 
-def test_where_a_client_cannot_be_handed_over_its_thread_stays(
-    make_settings: Callable[..., Settings], redis_url: str, store: Store, tmp_path: Path
-) -> None:
-    (tmp_path / "rbac.json").write_text(json.dumps({"rbac": [{"user": ADMIN[0], "password": ADMIN[1]}]}))
-    settings = make_settings(CELERY_RESULT_BACKEND=redis_url, web_threads=4)
-    app = create_app(settings)
-    run = RecordedRun(store)
-    run.write(b"one\n", result("a"))
+def test_followers_over_tls_cost_no_thread(shared_redis: RedisServer, store: Store, tmp_path: Path) -> None:
+    server = WebServer(tmp_path, shared_redis.url, trusted=certificates.authority(tmp_path))
+    run, line = RecordedRun(store), b"x" * 99 + b"\n"
     try:
-        with app.test_client() as client:
-            waited = client.get(run.events_path, query_string={"wait": "0.1", "after": "1"}, auth=ADMIN)
-            assert (waited.status_code, waited.get_json()["events"]) == (200, [])
-            streams = [client.get(run.events_path, headers=STREAM, auth=ADMIN) for _ in range(3)]
-            refused = client.get(run.output_path, query_string={"follow": "true"}, auth=ADMIN)
-            assert (refused.status_code, refused.get_json()["code"]) == (503, "too_many_followers")
-            ending = threading.Timer(0.1, run.end)
-            ending.start()
-            for stream in streams:
-                assert seqs(stream.get_data(as_text=True)) == [1, 2]
-                stream.close()
-            ending.join()
-            followed = client.get(run.output_path, query_string={"follow": "true"}, auth=ADMIN)
-            assert followed.get_data() == b"one\n"
-            followed.close()
+        with contextlib.ExitStack() as stack, server.client() as client:
+            output, events, wait = f"{run.output_path}?follow=true", run.events_path, f"{run.events_path}?wait=20"
+            waiting = [stack.enter_context(server.connect(wait)) for _ in range(20)]
+            streams = [stack.enter_context(server.connect(path, "Accept: text/event-stream")) for path in [events] * 20]
+            followed = [stack.enter_context(server.connect(output)) for _ in range(20)]
+            for connection in (*streams, *followed):
+                assert " 200 " in read_head(connection)[0]
+            assert client.get(f"/api/ansibletaskstatus/{run.task_id}").status_code == 200
+            assert server.process().num_threads() <= THREADS_AT_MOST
+            for _ in range(10):  # more than the buffers of a connection hold
+                run.write(line * 10_000)
+            run.write(b"", result("a"))
+            run.end()
+            assert all(b'"seq":1' in read_to_end(connection) for connection in waiting)
+            assert all(b"event: final" in read_to_end(connection) for connection in streams)
+            for connection in followed:
+                got = read_to_end(connection)
+                assert got.count(b"\n") > 95_000 and got.endswith(b"\r\n0\r\n\r\n")
     finally:
-        app.extensions["flansible"].store.close()
+        server.stop()
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_one_user_and_one_address_follow_so_many_replies_and_no_more(
+    shared_redis: RedisServer, store: Store, tmp_path: Path
+) -> None:
+    limits = {"max_followers_per_user": 3, "max_followers_per_address": 5, "trusted_proxies": "127.0.0.1"}
+    server = WebServer(tmp_path, shared_redis.url, **limits)
+    run = RecordedRun(store, user=DEV[0])
+    try:
+        with contextlib.ExitStack() as stack:
+
+            def follow_as(login: tuple[str, str], address: str) -> httpx.Response:
+                client = stack.enter_context(server.client(login))
+                request = client.build_request("GET", run.events_path, headers=STREAM | {"X-Forwarded-For": address})
+                return client.send(request, stream=True)
+
+            first = [follow_as(DEV, "192.0.2.1") for _ in range(3)]
+            for refused, key in (
+                (follow_as(DEV, "192.0.2.2"), "max_followers_per_user"),
+                *((follow_as(ADMIN, "192.0.2.1"), "") for _ in range(2)),
+                (follow_as(ADMIN, "192.0.2.1"), "max_followers_per_address"),
+                (follow_as(ADMIN, "192.0.2.2"), ""),
+            ):
+                if not key:
+                    assert refused.status_code == 200
+                    continue
+                body = json.loads(refused.read())
+                assert (refused.status_code, body["code"]) == (429, "follower_limit") and key in body["message"]
+                assert int(refused.headers["Retry-After"]) > 0
+            # Whoever leaves gives the place back.
+            first[0].close()
+            eventually(lambda: follow_as(DEV, "192.0.2.2").status_code == 200)
+    finally:
+        server.stop()

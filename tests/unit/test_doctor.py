@@ -5,6 +5,7 @@ from __future__ import annotations
 import locale
 import os
 import pwd
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -186,6 +187,13 @@ def test_root_is_warned_and_told_to_make_a_user_with_a_home() -> None:
     (check,) = machine.not_root()
     assert check.mark is (Mark.WARN if os.geteuid() == 0 else Mark.OK)
     assert os.geteuid() != 0 or "adduser --system --group --home " in check.advice
+
+
+def test_few_open_files_are_a_warning_that_says_what_they_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, mark in ((256, Mark.WARN), (65536, Mark.OK), (resource.RLIM_INFINITY, Mark.OK)):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, limit=limit: (limit, limit))
+        [check] = machine.open_files()
+        assert check.mark is mark and (mark is Mark.OK or "128 connections" in check.found)
 
 
 def test_an_area_that_stumbles_is_a_line_that_quotes_no_url(monkeypatch: pytest.MonkeyPatch) -> None:

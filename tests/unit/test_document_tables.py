@@ -17,6 +17,7 @@ from flansible import errors, store, wire
 from flansible.cli import cli
 from flansible.config import KEYS, Settings
 from flansible.models import FINAL_STATES, STATES
+from flansible.web import gunicorn_server
 from flansible.web.middleware import error_handlers
 from flansible.web.routes import ROUTES
 
@@ -87,6 +88,8 @@ def test_each_error_code_is_there_with_its_status() -> None:
             assert shown[kind.default_code] == str(kind.status)
     for status, (code, _) in error_handlers._HTTP_MESSAGES.items():
         assert shown[code] == str(status)
+    for status, code in gunicorn_server._CODES.items():
+        assert shown[code] == str(status)
 
 
 def _codes(path: Path) -> Iterator[str]:
@@ -100,6 +103,8 @@ def _codes(path: Path) -> Iterator[str]:
     if path.name == "error_handlers.py":
         yield from (code for code, _ in error_handlers._HTTP_MESSAGES.values())
         yield "http_error"
+    if path.name == "gunicorn_server.py":
+        yield from gunicorn_server._CODES.values()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue

@@ -95,6 +95,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "web.preview_run": (*_WEB, "web.streaming"),
     "web.resources": (*_WEB, "web.middleware", "web.parsing", "web.login", "web.streaming", "web.preview_run", ""),
     "web.static_files": (*_WEB, "web.middleware", "web.login"),
+    "web.server": (*_WEB, "web.middleware", "web.streaming"),
     "web.route_types": ("web.serialization",),
     "web.openapi": (*_WEB, "web.middleware", "web.route_types", ""),
     "web.routes": (*_WEB, "web.middleware", "web.streaming", "web.resources", "web.route_types", ""),

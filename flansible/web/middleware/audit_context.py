@@ -35,11 +35,16 @@ def set_user(user: str, token: str) -> None:
     g.audit_user, g.audit_token = user, token
 
 
+def user() -> str:
+    """Returns the name of this request's user, '' if none is known."""
+    return str(g.get("audit_user", ""))
+
+
 def event(name: str, **fields: Any) -> AuditEvent:
     """Builds an audit event with the user, address and id of this request."""
     return AuditEvent(
         name,
-        **{"user": g.get("audit_user", ""), "token": g.get("audit_token", ""), **fields},
+        **{"user": user(), "token": g.get("audit_token", ""), **fields},
         address=request.remote_addr or "",
         request=f"{request.method} {request.path}",
         request_id=request_id(),

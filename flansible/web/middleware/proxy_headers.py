@@ -22,37 +22,62 @@ _WITH_PORT = re.compile(r"\[(?P<six>[^\]]*)\](?::[0-9]{1,5})?|(?P<four>[0-9.]+):
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
+class TrustedProxies:
+    """The proxies in `trusted_proxies`; false when there is none."""
+
+    def __init__(self, networks: tuple[Network, ...]) -> None:
+        self._networks = networks
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def is_trusted(self, address: str) -> bool:
+        peer = _parse_address(address) if self._networks else None
+        return peer is not None and self._contain(peer)
+
+    def client(self, peer: str, forwarded: str) -> str:
+        """Returns the first address from the right that is not a trusted proxy. forwarded: X-Forwarded-For.
+
+        The proxy next to us appends on the right. Everything left of that address, or of a word that is not an
+        address, came with the request and could be forged.
+        """
+        found = _parse_address(peer)
+        for word in reversed(forwarded.split(",")):
+            hop = _parse_address(word)
+            if hop is None:
+                break
+            found = hop
+            if not self._contain(hop):
+                break
+        return str(found)
+
+    def _contain(self, address: _Address) -> bool:
+        return any(address in network for network in self._networks)
+
+
 class ProxyHeaders:
     """WSGI middleware that applies the headers of trusted proxies to the environ."""
 
     def __init__(self, app: WSGIApplication, trusted: tuple[Network, ...]) -> None:
         self._app = app
-        self._trusted = trusted
+        self._proxies = TrustedProxies(trusted)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        peer = _parse_address(environ.get("REMOTE_ADDR", ""))
-        if peer is not None and self._is_trusted(peer):
-            environ["REMOTE_ADDR"] = str(self._client(peer, environ.get("HTTP_X_FORWARDED_FOR", "")))
+        peer = environ.get("REMOTE_ADDR", "")
+        if self._proxies.is_trusted(peer):
+            environ["REMOTE_ADDR"] = self._proxies.client(peer, environ.get("HTTP_X_FORWARDED_FOR", ""))
             _apply_forwarded(environ)
         return self._app(environ, start_response)
 
-    def _client(self, peer: _Address, forwarded: str) -> _Address:
-        """Returns the first address from the right that is not a trusted proxy.
 
-        The proxy next to us appends on the right. Everything left of that address, or of a word that is not an
-        address, came with the request and could be forged.
-        """
-        for word in reversed(forwarded.split(",")):
-            hop = _parse_address(word)
-            if hop is None:
-                break
-            peer = hop
-            if not self._is_trusted(hop):
-                break
-        return peer
-
-    def _is_trusted(self, address: _Address) -> bool:
-        return any(address in network for network in self._trusted)
+def counted_by(address: str) -> str:
+    """Returns that by which a client's limits are counted: its IPv4 address, or its IPv6 network of 64 bits."""
+    if ":" not in address:
+        return address
+    found = _parse_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((found, 64), strict=False))
+    return str(found or address)
 
 
 def _apply_forwarded(environ: WSGIEnvironment) -> None:

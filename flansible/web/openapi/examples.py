@@ -253,7 +253,12 @@ _CROSS_SITE = _failure(
 )
 _TOO_MANY_FOLLOWERS = _failure(
     "too_many_followers",
-    "Too many replies are being followed. Read page by page instead (offset, after), or try again.",
+    "Too many replies are being followed. Close some, read page by page instead (offset, after), or try again.",
+)
+_FOLLOWER_LIMIT = _failure(
+    "follower_limit",
+    "ann follows 200 replies already, the most that is allowed (max_followers_per_user). Close some, read page by page "
+    "instead (offset, after), or try again.",
 )
 
 _VIEWER = _failure(
@@ -342,6 +347,6 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
 ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
     ("logout", 403): (_NO_CSRF,),
     ("ansibletaskcancel", 403): (_CROSS_SITE, _VIEWER),
-    ("ansibletaskoutput", 503): (_TOO_MANY_FOLLOWERS,),
-    ("ansibletaskevents", 503): (_TOO_MANY_FOLLOWERS,),
+    **{(endpoint, 503): (_TOO_MANY_FOLLOWERS,) for endpoint in ("ansibletaskoutput", "ansibletaskevents")},
+    **{(endpoint, 429): (_FOLLOWER_LIMIT,) for endpoint in ("ansibletaskoutput", "ansibletaskevents", "ansibletasks")},
 }

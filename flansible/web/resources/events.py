@@ -19,7 +19,7 @@ from flansible.web.resources.tasks import own_task
 from flansible.web.serialization import JSON, RequestUrl
 from flansible.web.streaming import sse
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
-from flansible.web.streaming.socket_handoff import follow
+from flansible.web.streaming.follow import follow
 from flansible.web.streaming.sse import STREAM, last_event_id
 
 _READ_BYTES = 256 * 1024

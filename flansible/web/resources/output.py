@@ -28,7 +28,7 @@ from flansible.web.parsing import MAX_NUMBER, parse_query
 from flansible.web.resources.coloured_output import Colour, Reader
 from flansible.web.resources.tasks import own_task
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
-from flansible.web.streaming.socket_handoff import cut_off_if_deleted, follow
+from flansible.web.streaming.follow import follow
 
 NEXT_OFFSET = "Flansible-Next-Offset"
 FINAL = "Flansible-Final"
@@ -79,7 +79,7 @@ class AnsibleTaskOutput(PrivateResource):
             response = _fragment(text) if query.format == "fragment" else _page(text, task_id, size, end)
         else:
             pieces = _between(store, task_id, query.offset, end, query.format == "ansi")
-            response = Response(cut_off_if_deleted(pieces), mimetype="text/plain")
+            response = Response(pieces, mimetype="text/plain")
         if position.state in FINAL_STATES and not final:
             store.keep_while_read([task_id])  # until the client has read the rest
         response.headers[NEXT_OFFSET] = str(max(query.offset, end))

@@ -19,7 +19,7 @@ from flansible.web.middleware import audit_context
 from flansible.web.parsing import MAX_NUMBER, NoFields, parse_query, require_no_body
 from flansible.web.serialization import JSON
 from flansible.web.streaming import thread_slots
-from flansible.web.streaming.socket_handoff import follow
+from flansible.web.streaming.follow import follow
 from flansible.web.streaming.sse import STREAM, last_event_id
 from flansible.web.streaming.task_list_stream import TASK_LIST, TaskListStream
 
@@ -119,9 +119,8 @@ class AnsibleTasks(PrivateResource):
         last = last_event_id()
         if request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM:
             begin = query.after if last is None else last
-            return follow(
-                TaskListStream(None if user.sees_all else user.name, changes if begin is None else begin), STREAM
-            )
+            whose_changes = None if user.sees_all else user.name
+            return follow(TaskListStream(whose_changes, changes if begin is None else begin), STREAM)
         found = store.search(
             whose,
             query.state,

@@ -1,7 +1,6 @@
 """Feeds: what a follower is sent, piece by piece, and the head of its reply.
 
-Read by the stream loop (flansible.web.streaming.stream_loop), or by the request's thread where a client's socket cannot
-be handed off.
+Read by the stream loop (flansible.web.streaming.stream_loop).
 """
 
 from __future__ import annotations

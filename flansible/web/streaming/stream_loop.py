@@ -1,13 +1,12 @@
 """Serves long-lived replies from one epoll thread per web process: followed output and events, and long polls.
 
-The resources check the request, and flansible.web.streaming.socket_handoff hands the client's socket over. From then
+The resources check the request, and the server (flansible.web.server.worker) hands the client's socket over. From then
 on a follower costs a descriptor and one piece of what it reads, never a thread: it is woken when Redis publishes a
 change, and it gets the next piece when its client has taken the last.
 """
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import logging
@@ -24,7 +23,7 @@ from dataclasses import dataclass, field
 
 from flansible.errors import StoreUnavailable, TaskDeleted
 from flansible.store import READ_AGAIN_SECONDS, Changes, Position, Store
-from flansible.system.sockets import reset
+from flansible.system.sockets import WOULD_BLOCK, end_sending, reset
 from flansible.web.streaming.feeds import Feed, Piece, ReplyHead
 
 log = logging.getLogger(__name__)
@@ -35,30 +34,30 @@ RETRY_SECONDS = 1.0
 LINGER_SECONDS = 2.0
 
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_UNSENT_BYTES = 128 * 1024
-_TCP_OPTIONS = (
-    # A client's machine that loses power sends nothing: the kernel probes for it.
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    # The most that the kernel buffers for a client that does not read; by default megabytes for each.
-    (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES),
-)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose place a follower takes."""
+
+    user: str
+    address: str
 
 
 @dataclass(eq=False)
 class _Follower:
-    """One client. wait_until: a long poll, for one whole reply, and when it times out; None: a stream.
+    """One client. connection: an SSLSocket where the server speaks TLS.
 
-    feed: what is still to be read from the store, None after the last piece; unsent: what the client has not taken yet;
-    is_done: everything was sent, and the connection is to be closed; is_gone: it is closed.
+    wait_until: a long poll, for one whole reply, and when it times out; None: a stream. feed: what is still to be read
+    from the store, None after the last piece; unsent: what the client has not taken yet; is_done: everything was sent,
+    and the connection is to be closed; is_gone: it is closed.
     """
 
     connection: socket.socket
     head: ReplyHead
     feed: Feed | None
     task_id: str
+    owner: Owner
     wait_until: float | None
     timer_at: float = 0.0
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
@@ -94,8 +93,16 @@ class StreamLoop:
         loop = self._loop
         return (len(loop.followers) if loop else 0) + len(self._newcomers) >= most
 
-    def add(self, connection: socket.socket, head: ReplyHead, feed: Feed, wait_seconds: float | None) -> None:
-        """Takes over the socket and sends `feed` to the client.
+    def counts(self, owner: Owner) -> tuple[int, int]:
+        """Returns how many followers this user has, and this address. Checked before `add`, as `is_full` is."""
+        loop = self._loop
+        owners = [one.owner for one in (*(tuple(loop.followers.values()) if loop else ()), *tuple(self._newcomers))]
+        return sum(one.user == owner.user for one in owners), sum(one.address == owner.address for one in owners)
+
+    def add(
+        self, connection: socket.socket, head: ReplyHead, feed: Feed, owner: Owner, wait_seconds: float | None
+    ) -> None:
+        """Takes over the socket, which does not block, and sends `feed` to the client.
 
         wait_seconds: sends one whole reply instead, the first there is, or after this time the feed's timeout reply.
         """
@@ -104,7 +111,7 @@ class StreamLoop:
             if self._is_closed:
                 connection.close()
                 return
-            self._newcomers.append(_Follower(connection, head, feed, feed.task_id, wait_until))
+            self._newcomers.append(_Follower(connection, head, feed, feed.task_id, owner, wait_until))
             if self._loop is None:
                 self._loop = _LoopThread(self._open_store, self._newcomers)
                 self._loop.thread.start()
@@ -245,7 +252,6 @@ class _LoopThread:
             follower = self._newcomers[0]
             self.followers[follower.connection.fileno()] = follower
             self._newcomers.popleft()
-            self._prepare(follower.connection)
             self._epoll.register(follower.connection, _GONE)
             if follower.task_id not in self._tasks:
                 self._stale.add(follower.task_id)
@@ -259,12 +265,6 @@ class _LoopThread:
             if task.position is not None:
                 self._ready[follower] = None
             self._start_reply(follower)
-
-    def _prepare(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        for option in _TCP_OPTIONS:
-            with contextlib.suppress(OSError):  # a Unix socket has none of these
-                connection.setsockopt(*option)
 
     def _start_reply(self, follower: _Follower) -> None:
         assert follower.feed is not None
@@ -385,7 +385,7 @@ class _LoopThread:
         try:
             if follower.unsent:
                 follower.unsent = follower.unsent[follower.connection.send(follower.unsent) :]
-        except BlockingIOError:
+        except WOULD_BLOCK:
             was_blocked = True
         except OSError:
             self._drop(follower)
@@ -417,7 +417,7 @@ class _LoopThread:
         follower.is_done = True
         self._detach(follower)
         try:
-            follower.connection.shutdown(socket.SHUT_WR)
+            end_sending(follower.connection)
         except OSError:
             self._drop(follower)
             return
@@ -428,7 +428,7 @@ class _LoopThread:
         try:
             if not follower.connection.recv(65536):
                 self._drop(follower)
-        except BlockingIOError:
+        except WOULD_BLOCK:
             return
         except OSError:
             self._drop(follower)

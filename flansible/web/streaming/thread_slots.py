@@ -1,6 +1,6 @@
 """Thread slots: limits how many request threads of a web process may wait at once, to three quarters of them.
 
-For waits that the stream loop cannot take over: cancels, previews, and followers whose socket cannot be handed off.
+For waits that the stream loop cannot take over: cancels and previews.
 """
 
 from __future__ import annotations
@@ -32,21 +32,12 @@ class _Slots:
 _slots = _Slots()
 
 
-def acquire() -> bool:
-    """Takes a slot for this thread, if one is free; the caller releases it."""
-    return _slots.acquire(max(1, web_context().settings.web_threads * 3 // 4))
-
-
-def release() -> None:
-    _slots.release()
-
-
 @contextmanager
 def slot() -> Iterator[bool]:
     """Holds a slot while the block runs; yields whether one was free."""
-    acquired = acquire()
+    acquired = _slots.acquire(max(1, web_context().settings.web_threads * 3 // 4))
     try:
         yield acquired
     finally:
         if acquired:
-            release()
+            _slots.release()
