@@ -5,14 +5,16 @@ Used by the supervisor before anything is recorded. What is searched is not only
 masked value becomes as many asterisks as it had bytes, line ends left out: every offset stays true. A value of fewer
 than four characters is not masked: it would be found in every other word, and the gaps would give it away.
 
-Cost: a block is decoded without positions first, and asked for a few bytes of each secret that no encoder of text
-changes; only where these are, positions are worked out and the patterns tried.
+Cost: a block is searched for a few bytes of each secret that no encoder of text changes, and its letters for what
+Base64 makes of these; only words that are long enough for Base64 of Base64 are decoded. Only where something is found,
+or where a secret has no such bytes, positions are worked out and the patterns tried.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Any
 
 from flansible.models import Secrets
@@ -21,12 +23,14 @@ from flansible.worker.decoded_views import (
     View,
     base64_of,
     base64_views,
-    may_have_base64,
+    letters_of,
+    letters_within,
     unescape_all,
     unescaped_views,
     view_of,
     view_of_blank_controls,
     without_unfinished_escape,
+    words_of,
 )
 from flansible.worker.secret_patterns import DROPPED, Beginning, SecretPattern, lines_of_key, patterns_of, texts_of
 
@@ -36,14 +40,37 @@ _BLOCK_BYTES = 32 * 1024
 _EVENT_BYTES = 1024 * 1024  # of an event's strings, masked at once
 _LARGEST_GROWTH = 16  # of a secret by encoders, at most; beyond it, one is not found
 _BASE64_DEPTH = 3
-_MOST_SINGLE_ANCHORS = 8  # more are searched by groups of four bytes, which takes the same time for any number
+_SHORTEST_ENCODED = 8  # letters of Base64 in Base64, and
+_SHORTEST_NESTED = 10  # of Base64 of these
+_MOST_SINGLE_WORDS = 8  # more are searched by groups of four bytes, which takes the same time for any number
 _SHORTEST_TO_HOLD_A_LINE = 3  # characters of a secret at the end of a finished line, in case that it goes on
 # The end of the output may be Base64, or an escape: an unfinished word; lines as long as wrapped Base64 has them.
 _WORD = rb"[A-Za-z0-9+/_=%&#;\\-]"
 _UNFINISHED = re.compile(
-    rb"(?<!%(word)b)(?:%(word)b{32,}+(?:['\",]*[\r\n]+|(?<=\\[nr])|(?<=0[AaDd]))[ \t'\"+]*+)*+%(word)b*+\Z"
-    % {b"word": _WORD}
+    rb"(?<!%(word)b)(?:%(word)b{32,}+%(between)b*+)*+%(word)b*+\Z"
+    % {b"word": _WORD, b"between": rb"(?:[\r\n \t'\",+]|\\++[nrt]?|[nrt](?=\\))"}
 )
+
+
+class _Words:
+    """Words that are searched for all at once. Each has four bytes or more."""
+
+    def __init__(self, words: list[bytes]) -> None:
+        self._words = words
+        # Of each word as many neighbouring groups of four that one of them is at a place that is looked at.
+        spare = min(map(len, words), default=4) - 3
+        self._stride = 4 if spare >= 4 else 2 if spare >= 2 else 1
+        groups = (word[start : start + 4] for word in words for start in range(self._stride))
+        self._groups = {memoryview(group).cast("I")[0] for group in groups}
+
+    def are_in(self, data: bytes) -> bool:
+        """Whether one of them is in the data."""
+        if len(self._words) > _MOST_SINGLE_WORDS:
+            view = memoryview(data)
+            parts = (view[shift : shift + (len(data) - shift) // 4 * 4] for shift in range(0, 4, self._stride))
+            if all(self._groups.isdisjoint(part.cast("I")) for part in parts):
+                return False
+        return any(word in data for word in self._words)
 
 
 class Masker:
@@ -66,14 +93,10 @@ class Masker:
         self._beginnings = list(dict.fromkeys(one for pattern in self._patterns for one in pattern.beginnings))
         longest = max((pattern.size for pattern in self._patterns), default=0)
         self._reach = longest * _LARGEST_GROWTH + 256
-        self._anchors = list(dict.fromkeys(pattern.anchor for pattern in self._patterns if pattern.anchor))
+        anchors = list(dict.fromkeys(pattern.anchor for pattern in self._patterns if pattern.anchor))
         self._unanchored = [pattern.pattern for pattern in self._patterns if not pattern.anchor]
-        # Of each anchor as many neighbouring groups that one of them is at a place that is looked at.
-        self._stride = max(1, min(4, min(map(len, self._anchors), default=4) - 3))
-        self._stride = 4 if self._stride == 4 else 2 if self._stride >= 2 else 1
-        starts = range(self._stride)
-        groups = (anchor[start : start + 4] for anchor in self._anchors for start in starts)
-        self._groups = {memoryview(group).cast("I")[0] for group in groups}
+        self._shown_words = _Words(anchors)
+        self._encoded_words = _Words([letters for anchor in anchors for letters in letters_within(anchor)])
 
     def feed(self, data: bytes, marks: list[ColourMark]) -> tuple[bytes, list[ColourMark]]:
         """Takes more output and the colour marks in it; returns what can be recorded now, masked."""
@@ -133,7 +156,7 @@ class Masker:
         masked: bytearray | None = None
         for start in range(0, len(data), _BLOCK_BYTES):
             block = data[start : start + _BLOCK_BYTES + self._reach]
-            if self._may_hold(block, 0):
+            if self._may_hold(block):
                 masked = masked if masked is not None else bytearray(data)
                 for begin, end in self._found(view_of(block), 0):
                     for place in range(start + begin, start + end):
@@ -141,31 +164,31 @@ class Masker:
                             masked[place] = ord("*")
         return data if masked is None else bytes(masked)
 
-    def _may_hold(self, data: bytes, depth: int) -> bool:
+    def _may_hold(self, data: bytes) -> bool:
         """Whether a secret may be in the data, or in the Base64 in it."""
-        if self._may_show(data):
-            return True
-        if depth == _BASE64_DEPTH or (depth and not may_have_base64(data)):
-            return False
-        return any(self._may_hold(decoded, depth + 1) for decoded in base64_of(data))
+        return self._shown_words.are_in(data) or self._has_unanchored(data) or self._may_encode(data, 0)
 
-    def _may_show(self, data: bytes) -> bool:
-        if len(self._anchors) <= _MOST_SINGLE_ANCHORS:
-            if any(anchor in data for anchor in self._anchors):
-                return True
-        else:
-            view = memoryview(data)
-            for shift in range(0, 4, self._stride):
-                if not self._groups.isdisjoint(view[shift : shift + (len(data) - shift) // 4 * 4].cast("I")):
-                    return True
+    def _may_encode(self, data: bytes, depth: int) -> bool:
+        """Whether a secret may be in the Base64 in the data, or in Base64 of that."""
+        letters = letters_of(data)
+        if any(map(self._encoded_words.are_in, letters)):
+            return True
+        if self._unanchored and any(map(self._has_unanchored, base64_of(letters))):
+            return True
+        if depth + 1 == _BASE64_DEPTH:
+            return False
+        nested = map(words_of, base64_of(letters_of(words_of(data, _SHORTEST_NESTED))), repeat(_SHORTEST_ENCODED))
+        return any(self._may_encode(words, depth + 1) for words in nested if words)
+
+    def _has_unanchored(self, data: bytes) -> bool:
         if not self._unanchored:
             return False
         return any(pattern.search(text) for text in (data, *unescape_all(data)) for pattern in self._unanchored)
 
     def _found(self, view: View, depth: int) -> Iterator[tuple[int, int]]:
         """Yields where secrets are in the original of a view: begin and end, piece by piece."""
-        levels = [view, *unescaped_views(view)]
-        for level in levels:
+        chains = [[view, *levels] for levels in unescaped_views(view)]
+        for level in (level for levels in chains for level in levels):
             for pattern in self._patterns:
                 if pattern.anchor in level.data:
                     for match in pattern.pattern.finditer(level.data):
@@ -174,11 +197,10 @@ class Masker:
                             level.ends[match.start() : match.end()],
                             strict=True,
                         )
-        if depth == _BASE64_DEPTH or (depth and not may_have_base64(view.data)):
+        if depth == _BASE64_DEPTH or not self._may_encode(view.data, depth):
             return
-        for decoded in base64_views(levels[-1]):
-            if self._may_hold(decoded.data, depth + 1):
-                yield from self._found(decoded, depth + 1)
+        for decoded in (decoded for levels in chains for decoded in base64_views(levels[-1])):
+            yield from self._found(decoded, depth + 1)
 
     def _safe_end(self, data: bytes) -> int:
         """Returns where a possible beginning of a secret starts, at the end of the data; len(data) for none."""
@@ -223,7 +245,8 @@ class Masker:
 def _ends_of(view: View) -> Iterator[View]:
     """Yields what the end of the output may mean: with and without an escape that is cut off, or made by a letter."""
     cut = without_unfinished_escape(view)
-    for level in (view, cut, *map(without_unfinished_escape, unescaped_views(cut))):
+    unescaped = (level for levels in unescaped_views(cut) for level in levels)
+    for level in (view, cut, *map(without_unfinished_escape, unescaped)):
         yield level
         if b"\\" in level.data:
             yield view_of_blank_controls(level)

@@ -30,9 +30,9 @@ _CONTROLS = {"\a": "a", "\b": "b", "\x1b": "eE", "\0": "0", "\x85": "N", "\xa0":
 
 # Quoting beside a special character, and where YAML folds a line; an escaped line end is one. Each alternative begins
 # in one way only, so that a mismatch is found in linear time.
-_GLUE = rb"(?:(?<!\\)\\{1,16}[nr][ \t+]*|\r?\n[ \t+]*|[\\'\"]%s)"
+_GLUE = rb"(?:(?<!\\)\\{1,16}[nr][ \t+]*|\r?\n[ \t+]*|[\\'\"][ \t+]*%s)"
 _BLANK = rb"(?:(?<!\\)\\{1,16}[nrt]|[\s+\\'\"]%s)"
-_COMMA = rb"|(?<=[\"']),(?=[\s\\])"  # between the lines of a list
+_COMMA = rb"|(?<=[\"'\s]),(?=[\s\\])"  # between the lines of a list
 # What the beginning of a secret is compared without, at the end of the output so far.
 DROPPED = bytes({*b" \t\r\n\v\f\\'\",+$\x7f", *range(0x20), *range(0x80, 0x100)})
 
@@ -82,7 +82,7 @@ def patterns_of(texts: Iterable[str]) -> Iterator[SecretPattern]:
     parts = (part for text in texts if len(text) >= SHORTEST for part in _parts(text))
     for text in dict.fromkeys(part for part in parts if len(part) >= SHORTEST):
         value = text.encode("utf-8", "surrogatepass")
-        plain = without_escapes(value)
+        plain = without_escapes(value)[0]
         variants = dict.fromkeys((text, plain.decode("utf-8", "surrogateescape")))
         expressions = [_expression(variant) for variant in variants]
         anchor = max(unchanged_runs(value), key=len, default=b"")
@@ -90,7 +90,7 @@ def patterns_of(texts: Iterable[str]) -> Iterator[SecretPattern]:
             b"|".join(expressions),
             len(value),
             anchor if len(anchor) >= SHORTEST else b"",
-            tuple(dict.fromkeys(_beginning(one) for one in (plain, blank_controls(plain)))),
+            tuple(dict.fromkeys(_beginning(one) for one in (value, plain, blank_controls(plain)))),
         )
 
 
@@ -132,6 +132,8 @@ def _special(run: str, *, is_first: bool, is_last: bool) -> bytes:
         is_outer = (number == 0 and is_first) or (number == len(literals) and is_last)
         if gap.strip(_WHITE) or not is_outer:
             made.append(_between(gap, run) + (b"{0,16}" if is_outer else b"{0,128}"))
+        elif gap:
+            made.append(b"(?:" + re.escape(gap.encode()) + b")?")  # the secret has it as `%0b`
         if number < len(literals):
             made.append(_literal(literals[number]))
     return b"".join(made)
