@@ -240,7 +240,11 @@ def started(config: str, *arguments: str) -> Iterator[Service]:
     root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
     lay_out(root)
     service = start_service(root, config, arguments)
-    yield service
+    try:
+        yield service
+    except BaseException:
+        service.stop()  # or the tests that follow fail as well
+        raise
     assert service.stop() < 10
     shutil.rmtree(root)
 
