@@ -156,7 +156,7 @@ def test_a_body_that_is_wrong_is_400_with_its_path(service: Service) -> None:
     client = service.client(DEV)
     for body, field in (
         ({"kind": "git", "request": {}}, "kind"),
-        ({"kind": "adhoc", "request": {"module": ""}}, "request.module"),
+        ({"kind": "adhoc", "request": {"module": 1}}, "request.module"),
         ({"kind": "playbook", "request": {"playbook": "x", "playbook_dir": ".", "forks": "2"}}, "request.forks"),
         ({"kind": "adhoc", "request": {"module": "ping", "host_patern": "x"}}, "request.host_patern"),
     ):
