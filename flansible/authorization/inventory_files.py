@@ -52,6 +52,7 @@ HISTORIES = (
     ".fslckout",
 )
 _MAX_BYTES = 1024 * 1024
+_LONG_LINE = 16 * 1024
 _MAX_ENTRIES = 10_000
 _MAX_DEPTH = 4
 # Folders of a project whose files are no inventories, whatever they look like.
@@ -215,6 +216,9 @@ def _host_line(line: str) -> list[str]:
 
 
 def _words(line: str) -> list[str]:
+    if len(line) > _LONG_LINE:  # shlex takes time by the square of a word's length
+        host, *others = line.split()
+        return [host, *filter(_VARIABLE.fullmatch, others)]
     try:
         return shlex.split(line, comments=True) or [""]
     except ValueError:

@@ -67,6 +67,7 @@ OTHERS = {
         *((name, text, "names") for name, text in NAMES.items()),
         *((name, text, "") for name, text in OTHERS.items() if name != "site.yml"),
         ("site.yml", OTHERS["site.yml"], "playbook"),
+        ("long", "[web]\nw1 ansible_user='" + "y " * 20_000 + "'\n", "inventory"),
     ],
 )
 def test_a_file_is_what_it_holds(name: str, text: str, kind: str, tmp_path: Path) -> None:
@@ -146,6 +147,8 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
         "#\n" * 500_000,
         "[a:vars]\n" + "x y\n" * 200_000,
         "hosts vars plugin: " + "a: {b: " * 90 + "}" * 90,
+        "web x='" + "y" * 1_000_000 + "'",
+        ("web x='" + "y" * 16_000 + "'\n") * 64,
     ],
 )
 def test_a_text_that_is_made_to_take_long_does_not(text: str, tmp_path: Path) -> None:
