@@ -6,7 +6,6 @@ One thread in each worker and each web process, so that any process that is left
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from flansible.errors import BrokerUnavailable, IllegalMove, StoreUnavailable
 from flansible.models import State, TaskStatus
 from flansible.store import ReadyTask, Run, Store, Transition
 from flansible.system import process_identity, runner_processes
+from flansible.system.periodic import Periodic
 from flansible.system.timestamps import timestamp
 
 log = logging.getLogger(__name__)
@@ -32,38 +32,27 @@ LEFT_SECONDS = 12.0  # a keeper whose worker is dead has so long to end its run
 _UNSENT_SECONDS = 600.0  # a busy queue may hold a message as long, and the record that it was sent may be lost
 
 
-class Recovery:
+class Recovery(Periodic):
     """Runs a round every TICK_SECONDS, between `start` and `stop`."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__("recovery", TICK_SECONDS)
         self._store = store
         self._clock = clock
-        self._stopped = threading.Event()
         # Task and token of runs whose lease is nearly over, and when that was first seen.
         self._suspects: dict[tuple[str, int], float] = {}
         self._last_reply = self._steady_since = clock()
         self._look_at = clock()
         self._left_since: dict[str, float] = {}  # tags of dead workers that have left processes
         self._orphans_at = 0.0
-        self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(TICK_SECONDS):
-            try:
-                self.end_left_runs()
-                self.run_round()
-            except StoreUnavailable as error:
-                self._suspects.clear()
-                log.debug("recovery waits: %s", error)
-            except Exception:
-                # The thread must continue: without it, lost tasks would seem to run for ever.
-                log.exception("a round of recovery failed")
+    def tick(self) -> None:
+        try:
+            self.end_left_runs()
+            self.run_round()
+        except StoreUnavailable as error:
+            self._suspects.clear()
+            log.debug("recovery waits: %s", error)
 
     def end_left_runs(self) -> None:
         """Ends what dead workers have left on this machine. Without the store: other machines take the tasks over.

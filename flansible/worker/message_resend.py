@@ -7,7 +7,6 @@ harmless.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from flansible.broker.recovery import waited_seconds
 from flansible.errors import BrokerUnavailable, StoreUnavailable
 from flansible.models import TaskStatus
 from flansible.store import Store
+from flansible.system.periodic import Periodic
 
 log = logging.getLogger(__name__)
 
@@ -27,35 +27,24 @@ _RESEND_AT_ONCE = 50
 _OVERTAKEN_SECONDS = 30.0
 
 
-class MessageResend:
+class MessageResend(Periodic):
     """The sending thread. has_free_slot: whether this worker could begin a run now."""
 
     def __init__(self, store: Store, has_free_slot: Callable[[], bool]) -> None:
+        super().__init__("message-resend", TICK_SECONDS)
         self._store = store
         self._has_free_slot = has_free_slot
-        self._stopped = threading.Event()
         self._free_since: float | None = None
         self._overtaken_checked_at = 0.0
-        self._thread = threading.Thread(target=self._run, name="message-resend", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def tick(self) -> None:
+        try:
+            self._look(time.monotonic())
+        except StoreUnavailable as error:
+            self._free_since = None
+            log.debug("lost messages are not looked for: %s", error)
 
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(TICK_SECONDS):
-            try:
-                self._tick(time.monotonic())
-            except StoreUnavailable as error:
-                self._free_since = None
-                log.debug("lost messages are not looked for: %s", error)
-            except Exception:
-                # The thread must survive: without it a task whose message is lost would wait for ever.
-                log.exception("looking for lost messages failed")
-
-    def _tick(self, moment: float) -> None:
+    def _look(self, moment: float) -> None:
         self._free_since = (self._free_since or moment) if self._has_free_slot() else None
         if self._free_since is not None and moment - self._free_since >= _MESSAGE_LOST_SECONDS:
             self._free_since = moment
