@@ -51,7 +51,7 @@ STATES: dict[State, StateFacts] = {
     State.FAILED: StateFacts(
         "FLANSIBLE_TASK_FAILURE", "Ansible or git reported a failure; `returncode` is its exit code"
     ),
-    State.CANCELED: StateFacts("CANCELED", "ended on a user's request"),
+    State.CANCELED: StateFacts("CANCELED", "ended on a user's request, or because rbac.json would refuse it now"),
     State.TIMED_OUT: StateFacts("TIMEOUT", "ended because its time limit had passed"),
     State.LOST: StateFacts("LOST", "the worker was stopped or died, or the run was killed, while it ran"),
     State.ERROR: StateFacts("CELERY_FAILURE", "Flansible failed before or around Ansible"),

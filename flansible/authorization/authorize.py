@@ -1,7 +1,7 @@
 """Authorizes requests: returns an AuthorizedRun with its paths resolved, or raises the refusal of a rule.
 
-Pure: no Flask, no Redis; called by flansible.web.resources.submissions. The rest of the system accepts only the
-AuthorizedRun made here, so skipping the check is a type error.
+Pure: no Flask, no Redis; called by flansible.web.resources, and by flansible.authorization.lost_rights for tasks of
+earlier. The rest of the system accepts only the AuthorizedRun made here, so skipping the check is a type error.
 """
 
 from __future__ import annotations
@@ -168,11 +168,12 @@ def _authorized(
         locks=request.locks,
         max_running=settings.max_running_per_user if user.max_running is None else user.max_running,
         max_queued=settings.max_queued_per_user if user.max_queued is None else user.max_queued,
-        confinement=_confinement(user),
+        confinement=confinement_of(user),
     )
 
 
-def _confinement(user: User) -> Confinement | None:
+def confinement_of(user: User) -> Confinement | None:
+    """Returns the limits of the user's runs; None for admin."""
     if user.is_admin:
         return None
     return Confinement(

@@ -88,6 +88,15 @@ class Confinement(Record):
     )
 
 
+class Rights(Record):
+    """What a user may do by the present rbac.json. entry: a digest of the entry without its password; empty while the
+    user's tasks are being authorized again. confinement: of the user's runs; null for admin, and where none may start.
+    """
+
+    entry: str
+    confinement: Confinement | None
+
+
 class About(Record):
     """Playbook, module, hosts and inventory of a task, for lists. None: not part of its kind, or not given."""
 

@@ -39,6 +39,7 @@
 | flansible:logins:both:<u>:<address> | string | web, Flower | failed logins; u: digest of the user's name | 5 minutes |
 | flansible:logins:user:<u>           | string | web, Flower | ... of a user from any address              | 5 minutes |
 | flansible:logins:address:<address>  | string | web, Flower | ... from an address, or an IPv6 /64         | 5 minutes |
+| flansible:rights                    | hash   | web         | user to the user's rights, as JSON          | none      |
 | flansible:stats:<day>:<user>        | hash   | final move  | counts of a user's tasks; day: since 1970   | 100 days  |
 | flansible:stats:<day>               | hash   | final move  | ... of all users                            | 100 days  |
 | flansible:session:<digest>          | string | web         | a browser session, by its cookie's digest   | idle time |
@@ -69,6 +70,7 @@ from flansible.store.recordings import (
     StoredEvent,
 )
 from flansible.store.redis_errors import OTHER_REFUSAL
+from flansible.store.rights_records import RightsRecords
 from flansible.store.session_records import Session, Sessions
 from flansible.store.task_queries import RecordPage
 from flansible.store.task_records import (
@@ -118,7 +120,7 @@ __all__ = [
 ]
 
 
-class Store(Leases, Recordings, LoginFailures, Sessions, Stats, WorkerRecords):
+class Store(Leases, Recordings, LoginFailures, RightsRecords, Sessions, Stats, WorkerRecords):
     """Keeps records in one Redis. Connects at the first use; threads may share it, processes after a fork may not."""
 
     def changes(self) -> Changes:

@@ -259,17 +259,25 @@ class Tasks(TaskQueries):
 
         RUNNING: the worker sees the request within `CancelWatcher`'s interval. Requesting it twice is harmless.
         """
+        return self._cancel(task_id, user)[0]
+
+    def revoke(self, task_id: str, by: str) -> bool:
+        """Like `cancel`; returns whether this canceled the task, or was the first request to end its run."""
+        return self._cancel(task_id, by)[1]
+
+    def _cancel(self, task_id: str, user: str) -> tuple[State | None, bool]:
         fields = {"description": f"canceled by {user} before it started"}
         while True:
             try:
                 self._move(task_id, State.CANCELED, fields, only_from=State.QUEUED)
-                return State.CANCELED
+                return State.CANCELED, True
             except IllegalMove:
-                state = self._run("request_cancel", [task_key(task_id)], user)
-            if state is None:
-                return None
-            if text(state) != State.QUEUED:  # it may be queued again, when its run was lost in between
-                return State(text(state))
+                answer: Any = self._run("request_cancel", [task_key(task_id)], user)
+            if answer is None:
+                return None, False
+            state = State(text(answer[0]))
+            if state is not State.QUEUED:  # it may be queued again, when its run was lost in between
+                return state, bool(answer[1])
 
     def cancel_requests(self, task_ids: list[str]) -> dict[str, str]:
         """Returns who requested to cancel which of these tasks, by task id. One round trip."""

@@ -26,7 +26,7 @@ from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import LoginLimits, LoginThrottle, Retention, Store
-from flansible.web import lost_accounts, routes, static_files
+from flansible.web import routes, static_files
 from flansible.web.context import WebContext
 from flansible.web.middleware import audit_context, cross_origin, error_handlers, security_headers
 from flansible.web.middleware.proxy_headers import ProxyHeaders
@@ -80,15 +80,9 @@ def _build_context(settings: Settings) -> WebContext:
         _REPLY_TIMEOUT_SECONDS,
     )
 
-    def change_users(what: str, is_good: bool) -> None:
-        audit_change(settings.rbac_file, what, is_good)
-        if is_good:
-            lost_accounts.cancel_tasks(rbac.users(), store, audit)
-
-    rbac = RbacFile(settings.rbac_file, change_users, settings)
     return WebContext(
         settings=settings,
-        rbac=rbac,
+        rbac=RbacFile(settings.rbac_file, partial(audit_change, settings.rbac_file), settings),
         store=store,
         sealer=Sealer(settings.secret_key_file),
         tokens=TokenFile(settings.token_file, partial(audit_change, settings.token_file)),

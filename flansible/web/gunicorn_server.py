@@ -18,7 +18,9 @@ from flansible.identity import passwords
 from flansible.models import ErrorBody
 from flansible.system import rlimits, standard_output
 from flansible.web import create_app
+from flansible.web.context import WebContext
 from flansible.web.middleware import security_headers
+from flansible.web.rights_watcher import RightsWatcher
 from flansible.web.routes import ROUTES
 from flansible.web.server.worker import FrontWorker
 
@@ -112,7 +114,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         # Runs in each process after the fork: connections and threads must not be shared.
-        Recovery(self._app.extensions["flansible"].store).start()
+        context: WebContext = self._app.extensions["flansible"]
+        Recovery(context.store).start()
+        RightsWatcher(context).start()
         return self._app
 
 

@@ -11,9 +11,9 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
 4. `_record_final_state`  waits until all output is stored, then makes the record final: final means complete
 
 Meanwhile, one thread each per worker: lease_renewal.py renews the leases, cancel_watcher.py reads cancel requests,
-message_resend.py sends lost messages again, broker/recovery.py recovers what dead workers left; readiness.py reports
-whether the worker can run tasks. The signal handlers below run at the worker's start and stop: signal_handling.py and
-shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`, consumer.py survives a broker that is away.
+message_resend.py sends lost messages again, broker/recovery.py recovers what dead workers left, sandbox_revocation.py
+ends sandboxes when rights are lost; readiness.py reports whether the worker can run tasks. signal_handling.py and
+shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`, consumer.py survives a lost broker.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from flansible.models import State
 from flansible.sealing import Sealer
 from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, ReadyTask, Retention, Store, Transition
 from flansible.system import account, process_identity, rlimits, runner_processes
+from flansible.system.periodic import Periodic
 from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
 from flansible.worker.ansible_config import configuration_of
@@ -52,6 +53,7 @@ from flansible.worker.outcome import Outcome
 from flansible.worker.readiness import Readiness, run_nothing
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
+from flansible.worker.sandbox_revocation import SandboxRevocation
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.store_writer import StoreWriter
 from flansible.worker.supervisor import NO_RIGHTS, Supervisor
@@ -74,8 +76,7 @@ class _Services:
     cancel_watcher: CancelWatcher
     writer: StoreWriter
     leases: LeaseRenewal
-    resend: MessageResend
-    recovery: Recovery
+    periodic: tuple[Periodic, ...]
     shutdown: Shutdown
     ssh_masters: ControlMasters | None
 
@@ -97,21 +98,23 @@ def _worker_services() -> _Services:
             # What renews or checks leases must not wait long for a reply. Renewals wait for no other thread either.
             lease_store, checking_store = (Store(found.store_url, retention, _LEASE_REPLY_SECONDS) for _ in range(2))
             leases = LeaseRenewal(lease_store, found.worker_concurrency, found.lease_seconds)
-            cancel_watcher = CancelWatcher(store)
+            fork_servers = ForkServerPool(found.fork_servers, limits=_limits_before)
             _services = _Services(
                 store=store,
-                fork_servers=ForkServerPool(found.fork_servers, limits=_limits_before),
-                cancel_watcher=cancel_watcher,
+                fork_servers=fork_servers,
+                cancel_watcher=CancelWatcher(store),
                 writer=StoreWriter(store),
                 leases=leases,
-                resend=MessageResend(store, lambda: leases.count < found.worker_concurrency),
-                recovery=Recovery(checking_store),
+                periodic=(
+                    MessageResend(store, lambda: leases.count < found.worker_concurrency),
+                    Recovery(checking_store),
+                    SandboxRevocation(checking_store, fork_servers, lambda: leases.users, found.grace_seconds),
+                ),
                 shutdown=Shutdown(),
                 ssh_masters=_ssh_masters(),
             )
-            _services.leases.start()
-            _services.resend.start()
-            _services.recovery.start()
+            for thread in (leases, *_services.periodic):
+                thread.start()
         return _services
 
 
@@ -387,9 +390,8 @@ def _close(**_: Any) -> None:
     if _readiness is not None:
         _readiness.stop()
     if _services is not None:
-        _services.recovery.stop()
-        _services.resend.stop()
-        _services.leases.stop()
+        for thread in (*_services.periodic, _services.leases):
+            thread.stop()
         # Before the ssh masters: this ends the sandboxes, whose processes can still write to the masters' sockets.
         _services.fork_servers.close()
         if _services.ssh_masters is not None:

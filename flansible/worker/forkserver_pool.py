@@ -31,6 +31,7 @@ from typing import IO
 
 from flansible import wire
 from flansible.errors import RunnerError, StartFailure, WireError
+from flansible.models import Confinement
 from flansible.system import process_identity
 from flansible.system.session_keyring import call_in_new_session_keyring
 from flansible.worker import snapshots
@@ -64,6 +65,8 @@ class ForkServer:
         pack_usual: while idle after its start, it packs modules that most services need.
         """
         self.configuration = configuration
+        # Of all runs that it has started: equal sandboxes are shared by runs of different limits.
+        self.confinements: set[Confinement] = set()
         self._arguments = [f"files={limits[0]}:{limits[1]}"] if limits else []
         self._arguments += ["usual"] if pack_usual else []
         # For recovery, which waits for the last of them: keepers and runs are forks and have the same command line.
@@ -258,6 +261,8 @@ class ForkServerPool:
         """
         for _ in range(2):
             server = self._server(configuration_of(directory, environment, sandbox=sandbox))
+            if sandbox is not None and sandbox.confinement is not None:
+                server.confinements.add(sandbox.confinement)
             try:
                 server.launch(channel, output, events)
                 return server
@@ -273,9 +278,22 @@ class ForkServerPool:
             return {server.pid for server in self._servers.values() if not server.is_sandboxed}
 
     def discard(self, server: ForkServer) -> None:
-        """Kills a fork server that does not start runs. Those that it has started go on, unless in its sandbox."""
+        """Kills a fork server for good. Runs that it has started go on, unless in its sandbox."""
         server.kill()
         self._drop(server)
+
+    def sandboxed(self) -> dict[ForkServer, str]:
+        """Returns those whose sandbox may have processes, with its user."""
+        with self._lock:
+            servers = (*self._servers.values(), *self._retired)
+        users = {server: _user(server.configuration) for server in servers if not server.is_gone()}
+        return {server: user for server, user in users.items() if user is not None}
+
+    def withdraw(self, server: ForkServer) -> None:
+        """Keeps a fork server from further runs, without waiting for it: it may be stopped. `discard` ends it."""
+        with self._lock:
+            if self._servers.get(server.configuration) is server:
+                self._retired.append(self._servers.pop(server.configuration))
 
     def warm_up(self, directory: str, pack_usual: bool = False) -> None:
         """Starts the fork server for `directory` before the first run needs it."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from flansible.errors import StoreUnavailable
 from flansible.store import Claim, Store
 from flansible.system import process_identity
+from flansible.system.periodic import Periodic
 
 log = logging.getLogger(__name__)
 
@@ -71,21 +72,17 @@ class Lease:
             self._refuse(standing)
 
 
-class LeaseRenewal:
+class LeaseRenewal(Periodic):
     """The renewing thread. store: for it alone; slots: how many runs this worker can have at once."""
 
     def __init__(self, store: Store, slots: int, lease_seconds: int) -> None:
+        super().__init__("leases", TICK_SECONDS)
         self._store = store
         self._slots = slots
         self._lease_seconds = lease_seconds
         self._lock = threading.Lock()
         self._leases: set[Lease] = set()
         self._known_since: float | None = None  # the first renewal granted since one was not
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     def stop(self) -> None:
         """Stops renewing leases and removes the worker from the store's list. Called when it takes no more tasks."""
@@ -102,6 +99,12 @@ class LeaseRenewal:
     def count(self) -> int:
         """How many runs this worker has, those included that it is ending."""
         return len(self._leases)
+
+    @property
+    def users(self) -> set[str]:
+        """The users of these runs."""
+        with self._lock:
+            return {lease.claim.run.user for lease in self._leases}
 
     @property
     def may_claim(self) -> bool:
@@ -125,14 +128,11 @@ class LeaseRenewal:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
         except OSError as error:
             log.debug("leases are renewed without priority: %s", error)
-        while True:
-            try:
-                self.renew()
-            except Exception:
-                # The thread must survive: without it every run of this worker would be ended.
-                log.exception("renewing the leases failed")
-            if self._stopped.wait(TICK_SECONDS):
-                return
+        self._round()  # without a wait: no task is claimed before
+        super()._run()
+
+    def tick(self) -> None:
+        self.renew()
 
     def renew(self) -> None:
         """Renews all leases once, and learns what the store says of them."""

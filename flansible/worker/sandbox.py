@@ -41,7 +41,8 @@ class Sandbox:
 
     arguments: bubblewrap's, up to the command; stamps: the files meant, as a path may point to a different file later;
     snapshot: a folder of data_dir that it shows, if any; notes: what is left out; playbook_root: resolved, for these;
-    configurations: the operator's Ansible configuration files that it has, each with what they lack there.
+    configurations: the operator's Ansible configuration files that it has, each with what they lack there; confinement:
+    the limits for which it was built.
     """
 
     user: str
@@ -53,6 +54,7 @@ class Sandbox:
     notes: tuple[Note, ...] = field(default=(), repr=False, compare=False)
     playbook_root: str = field(default="/", repr=False, compare=False)
     configurations: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), repr=False, compare=False)
+    confinement: Confinement | None = field(default=None, repr=False, compare=False)
 
 
 def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings: Settings) -> Sandbox:
@@ -109,6 +111,7 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
         notes=(*notes.of(shown), *map(Note, unset), *gone),
         playbook_root=shown.root,
         configurations=tuple((one.path, one.notes) for one in configurations),
+        confinement=confinement,
     )
 
 

@@ -27,7 +27,6 @@ from flansible.identity.tokens import Scope
 from flansible.store import LoginLimits, LoginThrottle, Store
 from flansible.web import create_app
 from tests.helpers.redis_server import RedisServer
-from tests.helpers.waiting import eventually
 
 MARKER = "marker-password"
 ADMIN, DEV = ("admin", "root"), ("dev", "secret")
@@ -140,33 +139,6 @@ def test_a_token_that_is_none_is_refused_in_the_same_words_whatever_is_wrong(sit
     assert code(without) == NO and without.get_json()["message"].startswith("Give a user and password by HTTP Basic")
     assert all(reply.headers.getlist("WWW-Authenticate")[0].startswith("Basic ") for reply in replies)
     assert all(reply.headers.getlist("WWW-Authenticate")[1].startswith("Bearer ") for reply in replies)
-
-
-@pytest.mark.parametrize(
-    "entry", [None, {"user": "dev", "password": "secret", "role": "viewer"}], ids=["gone", "viewer"]
-)
-def test_the_tasks_of_a_user_who_may_not_act_any_more_are_canceled(site: Site, entry: dict[str, Any] | None) -> None:
-    body = {
-        "rbac": [{"user": "admin", "password": "root"}, {"user": "dev", "password": "secret", "inventories": ["."]}]
-    }
-    site.settings.rbac_file.write_text(json.dumps(body))
-    request = {"module": "ping", "inventory": str(site.settings.rbac_file.parent), "host_pattern": "web1"}
-    ids = [site.client().post(COMMAND, json=request, auth=("dev", "secret")).get_json()["task_id"] for _ in range(2)]
-    own = site.client().post(COMMAND, json=PING, auth=ADMIN).get_json()["task_id"]
-    body["rbac"][1]["password"] = "another"
-    site.settings.rbac_file.write_text(json.dumps(body))
-    assert site.get(ADMIN).status_code == 200
-    body["rbac"][1:] = [entry] if entry else []
-    site.settings.rbac_file.write_text(json.dumps(body))
-    assert site.get(ADMIN).status_code == 200
-    eventually(lambda: len(site.log("cancel")) == 2, 5)
-
-    def status(task_id: str) -> dict[str, Any]:
-        return dict(site.get(ADMIN, f"/api/ansibletaskstatus/{task_id}").get_json())
-
-    assert {status(task_id)["description"] for task_id in ids} == {"canceled by rbac.json before it started"}
-    assert status(own)["state"] == "queued"
-    assert {(line["user"], line["outcome"]) for line in site.log("cancel")} == {("rbac.json", "canceled")}
 
 
 def test_a_user_who_is_gone_takes_the_tokens_along(site: Site) -> None:

@@ -7,20 +7,18 @@ import json
 import os
 import random
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flansible.config import Settings, load
+from flansible.config import Settings
 from flansible.identity import users
 from flansible.models import Confinement
 from flansible.system.session_keyring import call_in_new_session_keyring
 from flansible.worker import inventory_names, sandbox
-from flansible.worker.forkserver_pool import ForkServer, ForkServerPool
-from tests.helpers.direct_runs import DirectRun
+from tests.helpers.confined_runs import ConfinedPool, played
 from tests.helpers.process_tree import sleeping
 from tests.helpers.waiting import eventually, require_program
 
@@ -30,27 +28,6 @@ KEYCTL = {"x86_64": 250}.get(os.uname().machine, 219)
 SEARCH = 10
 # Prints the number of the key that is found in the session keyring, or -1.
 SEARCHING = f"import ctypes; print(ctypes.CDLL(None).syscall({KEYCTL}, {SEARCH}, -3, b'user', b'flansible-test', 0))"
-
-
-class Confined(ForkServerPool):
-    """Starts each run in the sandbox of one user."""
-
-    def __init__(self, place: Path, user: str = "dev") -> None:
-        super().__init__(4)
-        (place / "config.ini").write_text("[Default]\n")
-        settings = load(str(place / "config.ini"), {})
-        self._sandbox = sandbox.build(user, Confinement(readable=()), None, settings)
-
-    def launch(
-        self,
-        directory: str,
-        environment: object,
-        channel: socket.socket,
-        output: int,
-        events: int,
-        _sandbox: object = None,
-    ) -> ForkServer:
-        return super().launch(directory, {}, channel, output, events, self._sandbox)
 
 
 @pytest.fixture
@@ -72,24 +49,12 @@ def search_key() -> int:
     return number
 
 
-def played(servers: ForkServerPool, place: Path, command: str, ends_processes: bool = True) -> DirectRun:
-    """Runs a shell line in the sandbox, which prints between << and >>."""
-    (place / "playbooks/site.yml").write_text(
-        "- hosts: localhost\n  gather_facts: false\n  tasks:\n"
-        f"    - shell: |\n        {command}\n      register: found\n"
-        "    - debug: msg='<<{{ found.stdout }}>>'\n"
-    )
-    rules = {"hosts": None, "control_node": False, "remote_only": False, "ends_processes": ends_processes}
-    with DirectRun(servers, place / "playbooks", "site.yml", rules=rules) as run:
-        return run.wait()
-
-
 def test_the_session_keyring_of_the_service_is_in_no_sandbox(place: Path) -> None:
     def of_the_service() -> tuple[int, str, bytes]:
         key = add_key()
         if key == -1:
             pytest.skip("no keyrings here")
-        servers = Confined(place)
+        servers = ConfinedPool(place)
         try:
             text = played(servers, place, f'python3 -c "{SEARCHING}"').text
             found = text.partition("<<")[2].partition(">>")[0]
@@ -117,9 +82,9 @@ LEFT = (
 @pytest.mark.parametrize("ends", [True, False], ids=["by default", "lasting_processes"])
 def test_nothing_that_a_confined_run_leaves_goes_on_unless_that_is_granted(ends: bool, place: Path) -> None:
     mark = f"{random.randrange(10**6, 10**7)}.5"
-    servers = Confined(place)
+    servers = ConfinedPool(place)
     try:
-        run = played(servers, place, LEFT.format(mark=mark), ends_processes=ends)
+        run = played(servers, place, LEFT.format(mark=mark), ends)
         assert run.exited is not None and run.exited["returncode"] == 0
         names = sorted(process["name"] for process in run.exited["stopped"])
         assert (names, len(sleeping(mark))) == ((["sleep", "sleep"], 0) if ends else ([], 2))

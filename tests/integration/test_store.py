@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from flansible.errors import IllegalMove, StoreUnavailable, TaskDeleted
-from flansible.models import FINAL_STATES, STATES, State
+from flansible.models import FINAL_STATES, STATES, Confinement, Rights, State
 from flansible.store import (
     Batch,
     Claim,
@@ -174,6 +174,37 @@ def test_cancelling_what_is_over_or_unknown_changes_nothing(store: Store, runnin
     assert store.cancel(task_id, "dev") is State.SUCCEEDED
     assert store.cancel(UNKNOWN, "dev") is None
     assert state_of(store, task_id) is State.SUCCEEDED
+
+
+def test_of_several_that_revoke_a_task_one_has_done_it(store: Store) -> None:
+    queued, running, canceled = new_id(), start(store), start(store)
+    store.submit(queued, make_run())
+    store.cancel(canceled, "dev")
+    for task_id, times in ((queued, 1), (running, 1), (canceled, 0), (UNKNOWN, 0)):
+        assert at_once(*[lambda task_id=task_id: store.revoke(task_id, "rbac.json")] * 8).count(True) == times
+    assert state_of(store, queued) is State.CANCELED
+    assert store.cancel_requests([running, canceled]) == {running: "rbac.json", canceled: "dev"}
+
+
+# Rights
+
+
+def test_of_several_that_publish_the_same_rights_one_gets_what_was_there(store: Store) -> None:
+    limits = Confinement(readable=("/srv/caf\udce9",), hosts=("web1",))
+    before = {name: Rights(entry="1", confinement=limits) for name in ("dev", "gone", "same")}
+    assert store.rights_of(["dev"]) is None and store.rights() == {}
+    assert store.publish_rights(before) == {} and store.rights() == before
+    now = {"same": before["same"], "dev": Rights(entry="2", confinement=None), "new": before["dev"]}
+    answers = at_once(*[lambda: store.publish_rights(now)] * 6)
+    assert sorted(map(sorted, answers)) == [[]] * 5 + [["dev", "gone"]]
+    assert {"dev": before["dev"], "gone": before["gone"]} in answers
+    assert store.rights_of(["dev", "gone", "new"]) == {"dev": now["dev"], "gone": None, "new": now["new"]}
+    assert store.rights_of([]) == {}
+
+
+def test_rights_of_a_newer_version_are_read_without_what_is_new(store: Store, raw: redis.Redis) -> None:
+    raw.hset("flansible:rights", "dev", '{"entry": "1", "confinement": {"readable": ["/a"], "newer": 1}, "newer": 2}')
+    assert store.rights() == {"dev": Rights(entry="1", confinement=Confinement(readable=("/a",)))}
 
 
 WORDS = {
@@ -558,6 +589,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "secrets": lambda store: store.secrets(UNKNOWN),
     "settle": lambda store: store.settle(UNKNOWN, State.LOST, ""),
     "cancel": lambda store: store.cancel(UNKNOWN, "dev"),
+    "revoke": lambda store: store.revoke(UNKNOWN, "rbac.json"),
     "cancel_requests": lambda store: store.cancel_requests([UNKNOWN]),
     "prune": lambda store: store.prune(),
     "task": lambda store: store.task(UNKNOWN),
@@ -589,6 +621,9 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "begin_session": lambda store: store.begin_session("cookie", Session("dev", "csrf", "digest", 0.0), 60),
     "session": lambda store: store.session("cookie", 60),
     "end_session": lambda store: store.end_session("cookie"),
+    "publish_rights": lambda store: store.publish_rights({"dev": Rights(entry="x", confinement=None)}),
+    "rights": lambda store: store.rights(),
+    "rights_of": lambda store: store.rights_of(["dev"]),
     "list_changes": lambda store: store.list_changes(0, 10),
     "counts": lambda store: store.counts("dev", 3),
     "queued_and_running": lambda store: store.queued_and_running("dev"),

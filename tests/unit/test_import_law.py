@@ -67,6 +67,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "authorization.reserved_variables": (),
     "authorization.isolation": ("errors",),
     "authorization.path_parts": (),
+    "authorization.confinement": ("models", "authorization.path_parts"),
     "authorization.inventory_files": ("playbooks",),
     "authorization.variable_files": ("authorization.inventory_files", "authorization.path_parts"),
     "authorization.notes": (
@@ -81,8 +82,8 @@ LAW: dict[str, tuple[str, ...]] = {
     "launcher.process_manager": ("system",),
     "launcher.tls_probe": ("launcher.process_manager",),
     "worker": (
-        *(*_STORE, "broker", "authorization.isolation", "authorization.path_parts", "authorization.shown_paths"),
-        *("authorization.variable_files", "authorization.notes", ""),
+        *(*_STORE, "broker", "authorization.confinement", "authorization.isolation", "authorization.path_parts"),
+        *("authorization.shown_paths", "authorization.variable_files", "authorization.notes", ""),
     ),
     "runner": ("wire", "errors", "system", "authorization.reserved_variables"),
     # Within web, from the ground up.

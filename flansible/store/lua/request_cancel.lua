@@ -2,8 +2,8 @@
 --
 -- KEYS: 1 the record
 -- ARGV: 1 the user
--- Returns the task's state, or nil when it is unknown.
+-- Returns {the task's state, whether this is the first such request as 1 or 0}, or nil when the task is unknown.
 
 local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'running' then redis.call('HSETNX', KEYS[1], 'cancel_by', ARGV[1]) end
-return state
+if not state then return nil end
+return {state, state == 'running' and redis.call('HSETNX', KEYS[1], 'cancel_by', ARGV[1]) or 0}

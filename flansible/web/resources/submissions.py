@@ -14,9 +14,17 @@ from hashlib import sha256
 
 from flask import Response, jsonify, request, url_for
 
-from flansible.authorization import authorize, isolation
+from flansible.authorization import authorize, isolation, lost_rights
 from flansible.broker import app as broker_app
-from flansible.errors import BrokerUnavailable, Conflict, FieldError, InvalidRequest, StoreUnavailable, TooManyRequests
+from flansible.errors import (
+    BrokerUnavailable,
+    Conflict,
+    FieldError,
+    Forbidden,
+    InvalidRequest,
+    StoreUnavailable,
+    TooManyRequests,
+)
 from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, TaskOptions
 from flansible.store import Idempotency
 from flansible.web.context import web_context
@@ -82,8 +90,9 @@ def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
         raise Conflict(message, code="idempotency_key_in_flight", retry_after_seconds=_IN_FLIGHT_SECONDS)
     if submitted.outcome == "submitted":
         try:
+            _check_again(run)
             broker_app.enqueue(task_id, run.summary)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, Forbidden):
             store.discard(task_id)
             raise
         with contextlib.suppress(StoreUnavailable):
@@ -91,6 +100,16 @@ def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
     if submitted.outcome == "known":
         web_context().audit.note(audit_context.event("submission", outcome="known already", task_id=submitted.task_id))
     return _accepted(submitted.task_id, is_replay=submitted.outcome == "known")
+
+
+def _check_again(run: AuthorizedRun) -> None:
+    """Raises Forbidden when the user's entry in rbac.json has changed since the login, and refuses the run now.
+
+    Called when the task is recorded: what a change after this refuses is found there (flansible.web.rights_watcher).
+    """
+    user = web_context().rbac.users().get(run.user)
+    if user != current_user():
+        lost_rights.check(user, run, web_context().settings)
 
 
 def _idempotency(run: AuthorizedRun, body: TaskOptions) -> Idempotency | None:

@@ -1,0 +1,99 @@
+"""Authorizes tasks of earlier once more, by the rules of flansible.authorization.authorize and the present rbac.json.
+
+Called by the web process, for tasks that are queued or running when their user's entry changes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from hashlib import sha256
+
+from pydantic import JsonValue, ValidationError
+
+from flansible.authorization import authorize, confinement, isolation
+from flansible.authorization.rules.grants import check_may_act
+from flansible.config import Settings
+from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError
+from flansible.identity.users import User
+from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, Kind, PlaybookRequest, Rights
+
+_MODELS: dict[Kind, type[AdhocRequest | PlaybookRequest | GitRequest]] = {
+    "adhoc": AdhocRequest,
+    "playbook": PlaybookRequest,
+    "git": GitRequest,
+}
+_ARGUMENTS, _VARIABLES = "--args=", "--extra-vars="
+
+
+def rights_of(user: User) -> Rights:
+    """Returns the user's rights as the store keeps them."""
+    try:
+        check_may_act(user)
+        limits = authorize.confinement_of(user)
+    except Forbidden:
+        limits = None
+    # repr leaves the password out
+    return Rights(entry=sha256(repr(user).encode(errors="backslashreplace")).hexdigest(), confinement=limits)
+
+
+def check(user: User | None, run: AuthorizedRun, settings: Settings) -> None:
+    """Raises Forbidden when the run would be refused now, or has wider limits than the user's runs have now.
+
+    user: the entry of now; None where there is none any more. What does not exist any more, or is no valid request for
+    this version, is no lost right.
+    """
+    if user is None:
+        raise Forbidden(f"{run.user} is not in rbac.json any more.", code="rights_lost")
+    check_may_act(user)
+    try:
+        _authorize_again(user, run, settings)
+    except NotFound:
+        if _is_hidden(user, run, settings):
+            raise Forbidden("What it names is another user's inventory now.", code="rights_lost") from None
+    except (InvalidRequest, ValidationError):
+        pass
+    if run.confinement and (gone := confinement.lost(run.confinement, authorize.confinement_of(user))):
+        raise Forbidden(f"rbac.json does not grant {gone} any more.", code="rights_lost")
+
+
+def _is_hidden(user: User, run: AuthorizedRun, settings: Settings) -> bool:
+    """Whether what is not there for this user is there, and belongs to others."""
+    try:
+        _authorize_again(replace(user, hidden=()), run, settings)
+    except RequestError:
+        return False
+    return True
+
+
+def _authorize_again(user: User, run: AuthorizedRun, settings: Settings) -> None:
+    request = request_of(run)
+    confined = isolation.for_user(user, settings.isolation)
+    if isinstance(request, AdhocRequest):
+        authorize.authorize_adhoc(user, request, settings, confined)
+    elif isinstance(request, PlaybookRequest):
+        # As a preview: values for prompts are no right, and finding prompts takes time.
+        authorize.authorize_playbook(user, request, settings, confined, is_preview=True)
+    else:
+        authorize.authorize_git(user, request, settings)
+
+
+def request_of(run: AuthorizedRun) -> AdhocRequest | PlaybookRequest | GitRequest:
+    """Returns the request of a run as the rules read it, with asterisks in place of what was sealed only.
+
+    The body in the record is masked, which could make other names of its text. So what may be masked there and is not
+    sealed is taken from the command. Raises ValidationError for a record of a version that kept no body.
+    """
+    body: dict[str, JsonValue] = dict(run.request)
+    step = run.steps[-1]
+    of_admin = [word.removeprefix(_VARIABLES) for word in step.argv if word.startswith(_VARIABLES)]
+    for field in ("extra_vars", "extra_args"):
+        if body.get(field) is not None:
+            body[field] = [*step.extra_vars, *of_admin]
+    if body.get("environment") is not None:
+        body["environment"] = dict(step.environment)
+    for word in step.argv:
+        if word.startswith(_ARGUMENTS) and "module_args" in body:
+            text = word.removeprefix(_ARGUMENTS)
+            body["module_args"] = text if isinstance(body["module_args"], str) else json.loads(text)
+    return _MODELS[run.kind].model_validate(body)
