@@ -36,6 +36,8 @@ _LONGEST_FIRST = (
 # How many generated requests the tests that generate some try in one nightly run; see test_fuzz and test_schemathesis.
 _NIGHTLY_GENERATED = {"FUZZ": "5000", "CASES": "20000"}
 
+_NIGHTLY_SECONDS = 1800  # for a test that names no time limit: ten times as long as by day
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("flansible")
@@ -61,6 +63,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (kept if is_mine and _is_selected(item, nightly) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
+    if nightly:
+        for item in kept:
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(_NIGHTLY_SECONDS))
     kept.sort(key=lambda item: _rank(item.path))
     items[:] = kept
 
