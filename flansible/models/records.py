@@ -89,12 +89,14 @@ class Confinement(Record):
 
 
 class Rights(Record):
-    """What a user may do by the present rbac.json. entry: a digest of the entry without its password; empty while the
-    user's tasks are being authorized again. confinement: of the user's runs; null for admin, and where none may start.
-    """
+    """What a user may do by the present rbac.json."""
 
-    entry: str
-    confinement: Confinement | None
+    entry: str = Field(
+        description="A digest of the entry without its password; empty while the user's tasks are authorized again."
+    )
+    confinement: Confinement | None = Field(
+        description="Limits of the user's runs; null for admin, and for one who may start none."
+    )
 
 
 class About(Record):

@@ -16,7 +16,7 @@ import redis
 
 import flansible.store
 from flansible.launcher import embedded_redis
-from flansible.models import About, State
+from flansible.models import About, Rights, State
 from flansible.store import (
     Batch,
     Claim,
@@ -337,6 +337,7 @@ def any_redis(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 def live(store: Store, few: Store) -> None:
     """Every script, with whatever makes a key."""
     store.check_writes()
+    store.publish_rights({"a b": Rights(entry="digest", confinement=None)})
     store.renew_leases("worker", 4, [])
     store._redis.hset("flansible:store", "run_id", "another")
     assert store.runs() == [] and store.awaited_workers() == ["worker"]
@@ -431,6 +432,7 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
     none.prune()
     left = {key.decode(): raw.ttl(key) for key in raw.keys()}
     assert {key for key, ttl in left.items() if ttl == -1} == {
+        "flansible:rights",
         "flansible:sequence",
         "flansible:store",
         "flansible:token",

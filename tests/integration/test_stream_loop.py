@@ -26,7 +26,7 @@ from tests.helpers.webserver import ADMIN, DEV, RecordedRun, WebServer, descript
 
 MOST_FOLLOWERS = 300
 STREAM = {"Accept": "text/event-stream"}
-THREADS_AT_MOST = 1 + 4 + 1  # gunicorn's own, those that answer, and one for all followers
+THREADS_AT_MOST = 1 + 4 + 1 + 1  # gunicorn's own, those that answer, one for all followers, one for rbac.json
 
 
 @pytest.fixture(scope="module")
