@@ -105,7 +105,7 @@ def test_the_operators_files_and_variables_are_in_force_without_secrets_and_unse
 def test_a_projects_own_configuration_comes_before_the_operators_file(service: Service) -> None:
     status, output = service.run("ansibleplaybook", play("settings.yml"), DEV)
     assert status["Status"] == "SUCCESS", output
-    assert "in force DEFAULT_FORKS=44 DEFAULT_REMOTE_USER=None DEFAULT_TIMEOUT=17" in output
+    assert "in force DEFAULT_FORKS=44 DEFAULT_REMOTE_USER= DEFAULT_TIMEOUT=17" in output
     assert ".ansible.cfg" not in output
 
 
