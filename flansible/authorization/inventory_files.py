@@ -258,11 +258,18 @@ def is_named_like(name: str, stems: Collection[str]) -> bool:
 def is_project(folder: str) -> bool:
     """Whether a folder has playbooks, roles or an ansible.cfg, so that more than inventories lies there."""
     try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    return "ansible.cfg" in names or "roles" in names or has_playbooks(folder)
+
+
+def has_playbooks(folder: str) -> bool:
+    """Whether playbooks lie in a folder: Ansible loads group_vars and host_vars beside them, for any inventory."""
+    try:
         names = sorted(os.listdir(folder))
     except OSError:
         return False
-    if "ansible.cfg" in names or "roles" in names:
-        return True
     books = (name for name in names if name.endswith((".yml", ".yaml")))
     return any(kind_of(os.path.join(folder, name)) == "playbook" for name in books)
 

@@ -198,17 +198,20 @@ class ShownPaths:
 
     @cached_property
     def of_others(self) -> frozenset[str]:
-        """The variables beside others' inventory files, in folders where no inventory of the user's could have them.
+        """The variables beside inventory files that are not the user's, in folders where none of the user's could have
+        them.
 
-        Their names say nothing: dev and prod have the same groups. Beside playbooks they are everyone's.
+        Their names say nothing: dev and prod have the same groups. Beside playbooks they are everyone's; an ansible.cfg
+        or roles alone load none.
         """
-        folders = self._folders_of_others - {self.root}
+        beside = {os.path.dirname(path) for path in self.beside if os.path.isfile(path)} - self.neighbours
+        folders = (self._folders_of_others | beside) - {self.root}
         found = {os.path.join(folder, name) for folder in folders for name in inventory_files.VARIABLES}
         return frozenset(
             path
             for path in found
             if os.path.isdir(path) and not os.path.islink(path) and not self._leads_to_own(path)
-            if not inventory_files.is_project(os.path.dirname(path))
+            if not inventory_files.has_playbooks(os.path.dirname(path))
         )
 
     @property

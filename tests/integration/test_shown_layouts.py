@@ -382,6 +382,22 @@ def test_variables_beside_anothers_inventory_file_alone_are_unseen_whatever_thei
     assert tree.seen() == {f"{around}/dev/hosts", f"{around}/dev/host_vars/left.yml", *variables}
 
 
+@pytest.mark.parametrize("beside", ["ansible.cfg", "roles/web/tasks/main.yml"])
+@pytest.mark.parametrize(("own", "others"), [("dev/hosts", ["prod/hosts"]), ("hosts", [])])
+def test_an_ansible_cfg_or_roles_beside_anothers_inventory_file_open_no_variables(
+    beside: str, own: str, others: list[str], tree: Tree
+) -> None:
+    """Whether rbac.json names the other inventory, or it merely lies below the user's."""
+    stages = "playbooks/stages"
+    tree.write(
+        {f"{stages}/{own}": "[web]\nown1\n", f"{stages}/prod/hosts": "[web]\nprod1\n", f"{stages}/site.yml": PLAY}
+    )
+    tree.write({f"{stages}/prod/{name}.yml": "a: 1\n" for name in ("group_vars/all", "group_vars/web", "host_vars/x")})
+    tree.write({f"{stages}/prod/{beside}": "[defaults]\n"})
+    tree.inventories, tree.others = [f"{stages}/{own}"], [f"{stages}/{name}" for name in others]
+    assert tree.seen() == {f"{stages}/{name}" for name in (own, "site.yml", f"prod/{beside}")}
+
+
 def test_variables_beside_playbooks_in_another_folder_of_the_project_are_judged_too(tree: Tree) -> None:
     tree.write({"playbooks/shop/inv/dev": DEV, "playbooks/shop/inv/prod": PROD, "playbooks/shop/plays/site.yml": PLAY})
     tree.write({f"playbooks/shop/plays/group_vars/{name}.yml": "a: 1\n" for name in ("all", "web", "os", "shop")})
