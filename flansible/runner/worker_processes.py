@@ -21,7 +21,8 @@ from flansible.runner import process_tree
 from flansible.runner.ansible_internals import replace
 from flansible.runner.cleanup import RunFiles
 
-_PARENT_DIED = signal.SIGUSR2  # not TERM: Ansible handles and forwards that
+_PARENT_DIED = signal.SIGUSR2  # from the kernel; not TERM: Ansible handles and forwards that
+_KEEPER_DIED = signal.SIGUSR1  # from the run to its workers
 _WAIT_SECONDS = 2.0
 _KILL_SECONDS = 10.0
 _END_SECONDS = 10.0
@@ -54,15 +55,18 @@ class WorkerStartMonitor:
 def install_parent_death_handlers(files: RunFiles) -> None:
     """Installs handlers of the parent death signal (SIGUSR2) in the run and in each of Ansible's workers.
 
+    The kernel sends it for each thread of a dying parent that children pass to, the last time when they have a new
+    parent; as long as the run is the parent, it says nothing. So the run has a signal of its own for its workers.
+
     The tree is `fork server ─ keeper ─ run ─ worker ─ module`; a module may ignore TERM or have a separate session.
 
     | what dies      | the kernel signals | what happens                                                           |
     |----------------|--------------------|------------------------------------------------------------------------|
     | run            | workers            | end_worker: the parent is now the keeper (subreaper), so it does        |
     |                |                    | nothing: the keeper ends the tree, and reports which processes it ended |
-    | keeper         | run                | end_run: signals each worker, waits for them, kills the rest, removes   |
-    |                |                    | the run's files. end_worker: the parent is the run, so it kills its own |
-    |                |                    | descendants. The fork server also ends what it adopts                   |
+    | keeper         | run                | end_run: sends each worker SIGUSR1, waits for them, kills the rest,      |
+    |                |                    | removes the run's files. end_descendants: the worker kills its own.     |
+    |                |                    | The fork server also ends what it adopts                                |
     | keeper and run | workers            | end_worker: the parent is the fork server or init, so it kills its own  |
     |                |                    | descendants: no other process of ours might be left to do it            |
     | parent, before | none               | the check after arming: the run exits, a worker does not begin          |
@@ -76,21 +80,27 @@ def install_parent_death_handlers(files: RunFiles) -> None:
         signal.signal(_PARENT_DIED, signal.SIG_IGN)
         for child in psutil.Process().children():
             # A worker ends its descendants, and would do so without this signal if we were killed now.
-            process_tree.send(child, _PARENT_DIED)
+            process_tree.send(child, _KEEPER_DIED)
         process_tree.wait_for_descendants(_WAIT_SECONDS)
         process_tree.kill_descendants(_KILL_SECONDS)
         files.remove()
         os._exit(1)
 
-    def end_worker(_number: int, _frame: Any) -> None:
-        # A live keeper is our parent now and about to end us: it must find our descendants to report them.
-        if os.getppid() != keeper:
-            # Our next parent may die as well: its signal must not restart this halfway through.
-            signal.signal(_PARENT_DIED, signal.SIG_IGN)
-            process_tree.kill_descendants(_KILL_SECONDS)
-            os._exit(1)
+    def end_worker(number: int, frame: Any) -> None:
+        # A live keeper is our parent now and about to end us: it must find our descendants, to give them the grace and
+        # to report them. The run while the rest of its threads end: it is about to be the keeper.
+        if os.getppid() not in (keeper, run):
+            end_descendants(number, frame)
+
+    def end_descendants(_number: int, _frame: Any) -> None:
+        # Our next parent may die as well: its signal must not restart this halfway through.
+        signal.signal(_PARENT_DIED, signal.SIG_IGN)
+        signal.signal(_KEEPER_DIED, signal.SIG_IGN)
+        process_tree.kill_descendants(_KILL_SECONDS)
+        os._exit(1)
 
     def supervised_work(worker: WorkerProcess) -> None:
+        signal.signal(_KEEPER_DIED, end_descendants)
         signal.signal(_PARENT_DIED, end_worker)
         process_tree.set_parent_death_signal(_PARENT_DIED)
         if os.getppid() == run:

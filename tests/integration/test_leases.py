@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -55,6 +59,41 @@ def test_a_keeper_kills_what_is_left_when_the_lease_is_about_to_end(ansible: Wor
         run.wait(30)
         assert run.exited is not None and not sleeping(mark)
         assert deadline - 0.1 <= now() < deadline + 10
+
+
+def test_what_ignores_a_request_to_stop_has_its_grace_however_late_the_threads_of_the_run_end(ansible: Worker) -> None:
+    """Its first thread ends first: the worker passes to the others, and to the keeper when these have ended."""
+    mark = new_mark()
+    argv = ("-m", "ansible.builtin.shell", "-a", f"trap '' TERM; sleep {mark} & wait; wait", "--", "localhost")
+    with DirectRun(ansible.fork_servers, Path("/"), *argv, program="ansible") as run:
+        (sleeper,) = eventually(lambda: sleeping(mark))
+        others = [thread.id for thread in psutil.Process(run.pid).threads() if thread.id != run.pid]
+        assert others, "such as the one that takes results"
+        with busy_processor() as number:
+            for thread in others:
+                os.sched_setaffinity(thread, {number})
+                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+            run.stop(3.0)
+            began = now()
+            run.wait(30)
+        assert now() - began > 2.9 and not sleeping(mark)
+        assert run.exited is not None and sleeper.pid in [ended["pid"] for ended in run.exited["stopped"]]
+
+
+@contextmanager
+def busy_processor() -> Iterator[int]:
+    """A processor on which whatever runs only when others do not hardly runs at all."""
+    number = min(os.sched_getaffinity(0))
+    program = (
+        f"import os\nos.sched_setaffinity(0, {{{number}}})\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
+    try:
+        yield number
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def test_a_lease_frame_gives_the_run_more_time(ansible: Worker) -> None:
