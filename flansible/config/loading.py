@@ -73,7 +73,7 @@ def _fault(item: Any, sources: Mapping[str, str]) -> Fault:
         source = ", ".join(dict.fromkeys(sources[name] for name in named))
         return Fault(source or "config.ini", ", ".join(named), message)
     # A URL may carry a password: name the key, never the value.
-    shown = "" if key.startswith("CELERY_") and "URL" in key or key == "CELERY_RESULT_BACKEND" else repr(item["input"])
+    shown = "" if key.endswith("_URL") or key == "CELERY_RESULT_BACKEND" else repr(item["input"])
     return Fault(sources.get(key, "config.ini"), key, f"{shown} {message}".strip())
 
 

@@ -36,6 +36,11 @@ class Settings(BaseModel):
     CELERY_RESULT_BACKEND: Annotated[str, AfterValidator(setting_values.store_url)] = Field(
         EMBEDDED, description="Records (always Redis): `embedded`, `redis://`, `rediss://` or `redis+socket://`."
     )
+    DATABASE_URL: Annotated[str, AfterValidator(setting_values.database_url)] = Field(
+        EMBEDDED,
+        description="History of finished tasks: `embedded` (a SQLite file in `data_dir`; only with an embedded Redis) "
+        "or `postgresql+psycopg://`.",
+    )
     CELERY_TASK_TIMEOUT: int = Field(
         86400, ge=1, description="Seconds a run may take; then it is ended as `timed_out`."
     )
@@ -229,6 +234,14 @@ class Settings(BaseModel):
     @property
     def broker_url(self) -> str:
         return self._redis_url(self.CELERY_BROKER_URL)
+
+    @property
+    def database_url(self) -> str | None:
+        """The history database; None: there is none, because several machines may use this Redis and none is named."""
+        if self.DATABASE_URL != EMBEDDED:
+            return self.DATABASE_URL
+        is_alone = self.CELERY_RESULT_BACKEND == EMBEDDED
+        return f"sqlite:///{self.data_dir / 'history.sqlite3'}" if is_alone else None
 
     @property
     def embeds_redis(self) -> bool:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field
 EMBEDDED = "embedded"
 _REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://")
 _AMQP_SCHEMES = ("amqp://", "amqps://")
+_POSTGRESQL_SCHEME = "postgresql+psycopg://"
 
 
 def store_url(value: str) -> str:
@@ -28,6 +29,13 @@ def broker_url(value: str) -> str:
     """Validates the URL of Celery's broker."""
     if value != EMBEDDED and not value.startswith((*_REDIS_SCHEMES, *_AMQP_SCHEMES)):
         raise ValueError("must be 'embedded' or a redis://, rediss://, redis+socket:// or amqp:// URL")
+    return _require_valid_port(value)
+
+
+def database_url(value: str) -> str:
+    """Validates the URL of the history database."""
+    if value != EMBEDDED and not value.startswith(_POSTGRESQL_SCHEME):
+        raise ValueError(f"must be 'embedded' or a {_POSTGRESQL_SCHEME} URL")
     return _require_valid_port(value)
 
 

@@ -29,6 +29,7 @@ CONFIGURED: dict[str, Callable[[Settings], list[Check]]] = {
     "playbook_root": configured.playbook_root,
     "data_dir": configured.data_dir,
     "redis": servers.redis,
+    "history": servers.history,
     "broker": servers.broker,
 }
 

@@ -1,4 +1,4 @@
-"""The doctor's checks of Redis, the broker and the workers."""
+"""The doctor's checks of Redis, the history database, the broker and the workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from flansible.broker import app as broker_app
 from flansible.config import EMBEDDED, Settings
 from flansible.doctor import open_services
 from flansible.doctor.check import Check, Mark
-from flansible.errors import BrokerUnavailable, StoreUnavailable
+from flansible.errors import BrokerUnavailable, ConfigurationError, HistoryUnavailable, StoreUnavailable
+from flansible.history.database import Database
+from flansible.history.schema import VERSION
 from flansible.launcher import embedded_redis
 from flansible.store import Store
 
@@ -97,6 +99,25 @@ def _eviction(found: dict[str, str], key: str) -> Check:
     advice = "in redis-cli: CONFIG SET maxmemory-policy noeviction, then CONFIG REWRITE"
     what = f"deletes records above {limit} bytes (maxmemory-policy {policy})"
     return Check(Mark.FAIL, "redis", f"{key}: {what}", advice)
+
+
+def history(settings: Settings) -> list[Check]:
+    """Checks the history database: whether it answers, and its version."""
+    url = settings.database_url
+    if url is None:
+        return []
+    try:
+        with closing(Database(url)) as database:
+            found, name = database.require_known_version(), database.name
+    except ConfigurationError as error:
+        return [Check(Mark.FAIL, "history", str(fault), "fix it") for fault in error.faults]
+    except HistoryUnavailable as error:
+        if settings.DATABASE_URL == EMBEDDED and not settings.data_dir.exists():
+            return [Check(Mark.OK, "history", "the embedded database does not exist yet; a worker makes it")]
+        return [Check(Mark.FAIL, "history", str(error), "start that server, or fix DATABASE_URL")]
+    if found < VERSION:
+        return [Check(Mark.OK, "history", f"{name}, version {found}; a worker takes it to version {VERSION}")]
+    return [Check(Mark.OK, "history", f"{name}, version {found}")]
 
 
 def broker(settings: Settings) -> list[Check]:

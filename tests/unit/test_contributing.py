@@ -33,6 +33,7 @@ WORDS = {
     "supervisor",
     "worker",
     "store",
+    "history database",
     "broker",
     "claim",
     "lease",

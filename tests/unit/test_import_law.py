@@ -36,6 +36,11 @@ FOREIGN_LAW = {
     "tornado": ("monitoring",),
     "pydantic": ("authorization", "config", "identity", "models", "store", "web"),
     "httpx": ("client",),
+    "sqlalchemy": ("history",),
+    "alembic": ("history",),
+    "psycopg": ("history",),
+    "sqlite3": ("history",),
+    "zstandard": ("history",),
 }
 
 # The floors of the house, from the ground up: each folder or module, and all it may import of ours. The most exact
@@ -43,7 +48,7 @@ FOREIGN_LAW = {
 # import its own modules. "" is the package itself, for its version.
 _BASICS = ("errors", "models", "states")
 _SYSTEM = (*_BASICS, "config", "system", "wire")
-_STORE = (*_SYSTEM, "store", "sealing")
+_STORE = (*_SYSTEM, "store", "history", "sealing")
 _IDENTITY = (*_STORE, "audit", "broker", "playbooks", "identity")
 _WEB = (*_IDENTITY, "authorization", "web.context", "web.serialization")
 LAW: dict[str, tuple[str, ...]] = {
@@ -58,6 +63,10 @@ LAW: dict[str, tuple[str, ...]] = {
     "client": ("errors", "states", ""),
     "config": ("errors", "wording"),
     "store": (*_BASICS, "system"),
+    "history": (*_BASICS, "system", "store"),
+    "history.schema": (),
+    "history.database": ("errors", "history.schema"),
+    "history.migrations": (),
     "sealing": (*_BASICS, "system"),
     "playbooks": (*_BASICS, "system"),
     "audit": ("errors", "system", "sealing"),
@@ -371,6 +380,7 @@ def python(code: str, cwd: Path, **environ: str) -> str:
             "flansible.launcher.process_manager",
             ("ansible", "celery", "flask", "redis", "pydantic", "click", "werkzeug", "http", "email", "ssl"),
         ),
+        ("flansible.history, flansible.history.upgrade", ("alembic", "ansible", "celery", "flask", "psycopg")),
         # What every start of a part of the service loads, `flansible up` among them.
         (
             "flansible.doctor.secret_files, flansible.launcher.up",

@@ -143,6 +143,8 @@ def test_an_empty_path_means_the_default(ini: Path, key: str) -> None:
 BAD_TEXTS = {
     "a wrong scheme": "[Default]\nCELERY_BROKER_URL = http://user:hunter2@host\n",
     "a wrong scheme for records": "[Default]\nCELERY_RESULT_BACKEND = amqp://user:hunter2@host\n",
+    "a wrong scheme for the history": "[Default]\nDATABASE_URL = mysql://user:hunter2@host/x\n",
+    "a wrong port of the history": "[Default]\nDATABASE_URL = postgresql+psycopg://user:hunter2@host:port/x\n",
     "a misspelt key": "[Default]\nCELERY_BROKER_URI = redis://:hunter2@host/0\n",
     "no section": "CELERY_BROKER_URL = redis://:hunter2@host/0\n",
     "no equals sign": "[Default]\nCELERY_BROKER_URL redis://hunter2@host/0\n",
@@ -164,6 +166,14 @@ def test_no_message_ever_shows_the_password_in_a_variable(ini: Path) -> None:
     for fault in faults_of(ini, "[Default]\n", FLANSIBLE_CELERY_BROKER_URL=f"http://u:{SECRET}@host"):
         assert SECRET not in str(fault)
         assert fault.source == "FLANSIBLE_CELERY_BROKER_URL"
+
+
+def test_the_embedded_history_goes_only_with_an_embedded_redis(ini: Path) -> None:
+    assert load(ini, "[Default]\ndata_dir = d\n").database_url == f"sqlite:///{ini.parent}/d/history.sqlite3"
+    external = "[Default]\nCELERY_RESULT_BACKEND = redis://somewhere\n"
+    assert load(ini, external).database_url is None
+    named = "postgresql+psycopg://u:p@host/name"
+    assert load(ini, f"{external}DATABASE_URL = {named}\n").database_url == named
 
 
 def test_a_named_file_that_does_not_exist_is_a_fault(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""The tables, as SQLAlchemy Core knows them. The files in `migrations/` make them; a test compares the two.
+
+| table            | a row is                                                | key                   |
+|------------------|---------------------------------------------------------|-----------------------|
+| `tasks`          | a final task: what its status and the list's filters say | `key`; `id` is public |
+| `output_chunks`  | a piece of a task's output, with its colours             | task, `start`         |
+| `event_segments` | consecutive events of a task                             | task, `first_seq`     |
+| `task_hosts`     | a host with results in a task, and how it fared there    | task, `position`      |
+| `hosts`          | a host: the inventory a task named, and its name         | `key`                 |
+| `archiver`       | the highest token of a worker that has archived          | one row               |
+
+`number` is the number of the task that Redis gave it: the cursor of lists, there and here. Times are milliseconds since
+1970 where they are compared, and text, as the API shows it, where they are not. Blobs are as encoding.py makes them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+VERSION = 1  # of the newest file in migrations/
+
+metadata = MetaData()
+_Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
+
+
+def _task_key() -> Column[int]:
+    return Column("task_key", _Key, ForeignKey("tasks.key", ondelete="CASCADE"), primary_key=True, autoincrement=False)
+
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("number", BigInteger, nullable=False),
+    Column("username", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("returncode", Integer),
+    Column("changed", Boolean, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("warning", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("ended", Text),  # JSON: the processes that were killed
+    Column("playbook", Text),
+    Column("module", Text),
+    Column("hosts", Text),  # the pattern or limit of the request
+    Column("inventory", Text),
+    Column("counts", Text, nullable=False),  # JSON: results by verdict
+    Column("host_count", Integer, nullable=False),
+    Column("play_task_count", Integer, nullable=False),
+    Column("submitted", BigInteger, nullable=False),
+    Column("finished", BigInteger, nullable=False),
+    Column("submitted_at", Text, nullable=False),
+    Column("started_at", Text),
+    Column("finished_at", Text, nullable=False),
+    Column("run", LargeBinary, nullable=False),  # the AuthorizedRun as JSON
+    Column("output_bytes", BigInteger, nullable=False),
+    Column("colour_count", BigInteger, nullable=False),
+    Column("event_count", BigInteger, nullable=False),
+    Column("stats_seq", BigInteger),
+    Column("stored_bytes", BigInteger, nullable=False),  # what its rows take here, about
+    Column("archived", BigInteger, nullable=False),
+    Column("output_expired", BigInteger),  # when its output and events were deleted before it
+    Index("tasks_number", "number"),
+    Index("tasks_user", "username", "number"),
+    Index("tasks_state", "state", "number"),
+    Index("tasks_user_state", "username", "state", "number"),
+    Index("tasks_playbook", "playbook", "number"),
+    Index("tasks_finished", "finished"),
+)
+
+output_chunks = Table(
+    "output_chunks",
+    metadata,
+    _task_key(),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("size", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("marks", LargeBinary, nullable=False),  # those in it; in the last chunk also those at its end
+    Column("before", LargeBinary, nullable=False),  # the last mark before them: in which colour the chunk begins
+)
+
+event_segments = Table(
+    "event_segments",
+    metadata,
+    _task_key(),
+    Column("first_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("verdicts", Integer, nullable=False),  # bits of VERDICT_BITS: which results it has
+    Column("data", LargeBinary, nullable=False),
+)
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("inventory", Text, nullable=False),  # as the request named it; '' for none
+    UniqueConstraint("name", "inventory", name="hosts_name_inventory"),
+)
+
+task_hosts = Table(
+    "task_hosts",
+    metadata,
+    _task_key(),
+    Column("position", Integer, primary_key=True, autoincrement=False),  # in the results: hosts with a failure first
+    Column("host_key", _Key, ForeignKey("hosts.key"), nullable=False),
+    Column("number", BigInteger, nullable=False),  # of the task
+    Column("verdict", Text, nullable=False),  # the host's own, in this task: HOST_VERDICTS
+    Column("changed", Boolean, nullable=False),
+    Column("counts", Text, nullable=False),  # JSON: its results by verdict
+    Column("seqs", LargeBinary, nullable=False),  # of its results
+    Index("task_hosts_host", "host_key", "number"),
+)
+
+archiver = Table(
+    "archiver",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("token", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="archiver_one_row"),
+)
+
+# The bits of `event_segments.verdicts`. What is stored counts on these numbers.
+VERDICT_BITS = {
+    "ok": 1,
+    "changed": 2,
+    "failed": 4,
+    "unreachable": 8,
+    "skipped": 16,
+    "rescued": 32,
+    "ignored": 64,
+}
+# A host's own verdict in a task is the first of these that one of its results has.
+HOST_VERDICTS = ("unreachable", "failed", "changed", "ok", "rescued", "ignored", "skipped")
