@@ -243,18 +243,27 @@ def verify_audit(config_file: str | None, partial: bool, files: tuple[str, ...])
 @cli.command()
 @_config_option
 @click.argument("user")
-def home(config_file: str | None, user: str) -> None:
-    """Create and print the home folder of USER's confined runs, for ssh keys and known_hosts."""
+@click.option("--group", metavar="GROUP", help="The home of runs that this group of USER's allows; by default others.")
+def home(config_file: str | None, user: str, group: str | None) -> None:
+    """Create and print the home folder of USER's confined runs, for ssh keys and known_hosts.
+
+    Runs that a group's entry in rbac.json allows have another one than those of USER's own.
+    """
     settings = _settings(config_file)
     from flansible.identity import users
+    from flansible.models import principal
     from flansible.worker import homes
 
-    if user not in users.RbacFile(settings.rbac_file, settings=settings).users():
+    found = users.RbacFile(settings.rbac_file, settings=settings).users().get(user)
+    if found is None:
         _fail(f"{user} is not a user of {settings.rbac_file}; add one with `flansible passwd`")
+    if group is not None and group not in found.groups:
+        _fail(f"{user} is not in group {group}. The groups of {user}: {', '.join(found.groups) or 'none'}")
     if user == users.ADMIN:
         _fail("Runs of admin are not confined: their home is that of the service's account")
     try:
-        click.echo(homes.make_home(user, settings.data_dir))
+        entry = users.OWN_ENTRY if group is None else users.GROUP_PREFIX + group
+        click.echo(homes.make_home(principal(user, entry), settings.data_dir))
     except OSError as error:
         _fail(f"The home of {user} cannot be made: {error}")
 

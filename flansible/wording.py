@@ -36,6 +36,12 @@ def unknown_key(given: str, known: Iterable[str]) -> str:
     return f'unknown key "{given}"' + (f', did you mean "{near}"?' if near else "")
 
 
+def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
+    """Returns `there is no group "opps", did you mean "ops"?`, without the question if no name is near."""
+    near = nearest(given, known)
+    return f'there is no {kind} "{given}"' + (f', did you mean "{near}"?' if near else "")
+
+
 def plain(message: str) -> str:
     """Returns a message of pydantic's as what must be: "must be a string", "is missing"."""
     if message == "Field required":

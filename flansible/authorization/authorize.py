@@ -1,7 +1,8 @@
 """Authorizes requests: returns an AuthorizedRun with its paths resolved, or raises the refusal of a rule.
 
-Pure: no Flask, no Redis; called by flansible.web.resources, and by flansible.authorization.lost_rights for tasks of
-earlier. The rest of the system accepts only the AuthorizedRun made here, so skipping the check is a type error.
+Each function judges the user's entries one at a time (flansible.authorization.entries). Pure: no Flask, no Redis;
+called by flansible.web.resources, and by flansible.authorization.lost_rights for tasks of earlier. The rest of the
+system accepts only the AuthorizedRun made here, so skipping the check is a type error.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from flansible.authorization import existence, redaction
+from flansible.authorization.entries import by_one_entry
 from flansible.authorization.isolation import Isolation
 from flansible.authorization.rules import grants, hosts, modules, strings, unsandboxed
 from flansible.authorization.rules import paths as path_rules
@@ -59,6 +61,7 @@ _ADMIN_FIELDS = (
 RunRequest = TypeVar("RunRequest", AdhocRequest, PlaybookRequest)
 
 
+@by_one_entry
 def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
     """Authorizes an ad-hoc command. Raises Forbidden, or NotFound when a permitted `chdir` does not exist."""
     _check_request(user, request, settings)
@@ -76,6 +79,7 @@ def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isola
     return _authorized("adhoc", user, permitted, summary, (step,), settings, about, request)
 
 
+@by_one_entry
 def authorize_playbook(
     user: User, request: PlaybookRequest, settings: Settings, isolation: Isolation, *, is_preview: bool = False
 ) -> AuthorizedRun:
@@ -108,6 +112,7 @@ def authorize_playbook(
     return _authorized("playbook", user, permitted, summary, (*pull, step), settings, about, request)
 
 
+@by_one_entry
 def authorize_inventory(user: User, inventory: str, settings: Settings, isolation: Isolation) -> AuthorizedRun:
     """Authorizes listing an inventory, like an ad-hoc command on all its hosts. Raises Forbidden, NotFound."""
     request = AdhocRequest.model_validate({"host_pattern": "all", "module": "ping", "inventory": inventory})
@@ -122,6 +127,7 @@ def authorize_inventory(user: User, inventory: str, settings: Settings, isolatio
     return _authorized("adhoc", user, permitted, summary, (step,), settings, About(), request)
 
 
+@by_one_entry
 def authorize_git(user: User, request: GitRequest, settings: Settings) -> AuthorizedRun:
     """Authorizes a git update. Raises InvalidRequest for names git could misread, Forbidden, NotFound."""
     check_may_act(user)
@@ -158,6 +164,7 @@ def _authorized(
     return AuthorizedRun(
         kind=kind,
         user=user.name,
+        entry=user.entry,
         summary=_line(summary),
         steps=steps,
         about=about,
@@ -173,7 +180,7 @@ def _authorized(
 
 
 def confinement_of(user: User) -> Confinement | None:
-    """Returns the limits of the user's runs; None for admin."""
+    """Returns the limits of runs by one entry of a user; None for admin."""
     if user.is_admin:
         return None
     return Confinement(

@@ -1,4 +1,4 @@
-"""Describes a user's rights in short sentences, which a preview shows. Pure.
+"""Describes a user's rights in short sentences, entry by entry, which previews and sessions show. Pure.
 
 Nothing is decided here; the rules are in flansible.authorization.rules.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from flansible.authorization import entries
 from flansible.authorization.isolation import Isolation
 from flansible.identity.users import User
 
@@ -15,10 +16,31 @@ def sentences(user: User, isolation: Isolation) -> list[str]:
     """Returns who the user is, what the user may do, and whether runs are sandboxed."""
     if user.is_admin:
         return ["You are admin. You may run anything, without a sandbox."]
-    found = [f"You are {user.name}, with the role {user.role}."]
+    if not user.as_member:
+        return [f"You are {user.name}, with the role {user.role}.", *_of_entry(user, isolation)]
+    groups = ", ".join(user.groups)
+    found = [
+        f"You are {user.name}, a member of {groups}. One entry, your own or a group's, has to allow all of a request."
+    ]
+    for entry in user.entries:
+        name = entries.label(entry)
+        words = [f"{name[0].upper()}{name[1:]} has the role {entry.role}.", *_of_entry(entry, isolation)]
+        found += [words[0], *(f"By {name}: {sentence[0].lower()}{sentence[1:]}" for sentence in words[1:])]
+    return found
+
+
+def allowed_by(user: User, entry: str) -> list[str]:
+    """Returns the sentence that names the entry which allowed a request; none where a user has only one."""
+    found = entries.entry_of(user, entry) if user.as_member else None
+    return (
+        [] if found is None else [f"This request is allowed by {entries.label(found)}, and confined to what that may."]
+    )
+
+
+def _of_entry(user: User, isolation: Isolation) -> list[str]:
     if user.role != "operator":
-        return [*found, "You may read tasks. You may not start or cancel any."]
-    return [*found, *_may(user), *_limits(user), _sandboxed(user, isolation)]
+        return ["You may read tasks. You may not start or cancel any."]
+    return [*_may(user), *_limits(user), _sandboxed(user, isolation)]
 
 
 def _may(user: User) -> Iterator[str]:

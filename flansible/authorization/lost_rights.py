@@ -6,17 +6,18 @@ Called by the web process, for tasks that are queued or running when their user'
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
 
 from pydantic import JsonValue, ValidationError
 
-from flansible.authorization import authorize, confinement, isolation
+from flansible.authorization import authorize, confinement, entries, isolation
 from flansible.authorization.rules.grants import check_may_act
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError
-from flansible.identity.users import User
-from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, Kind, PlaybookRequest, Rights
+from flansible.identity.users import GROUP_PREFIX, User
+from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, Kind, PlaybookRequest, Rights, principal
 
 _MODELS: dict[Kind, type[AdhocRequest | PlaybookRequest | GitRequest]] = {
     "adhoc": AdhocRequest,
@@ -26,34 +27,43 @@ _MODELS: dict[Kind, type[AdhocRequest | PlaybookRequest | GitRequest]] = {
 _ARGUMENTS, _VARIABLES = "--args=", "--extra-vars="
 
 
-def rights_of(user: User) -> Rights:
-    """Returns the user's rights as the store keeps them."""
+def rights_of(users: Iterable[User]) -> dict[str, Rights]:
+    """Returns the rights of each user by each entry, as the store keeps them: by principal."""
+    return {principal(user.name, entry.entry): _rights(entry) for user in users for entry in user.entries}
+
+
+def _rights(entry: User) -> Rights:
     try:
-        check_may_act(user)
-        limits = authorize.confinement_of(user)
+        check_may_act(entry)
+        limits = authorize.confinement_of(entry)
     except Forbidden:
         limits = None
     # repr leaves the password out
-    return Rights(entry=sha256(repr(user).encode(errors="backslashreplace")).hexdigest(), confinement=limits)
+    return Rights(entry=sha256(repr(entry).encode(errors="backslashreplace")).hexdigest(), confinement=limits)
 
 
 def check(user: User | None, run: AuthorizedRun, settings: Settings) -> None:
-    """Raises Forbidden when the run would be refused now, or has wider limits than the user's runs have now.
+    """Raises Forbidden when the run would be refused now, or has wider limits than runs by its entry have now.
 
-    user: the entry of now; None where there is none any more. What does not exist any more, or is no valid request for
+    user: as rbac.json is now; None where there is none any more. The entry that allowed the run has to allow it still:
+    its limits are the run's, and another entry has others. What does not exist any more, or is no valid request for
     this version, is no lost right.
     """
     if user is None:
         raise Forbidden(f"{run.user} is not in rbac.json any more.", code="rights_lost")
-    check_may_act(user)
+    entry = entries.entry_of(user, run.entry)
+    if entry is None:
+        group = run.entry.removeprefix(GROUP_PREFIX)
+        raise Forbidden(f"{run.user} is not in group {group} any more, which allowed it.", code="rights_lost")
+    check_may_act(entry)
     try:
-        _authorize_again(user, run, settings)
+        _authorize_again(entry, run, settings)
     except NotFound:
-        if _is_hidden(user, run, settings):
+        if _is_hidden(entry, run, settings):
             raise Forbidden("What it names is another user's inventory now.", code="rights_lost") from None
     except (InvalidRequest, ValidationError):
         pass
-    if run.confinement and (gone := confinement.lost(run.confinement, authorize.confinement_of(user))):
+    if run.confinement and (gone := confinement.lost(run.confinement, authorize.confinement_of(entry))):
         raise Forbidden(f"rbac.json does not grant {gone} any more.", code="rights_lost")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography import x509
 
 from flansible import config
-from flansible.authorization import isolation
+from flansible.authorization import entries, isolation
 from flansible.config import Settings, tls
 from flansible.doctor import open_services, rbac_check, secret_files
 from flansible.doctor.check import Check, Mark, quoted
@@ -56,13 +56,21 @@ def users(settings: Settings) -> list[Check]:
         checks += [Check(Mark.FAIL, "rbac.json", str(fault), "fix it") for fault in faults]
         return checks
     plain = sorted(user.name for user in found.values() if not rbac_users.is_hash(user.password))
-    checks += [_check_plain(settings, plain, len(found)), *_check_admin(settings, found)]
-    for user in found.values():
-        gone = [str(inventory) for inventory in user.inventories if not os.path.exists(inventory)]
+    groups = len(_entries(found)) - len(found)
+    count = f"users: {len(found)}" + (f", groups: {groups}" if groups else "")
+    checks += [_check_plain(settings, plain, count), *_check_admin(settings, found)]
+    for name, entry in _entries(found).items():
+        gone = [str(inventory) for inventory in entry.inventories if not os.path.exists(inventory)]
         if gone:
-            found_gone = f"{user.name} has inventories that do not exist: {', '.join(gone)}"
+            found_gone = f"{name} has inventories that do not exist: {', '.join(gone)}"
             checks.append(Check(Mark.WARN, "rbac.json", found_gone, f"create them, or remove them from {path}"))
     return checks
+
+
+def _entries(found: dict[str, rbac_users.User]) -> dict[str, rbac_users.User]:
+    """Returns the users' own entries and those of their groups, by names for sentences."""
+    groups = {entries.label(entry): entry for user in found.values() for entry in user.as_member}
+    return found | groups
 
 
 def _violations(path: Path) -> list[Fault]:
@@ -72,9 +80,9 @@ def _violations(path: Path) -> list[Fault]:
         return []  # already reported
 
 
-def _check_plain(settings: Settings, plain: list[str], count: int) -> Check:
+def _check_plain(settings: Settings, plain: list[str], count: str) -> Check:
     if not plain:
-        return Check(Mark.OK, "rbac.json", f"{settings.rbac_file}: users: {count}, all passwords hashed")
+        return Check(Mark.OK, "rbac.json", f"{settings.rbac_file}: {count}, all passwords hashed")
     commands = " and ".join(_passwd(settings, name) for name in plain)
     return Check(Mark.WARN, "rbac.json", f"passwords that are not hashed: {', '.join(plain)}", f"hash them: {commands}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +29,7 @@ from flansible import wording
 from flansible.errors import ConfigurationError, Fault
 
 ADMIN = "admin"
+NAME = r"^[^:\x00-\x1f]+$"
 Role = Literal["operator", "viewer", "auditor"]
 
 # The keys that admin may have: the others restrict rights, and admin has all.
@@ -35,6 +37,7 @@ _ADMIN_KEYS = frozenset({"user", "password", "inventories", "limits"})
 _ADMIN_LIMITS = frozenset({"running", "queued"})
 _MODULE_PATTERN = re.compile(r"[\w.*?\[\]!-]+", re.ASCII)
 _ENTRY_DEPTH = 2  # ("rbac", 3) is the fourth user
+_NAME_KEYS = {"rbac": "user", "groups": "name"}
 
 Location = tuple[int | str, ...]
 
@@ -150,11 +153,9 @@ class Modules(_Form):
         return {"title": "Modules", "description": cls.__doc__, "anyOf": [names, *either]}
 
 
-class UserEntry(_Form):
-    """A user. With no other keys than the first three, everything in the inventories and playbook_root is allowed."""
+class _Rights(_Form):
+    """What an entry grants: to its user, or to each member of its group."""
 
-    user: str = Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$", description="Login name; `admin` has all rights.")
-    password: str = Field(min_length=1, description="Plain, or the hash that `flansible passwd` writes.")
     inventories: Paths = Field(
         [], description="Inventories the user may use; a folder includes all in it. Relative to this file's folder."
     )
@@ -185,7 +186,9 @@ class UserEntry(_Form):
         description="Whether processes that the user's confined runs leave in the background may outlive their run.",
     )
     git: bool | None = Field(
-        None, description="Whether the user may update checkouts. Default: true, unless `playbooks` is given."
+        None,
+        description="Whether the user may update checkouts. Default: true, unless `playbooks` is given, or `groups` "
+        "without `inventories`.",
     )
     paths: Paths = Field(
         [],
@@ -203,6 +206,29 @@ class UserEntry(_Form):
     limits: Limits = Field(Limits(), description="Limits of the user.")
 
 
+class _Login(_Form):
+    user: str = Field(min_length=1, pattern=NAME, description="Login name; `admin` has all rights.")
+    password: str = Field(min_length=1, description="Plain, or the hash that `flansible passwd` writes.")
+
+
+class UserEntry(_Rights, _Login):
+    """A user. With no other keys than the first three, everything in the inventories and playbook_root is allowed."""
+
+    groups: list[str] = Field(
+        [],
+        description="Groups the user is a member of. One entry, the user's own or a group's, has to allow the whole of "
+        "a request.",
+    )
+
+
+class _GroupName(_Form):
+    name: str = Field(min_length=1, pattern=NAME, description="Name of the group; a user of this name is not meant.")
+
+
+class GroupEntry(_Rights, _GroupName):
+    """A group: what each of its members may do, beside what their own entry allows. The keys are those of a user."""
+
+
 class Document(_Form):
     """The users of Flansible and their rights."""
 
@@ -210,6 +236,7 @@ class Document(_Form):
 
     schema_address: str | None = Field(None, alias="$schema", description="Address of this schema, for editors.")
     rbac: list[UserEntry] = Field(min_length=1, description="The users.")
+    groups: list[GroupEntry] = Field([], description="The groups that users may be members of.")
 
 
 def schema() -> dict[str, Any]:
@@ -241,19 +268,37 @@ def read(text: str, source: Path) -> Document:
 
 def _faults_between_keys(given: Any) -> list[tuple[Location, str]]:
     """Returns faults between keys that are each valid. Checks the raw document, so also when the model refused it."""
-    entries = given.get("rbac") if isinstance(given, dict) else None
-    found: list[tuple[Location, str]] = []
-    seen: set[str] = set()
-    for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        name = entry.get("user") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
-            continue
-        if name in seen:
-            found.append((("rbac", index), "is listed twice"))
-        seen.add(name)
+    groups = {name for _, name, _ in _named_entries(given, "groups")}
+    found = [*_repeated(given, "rbac"), *_repeated(given, "groups")]
+    for index, name, entry in _named_entries(given, "rbac"):
         if name == ADMIN:
             found += [(("rbac", index, *key), _ADMIN_FAULT) for key in _restrictions(entry)]
+            continue
+        given_groups = entry.get("groups")
+        member_of = given_groups if isinstance(given_groups, list) else []
+        for number, group in enumerate(member_of):
+            if isinstance(group, str) and group not in groups:
+                found.append((("rbac", index, "groups", number), wording.unknown_name("group", group, groups)))
+            elif group in member_of[:number]:
+                found.append((("rbac", index, "groups", number), f'"{group}" is listed twice'))
     return found
+
+
+def _named_entries(given: Any, kind: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yields the number, name and content of each user (kind rbac) or group that has a name."""
+    entries = given.get(kind) if isinstance(given, dict) else None
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        name = entry.get(_NAME_KEYS[kind]) if isinstance(entry, dict) else None
+        if isinstance(name, str):
+            yield index, name, entry
+
+
+def _repeated(given: Any, kind: str) -> Iterator[tuple[Location, str]]:
+    seen: set[str] = set()
+    for index, name, _ in _named_entries(given, kind):
+        if name in seen:
+            yield (kind, index), "is listed twice"
+        seen.add(name)
 
 
 _ADMIN_FAULT = "admin has all rights, so this key would have no effect. Remove it, or give it to another user."
@@ -276,21 +321,23 @@ def fault(source: Path, given: Any, loc: Location, message: str) -> Fault:
 def unknown_key(source: Path, given: Any, loc: Location) -> Fault:
     """Returns the fault of a key that rbac.json does not have at `loc`, with the nearest one that it has."""
     *above, name = loc
-    model: type[BaseModel] = Document if len(loc) == 1 else UserEntry
+    model: type[BaseModel] = Document if len(loc) == 1 else GroupEntry if loc[0] == "groups" else UserEntry
     if len(loc) > _ENTRY_DEPTH + 1:
         model = Limits if "limits" in above else Modules
-    known = ("$schema", "rbac") if model is Document else model.model_fields
+    known = ("$schema", *_NAME_KEYS) if model is Document else model.model_fields
     return fault(source, given, tuple(above), wording.unknown_key(str(name), known))
 
 
 def _entry(given: Any, loc: Location) -> tuple[str, Location]:
-    """Splits a location: the user whose entry it is in, or the entry's number if it names none; and the rest."""
+    """Splits a location: the user or group whose entry it is in, or its number if it has no name; and the rest."""
     if len(loc) < _ENTRY_DEPTH:
         return "", loc
-    entry = given["rbac"][loc[1]]
-    name = entry.get("user") if isinstance(entry, dict) else None
+    kind = str(loc[0])
+    entry = given[kind][loc[1]]
+    name = entry.get(_NAME_KEYS[kind]) if isinstance(entry, dict) else None
     is_name = isinstance(name, str) and name and name.isprintable()
-    return f'user "{name}"' if is_name else f"rbac[{loc[1]}]", loc[_ENTRY_DEPTH:]
+    word = "user" if kind == "rbac" else "group"
+    return f'{word} "{name}"' if is_name else f"{kind}[{loc[1]}]", loc[_ENTRY_DEPTH:]
 
 
 if __name__ == "__main__":

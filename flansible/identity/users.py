@@ -13,6 +13,8 @@ import os
 import re
 import shlex
 import threading
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +24,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from flansible.config import Settings
 from flansible.errors import ConfigurationError, Fault
 from flansible.identity import rbac_schema
-from flansible.identity.rbac_schema import Role, UserEntry
+from flansible.identity.rbac_schema import GroupEntry, Role, UserEntry
 from flansible.identity.writable_folders import Grants, WritableFolders
 from flansible.system import account, atomic_files
 from flansible.system.atomic_files import OnChange, ignore_change
@@ -30,6 +32,8 @@ from flansible.system.atomic_files import OnChange, ignore_change
 log = logging.getLogger(__name__)
 
 ADMIN = rbac_schema.ADMIN
+OWN_ENTRY = "own"
+GROUP_PREFIX = "group:"
 _HASH = re.compile(r"(scrypt|pbkdf2):[^$]+\$[^$]+\$[0-9a-f]+")
 _CACHED_PASSWORDS = 1000
 _OUR_METHOD = "scrypt:32768:8:1"  # generate_password_hash's own
@@ -39,9 +43,13 @@ _OUR_METHOD = "scrypt:32768:8:1"  # generate_password_hash's own
 class User:
     """A user of rbac.json, with all paths resolved. A field that is None or empty restricts nothing, or adds nothing.
 
+    These are the rights of one entry: the user's own, or that of a group (`entry`), under the user's name. The rules of
+    flansible.authorization judge one entry at a time: what `entries` has. as_member: the entries of the user's groups.
+
     playbooks: globs below playbook_root; modules_allowed, modules_denied: globs of names; hosts: Ansible patterns;
-    max_running, max_queued: None is config.ini's value, 0 no limit; hidden: inventories of other users only;
-    writable: folders that the user's runs may write; written: those that any user's runs may.
+    max_running, max_queued: None is config.ini's value, 0 no limit; hidden: inventories of other entries only;
+    writable: folders that the user's runs may write; written: those that any user's runs may. Limits are the user's,
+    the same in each entry.
     """
 
     name: str
@@ -65,6 +73,23 @@ class User:
     hidden: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     written: tuple[Path, ...] = ()
+    entry: str = OWN_ENTRY
+    as_member: tuple[User, ...] = ()
+
+    @cached_property
+    def entries(self) -> tuple[User, ...]:
+        """The user's own entry, then those of the groups, in the order in which the user's entry names them."""
+        return dataclasses.replace(self, as_member=()), *self.as_member
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the user's groups."""
+        return tuple(entry.entry.removeprefix(GROUP_PREFIX) for entry in self.as_member)
+
+    @property
+    def may_act(self) -> bool:
+        """Whether an entry may start and cancel tasks."""
+        return self.is_admin or any(entry.role == "operator" for entry in self.entries)
 
     @property
     def is_admin(self) -> bool:
@@ -73,7 +98,7 @@ class User:
     @property
     def sees_all(self) -> bool:
         """Whether the user may read all users' tasks."""
-        return self.is_admin or self.role == "auditor"
+        return self.is_admin or any(entry.role == "auditor" for entry in self.entries)
 
     @property
     def readable(self) -> tuple[Path, ...]:
@@ -86,44 +111,97 @@ def parse(text: str, source: Path, settings: Settings | None = None) -> dict[str
 
     settings: for what `writable` must not be; without them, it is checked against the users alone.
     """
-    users = [_user(entry, source.parent) for entry in rbac_schema.read(text, source).rbac]
-    inventories = sorted({path for user in users for path in user.inventories})
-    written = tuple(sorted({path for user in users for path in user.writable}))
+    document = rbac_schema.read(text, source)
+    users = {entry.user: _rights(entry, source.parent, entry.user, entry.password) for entry in document.rbac}
+    groups = {entry.name: _rights(entry, source.parent, entry=GROUP_PREFIX + entry.name) for entry in document.groups}
+    entries = [*users.values(), *groups.values()]
+    inventories = sorted({path for entry in entries for path in entry.inventories})
+    written = tuple(sorted({path for entry in entries for path in entry.writable}))
     if written:
-        grants = {user.name: Grants(user.inventories, user.paths, user.writable) for user in users}
-        refused = WritableFolders(grants, settings).faults()
-        faults = [Fault(str(source), f'user "{name}": writable[{number}]', why) for name, number, why in refused]
-        if faults:
-            raise ConfigurationError(faults)
+        _check_writable(users, groups, source, settings)
+    for kept in (users, groups):
+        for name, entry in kept.items():
+            hidden = _inventories_of_others(entry, inventories)
+            kept[name] = dataclasses.replace(entry, hidden=hidden, written=written)
     return {
-        user.name: dataclasses.replace(user, hidden=_inventories_of_others(user, inventories), written=written)
-        for user in users
+        entry.user: _with_groups(users[entry.user], [groups[name] for name in entry.groups]) for entry in document.rbac
     }
 
 
-def _user(entry: UserEntry, base: Path) -> User:
-    modules, limits = entry.modules, entry.limits
+def _check_writable(users: dict[str, User], groups: dict[str, User], source: Path, settings: Settings | None) -> None:
+    # No name of a user has a colon, so a group has none of theirs here.
+    entries = users | {f"{GROUP_PREFIX}{name}": entry for name, entry in groups.items()}
+    grants = {name: Grants(entry.inventories, entry.paths, entry.writable) for name, entry in entries.items()}
+    faults = [
+        Fault(str(source), f"{_named(name)}: writable[{number}]", why)
+        for name, number, why in WritableFolders(grants, settings).faults()
+    ]
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def _named(name: str) -> str:
+    group = name.removeprefix(GROUP_PREFIX)
+    return f'user "{name}"' if group == name else f'group "{group}"'
+
+
+def _with_groups(own: User, groups: list[User]) -> User:
+    """Returns a user with the entries of the groups. A limit is that of the own entry, else the groups' smallest."""
+    if not groups:
+        return own
+
+    def limit(of: Callable[[User], int | None]) -> int | None:
+        return _smallest(map(of, groups)) if of(own) is None else of(own)
+
+    running, queued = limit(lambda entry: entry.max_running), limit(lambda entry: entry.max_queued)
+    forks, seconds = limit(lambda entry: entry.max_forks), limit(lambda entry: entry.max_seconds)
+    own, *as_member = (
+        dataclasses.replace(
+            entry, name=own.name, max_running=running, max_queued=queued, max_forks=forks, max_seconds=seconds
+        )
+        for entry in (own, *groups)
+    )
+    return dataclasses.replace(own, as_member=tuple(as_member))
+
+
+def _smallest(limits: Iterable[int | None]) -> int | None:
+    """Returns the smallest limit; 0 is no limit, None is one that is not given."""
+    given = [limit for limit in limits if limit is not None]
+    return min(filter(None, given), default=0) if given else None
+
+
+def _rights(
+    given: UserEntry | GroupEntry, base: Path, name: str = "", password: str = "", entry: str = OWN_ENTRY
+) -> User:
+    modules, limits = given.modules, given.limits
     return User(
-        name=entry.user,
-        password=entry.password,
-        inventories=tuple(resolve(path, base) for path in entry.inventories),
+        name=name,
+        password=password,
+        inventories=tuple(resolve(path, base) for path in given.inventories),
         max_running=limits.running,
         max_queued=limits.queued,
-        role=entry.role,
-        playbooks=None if entry.playbooks is None else tuple(entry.playbooks),
+        role=given.role,
+        playbooks=None if given.playbooks is None else tuple(given.playbooks),
         modules_allowed=None if modules is None or modules.allow is None else tuple(modules.allow),
         modules_denied=tuple(modules.deny or ()) if modules else (),
-        hosts=None if entry.hosts is None else tuple(entry.hosts),
-        may_become=entry.become,
-        may_use_git=entry.playbooks is None if entry.git is None else entry.git,
-        control_node=entry.control_node,
-        lasting_processes=entry.lasting_processes,
-        paths=tuple(resolve(path, base) for path in entry.paths),
-        writable=tuple(resolve(path, base) for path in entry.writable),
-        environment=tuple(entry.environment),
+        hosts=None if given.hosts is None else tuple(given.hosts),
+        may_become=given.become,
+        may_use_git=_may_use_git(given) if given.git is None else given.git,
+        control_node=given.control_node,
+        lasting_processes=given.lasting_processes,
+        paths=tuple(resolve(path, base) for path in given.paths),
+        writable=tuple(resolve(path, base) for path in given.writable),
+        environment=tuple(given.environment),
         max_forks=limits.forks,
         max_seconds=limits.time_limit,
+        entry=entry,
     )
+
+
+def _may_use_git(given: UserEntry | GroupEntry) -> bool:
+    """The default of `git`. Who has no inventories but those of groups is to do what the groups may."""
+    is_by_groups = isinstance(given, UserEntry) and bool(given.groups) and not given.inventories
+    return given.playbooks is None and not is_by_groups
 
 
 def _inventories_of_others(user: User, inventories: list[Path]) -> tuple[Path, ...]:

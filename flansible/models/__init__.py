@@ -17,6 +17,8 @@ from flansible.models.records import (
     VariablesPart,
     Verdict,
     is_task_id,
+    principal,
+    split_principal,
 )
 from flansible.models.requests import (
     DEFAULT_VAULT_ID,
@@ -122,4 +124,6 @@ __all__ = [
     "Verdict",
     "WorkerStats",
     "is_task_id",
+    "principal",
+    "split_principal",
 ]

@@ -8,11 +8,24 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 _ADMIN = "admin"  # the one user whose runs are not confined
+_OWN_ENTRY = "own"  # these two as flansible.identity.users writes them
+_OF_GROUP = ":group:"
 Kind = Literal["adhoc", "playbook", "git"]
 Verdict = Literal["ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored"]
 VariablesPart = dict[str, JsonValue] | str
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def principal(user: str, entry: str) -> str:
+    """Names a user's rights by one entry of rbac.json: `lee`, or `lee:group:ops`. No name has a colon."""
+    return user if entry == _OWN_ENTRY else f"{user}:{entry}"
+
+
+def split_principal(text: str) -> tuple[str, str]:
+    """Returns the user and the group of a principal; no group for the user's own entry."""
+    user, _, group = text.partition(_OF_GROUP)
+    return user, group
 
 
 def is_task_id(text: str) -> bool:
@@ -89,7 +102,7 @@ class Confinement(Record):
 
 
 class Rights(Record):
-    """What a user may do by the present rbac.json."""
+    """What a user may do by one entry of the present rbac.json."""
 
     entry: str = Field(
         description="A digest of the entry without its password; empty while the user's tasks are authorized again."
@@ -113,6 +126,9 @@ class AuthorizedRun(Record):
 
     kind: Kind
     user: str
+    entry: str = Field(
+        default=_OWN_ENTRY, description="The entry of rbac.json that allowed it: `own`, or `group:` and its name."
+    )
     summary: str = Field(description="One line for people, without secrets: user, kind, module or playbook, hosts.")
     steps: tuple[Step, ...] = Field(min_length=1)
     about: About = Field(default=About(), description="What lists show of it.")
@@ -129,6 +145,11 @@ class AuthorizedRun(Record):
         default=False, description="A preview run: it appears in no list and is kept for some minutes."
     )
     secrets: Secrets | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def principal(self) -> str:
+        """Whose rights the run has: it shares a sandbox, a home and connections only with runs of the same."""
+        return principal(self.user, self.entry)
 
     @property
     def has_rights(self) -> bool:

@@ -20,12 +20,14 @@ class SessionReply(Record):
     """Reply of `session`: who is logged in."""
 
     user: str = Field(description="Name of the user.")
-    role: str = Field(description="`operator`, `viewer` or `auditor`.")
+    role: str = Field(description="Of the user's own entry: `operator`, `viewer` or `auditor`.")
+    groups: list[str] = Field(description="The user's groups in rbac.json, in its order.")
     is_admin: bool = Field(description="Whether this is admin.")
     sees_all: bool = Field(description="Whether the tasks of all users are shown.")
     may_act: bool = Field(description="Whether this user may start and cancel tasks.")
     may_become: bool = Field(description="Whether this user's runs may become another user.")
     may_use_git: bool = Field(description="Whether this user may update checkouts.")
+    rights: list[str] = Field(description="The user's rights in rbac.json, in sentences, entry by entry.")
     csrf_token: str = Field(description="Value for the header `X-CSRF-Token`; empty without a session cookie.")
     flower_url: str | None = Field(description="URL of Flower if it runs here; only for admin.")
 
@@ -103,6 +105,9 @@ class TaskRequest(Record):
 
     task_id: str = Field(description="Public id of the task.")
     kind: Kind = Field(description="`adhoc`, `playbook` or `git`.")
+    entry: str = Field(
+        description="The entry of rbac.json that allowed it: `own`, that of its user, or `group:` and a group's name."
+    )
     path: str = Field(description="The path it was sent to.")
     body: dict[str, Any] = Field(description="The body as it was sent; each secret is replaced with `********`.")
     masked: list[str] = Field(description="Paths of the fields that were replaced.")
@@ -334,7 +339,10 @@ class PreviewReply(Record):
     allowed: bool = Field(description="Whether the user's rights allow the request, and what it names exists.")
     refusal: ErrorBody | None = Field(default=None, description="The error it would be refused with.")
     command: str | None = Field(default=None, description="The equivalent command line, without secrets.")
-    rights: list[str] = Field(description="The user's rights in rbac.json, in sentences.")
+    rights: list[str] = Field(
+        description="The user's rights in rbac.json, in sentences; of several entries, the last one names that which "
+        "allows the request."
+    )
     plays: list[PlannedPlay] | None = Field(
         default=None, description="The plays, hosts and play tasks; null if they could not be listed."
     )

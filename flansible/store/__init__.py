@@ -39,7 +39,7 @@
 | flansible:logins:both:<u>:<address> | string | web, Flower | failed logins; u: digest of the user's name | 5 minutes |
 | flansible:logins:user:<u>           | string | web, Flower | ... of a user from any address              | 5 minutes |
 | flansible:logins:address:<address>  | string | web, Flower | ... from an address, or an IPv6 /64         | 5 minutes |
-| flansible:rights                    | hash   | web         | user to the user's rights, as JSON          | none      |
+| flansible:rights                    | hash   | web         | user (and group) to rights, as JSON         | none      |
 | flansible:stats:<day>:<user>        | hash   | final move  | counts of a user's tasks; day: since 1970   | 100 days  |
 | flansible:stats:<day>               | hash   | final move  | ... of all users                            | 100 days  |
 | flansible:session:<digest>          | string | web         | a browser session, by its cookie's digest   | idle time |

@@ -1,4 +1,7 @@
-"""What each user may do by the present rbac.json: published by web processes for the workers, which do not have it."""
+"""What users may do by the present rbac.json: published by web processes for the workers, which do not have it.
+
+Kept by principal: the user's name, with the group's where it is the entry of one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ class RightsRecords(Connection):
     """The part of Store for the users' rights."""
 
     def publish_rights(self, rights: Mapping[str, Rights]) -> dict[str, Rights]:
-        """Replaces the rights of all users; returns the former ones of those whose rights were others, or who are gone.
+        """Replaces all rights, by principal; returns the former ones of those whose rights were others, or are gone.
 
         Of several processes that publish the same, one gets them.
         """
@@ -25,14 +28,14 @@ class RightsRecords(Connection):
         return {text(name): _rights(value) for name, value in zip(answer[::2], answer[1::2], strict=True)}
 
     def rights(self) -> dict[str, Rights]:
-        """Returns the rights of all users; empty before any were published."""
+        """Returns all rights by principal; empty before any were published."""
         with translated():
             found: Any = self._redis.hgetall(RIGHTS)
         return {text(name): _rights(value) for name, value in found.items()}
 
-    def rights_of(self, users: Iterable[str]) -> dict[str, Rights | None] | None:
-        """Returns the rights of these users, None for one who is gone; None for all before any were published."""
-        names = list(users)
+    def rights_of(self, principals: Iterable[str]) -> dict[str, Rights | None] | None:
+        """Returns the rights of these, None for one that is gone; None for all before any were published."""
+        names = list(principals)
         with translated():
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.exists(RIGHTS)

@@ -1,8 +1,9 @@
 """Directories for the control sockets of the fast ssh profile, and the end of its control masters. Without Ansible.
 
 A control master is the process that ssh leaves behind to keep a connection for the next run (ControlPersist). Access to
-its socket replaces the key: so each worker has a private directory, and below it one for each user. Used by the worker,
-which makes them and ends the masters as it stops, and by `flansible up`, for a worker that was killed.
+its socket replaces the key: so each worker has a private directory, and below it one for each user, by each entry of
+rbac.json. Used by the worker, which makes them and ends the masters as it stops, and by `flansible up`, for a worker
+that was killed.
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ class ControlMasters:
             self._lock = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
-    def directory_of(self, user: str) -> str:
-        """Returns the directory for this user's sockets alone. Raises OSError when it cannot be made."""
-        path = self._directory / sha256(user.encode()).hexdigest()[:12]
+    def directory_of(self, principal: str) -> str:
+        """Returns the directory for the sockets of runs with these rights alone. Raises OSError when it cannot be made.
+
+        principal: the user, and the group whose entry allowed the run: flansible.models.principal.
+        """
+        path = self._directory / sha256(principal.encode()).hexdigest()[:12]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return str(path)
 

@@ -15,7 +15,7 @@ from flansible.audit.log import AuditEvent
 from flansible.authorization import confinement, lost_rights
 from flansible.errors import Forbidden, RecordUnreadable, StoreUnavailable
 from flansible.identity.users import User
-from flansible.models import Rights, State, TaskStatus
+from flansible.models import Rights, State, TaskStatus, split_principal
 from flansible.system.periodic import Periodic
 from flansible.web.context import WebContext
 
@@ -52,16 +52,24 @@ class RightsWatcher(Periodic):
                 self._applied, self._rights = None, {}
 
     def _apply(self, users: dict[str, User]) -> None:
-        rights = {user.name: lost_rights.rights_of(user) for user in users.values()}
+        rights = lost_rights.rights_of(users.values())
         # What any process has applied last, and what this one has; nothing is known at the very first start.
         before = [known for known in (self._store.rights(), self._rights) if known]
-        same = {name for name, item in rights.items() if before and all(known.get(name) == item for known in before)}
-        if not before or any(known.keys() - same for known in before):
+        unchanged = {
+            name for name, item in rights.items() if before and all(known.get(name) == item for known in before)
+        }
+        gone_or_changed = {name for known in before for name in known.keys() - unchanged}
+        # A user whose every entry is as before: one that was gained or lost concerns all tasks of the user.
+        same = users.keys() - {split_principal(name)[0] for name in (*gone_or_changed, *(rights.keys() - unchanged))}
+        if not before or gone_or_changed:
             self._check_running(users, same)
             # The limits at once, for the workers. That the tasks were looked at comes last: should this process end
             # before, another one does it.
             self._publish(
-                {name: item if name in same else item.model_copy(update={"entry": ""}) for name, item in rights.items()}
+                {
+                    name: item if name in unchanged else item.model_copy(update={"entry": ""})
+                    for name, item in rights.items()
+                }
             )
             self._check_queued(users, same)
             self._check_running(users, same)
@@ -88,7 +96,7 @@ class RightsWatcher(Periodic):
             self._check(users.get(task.user), task)
 
     def _tasks(self, state: State, same: Container[str]) -> Iterator[TaskStatus]:
-        """Yields the tasks in a state whose user's entry is not the same as before."""
+        """Yields the tasks in a state whose user's entries are not the same as before."""
         before = None
         while True:
             page = self._store.tasks(None, state, before, _PAGE)

@@ -108,7 +108,7 @@ def _worker_services() -> _Services:
                 periodic=(
                     MessageResend(store, lambda: leases.count < found.worker_concurrency),
                     Recovery(checking_store),
-                    SandboxRevocation(checking_store, fork_servers, lambda: leases.users, found.grace_seconds),
+                    SandboxRevocation(checking_store, fork_servers, lambda: leases.principals, found.grace_seconds),
                 ),
                 shutdown=Shutdown(),
                 ssh_masters=_ssh_masters(),
@@ -240,7 +240,7 @@ def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellati
         grace_seconds=found.grace_seconds,
         cancellation=cancellation,
         timeout_name=limit_name,
-        ssh_masters=_ssh_masters_directory(services, claim.run.user),
+        ssh_masters=_ssh_masters_directory(services, claim.run.principal),
         sandboxes=Sandboxes(found),
         lease=lease,
     )
@@ -250,11 +250,11 @@ def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellati
     return supervisor.carry_out(claim.run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
 
 
-def _ssh_masters_directory(services: _Services, user: str) -> str | None:
+def _ssh_masters_directory(services: _Services, principal: str) -> str | None:
     try:
-        return services.ssh_masters.directory_of(user) if services.ssh_masters else None
+        return services.ssh_masters.directory_of(principal) if services.ssh_masters else None
     except OSError as error:
-        log.warning("this run of %s does not use the fast ssh profile: %s", user, error)
+        log.warning("this run of %s does not use the fast ssh profile: %s", principal, error)
         return None
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from flansible.models import split_principal
+
 _LONGEST_LINE = 16 * 1024
 # Lines that Ansible, or ssh, prints itself, with any stdout callback; what modules print stands within them, as JSON.
 _LINES = re.compile(
@@ -65,18 +67,21 @@ class ConfinementHints:
                 self._play_task |= {"host key"} if _HOST_KEY.search(printed) else set()
                 self._play_task |= {"not found"} if _NOT_FOUND.search(printed) else set()
 
-    def sentence(self, user: str) -> str:
+    def sentence(self, principal: str) -> str:
         """Returns the sentence for the description; empty if nothing that was printed calls for one."""
         self._search(self._unfinished)
         found = self._found | self._play_task
+        user, group = split_principal(principal)
+        command = f"flansible home {user}" + (f" --group {group}" if group else "")
+        entry = f"group {group}" if group else user
         if "host key" in found:
             return (
                 "The run was confined and knows only the host keys in .ssh/known_hosts of the folder that "
-                f"`flansible home {user}` prints: add the host's there."
+                f"`{command}` prints: add the host's there."
             )
         if "not found" in found:
             return (
-                f"The run was confined: if what it did not find is on this machine, add it to `paths` of {user} in "
+                f"The run was confined: if what it did not find is on this machine, add it to `paths` of {entry} in "
                 "rbac.json; roles and collections may also lie below playbook_root."
             )
         return ""

@@ -283,11 +283,11 @@ class ForkServerPool:
         self._drop(server)
 
     def sandboxed(self) -> dict[ForkServer, str]:
-        """Returns those whose sandbox may have processes, with its user."""
+        """Returns those whose sandbox may have processes, with the principal: user and entry."""
         with self._lock:
             servers = (*self._servers.values(), *self._retired)
-        users = {server: _user(server.configuration) for server in servers if not server.is_gone()}
-        return {server: user for server, user in users.items() if user is not None}
+        found = {server: _principal(server.configuration) for server in servers if not server.is_gone()}
+        return {server: principal for server, principal in found.items() if principal is not None}
 
     def withdraw(self, server: ForkServer) -> None:
         """Keeps a fork server from further runs, without waiting for it: it may be stopped. `discard` ends it."""
@@ -315,9 +315,9 @@ class ForkServerPool:
         with self._lock:
             if (server := self._warm_server(configuration)) is not None:
                 return server
-            starting = self._starting[_user(configuration)]
-        # One lock per user: two supervisors must not start the same server twice, and a user whose home keeps a fork
-        # server from getting ready must not make others wait.
+            starting = self._starting[_principal(configuration)]
+        # One lock per principal: two supervisors must not start the same server twice, and a user whose home keeps a
+        # fork server from getting ready must not make others wait.
         with starting:
             with self._lock:
                 if (server := self._warm_server(configuration)) is not None:
@@ -366,8 +366,8 @@ class ForkServerPool:
 
 def _without_version(configuration: Configuration) -> tuple[str, str | None, str | None]:
     """Returns the parts of a configuration that its newer versions share."""
-    return configuration.directory, configuration.config_file, _user(configuration)
+    return configuration.directory, configuration.config_file, _principal(configuration)
 
 
-def _user(configuration: Configuration) -> str | None:
-    return configuration.sandbox.user if configuration.sandbox else None
+def _principal(configuration: Configuration) -> str | None:
+    return configuration.sandbox.principal if configuration.sandbox else None

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
+from flansible.models import split_principal
+
 HOME = "/home/flansible-user"  # as the sandbox has it: nothing else that is shown lies there
 SHARED = ("collections", "roles")  # of the service's `~/.ansible`
 _ANSIBLE_CFG = ".ansible.cfg"
@@ -38,15 +40,21 @@ _AROUND = tuple(sorted({os.path.dirname(path) for path in (*CODE_FOLDERS, *CODE_
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
 
-def home_of(user: str, data_dir: Path) -> Path:
-    """Returns the path of the home of a user's runs; the operator may put ssh keys and known_hosts there."""
-    name = user if _PLAIN_NAME.fullmatch(user) else "=" + sha256(user.encode()).hexdigest()[:32]
-    return data_dir / "homes" / name
+def home_of(principal: str, data_dir: Path) -> Path:
+    """Returns the path of the home of a user's runs by one entry; the operator may put ssh keys and known_hosts there.
+
+    Not one for all entries: what a run by one of them leaves there would be read, with its keys, by runs of another.
+    """
+    return data_dir / "homes" / "+".join(map(_folder_name, filter(None, split_principal(principal))))
 
 
-def make_home(user: str, data_dir: Path) -> Path:
+def _folder_name(name: str) -> str:
+    return name if _PLAIN_NAME.fullmatch(name) else "=" + sha256(name.encode()).hexdigest()[:32]
+
+
+def make_home(principal: str, data_dir: Path) -> Path:
     """Returns the home and creates it if necessary, closed to others. Raises OSError."""
-    home = home_of(user, data_dir)
+    home = home_of(principal, data_dir)
     if not home.exists():
         home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Complete before it gets its name: no run has one without mountpoints.

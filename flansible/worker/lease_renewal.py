@@ -101,10 +101,10 @@ class LeaseRenewal(Periodic):
         return len(self._leases)
 
     @property
-    def users(self) -> set[str]:
-        """The users of these runs."""
+    def principals(self) -> set[str]:
+        """Whose rights these runs have."""
         with self._lock:
-            return {lease.claim.run.user for lease in self._leases}
+            return {lease.claim.run.principal for lease in self._leases}
 
     @property
     def may_claim(self) -> bool:

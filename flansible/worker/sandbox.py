@@ -1,4 +1,4 @@
-"""Builds sandboxes: the arguments of bubblewrap for the fork server of one confined user.
+"""Builds sandboxes: the arguments of bubblewrap for the fork server of one confined user, by one entry of rbac.json.
 
 A sandbox shows only what is mounted here: the system, this Python, the user's inventories and playbook_root read-only,
 the user's home, an empty /tmp. flansible.authorization.shown_paths decides what of these folders is hidden; `build`
@@ -37,15 +37,15 @@ _ENVIRONMENT = re.compile(r"LANG$|LANGUAGE$|LC_\w+$|TZ$|PATH$|USER$|LOGNAME$|SHE
 
 @dataclass(frozen=True)
 class Sandbox:
-    """The sandbox of one user. Equal ones show the same files, so their runs can share a fork server.
+    """The sandbox of one user's runs by one entry. Equal ones show the same files, so runs can share a fork server.
 
-    arguments: bubblewrap's, up to the command; stamps: the files meant, as a path may point to a different file later;
-    snapshot: a folder of data_dir that it shows, if any; notes: what is left out; playbook_root: resolved, for these;
-    configurations: the operator's Ansible configuration files that it has, each with what they lack there; confinement:
-    the limits for which it was built.
+    principal: the user and the entry; arguments: bubblewrap's, up to the command; stamps: the files meant, as a path
+    may point to a different file later; snapshot: a folder of data_dir that it shows, if any; notes: what is left out;
+    playbook_root: resolved, for these; configurations: the operator's Ansible configuration files that it has, each
+    with what they lack there; confinement: the limits for which it was built.
     """
 
-    user: str
+    principal: str
     home: str
     arguments: tuple[str, ...] = field(repr=False)
     stamps: tuple[tuple[int, int], ...] = field(repr=False)
@@ -57,8 +57,10 @@ class Sandbox:
     confinement: Confinement | None = field(default=None, repr=False, compare=False)
 
 
-def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings: Settings) -> Sandbox:
-    """Builds the sandbox of a user's runs. ssh_sockets: the folder for sockets of ssh masters. Raises RunnerError.
+def build(principal: str, confinement: Confinement, ssh_sockets: str | None, settings: Settings) -> Sandbox:
+    """Builds the sandbox of runs with these rights. ssh_sockets: the folder for sockets of ssh masters.
+
+    principal: the user and the entry of rbac.json; confinement: that entry's limits. Raises RunnerError.
 
     The order of the mounts is their meaning: a later one covers an earlier one at the same place.
 
@@ -79,7 +81,7 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
     if program is None:
         raise RunnerError(f"bwrap is not installed; {isolation.ADVICE}")
     try:
-        home = homes.make_home(user, settings.data_dir)
+        home = homes.make_home(principal, settings.data_dir)
         shown = _rule(confinement, settings, InventoryNames(settings.data_dir))
         found = _trees(shown, settings, home)
         found.add("--ro-bind", _passwd(settings.data_dir), "/etc/passwd")
@@ -90,7 +92,7 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
             found.add("--ro-bind", _kept(settings.data_dir, "ansible.cfg", one.text), one.path)
         variables, unset = operator_config.variables(os.environ, found.shows)
     except OSError as error:
-        raise RunnerError(f"the sandbox of {user} cannot be made: {error}") from error
+        raise RunnerError(f"the sandbox of {principal} cannot be made: {error}") from error
     writable, gone = _writable(shown)
     for folder in writable:
         found.add("--bind", folder, folder)
@@ -102,7 +104,7 @@ def build(user: str, confinement: Confinement, ssh_sockets: str | None, settings
         *(word for path in (*homes.empty_folders(home), "/") for word in ("--remount-ro", path)),
     )
     return Sandbox(
-        user,
+        principal,
         str(home),
         arguments,
         tuple(found.stamps),
@@ -154,11 +156,11 @@ class Sandboxes:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def of(self, user: str, confinement: Confinement, ssh_sockets: str | None) -> Sandbox | None:
-        """Returns the user's sandbox, or None where runs are not confined. Raises RunnerError."""
+    def of(self, principal: str, confinement: Confinement, ssh_sockets: str | None) -> Sandbox | None:
+        """Returns the sandbox, or None where runs are not confined. Raises RunnerError."""
         if not isolation.of(self._settings.isolation).in_force:
             return None
-        return build(user, confinement, ssh_sockets, self._settings)
+        return build(principal, confinement, ssh_sockets, self._settings)
 
     def rules(self, confinement: Confinement) -> dict[str, Any]:
         """Returns the rules that the run and its keeper enforce, for flansible.runner.enforcement and .keeper."""

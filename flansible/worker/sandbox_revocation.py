@@ -1,7 +1,7 @@
 """Ends the sandboxes of users who have lost rights, with all that is in them: one thread per worker.
 
-Web processes publish what each user may do now (flansible.web.rights_watcher), and cancel the runs that go beyond it.
-What is compared here is a state, not an event: a worker that was stopped or away does it when it is back.
+Web processes publish what each user may do now by each entry (flansible.web.rights_watcher), and cancel the runs that
+go beyond it. What is compared here is a state, not an event: a worker that was stopped or away does it when it is back.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _MARGIN_SECONDS = 1.0  # beyond the grace of canceled runs
 
 
 class SandboxRevocation(Periodic):
-    """users_with_runs: of this worker; grace_seconds: that canceled runs have to end by themselves."""
+    """principals_with_runs: of this worker; grace_seconds: that canceled runs have to end by themselves."""
 
     def __init__(
         self,
         store: Store,
         fork_servers: ForkServerPool,
-        users_with_runs: Callable[[], set[str]],
+        principals_with_runs: Callable[[], set[str]],
         grace_seconds: float,
     ) -> None:
         super().__init__("sandbox-revocation", TICK_SECONDS)
         self._store = store
         self._fork_servers = fork_servers
-        self._users_with_runs = users_with_runs
+        self._principals_with_runs = principals_with_runs
         self._grace_seconds = grace_seconds
         self._revoked_at: dict[ForkServer, float] = {}
 
@@ -49,22 +49,22 @@ class SandboxRevocation(Periodic):
         try:
             self._revoke(servers)
         except StoreUnavailable as error:
-            log.debug("whether users have lost rights is not known: %s", error)
-        now, busy = time.monotonic(), self._users_with_runs() if self._revoked_at else set()
+            log.debug("whether rights were lost is not known: %s", error)
+        now, busy = time.monotonic(), self._principals_with_runs() if self._revoked_at else set()
         for server, moment in self._revoked_at.items():
             if servers[server] not in busy or now - moment >= self._grace_seconds + _MARGIN_SECONDS:
                 self._fork_servers.discard(server)
 
     def _revoke(self, servers: dict[ForkServer, str]) -> None:
-        unknown = {server: user for server, user in servers.items() if server not in self._revoked_at}
+        unknown = {server: principal for server, principal in servers.items() if server not in self._revoked_at}
         rights = self._store.rights_of(sorted(set(unknown.values()))) if unknown else None
         if rights is None:
             return
-        for server, user in unknown.items():
-            found = rights[user]
+        for server, principal in unknown.items():
+            found = rights[principal]
             now = found.confinement if found else None
             gone = next(filter(None, (confinement.lost(before, now) for before in tuple(server.confinements))), "")
             if gone:
-                log.warning("the sandbox of %s is ended: rbac.json does not grant %s any more", user, gone)
+                log.warning("the sandbox of %s is ended: rbac.json does not grant %s any more", principal, gone)
                 self._revoked_at[server] = time.monotonic()
                 self._fork_servers.withdraw(server)

@@ -115,7 +115,7 @@ class Supervisor:
         rules, sandbox = None, None
         if confined is not None and self._sandboxes is not None:
             rules = self._sandboxes.rules(confined)
-            sandbox = self._sandboxes.of(run.user, confined, self._ssh_masters)
+            sandbox = self._sandboxes.of(run.principal, confined, self._ssh_masters)
         ends = StepDescriptors.open()
         try:
             try:
@@ -144,7 +144,7 @@ class Supervisor:
                 if seen.keeper:
                     seen.keeper.close()
             outcome = outcome_of(step, seen, self._timeout)
-            if seen.hints and outcome.state is State.FAILED and (hint := seen.hints.sentence(run.user)):
+            if seen.hints and outcome.state is State.FAILED and (hint := seen.hints.sentence(run.principal)):
                 outcome = replace(outcome, description=f"{outcome.description}. {hint}")
             return replace(outcome, ended=frame_validation.ended(seen.exited) or seen.killed)
         finally:

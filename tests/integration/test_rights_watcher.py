@@ -52,12 +52,13 @@ class Site:
         self.watchers: list[RightsWatcher] = []
         self.begin()
 
-    def write(self, **entries: Entry) -> None:
-        """Replaces rbac.json: admin and these users."""
+    def write(self, in_groups: dict[str, Entry] | None = None, **entries: Entry) -> None:
+        """Replaces rbac.json: admin and these users, and groups."""
         users = [{"user": "admin", "password": "root"}]
         users += [{"user": name, "password": "secret", **entry} for name, entry in entries.items()]
+        groups = [{"name": name, **entry} for name, entry in (in_groups or {}).items()]
         new = self.settings.base_dir / "new"
-        new.write_text(json.dumps({"rbac": users}))
+        new.write_text(json.dumps({"rbac": users, "groups": groups}))
         new.replace(self.settings.rbac_file)
 
     def begin(self) -> RightsWatcher:
@@ -171,6 +172,51 @@ def test_what_a_changed_rbac_json_would_refuse_is_canceled_queued_or_running(sit
         (task_id, "rbac.json", code, "canceled") for task_id in (queued, running)
     }
     assert len(lines) == 2 and all("dev: " in line["what"] for line in lines)
+
+
+OPS: Entry = {"inventories": ["prod"], "playbooks": ["site.yml"]}
+# The groups after the change, those that dev is in then, and the code of the refusal; '': none.
+GROUPS: dict[str, tuple[dict[str, Entry], list[str], str]] = {
+    "dev leaves the group": ({"ops": OPS}, [], "rights_lost"),
+    "the group is removed": ({}, [], "rights_lost"),
+    "a user gets its name": ({"web": OPS}, ["web"], "rights_lost"),
+    "the group loses the playbook": ({"ops": OPS | {"playbooks": []}}, ["ops"], "playbook_forbidden"),
+    "the group loses the inventory": ({"ops": OPS | {"inventories": ["stage"]}}, ["ops"], "inventory_forbidden"),
+    "the group has other hosts": ({"ops": OPS | {"hosts": ["web1"]}}, ["ops"], "rights_lost"),
+    "another group is added": ({"ops": OPS, "web": {}}, ["ops", "web"], ""),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_what_a_group_allowed_ends_with_the_group_and_nothing_else_does(site: Site, name: str) -> None:
+    groups, member_of, code = GROUPS[name]
+    site.write(dev=FULL | {"groups": ["ops"]}, pat={"groups": ["ops"]}, in_groups={"ops": OPS})
+    site.watchers[0].tick()
+    prod = str(site.settings.base_dir / "prod")
+    queued, running, other = (site.submit(user, "playbook", inventory=prod) for user in ("dev", "dev", "pat"))
+    own = site.submit(kind="playbook")
+    for task_id in (running, own):
+        site.claim(task_id)
+    assert site.status(queued).state is State.QUEUED
+    kept = {"groups": ["ops"]} if "ops" in groups else {"inventories": ["prod"]}
+    site.write(dev=FULL | {"groups": member_of}, pat=kept, in_groups=groups)
+    site.watchers[0].tick()
+    assert site.status(queued).state is (State.CANCELED if code else State.QUEUED)
+    assert site.requests(running, own) == ({running: f"rbac.json ({code})"} if code else {})
+    is_unchanged = groups.get("ops") == OPS
+    assert site.status(other).state is (State.QUEUED if is_unchanged else State.CANCELED)
+    lost = [line["what"].partition(":group:")[0] for line in site.log("rights_lost")]
+    assert ("dev" in lost) == (code == "rights_lost" or code == "inventory_forbidden")
+
+
+def test_the_workers_get_to_know_the_rights_of_each_entry(site: Site) -> None:
+    site.write(dev=FULL | {"groups": ["ops"]}, in_groups={"ops": OPS})
+    site.watchers[0].tick()
+    found = site.store.rights()
+    assert set(found) == {"admin", "dev", "dev:group:ops"}
+    own, ops = found["dev"].confinement, found["dev:group:ops"].confinement
+    assert own is not None and ops is not None
+    assert ops.readable == (str(site.settings.base_dir / "prod"),) and not set(ops.readable) & set(own.readable)
 
 
 @pytest.mark.parametrize(

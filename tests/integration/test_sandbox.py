@@ -184,6 +184,24 @@ def test_odd_user_names_have_homes_of_their_own_too(user: str, place: Path) -> N
     assert home.parent == place / "homes" and home.is_dir() and home != homes.home_of("dev", place)
 
 
+def test_each_entry_of_a_user_has_a_sandbox_and_a_home_of_its_own(place: Path) -> None:
+    """What a run by one entry leaves, or the keys that the operator puts there, is nothing for runs by another."""
+    found, limits = settings(place), Confinement(readable=(str(place / "inventories/dev"),))
+    own, ops, web = (sandbox.build(name, limits, None, found) for name in ("dev", "dev:group:ops", "dev:group:web"))
+    assert len({own, ops, web}) == 3 == len({own.home, ops.home, web.home})
+    write(homes.home_of("dev:group:ops", found.data_dir) / ".ssh/id", "the key for prod")
+    look = ("sh", "-c", "cat ~/.ssh/id; cat /tmp/left ~/left; echo of $0 | tee /tmp/left > ~/left")
+    assert "the key for prod" in inside(ops, *look).stdout
+    assert inside(own, *look).stdout == inside(web, *look).stdout == ""
+    assert "of sh" in inside(own, *look).stdout, "its own home stays"
+
+
+def test_no_user_has_the_home_of_a_member(place: Path) -> None:
+    names = ["lee", "lee:group:ops", "lee+ops", "lee+", "=lee+ops", "lee:group:a+b", "lee:group:a/b", "lee:group:lee"]
+    assert len({homes.home_of(name, place) for name in names}) == len(names)
+    assert {homes.home_of(name, place).parent for name in names} == {place / "homes"}
+
+
 def test_ssh_finds_the_home_by_the_user_and_not_by_a_variable(place: Path) -> None:
     one = build(place)
     said = inside(one, "python3", "-c", "import os, pwd; print(pwd.getpwuid(os.getuid()).pw_dir)")

@@ -41,10 +41,10 @@ def limits(place: Path, *folders: str, hosts: tuple[str, ...] | None = None) -> 
 class Watched:
     """A pool whose user has left a process in the sandbox, and what ends it."""
 
-    def __init__(self, store: Store, place: Path, confinement: Confinement) -> None:
+    def __init__(self, store: Store, place: Path, confinement: Confinement, principal: str = "dev") -> None:
         self.store, self.place = store, place
         self.mark = f"{random.randrange(10**6, 10**7)}.25"
-        self.pool = ConfinedPool(place, confinement=confinement)
+        self.pool = ConfinedPool(place, user=principal, confinement=confinement)
         self.busy: set[str] = set()
         self.revocation = SandboxRevocation(store, self.pool, lambda: self.busy, GRACE_SECONDS)
         self.leave()
@@ -82,6 +82,25 @@ def test_what_a_user_has_left_ends_with_the_rights(lost: str, watched: Watched, 
     eventually(lambda: not watched.goes_on)
     assert watched.pool.sandboxed() == {}
     assert played(watched.pool, place, "echo again").text.count("<<again>>") == 1
+
+
+def test_a_sandbox_of_a_group_ends_with_that_groups_rights_alone(store: Store, place: Path) -> None:
+    """And what the same user has by another entry goes on."""
+    own = Watched(store, place, limits(place, "one"))
+    ops = Watched(store, place, limits(place, "two"), "dev:group:ops")
+    try:
+        own.publish(**{"dev": limits(place, "one"), "dev:group:ops": limits(place, "two")})
+        for watched in (own, ops):
+            watched.revocation.tick()
+        assert own.goes_on and ops.goes_on
+        own.publish(dev=limits(place, "one", "two"), ops=limits(place, "two"))
+        for watched in (own, ops):
+            watched.revocation.tick()
+        eventually(lambda: not ops.goes_on)
+        assert own.goes_on
+    finally:
+        own.pool.close()
+        ops.pool.close()
 
 
 def test_where_nothing_is_lost_or_known_nothing_ends(watched: Watched, place: Path, shared_redis: RedisServer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +123,12 @@ def test_a_task_that_a_lost_right_would_refuse_now_is_refused(name: str, root: P
 
 
 def test_each_key_of_an_entry_that_grants_something_is_tried_above() -> None:
-    """What grants nothing that a run has: names, passwords, and what counts when a task is submitted or claimed."""
+    """What grants nothing that a run has: names, passwords, and what counts when a task is submitted or claimed.
+
+    Of groups: tests/unit/test_groups.py.
+    """
     tried = {key for _, before, after, _ in LOST.values() for key in (*before, *after)}
-    assert set(UserEntry.model_fields) - {"user", "password"} == tried
+    assert set(UserEntry.model_fields) - {"user", "password", "groups"} == tried
 
 
 UNTOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -153,7 +156,7 @@ def test_a_change_that_takes_nothing_from_a_task_leaves_it_alone(name: str, root
 
 def test_a_new_password_changes_no_rights(root: Path) -> None:
     one, other, less = (
-        lost_rights.rights_of(user_of(root, entry)) for entry in ({}, {"password": "y"}, {"become": False})
+        lost_rights.rights_of([user_of(root, entry)]) for entry in ({}, {"password": "y"}, {"become": False})
     )
     assert one == other != less
 
@@ -370,11 +373,15 @@ def test_a_folder_grants_what_lies_in_it(before: str, now: str, is_lost: bool) -
 def test_the_rights_of_each_field_of_a_user_are_in_their_digest(root: Path) -> None:
     """A field that no digest covers would be lost without anybody's noticing."""
     user = user_of(root, {"role": "viewer"})
+    before = lost_rights.rights_of([user])
+    values = {one.name: getattr(user, one.name) for one in fields(User)}
     for field in fields(User):
-        changed = User(**{**{one.name: getattr(user, one.name) for one in fields(User)}, field.name: ("changed",)})
-        assert (lost_rights.rights_of(changed).entry == lost_rights.rights_of(user).entry) == (field.name == "password")
+        other = (replace(user, entry="group:x"),) if field.name == "as_member" else "changed"
+        after = lost_rights.rights_of([User(**{**values, field.name: other})])
+        assert (after == before) == (field.name == "password"), field.name
 
 
 def test_who_may_start_nothing_has_no_limits_published(root: Path) -> None:
-    assert lost_rights.rights_of(user_of(root, {"role": "viewer"})).confinement is None
-    assert lost_rights.rights_of(user_of(root, {})).confinement == authorize.confinement_of(user_of(root, {}))
+    assert lost_rights.rights_of([user_of(root, {"role": "viewer"})])["dev"].confinement is None
+    full = user_of(root, {})
+    assert lost_rights.rights_of([full])["dev"].confinement == authorize.confinement_of(full)

@@ -13,7 +13,7 @@ _BECOME_FIELDS = ("become", "become_user", "become_method", "become_password")
 
 def check_may_act(user: User) -> None:
     """Raises Forbidden for users who may only read: the roles viewer and auditor start and cancel nothing."""
-    if user.is_admin or user.role == "operator":
+    if user.may_act:
         return
     message = (
         f"{user.name} may not start or cancel tasks with the role {user.role}. Ask an admin for the role operator."

@@ -1,9 +1,9 @@
--- Replaces what each user may do by the present rbac.json. Of several processes that publish the same, one makes the
+-- Replaces what each user may do by each entry of the present rbac.json. Of several processes that publish the same, one makes the
 -- change.
 --
 -- KEYS: 1 flansible:rights
--- ARGV: user, rights as JSON, ...
--- Returns {user, rights as they were, ...} of the users whose rights were others, or who are gone.
+-- ARGV: principal (user and entry), rights as JSON, ...
+-- Returns {principal, rights as they were, ...} of those whose rights were others, or are gone.
 
 local rights = KEYS[1]
 local before = redis.call('HGETALL', rights)

@@ -70,7 +70,7 @@ def _listed(user: User, settings: Settings) -> list[ListedInventory]:
         paths = {str(path) for one in web_context().rbac.users().values() for path in one.inventories}
         paths |= {default} if default else set()
     else:
-        paths = {str(path) for path in user.inventories}
+        paths = {str(path) for entry in user.entries for path in entry.inventories}
     names = _names(sorted(paths))
     return [_entry(path, names[path], default) for path in sorted(paths)]
 

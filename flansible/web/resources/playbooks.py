@@ -11,6 +11,7 @@ from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.authorization import isolation
+from flansible.authorization.entries import by_one_entry
 from flansible.authorization.rules import paths
 from flansible.authorization.rules.paths import may_start
 from flansible.authorization.shown_paths import is_below
@@ -79,9 +80,10 @@ def _reply(found: list[ListedPlaybook]) -> Response:
 
 def _listed(user: User, settings: Settings) -> Iterator[tuple[Path, contents.Summary]]:
     root = paths.root(settings)
-    may_read = _may_read(user, settings)
+    readers = [(entry, _may_read(entry, settings)) for entry in user.entries]
     for path in sorted(_candidates(root, re.compile(settings.playbook_filter), user.written)):
-        if may_read(path) and may_start(user, path, root) and (found := contents.summary(path)) is not None:
+        is_allowed = any(may_read(path) and may_start(entry, path, root) for entry, may_read in readers)
+        if is_allowed and (found := contents.summary(path)) is not None:
             yield path, found
 
 
@@ -122,6 +124,7 @@ def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:
     )
 
 
+@by_one_entry
 def _requested_playbook(user: User, playbook_dir: str, playbook: str, settings: Settings) -> ListedPlaybook:
     """Lists one playbook with its variables. Raises Forbidden as a submission would, NotFound for any other file."""
     root, cwd = paths.root(settings), resolve(playbook_dir, settings.playbook_root)

@@ -8,7 +8,7 @@ from pathlib import Path
 from flask import Response, jsonify
 from pydantic import ValidationError
 
-from flansible.authorization import authorize, describe, existence, isolation, preview_request, redaction
+from flansible.authorization import authorize, describe, entries, existence, isolation, preview_request, redaction
 from flansible.authorization.isolation import Isolation
 from flansible.authorization.rules.paths import readable
 from flansible.config import Settings
@@ -60,9 +60,11 @@ class Preview(PrivateResource):
             )
             return jsonify(_refused(refusal, said).model_dump(mode="json"))
         audit_context.note_throttled(user.name, audit_context.event("preview", what=run.summary, outcome="allowed"))
+        said += describe.allowed_by(user, run.entry)
         remarks = _remarks(request)
-        if isinstance(request, PlaybookRequest):
-            remarks += _prompt_remarks(request, run.steps[-1].cwd, readable(user, settings, confined))
+        entry = entries.entry_of(user, run.entry)
+        if isinstance(request, PlaybookRequest) and entry is not None:
+            remarks += _prompt_remarks(request, run.steps[-1].cwd, readable(entry, settings, confined))
         found = run_preview(preview_request.preview_of(run, "plan"))
         return jsonify(_answer(run, remarks, said, found).model_dump(mode="json"))
 

@@ -8,6 +8,7 @@ import socket
 from flask import Response, jsonify, request
 from flask_restful import Resource
 
+from flansible.authorization import describe, isolation
 from flansible.config import Settings, is_loopback
 from flansible.errors import NotAuthenticated
 from flansible.identity.users import User
@@ -66,17 +67,20 @@ class CurrentSession(PrivateResource):
 
 
 def _reply(user: User, csrf: str) -> Response:
-    may_act = user.is_admin or user.role == "operator"
+    acting = [entry for entry in user.entries if entry.may_act]
+    settings = web_context().settings
     found = SessionReply(
         user=user.name,
         role=user.role,
+        groups=list(user.groups),
         is_admin=user.is_admin,
         sees_all=user.sees_all,
-        may_act=may_act,
-        may_become=user.is_admin or (may_act and user.may_become),
-        may_use_git=user.is_admin or (may_act and user.may_use_git),
+        may_act=user.may_act,
+        may_become=any(entry.may_become for entry in acting),
+        may_use_git=any(entry.may_use_git for entry in acting),
+        rights=describe.sentences(user, isolation.for_user(user, settings.isolation)),
         csrf_token=csrf,
-        flower_url=_flower_url(web_context().settings) if user.is_admin else None,
+        flower_url=_flower_url(settings) if user.is_admin else None,
     )
     return jsonify(found.model_dump())
 

@@ -25,7 +25,15 @@ from flansible.errors import (
     StoreUnavailable,
     TooManyRequests,
 )
-from flansible.models import Accepted, AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, TaskOptions
+from flansible.models import (
+    Accepted,
+    AdhocRequest,
+    AuthorizedRun,
+    GitRequest,
+    PlaybookRequest,
+    TaskOptions,
+    split_principal,
+)
 from flansible.store import Idempotency
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
@@ -77,7 +85,7 @@ def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
     sealed = web_context().sealer.seal(run.secrets) if run.secrets else b""
     # The audit line comes first: nothing ever runs without one. If the submission then fails, another line with this
     # request's id says so.
-    web_context().audit.write(audit_context.event("submission", what=run.summary, outcome="allowed", task_id=task_id))
+    web_context().audit.write(audit_context.event("submission", what=_allowed(run), outcome="allowed", task_id=task_id))
     submitted = store.submit(task_id, run, sealed, idempotency)
     if submitted.outcome == "full":
         message = f"You have {run.max_queued} queued tasks, which is your limit. Try again when some have started."
@@ -100,6 +108,11 @@ def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
     if submitted.outcome == "known":
         web_context().audit.note(audit_context.event("submission", outcome="known already", task_id=submitted.task_id))
     return _accepted(submitted.task_id, is_replay=submitted.outcome == "known")
+
+
+def _allowed(run: AuthorizedRun) -> str:
+    group = split_principal(run.principal)[1]
+    return f"{run.summary} (by group {group})" if group else run.summary
 
 
 def _check_again(run: AuthorizedRun) -> None:

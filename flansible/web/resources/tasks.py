@@ -86,6 +86,7 @@ class AnsibleTaskRequest(PrivateResource):
         found = TaskRequest(
             task_id=task_id,
             kind=run.kind,
+            entry=run.entry,
             path=redaction.PATHS[run.kind],
             body=run.request,
             masked=redaction.masked_fields(run.request),
