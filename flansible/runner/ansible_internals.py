@@ -139,6 +139,7 @@ REPLACED = (
         "compile a template once",
         "self, source, ...",
     ),
+    Internal("tempfile", "mkdtemp", "make no temp directory while Ansible is imported", "suffix, prefix, dir"),
 )
 
 OVERRIDDEN = (

@@ -18,11 +18,13 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import psutil
 
 from flansible.runner import process_tree
+from flansible.runner.ansible_internals import replace
 
 _PREFIX = "ansible-local-"  # as Ansible has it: the name shows in the output of -vvv
 _NEW_PREFIX = "flansible-new-"  # until it has its record; such a folder that is older is left of a killed keeper
@@ -120,6 +122,26 @@ class RunFiles:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
                 if process.pid != os.getpid() and any(ours.search(word) for word in process.cmdline()):
                     _kill_with_session(process)
+
+
+@contextlib.contextmanager
+def without_own_temp_dir() -> Iterator[None]:
+    """Ansible makes a local temp directory when it is imported; within this block it does not.
+
+    Each run makes its own. That of a fork server which is killed while it starts would stay: it has no record, so no
+    sweep can tell it from that of somebody's `ansible`. constants.DEFAULT_LOCAL_TMP is a path where nothing is.
+    """
+
+    def name_or_make(suffix: Any = None, prefix: Any = None, dir: Any = None) -> Any:
+        if prefix == f"{_PREFIX}{os.getpid()}":
+            return os.path.join(dir, f"{prefix}-not-made")
+        return make(suffix, prefix, dir)
+
+    make = replace(tempfile, "mkdtemp", name_or_make)
+    try:
+        yield
+    finally:
+        replace(tempfile, "mkdtemp", make)
 
 
 def files_of_killed_keeper(base: str, pid: int) -> list[RunFiles]:

@@ -23,10 +23,13 @@ import time
 import psutil
 
 from flansible import wire
-from flansible.runner import cleanup, keeper, play, preload, process_tree
-from flansible.runner.module_cache import ModuleCache
-from flansible.runner.module_packer import Packer
+from flansible.runner import cleanup, process_tree
 from flansible.system import rlimits
+
+with cleanup.without_own_temp_dir():
+    from flansible.runner import keeper, play, preload
+    from flansible.runner.module_cache import ModuleCache
+    from flansible.runner.module_packer import Packer
 
 DESCRIPTORS_PER_RUN = 3
 _END_SECONDS = 2.0

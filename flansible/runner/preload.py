@@ -95,7 +95,6 @@ def load() -> tuple[str, str | None]:
     _load_collection_with_inventory_plugins()
     template_cache.cache_compiled_templates()
     colour_marks.replace_colour_functions()
-    _drop_own_temp_dir()
     return ansible_version, constants.CONFIG_FILE
 
 
@@ -165,11 +164,3 @@ def _read_standard_error() -> bytes:
     sys.stderr.flush()
     # The worker gives us a file; nothing else can be read back.
     return os.pread(2, os.fstat(2).st_size, 0) if stat.S_ISREG(os.fstat(2).st_mode) else b""
-
-
-def _drop_own_temp_dir() -> None:
-    # Ansible made it while its configuration loaded; each run makes its own beside it.
-    try:
-        os.rmdir(constants.DEFAULT_LOCAL_TMP)
-    except OSError:
-        pass

@@ -522,6 +522,22 @@ def test_a_sweep_leaves_alone_what_lives(
         assert run.exited is not None and run.exited["returncode"] == 0, run.text
 
 
+def test_a_fork_server_that_is_killed_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    """Ansible makes its temp directory as it is imported; of one without a record nobody knows whose it is."""
+    program = """
+import os, signal
+from flansible.runner import forkserver
+print(forkserver.play.local_tmp_base(), flush=True)
+forkserver.preload.load()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = [sys.executable, "-P", "-c", program]
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert ended.stdout == f"{tmp_path}/.ansible/tmp\n" and list((tmp_path / ".ansible/tmp").iterdir()) == []
+
+
 def test_a_sweep_takes_what_runs_left_that_never_began(tmp_path: Path) -> None:
     """On a full disk, or since their keeper was killed just then; an older version left them under another name."""
     old = time.time() - 100

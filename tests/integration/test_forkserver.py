@@ -154,10 +154,11 @@ DAEMONIC = """
 import json, multiprocessing, os, sys
 if sys.argv[1] == "daemonic":
     multiprocessing.current_process()._config["daemon"] = True
-from flansible.runner import play, preload
+from flansible.runner import cleanup
 from flansible.runner.cleanup import RunFiles
-from flansible.runner.module_cache import ModuleCache
-preload._drop_own_temp_dir()
+with cleanup.without_own_temp_dir():
+    from flansible.runner import play
+    from flansible.runner.module_cache import ModuleCache
 os._exit(play.run(json.loads(sys.argv[2]), int(sys.argv[3]), RunFiles.make(sys.argv[4]), ModuleCache()))
 """
 
