@@ -1,4 +1,4 @@
-"""Atomic replacement of files, and locking of the private ones that decide rights: rbac.json, the token file, keys.
+"""Files and folders that appear whole, and locking of the private files that decide rights: rbac.json, tokens, keys.
 
 Used by every process; web processes read such a file again when its stamp changes.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -37,19 +40,79 @@ def replacing(path: Path, mode: int = _MODE, *, keep_existing: bool = False) -> 
     So a reader never sees half a file, and a failure leaves the earlier one. keep_existing: if another process was
     first, its file stays.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        os.fchmod(descriptor, mode)
+    prefix = f".{path.name}.new-"
+
+    def make() -> str:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
         os.close(descriptor)
-        yield temporary
-        if keep_existing:
-            with suppress(FileExistsError):
-                os.link(temporary, path)
-        else:
-            os.replace(temporary, path)
+        return name
+
+    with _new(path.parent, prefix, make) as temporary:
+        try:
+            temporary.chmod(mode)
+            yield temporary
+            if keep_existing:
+                with suppress(FileExistsError):
+                    os.link(temporary, path)
+            else:
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yields a new folder, for the caller to fill and rename; removes what has not been renamed. Raises OSError."""
+    with _new(parent, prefix, lambda: tempfile.mkdtemp(dir=parent, prefix=prefix)) as temporary:
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _new(folder: Path, prefix: str, make: Callable[[], str]) -> Iterator[Path]:
+    """Yields what `make` has made, locked. What nobody holds locked a killed process has left: the next one of the same
+    prefix removes it."""
+    _remove_abandoned(folder, prefix)
+    descriptor, name = _make_locked(make)
+    try:
+        yield Path(name)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _make_locked(make: Callable[[], str]) -> tuple[int, str]:
+    while True:
+        name = make()
+        with suppress(FileNotFoundError):
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            with suppress(OSError):  # a file system without locks: nobody can lock it to remove it, either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.lexists(name):
+                return descriptor, name
+            os.close(descriptor)
+        # Another process took it for abandoned, before it was locked.
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    ours = re.compile(re.escape(prefix) + "[a-z0-9_]{8}")  # as tempfile names them
+    with suppress(OSError):
+        for name in filter(ours.fullmatch, os.listdir(folder)):
+            with suppress(OSError):
+                _remove_unless_locked(folder / name)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def replace(path: Path, text: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from flansible.models import split_principal
+from flansible.system.atomic_files import new_folder
 
 HOME = "/home/flansible-user"  # as the sandbox has it: nothing else that is shown lies there
 SHARED = ("collections", "roles")  # of the service's `~/.ansible`
@@ -58,14 +58,13 @@ def make_home(principal: str, data_dir: Path) -> Path:
     if not home.exists():
         home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Complete before it gets its name: no run has one without mountpoints.
-        new = Path(tempfile.mkdtemp(dir=home.parent, prefix=".new-"))
-        _make_mountpoints(new)
-        try:
-            new.rename(home)
-        except OSError:
-            shutil.rmtree(new)
-            if not home.is_dir():
-                raise
+        with new_folder(home.parent, ".new-") as new:
+            _make_mountpoints(new)
+            try:
+                new.rename(home)
+            except OSError:
+                if not home.is_dir():
+                    raise
     _make_mountpoints(home)
     return home
 

@@ -13,7 +13,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from flansible.authorization.path_parts import is_below
 from flansible.errors import RunnerError
+from flansible.system.atomic_files import new_folder
 
 _FOLDER = "homes/.shown"
 _LOCK = ".lock"
@@ -104,14 +104,13 @@ def make(found: SnapshotPlan, data_dir: Path) -> str:
     lock.touch(mode=0o600)
     if path.is_dir():
         return str(path)
-    new = tempfile.mkdtemp(dir=top, prefix=".new-")
-    try:
-        _fill(new, found)
-        os.rename(new, path)
-    except OSError:
-        shutil.rmtree(new, ignore_errors=True)
-        if not path.is_dir():
-            raise
+    with new_folder(top, ".new-") as new:
+        try:
+            _fill(str(new), found)
+            os.rename(new, path)
+        except OSError:
+            if not path.is_dir():
+                raise
     _remove_unused(top, keep=path.name)
     return str(path)
 
