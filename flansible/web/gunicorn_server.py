@@ -21,6 +21,7 @@ from flansible.web import create_app
 from flansible.web.context import WebContext
 from flansible.web.middleware import security_headers
 from flansible.web.rights_watcher import RightsWatcher
+from flansible.web.parsing import PUBLIC_BODY_BYTES
 from flansible.web.routes import ROUTES
 from flansible.web.server.worker import FrontWorker
 
@@ -71,9 +72,10 @@ class _FrozenSettings:
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    """settings, tls and public_paths are read by the worker."""
+    """settings, tls, public_paths and public_body_bytes are read by the worker."""
 
     freeze = _FrozenSettings
+    public_body_bytes = PUBLIC_BODY_BYTES
     public_paths = frozenset(route.path for route in ROUTES if route.public)
 
     def __init__(self, settings: Settings, app: Flask) -> None:

@@ -25,6 +25,10 @@ MAX_NUMBER = 2**53 - 1  # exact in JSON parsers, Lua and Redis
 _MAX_DEPTH = 64
 # More would help no reader, and the suggestion for each unknown field takes time.
 _MOST_ERRORS = 100
+# Of more, pydantic's list takes seconds, in which the process answers nobody.
+_MOST_FAULTS = 5000
+# Of requests that need no login: a password of 65,536 characters fits in. What takes time is for those who have one.
+PUBLIC_BODY_BYTES = 512 * 1024
 
 
 class NoFields(BaseModel):
@@ -33,9 +37,9 @@ class NoFields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def parse_body(model: type[Model]) -> Model:
-    """Parses the JSON body. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge."""
-    document = _document()
+def parse_body(model: type[Model], *, is_public: bool = False) -> Model:
+    """Parses the JSON body. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge. is_public: without a login."""
+    document = _document(is_public)
     errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
     if errors:
         _refuse(errors)
@@ -76,14 +80,17 @@ def parse_query(model: type[Model]) -> Model:
         _refuse(_field_errors(error, values, list(model.model_fields)))
 
 
-def _document() -> dict[str, Any]:
+def _document(is_public: bool) -> dict[str, Any]:
     if request.mimetype != "application/json":
         got = request.mimetype or "none"
         raise UnsupportedMediaType(f"Send JSON with the header Content-Type: application/json (got: {got}).")
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
         raise UnsupportedMediaType("Send the body unencoded, without a Content-Encoding.")
-    data = _read(web_context().settings.max_body_bytes)
+    most_bytes = web_context().settings.max_body_bytes
+    if is_public:
+        request.max_content_length = most_bytes = min(most_bytes, PUBLIC_BODY_BYTES)
+    data = _read(most_bytes)
     try:
         document = json.loads(
             data.decode("utf-8"),
@@ -171,6 +178,8 @@ def _encodable(text: str) -> bool:
 
 def _field_errors(error: ValidationError, document: Any, known: list[str]) -> list[FieldError]:
     """Groups pydantic's errors by field: those of a union's branches become one message."""
+    if error.error_count() > _MOST_FAULTS:
+        return [FieldError("body", f"has {error.error_count()} faults, too many to list them")]
     messages: dict[str, list[str]] = {}
     for item in error.errors(include_url=False, include_context=False)[:_MOST_ERRORS]:
         path = _path(item["loc"], document, item["type"])

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -79,8 +80,10 @@ def test_what_gunicorn_refuses_is_in_the_one_shape_with_the_safe_headers(
         (b"zz\r\n{}\r\n0\r\n\r\n", 400, "invalid_request"),
         (b"400001\r\n" + b" " * 0x400001 + b"\r\n0\r\n\r\n", 413, "body_too_large"),
         (b"5000000\r\n" + b" " * 0x5000000 + b"\r\n0\r\n\r\n", 413, "body_too_large"),
+        (b"1\r\n \r\n" * 20_000 + b"0\r\n\r\n", 400, "invalid_request"),
+        (b"1\r\n \r\n" * 1000 + (b"400\r\n" + b" " * 1024 + b"\r\n") * 4000 + b"0\r\n\r\n", 400, "invalid_json"),
     ],
-    ids=["good chunks", "half an object", "no number", "a byte too many", "huge"],
+    ids=["good chunks", "half an object", "no number", "a byte too many", "huge", "very many", "many"],
 )
 def test_a_body_in_chunks_is_held_to_the_same_rules(server: WebServer, chunks: bytes, status: int, code: str) -> None:
     with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
@@ -88,7 +91,7 @@ def test_a_body_in_chunks_is_held_to_the_same_rules(server: WebServer, chunks: b
             connection.sendall(post("Transfer-Encoding: chunked") + chunks)
             got = read_to_end(connection)
         except OSError:
-            assert status == 413, "only what is far too much may be cut off"
+            assert status == 413 or len(chunks) > 100_000, "only what is far too much may be cut off"
             return
     head, _, body = got.partition(b"\r\n\r\n")
     assert int(head.split()[1]) == status, body
@@ -197,3 +200,32 @@ def test_a_request_in_pieces_is_answered_when_it_comes_in_time(hasty: WebServer)
             connection.sendall(piece)
             time.sleep(0.05)
         assert b" 404 " in read_to_end(connection)
+
+
+def test_a_body_without_a_login_is_small(server: WebServer) -> None:
+    """What takes seconds to check is for those who have one."""
+    body = json.dumps({"user": "admin", "password": "x" * 600_000}).encode()
+    found, _, reply = said(server, post(f"Content-Length: {len(body)}", body=body, path="/api/session"))
+    assert (found, json.loads(reply)["code"]) == (413, "body_too_large")
+    long = json.dumps({"user": "admin", "password": "\N{GRINNING FACE}" * 65_536}, ensure_ascii=False).encode()
+    assert said(server, post(f"Content-Length: {len(long)}", body=long, path="/api/session"))[0] == 401
+
+
+def test_those_who_ask_for_health_that_takes_long_do_not_keep_others_out(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    before = "import time\nfrom flansible.broker import app\napp.check_broker = lambda: time.sleep(3)\n"
+    running = WebServer(tmp_path, shared_redis.url, before=before)
+    health = lines("GET /api/health HTTP/1.1", "Host: x", "Connection: close")
+    asked = [socket.create_connection(("127.0.0.1", running.port), 20) for _ in range(12)]
+    try:
+        for connection in asked:
+            connection.sendall(health)
+        began = time.monotonic()
+        status, _, _ = said(running, lines("GET /nothing HTTP/1.1", "Host: x", "Connection: close"))
+        assert status == 404 and time.monotonic() - began < 2
+        assert all(b'"parts"' in read_to_end(connection) for connection in asked)
+    finally:
+        for connection in asked:
+            connection.close()
+        running.stop()

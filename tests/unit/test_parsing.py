@@ -97,7 +97,9 @@ def test_no_body_takes_long_to_find_wrong(client: FlaskClient) -> None:
     try:
         began = time.thread_time()
         assert faults(post(client, ADHOC, b"{%b,%b}" % (keys, keys[:5])))["body"].endswith("has the key '0' twice")
-        assert len(faults(post(client, ADHOC, b"{%b}" % keys))) == 100
+        # pydantic's list of them would take 5 us for each, and nobody is answered meanwhile.
+        found = faults(post(client, ADHOC, b"{%b}" % keys))
+        assert found == {"body": "has 60001 faults, too many to list them"}
         for item in (b"1", b'"\\u0000"', b'{"x":1}'):
             items = b"[" + (item + b",") * 100_000 + b"1]"
             for field in (b"extra_vars", b"module_args", b"lock"):

@@ -19,12 +19,19 @@ from flansible.store import Store
 from flansible.web.context import WebContext, web_context
 from flansible.web.login.authentication import optional_user
 from flansible.web.parsing import NoFields, parse_query
+from flansible.web.streaming.thread_slots import Slots
 
 # How long a check's result is cached, so that frequent polls of a load balancer do not load the broker. A failure is
 # cached only for the requests that waited for the same check: the worker may have just started.
 _CACHE_SECONDS = {True: 1.0, False: 0.05}
 
+# A check takes seconds where something does not answer. Anyone may ask: in each web process so many threads, a quarter
+# of them, wait for one; who asks meanwhile gets what was known a moment ago.
+_WAITING_PART = 4
+_KNOWN_SECONDS = 5.0
+
 _locks = {"broker": threading.Lock(), "workers": threading.Lock()}
+_waiting = Slots()
 _cache: dict[str, tuple[float, PartHealth]] = {}
 
 
@@ -34,7 +41,8 @@ class HealthResource(Resource):  # type: ignore[misc]
     def get(self) -> Response:
         """Check the health of the service"""
         parse_query(NoFields)
-        parts = _parts(web_context())
+        with _waiting.hold(max(1, web_context().settings.web_threads // _WAITING_PART)) as may_wait:
+            parts = _parts(web_context(), may_wait)
         if not all(parts[name].ok for name in ("store", "broker", "workers")):
             status = "unavailable"
         else:
@@ -55,19 +63,19 @@ _NO_WORKER = "no worker answers; start one with `flansible worker`"
 _PUBLIC = {True: "answers", False: "has a problem; admin sees the details"}
 
 
-def _parts(context: WebContext) -> dict[str, PartHealth]:
+def _parts(context: WebContext, may_wait: bool) -> dict[str, PartHealth]:
     store = _store(context)
     if not store.ok and context.settings.broker_url == context.settings.store_url:
         broker = PartHealth(
             ok=False, detail="it is the Redis of the store"
         )  # a second check would wait for a second timeout
     else:
-        broker = _cached("broker", _broker)
+        broker = _cached("broker", _broker, may_wait)
     away = next((name for name, part in (("store", store), ("broker", broker)) if not part.ok), None)
     if away:
         workers = PartHealth(ok=False, detail=f"not checked: the {away} has a problem")
     else:
-        workers = _cached("workers", partial(_workers, context.store))
+        workers = _cached("workers", partial(_workers, context.store), may_wait)
     fault = context.rbac.users() and context.rbac.fault
     rbac = PartHealth(ok=not fault, detail=f"the last valid version is in force: {fault}" if fault else "is in force")
     parts = {"store": store, "broker": broker, "workers": workers, "rbac": rbac}
@@ -111,7 +119,11 @@ def _workers(store: Store) -> PartHealth:
     return PartHealth(ok=name is not None, detail="; ".join(found) or _NO_WORKER)
 
 
-def _cached(name: str, check: Callable[[], PartHealth]) -> PartHealth:
+def _cached(name: str, check: Callable[[], PartHealth], may_wait: bool) -> PartHealth:
+    if not may_wait:
+        checked_at, part = _cache.get(name, (0.0, None))
+        is_known = part is not None and time.monotonic() - checked_at < _KNOWN_SECONDS
+        return part if part and is_known else PartHealth(ok=False, detail="is being checked for others; try again")
     with _locks[name]:
         checked_at, part = _cache.get(name, (0.0, None))
         if part is None or time.monotonic() - checked_at > _CACHE_SECONDS[part.ok]:

@@ -31,7 +31,7 @@ class Login(Resource):  # type: ignore[misc]
 
     def post(self) -> Response:
         """Start a session"""
-        body = parse_body(LoginBody)
+        body = parse_body(LoginBody, is_public=True)
         found = check_password(body.user, body.password)
         if found is None:
             raise NotAuthenticated("User or password is wrong.")

@@ -9,12 +9,19 @@ from __future__ import annotations
 import contextlib
 import re
 import ssl
+from collections.abc import Callable
 from enum import Enum
 from socket import socket
 from typing import Any
 
 from gunicorn.http.body import ChunkedReader
-from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders, NoMoreData, ParseException
+from gunicorn.http.errors import (
+    InvalidChunkExtension,
+    InvalidRequestLine,
+    LimitRequestHeaders,
+    NoMoreData,
+    ParseException,
+)
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import Unreader
 
@@ -22,6 +29,9 @@ from flansible.system.sockets import WOULD_BLOCK, end_sending
 
 HEAD_BYTES = 64 * 1024  # the most of a head; of a line or the trailers of a body in chunks
 _READ_BYTES = 64 * 1024
+# A body may have so many chunks, and one more for so many bytes of the limit: each takes time, however small it is.
+_FEW_CHUNKS = 1024
+_SMALL_CHUNK_BYTES = 512
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;.*)?", re.DOTALL)
 _TLS_HANDSHAKE = b"\x16\x03"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -80,6 +90,7 @@ class ClientConnection:
         self._source = _Received(b"")
         self._written: list[bytes] = []
         self._expects_continue = False
+        self._chunks = 0  # of the body that is gathered
         self._scanned = 0  # before this byte there is no end of the head, or of the body in chunks
 
     @property
@@ -111,16 +122,18 @@ class ClientConnection:
         self.received += data
         return bool(data)
 
-    def parse(self, cfg: Any, most_body_bytes: int) -> bool:
+    def parse(self, cfg: Any, limit: Callable[[str], int]) -> bool:
         """Parses what was received; returns whether `request` is whole. Raises gunicorn's ParseException.
 
-        A body of more than `most_body_bytes` is not waited for: the app refuses it, and the connection ends.
+        limit: the most bytes of a body, by path. A larger one is not waited for: the app refuses it, and the connection
+        ends.
         """
         if self.request is None and not self._parse_head(cfg):
             return False
         assert self.request is not None
         reader = self.request.body.reader
-        length = self._chunks_end() if isinstance(reader, ChunkedReader) else reader.length
+        most_body_bytes = limit(self.request.path)
+        length = self._chunks_end(most_body_bytes) if isinstance(reader, ChunkedReader) else reader.length
         if length is None and len(self.received) > most_body_bytes + HEAD_BYTES:
             length = len(self.received)
             self.request.force_close()
@@ -144,7 +157,7 @@ class ClientConnection:
         length = end + 4 if end >= 0 else len(self.received)
         self._source = _Received(bytes(self.received[:length]))
         del self.received[:length]
-        self._scanned = 0
+        self._scanned = self._chunks = 0
         try:
             request = Request(cfg, self._source, self.peer)
         except (NoMoreData, StopIteration):
@@ -163,8 +176,8 @@ class ClientConnection:
             with contextlib.suppress(NoMoreData, StopIteration):
                 Request(cfg, _Received(bytes(self.received)), self.peer)
 
-    def _chunks_end(self) -> int | None:
-        """Returns where a body in chunks ends, None if that has not arrived yet.
+    def _chunks_end(self, most_body_bytes: int) -> int | None:
+        """Returns where a body in chunks ends, None if that has not arrived yet. Raises ParseException for too many.
 
         What is no chunk ends it at once, and with it the connection: gunicorn's reader is given the rest, to refuse it.
         """
@@ -186,6 +199,9 @@ class ClientConnection:
             if self.received[end - 2 : end] != b"\r\n":
                 break
             self._scanned = end
+            self._chunks += 1
+            if self._chunks > _FEW_CHUNKS + most_body_bytes // _SMALL_CHUNK_BYTES:
+                raise InvalidChunkExtension("the chunks are too small")
         else:
             if len(self.received) - self._scanned <= HEAD_BYTES:
                 return None

@@ -59,7 +59,6 @@ class FrontWorker(Worker):  # type: ignore[misc]
     def run(self) -> None:
         settings = self.app.settings
         self.cfg: Any = self.app.freeze(self.cfg)
-        self._most_body_bytes = settings.max_body_bytes
         self._most_of_address = settings.max_connections_per_address
         self._proxies = TrustedProxies(settings.proxy_networks)
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # followers may have half of them
@@ -160,6 +159,10 @@ class FrontWorker(Worker):  # type: ignore[misc]
             connection.phase = Phase.BODY
             connection.deadline = time.monotonic() + (PUBLIC_BODY_SECONDS if is_public else BODY_SECONDS)
         return is_whole
+
+    def _most_body_bytes(self, path: str) -> int:
+        most: int = self.app.settings.max_body_bytes
+        return min(most, self.app.public_body_bytes) if path in self.app.public_paths else most
 
     def _is_one_too_many(self, connection: ClientConnection) -> bool:
         """Counts a request that comes from a trusted proxy by the client that it names; returns whether it may not."""
