@@ -20,8 +20,8 @@ from flansible.system import rlimits, standard_output
 from flansible.web import create_app
 from flansible.web.context import WebContext
 from flansible.web.middleware import security_headers
-from flansible.web.rights_watcher import RightsWatcher
 from flansible.web.parsing import PUBLIC_BODY_BYTES
+from flansible.web.rights_watcher import RightsWatcher
 from flansible.web.routes import ROUTES
 from flansible.web.server.worker import FrontWorker
 
