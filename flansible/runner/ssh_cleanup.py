@@ -17,6 +17,7 @@ import psutil
 
 _TITLE = re.compile(r"ssh: (\S+) \[mux\]")
 _CONNECTED = "03"
+_OF_KERNEL = ("[vdso]", "[vsyscall]")
 _STOP_SECONDS = 2.0
 
 
@@ -32,14 +33,41 @@ def find_masters(directory: str | None, found: list[psutil.Process]) -> dict[psu
 
 
 def find_connections(found: list[psutil.Process]) -> set[psutil.Process]:
-    """Finds ssh's own masters among these processes, in whatever folder their sockets are."""
+    """Finds ssh's own masters among these processes, in whatever folder their sockets are.
+
+    A run can write any title, and have ssh execute its code: by options, which a master's title has none of, or within
+    ssh itself (LD_PRELOAD).
+    """
     program = os.path.realpath(shutil.which("ssh") or "ssh")
     masters = set()
     for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if _TITLE.match(" ".join(process.cmdline())) and process.exe() == program:
-                masters.add(process)
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            if _TITLE.fullmatch(" ".join(process.cmdline()).strip()) and process.exe() == program:
+                if _executes_only_what_is_installed(process.pid):
+                    masters.add(process)
     return masters
+
+
+def _executes_only_what_is_installed(pid: int) -> bool:
+    """Whether all code of a process is from files that nothing in this sandbox can write, and is unchanged.
+
+    Raises OSError.
+    """
+    code = ""
+    with open(f"/proc/{pid}/smaps") as file:
+        for line in file:
+            first, *words = line.split(maxsplit=5)
+            if not first.endswith(":"):  # a mapping: addresses, rights, offset, device, inode, path
+                code = (words[4].strip() if len(words) > 4 else "?") if "x" in words[0] else ""
+                if code and code not in _OF_KERNEL and not _is_read_only(code):
+                    return False
+            elif first == "Anonymous:" and code and words[0] != "0":
+                return False  # its pages are not those of the file any more
+    return True
+
+
+def _is_read_only(path: str) -> bool:
+    return path.startswith("/") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def stop_masters(masters: dict[psutil.Process, str]) -> set[psutil.Process]:

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,34 @@ def test_nothing_that_a_confined_run_leaves_goes_on_unless_that_is_granted(ends:
     finally:
         servers.close()
     eventually(lambda: not sleeping(mark))
+
+
+# What ssh executes for a run, or what is executed in ssh itself; and a connection, which may stay.
+CODE = "int pause(void); __attribute__((constructor)) static void begin(void) { for (;;) pause(); }"
+AS_SSH = {
+    "a library": "LD_PRELOAD=$PWD/code.so exec -a 'ssh: /x/{mark} [mux]' ssh -V",
+    "options": "exec -a 'ssh: /x/{mark} [mux]' ssh -o ConnectTimeout=100 -p {port} 127.0.0.1",
+}
+
+
+@pytest.mark.parametrize("how", AS_SSH)
+def test_code_that_a_confined_run_hides_in_ssh_does_not_go_on(how: str, place: Path) -> None:
+    require_program("ssh")
+    require_program("cc")
+    mark = str(random.randrange(10**6, 10**7))
+    silent = socket.create_server(("127.0.0.1", 0))
+    command = AS_SSH[how].format(mark=mark, port=silent.getsockname()[1])
+    servers = ConfinedPool(place)
+    try:
+        make = f"cd /tmp; echo '{CODE}' | cc -shared -fPIC -x c - -o code.so"
+        hide = f'bash -c "{command}" >/dev/null 2>&1 &'
+        started = "until grep -qsx ssh /proc/$!/comm; do sleep 0.1; done"
+        run = played(servers, place, "\n        ".join((make, hide, started)))
+        assert run.exited is not None and run.exited["returncode"] == 0, run.text
+        assert "ssh" in {process["name"] for process in run.exited["stopped"]}
+    finally:
+        servers.close()
+        silent.close()
 
 
 @pytest.mark.parametrize("lasting", [True, False])
