@@ -75,6 +75,13 @@ def print_key(keeper: Keeper, text: str, hidden: str) -> None:
     say(keeper, "")
 
 
+def print_what_it_hides(keeper: Keeper, text: str) -> None:
+    """Has what it prints masked, though no key was given to it."""
+    keeper.write(wire.encode({"type": "hide", "lines": [text], "mark": 0}), keeper.events)
+    time.sleep(0.3)
+    say(keeper, text)
+
+
 def in_colour(keeper: Keeper, text: str) -> None:
     """Prints in a colour that it does not end."""
     say(keeper, f"{keeper.request['colour_mark']}[0;31m{text}")
@@ -282,7 +289,8 @@ def environment(keeper: Keeper) -> None:
 SCRIPTS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        say, print_key, in_colour, flood, flood_and_tell, count, pieces, big_event, nested_event, both, hang,
+        say, print_key, print_what_it_hides, in_colour,
+        flood, flood_and_tell, count, pieces, big_event, nested_event, both, hang,
         finish_first, ignore, vanish, deny, half, babble, garbage, lie, nest, no_end, broken, killed, leave_child,
         endless, kill_server, where, descriptors, environment,
     )

@@ -25,6 +25,9 @@ MAX_LOCKS = 100
 MAX_LOCK_CHARACTERS = 255
 MAX_SECONDS = 365 * 24 * 3600
 MAX_CONNECT_SECONDS = 1_000_000
+# Of all secrets together: each line is searched for in all output. 16 values of the largest size, or 100 certificates.
+MAX_SECRET_CHARACTERS = 16 * MAX_TEXT_CHARACTERS
+MAX_SECRET_LINES = 10_000
 
 
 def _not_blank(value: str) -> str:
@@ -232,6 +235,17 @@ class RunOptions(TaskOptions):
         for name, other in self.aliases():
             if getattr(self, name) is not None and getattr(self, other) is not None:
                 raise ValueError(f"{name} and {other} exclude each other: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_very_many_secrets(self) -> Self:
+        vault = self.vault_password if isinstance(self.vault_password, dict) else {"": self.vault_password}
+        single = (self.connection_password, self.become_password, self.private_key, self.private_key_passphrase)
+        values = [value for value in (*single, *vault.values(), *(self.secret_vars or {}).values()) if value]
+        if sum(map(len, values)) > MAX_SECRET_CHARACTERS:
+            raise ValueError(f"the secrets of a request must have at most {MAX_SECRET_CHARACTERS} characters in all")
+        if sum(len(value.splitlines()) for value in values) > MAX_SECRET_LINES:
+            raise ValueError(f"the secrets of a request must have at most {MAX_SECRET_LINES} lines in all")
         return self
 
     @classmethod

@@ -328,8 +328,11 @@ class Supervisor:
                 "mark": end["mark"],
             }
         elif kind == "hide":
-            seen.awaits_key = False
-            return self._masker.hide_key(frame_validation.hide(frame))
+            # Once: each takes time and memory of the worker, and a user's code could send any number.
+            if seen.awaits_key:
+                seen.awaits_key = False
+                self._masker.hide_key(frame_validation.hide(frame))
+            return
         elif kind == "event":
             event = frame_validation.event(frame)
         elif kind == "plan" and seen.is_listing:

@@ -62,6 +62,12 @@ def test_nothing_is_recorded_before_it_is_known_what_a_decrypted_key_must_hide(w
     assert worker.run_steps(quiet, secrets=secrets).text == "text without a key\n"
 
 
+def test_a_run_has_nothing_masked_but_a_key_that_it_was_given(worker: Worker) -> None:
+    line = "ZGVjcnlwdGVkIGxpbmUgb2YgdGhlIGtleQ"
+    ended = worker.run("print_what_it_hides", line)
+    assert ended.text == line, ended
+
+
 def test_a_run_that_ends_just_as_its_keeper_is_sent_a_new_deadline_is_not_lost(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
