@@ -19,16 +19,18 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from flansible.runner import process_tree
 from flansible.runner.ansible_internals import replace
+from flansible.system import atomic_files
 
 _PREFIX = "ansible-local-"  # as Ansible has it: the name shows in the output of -vvv
-_NEW_PREFIX = "flansible-new-"  # until it has its record; such a folder that is older is left of a killed keeper
-_NEW_SECONDS = 60.0
+_NEW_PREFIX = "flansible-new-"  # until it has its record
+_OLD_SECONDS = 60.0  # so long after its start a run has its record, in older versions
 _SUFFIX_LENGTH = 8  # what tempfile.mkdtemp appends
 _RECORD = "flansible-run"
 _USUAL_DIRECTORIES = ("/tmp", "/var/tmp", "/usr/tmp")  # where Python makes temp directories by default
@@ -52,22 +54,21 @@ class RunFiles:
         Raises OSError, with the folder's path, and leaves nothing then.
         """
         number = _LOWEST + secrets.randbelow(_NUMBERS)
-        new = descriptor = None
+        descriptor = None
         try:
-            new = tempfile.mkdtemp(prefix=f"{_NEW_PREFIX}{os.getpid()}-", dir=base)
             # The folder gets its name once it has a record, and that is locked: a process that finds the folder
             # without takes the run for dead.
-            descriptor = os.open(os.path.join(new, _RECORD), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with contextlib.suppress(OSError):  # a file system without locks: no sweep can lock it either
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.write(descriptor, f"{number}\n".encode())
-            folder = os.path.join(base, f"{_PREFIX}{os.getpid()}{secrets.token_hex(_SUFFIX_LENGTH // 2)}")
-            os.rename(new, folder)
+            with atomic_files.new_folder(Path(base), _NEW_PREFIX) as new:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                descriptor = os.open(new / _RECORD, flags, 0o600)
+                with contextlib.suppress(OSError):  # a file system without locks: no sweep can lock it either
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                os.write(descriptor, f"{number}\n".encode())
+                folder = os.path.join(base, f"{_PREFIX}{os.getpid()}{secrets.token_hex(_SUFFIX_LENGTH // 2)}")
+                os.rename(new, folder)
         except OSError as error:
             if descriptor is not None:
                 os.close(descriptor)
-            if new is not None:
-                shutil.rmtree(new, ignore_errors=True)
             raise OSError(error.errno, error.strerror, base) from error
         return cls(folder, number)
 
@@ -145,7 +146,7 @@ def without_own_temp_dir() -> Iterator[None]:
 
 
 def files_of_killed_keeper(base: str, pid: int) -> list[RunFiles]:
-    """Finds the files of the killed keeper with this process id.
+    """Finds the files of the killed keeper with this process id; removes those of one that was killed as it made them.
 
     Two sandboxes of one user can have two keepers with one process id: locked files belong to the other, which lives.
     """
@@ -154,7 +155,7 @@ def files_of_killed_keeper(base: str, pid: int) -> list[RunFiles]:
     names = [
         name for name in _list_or_empty(base) if name.startswith(prefix) and len(name) == len(prefix) + _SUFFIX_LENGTH
     ]
-    names += [name for name in _list_or_empty(base) if name.startswith(f"{_NEW_PREFIX}{pid}-")]
+    atomic_files.remove_abandoned(Path(base), _NEW_PREFIX)
     folders = [os.path.join(base, name) for name in names]
     return [RunFiles.at(folder) for folder in folders if not _is_locked(folder)]
 
@@ -172,6 +173,7 @@ def _is_locked(folder: str, name: str = _RECORD) -> bool:
 
 def sweep(base: str) -> None:
     """Removes the files of runs whose processes, keeper included, are all dead. Other directories stay untouched."""
+    atomic_files.remove_abandoned(Path(base), _NEW_PREFIX)
     for name in _list_or_empty(base):
         folder = os.path.join(base, name)
         if _is_unfinished(folder, name):
@@ -186,16 +188,15 @@ def sweep(base: str) -> None:
 
 
 def _is_unfinished(folder: str, name: str) -> bool:
-    """Whether this is the folder of a run that never began: its disk was full, or its keeper was killed.
-
-    Older versions left it under its last name, with a record that had another.
+    """Whether this is the folder of a run of an older version that never began: its disk was full, or its keeper was
+    killed. It has a name that is longer than ours, or its last one, and then its record has another.
     """
     record = _RECORD if name.startswith(_NEW_PREFIX) else f"{_RECORD}.new"
     if not name.startswith((_NEW_PREFIX, _PREFIX)):
         return False
     try:
         names = os.listdir(folder)
-        is_old = time.time() - os.stat(folder).st_mtime > _NEW_SECONDS
+        is_old = time.time() - os.stat(folder).st_mtime > _OLD_SECONDS
     except OSError:
         return False
     has_only_it = names == [record] or (not names and name.startswith(_NEW_PREFIX))

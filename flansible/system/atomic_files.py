@@ -74,7 +74,7 @@ def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
 def _new(folder: Path, prefix: str, make: Callable[[], str]) -> Iterator[Path]:
     """Yields what `make` has made, locked. What nobody holds locked a killed process has left: the next one of the same
     prefix removes it."""
-    _remove_abandoned(folder, prefix)
+    remove_abandoned(folder, prefix)
     descriptor, name = _make_locked(make)
     try:
         yield Path(name)
@@ -95,7 +95,8 @@ def _make_locked(make: Callable[[], str]) -> tuple[int, str]:
         # Another process took it for abandoned, before it was locked.
 
 
-def _remove_abandoned(folder: Path, prefix: str) -> None:
+def remove_abandoned(folder: Path, prefix: str) -> None:
+    """Removes what killed processes have left of `new_folder` and `replacing`."""
     ours = re.compile(re.escape(prefix) + "[a-z0-9_]{8}")  # as tempfile names them
     with suppress(OSError):
         for name in filter(ours.fullmatch, os.listdir(folder)):

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from flansible.runner import cleanup
+from flansible.system import atomic_files
 from flansible.worker.forkserver_pool import ForkServerPool
 from tests.helpers.direct_runs import DirectRun
 from tests.helpers.waiting import eventually, require_program
@@ -557,6 +558,23 @@ def test_a_sweep_takes_what_runs_left_that_never_began(tmp_path: Path) -> None:
     cleanup.sweep(str(tmp_path))
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["ansible-local-16abcdefgh", "ansible-local-17abcdefgh", "flansible-new-15-abcdefgh"]
+
+
+@pytest.mark.parametrize("find", [cleanup.sweep, lambda base: cleanup.files_of_killed_keeper(base, 1)])
+def test_a_keeper_that_is_killed_as_it_makes_its_files_leaves_nothing(
+    find: Callable[[str], object], tmp_path: Path
+) -> None:
+    program = f"""
+import os, signal
+from flansible.runner.cleanup import RunFiles
+os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+RunFiles.make({str(tmp_path)!r})
+"""
+    with atomic_files.new_folder(tmp_path, "flansible-new-") as of_a_live_one:
+        ended = subprocess.run([sys.executable, "-P", "-c", program], check=False, timeout=60)
+        assert ended.returncode == -signal.SIGKILL and len(list(tmp_path.glob("flansible-new-*"))) == 2
+        find(str(tmp_path))
+        assert list(tmp_path.iterdir()) == [of_a_live_one]
 
 
 def test_files_of_a_run_that_cannot_be_made_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
