@@ -147,9 +147,9 @@ class Tasks(TaskQueries):
         """Records that the task's message is on the queue. From now on its idempotency key is answered with it."""
         self._run("mark_enqueued", [task_key(task_id), keys.UNSENT])
 
-    def discard(self, task_id: str) -> None:
-        """Deletes a task that could not be enqueued, unless a worker has claimed it meanwhile."""
-        self._run("discard", [task_key(task_id), keys.TASKS], SEGMENT_BYTES, COLOURS_PER_SEGMENT)
+    def discard(self, task_id: str) -> bool:
+        """Deletes a task that could not be enqueued, unless a worker has claimed it meanwhile; whether it did."""
+        return bool(self._run("discard", [task_key(task_id), keys.TASKS], SEGMENT_BYTES, COLOURS_PER_SEGMENT))
 
     def claim(
         self,

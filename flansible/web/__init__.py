@@ -28,6 +28,7 @@ from flansible.sealing import Sealer
 from flansible.store import LoginLimits, LoginThrottle, Retention, Store
 from flansible.web import routes, static_files
 from flansible.web.context import WebContext
+from flansible.web.failed_submissions import FailedSubmissions
 from flansible.web.middleware import audit_context, cross_origin, error_handlers, security_headers
 from flansible.web.middleware.proxy_headers import ProxyHeaders
 from flansible.web.openapi import views
@@ -84,6 +85,7 @@ def _build_context(settings: Settings) -> WebContext:
         settings=settings,
         rbac=RbacFile(settings.rbac_file, partial(audit_change, settings.rbac_file), settings),
         store=store,
+        failed_submissions=FailedSubmissions(store),
         sealer=Sealer(settings.secret_key_file),
         tokens=TokenFile(settings.token_file, partial(audit_change, settings.token_file)),
         login_function=custom_login.load(settings.login_function),

@@ -15,6 +15,7 @@ from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import LoginThrottle, Store
+from flansible.web.failed_submissions import FailedSubmissions
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class WebContext:
     settings: Settings
     rbac: RbacFile
     store: Store
+    failed_submissions: FailedSubmissions
     sealer: Sealer
     tokens: TokenFile
     login_function: LoginFunction | None

@@ -118,6 +118,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         # Runs in each process after the fork: connections and threads must not be shared.
         context: WebContext = self._app.extensions["flansible"]
         Recovery(context.store).start()
+        context.failed_submissions.start()
         RightsWatcher(context).start()
         return self._app
 

@@ -97,7 +97,8 @@ LAW: dict[str, tuple[str, ...]] = {
     "runner": ("wire", "errors", "system", "authorization.reserved_variables"),
     # Within web, from the ground up.
     "web.serialization": ("models",),
-    "web.context": _IDENTITY,
+    "web.failed_submissions": ("errors", "store", "system"),
+    "web.context": (*_IDENTITY, "web.failed_submissions"),
     "web.parsing": ("errors", "models", "wording", "web.context"),
     "web.middleware": _WEB,
     "web.login": (*_WEB, "web.middleware"),

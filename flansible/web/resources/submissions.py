@@ -86,7 +86,11 @@ def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
     # The audit line comes first: nothing ever runs without one. If the submission then fails, another line with this
     # request's id says so.
     web_context().audit.write(audit_context.event("submission", what=_allowed(run), outcome="allowed", task_id=task_id))
-    submitted = store.submit(task_id, run, sealed, idempotency)
+    try:
+        submitted = store.submit(task_id, run, sealed, idempotency)
+    except StoreUnavailable:
+        web_context().failed_submissions.add(task_id)
+        raise
     if submitted.outcome == "full":
         message = f"You have {run.max_queued} queued tasks, which is your limit. Try again when some have started."
         raise TooManyRequests(message, code="too_many_queued", retry_after_seconds=_QUEUE_FULL_SECONDS)
@@ -101,7 +105,7 @@ def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
             _check_again(run)
             broker_app.enqueue(task_id, run.summary)
         except (BrokerUnavailable, Forbidden):
-            store.discard(task_id)
+            web_context().failed_submissions.discard(task_id)
             raise
         with contextlib.suppress(StoreUnavailable):
             store.mark_enqueued(task_id)  # it is on the queue, whether or not this can be recorded
