@@ -5,8 +5,8 @@
     ├── RequestError              an HTTP error reply: status, code, message, errors by field
     │   ├── InvalidRequest        400   ├── NotAuthenticated      401   ├── Forbidden            403
     │   ├── NotFound              404   ├── MethodNotAllowed      405   ├── Conflict             409
-    │   ├── BodyTooLarge          413   ├── UnsupportedMediaType  415   ├── TooManyRequests      429
-    │   └── Unavailable           503
+    │   ├── PreconditionFailed    412   ├── BodyTooLarge          413   ├── UnsupportedMediaType  415
+    │   ├── TooManyRequests       429   └── Unavailable           503
     ├── StoreUnavailable          Redis does not answer, or refuses (translated in store)
     │   └── HistoryUnavailable    the history database does not answer, or refuses (translated in history)
     ├── BrokerUnavailable         the Celery broker does not answer, or refuses (translated in broker)
@@ -115,6 +115,10 @@ class MethodNotAllowed(RequestError):
 
 class Conflict(RequestError):
     status, default_code = 409, "conflict"
+
+
+class PreconditionFailed(RequestError):
+    status, default_code = 412, "precondition_failed"
 
 
 class BodyTooLarge(RequestError):

@@ -25,12 +25,20 @@ class Sealer:
 
     def seal(self, secrets: Secrets) -> bytes:
         """Encrypts secrets. Raises SealError when the key cannot be read or created."""
-        return self._fernet().encrypt(secrets.model_dump_json(exclude_defaults=True).encode())
+        return self.encrypt(secrets.model_dump_json(exclude_defaults=True).encode())
 
     def open(self, sealed: bytes) -> Secrets:
         """Decrypts secrets. Raises SealError when they were sealed with another key."""
+        return Secrets.model_validate_json(self.decrypt(sealed))
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Encrypts any bytes. Raises SealError."""
+        return self._fernet().encrypt(data)
+
+    def decrypt(self, sealed: bytes) -> bytes:
+        """Decrypts what `encrypt` returned. Raises SealError when it was sealed with another key."""
         try:
-            return Secrets.model_validate_json(self._fernet().decrypt(sealed))
+            return self._fernet().decrypt(sealed)
         except InvalidToken:
             message = "the secrets were sealed with another key; web and worker need the same secret_key_file"
             raise SealError(message) from None

@@ -204,6 +204,22 @@ class Client:
         reply = self._connection.post(f"/api/ansibletaskcancel/{quote(task_id, safe='')}")
         return cast(TaskStatusReply, self._connection.json_object(reply))
 
+    def apply(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Applies definitions, all or none: `POST /api/apply`. Harmless when repeated."""
+        return self._connection.json_object(self._connection.post("/api/apply", body))
+
+    def definition(self, kind: str, name: str) -> dict[str, Any]:
+        """Returns a definition: `GET /api/<kind>/<name>`."""
+        return self._get(f"/api/{quote(kind, safe='')}/{quote(name, safe='')}")
+
+    def definitions(self, kind: str) -> Iterator[dict[str, Any]]:
+        """Yields all definitions of a kind that the user may read, by name."""
+        after: str | None = ""
+        while after is not None:
+            page = self._get(f"/api/{quote(kind, safe='')}", {"after": after or None})
+            yield from page["items"]
+            after = page["next_after"]
+
     def output(self, task_id: str, format: Format = "txt", offset: int = 0) -> Output:
         """Returns the output from a byte offset of the plain text. ansi: with Ansible's colours; html: a page."""
         reply = self._connection.get(_output_path(task_id), {"format": format, "offset": offset})

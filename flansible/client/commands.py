@@ -121,6 +121,31 @@ def tasks(limit: int, state: str | None, as_json: bool) -> None:
     sys.exit(terminal.list_tasks(_login(), limit, state, as_json))
 
 
+@click.command()
+@_login_options
+@click.option("-f", "--file", "paths", multiple=True, required=True, metavar="FILE|DIR", help="Can be repeated.")
+@click.option("--set", "set_name", default="default", show_default=True, metavar="NAME", help="Applied together.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@click.option("--prune", is_flag=True, help="Delete what was applied earlier with this --set and is in no file.")
+def apply(paths: tuple[str, ...], set_name: str, dry_run: bool, prune: bool) -> None:
+    """Write the definitions of files to the service: all of them, or none."""
+    from flansible.client import definition_commands
+
+    sys.exit(definition_commands.apply(_login(), paths, set_name, dry_run=dry_run, prune=prune))
+
+
+@click.command()
+@_login_options
+@click.option("-o", "--output", "_form", type=click.Choice(["yaml"]), default="yaml", show_default=True, help="Form.")
+@click.argument("kind")
+@click.argument("name", required=False)
+def get(kind: str, name: str | None, _form: str) -> None:
+    """Show a definition, or all of a KIND such as searches, as a file for `apply`."""
+    from flansible.client import definition_commands
+
+    sys.exit(definition_commands.get(_login(), kind, name))
+
+
 def _login() -> Profile:
     from flansible.client.profile import Given, find
 
@@ -132,4 +157,4 @@ def _login() -> Profile:
     )
 
 
-COMMANDS = (adhoc, playbook, status, output, result, events, cancel, tasks)
+COMMANDS = (adhoc, playbook, status, output, result, events, cancel, tasks, apply, get)

@@ -81,8 +81,8 @@ class HttpConnection:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         return self._send(self._http.build_request("GET", path, params=given))
 
-    def post(self, path: str) -> httpx.Response:
-        return self._send(self._http.build_request("POST", path))
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        return self._send(self._http.build_request("POST", path, json=body))
 
     def post_once(
         self, path: str, body: Mapping[str, Any], key: str, before_retry: Callable[[], None] | None = None

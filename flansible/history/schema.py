@@ -7,6 +7,7 @@
 | `event_segments` | consecutive events of a task                             | task, `first_seq`     |
 | `task_hosts`     | a host with results in a task, and how it fared there    | task, `position`      |
 | `hosts`          | a host: the inventory a task named, and its name         | `key`                 |
+| `definitions`    | what is set up once and used by name                     | `kind`, `name`        |
 | `archiver`       | the highest token of a worker that has archived          | one row               |
 
 `number` is the number of the task that Redis gave it: the cursor of lists, there and here. Times are milliseconds since
@@ -30,7 +31,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 1  # of the newest file in migrations/
+VERSION = 2  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -127,6 +128,23 @@ task_hosts = Table(
     Column("counts", Text, nullable=False),  # JSON: its results by verdict
     Column("seqs", LargeBinary, nullable=False),  # of its results
     Index("task_hosts_host", "host_key", "number"),
+)
+
+definitions = Table(
+    "definitions",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("spec", Text, nullable=False),  # JSON
+    Column("sealed", LargeBinary),
+    Column("sealed_names", Text, nullable=False),  # JSON
+    Column("sealed_digest", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("set_name", Text),
+    Column("created", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Index("definitions_set", "set_name"),
 )
 
 archiver = Table(

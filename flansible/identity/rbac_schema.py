@@ -31,6 +31,8 @@ from flansible.errors import ConfigurationError, Fault
 ADMIN = "admin"
 NAME = r"^[^:\x00-\x1f]+$"
 Role = Literal["operator", "viewer", "auditor"]
+# Kinds of definitions: the names of flansible.definitions.kinds, which stands above this module; a test compares them.
+DefinitionKindName = Literal["searches"]
 
 # The keys that admin may have: the others restrict rights, and admin has all.
 _ADMIN_KEYS = frozenset({"user", "password", "inventories", "limits"})
@@ -202,6 +204,9 @@ class _Rights(_Form):
     )
     environment: EnvironmentNames = Field(
         [], description="Environment variables the user may set for a run, beside environment_names in config.ini."
+    )
+    may_define: list[DefinitionKindName] = Field(
+        [], description="Kinds of definitions the user may write, beside reading those shared with them."
     )
     limits: Limits = Field(Limits(), description="Limits of the user.")
 

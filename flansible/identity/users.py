@@ -73,6 +73,7 @@ class User:
     hidden: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     written: tuple[Path, ...] = ()
+    may_define: tuple[str, ...] = ()
     entry: str = OWN_ENTRY
     as_member: tuple[User, ...] = ()
 
@@ -192,6 +193,7 @@ def _rights(
         paths=tuple(resolve(path, base) for path in given.paths),
         writable=tuple(resolve(path, base) for path in given.writable),
         environment=tuple(given.environment),
+        may_define=tuple(given.may_define),
         max_forks=limits.forks,
         max_seconds=limits.time_limit,
         entry=entry,

@@ -14,6 +14,11 @@ def timestamp(moment: datetime | None = None, timespec: str = "milliseconds") ->
     return (moment or datetime.now(UTC)).astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
+def from_milliseconds(since_1970: int) -> str:
+    """Formats a moment given as milliseconds since 1970."""
+    return timestamp(datetime.fromtimestamp(since_1970 / 1000, UTC))
+
+
 def parse_span(text: str, units: str = "mhdw") -> timedelta | None:
     """Reads `90m`, `12h`, `7d` or `2w`, of the units that are accepted; None if the text is not such a span."""
     span = _SPAN.fullmatch(text)

@@ -20,7 +20,11 @@ from flansible.audit.log import Audit, AuditEvent
 from flansible.audit.throttle import AuditThrottle
 from flansible.broker import app as broker_app
 from flansible.config import Settings
-from flansible.errors import AuditUnavailable, ConfigurationError, Fault
+from flansible.definitions.definition_store import Definitions
+from flansible.errors import AuditUnavailable, ConfigurationError, Fault, HistoryUnavailable
+from flansible.history import upgrade
+from flansible.history.database import Database
+from flansible.history.definition_rows import DefinitionRows
 from flansible.identity import custom_login
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
@@ -81,18 +85,35 @@ def _build_context(settings: Settings) -> WebContext:
         _REPLY_TIMEOUT_SECONDS,
     )
 
+    sealer = Sealer(settings.secret_key_file)
     return WebContext(
         settings=settings,
         rbac=RbacFile(settings.rbac_file, partial(audit_change, settings.rbac_file), settings),
         store=store,
         failed_submissions=FailedSubmissions(store),
-        sealer=Sealer(settings.secret_key_file),
+        sealer=sealer,
         tokens=TokenFile(settings.token_file, partial(audit_change, settings.token_file)),
         login_function=custom_login.load(settings.login_function),
         login_throttle=LoginThrottle(store, LoginLimits.for_pair(settings.login_failures)),
         audit=audit,
         audit_throttle=AuditThrottle(),
+        definitions=_definitions(settings.database_url, sealer),
     )
+
+
+def _definitions(url: str | None, sealer: Sealer) -> Definitions | None:
+    """Returns the definitions of this service; None without a database. url: of that database."""
+    if url is None:
+        return None
+    database = Database(url, _REPLY_TIMEOUT_SECONDS)
+
+    def prepare() -> None:
+        try:
+            upgrade.upgrade(database, url)
+        except ConfigurationError as error:
+            raise HistoryUnavailable(str(error), "is of a later version of Flansible") from error
+
+    return Definitions(DefinitionRows(database), sealer, prepare)
 
 
 def _file_digest(path: Path, audit: Audit) -> str:

@@ -10,6 +10,7 @@ from flask import current_app
 from flansible.audit.log import Audit
 from flansible.audit.throttle import AuditThrottle
 from flansible.config import Settings
+from flansible.definitions.definition_store import Definitions
 from flansible.identity.custom_login import LoginFunction
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
@@ -32,6 +33,7 @@ class WebContext:
     login_throttle: LoginThrottle
     audit: Audit
     audit_throttle: AuditThrottle
+    definitions: Definitions | None
 
 
 def web_context() -> WebContext:

@@ -39,23 +39,30 @@ class NoFields(BaseModel):
 
 def parse_body(model: type[Model], *, is_public: bool = False) -> Model:
     """Parses the JSON body. Raises InvalidRequest, UnsupportedMediaType or BodyTooLarge. is_public: without a login."""
+    return validate(model, parse_object(is_public=is_public))
+
+
+def parse_object(*, is_public: bool = False) -> dict[str, Any]:
+    """Parses the JSON body, an object whose texts can be stored. Raises as `parse_body`."""
     document = _document(is_public)
     errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
     if errors:
         _refuse(errors)
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        _refuse(_field_errors(error, document, list(model.model_fields)))
+    return document
 
 
-def parse_nested(model: type[Model], document: Any, name: str) -> Model:
-    """Parses `name`, an object within the body. Raises InvalidRequest with each field's path from the top."""
+def validate(model: type[Model], document: Any, name: str = "") -> Model:
+    """Converts a parsed object. Raises InvalidRequest with each field's path.
+
+    name: of the object within the body; without it, it is the body.
+    """
     try:
         return model.model_validate(document)
     except ValidationError as error:
         found = _field_errors(error, document, list(model.model_fields))
-        _refuse([FieldError(name if item.field == "body" else f"{name}.{item.field}", item.message) for item in found])
+        if name:
+            found = [FieldError(name if one.field == "body" else f"{name}.{one.field}", one.message) for one in found]
+        _refuse(found)
 
 
 def require_no_body() -> None:

@@ -7,8 +7,10 @@ from flask_restful import Resource
 from pydantic import BaseModel
 
 from flansible import models
+from flansible.definitions.kinds import KINDS, DefinitionKind
+from flansible.models import definition_specs
 from flansible.web.middleware.error_handlers import UniformErrorApi
-from flansible.web.resources import output
+from flansible.web.resources import definitions, output
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
 from flansible.web.resources.health import HealthResource
 from flansible.web.resources.inventories import InventoryQuery, ListInventories
@@ -62,6 +64,63 @@ def _submission(path: str, resource: type[Resource], body: type[BaseModel]) -> R
         headers=(_KEY,),
         reply_headers=(_LOCATION, _REPLAYED),
         errors=(403, 404, 409, 413, 415, 429, 503),
+    )
+
+
+_ETAG = Header("ETag", "Of this version, for `If-Match`.", {"type": "string"})
+_CONDITIONS = (
+    Header(
+        "If-Match", "ETags, one of which the present version must have; `*`: there must be one.", {"type": "string"}
+    ),
+    Header("If-None-Match", "`*`: there must be none of this name yet.", {"type": "string", "enum": ["*"]}),
+)
+
+
+def _definition_routes(kind: DefinitionKind) -> tuple[Route, ...]:
+    one, many = definitions.for_kind(kind)
+    path = f"/api/{kind.name}"
+    return (
+        Route(
+            path,
+            "get",
+            many,
+            kind.page,
+            query=definitions.DefinitionsQuery,
+            reply_headers=(_LINK,),
+            errors=(503,),
+        ),
+        Route(
+            f"{path}/<string:name>",
+            "put",
+            one,
+            kind.reply,
+            also=(201,),
+            body=kind.spec,
+            headers=_CONDITIONS,
+            reply_headers=(_ETAG,),
+            errors=(403, 412, 413, 415, 503),
+            name=f"put_{kind.name}",
+        ),
+        Route(
+            f"{path}/<string:name>",
+            "get",
+            one,
+            kind.reply,
+            reply_headers=(_ETAG,),
+            errors=(404, 503),
+            name=f"get_{kind.name}",
+        ),
+        Route(
+            f"{path}/<string:name>",
+            "delete",
+            one,
+            None,
+            status=204,
+            media_types=(),
+            headers=_CONDITIONS,
+            errors=(403, 404, 412, 413, 415, 503),
+            name=f"delete_{kind.name}",
+        ),
     )
 
 
@@ -156,6 +215,16 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("/api/session", "get", CurrentSession, models.SessionReply, errors=(503,)),
     Route("/api/session", "delete", CurrentSession, None, status=204, media_types=(), name="logout", errors=(403, 503)),
+    *(route for kind in KINDS for route in _definition_routes(kind)),
+    Route("/api/definitions", "get", definitions.DefinitionKinds, definition_specs.KindList),
+    Route(
+        "/api/apply",
+        "post",
+        definitions.Apply,
+        definition_specs.ApplyReply,
+        body=definition_specs.ApplyRequest,
+        errors=(403, 413, 415, 503),
+    ),
     Route("/api/health", "get", HealthResource, models.Health, public=True, also=(503,)),
 )
 

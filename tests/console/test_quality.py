@@ -14,7 +14,7 @@ from tests.helpers.services import ADMIN, Service
 
 FIRST_LOAD_BYTES = 100_000
 WIDTHS = (360, 1920)
-VIEWS = ("login", "tasks", "task", "launch", "overview")
+VIEWS = ("login", "tasks", "task", "launch", "overview", "definitions")
 # What is there once a view has all it asked for.
 READY = {
     "login": "form",
@@ -22,6 +22,7 @@ READY = {
     "task": "h1",
     "launch": "form",
     "overview": ".chart svg, .ranking",
+    "definitions": ".about",
 }
 
 

@@ -114,7 +114,8 @@ def test_a_newer_database_is_refused_in_words(history_url: str) -> None:
     with opened(history_url) as database:
         with database.writing() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-        with pytest.raises(ConfigurationError, match="has version 9999, this Flansible knows 1 and earlier"):
+        words = f"has version 9999, this Flansible knows {schema.VERSION} and earlier"
+        with pytest.raises(ConfigurationError, match=words):
             upgrade.upgrade(database, history_url)
     assert migrate.main(history_url) == upgrade.EXIT_NEWER
 
@@ -246,11 +247,11 @@ def test_the_doctor_shows_the_version_and_what_to_do(
         return "\n".join(map(str, servers.history(make_settings(data_dir=tmp_path, **changes))))
 
     assert line() == ""
-    assert "a worker takes it to version 1" in line(CELERY_RESULT_BACKEND="embedded")
+    assert f"a worker takes it to version {schema.VERSION}" in line(CELERY_RESULT_BACKEND="embedded")
     url = databases.migrated("postgresql", tmp_path)
     databases.migrated("sqlite", tmp_path)
-    assert line(CELERY_RESULT_BACKEND="embedded") == "ok   history: SQLite, version 1"
-    assert line(DATABASE_URL=url) == "ok   history: PostgreSQL, version 1"
+    assert line(CELERY_RESULT_BACKEND="embedded") == f"ok   history: SQLite, version {schema.VERSION}"
+    assert line(DATABASE_URL=url) == f"ok   history: PostgreSQL, version {schema.VERSION}"
     missing = line(DATABASE_URL=databases.server.url("nowhere"))
     assert missing.startswith("FAIL history: the history database (PostgreSQL) does not exist") and "fix" in missing
     with opened(url) as database, database.writing() as connection:

@@ -34,7 +34,7 @@ FOREIGN_LAW = {
     "gunicorn": ("web",),
     "flower": ("monitoring",),
     "tornado": ("monitoring",),
-    "pydantic": ("authorization", "config", "identity", "models", "store", "web"),
+    "pydantic": ("authorization", "config", "definitions", "identity", "models", "store", "web"),
     "httpx": ("client",),
     "sqlalchemy": ("history",),
     "alembic": ("history",),
@@ -50,7 +50,7 @@ _BASICS = ("errors", "models", "states")
 _SYSTEM = (*_BASICS, "config", "system", "wire")
 _STORE = (*_SYSTEM, "store", "history", "sealing")
 _IDENTITY = (*_STORE, "audit", "broker", "playbooks", "identity")
-_WEB = (*_IDENTITY, "authorization", "web.context", "web.serialization")
+_WEB = (*_IDENTITY, "authorization", "definitions", "web.context", "web.serialization")
 LAW: dict[str, tuple[str, ...]] = {
     "": (),
     "errors": (),
@@ -72,6 +72,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "audit": ("errors", "system", "sealing"),
     "broker": (*_BASICS, "config", "system", "store"),
     "identity": ("errors", "wording", "config", "system", "audit", "playbooks"),
+    "definitions": (*_BASICS, "history", "sealing", "identity", "authorization"),
     "authorization": (*_BASICS, "config", "identity", "playbooks"),
     "authorization.reserved_variables": (),
     "authorization.isolation": ("errors",),
@@ -98,13 +99,22 @@ LAW: dict[str, tuple[str, ...]] = {
     # Within web, from the ground up.
     "web.serialization": ("models",),
     "web.failed_submissions": ("errors", "store", "system"),
-    "web.context": (*_IDENTITY, "web.failed_submissions"),
+    "web.context": (*_IDENTITY, "definitions", "web.failed_submissions"),
     "web.parsing": ("errors", "models", "wording", "web.context"),
     "web.middleware": _WEB,
     "web.login": (*_WEB, "web.middleware"),
     "web.streaming": (*_WEB, "web.middleware"),
     "web.preview_run": (*_WEB, "web.streaming"),
-    "web.resources": (*_WEB, "web.middleware", "web.parsing", "web.login", "web.streaming", "web.preview_run", ""),
+    "web.resources": (
+        *_WEB,
+        "wording",
+        "web.middleware",
+        "web.parsing",
+        "web.login",
+        "web.streaming",
+        "web.preview_run",
+        "",
+    ),
     "web.static_files": (*_WEB, "web.middleware", "web.login"),
     "web.server": (*_WEB, "web.middleware", "web.streaming"),
     "web.route_types": ("web.serialization",),

@@ -128,7 +128,7 @@ def test_each_key_of_an_entry_that_grants_something_is_tried_above() -> None:
     Of groups: tests/unit/test_groups.py.
     """
     tried = {key for _, before, after, _ in LOST.values() for key in (*before, *after)}
-    assert set(UserEntry.model_fields) - {"user", "password", "groups"} == tried
+    assert set(UserEntry.model_fields) - {"user", "password", "groups", "may_define"} == tried
 
 
 UNTOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -47,8 +47,12 @@ export function post(path, body = undefined, headers = {}) {
   return requestJson("POST", path, { body, headers });
 }
 
-export function remove(path) {
-  return requestJson("DELETE", path);
+export function put(path, body, headers = {}) {
+  return requestJson("PUT", path, { body, headers });
+}
+
+export function remove(path, headers = {}) {
+  return requestJson("DELETE", path, { headers });
 }
 
 /** Requests a reply that is not JSON. Throws ApiError like the others. */

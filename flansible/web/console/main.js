@@ -14,12 +14,14 @@ const VIEWS = {
   },
   launch: { load: () => import("./views/launch/launch.js"), sheets: ["views/launch/launch.css"] },
   overview: { load: () => import("./views/overview/overview.js"), sheets: ["views/overview/overview.css"] },
+  definitions: { load: () => import("./views/definitions/definitions.js"), sheets: ["views/definitions/definitions.css"] },
   login: { load: () => import("./views/login/login.js"), sheets: ["views/login/login.css"] },
 };
 const NAVIGATION = [
   ["tasks", "Tasks"],
   ["launch", "Launch"],
   ["overview", "Overview"],
+  ["definitions", "Definitions"],
 ];
 const THEMES = ["system", "light", "dark"];
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from flansible import __version__
+from flansible.definitions.kinds import KINDS, DefinitionKind
 from flansible.models import (
     FINAL_STATES,
     Accepted,
@@ -42,6 +43,7 @@ from flansible.models import (
     TaskStatus,
     WorkerStats,
 )
+from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
 
 _CSRF = "q4tO0yM1c1rAqTz0gFJ7bX0wEwBl1S0kqk1m0v9m3hY"
 _TASK_ID = "7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52"
@@ -119,6 +121,26 @@ _EVENTS = [
     ),
 ]
 
+
+def _of_kind(kind: DefinitionKind) -> tuple[BaseModel, BaseModel]:
+    """Makes a definition and a list of them, from the example of a kind's body."""
+    given: Any = kind.spec.model_config.get("json_schema_extra")
+    shown = {name: value for name, value in given["example"].items() if name not in kind.sealed}
+    one = kind.reply(
+        **shown,
+        name="example",
+        owner="admin",
+        set=None,
+        created_at="2026-01-31T12:00:00.000Z",
+        updated_at="2026-01-31T12:00:00.000Z",
+        etag='"5f1d0c2b9a8e7d64"',
+        sealed=sorted(kind.sealed & given["example"].keys()),
+    )
+    # Every field of a reply is there, also one that has its default.
+    one = kind.reply.model_validate(one.model_dump())
+    return one, kind.page(items=[one], next_after=None)
+
+
 # Replies that are text, by media type.
 TEXTS = {
     "text/plain": _OUTPUT,
@@ -146,6 +168,14 @@ _REPLIES = (
     ),
     _task(),
     TaskList(tasks=[_task()], next_before=None, changes=17),
+    KindList(
+        kinds=[
+            KindDescription(
+                kind=KINDS[0].name, title=KINDS[0].title, may_define=True, json_schema=KINDS[0].spec.model_json_schema()
+            )
+        ]
+    ),
+    ApplyReply(dry_run=False, changes=[DefinitionChange(kind=KINDS[0].name, name="example", action="created")]),
     TaskResult(
         task_id=_TASK_ID,
         state=State.SUCCEEDED,
@@ -214,6 +244,7 @@ _REPLIES = (
 )
 
 REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in _REPLIES}
+REPLIES |= {type(reply): reply for kind in KINDS for reply in _of_kind(kind)}
 
 _CANCELING = {"Status": "PROGRESS", "state": State.RUNNING, "returncode": None, "finished_at": None}
 _CANCELED = {"Status": "CANCELED", "state": State.CANCELED, "returncode": None, "ended": ["ansible (4711)"]}
@@ -229,6 +260,7 @@ ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
 
 STATUS_DESCRIPTIONS = {
     200: "The reply.",
+    201: "Made; there was none of this name.",
     204: "No event follows `Last-Event-ID`: the stream has ended. Browsers stop reconnecting.",
     202: "Accepted; it continues after this reply. Poll the task's status.",
     400: "The body or the query string is invalid; `errors` names each faulty field.",
@@ -236,6 +268,7 @@ STATUS_DESCRIPTIONS = {
     403: "The user or the token is not allowed to do this; `code` names the rule that refused.",
     404: "It does not exist, or belongs to another user.",
     409: "Its state does not allow this.",
+    412: "It is not of the version that `If-Match` names, or it exists (`If-None-Match: *`).",
     413: "The body is over `max_body_bytes`.",
     415: "The body is not `application/json`.",
     414: "The URL, with its query string, is longer than 8,190 bytes.",
@@ -293,6 +326,12 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     409: (_failure("task_final", "The task is already final: succeeded."),),
     413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
     414: (_failure("uri_too_long", "Request Line is too large (9000 > 8190)"),),
+    412: (
+        _failure(
+            "changed_meanwhile",
+            "It is not the version that If-Match names: somebody else has changed it. Read it again.",
+        ),
+    ),
     415: (_failure("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),),
     431: (_failure("headers_too_large", "limit request headers fields size"),),
     429: (_TOO_MANY_LOGINS,),

@@ -27,7 +27,7 @@ from flansible.models import (
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
-from flansible.web.parsing import parse_body, parse_nested
+from flansible.web.parsing import parse_body, validate
 from flansible.web.preview_run import PreviewResult, run_preview
 
 _LISTS_ONLY = ("list_hosts", "list_tasks", "list_tags", "syntax_check")
@@ -46,9 +46,9 @@ class Preview(PrivateResource):
         body = parse_body(PreviewRequest)
         request: AdhocRequest | PlaybookRequest
         if body.kind == "adhoc":
-            request = parse_nested(AdhocRequest, body.request, "request")
+            request = validate(AdhocRequest, body.request, "request")
         else:
-            request = parse_nested(PlaybookRequest, body.request, "request")
+            request = validate(PlaybookRequest, body.request, "request")
         user, settings = current_user(), web_context().settings
         confined = isolation.for_user(user, settings.isolation)
         said = describe.sentences(user, confined)

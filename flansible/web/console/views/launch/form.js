@@ -2,7 +2,7 @@
 
 import { get, session } from "../../api.js";
 import { errorBox, h, replace } from "../../dom.js";
-import { MASK, looksSecret } from "./fields.js";
+import { MASK, looksSecret } from "../../fields.js";
 import { InventoryChoice } from "./inventory.js";
 import { adhocFields, otherField, playbookFields, runFields, secretFields, checkboxFields, variablesField } from "./options.js";
 import { PlaybookChoice } from "./playbook.js";

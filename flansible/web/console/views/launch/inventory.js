@@ -3,7 +3,7 @@
 import { get } from "../../api.js";
 import { errorBox, h, newId, replace } from "../../dom.js";
 import { plural } from "../../format.js";
-import { Field } from "./fields.js";
+import { Field } from "../../fields.js";
 
 const OTHER = " other"; // begins with a space, which no path does: the form trims them
 const MOST_HOSTS = 200;

@@ -2,7 +2,7 @@
 
 import { session } from "../../api.js";
 import { h } from "../../dom.js";
-import { textareaField, choiceField, looseJson, looseJsonText, numberField, secretTextarea, secretField, strictJson, textField, checkboxField, parseInteger } from "./fields.js";
+import { textareaField, choiceField, looseJson, looseJsonText, numberField, secretTextarea, secretField, strictJson, textField, checkboxField, parseInteger } from "../../fields.js";
 
 const MODULES = ["ping", "setup", "command", "shell", "copy", "file", "service", "systemd", "package", "apt", "dnf", "user", "reboot", "debug", "fetch", "git"];
 const VERBOSITY = [["", "Normal"], ...[1, 2, 3, 4, 5, 6].map((level) => [String(level), `-${"v".repeat(level)}`])];

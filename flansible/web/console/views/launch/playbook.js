@@ -2,7 +2,7 @@
 
 import { session } from "../../api.js";
 import { h, newId } from "../../dom.js";
-import { textField } from "./fields.js";
+import { textField } from "../../fields.js";
 
 /** listed: `{playbooks, playbook_root}` of the service. `fields` are the request's `playbook_dir` and `playbook`. onChoose(): one of them has changed. */
 export class PlaybookChoice {

@@ -1,7 +1,7 @@
 // Fields for the variables of a playbook, built from the service's description of it; and secret variables by name.
 
 import { h, replace } from "../../dom.js";
-import { textareaField, choiceField, numberField, secretField, strictJson, textField, checkboxField } from "./fields.js";
+import { textareaField, choiceField, numberField, secretField, strictJson, textField, checkboxField } from "../../fields.js";
 
 const SOURCES = { vars_prompt: "prompted by", argument_specs: "of the role", vars: "set by" };
 const FORMS = { list: 'List as JSON, such as ["a", "b"]', dict: 'Object as JSON, such as {"a": 1}' };

@@ -62,6 +62,21 @@ export class FilterForm {
     this.fill(filters);
   }
 
+  /** Offers saved searches, if there are any. searches: as `GET /api/searches` lists them. */
+  offer(searches) {
+    if (!searches.length) return;
+    const id = newId("filter");
+    const choose = () => {
+      const chosen = searches.find(({ name }) => name === select.value);
+      if (!chosen) return;
+      this.fill(Object.fromEntries(NAMES.map((name) => [name, chosen[name] ?? ""])));
+      this.emit(false);
+    };
+    const options = searches.map(({ name }) => h("option", { value: name }, name));
+    const select = h("select", { id, onchange: choose }, h("option", { value: "" }, ""), options);
+    this.details.before(h("div", { class: "field field-saved" }, h("label", { for: id }, "Saved search"), select));
+  }
+
   fill(filters) {
     for (const [name, input] of Object.entries(this.inputs)) input.value = filters[name] ?? "";
     this.updateCount(filters);

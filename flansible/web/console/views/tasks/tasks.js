@@ -15,7 +15,16 @@ export async function show(root, route) {
   const list = new TaskList(readFilters(route.params, session.sees_all), route.signal);
   replace(root, list.elements);
   list.startTimers();
+  offerSearches(list.form, route.signal);
   await list.load();
+}
+
+async function offerSearches(form, signal) {
+  try {
+    form.offer((await get("api/searches", { limit: 1000 }, signal)).items);
+  } catch {
+    // The list works without them; a database that is away is shown where searches are written.
+  }
 }
 
 class TaskList {

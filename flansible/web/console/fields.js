@@ -1,6 +1,6 @@
-// Fields of the launch form: each reads and writes one field of a request, and shows its error.
+// Fields of forms: each reads and writes one field of a request, and shows its error.
 
-import { h, newId, replace } from "../../dom.js";
+import { h, newId, replace } from "./dom.js";
 
 /** Shown by the service in place of a secret. */
 export const MASK = "********";

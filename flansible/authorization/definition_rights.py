@@ -1,0 +1,38 @@
+"""Who may read and write definitions. Pure decisions; called by flansible.definitions."""
+
+from __future__ import annotations
+
+from flansible.authorization.rules.grants import check_may_act
+from flansible.errors import Forbidden
+from flansible.identity.users import User
+
+
+def may_define(user: User, kind: str) -> bool:
+    """Whether the user may write definitions of this kind at all."""
+    return user.is_admin or kind in _definable(user)
+
+
+def _definable(user: User) -> list[str]:
+    """Returns the kinds that an entry of the user, which may also act, names."""
+    return sorted({kind for entry in user.entries if entry.role == "operator" for kind in entry.may_define})
+
+
+def check_may_define(user: User, kind: str) -> None:
+    """Raises Forbidden for a user without `may_define` for this kind."""
+    check_may_act(user)
+    if not may_define(user, kind):
+        allowed = ", ".join(_definable(user)) or "none"
+        message = f"You may not write {kind}. Kinds you may write: {allowed}. Ask an admin to add it to may_define."
+        raise Forbidden(message, code="may_not_define")
+
+
+def check_may_change(user: User, kind: str, name: str, owner: str) -> None:
+    """Raises Forbidden for a definition of another user; admin may change every one."""
+    if not user.is_admin and owner != user.name:
+        message = f"{kind}/{name} belongs to another user. Choose another name, or ask an admin."
+        raise Forbidden(message, code="not_owner")
+
+
+def may_read(user: User, owner: str, shared_with: frozenset[str]) -> bool:
+    """Whether the user may read a definition: the owner, members of groups it is shared with, admin and auditors."""
+    return user.sees_all or owner == user.name or not shared_with.isdisjoint(user.groups)

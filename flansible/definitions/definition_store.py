@@ -1,0 +1,226 @@
+"""Reads and writes definitions: conditions, sealed fields, rights and audit lines, the same for every kind.
+
+One instance in each web process. The rules of who may are in flansible.authorization.definition_rights.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flansible.authorization import definition_rights
+from flansible.definitions.kinds import DefinitionKind
+from flansible.errors import FieldError, InvalidRequest, NotFound, PreconditionFailed
+from flansible.history.definition_rows import DefinitionRows, DefinitionWriter, StoredDefinition
+from flansible.identity.users import User
+from flansible.models.definition_specs import Spec
+from flansible.sealing import Sealer
+
+Action = Literal["created", "changed", "unchanged", "deleted"]
+# Parses a document into a kind's spec, or raises InvalidRequest that names each field.
+ParseSpec = Callable[[type[Spec], dict[str, Any]], Spec]
+# Writes the audit line of `<kind>/<name>`; raises AuditUnavailable, and then nothing is written.
+NoteChange = Callable[[str, Action], None]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What must hold before a write. if_match: ETags of which the present version must have one, `*` for any version;
+    is_new: there must be none yet (`If-None-Match: *`)."""
+
+    if_match: tuple[str, ...] | None = None
+    is_new: bool = False
+
+    def check(self, current: StoredDefinition | None) -> None:
+        """Raises PreconditionFailed."""
+        if self.is_new and current is not None:
+            raise PreconditionFailed("There is one of this name already (If-None-Match: *).", code="exists")
+        if self.if_match is None:
+            return
+        if current is None or not {"*", etag(current)} & set(self.if_match):
+            message = "It is not the version that If-Match names: somebody else has changed it. Read it again."
+            raise PreconditionFailed(message, code="changed_meanwhile")
+
+
+@dataclass(frozen=True)
+class NewDefinition:
+    """A definition as a client gives it. document: of its spec, parsed from JSON and not validated."""
+
+    kind: DefinitionKind
+    name: str
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done to a definition; `stored` is its state afterwards, or before it was deleted."""
+
+    action: Action
+    stored: StoredDefinition
+
+
+def etag(found: StoredDefinition) -> str:
+    return f'"{found.revision}"'
+
+
+class Definitions:
+    """The definitions of one service. Every method raises HistoryUnavailable; those that write also SealError."""
+
+    def __init__(self, rows: DefinitionRows, sealer: Sealer, prepare: Callable[[], None] = lambda: None) -> None:
+        """prepare: makes the tables, called at the first use; raises HistoryUnavailable."""
+        self._made_rows = rows
+        self._sealer = sealer
+        self._prepare = prepare
+        self._is_prepared = False
+
+    @property
+    def _rows(self) -> DefinitionRows:
+        if not self._is_prepared:
+            self._prepare()
+            self._is_prepared = True
+        return self._made_rows
+
+    def get(self, user: User, kind: DefinitionKind, name: str) -> StoredDefinition:
+        """Returns a definition. Raises the same NotFound for one that the user may not read and for none."""
+        found = self._rows.get(kind.name, name)
+        if found is None or not definition_rights.may_read(user, found.owner, kind.shared_with(found.spec)):
+            raise _not_found(kind, name)
+        return found
+
+    def page(
+        self, user: User, kind: DefinitionKind, after: str, limit: int
+    ) -> tuple[list[StoredDefinition], str | None]:
+        """Returns those that the user may read, by name, and the name to continue after, None on the last page."""
+        found: list[StoredDefinition] = []
+        while True:
+            rows = self._rows.page(kind.name, after, limit + 1)
+            for row in rows:
+                if definition_rights.may_read(user, row.owner, kind.shared_with(row.spec)):
+                    found.append(row)
+            if len(found) > limit:
+                return found[:limit], found[limit - 1].name
+            if len(rows) <= limit:
+                return found, None
+            after = rows[-1].name
+
+    def put(self, user: User, given: NewDefinition, condition: Condition, parse: ParseSpec, note: NoteChange) -> Change:
+        """Makes or changes one definition. Raises Forbidden, PreconditionFailed and what `parse` raises."""
+        definition_rights.check_may_define(user, given.kind.name)
+        with self._rows.writing() as writer:
+            current = writer.get(given.kind.name, given.name)
+            if current is not None:
+                definition_rights.check_may_change(user, given.kind.name, given.name, current.owner)
+            condition.check(current)
+            change = self._next(user, given, current, parse, current.set_name if current else None)
+            _write(writer, change, note)
+        return change
+
+    def delete(self, user: User, kind: DefinitionKind, name: str, condition: Condition, note: NoteChange) -> None:
+        """Deletes one definition. Raises Forbidden, PreconditionFailed, and NotFound for one that may not be read."""
+        definition_rights.check_may_define(user, kind.name)
+        with self._rows.writing() as writer:
+            current = writer.get(kind.name, name)
+            if current is None or not definition_rights.may_read(user, current.owner, kind.shared_with(current.spec)):
+                raise _not_found(kind, name)
+            definition_rights.check_may_change(user, kind.name, name, current.owner)
+            condition.check(current)
+            _write(writer, Change("deleted", current), note)
+
+    def apply(
+        self,
+        user: User,
+        given: Sequence[NewDefinition],
+        set_name: str,
+        parse: Callable[[int], ParseSpec],
+        note: NoteChange,
+        *,
+        prune: bool,
+        dry_run: bool,
+    ) -> list[Change]:
+        """Writes all of these definitions or none, and returns what became of each, then those deleted.
+
+        parse: for the definition with this number. prune: delete what was applied with this set and is not among them.
+        """
+        with self._rows.writing() as writer:
+            changes: list[Change] = []
+            errors: list[FieldError] = []
+            for number, item in enumerate(given):
+                definition_rights.check_may_define(user, item.kind.name)
+                current = writer.get(item.kind.name, item.name)
+                if current is not None:
+                    definition_rights.check_may_change(user, item.kind.name, item.name, current.owner)
+                try:
+                    changes.append(self._next(user, item, current, parse(number), set_name))
+                except InvalidRequest as error:
+                    errors += error.errors
+            if errors:
+                raise InvalidRequest(f"{errors[0].field}: {errors[0].message}", code="invalid_field", errors=errors)
+            if prune:
+                kept = {(item.kind.name, item.name) for item in given}
+                for row in reversed(writer.of_set(set_name)):
+                    if (row.kind, row.name) not in kept:
+                        definition_rights.check_may_define(user, row.kind)
+                        definition_rights.check_may_change(user, row.kind, row.name, row.owner)
+                        changes.append(Change("deleted", row))
+            if not dry_run:
+                for change in changes:
+                    _write(writer, change, note)
+        return changes
+
+    def _next(
+        self, user: User, given: NewDefinition, current: StoredDefinition | None, parse: ParseSpec, set_name: str | None
+    ) -> Change:
+        """Returns what the definition becomes. A sealed field that is not given stays; null removes it."""
+        kind = given.kind
+        hidden = {name: value for name, value in self._open(current).items() if name not in given.document}
+        spec = parse(kind.spec, {**given.document, **hidden})
+        document = spec.model_dump(mode="json", exclude_unset=True)
+        secret = {name: document.pop(name) for name in sorted(kind.sealed) if document.get(name) is not None}
+        document = {name: value for name, value in document.items() if name not in kind.sealed}
+        digest = self._sealer.digest(json.dumps(secret).encode()) if secret else ""
+        now = time.time_ns() // 1_000_000
+        found = StoredDefinition(
+            kind=kind.name,
+            name=given.name,
+            owner=user.name,
+            spec=document,
+            revision=secrets.token_hex(8),
+            created=current.created if current else now,
+            updated=now,
+            sealed=self._sealer.encrypt(json.dumps(secret).encode()) if secret else None,
+            sealed_names=tuple(secret),
+            sealed_digest=digest,
+            set_name=set_name,
+        )
+        if current is None:
+            return Change("created", found)
+        compared = ("owner", "spec", "sealed_digest", "set_name")
+        if all(getattr(found, name) == getattr(current, name) for name in compared):
+            return Change("unchanged", current)
+        return Change("changed", found)
+
+    def _open(self, current: StoredDefinition | None) -> dict[str, Any]:
+        if current is None or current.sealed is None:
+            return {}
+        opened: dict[str, Any] = json.loads(self._sealer.decrypt(current.sealed))
+        return opened
+
+
+def _write(writer: DefinitionWriter, change: Change, note: NoteChange) -> None:
+    stored = change.stored
+    if change.action == "unchanged":
+        return
+    if change.action == "deleted":
+        writer.delete(stored.kind, stored.name)
+    else:
+        writer.put(stored, is_new=change.action == "created")
+    # Within the transaction: what cannot be audited is rolled back.
+    note(f"{stored.kind}/{stored.name}", change.action)
+
+
+def _not_found(kind: DefinitionKind, name: str) -> NotFound:
+    return NotFound(f"There is no {name} among {kind.name}.", code="definition_not_found")

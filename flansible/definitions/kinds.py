@@ -1,0 +1,55 @@
+"""The table of all kinds of definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+
+from flansible.models.definition_specs import (
+    DefinitionFields,
+    SearchSpec,
+    Spec,
+    list_model,
+    reply_model,
+    sealed_fields,
+)
+
+
+@dataclass(frozen=True)
+class DefinitionKind:
+    """One kind. name: as in the URL, in files for `flansible apply`, and in `may_define` of rbac.json; title: what it
+    is, for people; shared_by: the field with the groups whose members may read it."""
+
+    name: str
+    title: str
+    spec: type[Spec]
+    shared_by: str | None = None
+
+    @cached_property
+    def reply(self) -> type[DefinitionFields]:
+        """The model of what the API returns of one."""
+        return reply_model(self.spec)
+
+    @cached_property
+    def page(self) -> type[BaseModel]:
+        """The model of a page of the list."""
+        return list_model(self.spec, self.reply)
+
+    @property
+    def sealed(self) -> frozenset[str]:
+        """The fields that are written and never returned."""
+        return sealed_fields(self.spec)
+
+    def shared_with(self, spec: Mapping[str, Any]) -> frozenset[str]:
+        """Returns the groups whose members may read it. spec: as stored."""
+        return frozenset(spec.get(self.shared_by) or ()) if self.shared_by else frozenset()
+
+
+# In the order in which `apply` writes them; later ones may name earlier ones.
+KINDS: tuple[DefinitionKind, ...] = (
+    DefinitionKind("searches", "Saved searches: names for filters of the task list", SearchSpec, "shared_with"),
+)

@@ -1,0 +1,129 @@
+// Definitions: a tab for each kind, the list of its definitions, and a form to make or change one.
+
+import { get, put, remove, session } from "../../api.js";
+import { errorBox, h, notify, replace } from "../../dom.js";
+import { setParams } from "../../router.js";
+import { SchemaForm } from "./schema_form.js";
+
+/** route.params: `kind`, and `name` of the definition whose form is open ("" for a new one). */
+export async function show(root, { params, signal }) {
+  const { kinds } = await get("api/definitions", {}, signal);
+  await new Definitions(root, kinds, signal).open(params.get("kind") ?? kinds[0].kind, params.get("name"));
+}
+
+class Definitions {
+  constructor(root, kinds, signal) {
+    Object.assign(this, { kinds, signal });
+    this.tabs = h("nav", { class: "row kinds", "aria-label": "Kinds of definitions" });
+    this.content = h("div", {});
+    replace(root, h("h1", {}, "Definitions"), kinds.length > 1 ? this.tabs : null, this.content);
+  }
+
+  /** Shows a kind; name: of the definition to show in the form, "" for a new one, null for the list. */
+  async open(kindName, name) {
+    this.kind = this.kinds.find(({ kind }) => kind === kindName) ?? this.kinds[0];
+    setParams({ kind: this.kind.kind, name });
+    const link = ({ kind }) => h("button", { type: "button", "aria-pressed": String(kind === this.kind.kind), onclick: () => this.open(kind, null) }, kind);
+    replace(this.tabs, this.kinds.map(link));
+    try {
+      if (name === null || name === undefined) await this.showList();
+      else await this.showForm(name);
+    } catch (error) {
+      if (!this.signal.aborted) replace(this.content, errorBox(error));
+    }
+  }
+
+  async showList() {
+    const found = [];
+    let after = null;
+    do {
+      const page = await get(`api/${this.kind.kind}`, { after, limit: 1000 }, this.signal);
+      found.push(...page.items);
+      after = page.next_after;
+    } while (after !== null);
+    const button = h("button", { type: "button", class: "primary", onclick: () => this.open(this.kind.kind, "") }, "New");
+    const head = h("div", { class: "row title" }, h("p", { class: "about" }, this.kind.title), this.kind.may_define ? button : null);
+    replace(this.content, head, found.length ? this.table(found) : h("div", { class: "panel" }, h("p", {}, "None yet.")));
+  }
+
+  table(found) {
+    const words = ["Name", "Content", "Owner", "Changed"].map((word) => h("th", { scope: "col" }, word));
+    const row = (one) =>
+      h(
+        "tr",
+        {},
+        h("td", {}, h("button", { type: "button", class: "quiet name", onclick: () => this.open(this.kind.kind, one.name) }, one.name)),
+        h("td", {}, h("code", {}, this.summary(one))),
+        h("td", {}, one.owner),
+        h("td", {}, new Date(one.updated_at).toLocaleString()),
+      );
+    return h("div", { class: "panel scroll", role: "region", tabindex: 0, "aria-label": this.kind.title }, h("table", {}, h("thead", {}, h("tr", {}, words)), h("tbody", {}, found.map(row))));
+  }
+
+  /** The fields that are set, in one line. */
+  summary(one) {
+    const names = Object.keys(this.kind.json_schema.properties);
+    const isSet = (name) => one[name] !== undefined && one[name] !== null && !(Array.isArray(one[name]) && !one[name].length);
+    return names.filter(isSet).map((name) => `${name}: ${typeof one[name] === "string" ? one[name] : JSON.stringify(one[name])}`).join(", ");
+  }
+
+  async showForm(name) {
+    const current = name ? await get(this.path(name), {}, this.signal) : null;
+    const mayChange = this.kind.may_define && (!current || session.is_admin || current.owner === session.user);
+    const form = new SchemaForm(this.kind.json_schema);
+    if (current) form.fill(current, current.sealed);
+    const nameInput = h("input", { id: "definition-name", name: "name", type: "text", value: name, disabled: Boolean(current), autocomplete: "off", spellcheck: "false" });
+    const errors = h("div", {});
+    const buttons = h(
+      "div",
+      { class: "row" },
+      mayChange ? h("button", { type: "submit", class: "primary" }, current ? "Save" : "Create") : null,
+      h("button", { type: "button", onclick: () => this.open(this.kind.kind, null) }, "Back to the list"),
+      mayChange && current ? h("button", { type: "button", class: "danger", onclick: () => this.remove(current, errors) }, "Delete") : null,
+    );
+    const title = h("h2", {}, current ? `${this.kind.kind}/${name}` : `New: ${this.kind.title}`);
+    const owner = current ? h("p", { class: "hint" }, `Written by ${current.owner}, ${new Date(current.updated_at).toLocaleString()}`) : null;
+    const element = h("form", { class: "panel", novalidate: true }, title, owner, errors, h("div", { class: "field" }, h("label", { for: "definition-name" }, "Name"), nameInput), form.element, buttons);
+    element.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.save(nameInput.value.trim(), current, form, errors);
+    });
+    if (!mayChange) for (const input of element.querySelectorAll("input, select, textarea")) input.disabled = true;
+    replace(this.content, element);
+    element.querySelector("input:not(:disabled), select:not(:disabled), textarea:not(:disabled)")?.focus();
+  }
+
+  async save(name, current, form, errors) {
+    const { body, errors: count } = form.read();
+    if (count) return;
+    if (!name) {
+      replace(errors, errorBox({ message: "Give it a name." }));
+      return;
+    }
+    try {
+      await put(this.path(name), body, current ? { "If-Match": current.etag } : { "If-None-Match": "*" });
+    } catch (error) {
+      const others = form.showErrors(error.errors ?? []);
+      replace(errors, errorBox({ message: error.message, errors: others }));
+      return;
+    }
+    notify(`${this.kind.kind}/${name} saved`);
+    await this.open(this.kind.kind, null);
+  }
+
+  async remove(current, errors) {
+    if (!confirm(`Delete ${this.kind.kind}/${current.name}?`)) return;
+    try {
+      await remove(this.path(current.name), { "If-Match": current.etag });
+    } catch (error) {
+      replace(errors, errorBox(error));
+      return;
+    }
+    notify(`${this.kind.kind}/${current.name} deleted`);
+    await this.open(this.kind.kind, null);
+  }
+
+  path(name) {
+    return `api/${this.kind.kind}/${encodeURIComponent(name)}`;
+  }
+}

@@ -1,0 +1,109 @@
+// A form drawn from the JSON Schema of a kind of definitions: one field for each property.
+
+import { h } from "../../dom.js";
+import { Field } from "../../fields.js";
+
+/** Reads and writes the body of a definition's PUT. schema: as `GET /api/definitions` returns it. */
+export class SchemaForm {
+  constructor(schema) {
+    this.fields = new Map();
+    for (const [name, property] of Object.entries(schema.properties ?? {})) {
+      this.fields.set(name, newField(name, plainSchema(property, schema.$defs ?? {}), (schema.required ?? []).includes(name)));
+    }
+    this.element = h("div", { class: "schema-form" }, [...this.fields.values()].map((field) => field.element));
+  }
+
+  /** Fills the form. sealed: names of fields that are set and not shown. */
+  fill(values, sealed) {
+    for (const [name, field] of this.fields) {
+      if (values[name] !== undefined && values[name] !== null) field.write(values[name]);
+      if (sealed.includes(name)) field.input.placeholder = "set; leave empty to keep it";
+    }
+  }
+
+  /** Returns the body. errors: the number of invalid fields; each shows its error. */
+  read() {
+    const body = {};
+    let errors = 0;
+    for (const [name, field] of this.fields) {
+      field.setError("");
+      try {
+        const value = field.read();
+        if (value !== undefined) body[name] = value;
+      } catch (error) {
+        field.setError(error.message);
+        errors += 1;
+      }
+    }
+    return { body, errors };
+  }
+
+  /** Shows the service's errors at their fields; returns those that belong to none. */
+  showErrors(errors) {
+    return errors.filter(({ field, message }) => {
+      const found = this.fields.get(/^[^.[]*/.exec(field)[0]);
+      found?.setError(message);
+      return !found;
+    });
+  }
+}
+
+/** Resolves references, and the union with null that an optional field is. */
+function plainSchema(property, defined) {
+  const branches = (property.anyOf ?? [property]).filter((branch) => branch.type !== "null");
+  if (branches.length !== 1) return { ...property, type: "any" };
+  const [branch] = branches;
+  const target = branch.$ref ? defined[branch.$ref.split("/").at(-1)] : branch;
+  return { ...target, ...property, anyOf: undefined, type: target.type ?? "any", enum: target.enum };
+}
+
+function newField(name, schema, isRequired) {
+  const label = isRequired ? `${name} (required)` : name;
+  const hint = schema.description ?? "";
+  if (schema.enum) {
+    const options = schema.enum.map((value) => h("option", { value }, value));
+    return new Field(name, label, h("select", { name }, h("option", { value: "" }, ""), options), { hint, parse: textOrNone });
+  }
+  if (schema.type === "boolean") return new Field(name, label, h("input", { name, type: "checkbox" }), { hint });
+  if (schema.type === "integer" || schema.type === "number") {
+    return new Field(name, label, h("input", { name, type: "text", inputmode: "decimal" }), { hint, parse: number, format: String });
+  }
+  if (schema.type === "array" && schema.items?.type === "string") {
+    const input = h("textarea", { name, rows: 3 });
+    return new Field(name, label, input, { hint: `${hint} One in each line.`, parse: lines, format: (value) => value.join("\n") });
+  }
+  if (schema.type === "string") {
+    const isSecret = schema.format === "password" || schema.writeOnly === true;
+    const plain = { name, autocomplete: "off", spellcheck: "false" };
+    // A key has several lines, which a password input cannot hold.
+    const input = isSecret ? h("textarea", { ...plain, rows: 2, class: "secret" }) : h("input", { ...plain, type: "text" });
+    return new Field(name, label, input, { hint, parse: textOrNone, format: String, isSecret });
+  }
+  const input = h("textarea", { name, rows: 4, spellcheck: "false" });
+  return new Field(name, label, input, { hint: `${hint} As JSON.`, parse: json, format: (value) => JSON.stringify(value, null, 2) });
+}
+
+function textOrNone(text) {
+  return text === "" ? undefined : text;
+}
+
+function lines(text) {
+  const found = text.split("\n").map((line) => line.trim()).filter(Boolean);
+  return found.length ? found : undefined;
+}
+
+function number(text) {
+  if (!text.trim()) return undefined;
+  const value = Number(text);
+  if (Number.isNaN(value)) throw new Error("This is not a number.");
+  return value;
+}
+
+function json(text) {
+  if (!text.trim()) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`This is not JSON: ${error.message}`);
+  }
+}

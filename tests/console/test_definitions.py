@@ -1,0 +1,75 @@
+"""Definitions in the console: the list, the form drawn from the schema, and its refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from tests.helpers.browser_watch import Watch
+from tests.helpers.services import ADMIN, DEV, Service
+
+
+def test_a_definition_is_made_changed_and_deleted(
+    page: Page, service: Service, login: Callable[..., None], shot: Callable[..., None], watch: Watch
+) -> None:
+    watch.expect("status of 400")
+    login(page, ADMIN, "#/definitions")
+    expect(page.get_by_text("None yet.")).to_be_visible()
+    page.get_by_role("button", name="New").click()
+    page.get_by_label("Name", exact=True).fill("broken")
+    page.get_by_label("state").select_option("failed")
+    page.get_by_label("shared_with").fill("ops\ndev\n")
+    shot("definition-form", full=True)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("row", name="broken")).to_contain_text('state: failed, shared_with: ["ops","dev"]')
+    shot("definitions", full=True)
+    page.get_by_role("button", name="broken").click()
+    expect(page.get_by_label("state")).to_have_value("failed")
+    page.get_by_label("text").fill("x" * 201)
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".field", has=page.get_by_label("text")).locator(".field-error")).to_contain_text("200")
+    page.get_by_label("text").fill("site.yml")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("row", name="broken")).to_contain_text("text: site.yml")
+    page.get_by_role("button", name="broken").click()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("None yet.")).to_be_visible()
+
+
+def test_what_somebody_else_has_changed_is_not_overwritten(
+    page: Page, service: Service, login: Callable[..., None], watch: Watch
+) -> None:
+    watch.expect("status of 412")
+    with httpx.Client(base_url=service.url, auth=ADMIN) as client:
+        client.put("/api/searches/broken", json={"state": "failed"}).raise_for_status()
+        login(page, ADMIN, "#/definitions?kind=searches&name=broken")
+        expect(page.get_by_label("state")).to_have_value("failed")
+        client.put("/api/searches/broken", json={"state": "lost"}).raise_for_status()
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("alert")).to_contain_text("somebody else has changed it")
+        assert client.get("/api/searches/broken").json()["state"] == "lost"
+        client.delete("/api/searches/broken").raise_for_status()
+
+
+def test_who_may_not_write_sees_no_button(page: Page, service: Service, login: Callable[..., None]) -> None:
+    login(page, DEV, "#/definitions")
+    expect(page.get_by_text("None yet.")).to_be_visible()
+    expect(page.get_by_role("button", name="New")).to_have_count(0)
+
+
+def test_a_saved_search_filters_the_task_list(
+    page: Page, service: Service, login: Callable[..., None], new_task: Callable[..., str]
+) -> None:
+    failed, other = new_task("fail.yml", wait=True), new_task(wait=True)
+    with httpx.Client(base_url=service.url, auth=ADMIN) as client:
+        client.put("/api/searches/broken", json={"state": "failed", "playbook": "fail.yml"}).raise_for_status()
+        login(page, ADMIN, "#/tasks")
+        expect(page.locator(f"[data-task='{other}']")).to_be_visible()
+        page.get_by_label("Saved search").select_option("broken")
+        expect(page.locator(f"[data-task='{other}']")).to_have_count(0)
+        expect(page.locator(f"[data-task='{failed}']")).to_be_visible()
+        expect(page.get_by_label("State")).to_have_value("failed")
+        client.delete("/api/searches/broken").raise_for_status()
