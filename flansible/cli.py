@@ -286,14 +286,14 @@ def doctor(config_file: str | None) -> None:
 def export(config_file: str | None, since: str, until: str | None, path: str | None, without_output: bool) -> None:
     """Write finished tasks as JSON lines, oldest first, to archive them."""
     settings = _settings(config_file)
-    from flansible.store import Store
+    from flansible.history import open_records
     from flansible.store import export as exporter
 
     try:
         first, last = exporter.parse_moment(since), exporter.parse_moment(until) if until else None
     except (ValueError, OverflowError):
         raise click.UsageError("--since and --until take 2026-11-22, 2026-11-22T08:00:00Z, or 90m, 12h, 7d") from None
-    with exporter.open_target(path) as file, contextlib.closing(Store(settings.store_url)) as store:
+    with exporter.open_target(path) as file, contextlib.closing(open_records(settings)) as store:
         written, unfinished = exporter.export(store, first, last, not without_output, file)
     left = f"; {unfinished} left out, because they are not final yet" if unfinished else ""
     click.echo(f"{written} tasks written{left}", err=True)

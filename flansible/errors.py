@@ -5,10 +5,11 @@
     ├── RequestError              an HTTP error reply: status, code, message, errors by field
     │   ├── InvalidRequest        400   ├── NotAuthenticated      401   ├── Forbidden            403
     │   ├── NotFound              404   ├── MethodNotAllowed      405   ├── Conflict             409
-    │   ├── PreconditionFailed    412   ├── BodyTooLarge          413   ├── UnsupportedMediaType  415
-    │   ├── TooManyRequests       429   └── Unavailable           503
+    │   ├── Expired               410   ├── PreconditionFailed    412   ├── BodyTooLarge         413
+    │   ├── UnsupportedMediaType  415   ├── TooManyRequests       429   └── Unavailable          503
     ├── StoreUnavailable          Redis does not answer, or refuses (translated in store)
     │   └── HistoryUnavailable    the history database does not answer, or refuses (translated in history)
+    ├── ArchiverReplaced          another worker was elected to archive while this one did
     ├── BrokerUnavailable         the Celery broker does not answer, or refuses (translated in broker)
     ├── RecordUnreadable          a task's record is damaged, or of a version that this one does not know
     ├── TaskDeleted               a task's record was deleted while it was read
@@ -117,6 +118,10 @@ class Conflict(RequestError):
     status, default_code = 409, "conflict"
 
 
+class Expired(RequestError):
+    status, default_code = 410, "output_expired"
+
+
 class PreconditionFailed(RequestError):
     status, default_code = 412, "precondition_failed"
 
@@ -156,6 +161,10 @@ class HistoryUnavailable(StoreUnavailable):
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message, reason=reason)
+
+
+class ArchiverReplaced(FlansibleError):
+    """Another worker was elected to archive, because nothing was heard of this one for too long."""
 
 
 class BrokerUnavailable(FlansibleError):

@@ -21,6 +21,7 @@ class TaskStatusReply(TypedDict):
     state: str
     description: str
     returncode: int | None
+    changed: bool | None  # whether any host reported a change; None until it ends
     user: str
     kind: Kind
     summary: str
@@ -37,6 +38,7 @@ class TaskStatusReply(TypedDict):
     started_at: str | None
     finished_at: str | None
     queue_position: NotRequired[int]  # these three only while it is queued: 1 is next
+    output_expired_at: NotRequired[str]  # only where output and events are gone already
     reason: NotRequired[str]
     expected_start: NotRequired[str]
     attempt: NotRequired[int]  # only after it was lost and queued again

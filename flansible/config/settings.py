@@ -180,14 +180,33 @@ class Settings(BaseModel):
         0, ge=0, description="Runs a user may have at the same time; more wait in the queue. 0: any number."
     )
     max_queued_per_user: int = Field(0, ge=0, description="Queued tasks a user may have; above it 429. 0: any number.")
-    retention_days: int = Field(30, ge=1, description="Days the record and output of a finished task are kept.")
-    retention_tasks: int = Field(
-        200_000, ge=0, description="Finished tasks that are kept; above it the oldest are deleted. 0: any number."
+    archive_after_seconds: float = Field(
+        30.0, ge=0, le=86400, description="Seconds after its end when a task moves from Redis to the history database."
+    )
+    retention_days: int | None = Field(
+        None,
+        ge=1,
+        le=36500,
+        description="Days a finished task is kept. Unset: 365 in a history database, 30 without one.",
+    )
+    retention_tasks: int | None = Field(
+        None,
+        ge=0,
+        description="Finished tasks that are kept; above it the oldest are deleted. 0: any number. Unset: any number "
+        "in a history database, 200000 without one.",
     )
     retention_bytes: int = Field(
         0,
         ge=0,
-        description="Bytes kept for all finished tasks together; above it the oldest are deleted. 0: any number.",
+        description="Bytes kept for all finished tasks together, compressed in a history database; above it the oldest "
+        "are deleted. 0: any number.",
+    )
+    retention_output_days: int = Field(
+        0,
+        ge=0,
+        le=36500,
+        description="Days the output and events of a finished task are kept in a history database; its record stays. "
+        "0: as long as that.",
     )
     flower_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address Flower listens on.")
     flower_tcp_port: Port = Field(5555, description="Port Flower listens on.")
@@ -242,6 +261,17 @@ class Settings(BaseModel):
             return self.DATABASE_URL
         is_alone = self.CELERY_RESULT_BACKEND == EMBEDDED
         return f"sqlite:///{self.data_dir / 'history.sqlite3'}" if is_alone else None
+
+    @property
+    def kept_days(self) -> int:
+        """Days a finished task is kept, in Redis or in the history database."""
+        return self.retention_days or (365 if self.database_url else 30)
+
+    @property
+    def kept_tasks(self) -> int:
+        """How many finished tasks are kept; 0: any number."""
+        default = 0 if self.database_url else 200_000
+        return default if self.retention_tasks is None else self.retention_tasks
 
     @property
     def embeds_redis(self) -> bool:

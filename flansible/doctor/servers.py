@@ -105,19 +105,21 @@ def history(settings: Settings) -> list[Check]:
     """Checks the history database: whether it answers, and its version."""
     url = settings.database_url
     if url is None:
-        return []
+        found = "finished tasks are not archived: Redis is not the embedded one, so several machines may share it"
+        advice = "name a database that they share: DATABASE_URL = postgresql+psycopg://user:password@host/name"
+        return [Check(Mark.WARN, "history", found, advice)]
     try:
         with closing(Database(url)) as database:
-            found, name = database.require_known_version(), database.name
+            version, name = database.require_known_version(), database.name
     except ConfigurationError as error:
         return [Check(Mark.FAIL, "history", str(fault), "fix it") for fault in error.faults]
     except HistoryUnavailable as error:
         if settings.DATABASE_URL == EMBEDDED and not settings.data_dir.exists():
             return [Check(Mark.OK, "history", "the embedded database does not exist yet; a worker makes it")]
         return [Check(Mark.FAIL, "history", str(error), "start that server, or fix DATABASE_URL")]
-    if found < VERSION:
-        return [Check(Mark.OK, "history", f"{name}, version {found}; a worker takes it to version {VERSION}")]
-    return [Check(Mark.OK, "history", f"{name}, version {found}")]
+    if version < VERSION:
+        return [Check(Mark.OK, "history", f"{name}, version {version}; a worker takes it to version {VERSION}")]
+    return [Check(Mark.OK, "history", f"{name}, version {version}")]
 
 
 def broker(settings: Settings) -> list[Check]:

@@ -56,6 +56,7 @@ _CONNECT_REASONS = {
     "too many clients": "has no connection left (max_connections)",
     "remaining connection slots": "has no connection left (max_connections)",
 }
+_REFUSED = "refused a statement; the log has the details"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -65,6 +66,7 @@ class Database:
 
     def __init__(self, url: str, reply_seconds: float = 10.0) -> None:
         """Raises ConfigurationError where the driver is missing or the URL cannot be read."""
+        self.url = url
         self.file = Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
         self._reply_seconds = reply_seconds
         try:
@@ -166,8 +168,8 @@ class Database:
         try:
             os.close(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            reason = f"cannot be opened ({self.file}: {error.strerror})"
-            raise HistoryUnavailable(f"the history database {reason}", reason) from error
+            reason = "cannot be opened"
+            raise HistoryUnavailable(f"the history database {reason}: {self.file}: {error.strerror}", reason) from error
 
     def _prepare_sqlite(self, connection: sqlite3.Connection, record: Any) -> None:
         connection.isolation_level = None  # sqlite3 would begin transactions as it sees fit; `_begin_sqlite` does it
@@ -193,30 +195,29 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            reason = self._reason(error)
-            raise HistoryUnavailable(f"the history database ({self.name}) {reason}", reason) from error
+            reason, detail = self._reason(error)
+            raise HistoryUnavailable(f"the history database ({self.name}) {reason}{detail}", reason) from error
 
-    def _reason(self, error: SQLAlchemyError) -> str:
-        """Returns what is wrong, as a predicate."""
+    def _reason(self, error: SQLAlchemyError) -> tuple[str, str]:
+        """Returns what is wrong, as a predicate, and what only an operator is told."""
         if isinstance(error, PoolTimeout):
-            return "is busy: all connections of this process are in use"
+            return "is busy: all connections of this process are in use", ""
         cause = error.orig if isinstance(error, DBAPIError) else None
         code = getattr(cause, "sqlite_errorcode", None)
         if code is not None and code & 0xFF in _DAMAGED:
-            return (
-                f"is damaged ({self.file}: {cause}): stop the service, keep a copy of the file, restore a backup, or "
-                f"save what can be read: sqlite3 {self.file} .recover | sqlite3 NEW, then put NEW in its place"
-            )
+            advice = "stop the service, keep a copy of the file, then restore a backup, or save what can be read: "
+            advice += f"sqlite3 {self.file} .recover | sqlite3 NEW, and put NEW in its place"
+            return "is damaged", f" ({self.file}: {cause}): {advice}"
         if code is not None:
-            return f"{_SQLITE_REASONS.get(code & 0xFF, 'refused a statement')} ({self.file}: {cause})"
+            return _SQLITE_REASONS.get(code & 0xFF, _REFUSED), f" ({self.file}: {cause})"
         state = str(getattr(cause, "sqlstate", None) or "")
         for known in (state, state[:2]):
             if known in _POSTGRESQL_REASONS:
-                return _POSTGRESQL_REASONS[known]
+                return _POSTGRESQL_REASONS[known], ""
         if isinstance(error, OperationalError):
             found = (reason for words, reason in _CONNECT_REASONS.items() if words in str(cause))
-            return next(found, "does not answer")
-        return f"refused a statement ({type(cause or error).__name__} {state})".replace(" )", ")")
+            return next(found, "does not answer"), ""
+        return _REFUSED, f" ({' '.join([type(cause or error).__name__, state]).strip()})"
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -29,12 +29,16 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
-VERSION = 2  # of the newest file in migrations/
+VERSION = 3  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
+
+
+_HAS_OUTPUT = text("output_expired IS NULL")
 
 
 def _task_key() -> Column[int]:
@@ -82,7 +86,9 @@ tasks = Table(
     Index("tasks_state", "state", "number"),
     Index("tasks_user_state", "username", "state", "number"),
     Index("tasks_playbook", "playbook", "number"),
+    Index("tasks_submitted", "submitted"),
     Index("tasks_finished", "finished"),
+    Index("tasks_with_output", "finished", sqlite_where=_HAS_OUTPUT, postgresql_where=_HAS_OUTPUT),
 )
 
 output_chunks = Table(

@@ -52,6 +52,7 @@ class TaskStatus(Record):
     state: State = Field(description=f"{_alternatives(State)}.")
     description: str = Field(description="The state in words, with the cause when it did not succeed.")
     returncode: int | None = Field(None, description="Exit code of Ansible or git, once there is one.")
+    changed: bool | None = Field(None, description="Whether any host reported a change; null until final.")
     user: str = Field(description="Who submitted it.")
     kind: Kind = Field(description="`adhoc`, `playbook` or `git`.")
     summary: str = Field(description="The request in one line.")
@@ -88,6 +89,9 @@ class TaskStatus(Record):
         None,
         description="Only if it succeeded without a result on any host, and not as a list or a syntax check: "
         "`no hosts matched`, or `no play task ran on a host`.",
+    )
+    output_expired_at: str | None = Field(
+        None, description="Only if its output and events were deleted before its record: when. RFC 3339, UTC."
     )
     ended: list[str] | None = Field(None, description="Only if processes were terminated: each as `name (pid)`.")
 
@@ -299,7 +303,7 @@ class Health(Record):
         description="`degraded`: the service works, but a part needs attention."
     )
     version: str = Field(description="Version of Flansible.")
-    parts: dict[str, PartHealth] = Field(description="store, broker, workers, rbac, isolation.")
+    parts: dict[str, PartHealth] = Field(description="store, broker, workers, rbac, isolation, history.")
 
 
 class ErrorItem(Record):

@@ -21,6 +21,7 @@
 | flansible:expiring                  | zset   | final move  | final tasks by the time they expire         | pruned    |
 | flansible:reading                   | zset   | web, export | final tasks that are read, and until when   | pruned    |
 | flansible:stored_bytes              | string | final move  | bytes of all final tasks                    | none      |
+| flansible:archiver                  | hash   | worker      | who archives, its token, and its problem    | none      |
 | flansible:durations                 | hash   | final move  | mean seconds of recent runs                 | none      |
 | flansible:play_tasks                | hash   | final move  | user:playbook to play tasks of its last run | 100 days  |
 | flansible:unsent                    | zset   | web         | queued tasks, message not known to be sent  | pruned    |
@@ -54,6 +55,7 @@ StoreUnavailable here and nowhere else. Web and worker processes call it, from a
 and `errors`.
 """
 
+from flansible.store.archive_queue import ArchiveQueue, ArchiverReport, FinalRecord, FinishedTask
 from flansible.store.changes import Changes
 from flansible.store.day_statistics import Counts, PlaybookCounts, Stats, WorkerLoad
 from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
@@ -72,7 +74,7 @@ from flansible.store.recordings import (
 from flansible.store.redis_errors import OTHER_REFUSAL
 from flansible.store.rights_records import RightsRecords
 from flansible.store.session_records import Session, Sessions
-from flansible.store.task_queries import RecordPage
+from flansible.store.task_queries import ListFilter, NumberedPage, NumberedTask, RecordPage
 from flansible.store.task_records import (
     AWAITS_REPORTS,
     LEASE_SECONDS,
@@ -94,15 +96,21 @@ __all__ = [
     "READ_AGAIN_SECONDS",
     "REPORT_LOST_SECONDS",
     "AppendResult",
+    "ArchiverReport",
     "Batch",
     "Changes",
     "Claim",
     "ColourMark",
     "Counts",
+    "FinalRecord",
+    "FinishedTask",
     "Idempotency",
+    "ListFilter",
     "LoginLimits",
     "LoginThrottle",
     "Transition",
+    "NumberedPage",
+    "NumberedTask",
     "PlaybookCounts",
     "Position",
     "Progress",
@@ -120,7 +128,7 @@ __all__ = [
 ]
 
 
-class Store(Leases, Recordings, LoginFailures, RightsRecords, Sessions, Stats, WorkerRecords):
+class Store(ArchiveQueue, Leases, Recordings, LoginFailures, RightsRecords, Sessions, Stats, WorkerRecords):
     """Keeps records in one Redis. Connects at the first use; threads may share it, processes after a fork may not."""
 
     def changes(self) -> Changes:

@@ -86,11 +86,13 @@ class AppendResult:
 
 @dataclass(frozen=True)
 class Position:
-    """How far the output and events of a task reach, for followers. state None: the task is unknown."""
+    """How far the output and events of a task reach, for followers. state None: the task is unknown; expired_at: when
+    they were deleted, before the task's record."""
 
     state: State | None
     output_bytes: int
     events: int
+    expired_at: str | None = None
 
 
 class Recordings(Connection):
@@ -140,6 +142,14 @@ class Recordings(Connection):
         if found.state is None:
             raise TaskDeleted(task_id)
         return found
+
+    def being_read(self) -> list[str]:
+        """Lists the tasks that somebody reads now."""
+        return [text(task_id) for task_id in self._run("being_read", [READING])]
+
+    def mark_read(self, task_ids: list[str]) -> None:
+        """Notes, for READ_SECONDS, that somebody reads these tasks, which are not in Redis."""
+        self._run("mark_read", [READING], READ_SECONDS, *task_ids)
 
     def keep_while_read(self, task_ids: list[str]) -> None:
         """Has the retention spare these tasks for READ_SECONDS, if they are final. Call it again while they are read.

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flansible.errors import RecordUnreadable
-from flansible.models import STATES, State, TaskStatus
+from flansible.models import FINAL_STATES, STATES, State, TaskStatus
 from flansible.store.connection import text
 from flansible.store.record_parsing import validation_reason
 from flansible.system.timestamps import timestamp
@@ -97,7 +97,8 @@ def _shown_in_lists(found: dict[str, str]) -> dict[str, Any]:
     totals = {"host_count": counts.pop("hosts", 0), "play_task_count": counts.pop("play_tasks", 0)}
     expected = int(found["expected_play_tasks"]) if "expected_play_tasks" in found else None
     now = {"play_task": found.get("play_task"), "expected_play_tasks": expected}
-    return {**totals, **now, "counts": counts, **about}
+    changed = counts.get("changed", 0) > 0 if State(found["state"]) in FINAL_STATES else None
+    return {**totals, **now, "changed": changed, "counts": counts, **about}
 
 
 def _queue(waiting: list[Any]) -> dict[str, Any]:

@@ -21,6 +21,46 @@ _SEARCH_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
+class ListFilter:
+    """Which tasks are listed; what is None or empty is no condition. words: in the summary, whatever the case of
+    ASCII letters; since, until: of the submission, as `timestamp` writes it, until not included; changed: of final
+    tasks."""
+
+    user: str | None = None
+    state: State | None = None
+    kind: str = ""
+    words: str = ""
+    playbook: str = ""
+    host: str = ""
+    since: str | None = None
+    until: str | None = None
+    changed: bool | None = None
+    returncode: int | None = None
+
+    @property
+    def is_scanned(self) -> bool:
+        """Whether tasks are read to see whether they match: no index has these conditions."""
+        conditions = (self.since, self.until, self.changed, self.returncode)
+        return bool(self.kind or self.words) or any(value is not None for value in conditions)
+
+
+@dataclass(frozen=True)
+class NumberedTask:
+    """A task of a list, with the number that orders it."""
+
+    number: int
+    status: TaskStatus
+
+
+@dataclass(frozen=True)
+class NumberedPage:
+    """One page of the list; next_before continues it, None when this is the last."""
+
+    tasks: tuple[NumberedTask, ...]
+    next_before: int | None
+
+
+@dataclass(frozen=True)
 class RecordPage:
     """One page of the list; next_before continues it, None when this is the last."""
 
@@ -36,6 +76,11 @@ class TaskQueries(Connection):
         answer: Any = self._run("status", [task_key(task_id)])
         return status.status(task_id, answer[0], answer[1] if len(answer) > 1 else None)
 
+    def exists(self, task_id: str) -> bool:
+        """Whether Redis has a record of this task."""
+        with translated():
+            return bool(self._redis.exists(task_key(task_id)))
+
     def authorized_run(self, task_id: str) -> AuthorizedRun | None:
         """Reads what was submitted. Raises RecordUnreadable."""
         with translated():
@@ -44,29 +89,14 @@ class TaskQueries(Connection):
 
     def tasks(self, user: str | None, state: State | None, before: int | None, limit: int) -> RecordPage:
         """Lists tasks, newest first. user None: those of all users; before: `next_before` of the page above."""
-        return self._page(index_key(user, state), before, limit, ("", b"", "", ""), math.inf)
+        return self._records(ListFilter(user, state), before, limit, math.inf)
 
-    def search(
-        self,
-        user: str | None,
-        state: State | None,
-        before: int | None,
-        limit: int,
-        kind: str = "",
-        words: str = "",
-        playbook: str = "",
-        host: str = "",
-    ) -> RecordPage:
-        """Like `tasks`, but only those of a kind or playbook, with results of a host, or with these words in the
-        summary (the case of ASCII letters is ignored).
+    def search(self, wanted: ListFilter, before: int | None, limit: int) -> RecordPage:
+        """Like `tasks`, but only those that match the filter.
 
         A search among very many tasks may return before the page is full; `next_before` continues it.
         """
-        give_up_at = time.monotonic() + _SEARCH_SECONDS
-        lower = words.encode(
-            errors="backslashreplace"
-        ).lower()  # ASCII letters alone, as Redis does it with the summaries
-        return self._page(index_key(user, state), before, limit, (kind, lower, playbook, host), give_up_at)
+        return self._records(wanted, before, limit, time.monotonic() + _SEARCH_SECONDS)
 
     def count(self, state: State) -> int:
         """Counts the tasks in a state."""
@@ -109,18 +139,27 @@ class TaskQueries(Connection):
                 return self._load(found)
             after = int(answer[0])
 
-    def _page(
-        self, index: str, before: int | None, limit: int, wanted: tuple[str, bytes, str, str], give_up_at: float
-    ) -> RecordPage:
-        task_ids: list[str] = []
+    def _records(self, wanted: ListFilter, before: int | None, limit: int, give_up_at: float) -> RecordPage:
+        page = self._page(wanted, before, limit, give_up_at)
+        return RecordPage(tuple(task.status for task in page.tasks), page.next_before)
+
+    def _page(self, wanted: ListFilter, before: int | None, limit: int, give_up_at: float) -> NumberedPage:
+        numbers: dict[str, int] = {}
+        changed = "" if wanted.changed is None else int(wanted.changed)
+        returncode = "" if wanted.returncode is None else wanted.returncode
+        times = (wanted.since or "", wanted.until or "")
+        words = wanted.words.encode(errors="backslashreplace").lower()  # ASCII letters alone, as Redis does it
+        conditions = (wanted.kind, words, wanted.playbook, wanted.host, *times, changed, returncode)
         while True:
             highest = "+inf" if before is None else f"({before}"
-            missing = limit - len(task_ids)
-            answer: Any = self._run("search", [index], highest, missing, _SEARCH_BUDGET, *wanted)
-            task_ids += [text(task_id) for task_id in answer[1:]]
+            missing = limit - len(numbers)
+            index = index_key(wanted.user, wanted.state)
+            answer: Any = self._run("search", [index], highest, missing, _SEARCH_BUDGET, *conditions)
+            numbers |= {text(task_id): int(number) for task_id, number in zip(answer[1::2], answer[2::2], strict=True)}
             before = int(answer[0]) if text(answer[0]) else None
-            if before is None or len(task_ids) == limit or time.monotonic() > give_up_at:
-                return RecordPage(tuple(self._load(task_ids)), before)
+            if before is None or len(numbers) == limit or time.monotonic() > give_up_at:
+                tasks = (NumberedTask(numbers[task.task_id], task) for task in self._load(list(numbers)))
+                return NumberedPage(tuple(tasks), before)
 
     def _load(self, task_ids: list[str]) -> list[TaskStatus]:
         """Reads those of the tasks that still exist, in the given order, in one round trip; not unreadable ones."""

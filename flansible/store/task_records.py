@@ -113,8 +113,24 @@ class Tasks(TaskQueries):
         self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes = b"", idempotency: Idempotency | None = None
     ) -> SubmitResult:
         """Records a task as queued. Recording it twice changes nothing."""
+        answer = self._submit(task_id, run, sealed_secrets, idempotency)
+        if text(answer[0]) == "no sequence":
+            # An empty Redis. Numbers go on above those that are in the history database.
+            self.raise_sequence(self._highest_archived())
+            answer = self._submit(task_id, run, sealed_secrets, idempotency)
+        return SubmitResult(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
+
+    def raise_sequence(self, number: int) -> None:
+        """Has the next task get a number above this one: a Redis that was emptied, or put back, begins lower."""
+        self._run("raise_sequence", [keys.SEQUENCE], number)
+
+    def _highest_archived(self) -> int:
+        """Returns the highest number of a task that is not in Redis any more."""
+        return 0
+
+    def _submit(self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes, idempotency: Idempotency | None) -> Any:
         key = [f"{keys.PREFIX}idempotency:{run.user}:{idempotency.key}"] if idempotency else []
-        answer: Any = self._run(
+        return self._run(
             "submit",
             [
                 *task_keys(task_id, "run", "secrets"),
@@ -141,7 +157,6 @@ class Tasks(TaskQueries):
             IDEMPOTENCY_SECONDS,
             _compared(run),
         )
-        return SubmitResult(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
 
     def mark_enqueued(self, task_id: str) -> None:
         """Records that the task's message is on the queue. From now on its idempotency key is answered with it."""

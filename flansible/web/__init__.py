@@ -2,7 +2,7 @@
 
 `create_app` is the factory; `ROUTES` (flansible.web.routes) is the one list of URLs, from which flask-restful serves
 and both API documents are made. Runs in gunicorn's processes; never imports the worker or Ansible. May import
-`authorization`, `identity`, `audit`, `broker`, `playbooks`, `sealing`, `store`, `config` and what stands below.
+`authorization`, `identity`, `audit`, `broker`, `playbooks`, `sealing`, `history`, `store`, `config` and what is below.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.definitions.definition_store import Definitions
 from flansible.errors import AuditUnavailable, ConfigurationError, Fault, HistoryUnavailable
-from flansible.history import upgrade
-from flansible.history.database import Database
+from flansible.history import Archive, open_records, upgrade
 from flansible.history.definition_rows import DefinitionRows
 from flansible.identity import custom_login
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
 from flansible.sealing import Sealer
-from flansible.store import LoginLimits, LoginThrottle, Retention, Store
+from flansible.store import LoginLimits, LoginThrottle
 from flansible.web import routes, static_files
 from flansible.web.context import WebContext
 from flansible.web.failed_submissions import FailedSubmissions
@@ -79,11 +78,7 @@ def _build_context(settings: Settings) -> WebContext:
         what = f"{path.name} {_file_digest(path, audit)}: {what}"
         audit.note(AuditEvent("configuration", what=what, outcome="in force" if is_good else "refused"))
 
-    store = Store(
-        settings.store_url,
-        Retention(settings.retention_days, settings.retention_tasks, settings.retention_bytes),
-        _REPLY_TIMEOUT_SECONDS,
-    )
+    store = open_records(settings, _REPLY_TIMEOUT_SECONDS)
 
     sealer = Sealer(settings.secret_key_file)
     return WebContext(
@@ -97,19 +92,19 @@ def _build_context(settings: Settings) -> WebContext:
         login_throttle=LoginThrottle(store, LoginLimits.for_pair(settings.login_failures)),
         audit=audit,
         audit_throttle=AuditThrottle(),
-        definitions=_definitions(settings.database_url, sealer),
+        definitions=_definitions(store.archive, sealer),
     )
 
 
-def _definitions(url: str | None, sealer: Sealer) -> Definitions | None:
-    """Returns the definitions of this service; None without a database. url: of that database."""
-    if url is None:
+def _definitions(archive: Archive | None, sealer: Sealer) -> Definitions | None:
+    """Returns the definitions of this service; None without a database."""
+    if archive is None:
         return None
-    database = Database(url, _REPLY_TIMEOUT_SECONDS)
+    database = archive.database
 
     def prepare() -> None:
         try:
-            upgrade.upgrade(database, url)
+            upgrade.upgrade(database, database.url)
         except ConfigurationError as error:
             raise HistoryUnavailable(str(error), "is of a later version of Flansible") from error
 

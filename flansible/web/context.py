@@ -11,11 +11,12 @@ from flansible.audit.log import Audit
 from flansible.audit.throttle import AuditThrottle
 from flansible.config import Settings
 from flansible.definitions.definition_store import Definitions
+from flansible.history import Records
 from flansible.identity.custom_login import LoginFunction
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
 from flansible.sealing import Sealer
-from flansible.store import LoginThrottle, Store
+from flansible.store import LoginThrottle
 from flansible.web.failed_submissions import FailedSubmissions
 
 
@@ -25,7 +26,7 @@ class WebContext:
 
     settings: Settings
     rbac: RbacFile
-    store: Store
+    store: Records
     failed_submissions: FailedSubmissions
     sealer: Sealer
     tokens: TokenFile

@@ -139,7 +139,7 @@ ROUTES: tuple[Route, ...] = (
         query=OutputQuery,
         reply_headers=(_NEXT_OFFSET, _FINAL),
         media_types=("text/plain", "text/html"),
-        errors=(404, 503),
+        errors=(404, 410, 503),
     ),
     Route(
         "/api/ansibletaskevents/<string:task_id>",
@@ -151,7 +151,7 @@ ROUTES: tuple[Route, ...] = (
         reply_headers=(_LINK,),
         media_types=(JSON, sse.STREAM),
         empty=(204,),
-        errors=(404, 503),
+        errors=(404, 410, 503),
     ),
     Route(
         "/api/ansibletaskresult/<string:task_id>",
@@ -160,7 +160,7 @@ ROUTES: tuple[Route, ...] = (
         models.TaskResult,
         query=ResultQuery,
         reply_headers=(_LINK,),
-        errors=(404, 503),
+        errors=(404, 410, 503),
     ),
     Route("/api/ansibletaskrequest/<string:task_id>", "get", AnsibleTaskRequest, models.TaskRequest, errors=(404, 503)),
     Route(

@@ -18,7 +18,7 @@ JSON = "application/json"
 OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
     TaskStatus: frozenset(
         {"queue_position", "reason", "expected_start", "attempt", "warning", "ended", "play_task"}
-        | {"expected_play_tasks"}
+        | {"expected_play_tasks", "output_expired_at"}
     ),
     ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
     ListedPlaybook: frozenset({"variables", "encrypted"}),

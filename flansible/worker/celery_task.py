@@ -35,16 +35,29 @@ from flansible.authorization import isolation
 from flansible.broker import recovery
 from flansible.broker.app import RUN_TASK, app, settings
 from flansible.broker.recovery import Recovery
+from flansible.config import Settings
 from flansible.config.ansible_version import require_tested_ansible
-from flansible.errors import ConfigurationError, IllegalMove, RecordUnreadable, RunnerError, SealError, StoreUnavailable
+from flansible.errors import (
+    ConfigurationError,
+    HistoryUnavailable,
+    IllegalMove,
+    RecordUnreadable,
+    RunnerError,
+    SealError,
+    StoreUnavailable,
+)
+from flansible.history import redis_retention
+from flansible.history.database import Database
+from flansible.history.retention import HistoryLimits
 from flansible.models import State
 from flansible.sealing import Sealer
-from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, ReadyTask, Retention, Store, Transition
+from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, ReadyTask, Store, Transition
 from flansible.system import account, process_identity, rlimits, runner_processes
 from flansible.system.periodic import Periodic
 from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
 from flansible.worker.ansible_config import configuration_of
+from flansible.worker.archiver import Archiver
 from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.lease_renewal import Lease, LeaseRenewal, now
@@ -93,7 +106,7 @@ def _worker_services() -> _Services:
     with _lock:
         if _services is None:
             found = settings()
-            retention = Retention(found.retention_days, found.retention_tasks, found.retention_bytes)
+            retention = redis_retention(found)
             store = Store(found.store_url, retention)
             # What renews or checks leases must not wait long for a reply. Renewals wait for no other thread either.
             lease_store, checking_store = (Store(found.store_url, retention, _LEASE_REPLY_SECONDS) for _ in range(2))
@@ -108,6 +121,7 @@ def _worker_services() -> _Services:
                 periodic=(
                     MessageResend(store, lambda: leases.count < found.worker_concurrency),
                     Recovery(checking_store),
+                    *_archivers(found),
                     SandboxRevocation(checking_store, fork_servers, lambda: leases.principals, found.grace_seconds),
                 ),
                 shutdown=Shutdown(),
@@ -116,6 +130,14 @@ def _worker_services() -> _Services:
             for thread in (leases, *_services.periodic):
                 thread.start()
         return _services
+
+
+def _archivers(found: Settings) -> list[Archiver]:
+    """Returns the archiver, where there is a history database."""
+    if (url := found.database_url) is None:
+        return []
+    limits = HistoryLimits(found.kept_days, found.kept_tasks, found.retention_bytes, found.retention_output_days)
+    return [Archiver(Store(found.store_url, redis_retention(found)), url, found.archive_after_seconds, limits)]
 
 
 def _ssh_masters() -> ControlMasters | None:
@@ -328,6 +350,7 @@ def _check_configuration(sender: Any, **_: Any) -> None:
         isolation.require(found.isolation)
         account.require_home()
         account.warn()
+        _check_history(found)
         _readiness = Readiness(
             Store(found.store_url, reply_timeout_seconds=_LEASE_REPLY_SECONDS),
             sender.hostname,
@@ -339,6 +362,13 @@ def _check_configuration(sender: Any, **_: Any) -> None:
         with contextlib.suppress(OSError):
             print(error, file=sys.stderr, flush=True)
         sys.exit(_EXIT_CONFIGURATION)
+
+
+def _check_history(found: Settings) -> None:
+    """Raises ConfigurationError when the history database belongs to a newer Flansible. It may be away."""
+    if found.database_url:
+        with contextlib.closing(Database(found.database_url)) as database, contextlib.suppress(HistoryUnavailable):
+            database.require_known_version()
 
 
 @worker_init.connect

@@ -269,6 +269,7 @@ def test_health_says_ok_and_names_the_parts(service: Service) -> None:
         "workers": True,
         "rbac": True,
         "isolation": not confined.is_missing,
+        "history": True,
     }
 
 

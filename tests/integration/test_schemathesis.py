@@ -73,7 +73,7 @@ def canceled_at_once(redis_url: str) -> Iterator[None]:
     def work() -> None:
         store = Store(redis_url)
         while not is_over.wait(0.1):
-            for task in store.search(None, State.QUEUED, None, 1000).tasks:
+            for task in store.tasks(None, State.QUEUED, None, 1000).tasks:
                 store.cancel(task.task_id, "admin")
         store.close()
 

@@ -22,7 +22,9 @@ from flansible.store import (
     Batch,
     Claim,
     ClaimRefusal,
+    FinishedTask,
     Idempotency,
+    ListFilter,
     LoginLimits,
     Progress,
     RecordPage,
@@ -351,7 +353,7 @@ def test_a_page_with_expired_tasks_is_not_the_last_one(
         raw.delete(f"flansible:task:{task_id}")
     left = [tasks[6], tasks[2], tasks[1]]
     assert all_pages(lambda before: store.tasks(None, None, before, page_size)) == left
-    assert all_pages(lambda before: store.search(None, None, before, page_size, words="adhoc")) == left
+    assert all_pages(lambda before: store.search(ListFilter(words="adhoc"), before, page_size)) == left
 
 
 SUMMARIES = ["dev: adhoc ping on web1", "dev: ADHOC Ping on Ünï", "dev: 100% of [a-z]* (x.y)", "dev: ping", ""]
@@ -382,7 +384,7 @@ def test_words_are_found_as_they_are_but_for_the_case_of_ascii_letters(
     tasks = [new_id() for _ in SUMMARIES]
     for task_id, summary in zip(tasks, SUMMARIES, strict=True):
         store.submit(task_id, make_run(summary=summary))
-    assert ids(store.search(None, None, None, 9, words=words)) == [tasks[index] for index in found]
+    assert ids(store.search(ListFilter(words=words), None, 9)) == [tasks[index] for index in found]
 
 
 def test_a_search_is_by_user_state_kind_and_words(store: Store) -> None:
@@ -392,7 +394,10 @@ def test_a_search_is_by_user_state_kind_and_words(store: Store) -> None:
             for word in ("x", "y"):
                 tasks[user, kind, word] = start(store, user=user, kind=kind, summary=word)
     store.settle(tasks["a", "git", "x"], State.LOST, "")
-    search = functools.partial(store.search, before=None, limit=9)
+
+    def search(*whose: Any, **conditions: Any) -> RecordPage:
+        return store.search(ListFilter(*whose, **conditions), None, 9)
+
     assert ids(search("a", None, kind="git")) == [tasks["a", "git", "y"], tasks["a", "git", "x"]]
     assert ids(search(None, State.LOST)) == ids(search("a", State.LOST, kind="git", words="X"))
     assert ids(search("a", State.LOST)) == [tasks["a", "git", "x"]]
@@ -414,14 +419,14 @@ def test_a_search_among_many_ends_early_and_goes_on(
     pages: list[int] = []
 
     def read(before: int | None) -> RecordPage:
-        page = store.search(None, None, before, 2, words="rare")
+        page = store.search(ListFilter(words="rare"), before, 2)
         pages.append(len(page.tasks))
         return page
 
     assert all_pages(read, submitted) == wanted[::-1]
     assert 15 <= len(pages) <= 40 and max(pages) <= 2
     monkeypatch.setattr(task_queries, "_SEARCH_SECONDS", 10.0)
-    assert ids(store.search(None, None, None, 5, words="rare")) == wanted[::-1]
+    assert ids(store.search(ListFilter(words="rare"), None, 5)) == wanted[::-1]
 
 
 # Changes
@@ -595,7 +600,19 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "task": lambda store: store.task(UNKNOWN),
     "authorized_run": lambda store: store.authorized_run(UNKNOWN),
     "tasks": lambda store: store.tasks(None, None, None, 10),
-    "search": lambda store: store.search(None, None, None, 10, words="x"),
+    "search": lambda store: store.search(ListFilter(words="x"), None, 10),
+    "being_read": lambda store: store.being_read(),
+    "mark_read": lambda store: store.mark_read([UNKNOWN]),
+    "exists": lambda store: store.exists(UNKNOWN),
+    "raise_sequence": lambda store: store.raise_sequence(1),
+    "elect_archiver": lambda store: store.elect_archiver("process", 1.0),
+    "report_archiver": lambda store: store.report_archiver(1, ""),
+    "archiver_report": lambda store: store.archiver_report(),
+    "finished_count": lambda store: store.finished_count(),
+    "finished": lambda store: store.finished(0, 10),
+    "final_record": lambda store: store.final_record(UNKNOWN),
+    "event_texts": lambda store: store.event_texts(UNKNOWN, 0, 10, 100),
+    "forget": lambda store: store.forget(FinishedTask(UNKNOWN, f"{UNKNOWN} dev lost 1"), 1, Progress()),
     "count": lambda store: store.count(State.QUEUED),
     "renew_leases": lambda store: store.renew_leases("worker", 1, [(UNKNOWN, 1)]),
     "remove_worker": lambda store: store.remove_worker("worker"),

@@ -23,6 +23,7 @@ from flansible.store import (
     ClaimRefusal,
     ColourMark,
     Idempotency,
+    ListFilter,
     LoginLimits,
     Progress,
     Retention,
@@ -372,9 +373,10 @@ def live(store: Store, few: Store) -> None:
     assert isinstance(claim, Claim)
     few.settle(waiters[0], State.FAILED, "", 2, token=claim.token)
     store.cancel(waiters[1], "dev")
-    found = store.search(None, None, None, 9, "adhoc", "A B: AD")
+    found = store.search(ListFilter(kind="adhoc", words="A B: AD"), None, 9)
     assert [task.task_id for task in found.tasks] == [waiters[1], task_id]
     store.report_worker("worker@host", "its process", "")
+    assert store.elect_archiver("its process", 30.0) is not None
     assert [record.name for record in store.worker_records()] == ["worker@host"]
     store.remove_worker_record("worker@host", "its process")
     playbook = new_id()
@@ -432,6 +434,7 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
     none.prune()
     left = {key.decode(): raw.ttl(key) for key in raw.keys()}
     assert {key for key, ttl in left.items() if ttl == -1} == {
+        "flansible:archiver",
         "flansible:rights",
         "flansible:sequence",
         "flansible:store",

@@ -252,7 +252,7 @@ def test_a_field_that_replies_may_leave_out_is_not_required_and_never_null(opena
         assert names and set(schema["required"]) == model.model_fields.keys() - names
         for name in names:
             assert "null" not in json.dumps(schema["properties"][name]), name
-    assert openapi["components"]["schemas"]["TaskStatus"]["required"][4:6] == ["returncode", "user"]
+    assert openapi["components"]["schemas"]["TaskStatus"]["required"][4:7] == ["returncode", "changed", "user"]
 
 
 def test_an_example_of_a_stream_is_one(openapi: dict[str, Any]) -> None:

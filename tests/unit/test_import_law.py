@@ -63,7 +63,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "client": ("errors", "states", ""),
     "config": ("errors", "wording"),
     "store": (*_BASICS, "system"),
-    "history": (*_BASICS, "system", "store"),
+    "history": (*_BASICS, "config", "system", "store"),
     "history.schema": (),
     "history.database": ("errors", "history.schema"),
     "history.migrations": (),

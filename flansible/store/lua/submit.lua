@@ -9,7 +9,8 @@
 --       14 seconds to keep the idempotency key,
 --       15 user and playbook whose play tasks are compared ('': an ad-hoc command, or a part of a playbook)
 -- Returns {outcome, task id}: `submitted`; `known` (the same request was sent under this key, as that task);
---   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`.
+--   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`; `no sequence`
+--   (nothing is recorded: raise_sequence.lua has to say first where numbers begin).
 -- Derived keys: flansible:tasks:state:queued, flansible:play_tasks; those of common/changes.
 -- include: keys
 -- include: changes
@@ -19,6 +20,7 @@ local user, run_json, submitted_at, kind, summary, sealed, locks, on_lost, most_
       hidden_seconds, digest, idempotency_seconds, compared = unpack(ARGV)
 local id = task_id(task)
 if redis.call('EXISTS', task) == 1 then return {'submitted', id} end
+if redis.call('EXISTS', sequence) == 0 then return {'no sequence', id} end
 if idempotency then
   local first = redis.call('HMGET', idempotency, 'task', 'digest', 'enqueued', 'at')
   if first[1] then

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from flansible.errors import (
     AuditUnavailable,
     BrokerUnavailable,
+    HistoryUnavailable,
     RecordUnreadable,
     RequestError,
     SealError,
@@ -67,6 +68,9 @@ def error_response(error: Exception) -> Response:
     if isinstance(error, TaskDeleted):
         log.info("%s", error)
         return _reply(404, "task_not_found", "Task not found", [])
+    if isinstance(error, HistoryUnavailable):
+        log.warning("%s", error)
+        return _unavailable("history", f"The history database {error.reason}.")
     if isinstance(error, StoreUnavailable):
         log.warning("%s", error)
         return _unavailable("store", f"The record store (Redis) {error.reason}.")

@@ -58,6 +58,7 @@ def _task(**changes: Any) -> TaskStatus:
         "state": State.SUCCEEDED,
         "description": "ended with exit code 0",
         "returncode": 0,
+        "changed": False,
         "user": "admin",
         "kind": "adhoc",
         "summary": "admin: adhoc ping on localhost",
@@ -267,6 +268,7 @@ STATUS_DESCRIPTIONS = {
     401: "No valid user and password, token or session.",
     403: "The user or the token is not allowed to do this; `code` names the rule that refused.",
     404: "It does not exist, or belongs to another user.",
+    410: "It was deleted, since it is older than such things are kept.",
     409: "Its state does not allow this.",
     412: "It is not of the version that `If-Match` names, or it exists (`If-None-Match: *`).",
     413: "The body is over `max_body_bytes`.",
@@ -324,6 +326,7 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     ),
     404: (_failure("task_not_found", "Task not found"),),
     409: (_failure("task_final", "The task is already final: succeeded."),),
+    410: (_failure("output_expired", "Output and events of this task were deleted at 2026-01-31T12:00:00.000Z."),),
     413: (_failure("body_too_large", "The body is over the limit of 4194304 bytes (max_body_bytes)."),),
     414: (_failure("uri_too_long", "Request Line is too large (9000 > 8190)"),),
     412: (

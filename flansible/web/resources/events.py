@@ -15,7 +15,7 @@ from flansible.web import serialization
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource
 from flansible.web.parsing import parse_query
-from flansible.web.resources.tasks import own_task
+from flansible.web.resources.tasks import recorded_position
 from flansible.web.serialization import JSON, RequestUrl
 from flansible.web.streaming import sse
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
@@ -75,7 +75,7 @@ class AnsibleTaskEvents(PrivateResource):
         resume_after = last_event_id()  # an invalid header is refused, also where it has no effect
         after = resume_after if is_stream else None
         store = web_context().store
-        position = store.position(own_task(task_id).task_id)
+        position = recorded_position(task_id)
         assert position.state is not None
         verdicts = frozenset(query.verdict.split(",")) if query.verdict else frozenset()
         begin = query.after if after is None else after

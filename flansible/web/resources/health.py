@@ -46,7 +46,7 @@ class HealthResource(Resource):  # type: ignore[misc]
         if not all(parts[name].ok for name in ("store", "broker", "workers")):
             status = "unavailable"
         else:
-            status = "ok" if parts["rbac"].ok and parts["isolation"].ok else "degraded"
+            status = "ok" if all(part.ok for part in parts.values()) else "degraded"
         user = optional_user() if parts["rbac"].ok or parts["store"].ok else None
         if user is None or not user.is_admin:
             parts = {name: PartHealth(ok=part.ok, detail=_PUBLIC[part.ok]) for name, part in parts.items()}
@@ -79,7 +79,29 @@ def _parts(context: WebContext, may_wait: bool) -> dict[str, PartHealth]:
     fault = context.rbac.users() and context.rbac.fault
     rbac = PartHealth(ok=not fault, detail=f"the last valid version is in force: {fault}" if fault else "is in force")
     parts = {"store": store, "broker": broker, "workers": workers, "rbac": rbac}
-    return parts | {"isolation": _isolation(context.settings.isolation)}
+    return parts | {"isolation": _isolation(context.settings.isolation), "history": _history(context)}
+
+
+_NO_DATABASE = (
+    "finished tasks are not archived, and are deleted after retention_days: Redis may be shared by several machines, "
+    "and no database is named; set DATABASE_URL = postgresql+psycopg://..."
+)
+
+
+def _history(context: WebContext) -> PartHealth:
+    """Whether finished tasks move to the history database, and how many wait for it."""
+    store = context.store
+    if store.archive is None:
+        return PartHealth(ok=False, detail=_NO_DATABASE)
+    try:
+        waiting = f"{store.finished_count()} finished tasks wait in Redis"
+        report = store.archiver_report()
+        problem = report.problem or store.archive.problem()
+    except StoreUnavailable as error:
+        return PartHealth(ok=False, detail=f"not checked: {error}")
+    if problem:
+        return PartHealth(ok=False, detail=f"{problem}; {waiting}")
+    return PartHealth(ok=True, detail=f"{store.archive.description()}; {waiting}")
 
 
 def _isolation(mode: isolation.Mode) -> PartHealth:

@@ -26,7 +26,7 @@ from flansible.web.login.authentication import PrivateResource
 from flansible.web.middleware import security_headers
 from flansible.web.parsing import MAX_NUMBER, parse_query
 from flansible.web.resources.coloured_output import Colour, Reader
-from flansible.web.resources.tasks import own_task
+from flansible.web.resources.tasks import recorded_position
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.streaming.follow import follow
 
@@ -66,11 +66,11 @@ class AnsibleTaskOutput(PrivateResource):
     def get(self, task_id: str) -> Response:
         """Read a task's output"""
         query = parse_query(OutputQuery)
-        own_task(task_id)
+        position = recorded_position(task_id)
         if query.follow and query.format in ("txt", "ansi"):
             return follow(_OutputStream(task_id, query.offset, query.format == "ansi"), "text/plain")
         store = web_context().store
-        position = store.position(task_id)  # state and size in one step: of a final task the size is all there is
+        # State and size were read in one step: of a final task the size is all there is.
         size = position.output_bytes
         end = min(size, query.end, query.offset + _MOST_BYTES.get(query.format, size))
         final = position.state in FINAL_STATES and end >= size

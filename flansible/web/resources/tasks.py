@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from typing import Annotated
 
 from flask import Response, jsonify, request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from flansible.authorization import authorize, redaction
-from flansible.errors import Conflict, FieldError, Forbidden, NotFound
+from flansible.errors import Conflict, Expired, FieldError, Forbidden, NotFound
 from flansible.identity.users import User
 from flansible.models import FINAL_STATES, Kind, State, TaskRequest, TaskStatus, is_task_id
-from flansible.store import Store
+from flansible.store import ListFilter, Position, Store
+from flansible.store.export import parse_moment
+from flansible.system.timestamps import timestamp
 from flansible.web import serialization
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
@@ -26,8 +29,26 @@ from flansible.web.streaming.task_list_stream import TASK_LIST, TaskListStream
 _POLL_SECONDS = 0.05
 
 
+MOMENT = "a date, a time (RFC 3339; UTC unless it names a zone), or how long ago: `90m`, `12h`, `7d`, `2w`"
+# What API documents say of it; more is accepted.
+MOMENT_PATTERN = (
+    r"^([0-9]{1,4}[mhdw]|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+    r"(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?)$"
+)
+
+
+def _moment(value: str) -> str:
+    try:
+        return timestamp(parse_moment(value))
+    except (ValueError, OverflowError):
+        raise ValueError(f"must be {MOMENT}") from None
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+
+
 class ListQuery(BaseModel):
-    """`?limit=&before=&state=&user=&kind=&text=&playbook=&host=&after=` of the task list."""
+    """`?limit=&before=&after=` and filters of the task list."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,6 +72,16 @@ class ListQuery(BaseModel):
     )
     playbook: str | None = Field(None, min_length=1, max_length=300, description="Only runs of this `playbook`.")
     host: str | None = Field(None, min_length=1, max_length=1024, description="Only tasks with results of this host.")
+    since: Moment | None = Field(
+        None, description=f"Only tasks submitted from then on: {MOMENT}.", json_schema_extra={"pattern": MOMENT_PATTERN}
+    )
+    until: Moment | None = Field(
+        None, description=f"Only tasks submitted before then: {MOMENT}.", json_schema_extra={"pattern": MOMENT_PATTERN}
+    )
+    changed: bool | None = Field(
+        None, description="Only final tasks in which a host reported a change (`true`), or none did (`false`)."
+    )
+    returncode: int | None = Field(None, ge=-1, le=255, description="Only tasks with this exit code.")
     after: int | None = Field(
         None, ge=0, le=MAX_NUMBER, description="Only for a stream: the `changes` of a list, to continue from there."
     )
@@ -122,16 +153,7 @@ class AnsibleTasks(PrivateResource):
             begin = query.after if last is None else last
             whose_changes = None if user.sees_all else user.name
             return follow(TaskListStream(whose_changes, changes if begin is None else begin), STREAM)
-        found = store.search(
-            whose,
-            query.state,
-            query.before,
-            query.limit,
-            query.kind or "",
-            query.text or "",
-            query.playbook or "",
-            query.host or "",
-        )
+        found = store.search(_filter(query, whose), query.before, query.limit)
         tasks = [serialization.reply_fields(task) for task in found.tasks]
         response = jsonify({"tasks": tasks, "next_before": found.next_before, "changes": changes})
         if found.next_before is not None:
@@ -175,6 +197,21 @@ class AnsibleTaskCancel(PrivateResource):
         return response
 
 
+def _filter(query: ListQuery, whose: str | None) -> ListFilter:
+    return ListFilter(
+        user=whose,
+        state=query.state,
+        kind=query.kind or "",
+        words=query.text or "",
+        playbook=query.playbook or "",
+        host=query.host or "",
+        since=query.since,
+        until=query.until,
+        changed=query.changed,
+        returncode=query.returncode,
+    )
+
+
 def _await_end(store: Store, task_id: str, seconds: float) -> None:
     give_up_at = time.monotonic() + seconds
     while time.monotonic() < give_up_at and store.positions([task_id])[task_id].state is State.RUNNING:
@@ -189,6 +226,14 @@ def own_task(task_id: str) -> TaskStatus:
     if task is None or not (user.sees_all or task.user == user.name):
         raise task_not_found()
     return _without_hidden_holder(task, user)
+
+
+def recorded_position(task_id: str) -> Position:
+    """Returns how far output and events reach of a task that the caller may see. Raises Expired when they are gone."""
+    position = web_context().store.position(own_task(task_id).task_id)
+    if position.expired_at:
+        raise Expired(f"Output and events of this task were deleted at {position.expired_at}, as it is that old.")
+    return position
 
 
 def _without_hidden_holder(task: TaskStatus, user: User) -> TaskStatus:

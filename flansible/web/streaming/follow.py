@@ -12,7 +12,7 @@ from flask import Flask, Response, current_app, request
 
 from flansible.config import Settings
 from flansible.errors import TooManyRequests, Unavailable
-from flansible.store import Store
+from flansible.history import open_records
 from flansible.web.context import WebContext, web_context
 from flansible.web.middleware import audit_context
 from flansible.web.streaming.feeds import Feed
@@ -34,8 +34,8 @@ class FollowedBody:
 
 def register(app: Flask) -> None:
     """Registers the stream loop, once the app has its context. The thread starts with the first follower."""
-    url = cast(WebContext, app.extensions["flansible"]).settings.store_url
-    app.extensions[_EXTENSION] = StreamLoop(lambda: Store(url, reply_timeout_seconds=_STORE_TIMEOUT_SECONDS))
+    settings = cast(WebContext, app.extensions["flansible"]).settings
+    app.extensions[_EXTENSION] = StreamLoop(lambda: open_records(settings, _STORE_TIMEOUT_SECONDS))
 
 
 def stream_loop_of(app: Flask) -> StreamLoop:

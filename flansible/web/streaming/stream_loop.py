@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flansible.errors import StoreUnavailable, TaskDeleted
+from flansible.errors import HistoryUnavailable, StoreUnavailable, TaskDeleted
 from flansible.store import READ_AGAIN_SECONDS, Changes, Position, Store
 from flansible.system.sockets import WOULD_BLOCK, end_sending, reset
 from flansible.web.streaming.feeds import Feed, Piece, ReplyHead
@@ -342,7 +342,13 @@ class _LoopThread:
                 del self._ready[follower]
                 continue
             if feed not in read:
-                read[feed] = self._read(feed, store, position)
+                try:
+                    read[feed] = self._read(feed, store, position)
+                except HistoryUnavailable as error:
+                    log.debug("followers wait for the history database: %s", error)
+                    self._tasks[follower.task_id].position = None  # its next reading makes them ready again
+                    del self._ready[follower]
+                    continue
             piece = read[feed]
             del self._ready[follower]
             if piece is None:

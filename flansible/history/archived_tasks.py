@@ -1,0 +1,167 @@
+"""Reads the records of archived tasks: one, several, and pages of the list with its filters."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Column, Connection, Row, Select, func, select
+
+from flansible.errors import RecordUnreadable
+from flansible.history import encoding, schema
+from flansible.history.database import Database
+from flansible.history.encoding import milliseconds
+from flansible.models import AuthorizedRun, TaskStatus
+from flansible.store import ListFilter, NumberedPage, NumberedTask, record_parsing, status
+
+log = logging.getLogger(__name__)
+
+# A filter that no index serves reads tasks by number, window by window: what a rare match costs stays bounded.
+_FIRST_WINDOW, _LARGEST_WINDOW = 2_000, 64_000
+_ABOUT = ("playbook", "module", "hosts", "inventory")
+_READ = [column for column in schema.tasks.c if column.name != "run"]
+
+
+class ArchivedTasks:
+    """Task records in one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def task(self, task_id: str) -> TaskStatus | None:
+        """Reads one task. Raises RecordUnreadable."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(*_READ).where(schema.tasks.c.id == task_id)).one_or_none()
+        return None if row is None else _status(row)
+
+    def tasks(self, task_ids: Iterable[str]) -> dict[str, NumberedTask]:
+        """Reads those of these tasks that are archived; not unreadable ones."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(*_READ).where(schema.tasks.c.id.in_(list(task_ids)))).all()
+        return {found.status.task_id: found for found in _readable(rows)}
+
+    def authorized_run(self, task_id: str) -> AuthorizedRun | None:
+        """Reads what was submitted. Raises RecordUnreadable."""
+        with self._database.reading() as connection:
+            found = connection.execute(select(schema.tasks.c.run).where(schema.tasks.c.id == task_id)).scalar()
+        return None if found is None else record_parsing.authorized_run(task_id, encoding.unpack(found))
+
+    def highest_number(self) -> int:
+        """Returns the number of the newest task, 0 without one."""
+        with self._database.reading() as connection:
+            return int(connection.execute(select(func.max(schema.tasks.c.number))).scalar() or 0)
+
+    def page(self, wanted: ListFilter, before: int | None, limit: int, give_up_at: float = math.inf) -> NumberedPage:
+        """Lists tasks, newest first, like `store.task_queries`; may return before the page is full when the time is
+        over."""
+        # Of a host's tasks, the index of `task_hosts` has the order.
+        number = schema.task_hosts.c.number if wanted.host else schema.tasks.c.number
+        found: list[Row[Any]] = []
+        with self._database.reading() as connection:
+            of_all = schema.tasks.c.number
+            lowest = connection.execute(select(func.min(of_all))).scalar()
+            highest = connection.execute(select(func.max(of_all))).scalar() or 0
+            if lowest is None:
+                return NumberedPage((), None)
+            sources = [self._filtered(wanted, key) for key in self._host_keys(connection, wanted.host)]
+            before = min(highest + 1, before) if before is not None else highest + 1
+            window = _FIRST_WINDOW if wanted.is_scanned else highest + 1
+            while before > lowest and len(found) < limit and sources:
+                floor = max(lowest, before - window)
+                missing = limit - len(found)
+                rows: list[Row[Any]] = []
+                for source in sources:
+                    part = source.where(number < before, number >= floor).limit(missing)
+                    rows += connection.execute(part).all()
+                found += sorted(rows, key=_number, reverse=True)[:missing]
+                before = found[-1].number if len(found) == limit else floor
+                window = min(2 * window, _LARGEST_WINDOW)
+                if time.monotonic() > give_up_at:
+                    break
+        return NumberedPage(tuple(_readable(found)), before if sources and before > lowest else None)
+
+    def _host_keys(self, connection: Connection, host: str) -> list[int | None]:
+        """Returns the keys of all hosts of this name, one for each inventory that has it; [None] for no condition."""
+        if not host:
+            return [None]
+        wanted = select(schema.hosts.c.key).where(schema.hosts.c.name == encoding.to_text(host))
+        return [int(key) for (key,) in connection.execute(wanted)]
+
+    def _filtered(self, wanted: ListFilter, host_key: int | None) -> Select[Any]:
+        """Returns the statement for these conditions, newest first; host_key: only tasks with results of this host."""
+        table, of_task = schema.tasks, schema.task_hosts
+        statement = select(*_READ).order_by(table.c.number.desc())
+        if host_key is not None:
+            statement = (
+                select(*_READ)
+                .join(of_task, of_task.c.task_key == table.c.key)
+                .where(of_task.c.host_key == host_key)
+                .order_by(of_task.c.number.desc())
+            )
+        equal: dict[Column[Any], Any] = {
+            table.c.username: encoding.to_text(wanted.user) if wanted.user is not None else None,
+            table.c.state: wanted.state,
+            table.c.kind: wanted.kind or None,
+            table.c.playbook: encoding.to_text(wanted.playbook) if wanted.playbook else None,
+            table.c.changed: wanted.changed,
+            table.c.returncode: wanted.returncode,
+        }
+        for column, value in equal.items():
+            if value is not None:
+                statement = statement.where(column == value)
+        if wanted.words:
+            words = encoding.to_text(wanted.words).encode().lower().decode()  # ASCII letters alone
+            statement = statement.where(self._contains(table.c.summary, words))
+        if wanted.since is not None:
+            statement = statement.where(table.c.submitted >= milliseconds(wanted.since))
+        if wanted.until is not None:
+            statement = statement.where(table.c.submitted < milliseconds(wanted.until))
+        return statement
+
+    def _contains(self, column: Any, words: str) -> Any:
+        """Whether a column has this text; the case of ASCII letters is ignored, as Redis does it."""
+        if self._database.is_sqlite:
+            return func.instr(func.lower(column), words) > 0
+        return func.strpos(func.lower(column.collate("C")), words) > 0
+
+
+def _number(row: Row[Any]) -> int:
+    return int(row.number)
+
+
+def _readable(rows: Iterable[Row[Any]]) -> Iterable[NumberedTask]:
+    for row in rows:
+        try:
+            yield NumberedTask(row.number, _status(row))
+        except RecordUnreadable as error:
+            log.warning("%s", error)
+
+
+def _status(row: Row[Any]) -> TaskStatus:
+    """Makes the status of the same fields as Redis has."""
+    about = {name: value for name in _ABOUT if (value := getattr(row, name)) is not None}
+    fields: dict[str, Any] = {
+        "state": row.state,
+        "description": row.description,
+        "returncode": row.returncode,
+        "user": row.username,
+        "kind": row.kind,
+        "summary": row.summary,
+        "submitted_at": row.submitted_at,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "attempt": row.attempt,
+        "ended": row.ended,
+        "about": json.dumps(about),
+        "counts": row.counts,
+        "warning": row.warning,
+    }
+    found = status.status(row.id, [fields.get(name) for name in status.STATUS_FIELDS])
+    assert found is not None
+    if row.output_expired is not None:
+        return found.model_copy(update={"output_expired_at": encoding.moment(row.output_expired)})
+    return found

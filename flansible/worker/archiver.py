@@ -1,0 +1,196 @@
+"""Moves final tasks from Redis to the history database, and deletes there what is older than it is kept.
+
+A thread in each worker; one of them is elected, by a lease in Redis with a token, as claims have one. For each task, in
+the order of their ends:
+
+1. It is copied, in one transaction that names the token: an archiver that was paused, and after which another one has
+   written, is refused.
+2. The copy is read back and compared.
+3. Redis deletes it, in one step that checks the token, and that the task is as it was copied.
+
+A crash between two steps leaves it in both places; the next archiver finds the copy, checks it and goes on with 3.
+While the database is away nothing is deleted; the thread tries again, and health shows what it reports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from datetime import UTC, datetime
+
+from flansible.errors import (
+    ArchiverReplaced,
+    ConfigurationError,
+    HistoryUnavailable,
+    IllegalMove,
+    RecordUnreadable,
+    StoreUnavailable,
+)
+from flansible.history import upgrade
+from flansible.history.archive_writer import ArchiveWriter
+from flansible.history.archived_tasks import ArchivedTasks
+from flansible.history.database import Database
+from flansible.history.retention import HistoryLimits, HistoryRetention
+from flansible.models import State, TaskStatus
+from flansible.store import FinishedTask, Store
+from flansible.system import process_identity
+from flansible.system.periodic import Periodic
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+ELECTED_SECONDS = 30.0
+_RENEW_SECONDS = 5.0
+_REPORT_SECONDS = 5.0
+_PAGE = 500
+_AT_ONCE = 50  # tasks of one round
+_PRUNE_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
+_LONGEST_REST_SECONDS = 1.0
+_NICE = 5  # of the thread: runs come first
+
+
+class Archiver(Periodic):
+    """The archiving thread of a worker. store: for it alone; url: the database's; after_seconds: since a task's end;
+    limits: of what is kept."""
+
+    def __init__(self, store: Store, url: str, after_seconds: float, limits: HistoryLimits) -> None:
+        super().__init__("archiver", TICK_SECONDS)
+        self._store = store
+        self._url = url
+        self._database = Database(url)
+        self._retention = HistoryRetention(self._database, limits)
+        self._prune_at = 0.0
+        self._after_seconds = after_seconds
+        self._token: int | None = None
+        self._prepared_for: int | None = None
+        self._renew_at = self._report_at = 0.0
+        self._problem: str | None = None
+        self._unreadable: set[str] = set()
+
+    def stop(self) -> None:
+        """Ends the thread, between two tasks, and closes the connections."""
+        super().stop()
+        if self._thread.is_alive():
+            self._thread.join(TICK_SECONDS)
+        self._database.close()
+        self._store.close()
+
+    def tick(self) -> None:
+        try:
+            self.run_round()
+        except ArchiverReplaced:
+            log.debug("another worker archives")
+        except HistoryUnavailable as error:
+            self._report(str(error))
+        except ConfigurationError as error:
+            self._report("; ".join(fault.message for fault in error.faults))
+        except StoreUnavailable as error:
+            log.debug("the archiver waits: %s", error)
+
+    def run_round(self) -> int:
+        """Archives the tasks that are due, some of them; returns how many.
+
+        Raises StoreUnavailable, HistoryUnavailable, ConfigurationError and ArchiverReplaced.
+        """
+        self._renew_at = 0.0
+        if not self._still_elected():
+            self._prepared_for = None
+            return 0
+        self._prepare()
+        count = 0
+        for task in self._store.finished(0, _AT_ONCE + len(self._unreadable)):
+            if self._stopped.is_set() or not (task.task_id in self._unreadable or self._archive(task)):
+                break
+            count += 1
+        self._prune()
+        self._report("")
+        return count
+
+    def _run(self) -> None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        except OSError as error:
+            log.debug("the archiver has the priority of all: %s", error)
+        super()._run()
+
+    def _prepare(self) -> None:
+        """Once for each election: another program may have changed the tables, and Redis may have been put back."""
+        if self._prepared_for == self._token:
+            return
+        upgrade.upgrade(self._database, self._url)
+        archived = ArchivedTasks(self._database)
+        self._store.raise_sequence(archived.highest_number())
+        for state in (State.QUEUED, State.RUNNING):
+            before = None
+            while True:
+                page = self._store.tasks(None, state, before, _PAGE)
+                self._end_archived(archived, page.tasks)
+                if (before := page.next_before) is None:
+                    break
+        self._prepared_for = self._token
+
+    def _end_archived(self, archived: ArchivedTasks, tasks: tuple[TaskStatus, ...]) -> None:
+        """Ends what a Redis that was put back takes for live, and what has ended: the history database is right."""
+        for task_id, known in archived.tasks([task.task_id for task in tasks]).items():
+            log.warning("Redis has lost the end of task %s, which is in the history database", task_id)
+            with contextlib.suppress(IllegalMove):
+                self._store.settle(task_id, State.LOST, f"has ended already: {known.status.state}")
+
+    def _prune(self) -> None:
+        """Deletes what is older than it is kept, now and then."""
+        if time.monotonic() < self._prune_at:
+            return
+        self._prune_at = time.monotonic() + _PRUNE_SECONDS
+        while not self._stopped.is_set() and self._still_elected() and self._retention.prune(self._store.being_read()):
+            self._stopped.wait(_PAUSE_SECONDS)
+
+    def _archive(self, task: FinishedTask) -> bool:
+        """Archives one task; returns whether the next one may be due."""
+        began = time.monotonic()
+        assert self._token is not None
+        try:
+            record = self._store.final_record(task.task_id)
+            if record is None:
+                return True  # it has expired, and the pruning removes its index
+            if _age_seconds(record.status.finished_at) < self._after_seconds:
+                return False
+            writer = ArchiveWriter(self._store, self._database, self._token, self._still_elected)
+            if not self._store.forget(task, self._token, writer.archive(record)):
+                raise ArchiverReplaced(f"task {task.task_id} was not deleted in Redis")
+        except RecordUnreadable as error:
+            self._unreadable.add(task.task_id)
+            log.error("%s; it stays in Redis", error)
+        # Half of a processor's time at most, and no more of what writes to the disk.
+        self._stopped.wait(min(time.monotonic() - began, _LONGEST_REST_SECONDS))
+        return True
+
+    def _still_elected(self) -> bool:
+        """Renews the election when it is time; whether this worker is the archiver."""
+        now = time.monotonic()
+        if now >= self._renew_at:
+            token = self._store.elect_archiver(process_identity.own_identity(), ELECTED_SECONDS)
+            if self._renew_at and token != self._token:
+                return False  # in the middle of something: a new token is for the next round
+            self._token = token
+            self._renew_at = now + _RENEW_SECONDS
+        return self._token is not None
+
+    def _report(self, problem: str) -> None:
+        """Reports for health; logs what has changed."""
+        if problem != self._problem and problem:
+            log.error("finished tasks stay in Redis: %s", problem)
+        elif self._problem:
+            log.warning("finished tasks are archived again")
+        if self._token is not None and (problem != self._problem or time.monotonic() >= self._report_at):
+            self._store.report_archiver(self._token, problem)
+            self._report_at = time.monotonic() + _REPORT_SECONDS
+        self._problem = problem
+
+
+def _age_seconds(finished_at: str | None) -> float:
+    if finished_at is None:
+        return float("inf")  # of a damaged record
+    return (datetime.now(UTC) - datetime.fromisoformat(finished_at)).total_seconds()
