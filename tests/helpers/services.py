@@ -117,9 +117,13 @@ def start_service(
 ) -> Service:
     """Starts `flansible up` in `root` and waits until it is ready.
 
-    scripts: the folder of the installed commands; variables: of the service's environment.
+    scripts: the folder of the installed commands; variables: of the service's environment. ARCHIVE_AFTER_SECONDS of
+    this process, if it is set, is a setting of each service.
     """
     port = free_port()
+    delay = os.environ.get("ARCHIVE_AFTER_SECONDS")
+    if delay is not None and "archive_after_seconds" not in config:
+        config += f"archive_after_seconds = {delay}\n"
     (root / "config.ini").write_text(f"[Default]\nFlask_tcp_port = {port}\n{config}")
     log = root / "up.log"
     environ = {**flansible_environ(scripts), **(variables or {})}
