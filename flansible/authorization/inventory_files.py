@@ -274,6 +274,32 @@ def has_playbooks(folder: str) -> bool:
     return any(kind_of(os.path.join(folder, name)) == "playbook" for name in books)
 
 
+def is_bare_repository(folder: str) -> bool:
+    """Whether a folder is where git keeps a history, whatever its name is."""
+    return os.path.isfile(os.path.join(folder, "HEAD")) and os.path.isdir(os.path.join(folder, "objects"))
+
+
+def repositories_of(folder: str) -> Iterator[str]:
+    """Yields where git keeps the history of a folder, links resolved, if `.git` in it only says so."""
+    named = os.path.join(folder, ".git")
+    place = os.path.realpath(named)
+    if os.path.isfile(place):  # of a worktree or a submodule
+        place = os.path.realpath(os.path.join(folder, _first_line(place).removeprefix("gitdir:").strip() or "."))
+    for found in {place, os.path.realpath(os.path.join(place, _first_line(os.path.join(place, "commondir")) or "."))}:
+        if found != named and is_bare_repository(found):
+            yield found
+
+
+def _first_line(path: str) -> str:
+    try:
+        if not os.path.isfile(path):
+            return ""
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.readline(_MAX_BYTES).strip("\r\n")
+    except (OSError, ValueError):
+        return ""
+
+
 def is_static(inventory: str) -> bool:
     """Whether nothing is executed to read an inventory: it has no programs, and names no plugin."""
     inside = (os.path.join(top, name) for top, _, names in os.walk(inventory) for name in names)

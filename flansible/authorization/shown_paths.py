@@ -26,10 +26,10 @@ Rows 2 and 6 hold in every tree that is shown, not only below playbook_root; hid
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from flansible.authorization import inventory_files, variable_files
@@ -39,7 +39,7 @@ from flansible.authorization.path_parts import is_below as is_below
 from flansible.authorization.variable_files import Followed, NamesReader, Variables
 from flansible.config import Settings, comma_list
 
-_HISTORY = tuple(f"/{name}" for name in inventory_files.HISTORIES)
+_HISTORY = (*(f"/{name}" for name in inventory_files.HISTORIES), ".bundle")
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,12 @@ class ShownPaths:
     def _above_others(self) -> frozenset[str]:
         return frozenset(folder for path in (*self.private, *self.others) for folder in above(path))
 
-    @staticmethod
-    def _is_history(path: str, folders: frozenset[str]) -> bool:
-        return path.endswith(_HISTORY) and os.path.dirname(path) in folders
+    def _is_history(self, path: str, folders: frozenset[str]) -> bool:
+        return os.path.dirname(path) in folders and (path.endswith(_HISTORY) or self._is_repository(path))
+
+    @cached_property
+    def _is_repository(self) -> Callable[[str], bool]:
+        return cache(inventory_files.is_bare_repository)
 
     # Row 4.
 
@@ -206,12 +209,14 @@ class ShownPaths:
         """
         beside = {os.path.dirname(path) for path in self.beside if os.path.isfile(path)} - self.neighbours
         folders = (self._folders_of_others | beside) - {self.root}
-        found = {os.path.join(folder, name) for folder in folders for name in inventory_files.VARIABLES}
+        alone = [folder for folder in folders if not inventory_files.has_playbooks(folder)]
+        named = [(folder, os.path.join(folder, name)) for folder in alone for name in inventory_files.VARIABLES]
+        # A link that stays in the folder means variables of this inventory; one that leaves it may mean everyone's.
+        found = {(folder, os.path.realpath(path)) for folder, path in named}
         return frozenset(
             path
-            for path in found
-            if os.path.isdir(path) and not os.path.islink(path) and not self._leads_to_own(path)
-            if not inventory_files.has_playbooks(os.path.dirname(path))
+            for folder, path in found
+            if os.path.isdir(path) and is_below(path, folder) and path not in folders and not self._leads_to_own(path)
         )
 
     @property
@@ -244,7 +249,9 @@ class ShownPaths:
         return next((len(part) for part in parts if self._is_named(part)), 0)
 
     def _is_named(self, path: str) -> bool:
-        if path in self._hidden or os.path.dirname(path) in self.closed or self._is_matching(path):
+        if path in self._hidden or path in self._repositories:
+            return True
+        if os.path.dirname(path) in self.closed or self._is_matching(path):
             return True
         return self._is_history(path, self._above_hidden)
 
@@ -255,10 +262,21 @@ class ShownPaths:
     @cached_property
     def _above_hidden(self) -> frozenset[str]:
         """The folders in which something is hidden, or will be as soon as it exists."""
+        return self._around_hidden | {folder for path in self._repositories for folder in above(path)}
+
+    @cached_property
+    def _around_hidden(self) -> frozenset[str]:
+        """The same, but for the repositories."""
         names = (*self.private, *self.others, *self._hidden, *self._matching)
         inside = {folder for path in names for folder in above(path)}
         around = {part for folder in (*self.closed, *self.neighbours) for part in upwards(folder)}
         return frozenset(inside | around)
+
+    @cached_property
+    def _repositories(self) -> frozenset[str]:
+        """Where git keeps the history of folders in which something is hidden, if not in them."""
+        found = {path for folder in self._around_hidden for path in inventory_files.repositories_of(folder)}
+        return frozenset(path for path in found if not self._leads_to_own(path))
 
     def _is_matching(self, path: str) -> bool:
         """Whether a pattern of hidden_paths matches it; they apply one and two levels below playbook_root."""

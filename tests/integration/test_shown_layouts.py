@@ -398,6 +398,47 @@ def test_an_ansible_cfg_or_roles_beside_anothers_inventory_file_open_no_variable
     assert tree.seen() == {f"{stages}/{name}" for name in (own, "site.yml", f"prod/{beside}")}
 
 
+def test_a_link_to_variables_in_the_folder_of_anothers_inventory_file_shows_them_no_more(tree: Tree) -> None:
+    tree.write(
+        {"playbooks/prod/hosts": "[web]\nprod1\n", "playbooks/prod/vars/all.yml": "a: 1\n", "playbooks/dev": DEV}
+    )
+    tree.write({"playbooks/common/all.yml": "a: 1\n"})
+    tree.link("playbooks/prod/group_vars", "vars")
+    tree.link("playbooks/prod/host_vars", "../common")
+    tree.inventories, tree.others = ["playbooks/dev"], ["playbooks/prod/hosts"]
+    assert tree.seen() == {"playbooks/dev", "playbooks/common/all.yml"}
+
+
+@pytest.mark.parametrize("history", ["shop/.git", "shop.git", "repositories/shop.git", "../elsewhere/shop"])
+@pytest.mark.parametrize("kind", ["worktree", "submodule", "link"])
+def test_the_history_of_a_folder_with_something_hidden_is_hidden_wherever_git_keeps_it(
+    history: str, kind: str, tree: Tree
+) -> None:
+    place, files = f"playbooks/{history}", {"HEAD": "ref: refs/heads/main\n", "objects/aa/bb": "prod", "config": ""}
+    tree.write({os.path.normpath(f"{place}/{name}"): text for name, text in files.items()})
+    tree.write({"playbooks/work/dev": DEV, "playbooks/work/prod": PROD, "playbooks/other/site.yml": PLAY})
+    if kind == "worktree":
+        tree.write({os.path.normpath(f"{place}/worktrees/work/commondir"): "../..\n"})
+        tree.write({"playbooks/work/.git": f"gitdir: ../{history}/worktrees/work\n"})
+    elif kind == "submodule":
+        tree.write({"playbooks/work/.git": f"gitdir: ../{history}\n"})
+    else:
+        tree.link("playbooks/work/.git", f"../{history}")
+    tree.sandbox_paths, tree.inventories, tree.others = ["elsewhere"], ["playbooks/work/dev"], ["playbooks/work/prod"]
+    assert tree.seen() == {"playbooks/work/dev", "playbooks/other/site.yml"}
+
+
+def test_a_repository_without_a_checkout_beside_something_hidden_is_hidden(tree: Tree) -> None:
+    for place in ("playbooks/shop.git", "playbooks/other/tool.git"):
+        tree.write({f"{place}/{name}": "x\n" for name in ("HEAD", "objects/aa/bb", "config")})
+    tree.write({"playbooks/shop.bundle": "# v2 git bundle\n", "playbooks/dev": DEV, "playbooks/prod": PROD})
+    tree.inventories, tree.others = ["playbooks/dev"], ["playbooks/prod"]
+    assert tree.seen() == {
+        "playbooks/dev",
+        *(f"playbooks/other/tool.git/{n}" for n in ("HEAD", "objects/aa/bb", "config")),
+    }
+
+
 def test_variables_beside_playbooks_in_another_folder_of_the_project_are_judged_too(tree: Tree) -> None:
     tree.write({"playbooks/shop/inv/dev": DEV, "playbooks/shop/inv/prod": PROD, "playbooks/shop/plays/site.yml": PLAY})
     tree.write({f"playbooks/shop/plays/group_vars/{name}.yml": "a: 1\n" for name in ("all", "web", "os", "shop")})
