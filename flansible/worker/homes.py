@@ -36,6 +36,7 @@ CODE_FILES = (
     ".bash_login", ".bash_profile", ".bashrc", ".cshrc", ".gitconfig", ".login", ".profile", ".ssh/config", ".tcshrc",
     ".zlogin", ".zprofile", ".zshenv", ".zshrc",
 )  # fmt: skip
+_LOCAL_TMP = ".ansible/tmp"  # without which no run of Ansible can begin
 _AROUND = tuple(sorted({os.path.dirname(path) for path in (*CODE_FOLDERS, *CODE_FILES)} - {""}))
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
@@ -98,8 +99,9 @@ def has_ansible_cfg(home: Path) -> bool:
 
 
 def _make_mountpoints(home: Path) -> None:
-    """Makes what is missing, or what a run under an older version has put in its place. Follows no link."""
-    for name in (*_AROUND, *CODE_FOLDERS):
+    """Makes what is missing, or what a run has put in its place. Follows no link."""
+    _give_access(home)
+    for name in (*_AROUND, *CODE_FOLDERS, _LOCAL_TMP):
         if _is_missing(home / name, stat.S_ISDIR):
             (home / name).mkdir(mode=0o700, exist_ok=True)
     for name in CODE_FILES:
@@ -108,6 +110,18 @@ def _make_mountpoints(home: Path) -> None:
                 (home / name).touch(mode=0o600, exist_ok=False)
     if _is_missing(home / _ANSIBLE_CFG, lambda mode: stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         (home / _ANSIBLE_CFG).mkdir(mode=0o700, exist_ok=True)
+
+
+def _give_access(home: Path) -> None:
+    """Opens the folders that a run may have closed, or no other of its user's could begin. Follows no link."""
+    for folder in (home, *(home / name for name in (*_AROUND, _LOCAL_TMP))):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if (mode := folder.lstat().st_mode) & stat.S_IRWXU != stat.S_IRWXU and stat.S_ISDIR(mode):
+                found = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    os.chmod(f"/proc/self/fd/{found}", stat.S_IMODE(mode) | stat.S_IRWXU)
+                finally:
+                    os.close(found)
 
 
 def _is_missing(path: Path, is_its_kind: Callable[[int], bool]) -> bool:

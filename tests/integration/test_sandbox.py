@@ -149,6 +149,23 @@ def test_what_a_run_of_an_older_version_has_put_in_such_a_place_is_taken_away(
     assert target is not None or len([*path.parent.glob("replaced-*/*")]) == 1
 
 
+def test_a_run_cannot_close_its_home_to_the_users_next_one(place: Path) -> None:
+    home = homes.make_home("dev", place)
+    folders = [home, home / ".ansible", home / ".ansible/tmp", home / ".ssh"]
+    for folder in reversed(folders):
+        folder.chmod(0)
+    homes.make_home("dev", place)
+    assert [oct(folder.stat().st_mode & 0o700) for folder in folders] == ["0o700"] * 4
+    outside = place / "closed"
+    outside.mkdir(mode=0o500)
+    for target in ("/nowhere", outside):
+        (home / ".ansible/tmp").rmdir()
+        (home / ".ansible/tmp").symlink_to(target)
+        homes.make_home("dev", place)
+        assert (home / ".ansible/tmp").is_dir() and not (home / ".ansible/tmp").is_symlink()
+    assert outside.stat().st_mode & 0o700 == 0o500, "no link is followed"
+
+
 def test_an_ansible_cfg_that_the_operator_puts_into_a_home_is_in_force_and_no_other(place: Path) -> None:
     one = build(place, data_dir=place)
     assert configuration_of("/", sandbox=one).config_file is None

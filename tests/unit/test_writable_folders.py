@@ -178,6 +178,7 @@ NO_CODE_OF_ADMIN: dict[str, Ask] = {
     "one of two folders of modules": lambda ask: ask.adhoc(module_path="/opt:{root}/playbooks/shop/artifacts"),
     "a variable in a path": lambda ask: ask.adhoc(inventory="{root}/playbooks/shop/$PLACE"),
     "a link to it": lambda ask: ask.playbook(playbook="link.yml"),
+    "a link in it to another place": lambda ask: ask.playbook(playbook="shop/artifacts/up/site.yml"),
     "a vault id": lambda ask: ask.adhoc(vault_id=f"dev@{WRITTEN}"),
     "variables": lambda ask: ask.adhoc(extra_vars=f"@{WRITTEN}"),
     "a file with a password": lambda ask: ask.adhoc(connection_password_file=WRITTEN),
@@ -197,6 +198,7 @@ def test_what_lies_in_a_writable_folder_is_no_code_for_anyone(
     settings: Settings = load(str(place / "config.ini"), {})
     (place / "playbooks/shop/artifacts/site.yml").write_text(PLAY)
     (place / "playbooks/link.yml").symlink_to("shop/artifacts/site.yml")
+    (place / "playbooks/shop/artifacts/up").symlink_to("..")
     with pytest.raises(Forbidden, match="that users' runs can write"):
         {**NO_CODE, **NO_CODE_OF_ADMIN}[what](Asking(place, settings, users[who]))
 

@@ -178,8 +178,11 @@ def is_written(user: User, path: Path) -> bool:
 
 def check_unwritten(user: User, given: Iterable[str], cwd: Path, field: str, code: str) -> None:
     """Refuses files, and folders to be searched, that a user's run may have written; admin's runs would execute it."""
-    for path in (resolve(os.path.expandvars(text), cwd) for text in given):
-        if is_written(user, path) or any(folder.is_relative_to(path) for folder in user.written):
+    for text in map(os.path.expandvars, given):
+        # Ansible opens the path as it is given: a link on the way to it could lead elsewhere by then.
+        path, way = resolve(text, cwd), Path(os.path.join(cwd, os.path.expanduser(text)))
+        is_on_the_way = any(is_written(user, Path(os.path.realpath(part))) for part in (path, *way.parents))
+        if is_on_the_way or any(folder.is_relative_to(path) for folder in user.written):
             raise forbidden(field, code, _WRITTEN)
 
 
