@@ -47,7 +47,7 @@ def run_preview(run: AuthorizedRun) -> PreviewResult:
 
     Raises StoreUnavailable, BrokerUnavailable, SealError.
     """
-    with thread_slots.slot() as may_wait:
+    with thread_slots.slot(run.user) as may_wait:
         if not may_wait:
             return PreviewResult(detail="too many requests are waiting for something; try again in a moment")
         return _submit_and_wait(run)

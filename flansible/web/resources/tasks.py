@@ -182,7 +182,7 @@ class AnsibleTaskCancel(PrivateResource):
         outcome = state.value if state else "unknown"
         web_context().audit.note(audit_context.event("cancel", what=before.summary, outcome=outcome, task_id=task_id))
         if state is State.RUNNING:
-            with thread_slots.slot() as may_wait:
+            with thread_slots.slot(user) as may_wait:
                 _await_end(store, task_id, query.wait if may_wait else 0)
         task = own_task(task_id)
         if task.state in FINAL_STATES and task.state is not State.CANCELED:
