@@ -22,6 +22,11 @@ from flansible.worker.sandbox import Sandbox
 _NEUTRAL_DIRECTORY = "/"
 _READ_ON_LOADING = re.compile(r"ANSIBLE_|PYTHON|LC_|LANG|HOME$|TZ$")
 _CWD_MACRO = b"{{CWD}}"
+# Variables that hold paths: a test compares with all settings of the installed version of Ansible.
+_PATHS_VARIABLE = re.compile(
+    r"_?ANSIBLE_(\w+_)?(PATHS?|PLUGINS|FILES?|DIR|TEMP|TMP|HOME|INVENTORY|LIBRARY|MODULE_UTILS|SKELETON|KEYRING|LIST"
+    r"|EXECUTABLE|SCRIPT|CONNECTION|TEST_ENTRY\d?)"
+)
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,16 @@ def _depends_on_directory(directory: str, config_file: str | None, environ: Mapp
     own = os.path.join(directory, "ansible.cfg")
     if os.path.exists(own):  # Ansible uses it, or warns that it ignores it in a world-writable directory
         return True
-    if any(name.startswith("ANSIBLE_") and name != "ANSIBLE_CONFIG" for name in environ):
-        return True  # a relative path in such a variable is relative to the working directory
+    if any(_PATHS_VARIABLE.fullmatch(name) and _may_be_relative(value) for name, value in environ.items()):
+        return True  # relative to the working directory
     if not os.path.isabs(environ.get("ANSIBLE_CONFIG", "/")):
         return True
     return config_file is not None and _mentions_cwd(config_file)
+
+
+def _may_be_relative(paths: str) -> bool:
+    """Whether one of these paths may be relative; they are separated as in variables of Ansible's."""
+    return any(not path.strip("'\" ").startswith(("/", "~")) for path in re.split("[:,]", paths) if path.strip())
 
 
 def _mentions_cwd(config_file: str) -> bool:

@@ -5,11 +5,14 @@ That the choice is Ansible's own is tested against Ansible itself in tests/integ
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
 import pytest
+import yaml
 
+from flansible.worker import ansible_config
 from flansible.worker.ansible_config import Configuration, configuration_of
 
 
@@ -122,8 +125,43 @@ def test_a_file_that_mentions_the_working_directory_differs_by_directory(directo
     assert of(directory, ANSIBLE_CONFIG=named) != of(other, ANSIBLE_CONFIG=named)
 
 
-def test_other_ansible_variables_may_hold_relative_paths_so_the_directory_counts(directory: Path) -> None:
-    assert of(directory, ANSIBLE_ROLES_PATH="roles").directory == str(directory)
+RELATIVE = ("roles", "./roles", "/srv/roles:roles", "/srv/roles, roles", "$HOME/roles", "{{CWD}}/roles", "'roles'")
+
+
+@pytest.mark.parametrize("value", RELATIVE)
+def test_a_variable_with_a_relative_path_counts_from_the_directory(directory: Path, value: str) -> None:
+    assert of(directory, ANSIBLE_ROLES_PATH=value).directory == str(directory)
+
+
+def test_a_variable_with_absolute_paths_or_none_does_not_split_by_directory(directory: Path) -> None:
+    for name, value in (
+        ("ANSIBLE_ROLES_PATH", "/srv/roles:~/roles"),
+        ("ANSIBLE_INVENTORY", "'/srv/hosts'"),
+        ("ANSIBLE_FORKS", "9"),
+        ("ANSIBLE_STDOUT_CALLBACK", "yaml"),
+        ("ANSIBLE_SSH_ARGS", "-o ControlPersist=60s"),
+        ("ANSIBLE_LIBRARY", ""),
+    ):
+        found = of(directory, **{name: value})
+        assert (found.directory, found.environment) == ("/", ((name, value),))
+
+
+def test_every_variable_of_ansible_that_holds_a_path_is_known() -> None:
+    base = Path(require_ansible()) / "config" / "base.yml"
+    paths = {
+        variable["name"]
+        for setting in yaml.safe_load(base.read_text()).values()
+        for variable in setting.get("env") or ()
+        if setting.get("type") in ("path", "pathlist", "pathspec", "temppath", "tmp", "tmppath")
+    }
+    assert len(paths) > 30
+    assert {name for name in paths if not ansible_config._PATHS_VARIABLE.fullmatch(name)} == set()
+
+
+def require_ansible() -> str:
+    spec = importlib.util.find_spec("ansible")
+    assert spec is not None and spec.submodule_search_locations is not None
+    return spec.submodule_search_locations[0]
 
 
 @pytest.mark.parametrize("where", ["directory", "home"])
