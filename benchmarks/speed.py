@@ -82,7 +82,7 @@ def _measured(service: Running, client: httpx.Client, work: Work, scale: float, 
     sides = [lambda: works.through_the_api(client, work), lambda: works.in_a_shell(service, work), *peers]
     # What takes long needs no warming: its start is a small part of it.
     seconds = works.in_turn(sides, rounds_of(work.rounds, scale), warm=work.rounds > 3)
-    return _reported(Row(work.name, seconds, work.goal))
+    return reported(Row(work.name, seconds, work.goal))
 
 
 def rounds_of(rounds: int, scale: float) -> int:
@@ -96,7 +96,7 @@ def many_at_once(service: Running, scale: float) -> list[Row]:
         name = f"{count} {work.name} at once, {ABREAST} side by side, CLI under `xargs -P{ABREAST}`"
         with service.client() as client:
             works.through_the_api(client, work)
-            rows.append(_reported(Row(name, _batches(service, client, work, count, rounds_of(3, scale)), goal)))
+            rows.append(reported(Row(name, _batches(service, client, work, count, rounds_of(3, scale)), goal)))
     return rows
 
 
@@ -108,20 +108,19 @@ def _batches(service: Running, client: httpx.Client, work: Work, count: int, rou
     return works.in_turn(sides, rounds, warm=False)
 
 
-def against_ourselves(service: Running, scale: float) -> tuple[list[Row], float]:
-    """Runs that should cost no more than others; and the seconds of the first run under a separate ansible.cfg."""
+def against_ourselves(service: Running, scale: float) -> list[Row]:
+    """Runs that should cost no more than others."""
     plain = works.playbook("", service.playbooks, "short.yml")
     own = works.playbook("", service.playbooks / "own", "short.yml")
     asked = {"module": "debug", "host_pattern": "one", "inventory": "hosts"}
     debug = Work("debug", "ansiblecommand", asked, ())
     rounds = rounds_of(9, scale)
     with service.client() as admin, service.client(RESTRICTED) as limited:
-        first = works.through_the_api(admin, own)
         of_folders = _in_turn(admin, own, admin, plain, rounds)
         of_users = _in_turn(limited, debug, admin, debug, rounds)
     folder = "playbook `debug` in a folder with its own `ansible.cfg`, from the second on; compared with one without"
     user = "ad-hoc `debug` of a user with one inventory, from the second on; compared with admin's"
-    return [_reported(Row(folder, of_folders, 1.1)), _reported(Row(user, of_users, 1.1))], first
+    return [reported(Row(folder, of_folders, 1.1)), reported(Row(user, of_users, 1.1))]
 
 
 def _in_turn(
@@ -131,6 +130,6 @@ def _in_turn(
     return works.in_turn(sides, rounds)
 
 
-def _reported(row: Row) -> Row:
+def reported(row: Row) -> Row:
     print(f"measured: {' | '.join(row.cells)}", file=sys.stderr, flush=True)
     return row

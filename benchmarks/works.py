@@ -117,8 +117,9 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def in_a_shell(service: Running, work: Work) -> float:
-    return _seconds(service, [str(service.bin / work.argv[0]), *work.argv[1:]], "")
+def in_a_shell(service: Running, work: Work, place: Path | None = None) -> float:
+    """place: where, if not in the folder of playbooks."""
+    return _seconds(service, [str(service.bin / work.argv[0]), *work.argv[1:]], "", place)
 
 
 def abreast_in_a_shell(service: Running, work: Work, count: int, abreast: int) -> float:
@@ -127,11 +128,10 @@ def abreast_in_a_shell(service: Running, work: Work, count: int, abreast: int) -
     return _seconds(service, ["xargs", f"-P{abreast}", "-I{}", *command], "next\n" * count)
 
 
-def _seconds(service: Running, command: Sequence[str], given: str) -> float:
+def _seconds(service: Running, command: Sequence[str], given: str, place: Path | None = None) -> float:
+    cwd, env = place or service.playbooks, service.environ
     began = time.perf_counter()
-    done = subprocess.run(
-        command, cwd=service.playbooks, env=service.environ, input=given, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=cwd, env=env, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
     return time.perf_counter() - began
