@@ -18,6 +18,7 @@ setup(
     packages=find_packages(include=["flansible", "flansible.*"]),
     package_data={
         "flansible": ["py.typed"],
+        "flansible.runner": ["neutral.cfg"],
         "flansible.starter": ["files/*"],
         "flansible.store": ["lua/*.lua", "lua/common/*.lua"],
         "flansible.web": ["console/*", "console/views/*/*"],

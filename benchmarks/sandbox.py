@@ -17,9 +17,9 @@ from benchmarks import works
 from benchmarks.service import INVENTORY, machine, running
 from flansible.config import Settings, load
 from flansible.models import Confinement
-from flansible.worker import sandbox
+from flansible.worker import fork_server, sandbox
 from flansible.worker.ansible_config import configuration_of
-from flansible.worker.forkserver_pool import ForkServer
+from flansible.worker.fork_server import ForkServer
 
 BODY = {"host_pattern": "one", "module": "debug", "module_args": "msg=hello", "inventory": "hosts"}
 
@@ -60,7 +60,7 @@ def build(settings: Settings) -> sandbox.Sandbox:
 
 def start(one: sandbox.Sandbox | None, root: Path) -> float:
     servers: list[ForkServer] = []
-    taken = seconds(lambda: servers.append(ForkServer(configuration_of(str(root / "playbooks"), sandbox=one))))
+    taken = seconds(lambda: servers.append(fork_server.start(configuration_of(str(root / "playbooks"), sandbox=one))))
     servers[0].close()
     servers[0].kill_sandbox()
     return taken

@@ -164,15 +164,19 @@ def roles_of(up: int) -> Iterator[tuple[psutil.Process, str]]:
         yield psutil.Process(up), "up"
         for process in psutil.Process(up).children(recursive=True):  # parents come before their children
             with contextlib.suppress(psutil.NoSuchProcess, OSError):
-                roles[process.pid] = _role(process.cmdline(), roles.get(process.ppid(), ""))
-                yield process, roles[process.pid]
+                roles[process.pid] = _role(process, roles.get(process.ppid(), ""))
+                # The zygote is one of them: it holds what they share.
+                yield process, roles[process.pid].replace("zygote", "fork server")
 
 
-def _role(words: list[str], parent: str) -> str:
+def _role(process: psutil.Process, parent: str) -> str:
+    words = process.cmdline()
     if parent in ("fork server", "run"):
         return "run"
+    if parent == "zygote":  # a child that packs a module leads no session
+        return "fork server" if os.getsid(process.pid) == process.pid else "run"
     if _FORK_SERVER in words:
-        return "fork server"
+        return "zygote" if "zygote" in words else "fork server"
     if parent == "up":
         return next((name for name in ("web", "worker", "flower") if name in words), "redis")
     return parent

@@ -18,6 +18,7 @@
     ├── SealError                 secrets cannot be sealed or opened: the key is missing or a different one
     ├── WireError                 a frame between supervisor and runner is malformed or too large
     ├── RunnerError               the fork server or a run cannot be started
+    │   ├── NotForkable           a fork server cannot be forked from the zygote, and has to be started
     │   └── StartFailure          Ansible failed to load; carries its text and exit code
     └── ClientError               raised by flansible.client and by the client commands
         ├── OptionError           an option, client.ini or a file named there cannot be used; nothing was sent
@@ -212,6 +213,10 @@ class WireError(FlansibleError):
 
 class RunnerError(FlansibleError):
     """The fork server did not start, died, or refused a run."""
+
+
+class NotForkable(RunnerError):
+    """A fork server cannot be forked from the zygote, and has to be started. The message says why, in a few words."""
 
 
 class StartFailure(RunnerError):

@@ -1,7 +1,8 @@
 """Frames between the worker and the runner: a 4-byte big-endian length, then that many bytes of JSON, an object.
 
-Each frame names its `type`. A fork server's control socket carries one frame, `ready`. Each run has a channel (a Unix
-socket) and an event pipe. On the channel the supervisor sends `run`, then `lease` frames and perhaps `stop`; the keeper
+Each frame names its `type`. A control socket carries one frame each way: `loaded` from the zygote; `configure` to a
+fork server that it has forked; `ready` or `refused` from a fork server. Each run has a channel (a Unix socket) and an
+event pipe. On the channel the supervisor sends `run`, then `lease` frames and perhaps `stop`; the keeper
 answers `started` and, as its last frame, `exited`: a channel that ends without it means that the keeper died. Where the
 machine denies what a run needs, `failed` is the last frame, which the fork server may send too. On the event pipe the
 run sends `event`, `plan` and `hide` frames and closes with `end`. Standard library only (import law).
@@ -10,6 +11,10 @@ A test compares this table with the code: in the last column every backticked wo
 
 | frame   | from        | to         | fields |
 |---------|-------------|------------|--------|
+| loaded  | zygote      | worker     | `ansible_version` |
+| configure | worker    | fork server | `directory`: where its runs find their configuration; `environment`: all |
+|         |             |            | variables; `pack_usual`: whether it packs usual modules while idle |
+| refused | fork server | worker     | `reason`: why it cannot take on that configuration, in a few words |
 | ready   | fork server | worker     | `ansible_version`; `config_file`: path, or null |
 | run     | supervisor  | keeper     | the step: `program`, `argv`, `cwd`, `extra_vars`, `data_only`, |
 |         |             |            | `environment`; `strategy`: Mitogen's, or null; `listing`: "plan" or |

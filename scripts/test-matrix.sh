@@ -18,6 +18,9 @@ tests=(
   tests/unit
   tests/integration/test_ansible_internals.py
   tests/integration/test_forkserver.py
+  tests/integration/test_reconfigure.py
+  tests/integration/test_configurations.py
+  tests/integration/test_zygote.py
   tests/integration/test_supervisor.py
   tests/integration/test_compat.py
   tests/integration/test_cleanup.py

@@ -140,11 +140,11 @@ class Settings(BaseModel):
         description="Seconds a stopping worker waits for its runs before it ends them.",
     )
     fork_servers: int = Field(
-        8,
+        100,
         ge=1,
-        le=64,
+        le=1000,
         description="Warm Ansible processes kept per worker, one for each combination of Ansible configuration and "
-        "confined user.",
+        "confined user: some 10 MB each, fewer when memory is short.",
     )
     isolation: Literal["auto", "bwrap", "none"] = Field(
         "auto",

@@ -296,6 +296,17 @@ class PartHealth(Record):
     detail: str = Field(description="What was found.")
 
 
+class ForkServerCounts(Record):
+    """How often runs of one worker have found Ansible loaded with their configuration, since it was started."""
+
+    worker: str = Field(description="Its name.")
+    kept: int = Field(description="Fork servers that it keeps warm now.")
+    warm: int = Field(description="Runs that found the fork server of their configuration.")
+    forked: int = Field(description="Fork servers made by forking the zygote, in some 30 ms.")
+    started: dict[str, int] = Field(description="Fork servers that had to be started, which loads Ansible: by reason.")
+    evicted: int = Field(description="Fork servers that were ended to make room for others.")
+
+
 class Health(Record):
     """Reply of `health`: 200 when every needed part answers, else 503."""
 
@@ -304,6 +315,7 @@ class Health(Record):
     )
     version: str = Field(description="Version of Flansible.")
     parts: dict[str, PartHealth] = Field(description="store, broker, workers, rbac, isolation, history.")
+    fork_servers: list[ForkServerCounts] = Field(description="Of each live worker. For admin; empty for others.")
 
 
 class ErrorItem(Record):

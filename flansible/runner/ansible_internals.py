@@ -29,7 +29,14 @@ REPLACED = (
     Internal("ansible.cli.adhoc.AdHocCLI", "init_parser", "share one parser among all runs", "self"),
     Internal("ansible.cli.playbook", "PlaybookExecutor", "list hosts and play tasks for a preview"),
     Internal("ansible.cli.playbook.PlaybookCLI", "init_parser", "share one parser among all runs", "self"),
+    Internal("ansible.config.manager", "ConfigManager", "keep one manager when the configuration is read again"),
     Internal("ansible.config.manager.ConfigManager", "_plugins", "record the options that plugins declare"),
+    Internal(
+        "ansible.config.manager.ConfigManager",
+        "_read_config_yaml_file",
+        "parse the definitions of all settings once",
+        "self, yml_file",
+    ),
     Internal("ansible.constants", "DEFAULT_LOCAL_TMP", "each run's own temp directory"),
     Internal("ansible.executor.module_common", "_ANSIBALLZ_CODE", "tag temp directories; use compiled module code"),
     Internal(
@@ -90,6 +97,7 @@ REPLACED = (
         "know whether the directory is made on this machine",
         "self, remote_user",
     ),
+    Internal("ansible.plugins.loader.PluginLoader", "config", "search the paths of another configuration"),
     Internal(
         "ansible.plugins.loader.PluginLoader",
         "_get_package_paths",
@@ -114,6 +122,13 @@ REPLACED = (
     Internal("ansible.plugins.callback.CallbackBase", "_get_diff", "note the colours of a diff", "self, difflist"),
     Internal("ansible.plugins.callback.default", "colorize", "mark the colours of the recap", "lead, num, color"),
     Internal("ansible.plugins.callback.default", "hostcolor", "mark the colours of the recap", "host, stats, color"),
+    Internal(
+        "ansible.utils.display",
+        "_synchronize_textiowrapper",
+        "wrap the streams once, though the display is initialized twice",
+        "tio, lock",
+    ),
+    Internal("ansible.utils.display.Display", "_lock", "keep the lock that the streams have"),
     Internal("ansible.utils.display", "stringc", "mark colours", "text, color, wrap_nonvisible_chars"),
     Internal(
         "ansible.utils.display.Display",
@@ -175,6 +190,12 @@ USED = (
     Internal("ansible.playbook.task.Task", "_uuid", "match a result with its play task"),
     Internal("ansible.plugins.action.ActionBase", "_connection", "know whether it is local"),
     Internal("ansible.plugins.action.ActionBase", "_get_remote_user", "find the remote_tmp of that user", "self"),
+    Internal(
+        "ansible.plugins.callback.CallbackBase",
+        "_print_task_path",
+        "its default colour is a setting",
+        "self, task, color",
+    ),
     Internal("ansible.plugins.callback.CallbackBase", "_init_callback_methods", "get events at all", "self"),
     Internal("ansible.plugins.connection.NetworkConnectionBase", "_remote_is_local", "know that it executes here"),
     Internal("ansible.plugins.connection.ConnectionBase", "_load_name", "know which connection plugin it is"),
@@ -182,6 +203,12 @@ USED = (
     Internal("ansible.plugins.loader.PluginLoader", "_get_paths", "find all module_utils", "self, subdirs"),
     Internal("ansible.plugins.loader.PluginLoader", "_plugin_path_cache", "search a run's own paths anew"),
     Internal("ansible.utils.display.Display", "_lock", "order events and output"),
+    Internal(
+        "ansible.utils.display",
+        "_report_config_warnings",
+        "warn about a configuration that was read again",
+        "deprecator",
+    ),
     Internal("ansible.vars.manager.VariableManager", "_extra_vars", "add variables that are never templated"),
     Internal("ansible.vars.manager.VariableManager", "_inventory", "find the hosts that a user may delegate to"),
     Internal(_FINDER, "_AnsibleCollectionFinder", "import collections while preloading"),

@@ -1,11 +1,12 @@
 """The fork server: a process with Ansible preloaded that forks one keeper, and with it one run, per request.
 
-Started by exec from the worker (flansible.worker.forkserver_pool) as `python -m flansible.runner.forkserver FD
-[files=SOFT:HARD] [usual] worker=PID:START`, in the directory and environment that select the Ansible configuration of
-its runs; for users other than admin in a sandbox. FD is a Unix socket: each message on it is one byte with three
-descriptors, a run's channel, its output pipe and its event pipe. One thread; runs share no state but the packed
-modules of the installation (flansible.runner.module_cache), whose names the keepers write to a pipe. When the worker
-ends, the socket ends and so does this process; each keeper sees the end of its own channel.
+Forked from the zygote (flansible.runner.zygote), which has loaded Ansible already, or started by exec from the worker
+(flansible.worker.runner_process) as `python -m flansible.runner.forkserver FD [files=SOFT:HARD] [usual]
+worker=PID:START`, in the directory and environment that select the Ansible configuration of its runs; for users other
+than admin in a sandbox. With the word `zygote` it is the zygote itself. FD is a Unix socket: each message on it is one
+byte with three descriptors, a run's channel, its output pipe and its event pipe. One thread; runs share no state but
+the packed modules of the installation (flansible.runner.module_cache), whose names the keepers write to a pipe. When
+the worker ends, the socket ends and so does this process; each keeper sees the end of its own channel.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ import time
 import psutil
 
 from flansible import wire
+from flansible.errors import NotForkable
 from flansible.runner import cleanup, process_tree
 from flansible.system import rlimits
 
 with cleanup.without_own_temp_dir():
-    from flansible.runner import keeper, play, preload
+    from flansible.runner import keeper, play, preload, reconfigure, zygote
     from flansible.runner.module_cache import ModuleCache
     from flansible.runner.module_packer import Packer
+    from flansible.runner.reconfigure import Captured
 
 DESCRIPTORS_PER_RUN = 3
 _END_SECONDS = 2.0
@@ -44,17 +47,49 @@ def main(argv: list[str]) -> int:
     for word in argv[2:]:
         if word.startswith("files="):
             rlimits.set_open_files_limit(*map(int, word.removeprefix("files=").split(":")))
-    ansible_version, config_file = preload.load()
+    preload.note_import_output()
+    preload.load()
+    if "zygote" in argv[2:]:
+        zygote.serve(control, serve_configured, "usual" in argv[2:])
+    else:
+        _serve_loaded(control, ModuleCache(), "usual" in argv[2:])
+    return 0
+
+
+def serve_configured(control: socket.socket, captured: Captured, modules: ModuleCache) -> None:
+    """Takes on the configuration that the worker sends, in a process forked from the zygote; then forks runs."""
+    frame = wire.receive(control)
+    if frame is None:
+        return
+    os.environ.clear()
+    os.environ.update(frame["environment"])
+    reason = ""
+    try:
+        os.chdir(frame["directory"])
+        reconfigure.apply(captured)
+    except NotForkable as error:
+        reason = str(error)
+    except (Exception, SystemExit):
+        # A start by exec prints what Ansible has to say about it, and ends as Ansible does.
+        reason = "broken configuration"
+    if reason:
+        return control.sendall(wire.encode({"type": "refused", "reason": reason}))
+    preload.note_import_output()
+    _serve_loaded(control, modules, frame["pack_usual"])
+
+
+def _serve_loaded(control: socket.socket, modules: ModuleCache, pack_usual: bool) -> None:
+    """Forks runs, under the configuration that this process has taken on."""
+    ansible_version, config_file = preload.finish()
     gc.collect()
     gc.freeze()  # what is loaded now is shared by every run; a collection must not touch, and so copy, its pages
     control.sendall(wire.encode({"type": "ready", "ansible_version": ansible_version, "config_file": config_file}))
     with contextlib.suppress(OSError):  # a full disk: each run says so
         cleanup.sweep(play.local_tmp_base())
-    serve(control, "usual" in argv[2:])
-    return 0
+    serve(control, modules, pack_usual)
 
 
-def serve(control: socket.socket, pack_usual: bool = False) -> None:
+def serve(control: socket.socket, modules: ModuleCache, pack_usual: bool = False) -> None:
     """Forks a keeper for each request until the worker closes `control`."""
     wakeup, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     wanted, wanting = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,7 +98,6 @@ def serve(control: socket.socket, pack_usual: bool = False) -> None:
     poll = select.poll()
     for descriptor in (control.fileno(), wakeup, wanted):
         poll.register(descriptor, select.POLLIN)
-    modules = ModuleCache()
     packer = Packer(modules)
     children = _Children(packer)
     process_tree.become_subreaper()

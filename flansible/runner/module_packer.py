@@ -28,6 +28,11 @@ class Packer:
         self._result = -1
         self.child: int | None = None
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a process forked meanwhile inherits of it."""
+        return (self._result,) if self.child is not None else ()
+
     def request(self, names: bytes) -> None:
         """Queues names, a line each, as keepers send them."""
         for name in names.decode(errors="replace").splitlines():

@@ -1,8 +1,9 @@
 """Loads Ansible and every plugin class it ships, once, so that each forked run has them in memory.
 
-Called by the fork server before its first fork. Only the installation is loaded: each run searches the user's
-directories and collections itself, so that an edited file is noticed and none is shared. Loading the classes, rather
-than making one run in this process, leaves no state of a run to be inherited.
+Called by the zygote, or by a fork server that is started on its own, before the first fork. Only the installation is
+loaded: each run searches the user's directories and collections itself, so that an edited file is noticed and none is
+shared. Loading the classes, rather than making one run in this process, leaves no state of a run to be inherited. What
+the configuration has a part in is done last, by `finish`.
 
 Measured (mean CPU time of an ad-hoc `debug`, in turn, 2 busy cores): about 75 ms; without the plugin classes 193 ms,
 without the cached routing table 158 ms. Shared parsers save 5 ms of it, compiled regular expressions 3 ms, and modules
@@ -69,14 +70,20 @@ _LOADERS = (
 )
 
 
-# What Ansible printed while it was imported, such as a warning about its configuration: each run prints it first.
+# What Ansible printed while it read its configuration, such as a warning about it: each run prints that first.
 import_output = b""
 
 
-def load() -> tuple[str, str | None]:
-    """Loads Ansible and its plugin classes. Returns the version of ansible-core and the path of its ansible.cfg."""
+def note_import_output() -> None:
+    """Notes what was printed so far. Called once the configuration has been read."""
     global import_output
-    import_output = _read_standard_error()
+    sys.stderr.flush()
+    # The worker gives us a file; nothing else can be read back.
+    import_output = os.pread(2, os.fstat(2).st_size, 0) if stat.S_ISREG(os.fstat(2).st_mode) else b""
+
+
+def load() -> None:
+    """Loads Ansible and its plugin classes: what is the same under every configuration."""
     for name in _LAZY_MODULES:
         importlib.import_module(name)
     _cache_routing_table()
@@ -95,6 +102,12 @@ def load() -> tuple[str, str | None]:
     _load_collection_with_inventory_plugins()
     template_cache.cache_compiled_templates()
     colour_marks.replace_colour_functions()
+
+
+def finish() -> tuple[str, str | None]:
+    """Makes what depends on the configuration. Returns the version of ansible-core and the path of its ansible.cfg."""
+    for program, command in (("ansible", AdHocCLI), ("ansible-playbook", PlaybookCLI)):
+        _share_parser(program, command)
     return ansible_version, constants.CONFIG_FILE
 
 
@@ -142,25 +155,24 @@ def _load_collection_with_inventory_plugins() -> None:
 def _warm_regex_caches() -> None:
     """Does what each run does first, so that Python and Jinja have compiled their regular expressions."""
     for program, command in (("ansible", AdHocCLI), ("ansible-playbook", PlaybookCLI)):
-        _share_parser(program, command)
+        _make_parser(program, command)
     Templar(loader=DataLoader()).template(TrustedAsTemplate().tag("{{ 1 }} {# #}"))
     clean_facts({})
     parsecolor("black")
 
 
-def _share_parser(program: str, command: type[CLI]) -> None:
-    """Makes a command's argument parser once for all runs: making it takes longer than parsing with it."""
+def _make_parser(program: str, command: type[CLI]) -> Any:
     made = command([program])
     made.init_parser()
     made.parser.parse_args(["localhost"])
+    return made.parser
+
+
+def _share_parser(program: str, command: type[CLI]) -> None:
+    """Makes a command's argument parser once for all runs: making it takes longer than parsing with it."""
+    parser = _make_parser(program, command)
 
     def use_shared_parser(self: CLI) -> None:
-        self.parser = made.parser
+        self.parser = parser
 
     replace(command, "init_parser", use_shared_parser)
-
-
-def _read_standard_error() -> bytes:
-    sys.stderr.flush()
-    # The worker gives us a file; nothing else can be read back.
-    return os.pread(2, os.fstat(2).st_size, 0) if stat.S_ISREG(os.fstat(2).st_mode) else b""

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from flansible.models import ForkServerCounts
 from flansible.store.connection import Connection, text, translated
 from flansible.store.keys import WORKER_RECORDS
 
@@ -18,13 +19,15 @@ class WorkerRecord:
     """What a worker reported last.
 
     name: its Celery name; process: as flansible.system.process_identity writes it; problem: why it cannot run tasks,
-    empty when it can; age_seconds: since the report, by Redis' clock.
+    empty when it can; age_seconds: since the report, by Redis' clock; counts: of its fork servers, None
+    of an older worker.
     """
 
     name: str
     process: str
     problem: str
     age_seconds: float
+    counts: ForkServerCounts | None = None
 
     @property
     def is_live(self) -> bool:
@@ -34,15 +37,18 @@ class WorkerRecord:
 class WorkerRecords(Connection):
     """The part of Store for what workers report about themselves."""
 
-    def report_worker(self, name: str, process: str, problem: str, dead: str = "") -> bool:
+    def report_worker(
+        self, name: str, process: str, problem: str, dead: str = "", counts: ForkServerCounts | None = None
+    ) -> bool:
         """Writes a worker's record. False, and nothing is written, while another process has the name: one that
         reported within REPORT_LOST_SECONDS and is not `dead`, a process known to have ended."""
-        arguments = name, process, problem, dead, REPORT_LOST_SECONDS, "write"
+        encoded = counts.model_dump_json() if counts else ""
+        arguments = name, process, problem, dead, REPORT_LOST_SECONDS, "write", encoded
         return bool(self._run("report_worker", [WORKER_RECORDS], *arguments))
 
     def remove_worker_record(self, name: str, process: str) -> None:
         """Removes the record of a worker that is about to end, unless another process has its name by now."""
-        self._run("report_worker", [WORKER_RECORDS], name, process, "", "", REPORT_LOST_SECONDS, "remove")
+        self._run("report_worker", [WORKER_RECORDS], name, process, "", "", REPORT_LOST_SECONDS, "remove", "")
 
     def worker_records(self) -> list[WorkerRecord]:
         """Lists the records by name, those of workers that are no longer live included."""
@@ -54,6 +60,12 @@ class WorkerRecords(Connection):
         now = seconds + microseconds / 1e6
         records: dict[str, dict[str, Any]] = {text(name): json.loads(value) for name, value in found.items()}
         return [
-            WorkerRecord(name, record["process"], record["problem"], now - record["time"])
+            WorkerRecord(
+                name, record["process"], record["problem"], now - record["time"], _counts(record.get("counts"))
+            )
             for name, record in sorted(records.items())
         ]
+
+
+def _counts(encoded: str | None) -> ForkServerCounts | None:
+    return ForkServerCounts.model_validate_json(encoded) if encoded else None

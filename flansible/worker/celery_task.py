@@ -49,7 +49,7 @@ from flansible.errors import (
 from flansible.history import redis_retention
 from flansible.history.database import Database
 from flansible.history.retention import HistoryLimits
-from flansible.models import State
+from flansible.models import ForkServerCounts, State
 from flansible.sealing import Sealer
 from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, ReadyTask, Store, Transition
 from flansible.system import account, process_identity, rlimits, runner_processes
@@ -356,6 +356,7 @@ def _check_configuration(sender: Any, **_: Any) -> None:
             sender.hostname,
             _probe,
             _resume_stopped,
+            _count_fork_servers,
         )
         _readiness.take_name()
     except (ConfigurationError, OSError) as error:
@@ -395,6 +396,10 @@ def _probe() -> str:
     if not problem and not is_shared:
         threading.Thread(target=_warm_up, args=(services, root), name="warm-up", daemon=True).start()
     return problem
+
+
+def _count_fork_servers(name: str) -> ForkServerCounts | None:
+    return _services.fork_servers.counts(name) if _services is not None else None
 
 
 def _resume_stopped() -> str:

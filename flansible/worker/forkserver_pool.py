@@ -1,10 +1,11 @@
-"""The worker's fork servers: processes with Ansible preloaded, a few kept warm, one per Ansible configuration.
+"""The worker's fork servers: processes with Ansible preloaded, kept warm, one per Ansible configuration.
 
 Used by every supervisor thread of the worker process. In order:
 
 1. `ForkServerPool.launch`  gets the run's configuration from ansible_config.py, and finds its warm server
-2. `ForkServer`             else starts one: execs flansible.runner.forkserver, inside bubblewrap for a confined user,
-                            and waits for its `ready` frame; the server that it replaces is retired
+2. `fork_server.fork`       else has the zygote fork one, which takes on that configuration; where that is not sound,
+   `fork_server.start`      starts one: execs flansible.runner.forkserver, inside bubblewrap for a confined user. The
+                            server that it replaces is retired
 3. `ForkServer.launch`      passes the run's channel and pipes; the fork server forks the keeper, the keeper the run
 4. `ForkServer.kill_sandbox`  ends everything in a confined user's sandbox, when a keeper does not report
 
@@ -14,229 +15,36 @@ the fork server.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
-import select
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
-from collections import OrderedDict, defaultdict
+import time
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
-from typing import IO
 
-from flansible import wire
-from flansible.errors import RunnerError, StartFailure, WireError
-from flansible.models import Confinement
-from flansible.system import process_identity
-from flansible.system.session_keyring import call_in_new_session_keyring
-from flansible.worker import snapshots
+from flansible.errors import NotForkable, RunnerError
+from flansible.models import ForkServerCounts
+from flansible.system import memory
+from flansible.worker import fork_server
 from flansible.worker.ansible_config import Configuration, configuration_of
+from flansible.worker.fork_server import ForkServer
+from flansible.worker.runner_process import MODULE
 from flansible.worker.sandbox import Sandbox
+from flansible.worker.zygote_handle import Zygote
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_SECONDS = 60.0
 RUN_START_SECONDS = 120.0  # for a fork server to start a run, on a machine with very many
-_EXIT_SECONDS = 5.0
-_MODULE = "flansible.runner.forkserver"
-_STDERR_BYTES = 16 * 1024
-_SERVICE_VARIABLES = ("FLANSIBLE_", "CELERY_", "_MP_FORK_", "FORKED_BY_MULTIPROCESSING")
-
-
-class ForkServer:
-    """One process with Ansible preloaded. Raises StartFailure when Ansible will not load."""
-
-    _snapshot: int | None = None  # a lock on what its sandbox shows
-
-    def __init__(
-        self,
-        configuration: Configuration,
-        module: str = _MODULE,
-        limits: tuple[int, int] | None = None,
-        pack_usual: bool = False,
-    ) -> None:
-        """limits: soft and hard limit on open files for its runs, where the worker's differ from a shell's.
-
-        pack_usual: while idle after its start, it packs modules that most services need.
-        """
-        self.configuration = configuration
-        # Of all runs that it has started: equal sandboxes are shared by runs of different limits.
-        self.confinements: set[Confinement] = set()
-        self._arguments = [f"files={limits[0]}:{limits[1]}"] if limits else []
-        self._arguments += ["usual"] if pack_usual else []
-        # For recovery, which waits for the last of them: keepers and runs are forks and have the same command line.
-        self._arguments.append(process_identity.tag(process_identity.own_identity()))
-        # A pidfd of the sandbox's first process: when that ends, the kernel ends all others in the sandbox.
-        self._init: int | None = None
-        self._init_lock = threading.Lock()  # two runs of one sandbox may have it killed at the same time
-        self._lock = threading.Lock()
-        sandbox = configuration.sandbox
-        self._snapshot = snapshots.hold(sandbox.snapshot if sandbox else None)
-        # A file without a name: errors while Ansible loads go there, afterwards only tracebacks.
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()
-        self._control, theirs = socket.socketpair()
-        try:
-            self._process = self._start(module, theirs.fileno())
-        except OSError as error:
-            self._control.close()
-            self._stderr.close()
-            self._release_snapshot()
-            message = f"cannot start a fork server in {configuration.directory}: {error.strerror}"
-            raise RunnerError(message) from error
-        finally:
-            theirs.close()
-        self._await_ready()
-
-    def launch(self, channel: socket.socket, output: int, events: int) -> None:
-        """Starts a run with these descriptors. Raises OSError when the fork server is gone."""
-        with self._lock:
-            socket.send_fds(self._control, [b"R"], [channel.fileno(), output, events])
-
-    def kill_sandbox(self) -> None:
-        """Kills everything in its sandbox, runs included; does nothing without a sandbox."""
-        with self._init_lock:
-            if self._init is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._init, signal.SIGKILL)
-                self._wait_for_init(_EXIT_SECONDS)
-
-    def is_gone(self) -> bool:
-        """Whether it has ended, and with it everything in its sandbox."""
-        with self._init_lock:
-            return not self.alive and self._wait_for_init(0)
-
-    def _wait_for_init(self, seconds: float) -> bool:
-        """Waits for the end of the sandbox's first process; whether it has ended."""
-        if self._init is None:
-            self._release_snapshot()
-            return True
-        poll = select.poll()
-        poll.register(self._init, select.POLLIN)
-        if poll.poll(seconds * 1000):
-            os.close(self._init)
-            self._init = None
-            self._release_snapshot()
-        return self._init is None
-
-    def _release_snapshot(self) -> None:
-        if self._snapshot is not None:
-            os.close(self._snapshot)
-            self._snapshot = None
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def is_sandboxed(self) -> bool:
-        return self.configuration.sandbox is not None
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """Kills its process; in a sandbox everything."""
-        self.kill_sandbox()
-        self._process.kill()
-
-    def close(self) -> None:
-        """Closes its socket, on which it ends; its runs continue."""
-        self._control.close()
-        self._stderr.close()
-        try:
-            self._process.wait(_EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _start(self, module: str, control: int) -> subprocess.Popen[bytes]:
-        # -P: a module in the playbook directory must not be imported in place of one of ours.
-        command = ["-P", "-m", module, str(control), *self._arguments]
-        sandbox = self.configuration.sandbox
-        # -s: nor one in the sandbox's home.
-        command = [sys.executable, "-s", *command] if sandbox else [sys.executable, *command]
-        info_read, info_write = os.pipe2(os.O_CLOEXEC)
-        if sandbox is not None:
-            directory = ["--chdir", self.configuration.directory]
-            command = [*sandbox.arguments, *directory, "--info-fd", str(info_write), "--", *command]
-
-        def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                command,
-                cwd="/" if sandbox else self.configuration.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._stderr,
-                env={**self._environ(), **dict(self.configuration.environment)},
-                pass_fds=(control, info_write) if sandbox else (control,),
-                start_new_session=True,
-            )
-
-        try:
-            process = call_in_new_session_keyring(start) if sandbox else start()
-        finally:
-            os.close(info_write)
-            with os.fdopen(info_read, "rb") as info:
-                self._init = _pidfd(info.read()) if sandbox else None
-        return process
-
-    def _environ(self) -> dict[str, str]:
-        return dict(self.configuration.sandbox.environment) if self.configuration.sandbox else _environment()
-
-    def _await_ready(self) -> None:
-        self._control.settimeout(START_TIMEOUT_SECONDS)
-        try:
-            # A server that closes its socket is about to exit; one that is late or sends no frame is killed at once.
-            frame, exit_seconds = wire.receive(self._control), _EXIT_SECONDS
-        except (OSError, WireError):
-            frame, exit_seconds = None, 0.0
-        if frame is None:
-            raise self._start_failure(exit_seconds)
-        self._control.settimeout(None)
-        log.info("fork server %d: ansible-core %s, %s", self.pid, frame.get("ansible_version"), self.configuration)
-
-    def _start_failure(self, exit_seconds: float) -> RunnerError:
-        """Ends the process and returns the error that says why it did not get ready."""
-        try:
-            returncode = self._process.wait(exit_seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            returncode = self._process.wait()
-        self._stderr.seek(0)
-        text = self._stderr.read(_STDERR_BYTES).decode(errors="replace")
-        self._control.close()
-        self._stderr.close()
-        self.kill_sandbox()
-        if returncode > 0 and not text.startswith("bwrap: "):
-            return StartFailure(text, returncode)
-        how = f"was killed by signal {-returncode}" if returncode else "ended"
-        return RunnerError(f"the fork server {how} before it was ready. {text}".strip())
-
-
-def _pidfd(info: bytes) -> int | None:
-    """Opens the sandbox's first process, named in bubblewrap's --info-fd; None when bubblewrap failed before it."""
-    try:
-        return os.pidfd_open(json.loads(info)["child-pid"])
-    except (ValueError, KeyError, OSError):
-        return None
-
-
-def _environment() -> dict[str, str]:
-    """Returns the environment of a shell: without our settings, which may hold passwords, and without Celery's."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_SERVICE_VARIABLES)}
+_MOST_STARTED = 8  # started ones share nothing: some 50 MB each
+_LEAST_MEMORY = 0.1  # with a smaller share available, a new one takes the place of another
+_ZYGOTE_RETRY_SECONDS = 60.0
 
 
 class ForkServerPool:
     """Keeps at most `limit` fork servers warm and drops the least recently used."""
 
-    def __init__(self, limit: int, module: str = _MODULE, limits: tuple[int, int] | None = None) -> None:
-        """limits: see ForkServer."""
+    def __init__(self, limit: int, module: str = MODULE, limits: tuple[int, int] | None = None) -> None:
+        """module: another one than the real fork server's is started each time; limits: see fork_server.start."""
         self._limit = limit
         self._module = module
         self._limits = limits
@@ -245,6 +53,11 @@ class ForkServerPool:
         self._starting: defaultdict[str | None, threading.Lock] = defaultdict(threading.Lock)
         self._closed = False
         self._retired: list[ForkServer] = []  # dropped ones whose sandbox still has processes
+        self._found_warm = self._forked = self._evicted = 0
+        self._started: Counter[str] = Counter()  # by the reason why it could not be forked
+        self._zygote: Zygote | None = None
+        self._zygote_lock = threading.Lock()
+        self._zygote_fails_until = 0.0
 
     def launch(
         self,
@@ -273,9 +86,21 @@ class ForkServerPool:
 
     @property
     def unconfined_pids(self) -> set[int]:
-        """The process ids of the fork servers that no user's code shares a sandbox with."""
+        """The process ids of the fork servers that no user's code shares a sandbox with, and of the zygote."""
         with self._lock:
-            return {server.pid for server in self._servers.values() if not server.is_sandboxed}
+            found = {server.pid for server in self._servers.values() if not server.is_sandboxed}
+            return found | ({self._zygote.pid} if self._zygote else set())
+
+    def counts(self, worker: str) -> ForkServerCounts:
+        with self._lock:
+            return ForkServerCounts(
+                worker=worker,
+                kept=len(self._servers),
+                warm=self._found_warm,
+                forked=self._forked,
+                started=dict(self._started),
+                evicted=self._evicted,
+            )
 
     def discard(self, server: ForkServer) -> None:
         """Kills a fork server for good. Runs that it has started go on, unless in its sandbox."""
@@ -309,11 +134,18 @@ class ForkServerPool:
         for server in (*servers, *retired):
             server.kill_sandbox()
         for server in servers:
+            server.hang_up()
+        for server in servers:
             server.close()
+        with self._zygote_lock:
+            zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.close()
 
     def _server(self, configuration: Configuration, pack_usual: bool = False) -> ForkServer:
         with self._lock:
             if (server := self._warm_server(configuration)) is not None:
+                self._found_warm += 1
                 return server
             starting = self._starting[_principal(configuration)]
         # One lock per principal: two supervisors must not start the same server twice, and a user whose home keeps a
@@ -321,10 +153,11 @@ class ForkServerPool:
         with starting:
             with self._lock:
                 if (server := self._warm_server(configuration)) is not None:
+                    self._found_warm += 1
                     return server
                 dropped = self._take_replaced(configuration)
             try:
-                server = ForkServer(configuration, self._module, self._limits, pack_usual)
+                server = self._make(configuration, pack_usual)
             finally:
                 self._retire(dropped)
             with self._lock:
@@ -335,9 +168,47 @@ class ForkServerPool:
         server.kill_sandbox()
         raise RunnerError("the worker is being stopped")
 
+    def _make(self, configuration: Configuration, pack_usual: bool) -> ForkServer:
+        """Forks the fork server, or starts it. Raises RunnerError."""
+        try:
+            server = fork_server.fork(configuration, self._living_zygote(configuration.sandbox, pack_usual), pack_usual)
+        except NotForkable as error:
+            log.info("a fork server is started, not forked (%s): %s", error, configuration)
+            reason = str(error).partition(":")[0]
+        else:
+            with self._lock:
+                self._forked += 1
+            return server
+        self._make_room_for_started()
+        server = fork_server.start(configuration, self._module, self._limits, pack_usual)
+        with self._lock:
+            self._started[reason] += 1
+        return server
+
+    def _living_zygote(self, sandbox: Sandbox | None, pack_usual: bool) -> Zygote:
+        """Returns the zygote, and starts it if necessary. Raises NotForkable."""
+        if self._module != MODULE:
+            raise NotForkable("another module")
+        if sandbox is not None:
+            raise NotForkable("sandbox")
+        with self._zygote_lock:
+            if self._zygote is not None and self._zygote.alive:
+                return self._zygote
+            if self._closed or time.monotonic() < self._zygote_fails_until:
+                raise NotForkable("no zygote")
+            if self._zygote is not None:
+                self._zygote.close()
+            try:
+                self._zygote = Zygote(self._limits, pack_usual)
+            except RunnerError as error:
+                log.warning("the zygote cannot be started, and fork servers start more slowly: %s", error)
+                self._zygote, self._zygote_fails_until = None, time.monotonic() + _ZYGOTE_RETRY_SECONDS
+                raise NotForkable("no zygote") from error
+            return self._zygote
+
     def _warm_server(self, configuration: Configuration) -> ForkServer | None:
         server = self._servers.get(configuration)
-        if server is None or not server.alive:
+        if server is None or not server.alive or server.is_orphaned:
             return None
         self._servers.move_to_end(configuration)
         return server
@@ -345,11 +216,26 @@ class ForkServerPool:
     def _take_replaced(self, configuration: Configuration) -> list[ForkServer]:
         """Removes and returns what a new server replaces: dead servers, older versions, the least recently used."""
         wanted = _without_version(configuration)
-        gone = [key for key, server in self._servers.items() if not server.alive or _without_version(key) == wanted]
+        gone = [
+            key
+            for key, server in self._servers.items()
+            if not server.alive or server.is_orphaned or _without_version(key) == wanted
+        ]
         dropped = [self._servers.pop(key) for key in gone]
-        while len(self._servers) >= self._limit:
+        limit = self._limit
+        if memory.available_share() < _LEAST_MEMORY:
+            limit = max(1, min(limit, len(self._servers)))  # no more than there are
+        while len(self._servers) >= limit:
             dropped.append(self._servers.popitem(last=False)[1])
+            self._evicted += 1
         return dropped
+
+    def _make_room_for_started(self) -> None:
+        with self._lock:
+            started = [key for key, server in self._servers.items() if not server.was_forked]
+            dropped = [self._servers.pop(key) for key in started[: max(0, len(started) + 1 - _MOST_STARTED)]]
+            self._evicted += len(dropped)
+        self._retire(dropped)
 
     def _drop(self, server: ForkServer) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ from typing import Self
 
 import psutil
 
-from flansible.worker.forkserver_pool import ForkServer
+from flansible.worker.fork_server import ForkServer
 
 _POLL_SECONDS = 0.02
 _KILL_SECONDS = 5.0

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from flansible.errors import ConfigurationError, Fault, RunnerError, StoreUnavailable
-from flansible.models import AuthorizedRun, Secrets, State, Step
+from flansible.models import AuthorizedRun, ForkServerCounts, Secrets, State, Step
 from flansible.store import Claim, Progress, Store
 from flansible.system import account, process_identity, standard_output
 from flansible.worker.forkserver_pool import ForkServerPool
@@ -42,14 +42,22 @@ class Readiness:
     """Whether this worker can run tasks.
 
     probe: makes a run of nothing and returns why it failed, '' if it did not; look: returns a problem that is seen at
-    once, or ''.
+    once, or ''; count: returns how often runs found a warm fork server, under this worker's name.
     """
 
-    def __init__(self, store: Store, name: str, probe: Callable[[], str], look: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        probe: Callable[[], str],
+        look: Callable[[], str] = lambda: "",
+        count: Callable[[str], ForkServerCounts | None] = lambda _name: None,
+    ) -> None:
         self._store = store
         self._name = name
         self._probe = probe
         self._look = look
+        self._count = count
         self._problem = _STARTING
         self._stopped = threading.Event()
         self._changed = threading.Event()
@@ -130,7 +138,8 @@ class Readiness:
         was_refused = False
         while not self._stopped.is_set():
             try:
-                is_written = self._store.report_worker(self._name, process_identity.own_identity(), self._problem)
+                own, counts = process_identity.own_identity(), self._count(self._name)
+                is_written = self._store.report_worker(self._name, own, self._problem, counts=counts)
                 if not is_written and not was_refused:
                     log.error("another worker has taken the name %s", self._name)
                 was_refused = not is_written

@@ -14,7 +14,8 @@ from flansible.authorization import confinement
 from flansible.errors import StoreUnavailable
 from flansible.store import Store
 from flansible.system.periodic import Periodic
-from flansible.worker.forkserver_pool import ForkServer, ForkServerPool
+from flansible.worker.fork_server import ForkServer
+from flansible.worker.forkserver_pool import ForkServerPool
 
 log = logging.getLogger(__name__)
 

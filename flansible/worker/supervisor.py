@@ -32,7 +32,8 @@ from flansible.worker.ansible_config import notes_for
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.colour_parser import ColourSplitter, choose_mark
 from flansible.worker.confinement_hints import ConfinementHints
-from flansible.worker.forkserver_pool import RUN_START_SECONDS, ForkServer, ForkServerPool
+from flansible.worker.fork_server import ForkServer
+from flansible.worker.forkserver_pool import RUN_START_SECONDS, ForkServerPool
 from flansible.worker.keeper_handle import KeeperHandle
 from flansible.worker.lease_renewal import Lease, now
 from flansible.worker.masking import Masker

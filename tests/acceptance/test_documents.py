@@ -54,6 +54,7 @@ _VOLATILE = (
     (re.compile(r"\b\d+ records, 1 to \d+,"), "<some> records,"),
     (re.compile(r"\b\d+% used"), "<some>% used"),
     (re.compile(r'("next_before": ?)\d+'), r"\g<1>0"),
+    (re.compile(r'("(?:kept|warm|forked|evicted)": ?)\d+'), r"\g<1>0"),
 )
 
 

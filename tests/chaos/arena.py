@@ -169,7 +169,7 @@ class Arena:
         for child in tree.children(self.up):
             if "redis-server" not in child.words[0]:
                 found += [child, *(item for item in tree.children(child.pid) if "web" in child.words)]
-        return found + tree.fork_servers()
+        return found + tree.zygotes() + tree.fork_servers()
 
     def stop(self) -> float:
         """Raises AssertionError when something of the service is left."""

@@ -9,7 +9,8 @@ from typing import Any
 from flansible.config import load
 from flansible.models import Confinement
 from flansible.worker import sandbox
-from flansible.worker.forkserver_pool import ForkServer, ForkServerPool
+from flansible.worker.fork_server import ForkServer
+from flansible.worker.forkserver_pool import ForkServerPool
 from tests.helpers.direct_runs import DirectRun
 
 

@@ -25,6 +25,7 @@ class Seen:
     process: psutil.Process
     parent: int
     words: tuple[str, ...]
+    leads_session: bool
 
     @property
     def pid(self) -> int:
@@ -32,7 +33,7 @@ class Seen:
 
     @property
     def is_runner(self) -> bool:
-        """A fork server, or what was forked from one: keeper, run, worker of Ansible's."""
+        """A zygote or fork server, or what was forked from one: keeper, run, worker of Ansible's."""
         return _FORK_SERVER in self.words
 
     @property
@@ -48,7 +49,8 @@ class Tree:
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 if process.status() != psutil.STATUS_ZOMBIE:
-                    self.seen[process.pid] = Seen(process, process.ppid(), tuple(process.cmdline()))
+                    leads = leads_session(process.pid)
+                    self.seen[process.pid] = Seen(process, process.ppid(), tuple(process.cmdline()), leads)
 
     def children(self, pid: int) -> list[Seen]:
         return [item for item in self.seen.values() if item.parent == pid]
@@ -68,8 +70,14 @@ class Tree:
                 return child
         return None
 
+    def zygotes(self) -> list[Seen]:
+        return [item for item in self._started() if "zygote" in item.words]
+
     def fork_servers(self) -> list[Seen]:
-        return [item for item in self.seen.values() if item.is_runner and not self._forked(item)]
+        """Those that a zygote has forked lead a session each; its child that packs a module does not."""
+        forked = [child for zygote in self.zygotes() for child in self.children(zygote.pid) if child.is_runner]
+        started = [item for item in self._started() if "zygote" not in item.words]
+        return started + [child for child in forked if child.leads_session]
 
     def keepers(self) -> list[Seen]:
         """Above a run each; a child that packs a module has none below it."""
@@ -92,12 +100,17 @@ class Tree:
             if item.pid not in own and (item.pid not in known or self._is_of_a_run(item))
         ]
 
+    def _started(self) -> list[Seen]:
+        return [item for item in self.seen.values() if item.is_runner and not self._forked(item)]
+
     def _forked(self, item: Seen) -> bool:
         parent = self.seen.get(item.parent)
         return parent is not None and parent.is_runner
 
     def _is_of_a_run(self, item: Seen) -> bool:
-        """Below a fork server; or a runner that has lost its fork server."""
+        """Below a fork server; or a runner that has lost its fork server, or a fork server without its zygote."""
+        if any(item.pid == server.pid for server in self.fork_servers()) and self._forked(item):
+            return False
         if item.is_runner:
             parent = self.seen.get(item.parent)
             return self._forked(item) or parent is None or "worker" not in parent.words
@@ -168,7 +181,17 @@ def _kind(target: str) -> str:
 def keeper_of(process: psutil.Process) -> tuple[psutil.Process, psutil.Process]:
     """The keeper above a process of a run, and its fork server."""
     above = [one for one in process.parents() if _FORK_SERVER in one.cmdline()]
-    return above[-2], above[-1]
+    # Runs, fork servers and the zygote lead a session each.
+    [*_, keeper] = [one for one in above if not leads_session(one.pid)]
+    return keeper, above[above.index(keeper) + 1]
+
+
+def leads_session(pid: int) -> bool:
+    """Raises psutil.NoSuchProcess."""
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError as error:
+        raise psutil.NoSuchProcess(pid) from error
 
 
 def sleepers(mark: str) -> list[int]:

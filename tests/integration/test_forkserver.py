@@ -20,7 +20,7 @@ from flansible.models import State, Step
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.outcome import Observed, outcome_of
-from tests.helpers.process_tree import marked, new_mark, sleeping
+from tests.helpers.process_tree import Tree, marked, new_mark, sleeping
 from tests.helpers.runs import Ended, Worker, adhoc, command_line, new_id, temp_dirs
 from tests.helpers.waiting import eventually, require_program
 
@@ -287,9 +287,7 @@ def test_a_run_that_was_killed_is_lost_and_leaves_nothing(
 
 
 def keepers() -> list[psutil.Process]:
-    ours = marked(FORK_SERVER)
-    servers = [process for process in ours if process.ppid() == os.getpid()]
-    return [process for process in ours if process.ppid() in {server.pid for server in servers}]
+    return [keeper.process for keeper in Tree().keepers()]
 
 
 def test_a_run_whose_keeper_was_killed_is_lost_and_does_not_go_on(

@@ -23,8 +23,8 @@ from flansible.config import Settings, load
 from flansible.models import Confinement
 from flansible.worker import homes, sandbox
 from flansible.worker.ansible_config import configuration_of
-from flansible.worker.forkserver_pool import ForkServer
 from flansible.worker.inventory_names import InventoryNames
+from flansible.worker.runner_process import StartedProcess
 from tests.helpers.waiting import eventually, require_program
 from tests.unit.layouts import Layout, built, layouts
 
@@ -418,7 +418,7 @@ def test_two_runs_can_end_one_sandbox_in_one_moment() -> None:
     """Each would close its descriptor, and the second one what another thread has opened meanwhile."""
     for _ in range(20):
         process = subprocess.Popen(["sleep", "60"])
-        server = ForkServer.__new__(ForkServer)
+        server = StartedProcess.__new__(StartedProcess)
         server._init_lock, server._init = threading.Lock(), os.pidfd_open(process.pid)
         with ThreadPoolExecutor(8) as pool:
             for ending in [pool.submit(server.kill_sandbox) for _ in range(8)]:

@@ -19,8 +19,9 @@ import pytest
 
 from flansible.models import Secrets, State, Step
 from flansible.store import ColourMark, Store
+from flansible.system import memory
 from flansible.wire import EMPTY_LIMIT, NO_HOSTS
-from flansible.worker import forkserver_pool, lease_renewal
+from flansible.worker import lease_renewal, runner_process
 from flansible.worker import supervisor as supervisor_module
 from flansible.worker.outcome import Observed, outcome_of
 from flansible.worker.step_descriptors import StepDescriptors
@@ -357,8 +358,8 @@ def test_a_fork_server_that_dies_before_it_is_ready_gives_its_text_and_exit_code
 def test_a_fork_server_that_never_gets_ready_holds_nobody_for_ever(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: ThreadPoolExecutor, script: str
 ) -> None:
-    monkeypatch.setattr(forkserver_pool, "START_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(forkserver_pool, "_EXIT_SECONDS", 0.5)
+    monkeypatch.setattr(runner_process, "START_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(runner_process, "EXIT_SECONDS", 0.5)
     running = background.submit(worker.run, "say", "never", cwd=directory_with(tmp_path, script))
     ended = running.result(10)
     assert ended.outcome.state is State.ERROR
@@ -368,8 +369,8 @@ def test_a_fork_server_that_never_gets_ready_holds_nobody_for_ever(
 def test_a_directory_that_is_gone_ends_the_task_with_an_answer(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Any variable of Ansible's makes the directory part of the configuration.
-    monkeypatch.setenv("ANSIBLE_FORKS", "5")
+    # A relative path makes the directory part of the configuration.
+    monkeypatch.setenv("ANSIBLE_ROLES_PATH", "roles")
     ended = worker.run("say", "never", cwd=str(tmp_path / "gone"))
     assert ended.outcome.state is State.ERROR
     assert str(tmp_path / "gone") in ended.outcome.description
@@ -401,6 +402,19 @@ def test_only_so_many_fork_servers_are_kept_and_the_longest_unused_goes(worker: 
     assert server(places[0]) == a
     c = server(places[2])
     assert (psutil.pid_exists(a), psutil.pid_exists(b), psutil.pid_exists(c)) == (True, False, True)
+
+
+def test_with_little_memory_a_new_fork_server_takes_the_place_of_another(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.fork_servers._limit = 10
+    places = [directory_with(tmp_path, "", name) for name in "abcd"]
+    for place in places[:2]:
+        worker.run("where", cwd=place)
+    monkeypatch.setattr(memory, "available_share", lambda: 0.05)
+    for place in places[2:]:
+        worker.run("where", cwd=place)
+    assert [key.directory for key in worker.fork_servers._servers] == places[2:]
 
 
 def test_a_dropped_fork_server_does_not_touch_the_run_it_has(

@@ -28,6 +28,7 @@ WORDS = {
     "run",
     "Celery task",
     "play task",
+    "zygote",
     "fork server",
     "keeper",
     "supervisor",

@@ -18,19 +18,21 @@ PIPE = ("EventPipe", "send")
 # Which process sends what a module makes, and which module reads for a process.
 SENDERS = {
     "runner/forkserver.py": "fork server",
+    "runner/zygote.py": "zygote",
     "runner/keeper.py": "keeper",
     "runner/callback.py": "run",
     "runner/play.py": "run",
     "runner/preview_listing.py": "run",
     "worker/supervisor.py": "supervisor",
+    "worker/zygote_handle.py": "worker",
 }
 RECEIVERS = {
     "runner/keeper.py": "keeper",
     "worker/supervisor.py": "supervisor",
-    "worker/forkserver_pool.py": "worker",
+    "worker/zygote_handle.py": "worker",
 }
 # No receiver compares their type: each is the only other one that can come.
-UNCOMPARED = {"ready", "stop"}
+UNCOMPARED = {"configure", "loaded", "ready", "stop"}
 
 
 def table() -> dict[str, tuple[str, str, set[str]]]:
@@ -151,7 +153,9 @@ def test_what_is_read_of_a_frame_is_a_field_of_it() -> None:
     run = {"runner/keeper.py": "keep.*", "runner/play.py": ".*"}
     taken = {
         "run": set().union(*(fields_read(path, "request", functions) for path, functions in run.items())),
-        "ready": fields_read("worker/forkserver_pool.py", "frame"),
+        "configure": fields_read("runner/forkserver.py", "frame"),
+        "ready": fields_read("worker/fork_server.py", "process.first_frame"),
+        "refused": fields_read("worker/zygote_handle.py", "answer"),
         "stop": fields_read("runner/keeper.py", "frame"),
         "lease": fields_read("runner/keeper.py", "lease"),
     }

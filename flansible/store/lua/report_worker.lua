@@ -2,12 +2,13 @@
 --
 -- KEYS: 1 flansible:workers:records
 -- ARGV: 1 the worker's name, 2 its process, 3 why it cannot run tasks ('' if it can), 4 a dead process that may have the
---       name ('' none), 5 seconds without a report after which a process loses its name, 6 write or remove
+--       name ('' none), 5 seconds without a report after which a process loses its name, 6 write or remove, 7 its counts of
+--       fork servers as JSON
 -- Returns 1 when done, otherwise 0.
 -- include: keys
 
 local records = KEYS[1]
-local name, process, problem, dead, seconds, action = unpack(ARGV)
+local name, process, problem, dead, seconds, action, counts = unpack(ARGV)
 local time = now_seconds()
 local found = decode(redis.call('HGET', records, name))
 local is_other = found.process and found.process ~= process and found.process ~= dead
@@ -20,6 +21,6 @@ local all = redis.call('HGETALL', records)
 for i = 1, #all, 2 do
   if time - decode(all[i + 1]).time > 3600 then redis.call('HDEL', records, all[i]) end
 end
-redis.call('HSET', records, name, cjson.encode({process = process, problem = problem, time = time}))
+redis.call('HSET', records, name, cjson.encode({process = process, problem = problem, time = time, counts = counts}))
 redis.call('EXPIRE', records, 3600)
 return 1

@@ -241,7 +241,7 @@ _REPLIES = (
             ListedInventory(inventory="/srv/flansible/inventories/dev", name="dev", is_default=True, exists=True)
         ]
     ),
-    Health(status="ok", version=__version__, parts=_parts()),
+    Health(status="ok", version=__version__, parts=_parts(), fork_servers=[]),
 )
 
 REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in _REPLIES}
@@ -252,7 +252,9 @@ _CANCELED = {"Status": "CANCELED", "state": State.CANCELED, "returncode": None, 
 
 # Replies that differ for one route, by endpoint and status.
 ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
-    ("health", 503): Health(status="unavailable", version=__version__, parts=_parts(workers="no worker answers")),
+    ("health", 503): Health(
+        status="unavailable", version=__version__, parts=_parts(workers="no worker answers"), fork_servers=[]
+    ),
     ("ansibletaskcancel", 202): _task(
         **_CANCELING, description="running on flansible@host; admin canceled it, and it is being ended"
     ),

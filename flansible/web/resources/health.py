@@ -14,7 +14,7 @@ from flansible import __version__
 from flansible.authorization import isolation
 from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, StoreUnavailable
-from flansible.models import Health, PartHealth
+from flansible.models import ForkServerCounts, Health, PartHealth
 from flansible.store import Store
 from flansible.web.context import WebContext, web_context
 from flansible.web.login.authentication import optional_user
@@ -50,7 +50,8 @@ class HealthResource(Resource):  # type: ignore[misc]
         user = optional_user() if parts["rbac"].ok or parts["store"].ok else None
         if user is None or not user.is_admin:
             parts = {name: PartHealth(ok=part.ok, detail=_PUBLIC[part.ok]) for name, part in parts.items()}
-        health = Health(status=status, version=__version__, parts=parts)  # type: ignore[arg-type]
+        counts = _fork_servers(web_context().store) if user is not None and user.is_admin and parts["store"].ok else []
+        health = Health(status=status, version=__version__, parts=parts, fork_servers=counts)  # type: ignore[arg-type]
         response = jsonify(health.model_dump())
         response.status_code = 503 if status == "unavailable" else 200
         if status == "unavailable":
@@ -139,6 +140,13 @@ def _workers(store: Store) -> PartHealth:
     found = [f"{name} answers"] if name else []
     found += [f"{record.name} cannot run tasks: {record.problem}" for record in live if record.problem]
     return PartHealth(ok=name is not None, detail="; ".join(found) or _NO_WORKER)
+
+
+def _fork_servers(store: Store) -> list[ForkServerCounts]:
+    try:
+        return [record.counts for record in store.worker_records() if record.is_live and record.counts]
+    except StoreUnavailable:
+        return []
 
 
 def _cached(name: str, check: Callable[[], PartHealth], may_wait: bool) -> PartHealth:

@@ -1,0 +1,101 @@
+"""One fork server of the worker: a process with Ansible preloaded, under one configuration, that starts runs.
+
+Forked from a zygote, or started by exec where that is not sound. Used by flansible.worker.forkserver_pool.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+from flansible.models import Confinement
+from flansible.worker.ansible_config import Configuration
+from flansible.worker.runner_process import MODULE, RunnerProcess, StartedProcess, environment_for
+from flansible.worker.zygote_handle import ForkedProcess, Zygote
+
+log = logging.getLogger(__name__)
+
+
+class ForkServer:
+    """Hands runs to its process."""
+
+    def __init__(self, configuration: Configuration, process: RunnerProcess) -> None:
+        self.configuration = configuration
+        # Of all runs that it has started: equal sandboxes are shared by runs of different limits.
+        self.confinements: set[Confinement] = set()
+        self._process = process
+
+    @property
+    def was_forked(self) -> bool:
+        return isinstance(self._process, ForkedProcess)
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the zygote is gone that it was forked from."""
+        return isinstance(self._process, ForkedProcess) and not self._process.zygote.alive
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_sandboxed(self) -> bool:
+        return self._process.is_sandboxed
+
+    @property
+    def alive(self) -> bool:
+        return self._process.alive
+
+    def launch(self, channel: socket.socket, output: int, events: int) -> None:
+        """Starts a run with these descriptors. Raises OSError when the fork server is gone."""
+        self._process.send_descriptors(b"R", [channel.fileno(), output, events])
+
+    def kill_sandbox(self) -> None:
+        """Kills everything in its sandbox, runs included; does nothing without a sandbox."""
+        self._process.kill_sandbox()
+
+    def is_gone(self) -> bool:
+        """Whether it has ended, and with it everything in its sandbox."""
+        return self._process.is_gone()
+
+    def kill(self) -> None:
+        """Kills its process; in a sandbox everything."""
+        self._process.kill()
+
+    def hang_up(self) -> None:
+        """Closes its socket, on which it ends; its runs continue."""
+        self._process.hang_up()
+
+    def close(self) -> None:
+        """Closes its socket and waits for its end; its runs continue."""
+        self._process.close()
+
+
+def start(
+    configuration: Configuration,
+    module: str = MODULE,
+    limits: tuple[int, int] | None = None,
+    pack_usual: bool = False,
+) -> ForkServer:
+    """Starts a fork server by exec. Raises RunnerError; StartFailure when Ansible will not load.
+
+    limits: soft and hard limit on open files for its runs, where the worker's differ from a shell's. pack_usual: while
+    idle after its start, it packs modules that most services need.
+    """
+    words = [f"files={limits[0]}:{limits[1]}"] if limits else []
+    words += ["usual"] if pack_usual else []
+    environment = {**environment_for(configuration.sandbox), **dict(configuration.environment)}
+    process = StartedProcess(configuration.directory, environment, words, configuration.sandbox, module)
+    _log("started", process, process.first_frame.get("ansible_version"), configuration)
+    return ForkServer(configuration, process)
+
+
+def fork(configuration: Configuration, zygote: Zygote, pack_usual: bool = False) -> ForkServer:
+    """Forks a fork server from a zygote. Raises NotForkable where one has to be started."""
+    process = zygote.fork(configuration, pack_usual)
+    _log("forked", process, process.first_frame.get("ansible_version"), configuration)
+    return ForkServer(configuration, process)
+
+
+def _log(how: str, process: RunnerProcess, version: object, configuration: Configuration) -> None:
+    log.info("fork server %d %s: ansible-core %s, %s", process.pid, how, version, configuration)
