@@ -225,6 +225,18 @@ def test_an_ansible_cfg_that_ansible_would_not_read_names_no_inventory(dev: Aski
         dev.adhoc()
 
 
+def test_an_ansible_cfg_in_a_hidden_folder_is_as_one_that_is_not_there(dev: Asking, root: Path) -> None:
+    folder = root / "playbooks/inventories"
+    folder.mkdir()
+    said = []
+    for _ in range(2):
+        with pytest.raises(Forbidden) as refusal:
+            dev.playbook(playbook_dir="inventories", playbook="x.yml")
+        said.append(str(refusal.value))
+        (folder / "ansible.cfg").write_text("[defaults]\ninventory = hosts\n")
+    assert said[0] == said[1]
+
+
 def test_a_collections_playbook_without_a_grant_is_refused_with_what_to_add(dev: Asking) -> None:
     with pytest.raises(Forbidden, match="team.tools.go is a collection's playbook. .*`playbooks` in rbac.json names"):
         dev.playbook(playbook="team.tools.go", inventory=OWN)

@@ -84,7 +84,8 @@ def _default_inventory(user: User, cwd: Path, settings: Settings, listed: str) -
     default = settings.default_inventory
     if default and "," not in default and _is_within(resolve(default, cwd), user.inventories):
         return [default]
-    configured = _configured_inventories(cwd)
+    # What is in a hidden one is for nobody else: a refusal would say that it is there.
+    configured = () if is_hidden(user, cwd / "ansible.cfg", settings) else _configured_inventories(cwd)
     if configured and all(_is_within(path, user.inventories) for path in configured):
         return list(map(str, configured))
     shown = f", {default}," if default and "," not in default else ""
