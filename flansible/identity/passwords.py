@@ -21,8 +21,13 @@ ADVICE = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_t
 
 def set_password(path: Path, user: str, password: str, inventories: tuple[str, ...] = ()) -> bool:
     """Stores a scrypt hash for `user`; True if the user is new. Raises ConfigurationError; then nothing changed."""
-    text, is_new = _changed(path, user, generate_password_hash(password), inventories)
-    atomic_files.replace(path, text)
+    hashed = generate_password_hash(password)  # takes long: not while others wait
+    try:
+        with atomic_files.exclusive_lock(path):
+            text, is_new = _changed(path, user, hashed, inventories)
+            atomic_files.replace(path, text)
+    except OSError as error:
+        raise ConfigurationError([Fault(str(path), "", f"cannot be written: {error}")]) from error
     return is_new
 
 

@@ -8,13 +8,14 @@ from pydantic import BaseModel
 
 from flansible import models
 from flansible.definitions.kinds import KINDS, DefinitionKind
-from flansible.models import definition_specs
+from flansible.models import account_bodies, definition_specs
 from flansible.web.middleware.error_handlers import UniformErrorApi
 from flansible.web.resources import definitions, output
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
 from flansible.web.resources.health import HealthResource
 from flansible.web.resources.inventories import InventoryQuery, ListInventories
 from flansible.web.resources.output import AnsibleTaskOutput, OutputQuery
+from flansible.web.resources.own_account import OwnPassword, OwnToken, OwnTokens, Users
 from flansible.web.resources.playbooks import ListPlaybooks, PlaybookQuery
 from flansible.web.resources.preview import Preview
 from flansible.web.resources.results import AnsibleTaskResult, ResultQuery
@@ -215,6 +216,40 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("/api/session", "get", CurrentSession, models.SessionReply, errors=(503,)),
     Route("/api/session", "delete", CurrentSession, None, status=204, media_types=(), name="logout", errors=(403, 503)),
+    Route(
+        "/api/account/password",
+        "put",
+        OwnPassword,
+        None,
+        status=204,
+        media_types=(),
+        body=account_bodies.PasswordChange,
+        reply_headers=(_COOKIE,),
+        name="password",
+        errors=(403, 413, 415, 503),
+    ),
+    Route("/api/account/tokens", "get", OwnTokens, account_bodies.AccountTokens, name="tokens", errors=(503,)),
+    Route(
+        "/api/account/tokens",
+        "post",
+        OwnTokens,
+        account_bodies.NewAccountToken,
+        status=201,
+        body=account_bodies.TokenRequest,
+        name="create_token",
+        errors=(403, 413, 415, 503),
+    ),
+    Route(
+        "/api/account/tokens/<string:token_id>",
+        "delete",
+        OwnToken,
+        None,
+        status=204,
+        media_types=(),
+        name="revoke_token",
+        errors=(403, 404, 413, 415, 503),
+    ),
+    Route("/api/users", "get", Users, account_bodies.DescribedUsers, errors=(403, 503)),
     *(route for kind in KINDS for route in _definition_routes(kind)),
     Route("/api/definitions", "get", definitions.DefinitionKinds, definition_specs.KindList),
     Route(

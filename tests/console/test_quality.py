@@ -14,7 +14,7 @@ from tests.helpers.services import ADMIN, Service
 
 FIRST_LOAD_BYTES = 100_000
 WIDTHS = (360, 1920)
-VIEWS = ("login", "tasks", "task", "launch", "overview", "definitions")
+VIEWS = ("login", "tasks", "task", "launch", "overview", "definitions", "account")
 # What is there once a view has all it asked for.
 READY = {
     "login": "form",
@@ -23,6 +23,7 @@ READY = {
     "launch": "form",
     "overview": ".chart svg, .ranking",
     "definitions": ".about",
+    "account": ".users table",
 }
 
 

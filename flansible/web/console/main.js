@@ -15,6 +15,7 @@ const VIEWS = {
   launch: { load: () => import("./views/launch/launch.js"), sheets: ["views/launch/launch.css"] },
   overview: { load: () => import("./views/overview/overview.js"), sheets: ["views/overview/overview.css"] },
   definitions: { load: () => import("./views/definitions/definitions.js"), sheets: ["views/definitions/definitions.css"] },
+  account: { load: () => import("./views/account/account.js"), sheets: ["views/account/account.css"] },
   login: { load: () => import("./views/login/login.js"), sheets: ["views/login/login.css"] },
 };
 const NAVIGATION = [
@@ -69,7 +70,7 @@ function showHeader(route) {
   replace(
     document.getElementById("account"),
     themeButton(),
-    h("span", { class: "user", title: session.role }, session.user),
+    h("a", { class: "user", href: "#/account", title: `${session.role}: password and tokens`, "aria-current": route.name === "account" ? "page" : null }, session.user),
     h("button", { type: "button", class: "quiet", onclick: logOut }, "Log out"),
   );
 }

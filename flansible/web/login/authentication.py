@@ -92,6 +92,18 @@ def check_password(name: str, password: str) -> Identity | None:
     return Identity(user) if user else None
 
 
+def check_own_password(name: str, password: str) -> bool:
+    """Whether it is the user's password in rbac.json, before it is changed. Raises TooManyRequests."""
+    return web_context().rbac.authenticate(name, password, _LoginThrottle(name, request.remote_addr or "")) is not None
+
+
+def require_no_token() -> None:
+    """Raises Forbidden for a login by token: who finds one must not be able to make more of it."""
+    if g.token:
+        message = "Log in with a password or a session for this: a token makes no tokens and sets no password."
+        raise Forbidden(message, code="token_forbidden")
+
+
 def _check_session() -> Identity | None:
     cookie = session_cookie.read()
     session = web_context().store.session(cookie, session_cookie.idle_seconds()) if cookie else None
@@ -140,7 +152,7 @@ def _verify(_name: str, _password: str) -> User | None:
     found = identify()
     if found is None:
         return None
-    g.scope = found.scope
+    g.scope, g.token = found.scope, found.token
     if request.method not in _READING:
         require_run_scope()
     if found.session is not None and request.method not in _READING:

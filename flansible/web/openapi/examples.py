@@ -43,8 +43,16 @@ from flansible.models import (
     TaskStatus,
     WorkerStats,
 )
+from flansible.models.account_bodies import AccountToken, AccountTokens, DescribedUser, DescribedUsers, NewAccountToken
 from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
 
+_TOKEN: dict[str, Any] = {
+    "id": "0123456789ab",
+    "scope": "run",
+    "created": "2026-01-31T12:00:00Z",
+    "expires": "2026-05-01T12:00:00Z",
+    "is_expired": False,
+}
 _CSRF = "q4tO0yM1c1rAqTz0gFJ7bX0wEwBl1S0kqk1m0v9m3hY"
 _TASK_ID = "7d4be01c-4f0f-4dc6-9d8c-1c1f0e0a5a52"
 
@@ -173,6 +181,19 @@ _REPLIES = (
         kinds=[
             KindDescription(
                 kind=KINDS[0].name, title=KINDS[0].title, may_define=True, json_schema=KINDS[0].spec.model_json_schema()
+            )
+        ]
+    ),
+    NewAccountToken(token=f"flansible_{_TOKEN['id']}_{'0' * 64}", **_TOKEN),
+    AccountTokens(tokens=[AccountToken(**_TOKEN)]),
+    DescribedUsers(
+        users=[
+            DescribedUser(
+                user="admin",
+                role="operator",
+                groups=[],
+                tokens=1,
+                rights=["You are admin. You may run anything, without a sandbox."],
             )
         ]
     ),

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from flansible import models
+from flansible.models.account_bodies import AccountToken
 from flansible.models.definition_specs import DefinitionFields
 from flansible.web.middleware.audit_context import REQUEST_ID
 from flansible.web.middleware.error_handlers import REALM, RETRY_AFTER_SECONDS, TOKEN_REALM
@@ -144,8 +145,12 @@ class _Schemas(GenerateJsonSchema):
 
 def _operation(route: Route) -> Operation:
     summary, _, details = _doc(getattr(route.resource, route.method)).partition("\n")
-    # Their task_id and name describe the path parameters.
-    fields = {**DefinitionFields.model_fields, **models.Accepted.model_fields}
+    # Fields that describe the path parameters.
+    fields = {
+        **DefinitionFields.model_fields,
+        **models.Accepted.model_fields,
+        "token_id": AccountToken.model_fields["id"],
+    }
     names = _CONVERTER.findall(route.path)
     return Operation(
         route=route,
