@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from flansible.authorization import existence, redaction
+from flansible.authorization import existence, redaction, visibility
 from flansible.authorization.entries import by_one_entry
 from flansible.authorization.isolation import Isolation
 from flansible.authorization.rules import grants, hosts, modules, strings, unsandboxed
@@ -76,7 +76,8 @@ def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isola
     step = _ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
     summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
     about = About(module=request.module, hosts=_line(request.pattern), inventory=_inventory(request, settings))
-    return _authorized("adhoc", user, permitted, summary, (step,), settings, about, request)
+    run = _authorized("adhoc", user, permitted, summary, (step,), settings, about, request)
+    return _with_visibility(run, user, request, paths, cwd)
 
 
 @by_one_entry
@@ -109,7 +110,8 @@ def authorize_playbook(
         hosts=request.limit and _line(request.limit),
         inventory=_inventory(request, settings),
     )
-    return _authorized("playbook", user, permitted, summary, (*pull, step), settings, about, request)
+    run = _authorized("playbook", user, permitted, summary, (*pull, step), settings, about, request)
+    return _with_visibility(run, user, request, paths, cwd)
 
 
 @by_one_entry
@@ -177,6 +179,12 @@ def _authorized(
         max_queued=settings.max_queued_per_user if user.max_queued is None else user.max_queued,
         confinement=confinement_of(user),
     )
+
+
+def _with_visibility(
+    run: AuthorizedRun, user: User, request: AdhocRequest | PlaybookRequest, paths: command_line.Paths, cwd: Path
+) -> AuthorizedRun:
+    return run.model_copy(update={"visibility": visibility.of_run(user, request, paths.inventories, cwd)})
 
 
 def confinement_of(user: User) -> Confinement | None:

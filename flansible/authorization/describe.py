@@ -39,8 +39,8 @@ def allowed_by(user: User, entry: str) -> list[str]:
 
 def _of_entry(user: User, isolation: Isolation) -> list[str]:
     if user.role != "operator":
-        return ["You may read tasks. You may not start or cancel any."]
-    return [*_may(user), *_limits(user), _sandboxed(user, isolation)]
+        return ["You may read tasks. You may not start or cancel any.", *_sees(user)]
+    return [*_may(user), *_limits(user), *_sees(user), _sandboxed(user, isolation)]
 
 
 def _may(user: User) -> Iterator[str]:
@@ -58,6 +58,15 @@ def _may(user: User) -> Iterator[str]:
         yield f"Your runs may write these folders: {_listed(user.writable)}."
     if not user.may_use_git:
         yield "You may not update checkouts."
+
+
+def _sees(user: User) -> Iterator[str]:
+    if user.sees == "all":
+        yield "You see the tasks of all users."
+    if user.sees == "inventories":
+        yield "You see the tasks of others whose inventories and hosts are all among these."
+    if user.cancels == "inventories" and user.role == "operator":
+        yield "You may cancel the tasks of others whose inventories and hosts are all among these."
 
 
 def _limits(user: User) -> Iterator[str]:

@@ -27,6 +27,7 @@ def preview_of(run: AuthorizedRun, what: Literal["plan", "inventory"]) -> Author
             "request": {},
             "secrets": _secrets_for_reading(run.secrets),
             "hidden": True,
+            "visibility": None,
             "time_limit": MAX_SECONDS,
             "on_lost": "fail",
             # One at a time: previews do not count as runs of the user. No lock of a request can have this name.

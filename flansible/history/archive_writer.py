@@ -141,9 +141,14 @@ class ArchiveWriter:
             "event_count": stored.events,
             "stored_bytes": 0,
             "archived": int(time.time() * 1000),
+            "visibility": json.dumps(status.visibility.model_dump(mode="json")) if status.visibility else None,
         }
         key = connection.execute(insert(schema.tasks).values(values)).inserted_primary_key
         assert key is not None
+        readers = dict.fromkeys(map(encoding.to_text, status.visibility.entries)) if status.visibility else {}
+        rows = [{"task_key": int(key[0]), "entry": entry, "number": record.number} for entry in readers]
+        if rows:
+            connection.execute(insert(schema.task_readers), rows)
         return int(key[0])
 
     def _write_recordings(self, connection: Connection, key: int, record: FinalRecord) -> _Written:

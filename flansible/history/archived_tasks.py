@@ -7,9 +7,10 @@ import logging
 import math
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Select, func, select
+from sqlalchemy import Column, Connection, Row, Select, func, or_, select
 
 from flansible.errors import RecordUnreadable
 from flansible.history import encoding, schema
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 # A filter that no index serves reads tasks by number, window by window: what a rare match costs stays bounded.
 _FIRST_WINDOW, _LARGEST_WINDOW = 2_000, 64_000
 _ABOUT = ("playbook", "module", "hosts", "inventory")
+_Source = tuple[Select[Any], Column[Any]]
 _READ = [column for column in schema.tasks.c if column.name != "run"]
 
 
@@ -58,8 +60,6 @@ class ArchivedTasks:
     def page(self, wanted: ListFilter, before: int | None, limit: int, give_up_at: float = math.inf) -> NumberedPage:
         """Lists tasks, newest first, like `store.task_queries`; may return before the page is full when the time is
         over."""
-        # Of a host's tasks, the index of `task_hosts` has the order.
-        number = schema.task_hosts.c.number if wanted.host else schema.tasks.c.number
         found: list[Row[Any]] = []
         with self._database.reading() as connection:
             of_all = schema.tasks.c.number
@@ -67,22 +67,37 @@ class ArchivedTasks:
             highest = connection.execute(select(func.max(of_all))).scalar() or 0
             if lowest is None:
                 return NumberedPage((), None)
-            sources = [self._filtered(wanted, key) for key in self._host_keys(connection, wanted.host)]
+            sources = self._sources(connection, wanted)
             before = min(highest + 1, before) if before is not None else highest + 1
             window = _FIRST_WINDOW if wanted.is_scanned else highest + 1
             while before > lowest and len(found) < limit and sources:
                 floor = max(lowest, before - window)
                 missing = limit - len(found)
-                rows: list[Row[Any]] = []
-                for source in sources:
-                    part = source.where(number < before, number >= floor).limit(missing)
-                    rows += connection.execute(part).all()
-                found += sorted(rows, key=_number, reverse=True)[:missing]
+                rows: dict[int, Row[Any]] = {}  # a task may be in several sources
+                for source, number in sources:
+                    part = source.where(number < before, number >= floor).order_by(number.desc()).limit(missing)
+                    rows |= {row.key: row for row in connection.execute(part)}
+                found += sorted(rows.values(), key=_number, reverse=True)[:missing]
                 before = found[-1].number if len(found) == limit else floor
                 window = min(2 * window, _LARGEST_WINDOW)
                 if time.monotonic() > give_up_at:
                     break
         return NumberedPage(tuple(_readable(found)), before if sources and before > lowest else None)
+
+    def _sources(self, connection: Connection, wanted: ListFilter) -> list[_Source]:
+        """Returns the statements whose rows together are the list, each with the column that has their order: of a
+        host's tasks, and of those that an entry sees, the index is another table's."""
+        if wanted.host:
+            number = schema.task_hosts.c.number
+            return [(self._filtered(wanted, key), number) for key in self._host_keys(connection, wanted.host)]
+        own: _Source = (self._filtered(wanted, None), schema.tasks.c.number)
+        reader = schema.task_readers
+        of_entries = (
+            select(*_READ).join(reader, reader.c.task_key == schema.tasks.c.key).where(reader.c.entry == entry)
+            for entry in map(encoding.to_text, wanted.entries)
+        )
+        of_others = replace(wanted, user=None, entries=())
+        return [own, *((self._conditions(statement, of_others), reader.c.number) for statement in of_entries)]
 
     def _host_keys(self, connection: Connection, host: str) -> list[int | None]:
         """Returns the keys of all hosts of this name, one for each inventory that has it; [None] for no condition."""
@@ -92,18 +107,26 @@ class ArchivedTasks:
         return [int(key) for (key,) in connection.execute(wanted)]
 
     def _filtered(self, wanted: ListFilter, host_key: int | None) -> Select[Any]:
-        """Returns the statement for these conditions, newest first; host_key: only tasks with results of this host."""
+        """Returns the statement for these conditions; host_key: only tasks with results of this host."""
         table, of_task = schema.tasks, schema.task_hosts
-        statement = select(*_READ).order_by(table.c.number.desc())
+        statement = select(*_READ)
         if host_key is not None:
-            statement = (
-                select(*_READ)
-                .join(of_task, of_task.c.task_key == table.c.key)
-                .where(of_task.c.host_key == host_key)
-                .order_by(of_task.c.number.desc())
-            )
+            statement = statement.join(of_task, of_task.c.task_key == table.c.key).where(of_task.c.host_key == host_key)
+        if wanted.user is not None:
+            is_listed = table.c.username == encoding.to_text(wanted.user)
+            if host_key is not None and wanted.entries:
+                reader = schema.task_readers
+                names = map(encoding.to_text, wanted.entries)
+                seen = select(reader.c.entry).where(reader.c.task_key == table.c.key, reader.c.entry.in_(list(names)))
+                is_listed = or_(is_listed, seen.exists())
+            statement = statement.where(is_listed)
+        return self._conditions(statement, wanted)
+
+    def _conditions(self, statement: Select[Any], wanted: ListFilter) -> Select[Any]:
+        """Adds the conditions on the tasks themselves."""
+        table = schema.tasks
         equal: dict[Column[Any], Any] = {
-            table.c.username: encoding.to_text(wanted.user) if wanted.user is not None else None,
+            table.c.username: encoding.to_text(wanted.of_user) if wanted.of_user else None,
             table.c.state: wanted.state,
             table.c.kind: wanted.kind or None,
             table.c.playbook: encoding.to_text(wanted.playbook) if wanted.playbook else None,
@@ -159,6 +182,7 @@ def _status(row: Row[Any]) -> TaskStatus:
         "about": json.dumps(about),
         "counts": row.counts,
         "warning": row.warning,
+        "visibility": row.visibility,
     }
     found = status.status(row.id, [fields.get(name) for name in status.STATUS_FIELDS])
     assert found is not None

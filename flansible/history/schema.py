@@ -5,6 +5,7 @@
 | `tasks`          | a final task: what its status and the list's filters say | `key`; `id` is public |
 | `output_chunks`  | a piece of a task's output, with its colours             | task, `start`         |
 | `event_segments` | consecutive events of a task                             | task, `first_seq`     |
+| `task_readers`   | an entry of rbac.json that sees a task of another user  | task, `entry`         |
 | `task_hosts`     | a host with results in a task, and how it fared there    | task, `position`      |
 | `hosts`          | a host: the inventory a task named, and its name         | `key`                 |
 | `definitions`    | what is set up once and used by name                     | `kind`, `name`        |
@@ -32,7 +33,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 3  # of the newest file in migrations/
+VERSION = 4  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -81,6 +82,7 @@ tasks = Table(
     Column("stored_bytes", BigInteger, nullable=False),  # what its rows take here, about
     Column("archived", BigInteger, nullable=False),
     Column("output_expired", BigInteger),  # when its output and events were deleted before it
+    Column("visibility", Text),  # JSON: by what others may see it; NULL: by nothing but `sees: all`
     Index("tasks_number", "number"),
     Index("tasks_user", "username", "number"),
     Index("tasks_state", "state", "number"),
@@ -89,6 +91,15 @@ tasks = Table(
     Index("tasks_submitted", "submitted"),
     Index("tasks_finished", "finished"),
     Index("tasks_with_output", "finished", sqlite_where=_HAS_OUTPUT, postgresql_where=_HAS_OUTPUT),
+)
+
+task_readers = Table(
+    "task_readers",
+    metadata,
+    _task_key(),
+    Column("entry", Text, primary_key=True),  # `group:release`, `user:lee`
+    Column("number", BigInteger, nullable=False),  # of the task
+    Index("task_readers_entry", "entry", "number"),
 )
 
 output_chunks = Table(

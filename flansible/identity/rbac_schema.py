@@ -33,6 +33,8 @@ NAME = r"^[^:\x00-\x1f]+$"
 Role = Literal["operator", "viewer", "auditor"]
 # Kinds of definitions: the names of flansible.definitions.kinds, which stands above this module; a test compares them.
 DefinitionKindName = Literal["searches"]
+Sees = Literal["own", "inventories", "all"]
+Cancels = Literal["own", "inventories"]
 
 # The keys that admin may have: the others restrict rights, and admin has all.
 _ADMIN_KEYS = frozenset({"user", "password", "inventories", "limits"})
@@ -166,6 +168,16 @@ class _Rights(_Form):
         description="`operator` starts and cancels tasks; `viewer` only reads the user's own tasks; `auditor` only "
         "reads all users' tasks.",
     )
+    sees: Sees = Field(
+        "own",
+        description="Whose tasks are shown: `own`; `inventories`: also those of others all of whose inventories and "
+        "hosts this entry has; `all`, which is what an `auditor` sees.",
+    )
+    cancels: Cancels = Field(
+        "own",
+        description="Whose tasks may be canceled: `own`; `inventories`: also those of others that `inventories` of "
+        "`sees` shows.",
+    )
     playbooks: Annotated[list[str], AfterValidator(_playbooks)] | None = Field(
         None,
         description="Playbooks the user may start: globs relative to playbook_root, `**` for any folders, or names of "
@@ -275,6 +287,10 @@ def _faults_between_keys(given: Any) -> list[tuple[Location, str]]:
     """Returns faults between keys that are each valid. Checks the raw document, so also when the model refused it."""
     groups = {name for _, name, _ in _named_entries(given, "groups")}
     found = [*_repeated(given, "rbac"), *_repeated(given, "groups")]
+    for kind in _NAME_KEYS:
+        for index, name, entry in _named_entries(given, kind):
+            if (kind, name) != ("rbac", ADMIN) and entry.get("cancels") == "inventories" and not _sees_others(entry):
+                found.append(((kind, index, "cancels"), _CANCELS_UNSEEN))
     for index, name, entry in _named_entries(given, "rbac"):
         if name == ADMIN:
             found += [(("rbac", index, *key), _ADMIN_FAULT) for key in _restrictions(entry)]
@@ -287,6 +303,13 @@ def _faults_between_keys(given: Any) -> list[tuple[Location, str]]:
             elif group in member_of[:number]:
                 found.append((("rbac", index, "groups", number), f'"{group}" is listed twice'))
     return found
+
+
+_CANCELS_UNSEEN = "is without effect: what is not seen cannot be canceled. Add sees: inventories."
+
+
+def _sees_others(entry: dict[str, Any]) -> bool:
+    return entry.get("role") == "auditor" or entry.get("sees", "own") != "own"
 
 
 def _named_entries(given: Any, kind: str) -> Iterator[tuple[int, str, dict[str, Any]]]:

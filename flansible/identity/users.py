@@ -24,7 +24,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from flansible.config import Settings
 from flansible.errors import ConfigurationError, Fault
 from flansible.identity import rbac_schema
-from flansible.identity.rbac_schema import GroupEntry, Role, UserEntry
+from flansible.identity.rbac_schema import Cancels, GroupEntry, Role, Sees, UserEntry
 from flansible.identity.writable_folders import Grants, WritableFolders
 from flansible.system import account, atomic_files
 from flansible.system.atomic_files import OnChange, ignore_change
@@ -48,8 +48,8 @@ class User:
 
     playbooks: globs below playbook_root; modules_allowed, modules_denied: globs of names; hosts: Ansible patterns;
     max_running, max_queued: None is config.ini's value, 0 no limit; hidden: inventories of other entries only;
-    writable: folders that the user's runs may write; written: those that any user's runs may. Limits are the user's,
-    the same in each entry.
+    writable: folders that the user's runs may write; written: those that any user's runs may; sees, cancels: whose
+    tasks. Limits are the user's, the same in each entry.
     """
 
     name: str
@@ -74,6 +74,8 @@ class User:
     writable: tuple[Path, ...] = ()
     written: tuple[Path, ...] = ()
     may_define: tuple[str, ...] = ()
+    sees: Sees = "own"
+    cancels: Cancels = "own"
     entry: str = OWN_ENTRY
     as_member: tuple[User, ...] = ()
 
@@ -99,7 +101,7 @@ class User:
     @property
     def sees_all(self) -> bool:
         """Whether the user may read all users' tasks."""
-        return self.is_admin or any(entry.role == "auditor" for entry in self.entries)
+        return self.is_admin or any(entry.sees == "all" for entry in self.entries)
 
     @property
     def readable(self) -> tuple[Path, ...]:
@@ -182,6 +184,8 @@ def _rights(
         max_running=limits.running,
         max_queued=limits.queued,
         role=given.role,
+        sees="all" if given.role == "auditor" else given.sees,
+        cancels=given.cancels,
         playbooks=None if given.playbooks is None else tuple(given.playbooks),
         modules_allowed=None if modules is None or modules.allow is None else tuple(modules.allow),
         modules_denied=tuple(modules.deny or ()) if modules else (),
@@ -349,6 +353,11 @@ class RbacFile:
             with self._lock:
                 if stamp != self._stamp:
                     self._reload(stamp)
+        return self._users
+
+    @property
+    def last_read(self) -> dict[str, User]:
+        """The users as they were read last, without a look at the file."""
         return self._users
 
     def _reload(self, stamp: tuple[int, ...] | None) -> None:

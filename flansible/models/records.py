@@ -112,6 +112,18 @@ class Rights(Record):
     )
 
 
+class Visibility(Record):
+    """What a run can reach, by which others may see its task, and the entries of rbac.json that did when it came."""
+
+    inventories: tuple[str, ...] = Field(description="The run's inventories, resolved.")
+    hosts: tuple[tuple[str, ...], ...] = Field(
+        default=(), description="Lists of host patterns, each of which has all hosts of the run; none: all hosts."
+    )
+    entries: tuple[str, ...] = Field(
+        default=(), description="`user:` or `group:` and a name: the entries that see the task."
+    )
+
+
 class About(Record):
     """Playbook, module, hosts and inventory of a task, for lists. None: not part of its kind, or not given."""
 
@@ -132,6 +144,9 @@ class AuthorizedRun(Record):
     summary: str = Field(description="One line for people, without secrets: user, kind, module or playbook, hosts.")
     steps: tuple[Step, ...] = Field(min_length=1)
     about: About = Field(default=About(), description="What lists show of it.")
+    visibility: Visibility | None = Field(
+        default=None, description="By what others may see it; null: by nothing but `sees: all`."
+    )
     request: dict[str, JsonValue] = Field(default={}, description="The body as it was sent, secrets redacted.")
     time_limit: int | None = Field(
         default=None, description="Seconds; the shorter of this and CELERY_TASK_TIMEOUT counts."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
-from flansible.models.records import Kind, Record, Verdict
+from flansible.models.records import Kind, Record, Verdict, Visibility
 from flansible.states import STATES, State
 
 
@@ -24,6 +24,10 @@ class SessionReply(Record):
     groups: list[str] = Field(description="The user's groups in rbac.json, in its order.")
     is_admin: bool = Field(description="Whether this is admin.")
     sees_all: bool = Field(description="Whether the tasks of all users are shown.")
+    sees: Literal["own", "inventories", "all"] = Field(
+        description="Whose tasks are shown: the user's own, also those on the inventories of an entry, or all."
+    )
+    cancels: Literal["own", "inventories", "all"] = Field(description="Whose tasks may be canceled, likewise.")
     may_act: bool = Field(description="Whether this user may start and cancel tasks.")
     may_become: bool = Field(description="Whether this user's runs may become another user.")
     may_use_git: bool = Field(description="Whether this user may update checkouts.")
@@ -94,6 +98,19 @@ class TaskStatus(Record):
         None, description="Only if its output and events were deleted before its record: when. RFC 3339, UTC."
     )
     ended: list[str] | None = Field(None, description="Only if processes were terminated: each as `name (pid)`.")
+    # No part of the reply: whether it is given at all depends on it.
+    _visibility: Visibility | None = PrivateAttr(None)
+
+    @property
+    def visibility(self) -> Visibility | None:
+        """By what others than its user may see the task."""
+        return self._visibility
+
+    def with_visibility(self, found: Visibility | None) -> Self:
+        """Returns the status with what decides who may see it."""
+        copy = self.model_copy()
+        copy._visibility = found
+        return copy
 
 
 class TaskList(Record):

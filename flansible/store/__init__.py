@@ -18,6 +18,9 @@
 | flansible:tasks:user:<user>         | zset   | web         | a user's task ids by sequence               | pruned    |
 | flansible:tasks:state:<state>       | zset   | every move  | task ids in a state                         | pruned    |
 | flansible:tasks:user:<user>:<state> | zset   | every move  | a user's task ids in a state                | pruned    |
+| flansible:tasks:entry:<e>           | zset   | web         | task ids that entry e of rbac.json sees     | pruned    |
+| flansible:tasks:entry:<e>:<state>   | zset   | every move  | ... in a state                              | pruned    |
+| flansible:visibility                | hash   | final move  | final task to its field visibility          | pruned    |
 | flansible:expiring                  | zset   | final move  | final tasks by the time they expire         | pruned    |
 | flansible:reading                   | zset   | web, export | final tasks that are read, and until when   | pruned    |
 | flansible:stored_bytes              | string | final move  | bytes of all final tasks                    | none      |

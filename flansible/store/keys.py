@@ -36,6 +36,11 @@ def task_keys(task_id: str, *parts: str) -> list[str]:
     return [task_key(task_id), *(task_key(task_id, part) for part in parts)]
 
 
+def entry_index_key(entry: str, state: State | None) -> str:
+    """Names the index of the tasks that an entry of rbac.json sees, in a state (None: any)."""
+    return f"{TASKS}:entry:{entry}:{state}" if state else f"{TASKS}:entry:{entry}"
+
+
 def index_key(user: str | None, state: State | None) -> str:
     """Names the index that lists a user's tasks (None: all users') in a state (None: any)."""
     if user is None:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flansible.errors import RecordUnreadable
-from flansible.models import FINAL_STATES, STATES, State, TaskStatus
+from flansible.models import FINAL_STATES, STATES, State, TaskStatus, Visibility
 from flansible.store.connection import text
 from flansible.store.record_parsing import validation_reason
 from flansible.system.timestamps import timestamp
@@ -41,6 +41,7 @@ STATUS_FIELDS = (
     "warning",
     "play_task",
     "expected_play_tasks",
+    "visibility",
 )
 
 
@@ -71,7 +72,7 @@ def _status(task_id: str, values: list[Any], waiting: list[Any] | None) -> TaskS
     queue = _queue(waiting) if waiting else {}
     if queue and found["description"] == _SUBMITTED:
         found["description"] = _WAITS.get(queue["reason"], "waiting for a lock that another task holds")
-    return TaskStatus(
+    shown = TaskStatus(
         task_id=task_id,
         Status=f"{word}: {found['description']}" if state is State.ERROR else word,
         state=state,
@@ -88,6 +89,9 @@ def _status(task_id: str, values: list[Any], waiting: list[Any] | None) -> TaskS
         ended=json.loads(found["ended"]) if "ended" in found else None,
         **_shown_in_lists(found),
         **queue,
+    )
+    return (
+        shown.with_visibility(Visibility.model_validate_json(found["visibility"])) if "visibility" in found else shown
     )
 
 

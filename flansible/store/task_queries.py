@@ -12,7 +12,7 @@ from flansible.errors import RecordUnreadable
 from flansible.models import AuthorizedRun, State, TaskStatus
 from flansible.store import keys, record_parsing, status
 from flansible.store.connection import Connection, text, translated
-from flansible.store.keys import index_key, task_key
+from flansible.store.keys import entry_index_key, index_key, task_key
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +22,17 @@ _SEARCH_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class ListFilter:
-    """Which tasks are listed; what is None or empty is no condition. words: in the summary, whatever the case of
-    ASCII letters; since, until: of the submission, as `timestamp` writes it, until not included; changed: of final
-    tasks."""
+    """Which tasks are listed; what is None or empty is no condition.
+
+    user: whose own, None for all users'; entries: with them those that these entries of rbac.json see; of_user: of both
+    only this user's. words: in the summary, whatever the case of ASCII letters; since, until: of the submission, as
+    `timestamp` writes it, until not included; changed: of final tasks.
+    """
 
     user: str | None = None
     state: State | None = None
+    entries: tuple[str, ...] = ()
+    of_user: str = ""
     kind: str = ""
     words: str = ""
     playbook: str = ""
@@ -41,7 +46,7 @@ class ListFilter:
     def is_scanned(self) -> bool:
         """Whether tasks are read to see whether they match: no index has these conditions."""
         conditions = (self.since, self.until, self.changed, self.returncode)
-        return bool(self.kind or self.words) or any(value is not None for value in conditions)
+        return bool(self.kind or self.words or self.of_user) or any(value is not None for value in conditions)
 
 
 @dataclass(frozen=True)
@@ -149,12 +154,13 @@ class TaskQueries(Connection):
         returncode = "" if wanted.returncode is None else wanted.returncode
         times = (wanted.since or "", wanted.until or "")
         words = wanted.words.encode(errors="backslashreplace").lower()  # ASCII letters alone, as Redis does it
-        conditions = (wanted.kind, words, wanted.playbook, wanted.host, *times, changed, returncode)
+        conditions = (wanted.kind, words, wanted.playbook, wanted.host, *times, changed, returncode, wanted.of_user)
+        indexes = [index_key(wanted.user, wanted.state)]
+        indexes += [entry_index_key(entry, wanted.state) for entry in wanted.entries]
         while True:
             highest = "+inf" if before is None else f"({before}"
             missing = limit - len(numbers)
-            index = index_key(wanted.user, wanted.state)
-            answer: Any = self._run("search", [index], highest, missing, _SEARCH_BUDGET, *conditions)
+            answer: Any = self._run("search", indexes, highest, missing, _SEARCH_BUDGET, *conditions)
             numbers |= {text(task_id): int(number) for task_id, number in zip(answer[1::2], answer[2::2], strict=True)}
             before = int(answer[0]) if text(answer[0]) else None
             if before is None or len(numbers) == limit or time.monotonic() > give_up_at:

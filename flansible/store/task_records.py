@@ -156,6 +156,7 @@ class Tasks(TaskQueries):
             idempotency.digest if idempotency else "",
             IDEMPOTENCY_SECONDS,
             _compared(run),
+            _visibility(run),
         )
 
     def mark_enqueued(self, task_id: str) -> None:
@@ -354,6 +355,13 @@ class Tasks(TaskQueries):
         if text(answer[0]) != "moved":
             raise IllegalMove(f"task {task_id} is {text(answer[0])} and cannot become {to}", text(answer[0]))
         return Transition(to, _ready(answer[1:]))
+
+
+def _visibility(run: AuthorizedRun) -> str:
+    """Returns who may see the task besides, as JSON; empty: nobody by the inventories."""
+    if run.visibility is None or not run.visibility.entries:
+        return ""
+    return json.dumps(run.visibility.model_dump(mode="json"))
 
 
 def _compared(run: AuthorizedRun) -> str:

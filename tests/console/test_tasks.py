@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
-from flansible.models import State
+from flansible.models import State, Visibility
 from tests.helpers.console_records import Records
 from tests.helpers.services import ADMIN, AUDITOR, DEV, Service
 from tests.helpers.waiting import eventually
@@ -155,6 +156,57 @@ def test_filters_are_in_the_link_and_the_back_button_takes_them_back(
     expect(page.get_by_label("State")).to_have_value("failed")
     page.go_back()
     expect(page.locator(ROWS)).to_have_count(10)
+
+
+@pytest.fixture
+def team(records: Records) -> Iterator[Visibility]:
+    """dev is in a group that sees tasks on prod: what those have."""
+    path = records.folder / "rbac.json"
+    before = path.read_text()
+    document = json.loads(before)
+    document["groups"] = [{"name": "ops", "inventories": ["prod"], "sees": "inventories", "role": "viewer"}]
+    document["rbac"][1]["groups"] = ["ops"]
+    path.write_text(json.dumps(document))
+    yield Visibility(inventories=(str(records.folder / "prod"),), entries=("group:ops",))
+    path.write_text(before)
+
+
+def test_a_colleagues_failed_run_is_found_and_understood_without_admin(
+    open_list: Callable[..., Page], records: Records, team: Visibility
+) -> None:
+    colleagues, others, own = (
+        records.running("lee", "lee: on prod", visibility=team),
+        records.running("lee", "lee: on dev"),
+        records.running("dev", "dev: my own"),
+    )
+    colleagues.write(b"", result("web1", "failed", msg="no space left"))
+    page = open_list(user=DEV)
+    expect(row(page, colleagues.task_id)).to_be_visible()
+    expect(row(page, own.task_id)).to_be_visible()
+    expect(row(page, others.task_id)).to_have_count(0)
+    page.get_by_label("Whose").select_option("Mine")
+    expect(row(page, colleagues.task_id)).to_have_count(0)
+    assert "whose=mine" in page.url
+    late = records.running("lee", "lee: later", visibility=team)
+    new = records.running("dev", "dev: later")
+    expect(row(page, new.task_id)).to_be_visible()
+    assert row(page, late.task_id).count() == 0
+    page.get_by_label("Whose").select_option("My team's")
+    page.get_by_label("User").fill("lee")
+    expect(row(page, late.task_id)).to_be_visible()
+    expect(row(page, own.task_id)).to_have_count(0)
+    row(page, colleagues.task_id).get_by_role("link").first.click()
+    expect(page.get_by_text("no space left").first).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+    colleagues.end(State.FAILED)
+    expect(page.get_by_role("button", name="Run again", exact=True)).to_be_visible()
+
+
+def test_who_sees_none_of_others_is_asked_nothing(open_list: Callable[..., Page], records: Records) -> None:
+    records.add()
+    page = open_list("#/tasks?whose=mine&user=admin", user=DEV)
+    expect(page.get_by_label("Whose")).to_have_count(0)
+    expect(page.get_by_text("No tasks yet.")).to_be_visible()
 
 
 def test_where_nothing_fits_the_filters_can_be_cleared(

@@ -6,12 +6,22 @@ import json
 import random
 from typing import Any
 
-from flansible.models import About, State
+from flansible.models import About, State, Visibility
 from flansible.store import Batch, Claim, ColourMark, ListFilter, Progress, Store, StoredEvent
 from tests.helpers.runs import make_run, new_id
 
 VERDICTS = ("ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored")
 _ENDS = (State.SUCCEEDED, State.FAILED, State.CANCELED, State.TIMED_OUT, State.ERROR, State.LOST)
+
+_PLACE = ("/srv/größe",)
+# By what others see the tasks, in turn.
+_SEEN = (
+    None,
+    Visibility(inventories=_PLACE, entries=("group:ops",)),
+    Visibility(inventories=_PLACE, hosts=(("web*",), ("w1", "w2")), entries=("group:ops", "user:größe")),
+    Visibility(inventories=_PLACE),
+    Visibility(inventories=_PLACE, entries=("user:größe",)),
+)
 
 
 class MadeTask:
@@ -64,6 +74,7 @@ def make_tasks(store: Store, seed: int = 1, large: bool = True) -> list[str]:
             "summary": f"Task {number} of ünï\n",
             "about": about,
             "on_lost": "requeue" if number == 7 else "fail",
+            "visibility": _SEEN[number % len(_SEEN)],
         }
         task = MadeTask(store, **changes)
         _fill(task, dice, 40 if large and number == 11 else number % 6, number)
@@ -139,6 +150,12 @@ FILTERS = [
     ListFilter(host="web1"),
     ListFilter(host="größe", user="user0"),
     ListFilter(host="nobody"),
+    ListFilter(user="user1", entries=("group:ops",)),
+    ListFilter(user="user1", entries=("group:ops", "user:größe", "group:nobody")),
+    ListFilter(user="nobody", entries=("user:größe",), state=State.FAILED),
+    ListFilter(user="user1", entries=("group:ops",), of_user="user2"),
+    ListFilter(user="user1", entries=("group:ops",), host="web1", kind="playbook"),
+    ListFilter(user="user1", entries=("group:ops",), host="web1", of_user="user1"),
     ListFilter(changed=True),
     ListFilter(changed=False),
     ListFilter(returncode=2),

@@ -16,7 +16,7 @@ import redis
 
 import flansible.store
 from flansible.launcher import embedded_redis
-from flansible.models import About, Rights, State
+from flansible.models import About, Rights, State, Visibility
 from flansible.store import (
     Batch,
     Claim,
@@ -313,6 +313,7 @@ def table() -> list[tuple[re.Pattern[str], str, str, str]]:
         if line.startswith("| flansible:"):
             name, kind, _, _, expiry = (cell.strip() for cell in line.strip("|").split("|"))
             pattern = re.escape(name).replace("<n>", r"\d+").replace("<id>", "[0-9a-f-]+").replace("<user>", "[^:]+")
+            pattern = pattern.replace("<e>", "(?:user|group):[^:]+")
             rows.append((re.compile(re.sub("<[a-z]+>", ".+", pattern), re.DOTALL), name, kind, expiry))
     return rows
 
@@ -345,7 +346,8 @@ def live(store: Store, few: Store) -> None:
     store.renew_leases("worker", 4, [])
     task_id, token = running(store, "a b", locks=("db",), max_running=1, on_lost="requeue")
     waiters = [new_id() for _ in range(3)]
-    locked = make_run("c", locks=("db",))
+    seen = Visibility(inventories=("/prod",), entries=("group:ops",))
+    locked = make_run("c", locks=("db",), visibility=seen)
     store.submit(waiters[0], locked, b"", Idempotency("key", "digest"))
     store.submit(waiters[1], make_run("a b", max_running=1))
     assert store.submit(waiters[2], locked, b"", Idempotency("key", "digest")).outcome == "in_flight"

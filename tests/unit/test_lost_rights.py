@@ -125,10 +125,11 @@ def test_a_task_that_a_lost_right_would_refuse_now_is_refused(name: str, root: P
 def test_each_key_of_an_entry_that_grants_something_is_tried_above() -> None:
     """What grants nothing that a run has: names, passwords, and what counts when a task is submitted or claimed.
 
-    Of groups: tests/unit/test_groups.py.
+    Of groups: tests/unit/test_groups.py; of what is seen: test_visibility.py.
     """
     tried = {key for _, before, after, _ in LOST.values() for key in (*before, *after)}
-    assert set(UserEntry.model_fields) - {"user", "password", "groups", "may_define"} == tried
+    keys = set(UserEntry.model_fields) - {"user", "password", "groups", "may_define", "sees", "cancels"}
+    assert keys == tried
 
 
 UNTOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

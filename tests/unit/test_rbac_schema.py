@@ -120,6 +120,7 @@ def test_admin_is_never_limited_and_a_file_that_says_so_is_faulty(key: str) -> N
         **{"modules": ["*"], "hosts": ["all"], "become": True, "control_node": True, "git": True, "paths": ["p"]},
         **{"environment": ["X"], "writable": ["out"], "lasting_processes": True},
         **{"groups": ["ops"], "may_define": ["searches"]},
+        **{"sees": "all", "cancels": "inventories"},
     }
     entry = {"user": "admin", "password": "x"} | ({key: values[key]} if key in values else {})
     if key in ("user", "password", "inventories", "limits"):

@@ -84,6 +84,18 @@ def _check_granted(user: User, field: str, name: str) -> None:
         raise forbidden(field, "host_forbidden", f"You may not use host {name}. Yours: {yours}. {ASK}")
 
 
+def is_within(pattern: str, granted: Iterable[str]) -> bool:
+    """Whether all hosts of a pattern are among those of the granted ones, whatever the inventory has.
+
+    A name is when a granted pattern matches it, also where it is a group's: Ansible matches groups by it too. Of other
+    patterns that is known only where the same one is granted.
+    """
+    if pattern in granted:
+        return True
+    is_name = pattern not in _ALL_HOSTS and pattern[0] not in "~@" and not _is_wild(pattern)
+    return is_name and any(_matches(pattern, one) for one in granted)
+
+
 def _without_index(name: str) -> str:
     """Returns `localhost` for `localhost[0]`, which is the same host."""
     return name if name.startswith("[") else name.partition("[")[0]

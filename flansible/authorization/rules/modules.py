@@ -64,6 +64,12 @@ def is_remote(request: AdhocRequest) -> bool:
     return _canonical(request.module) in REMOTE
 
 
+def runs_a_file(request: AdhocRequest) -> bool:
+    """Whether the module runs play tasks of a file, or may: a name of another form could be one of those."""
+    name = request.module.casefold()
+    return not _NAME.fullmatch(name) or name.rpartition(".")[2] in _INCLUDES
+
+
 def _canonical(given: str) -> str:
     """Returns the canonical name of a module: lower case, and without the prefix for those of ansible-core."""
     name = given.casefold()

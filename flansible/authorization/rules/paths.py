@@ -23,7 +23,7 @@ from flansible.models.file_names import escape
 from flansible.playbooks import ansible_cfg
 
 # Ansible expands ~ and $NAME in paths after our check, and splits at commas: the path would become another one.
-_EXPANDED = re.compile(r"[~$,\0\r\n]")
+EXPANDED = re.compile(r"[~$,\0\r\n]")
 # What ssh expands or unquotes in the path of a key (%r is the remote user), which would be another path then.
 _EXPANDED_BY_SSH = re.compile(r"""[%"'\\\x00-\x1f]""")
 COLLECTION_PLAYBOOK = re.compile(r"\w+\.\w+\.\w+(\.\w+)*")
@@ -105,7 +105,7 @@ def _configured_inventories(cwd: Path) -> list[Path]:
     except OSError:
         return []
     named = ansible_cfg.defaults(cwd / "ansible.cfg").get("inventory", "")
-    if "{{" in named or _EXPANDED.search(named.replace(",", "")):
+    if "{{" in named or EXPANDED.search(named.replace(",", "")):
         return []
     return [resolve(word.strip(), cwd) for word in named.split(",") if word.strip()]
 
@@ -115,7 +115,7 @@ def _inventory(user: User, given: str, cwd: Path, listed: str) -> str:
         raise forbidden(
             "inventory", "host_list_forbidden", "Only admin may give hosts as a comma list. Name an inventory."
         )
-    if not given.isprintable() or _EXPANDED.search(given):
+    if not given.isprintable() or EXPANDED.search(given):
         raise forbidden("inventory", "inventory_forbidden", "must be a plain path, without ~ or $")
     path = resolve(given, cwd)
     # Text that Ansible would take for hosts or data has become a path below `cwd` here, and is refused.
@@ -161,11 +161,11 @@ def module_path(user: User, given: str, cwd: Path, settings: Settings) -> str:
 
 
 def _is_in_paths(user: User, given: str, cwd: Path) -> bool:
-    return not _EXPANDED.search(given) and _is_within(resolve(given, cwd), user.paths)
+    return not EXPANDED.search(given) and _is_within(resolve(given, cwd), user.paths)
 
 
 def _file(user: User, given: str, field: str, cwd: Path, settings: Settings, *, code: str) -> str:
-    if _EXPANDED.search(given) or not _is_within(resolve(given, cwd), (root(settings), *user.paths)):
+    if EXPANDED.search(given) or not _is_within(resolve(given, cwd), (root(settings), *user.paths)):
         raise forbidden(field, code, "must lie under playbook_root, or in your paths in rbac.json")
     if is_written(user, resolve(given, cwd)):
         raise forbidden(field, code, _WRITTEN)
@@ -212,7 +212,7 @@ def check_folder(user: User, path: Path, given: str, settings: Settings, field: 
         raise forbidden(field, "playbook_forbidden", _WRITTEN)
     if user.is_admin:
         return
-    if _EXPANDED.search(given) or not path.is_relative_to(root(settings)):
+    if EXPANDED.search(given) or not path.is_relative_to(root(settings)):
         raise forbidden(field, "playbook_forbidden", "Only admin may use playbooks outside playbook_root")
 
 
@@ -223,7 +223,7 @@ def playbook(user: User, given: str, cwd: Path, settings: Settings) -> str:
         return given
     if _is_granted_collection_playbook(user, given, cwd):
         return given
-    if _EXPANDED.search(given) or not resolve(given, cwd).is_relative_to(root(settings)):
+    if EXPANDED.search(given) or not resolve(given, cwd).is_relative_to(root(settings)):
         raise forbidden("playbook", "playbook_forbidden", "Only admin may use playbooks outside playbook_root")
     path = resolve(given, cwd)
     if is_written(user, path):

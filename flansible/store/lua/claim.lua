@@ -87,9 +87,9 @@ redis.call('HSET', task, 'state', 'running', 'claim', nonce, 'token', token, 'le
            'description', 'running on ' .. worker)
 redis.call('HDEL', task, 'silent')
 begin_lease()
-each_index(user, 'queued', function(index) redis.call('ZREM', index, id) end)
+each_index(id, user, 'queued', function(index) redis.call('ZREM', index, id) end)
 if redis.call('HEXISTS', task, 'hidden') == 0 then
-  each_index(user, 'running', function(index) redis.call('ZADD', index, seq, id) end)
+  each_index(id, user, 'running', function(index) redis.call('ZADD', index, seq, id) end)
 end
 publish_change(id)
 list_entry_changed(id)

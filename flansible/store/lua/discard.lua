@@ -3,8 +3,8 @@
 -- KEYS: 1 the record, 2 flansible:tasks
 -- ARGV: 1 output bytes per segment, 2 colours per segment
 -- Returns 1, or 0 when the task is not queued.
--- Derived keys: the idempotency key that the record names, flansible:tasks:user:<user>, the indexes of its state, the
---   task's other keys; those of common/waiting.
+-- Derived keys: the idempotency key that the record names, flansible:tasks:user:<user>, the indexes of its state and of the
+--   entries that see it, the task's other keys; those of common/waiting.
 -- include: keys
 -- include: waiting
 -- include: record_keys
@@ -17,8 +17,10 @@ if idempotency and idempotency ~= '' and redis.call('HGET', idempotency, 'task')
   redis.call('DEL', idempotency)
 end
 leave_wait_queue(id)
+local function leave(index) redis.call('ZREM', index, id) end
+leave(tasks)
+leave(PREFIX .. 'tasks:user:' .. user)
+each_entry_index(id, '', leave)
+each_index(id, user, 'queued', leave)
 redis.call('DEL', task, unpack(record_keys(id, ARGV[1], ARGV[2])))
-redis.call('ZREM', tasks, id)
-redis.call('ZREM', PREFIX .. 'tasks:user:' .. user, id)
-each_index(user, 'queued', function(index) redis.call('ZREM', index, id) end)
 return 1

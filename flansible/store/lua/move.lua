@@ -20,8 +20,8 @@
 --       4 condition (`lapsed`, `claim:<token>` or ''), 5 the time as text, 6 output bytes per segment,
 --       7 colours per segment, then field, value, ...
 -- Returns {'moved', id, summary, ...} with the tasks that may start now, or {why not}.
--- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks; those of
---   common/changes, common/continuity, common/waiting and common/day_counts.
+-- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks, flansible:visibility;
+--   those of common/changes, common/continuity, common/waiting and common/day_counts.
 -- include: keys
 -- include: changes
 -- include: claims
@@ -113,6 +113,8 @@ local function finish(description, returncode)
   if not hidden then
     redis.call('ZADD', expiring, expires, id .. ' ' .. user .. ' ' .. to .. ' ' .. bytes)
     redis.call('INCRBY', stored_bytes, bytes)
+    local visibility = redis.call('HGET', task, 'visibility')
+    if visibility then redis.call('HSET', PREFIX .. 'visibility', id, visibility) end
     count_final(id, user, to, tonumber(started) and time - tonumber(started))
     if to == 'succeeded' then keep_play_tasks() end
   end
@@ -121,8 +123,8 @@ end
 redis.call('HSET', task, 'state', to)
 for i = 8, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
 redis.call('ZREM', leases, id)
-each_index(user, from, function(index) redis.call('ZREM', index, id) end)
-if not hidden then each_index(user, to, function(index) redis.call('ZADD', index, seq, id) end) end
+each_index(id, user, from, function(index) redis.call('ZREM', index, id) end)
+if not hidden then each_index(id, user, to, function(index) redis.call('ZADD', index, seq, id) end) end
 local answer = {'moved'}
 if from == 'running' then release(answer) end
 local now = redis.call('HMGET', task, 'description', 'returncode')

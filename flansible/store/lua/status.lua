@@ -14,7 +14,7 @@
 
 local values = redis.call('HMGET', KEYS[1], 'state', 'description', 'returncode', 'user', 'kind', 'summary',
                           'submitted_at', 'started_at', 'finished_at', 'attempt', 'ended', 'about', 'counts', 'warning',
-                          'play_task', 'expected_play_tasks')
+                          'play_task', 'expected_play_tasks', 'visibility')
 if values[1] ~= 'queued' then return {values} end
 -- include: keys
 -- include: waiting

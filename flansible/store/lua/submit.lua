@@ -7,17 +7,19 @@
 --       8 on_lost, 9 most queued tasks of the user (0: no limit), 10 most runs of the user (0: no limit),
 --       11 what it is about, as JSON, 12 seconds to keep a hidden task ('': not hidden), 13 digest of the request,
 --       14 seconds to keep the idempotency key,
---       15 user and playbook whose play tasks are compared ('': an ad-hoc command, or a part of a playbook)
+--       15 user and playbook whose play tasks are compared ('': an ad-hoc command, or a part of a playbook),
+--       16 by what others may see it, and the entries of rbac.json that do, as JSON ('': none does)
 -- Returns {outcome, task id}: `submitted`; `known` (the same request was sent under this key, as that task);
 --   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`; `no sequence`
 --   (nothing is recorded: raise_sequence.lua has to say first where numbers begin).
--- Derived keys: flansible:tasks:state:queued, flansible:play_tasks; those of common/changes.
+-- Derived keys: flansible:tasks:state:queued, the indexes of the entries that see it, flansible:play_tasks; those of
+--   common/changes.
 -- include: keys
 -- include: changes
 
 local task, run, secrets, sequence, tasks, user_tasks, user_queued, unsent, idempotency = unpack(KEYS)
 local user, run_json, submitted_at, kind, summary, sealed, locks, on_lost, most_queued, most_running, about,
-      hidden_seconds, digest, idempotency_seconds, compared = unpack(ARGV)
+      hidden_seconds, digest, idempotency_seconds, compared, visibility = unpack(ARGV)
 local id = task_id(task)
 if redis.call('EXISTS', task) == 1 then return {'submitted', id} end
 if redis.call('EXISTS', sequence) == 0 then return {'no sequence', id} end
@@ -54,7 +56,10 @@ if hidden_seconds ~= '' then
   for _, key in ipairs({task, run, secrets}) do redis.call('EXPIRE', key, hidden_seconds) end
   return {'submitted', id}
 end
-for _, index in ipairs({tasks, user_tasks, unsent}) do redis.call('ZADD', index, seq, id) end
-each_index(user, 'queued', function(index) redis.call('ZADD', index, seq, id) end)
+if visibility ~= '' then redis.call('HSET', task, 'visibility', visibility) end
+local function join(index) redis.call('ZADD', index, seq, id) end
+for _, index in ipairs({tasks, user_tasks, unsent}) do join(index) end
+each_entry_index(id, '', join)
+each_index(id, user, 'queued', join)
 list_entry_changed(id)
 return {'submitted', id}

@@ -13,14 +13,15 @@ from flansible.models import FINAL_STATES, State, Verdict
 from flansible.store import Position, Store
 from flansible.web import serialization
 from flansible.web.context import web_context
-from flansible.web.login.authentication import PrivateResource
+from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.parsing import parse_query
-from flansible.web.resources.tasks import recorded_position
+from flansible.web.resources.tasks import recorded_position, visible_task
 from flansible.web.serialization import JSON, RequestUrl
 from flansible.web.streaming import sse
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.streaming.follow import follow
 from flansible.web.streaming.sse import STREAM, last_event_id
+from flansible.web.streaming.viewer import Viewer
 
 _READ_BYTES = 256 * 1024
 _MOST_READS = 16  # for one page: a filter may skip about as much as a page can hold
@@ -75,6 +76,7 @@ class AnsibleTaskEvents(PrivateResource):
         resume_after = last_event_id()  # an invalid header is refused, also where it has no effect
         after = resume_after if is_stream else None
         store = web_context().store
+        task = visible_task(task_id)
         position = recorded_position(task_id)
         assert position.state is not None
         verdicts = frozenset(query.verdict.split(",")) if query.verdict else frozenset()
@@ -83,13 +85,13 @@ class AnsibleTaskEvents(PrivateResource):
         if is_stream:
             if _is_final(position) and wanted.after >= position.events:
                 return _no_content()
-            return follow(_EventStream(task_id, wanted), STREAM)
+            return follow(_EventStream(task_id, wanted), STREAM, may_follow=Viewer.of(current_user()).watching(task))
         page = _Page(task_id, wanted, query.limit, position.state, serialization.request_url())
         piece = page.read(store, position, _MOST_READS)
         if _is_final(position) and piece.headers:
             store.keep_while_read([task_id])  # until the client has read the next page
         if piece.rest is not None and query.wait:
-            return follow(piece.rest, JSON, query.wait)
+            return follow(piece.rest, JSON, query.wait, may_follow=Viewer.of(current_user()).watching(task))
         if piece.rest is not None:
             piece = piece.rest.timeout_reply()
         response = Response(piece.data, mimetype=JSON)

@@ -22,13 +22,14 @@ from flansible.errors import TaskDeleted
 from flansible.models import FINAL_STATES
 from flansible.store import READ_AGAIN_SECONDS, Position, Store
 from flansible.web.context import web_context
-from flansible.web.login.authentication import PrivateResource
+from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import security_headers
 from flansible.web.parsing import MAX_NUMBER, parse_query
 from flansible.web.resources.coloured_output import Colour, Reader
-from flansible.web.resources.tasks import recorded_position
+from flansible.web.resources.tasks import recorded_position, visible_task
 from flansible.web.streaming.feeds import PIECE_BYTES, Feed, Piece
 from flansible.web.streaming.follow import follow
+from flansible.web.streaming.viewer import Viewer
 
 NEXT_OFFSET = "Flansible-Next-Offset"
 FINAL = "Flansible-Final"
@@ -66,9 +67,11 @@ class AnsibleTaskOutput(PrivateResource):
     def get(self, task_id: str) -> Response:
         """Read a task's output"""
         query = parse_query(OutputQuery)
+        task = visible_task(task_id)
         position = recorded_position(task_id)
         if query.follow and query.format in ("txt", "ansi"):
-            return follow(_OutputStream(task_id, query.offset, query.format == "ansi"), "text/plain")
+            feed = _OutputStream(task_id, query.offset, query.format == "ansi")
+            return follow(feed, "text/plain", may_follow=Viewer.of(current_user()).watching(task))
         store = web_context().store
         # State and size were read in one step: of a final task the size is all there is.
         size = position.output_bytes

@@ -16,7 +16,7 @@ from flansible.web import serialization
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource
 from flansible.web.parsing import parse_query
-from flansible.web.resources.tasks import own_task, recorded_position
+from flansible.web.resources.tasks import recorded_position, visible_task
 from flansible.web.serialization import dumps, json_object
 
 _PAGE_BYTES = 8 * 1024 * 1024
@@ -55,7 +55,7 @@ class AnsibleTaskResult(PrivateResource):
         """Read a task's results by host"""
         query = parse_query(ResultQuery)
         recorded_position(task_id)
-        task = own_task(task_id)
+        task = visible_task(task_id)
         rank, seq = (int(part) for part in (query.after or "0-0").split("-"))
         page = _Page(rank, seq)
         store = web_context().store

@@ -8,7 +8,7 @@ import socket
 from flask import Response, jsonify, request
 from flask_restful import Resource
 
-from flansible.authorization import describe, isolation
+from flansible.authorization import describe, isolation, visibility
 from flansible.config import Settings, is_loopback
 from flansible.errors import NotAuthenticated
 from flansible.identity.users import User
@@ -75,6 +75,8 @@ def _reply(user: User, csrf: str) -> Response:
         groups=list(user.groups),
         is_admin=user.is_admin,
         sees_all=user.sees_all,
+        sees="all" if user.sees_all else "inventories" if visibility.readers(user) else "own",
+        cancels="all" if user.is_admin else "inventories" if visibility.cancels_of_others(user) else "own",
         may_act=user.may_act,
         may_become=any(entry.may_become for entry in acting),
         may_use_git=any(entry.may_use_git for entry in acting),

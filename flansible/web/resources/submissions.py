@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from flask import Response, jsonify, request, url_for
 
-from flansible.authorization import authorize, isolation, lost_rights
+from flansible.authorization import authorize, isolation, lost_rights, visibility
 from flansible.broker import app as broker_app
 from flansible.errors import (
     BrokerUnavailable,
@@ -81,6 +81,7 @@ def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
     idempotency = _idempotency(run, body)
     task_id = str(uuid.uuid4())
     store = web_context().store
+    run = _seen(run)
     # The record comes before the message: a worker that gets the message at once must find it.
     sealed = web_context().sealer.seal(run.secrets) if run.secrets else b""
     # The audit line comes first: nothing ever runs without one. If the submission then fails, another line with this
@@ -112,6 +113,14 @@ def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
     if submitted.outcome == "known":
         web_context().audit.note(audit_context.event("submission", outcome="known already", task_id=submitted.task_id))
     return _accepted(submitted.task_id, is_replay=submitted.outcome == "known")
+
+
+def _seen(run: AuthorizedRun) -> AuthorizedRun:
+    """Records which entries of rbac.json see the task."""
+    if run.visibility is None:
+        return run
+    entries = visibility.entries_that_see(run.visibility, web_context().rbac.users().values())
+    return run.model_copy(update={"visibility": run.visibility.model_copy(update={"entries": entries})})
 
 
 def _allowed(run: AuthorizedRun) -> str:

@@ -1,14 +1,15 @@
-"""Task records: status, request, cancel and list. Users see only their own tasks; admin and auditors see all."""
+"""Task records: status, request, cancel and list. Whose tasks a user sees: flansible.authorization.visibility."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
 from flask import Response, jsonify, request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from flansible.authorization import authorize, redaction
+from flansible.authorization import authorize, redaction, visibility
 from flansible.errors import Conflict, Expired, FieldError, Forbidden, NotFound
 from flansible.identity.users import User
 from flansible.models import FINAL_STATES, Kind, State, TaskRequest, TaskStatus, is_task_id
@@ -25,6 +26,7 @@ from flansible.web.streaming import thread_slots
 from flansible.web.streaming.follow import follow
 from flansible.web.streaming.sse import STREAM, last_event_id
 from flansible.web.streaming.task_list_stream import TASK_LIST, TaskListStream
+from flansible.web.streaming.viewer import Viewer
 
 _POLL_SECONDS = 0.05
 
@@ -57,11 +59,16 @@ class ListQuery(BaseModel):
         None, ge=0, le=MAX_NUMBER, description="Cursor: `next_before` of the page before this one."
     )
     state: State | None = Field(None, description="Only tasks in this state.")
+    whose: Literal["mine", "team", "all"] | None = Field(
+        None,
+        description="`mine`: the caller's own; `team`: besides those of others on the inventories of the caller's "
+        "entries in rbac.json (`sees`); `all`: of all users, for those who see all. Default: all that the caller sees.",
+    )
     user: str | None = Field(
         None,
         min_length=1,
         max_length=255,
-        description="Only this user's tasks (another user's: admin and auditor only).",
+        description="Only this user's tasks, as far as the caller sees them.",
     )
     kind: Kind | None = Field(None, description="Only `adhoc`, `playbook` or `git`.")
     text: str | None = Field(
@@ -101,7 +108,7 @@ class AnsibleTaskStatus(PrivateResource):
     def get(self, task_id: str) -> Response:
         """Read a task's status"""
         parse_query(NoFields)
-        return jsonify(serialization.reply_fields(own_task(task_id)))
+        return jsonify(serialization.reply_fields(visible_task(task_id)))
 
 
 class AnsibleTaskRequest(PrivateResource):
@@ -110,7 +117,7 @@ class AnsibleTaskRequest(PrivateResource):
     def get(self, task_id: str) -> Response:
         """Read a task's request"""
         parse_query(NoFields)
-        task = own_task(task_id)
+        task = visible_task(task_id)
         run = web_context().store.authorized_run(task.task_id)
         if run is None:
             raise task_not_found()
@@ -129,43 +136,58 @@ class AnsibleTaskRequest(PrivateResource):
 
 
 class AnsibleTasks(PrivateResource):
-    """The caller's tasks; all of them for admin and auditors.
+    """The tasks that the caller sees: own ones, and those of others by `sees` in rbac.json; admin and auditors see all.
 
-    With `kind`, `text`, `playbook` or `host` a page may have fewer tasks than `limit`, or none, even if more pages
-    follow. As `text/event-stream`: an event `task`, with the task as data, whenever a task is submitted, starts, ends,
-    or has new results (at most once a second); an event `reset` when changes were missed: load the list again. Filters
-    apply only to the list.
+    With `kind`, `text`, `playbook`, `host` or `user`, and where those of others are seen by their inventories, a page
+    may have fewer tasks than `limit`, or none, even if more pages follow. As `text/event-stream`: an event `task`, with
+    the task as data, whenever a task is submitted, starts, ends, or has new results (at most once a second); an event
+    `reset` when changes were missed: load the list again. Filters apply only to the list.
     """
 
     def get(self) -> Response:
         """List tasks, newest first"""
         query = parse_query(ListQuery)
         user = current_user()
-        if query.user and query.user != user.name and not user.sees_all:
-            message = "only admin and auditors may list the tasks of other users"
-            raise Forbidden(f"user: {message}", errors=[FieldError("user", message)])
-        whose = query.user if user.sees_all else user.name
+        listed = _listed(user, query)
         store = web_context().store
         # Read before the list: a change in between is sent twice, not lost.
         changes = store.positions([TASK_LIST])[TASK_LIST].events
         last = last_event_id()
         if request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM:
             begin = query.after if last is None else last
-            whose_changes = None if user.sees_all else user.name
-            return follow(TaskListStream(whose_changes, changes if begin is None else begin), STREAM)
-        found = store.search(_filter(query, whose), query.before, query.limit)
-        tasks = [serialization.reply_fields(task) for task in found.tasks]
+            return follow(TaskListStream(Viewer.of(user), changes if begin is None else begin), STREAM)
+        found = store.search(listed, query.before, query.limit)
+        tasks = [serialization.reply_fields(task) for task in found.tasks if visibility.may_see(user, task)]
         response = jsonify({"tasks": tasks, "next_before": found.next_before, "changes": changes})
         if found.next_before is not None:
             response.headers.add(*serialization.request_url().next_page(before=found.next_before))
         return response
 
 
+def _listed(user: User, query: ListQuery) -> ListFilter:
+    """Raises Forbidden for tasks that the caller does not see."""
+    whose = query.whose or ("all" if user.sees_all else "team")
+    entries = visibility.readers(user) if whose == "team" else ()
+    if whose == "all" and not user.sees_all:
+        message = "You do not see the tasks of all users. Ask an admin for sees: all in rbac.json."
+        raise Forbidden(f"whose: {message}", errors=[FieldError("whose", message)])
+    wanted = _filter(query)
+    if whose == "all":
+        return replace(wanted, user=query.user)
+    if query.user is None or query.user == user.name:
+        return replace(wanted, user=user.name, entries=() if query.user else entries)
+    if not entries:
+        message = "You see no tasks of other users. Ask an admin for sees in rbac.json."
+        raise Forbidden(f"user: {message}", errors=[FieldError("user", message)])
+    return replace(wanted, user=user.name, entries=entries, of_user=query.user)
+
+
 class AnsibleTaskCancel(PrivateResource):
     """End a task: a queued one at once, a running one with every process it started.
 
     200: the task is canceled; `ended` names the processes that were ended. 202: its run is being ended, and was not
-    over after `wait` seconds. 409: it ended in another way, earlier or just now. Repeating the request is harmless.
+    over after `wait` seconds. 409: it ended in another way, earlier or just now. 403: it is another user's, which the
+    caller sees and may not cancel. Repeating the request is harmless.
     """
 
     def post(self, task_id: str) -> Response:
@@ -173,7 +195,12 @@ class AnsibleTaskCancel(PrivateResource):
         query = parse_query(CancelQuery)
         require_no_body()
         authorize.check_may_act(current_user())
-        before = own_task(task_id)
+        before = visible_task(task_id)
+        if not visibility.may_cancel(current_user(), before):
+            message = (
+                f"This is a task of {before.user}. You see it, and may not cancel it. Ask {before.user} or an admin."
+            )
+            raise Forbidden(message, code="cancel_forbidden")
         store = web_context().store
         user = current_user().name
         state = store.cancel(task_id, user)
@@ -184,7 +211,7 @@ class AnsibleTaskCancel(PrivateResource):
         if state is State.RUNNING:
             with thread_slots.slot(user) as may_wait:
                 _await_end(store, task_id, query.wait if may_wait else 0)
-        task = own_task(task_id)
+        task = visible_task(task_id)
         if task.state in FINAL_STATES and task.state is not State.CANCELED:
             raise Conflict(f"The task is already final: {task.state.value}.", code="task_final")
         if task.state is not State.CANCELED:
@@ -197,9 +224,8 @@ class AnsibleTaskCancel(PrivateResource):
         return response
 
 
-def _filter(query: ListQuery, whose: str | None) -> ListFilter:
+def _filter(query: ListQuery) -> ListFilter:
     return ListFilter(
-        user=whose,
         state=query.state,
         kind=query.kind or "",
         words=query.text or "",
@@ -218,19 +244,19 @@ def _await_end(store: Store, task_id: str, seconds: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def own_task(task_id: str) -> TaskStatus:
+def visible_task(task_id: str) -> TaskStatus:
     """Returns the task if the caller may see it. Raises the same NotFound for one that may not be seen and for none."""
     # Only a valid id becomes part of a key: `<id>:output` would name another kind of record.
     task = web_context().store.task(task_id) if is_task_id(task_id) else None
     user = current_user()
-    if task is None or not (user.sees_all or task.user == user.name):
+    if task is None or not visibility.may_see(user, task):
         raise task_not_found()
     return _without_hidden_holder(task, user)
 
 
 def recorded_position(task_id: str) -> Position:
     """Returns how far output and events reach of a task that the caller may see. Raises Expired when they are gone."""
-    position = web_context().store.position(own_task(task_id).task_id)
+    position = web_context().store.position(visible_task(task_id).task_id)
     if position.expired_at:
         raise Expired(f"Output and events of this task were deleted at {position.expired_at}, as it is that old.")
     return position
@@ -242,8 +268,8 @@ def _without_hidden_holder(task: TaskStatus, user: User) -> TaskStatus:
     if not holder_id or user.sees_all:
         return task
     holder = web_context().store.task(holder_id)
-    is_own = holder is not None and holder.user == user.name
-    return task if is_own else task.model_copy(update={"reason": "locked_by: another user"})
+    is_seen = holder is not None and visibility.may_see(user, holder)
+    return task if is_seen else task.model_copy(update={"reason": "locked_by: another user"})
 
 
 def task_not_found() -> NotFound:

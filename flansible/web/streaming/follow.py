@@ -5,6 +5,7 @@ This needs the server of `flansible web` (flansible.web.server.worker), which re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,7 +17,7 @@ from flansible.history import open_records
 from flansible.web.context import WebContext, web_context
 from flansible.web.middleware import audit_context
 from flansible.web.streaming.feeds import Feed
-from flansible.web.streaming.stream_loop import Owner, StreamLoop
+from flansible.web.streaming.stream_loop import Owner, StreamLoop, always
 
 _EXTENSION = "flansible.stream_loop"
 _FULL_RETRY_SECONDS = 5
@@ -42,15 +43,18 @@ def stream_loop_of(app: Flask) -> StreamLoop:
     return cast(StreamLoop, app.extensions[_EXTENSION])
 
 
-def follow(feed: Feed, mimetype: str, wait_seconds: float | None = None) -> Response:
+def follow(
+    feed: Feed, mimetype: str, wait_seconds: float | None = None, may_follow: Callable[[], bool] = always
+) -> Response:
     """Returns a reply that sends all of the feed, as it becomes available.
 
     wait_seconds: a long poll: one whole reply, the first there is, or the feed's timeout reply after this time.
+    may_follow: called before each piece; once it returns False, the reply ends.
     Raises Unavailable or TooManyRequests when there are too many followers.
     """
     if request.method == "HEAD":
         return Response(iter(()), mimetype=mimetype)
-    owner = Owner(audit_context.user(), request.remote_addr or "")
+    owner = Owner(audit_context.user(), request.remote_addr or "", may_follow)
     _require_place(stream_loop_of(current_app), owner, web_context().settings)
     response = Response(FollowedBody(feed, owner, wait_seconds), mimetype=mimetype, direct_passthrough=True)  # type: ignore[arg-type]
     if wait_seconds is None:

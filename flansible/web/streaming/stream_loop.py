@@ -36,12 +36,17 @@ LINGER_SECONDS = 2.0
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
+def always() -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Owner:
-    """Whose place a follower takes."""
+    """Whose place a follower takes. may_follow: whether the user still has the right to what is sent."""
 
     user: str
     address: str
+    may_follow: Callable[[], bool] = field(default=always, compare=False)
 
 
 @dataclass(eq=False)
@@ -291,6 +296,8 @@ class _LoopThread:
                 self._set_timer(follower, follower.timer_at)
             elif follower.is_done:
                 self._drop(follower)
+            elif not follower.owner.may_follow():
+                self._drop(follower, is_cut_off=True)
             elif follower.feed is not None and follower.wait_until is not None:
                 self._send_piece(follower, follower.feed.timeout_reply())
             elif follower.feed is not None:
@@ -340,6 +347,9 @@ class _LoopThread:
             feed, position = follower.feed, self._tasks[follower.task_id].position
             if feed is None or position is None or follower.unsent:
                 del self._ready[follower]
+                continue
+            if not follower.owner.may_follow():
+                self._drop(follower, is_cut_off=True)
                 continue
             if feed not in read:
                 try:

@@ -9,6 +9,7 @@ from flansible.store import Position, Store
 from flansible.web import serialization
 from flansible.web.streaming import sse
 from flansible.web.streaming.feeds import Feed, Piece
+from flansible.web.streaming.viewer import Viewer
 
 TASK_LIST = "all"  # the store's record that counts list changes; followed like a task
 _CHANGES_PER_PIECE = 100
@@ -16,12 +17,12 @@ _CHANGES_PER_PIECE = 100
 
 @dataclass(frozen=True)
 class TaskListStream(Feed):
-    """Sends each task whose list entry changed after change number `after`. user: only this user's; None: all."""
+    """Sends each task whose list entry changed after change number `after`, as far as the viewer sees it."""
 
     opening: ClassVar[bytes] = sse.OPENING
     keep_alive: ClassVar[bytes] = sse.KEEP_ALIVE
 
-    user: str | None
+    viewer: Viewer
     after: int
     task_id: str = TASK_LIST
 
@@ -32,7 +33,7 @@ class TaskListStream(Feed):
         if last is None:
             # The client was away for too long, or Redis lost its data: it has to load the list again.
             return Piece(sse.message(position.events, "reset", "{}"), replace(self, after=position.events))
-        visible = (pair for pair in found if self.user in (None, pair[1].user))
+        visible = (pair for pair in found if self.viewer.may_see(pair[1]))
         data = b"".join(
             sse.message(number, "task", serialization.dumps(serialization.reply_fields(task)))
             for number, task in visible

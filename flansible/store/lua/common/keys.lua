@@ -7,12 +7,6 @@ local function task_key(id) return PREFIX .. 'task:' .. id end
 -- Returns the id of the task whose record has this key.
 local function task_id(key) return string.sub(key, #PREFIX + #'task:' + 1) end
 
--- Calls act(key) for the two indexes that list tasks in a state: all users' and this user's.
-local function each_index(user, state, act)
-  act(PREFIX .. 'tasks:state:' .. state)
-  act(PREFIX .. 'tasks:user:' .. user .. ':' .. state)
-end
-
 -- Seconds since 1970. Redis' own clock decides, because the machines' clocks may differ.
 local function now_seconds()
   local time = redis.call('TIME')
@@ -26,4 +20,27 @@ local function number(text) return tonumber(text or 0) or 0 end
 local function decode(text)
   local is_valid, found = pcall(cjson.decode, text or '')
   return is_valid and type(found) == 'table' and found or {}
+end
+
+-- Returns the entries of rbac.json that see a task. Those of a final one are kept beside its record, which may expire
+-- before it is taken out of the indexes.
+local function seeing_entries(id)
+  local kept = redis.call('HGET', task_key(id), 'visibility') or redis.call('HGET', PREFIX .. 'visibility', id)
+  local entries = decode(kept or '').entries
+  return type(entries) == 'table' and entries or {}
+end
+
+-- Calls act(key) for the indexes of the entries that see a task: those for a state, or with '' those for all.
+local function each_entry_index(id, state, act)
+  for _, entry in ipairs(seeing_entries(id)) do
+    act(PREFIX .. 'tasks:entry:' .. tostring(entry) .. (state == '' and '' or ':' .. state))
+  end
+end
+
+-- Calls act(key) for the indexes that list a task in a state: all users', its user's, and those of the entries that see
+-- it.
+local function each_index(id, user, state, act)
+  act(PREFIX .. 'tasks:state:' .. state)
+  act(PREFIX .. 'tasks:user:' .. user .. ':' .. state)
+  each_entry_index(id, state, act)
 end

@@ -65,7 +65,8 @@ export class Header {
   drawButtons() {
     const { task } = this.run;
     const bad = [...this.failures.hosts.keys()];
-    const isAllowed = session?.may_act && (task.kind !== "git" || session.may_use_git || !isFinal(task));
+    const mayAct = isFinal(task) ? task.kind !== "git" || session?.may_use_git : mayCancel(task);
+    const isAllowed = session?.may_act && mayAct;
     const wanted = !isAllowed ? "" : isFinal(task) ? `again ${task.kind === "git" ? 0 : bad.length}` : "cancel";
     if (this.buttonsShown === wanted) return; // the user may be about to press it
     this.buttonsShown = wanted;
@@ -164,4 +165,9 @@ function endedProcesses(names) {
 function short(text) {
   const isLong = text.length > MOST_CHARACTERS;
   return h("bdi", { title: isLong ? text.slice(0, 10 * MOST_CHARACTERS) : null }, isLong ? `${text.slice(0, MOST_CHARACTERS)}…` : text);
+}
+
+/** Whether the session may cancel the task, as far as it knows: which of a team's it may, the service decides. */
+function mayCancel(task) {
+  return task.user === session?.user || session?.cancels !== "own";
 }

@@ -1,25 +1,30 @@
 // The filters of the task list: their form, their form in the address, and the test that a task matches them.
 
+import { session } from "../../api.js";
 import { h, newId, replace } from "../../dom.js";
 import { STATES } from "../../states.js";
 
 const TYPING_MS = 350;
 const KINDS = { adhoc: "Ad-hoc command", playbook: "Playbook", git: "Git update" };
-const NAMES = ["text", "state", "kind", "playbook", "user", "host"];
+const NAMES = ["text", "state", "kind", "whose", "playbook", "user", "host"];
+// Whose tasks the list has without a choice, by what the session sees of others.
+const WHOSE = { inventories: "My team's", all: "All" };
 const MAX_SUGGESTIONS = 200;
 
 /** Reads the filters of an address: `{state, user, …}`, without empty and invalid ones. */
-export function readFilters(params, seesAll) {
+export function readFilters(params, sees) {
   const found = Object.fromEntries(NAMES.map((name) => [name, params.get(name)?.trim()]).filter(([, value]) => value));
   if (!(found.state in STATES)) delete found.state;
   if (!(found.kind in KINDS)) delete found.kind;
-  if (!seesAll) delete found.user;
+  if (sees === "own") delete found.user;
+  if (sees === "own" || found.whose !== "mine") delete found.whose;
   return found;
 }
 
 /** Whether a task matches the filters. `host` is not checked: only the service knows the hosts of a task. */
 export function matches(task, filters) {
   return (
+    (filters.whose !== "mine" || task.user === session?.user) &&
     ["state", "kind", "user", "playbook"].every((name) => !filters[name] || task[name] === filters[name]) &&
     asciiLowerCase(task.summary).includes(asciiLowerCase(filters.text ?? ""))
   );
@@ -32,8 +37,8 @@ function asciiLowerCase(text) {
 
 /** The form. onChange(filters, isTyping): isTyping when more changes will follow. */
 export class FilterForm {
-  constructor(filters, seesAll, signal, onChange) {
-    this.seesAll = seesAll;
+  constructor(filters, sees, signal, onChange) {
+    this.sees = sees;
     this.onChange = onChange;
     this.suggested = { playbook: new Set(), user: new Set() };
     this.lists = {};
@@ -44,8 +49,9 @@ export class FilterForm {
     const fields = [
       this.selectInput("state", "State", "Any state", stateWords),
       this.selectInput("kind", "Kind", "Any kind", KINDS),
+      sees in WHOSE ? this.selectInput("whose", "Whose", WHOSE[sees], { mine: "Mine" }) : null,
       this.textInput("playbook", "Playbook", { placeholder: "demo/site.yml" }, true),
-      seesAll ? this.textInput("user", "User", { autocapitalize: "none" }, true) : null,
+      sees in WHOSE ? this.textInput("user", "User", { autocapitalize: "none" }, true) : null,
       this.textInput("host", "Host", { autocapitalize: "none" }),
     ];
     this.count = h("span", { class: "hint" });
@@ -124,7 +130,7 @@ export class FilterForm {
   emit(isTyping) {
     clearTimeout(this.timer);
     const given = new URLSearchParams(Object.entries(this.inputs).map(([name, input]) => [name, input.value]));
-    const filters = readFilters(given, this.seesAll);
+    const filters = readFilters(given, this.sees);
     this.updateCount(filters);
     this.onChange(filters, isTyping);
   }

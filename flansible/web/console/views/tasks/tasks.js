@@ -12,7 +12,7 @@ const MAX_RELOAD = 500; // a reload requests at most so many; the tail of a long
 const RELOAD_MS = 3000;
 
 export async function show(root, route) {
-  const list = new TaskList(readFilters(route.params, session.sees_all), route.signal);
+  const list = new TaskList(readFilters(route.params, session.sees), route.signal);
   replace(root, list.elements);
   list.startTimers();
   offerSearches(list.form, route.signal);
@@ -38,7 +38,7 @@ class TaskList {
     this.changes = null; // number of the last change in the first list: the stream resumes after it
     this.table = new TaskTable();
     const applyFilters = (given, isTyping) => this.applyFilters(given, isTyping);
-    this.form = new FilterForm(filters, session.sees_all, signal, applyFilters);
+    this.form = new FilterForm(filters, session.sees, signal, applyFilters);
     this.build();
   }
 
