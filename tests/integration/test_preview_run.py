@@ -14,7 +14,7 @@ from flansible.models import State
 from flansible.store import Store
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
-from tests.helpers.webserver import WebServer
+from tests.helpers.webserver import ADMIN, DEV, WebServer
 
 THREADS = 4  # of the web process
 BODY: dict[str, Any] = {"kind": "adhoc", "request": {"module": "ping", "host_pattern": "web1", "inventory": "web1,"}}
@@ -22,7 +22,8 @@ BODY: dict[str, Any] = {"kind": "adhoc", "request": {"module": "ping", "host_pat
 
 @pytest.fixture
 def server(tmp_path: Path, redis_url: str) -> Iterator[WebServer]:
-    running = WebServer(tmp_path, redis_url)
+    (tmp_path / "hosts").write_text("web1\n")
+    running = WebServer(tmp_path, redis_url, inventories=("hosts",))
     yield running
     running.stop()
 
@@ -33,9 +34,11 @@ def preview_tasks(redis: RedisServer) -> list[str]:
         return sorted({parts[2] for parts in found if parts[2] != "all"})
 
 
-def asked(server: WebServer) -> dict[str, Any]:
-    with server.client() as client:
-        reply = client.post("/api/preview", json=BODY, timeout=40)
+def asked(server: WebServer, user: tuple[str, str] = ADMIN) -> dict[str, Any]:
+    inventory = "web1," if user == ADMIN else "hosts"  # in playbook_root
+    with server.client(user) as client:
+        body = {**BODY, "request": {**BODY["request"], "inventory": inventory}}
+        reply = client.post("/api/preview", json=body, timeout=40)
     assert reply.status_code == 200, reply.text
     return dict(reply.json())
 
@@ -52,7 +55,8 @@ def test_without_a_worker_it_says_so_at_once(server: WebServer, shared_redis: Re
     store.close()
 
 
-def test_a_quarter_of_the_threads_is_left_to_others(server: WebServer, shared_redis: RedisServer) -> None:
+def test_threads_are_left_to_others(server: WebServer, shared_redis: RedisServer) -> None:
+    """A quarter to other requests, and of the rest one to other users' previews."""
     with shared_redis.client() as client:
         # A worker that is there and takes nothing.
         client.zadd("flansible:workers", {"worker": time.time() + 60})
@@ -61,10 +65,12 @@ def test_a_quarter_of_the_threads_is_left_to_others(server: WebServer, shared_re
     waiting = [threading.Thread(target=lambda: answers.append(asked(server)["detail"])) for _ in range(THREADS)]
     for thread in waiting:
         thread.start()
-    eventually(lambda: len(answers) == 1, 10)
-    assert "too many requests" in answers[0]
+    eventually(lambda: len(answers) == 2, 10)
+    assert all("too many requests" in answer for answer in answers)
+    others = threading.Thread(target=lambda: answers.append(asked(server, DEV)["detail"]))
+    others.start()
     with server.client() as client:
         assert client.get("/api/ansibletasks").json()["tasks"] == []
-    for thread in waiting:
+    for thread in (*waiting, others):
         thread.join()
-    assert answers[1:] == ["no worker has taken it; try again"] * (THREADS - 1)
+    assert answers[2:] == ["no worker has taken it; try again"] * (THREADS - 1)
