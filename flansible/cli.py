@@ -132,28 +132,117 @@ def passwd(config_file: str | None, user: str, inventories: tuple[str, ...]) -> 
     admin's must have 8 characters or more.
     """
     settings = _settings(config_file)
-    from flansible.identity import admin_commands, passwords, users
+    from flansible.identity import admin_commands, users
 
     # A new service may begin with admin's password, and nobody else's.
     is_beside = settings.rbac_file == settings.base_dir / "rbac.json"
     if not settings.config_file and is_beside and not settings.rbac_file.exists() and user != users.ADMIN:
         _fail("no config.ini here: cd to the service's folder, or give --config")
+    password = _new_password(user)
+    before = admin_commands.inventories(settings, user)
+    added = admin_commands.set_password(settings, user, password, inventories)
+    click.echo(f"{'Added' if added else 'Changed'} {user} in {settings.rbac_file}")
+    if inventories and before:
+        click.echo(f"Replaced the inventories of {user}. They were: {', '.join(before)}")
+    _warn_of_missing(inventories)
+
+
+def _new_password(user: str) -> str:
+    from flansible.identity import passwords
+
     if sys.stdin.isatty():
-        password = click.prompt("New password", hide_input=True, confirmation_prompt=True)
+        password = str(click.prompt("New password", hide_input=True, confirmation_prompt=True))
     else:
         password = sys.stdin.readline().rstrip("\r\n")
     if not password:
         _fail("The password must not be empty.")
     if passwords.is_too_short(user, password):
         _fail(f"The password of {user}, who has all rights, must have {passwords.MIN_CHARACTERS} characters or more.")
-    before = admin_commands.inventories(settings, user)
-    added = admin_commands.set_password(settings, user, password, inventories)
-    click.echo(f"{'Added' if added else 'Changed'} {user} in {settings.rbac_file}")
-    if inventories and before:
-        click.echo(f"Replaced the inventories of {user}. They were: {', '.join(before)}")
+    return password
+
+
+def _warn_of_missing(inventories: tuple[str, ...]) -> None:
     for path in inventories:
         if not os.path.exists(path):
             click.echo(f"{os.path.abspath(path)} does not exist: make it, or name another with --inventory", err=True)
+
+
+@cli.group()
+def user() -> None:
+    """Add, list and remove the users of rbac.json, and set their groups."""
+
+
+@user.command("add")
+@_config_option
+@click.argument("name", metavar="USER")
+@click.option("--inventory", "inventories", multiple=True, metavar="PATH", help="Inventory of USER; can be repeated.")
+@click.option("--group", "groups", multiple=True, metavar="GROUP", help="Group of USER; can be repeated.")
+@click.option(
+    "--role", type=click.Choice(["operator", "viewer", "auditor"]), default="operator", show_default=True, help="Role."
+)
+def add_user(
+    config_file: str | None, name: str, inventories: tuple[str, ...], groups: tuple[str, ...], role: str
+) -> None:
+    """Add USER to rbac.json. Prompts for the password, or reads it from standard input."""
+    settings = _settings(config_file)
+    from flansible.identity import admin_commands, users
+
+    if name == users.ADMIN:
+        _fail("admin is made by `flansible init`, `flansible up` or `flansible passwd admin`")
+    admin_commands.add_user(settings, name, _new_password(name), inventories, groups, role)
+    click.echo(f"Added {name} in {settings.rbac_file}")
+    _warn_of_missing(inventories)
+
+
+@user.command("list")
+@_config_option
+def list_users(config_file: str | None) -> None:
+    """List the users with their roles, groups and inventories."""
+    settings = _settings(config_file)
+    from flansible.identity import admin_commands
+
+    for line in admin_commands.list_users(settings):
+        click.echo(line)
+
+
+@user.command("remove")
+@_config_option
+@click.argument("name", metavar="USER")
+def remove_user(config_file: str | None, name: str) -> None:
+    """Remove USER and the tokens of USER; what waits or runs is canceled. The homes of confined runs are kept."""
+    settings = _settings(config_file)
+    from flansible.identity import admin_commands
+
+    revoked = admin_commands.remove_user(settings, name)
+    tokens = f"; tokens revoked: {revoked}" if revoked else ""
+    click.echo(f"Removed {name} from {settings.rbac_file}{tokens}")
+
+
+@user.command("groups")
+@_config_option
+@click.argument("name", metavar="[USER]", required=False)
+@click.argument("groups", metavar="[GROUP]...", nargs=-1)
+@click.option("--none", "has_none", is_flag=True, help="Take USER out of all groups.")
+def user_groups(config_file: str | None, name: str | None, groups: tuple[str, ...], has_none: bool) -> None:
+    """List all groups with their members, or those of USER; with GROUPs, make these the groups of USER, in this order.
+
+    Of the entries that allow a request the first counts: USER's own, then the groups in this order.
+    """
+    settings = _settings(config_file)
+    from flansible.identity import admin_commands
+
+    if has_none and (groups or name is None):
+        raise click.UsageError("--none takes a USER and no GROUP")
+    if name is None:
+        lines = admin_commands.list_groups(settings)
+    elif groups or has_none:
+        before = admin_commands.groups_of(settings, name)
+        admin_commands.set_groups(settings, name, groups)
+        lines = [f"Groups of {name}: {', '.join(groups) or 'none'}. They were: {', '.join(before) or 'none'}"]
+    else:
+        lines = list(admin_commands.groups_of(settings, name))
+    for line in lines:
+        click.echo(line)
 
 
 @cli.group()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 from werkzeug.security import generate_password_hash
 
 from flansible.config import is_loopback
 from flansible.errors import ConfigurationError, Fault
+from flansible.identity import rbac_editor
 from flansible.identity import users as rbac_users
 from flansible.system import atomic_files
 
@@ -22,13 +21,8 @@ ADVICE = "set one with `flansible passwd admin`, or listen on 127.0.0.1 (Flask_t
 def set_password(path: Path, user: str, password: str, inventories: tuple[str, ...] = ()) -> bool:
     """Stores a scrypt hash for `user`; True if the user is new. Raises ConfigurationError; then nothing changed."""
     hashed = generate_password_hash(password)  # takes long: not while others wait
-    try:
-        with atomic_files.exclusive_lock(path):
-            text, is_new = _changed(path, user, hashed, inventories)
-            atomic_files.replace(path, text)
-    except OSError as error:
-        raise ConfigurationError([Fault(str(path), "", f"cannot be written: {error}")]) from error
-    return is_new
+    with rbac_editor.editing(path) as document:
+        return rbac_editor.set_password(document, user, hashed, inventories)
 
 
 def is_too_short(user: str, password: str) -> bool:
@@ -38,23 +32,8 @@ def is_too_short(user: str, password: str) -> bool:
 
 def check(path: Path, user: str, inventories: tuple[str, ...] = ()) -> None:
     """Raises ConfigurationError if `set_password` would, for the user or the inventories."""
-    _changed(path, user, "any", inventories)
-
-
-def _changed(path: Path, user: str, hashed: str, inventories: tuple[str, ...]) -> tuple[str, bool]:
-    """Returns the new text of the file, and whether the user is new."""
-    document = _read(path)
-    entry = next((item for item in document["rbac"] if item["user"] == user), None)
-    is_new = entry is None
-    if entry is None:
-        entry = {"user": user, "password": "", "inventories": []}
-        document["rbac"].append(entry)
-    entry["password"] = hashed
-    if inventories:
-        entry["inventories"] = [os.path.abspath(path) for path in inventories]
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    rbac_users.parse(text, path)
-    return text, is_new
+    with rbac_editor.editing(path, is_trial=True) as document:
+        rbac_editor.set_password(document, user, "any", inventories)
 
 
 def create_default(path: Path) -> None:
@@ -84,15 +63,3 @@ def refuse_default_admin(path: Path, addresses: list[str]) -> None:
     if reachable and has_default_admin(rbac_users.RbacFile(path).users()):
         message = f"admin's password is still the default, and {reachable} is not a loopback address; {ADVICE}"
         raise ConfigurationError([Fault(str(path), "admin", message)])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {"rbac": []}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError([Fault(str(path), "", f"cannot be read: {error}")]) from error
-    rbac_users.parse(text, path)
-    document: dict[str, Any] = json.loads(text)
-    return document
