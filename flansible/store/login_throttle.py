@@ -24,9 +24,10 @@ class LoginThrottle:
     and Redis is tried again every five seconds at most, so that a login rarely waits for its timeout.
     """
 
-    def __init__(self, store: LoginFailures, limits: LoginLimits) -> None:
+    def __init__(self, store: LoginFailures, limits: LoginLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._limits = limits
+        self._clock = clock
         self._store_down_until = 0.0
 
     def locked_seconds(self, user: str, address: str) -> int:
@@ -38,11 +39,11 @@ class LoginThrottle:
         return self._query(lambda: self._store.count_failed_login(user, address, self._limits), False)
 
     def _query(self, call: Callable[[], Result], default: Result) -> Result:
-        if self._limits.per_pair == 0 or time.monotonic() < self._store_down_until:
+        if self._limits.per_pair == 0 or self._clock() < self._store_down_until:
             return default
         try:
             return call()
         except StoreUnavailable as error:
-            self._store_down_until = time.monotonic() + _STORE_RETRY_SECONDS
+            self._store_down_until = self._clock() + _STORE_RETRY_SECONDS
             log.warning("wrong passwords are not counted: %s", error)
             return default

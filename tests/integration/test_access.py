@@ -256,10 +256,15 @@ def test_no_name_becomes_part_of_a_key(site: Site, shared_redis: RedisServer, na
 def test_without_redis_passwords_are_checked_all_the_same(
     make_site: Callable[..., Site], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site = make_site(CELERY_RESULT_BACKEND=f"redis+socket://{tmp_path}/nobody-listens")
+    site, clock = make_site(CELERY_RESULT_BACKEND=f"redis+socket://{tmp_path}/nobody-listens"), [100.0]
+    site.app.extensions["flansible"].login_throttle._clock = lambda: clock[0]
     assert [code(site.get(("admin", f"wrong{n}"))) for n in range(12)] == [NO] * 12
     assert code(site.get(ADMIN)) == (503, "store_unavailable")
-    assert caplog.text.count("wrong passwords are not counted") == 1
+    attempts = []
+    for clock[0] in (104.9, 105.1):
+        assert code(site.get(("admin", "wrong"))) == NO
+        attempts.append(caplog.text.count("wrong passwords are not counted"))
+    assert attempts == [1, 2], "Redis is tried again after five seconds, and not for each password"
 
 
 def commands(shared_redis: RedisServer, act: Callable[[], object]) -> int:
