@@ -25,6 +25,7 @@
         ├── ServiceRefused        the service replied with an error: status, code, message, errors by field
         ├── ServiceUnreachable    no connection, or no reply in time
         └── WaitTimeout           the task was not final in time
+    NeedsWorker                   no error: a play task goes on in a worker process of Ansible's (runner.inline_tasks)
 
 Standard library only (import law).
 """
@@ -278,3 +279,7 @@ class ServiceUnreachable(ClientError):
 
 class WaitTimeout(ClientError):
     """The task was not final within the timeout; it continues."""
+
+
+class NeedsWorker(BaseException):
+    """A play task cannot be run inside the run after all. No Exception: Ansible would make a failed result of it."""

@@ -13,12 +13,17 @@ from typing import Any, NamedTuple
 
 
 class Internal(NamedTuple):
-    """One attribute. parameters: what a function takes; with `...` at the end it may take others besides."""
+    """One attribute.
+
+    parameters: what a function takes; with `...` at the end it may take others besides. before: gone from this version
+    of ansible-core on.
+    """
 
     owner: str
     name: str
     why: str
     parameters: str | None = None
+    before: str | None = None
 
 
 REPLACED = (
@@ -48,10 +53,12 @@ REPLACED = (
     Internal("ansible.executor.playbook_executor", "TaskQueueManager", "add the event callback"),
     Internal("ansible.executor.process.worker.WorkerProcess", "run", "end with the run's process", "self"),
     Internal("ansible.executor.process.worker.WorkerProcess", "start", "record that a worker failed to start", "self"),
+    Internal("ansible.executor.task_executor", "_invoke_lookup", "leave lookups to workers", "*, plugin_name, ..."),
+    Internal("ansible.executor.task_executor.TaskExecutor", "_get_become", "leave become to workers", "self, name"),
     Internal(
         "ansible.executor.task_executor.TaskExecutor",
         "_get_connection",
-        "refuse local connections where there is no sandbox",
+        "refuse local connections where there is no sandbox; leave others to workers",
         "self, cvars, templar, current_connection",
     ),
     Internal(
@@ -63,7 +70,7 @@ REPLACED = (
     Internal(
         "ansible.inventory.data.InventoryData",
         "_create_implicit_localhost",
-        "refuse the control machine to users who may not use it",
+        "refuse the control machine to users who may not use it; leave making it to workers",
         "self, pattern",
     ),
     Internal(
@@ -110,12 +117,31 @@ REPLACED = (
         "register recorded options in place of parsing them",
         "self, name, module, path",
     ),
+    Internal(
+        "ansible.plugins.loader.PluginLoader",
+        "_load_module_source",
+        "load a project's plugin that has an installed one's name",
+        "self, *, python_module_name, path",
+    ),
     Internal("ansible.plugins.loader.PluginLoader", "_paths", "search only the installation while preloading"),
     Internal("ansible.plugins.loader.PluginLoader", "_searched_paths", "search a run's own paths anew"),
     Internal(
         "ansible.plugins.loader.Jinja2Loader",
         "_cached_non_collection_wrappers",
         "find filters and tests on a run's paths",
+    ),
+    Internal("ansible.plugins.strategy", "WorkerProcess", "run tasks without a worker"),
+    Internal(
+        "ansible.plugins.strategy.StrategyBase",
+        "_process_pending_results",
+        "hand out the results of tasks without a worker",
+        "self, iterator, one_pass, max_passes",
+    ),
+    Internal(
+        "ansible.plugins.strategy.StrategyBase",
+        "_queue_task",
+        "run tasks without a worker",
+        "self, host, task, task_vars, play_context",
     ),
     Internal("ansible.plugins.shell.ShellBase", "_generate_temp_dir_name", "tag temp directories with the run", ""),
     Internal("ansible.plugins.callback", "stringc", "note the colours of a diff", "text, color, wrap_nonvisible_chars"),
@@ -129,6 +155,7 @@ REPLACED = (
         "tio, lock",
     ),
     Internal("ansible.utils.display.Display", "_lock", "keep the lock that the streams have"),
+    Internal("ansible.utils.display.Display", "_final_q", "collect what a task without a worker says"),
     Internal("ansible.utils.display", "stringc", "mark colours", "text, color, wrap_nonvisible_chars"),
     Internal(
         "ansible.utils.display.Display",
@@ -147,6 +174,18 @@ REPLACED = (
         "get_delegated_vars_and_hostname",
         "delegate to the user's hosts only",
         "self, templar, task, variables",
+    ),
+    Internal(
+        "ansible._internal._templating._jinja_plugins",
+        "_invoke_lookup",
+        "leave lookups to workers",
+        "*, plugin_name, ...",
+    ),
+    Internal(
+        "ansible._internal._templating._jinja_plugins.JinjaPluginIntercept",
+        "__getitem__",
+        "leave a project's filters and tests to workers",
+        "self, key",
     ),
     Internal(
         "ansible._internal._templating._jinja_bits.AnsibleEnvironment",
@@ -174,12 +213,17 @@ OVERRIDDEN = (
 )
 
 _JINJA = "ansible._internal._templating._jinja_bits"
+_PLUGINS = "ansible._internal._templating._jinja_plugins"
 _FINDER = "ansible.utils.collection_loader._collection_finder"
 USED = (
-    Internal("ansible.constants", "_ACTION_ALL_INCLUDES", "count the includes of a preview"),
+    Internal("ansible.config.manager.ConfigManager", "_errors", "leave a worker's reports to each host"),
+    Internal("ansible.constants", "_ACTION_ALL_INCLUDES", "count the includes of a preview; know an include"),
     Internal("ansible.constants", "_ACTION_META", "leave Ansible's own meta tasks out of a preview"),
     Internal("ansible.executor.module_common", "_CachedModule", "read a packed module's sources"),
     Internal("ansible.executor.module_common", "_MODULE_UTILS_PATH", "know the installation's module_utils"),
+    Internal(
+        "ansible.executor.task_result", "_RawTaskResult", "send the result of a task without a worker", before="2.21"
+    ),
     Internal("ansible.executor.playbook_executor.PlaybookExecutor", "_inventory", "hosts of a preview's play"),
     Internal("ansible.executor.playbook_executor.PlaybookExecutor", "_loader", "files beside a preview's playbook"),
     Internal("ansible.executor.playbook_executor.PlaybookExecutor", "_variable_manager", "tags of a preview's play"),
@@ -187,6 +231,7 @@ USED = (
     Internal("ansible.executor.task_queue_manager.TaskQueueManager", "_stats", "distinguish rescued failures"),
     Internal("ansible.executor.task_queue_manager.TaskQueueManager", "_workers", "find the worker that was killed"),
     Internal("ansible.playbook.play.Play", "_included_path", "files beside an imported playbook"),
+    Internal("ansible.playbook.task.Task", "_parent", "copy what a task without a worker changes"),
     Internal("ansible.playbook.task.Task", "_uuid", "match a result with its play task"),
     Internal("ansible.plugins.action.ActionBase", "_connection", "know whether it is local"),
     Internal("ansible.plugins.action.ActionBase", "_get_remote_user", "find the remote_tmp of that user", "self"),
@@ -202,6 +247,9 @@ USED = (
     Internal("ansible.plugins.loader.PluginLoader", "_extra_dirs", "know that a role has added filters or tests"),
     Internal("ansible.plugins.loader.PluginLoader", "_get_paths", "find all module_utils", "self, subdirs"),
     Internal("ansible.plugins.loader.PluginLoader", "_plugin_path_cache", "search a run's own paths anew"),
+    Internal("ansible.plugins.strategy.StrategyBase", "_pending_results", "know what workers have not sent yet"),
+    Internal("ansible.plugins.strategy.StrategyBase", "_results", "know what workers have not sent yet"),
+    Internal("ansible.plugins.strategy.StrategyBase", "_tqm", "know the callbacks"),
     Internal("ansible.utils.display.Display", "_lock", "order events and output"),
     Internal(
         "ansible.utils.display",
@@ -209,6 +257,7 @@ USED = (
         "warn about a configuration that was read again",
         "deprecator",
     ),
+    Internal(f"{_PLUGINS}.JinjaPluginIntercept", "_plugin_loader", "know a project's filters and tests"),
     Internal("ansible.vars.manager.VariableManager", "_extra_vars", "add variables that are never templated"),
     Internal("ansible.vars.manager.VariableManager", "_inventory", "find the hosts that a user may delegate to"),
     Internal(_FINDER, "_AnsibleCollectionFinder", "import collections while preloading"),
@@ -238,6 +287,6 @@ def replace(owner: Any, name: str, value: Any) -> Any:
         owners = [f"{one.__module__}.{one.__qualname__}" for one in kind.__mro__]
     if not any((one, name) in _REPLACEABLE for one in owners):
         raise LookupError(f"{owners[0]}.{name} is not in the table of replaced attributes")
-    before = getattr(owner, name)
+    before = getattr(owner, name, None)  # some are set on each object
     setattr(owner, name, value)
     return before

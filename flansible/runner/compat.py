@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from typing import Any
+
+from ansible._internal import _task
+from ansible.executor import task_result
+from ansible.executor.task_executor import TaskExecutor
+from ansible.executor.task_queue_manager import FinalQueue
 
 # Linux's sun_path without its final zero, and the longest name that multiprocessing gives a socket in its folder.
 _SOCKET_PATH_BYTES = 107
@@ -26,3 +32,29 @@ def use_private_rpc_socket(temp_dir: str) -> None:
     # If the path were too long for a socket, Python's own folder serves; it is removed at a normal end.
     if len(os.fsencode(temp_dir)) + _SOCKET_NAME_BYTES <= _SOCKET_PATH_BYTES:
         process._config["tempdir"] = temp_dir  # type: ignore[attr-defined]
+
+
+def can_execute_tasks() -> bool:
+    """Whether `execute_task` can stand in for a worker: from 2.21 on, a worker asks the main process while it runs."""
+    return not hasattr(_task.TaskContext, "create")
+
+
+def execute_task(given: dict[str, Any]) -> None:
+    """Does what a worker process does between its start and its end, in this process. given: a worker's arguments."""
+    task = given["task"]
+    with _task.TaskContext(task):
+        result = TaskExecutor(
+            given["host"],
+            task,
+            given["task_vars"],
+            given["play_context"],
+            given["loader"],
+            given["shared_loader_obj"],
+            given["final_q"],
+            given["variable_manager"],
+        ).run()
+        queue: FinalQueue = given["final_q"]
+        sent = task_result._RawTaskResult(
+            host=given["host"], task=task, return_data=result, task_fields=task.dump_attrs()
+        )
+        queue.send_task_result(sent)

@@ -29,7 +29,16 @@ from ansible.parsing.splitter import parse_kv
 
 from flansible import wire
 from flansible.authorization.reserved_variables import CONNECTION_VARIABLE
-from flansible.runner import compat, enforcement, mitogen, preload, preview_listing, process_tree, ssh_profile
+from flansible.runner import (
+    compat,
+    enforcement,
+    inline_tasks,
+    mitogen,
+    preload,
+    preview_listing,
+    process_tree,
+    ssh_profile,
+)
 from flansible.runner.ansible_internals import replace
 from flansible.runner.callback import LEFT_OUT, EventCallback, EventPipe, ObservedTaskQueueManager
 from flansible.runner.cleanup import RunFiles
@@ -125,6 +134,7 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     killed.watch(lambda: _abort(pipe, events))
     limit = EmptyLimitMonitor()
     limit.watch()
+    inline_tasks.install()
     ObservedTaskQueueManager.event_callback = events
     for module in (ansible.cli.adhoc, ansible.executor.playbook_executor):
         replace(module, "TaskQueueManager", ObservedTaskQueueManager)

@@ -68,7 +68,7 @@ _LOADERS = (
     loader.test_loader,
     loader.vars_loader,
 )
-
+_IMPORTED_BY_ANSIBLE = frozenset({"ansible.plugins.become.runas"})  # of the plugins, whatever a run uses
 
 # What Ansible printed while it read its configuration, such as a warning about it: each run prints that first.
 import_output = b""
@@ -99,6 +99,7 @@ def load() -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == "ansible_collections"]:
             del sys.modules[name]
     _forget_paths()
+    _let_projects_override()
     _load_collection_with_inventory_plugins()
     template_cache.cache_compiled_templates()
     colour_marks.replace_colour_functions()
@@ -140,6 +141,23 @@ def _forget_paths() -> None:
             plugin_loader._plugin_path_cache.clear()
         if isinstance(plugin_loader, loader.Jinja2Loader):
             replace(plugin_loader, "_cached_non_collection_wrappers", {})
+
+
+def _let_projects_override() -> None:
+    """Makes a run load a project's plugin that has the name of an installed one.
+
+    Ansible takes what is in sys.modules by that name: the command line has only what it has used there.
+    """
+    preloaded = {name for name in sys.modules if name.startswith("ansible.plugins.") and name.count(".") > 2}
+    preloaded -= _IMPORTED_BY_ANSIBLE
+
+    def load_module(plugin_loader: loader.PluginLoader, *, python_module_name: str, path: str) -> Any:
+        if python_module_name in preloaded and sys.modules[python_module_name].__file__ != path:
+            del sys.modules[python_module_name]
+        preloaded.discard(python_module_name)
+        return load_original_module(plugin_loader, python_module_name=python_module_name, path=path)
+
+    load_original_module = replace(loader.PluginLoader, "_load_module_source", load_module)
 
 
 def _load_collection_with_inventory_plugins() -> None:
