@@ -88,7 +88,7 @@ class Definitions:
         """Returns a definition. Raises the same NotFound for one that the user may not read and for none."""
         found = self._rows.get(kind.name, name)
         if found is None or not definition_rights.may_read(user, found.owner, kind.shared_with(found.spec)):
-            raise _not_found(kind, name)
+            raise not_found(kind, name)
         return found
 
     def page(
@@ -125,7 +125,7 @@ class Definitions:
         with self._rows.writing() as writer:
             current = writer.get(kind.name, name)
             if current is None or not definition_rights.may_read(user, current.owner, kind.shared_with(current.spec)):
-                raise _not_found(kind, name)
+                raise not_found(kind, name)
             definition_rights.check_may_change(user, kind.name, name, current.owner)
             condition.check(current)
             _write(writer, Change("deleted", current), note)
@@ -222,5 +222,6 @@ def _write(writer: DefinitionWriter, change: Change, note: NoteChange) -> None:
     note(f"{stored.kind}/{stored.name}", change.action)
 
 
-def _not_found(kind: DefinitionKind, name: str) -> NotFound:
+def not_found(kind: DefinitionKind, name: str) -> NotFound:
+    """Returns the error for a definition that does not exist, or may not be read."""
     return NotFound(f"There is no {name} among {kind.name}.", code="definition_not_found")

@@ -97,9 +97,11 @@ def test_a_faulty_field_is_named_and_nothing_is_made(service: Service, body: dic
     assert service.client().get("/api/searches/broken").status_code == 404
 
 
-@pytest.mark.parametrize("name", ["-x", "a b", "%2e%2e", "x" * 101, "a%0ab", "ä"])
+@pytest.mark.parametrize("name", ["-x", "a b", "%2e%2e", "x" * 101, "a%0ab", "a%00", "ä"])
 def test_a_name_is_plain(service: Service, name: str) -> None:
     assert put(service, name, FAILED).status_code in (400, 404)
+    assert service.client().get(f"/api/searches/{name}").status_code == 404
+    assert service.client().delete(f"/api/searches/{name}").status_code == 404
 
 
 def test_an_old_version_is_refused_and_of_two_at_once_one(service: Service) -> None:

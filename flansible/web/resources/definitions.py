@@ -16,7 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flansible import wording
 from flansible.authorization import definition_rights
-from flansible.definitions.definition_store import Action, Change, Condition, Definitions, NewDefinition, etag
+from flansible.definitions.definition_store import (
+    Action,
+    Change,
+    Condition,
+    Definitions,
+    NewDefinition,
+    etag,
+    not_found,
+)
 from flansible.definitions.kinds import KINDS, DefinitionKind
 from flansible.errors import FieldError, InvalidRequest, Unavailable
 from flansible.history.definition_rows import StoredDefinition
@@ -58,6 +66,7 @@ class DefinitionResource(PrivateResource):
     def get(self, name: str) -> Response:
         """Read a definition"""
         parse_query(NoFields)
+        _find_name(self.kind, name)
         return _reply(self.kind, _definitions().get(current_user(), self.kind, name))
 
     def put(self, name: str) -> Response:
@@ -74,6 +83,7 @@ class DefinitionResource(PrivateResource):
         """Delete a definition"""
         parse_query(NoFields)
         require_no_body()
+        _find_name(self.kind, name)
         _definitions().delete(current_user(), self.kind, name, _condition(), _note)
         response = Response(status=204)
         del response.headers["Content-Type"]
@@ -187,6 +197,12 @@ def _check_name(name: str) -> None:
     if not re.fullmatch(NAME_PATTERN, name):
         message = f"must be 1 to {MAX_NAME_CHARACTERS} letters, digits, dots, dashes or underscores, not a sign first"
         raise InvalidRequest(f"name: {message}", code="invalid_field", errors=[FieldError("name", message)])
+
+
+def _find_name(kind: DefinitionKind, name: str) -> None:
+    """Raises NotFound for what no definition is called: a database need not be able to hold it."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise not_found(kind, name)
 
 
 def _condition() -> Condition:
