@@ -141,10 +141,12 @@ class Arena:
         return left + self._descriptors_above_level(tree)
 
     def _data_files(self) -> set[str]:
-        """Below data_dir; what belongs to Redis is its own affair."""
+        """Below data_dir; what belongs to Redis and SQLite is their own affair."""
         folder = self.root / ".flansible"
         names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-        names = {name for name in names if not name.startswith(("appendonly", "temp-rewriteaof", "redis", "dump"))}
+        names = {
+            name for name in names if not name.startswith(("appendonly", "temp-rewriteaof", "redis", "dump", "history"))
+        }
         return names - {"secret.key"}
 
     def _descriptors_above_level(self, tree: Tree) -> list[str]:

@@ -165,9 +165,14 @@ def descriptors(pid: int) -> Descriptors:
     for name in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):
             target = os.readlink(Path(f"/proc/{pid}/fd/{name}"))
-            if target.startswith("socket:") or target == "anon_inode:[eventpoll]":  # the broker's come in pairs
+            # The broker's come in pairs; a connection to SQLite has a file or three.
+            if (
+                target.startswith("socket:")
+                or target == "anon_inode:[eventpoll]"
+                or target.endswith("/history.sqlite3")
+            ):
                 connections += 1
-            else:
+            elif not target.endswith(("/history.sqlite3-wal", "/history.sqlite3-shm")):
                 others.append(_kind(target))
     return Descriptors(connections, tuple(sorted(others)))
 
