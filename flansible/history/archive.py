@@ -80,6 +80,11 @@ class Archive:
     def hosts(self, task_id: str, first: int, limit: int) -> list[str]:
         return self._recordings.hosts(task_id, first, limit) if self._has_tables() else []
 
+    def host_events(self, task_id: str, hosts: list[str], limit: int, max_bytes: int) -> list[list[dict[str, Any]]]:
+        if not self._has_tables():
+            return [[] for _ in hosts]
+        return self._recordings.host_events(task_id, hosts, limit, max_bytes)
+
     def _has_tables(self) -> bool:
         """Whether there is anything to read: nothing was archived in a database without tables.
 

@@ -23,6 +23,7 @@ _PAGE_BYTES = 8 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 _READ_EVENTS = 500
 _HOSTS_AT_ONCE = 100
+_AHEAD_BYTES = 80 * 1024  # of each of these: what is archived is unpacked once for all of them
 _CURSOR = re.compile(r"([0-9]{1,9})-([0-9]{1,12})")
 
 
@@ -89,8 +90,12 @@ class _Page:
             hosts = store.hosts(task_id, self.rank, min(_HOSTS_AT_ONCE, limit - len(self.hosts)))
             if not hosts:
                 return
-            for host in hosts:
-                if self.is_full or not self._add(store, task_id, host):
+            # A host in the middle of which the page before has ended is read from there.
+            ahead = (
+                store.host_events(task_id, hosts, _READ_EVENTS, _AHEAD_BYTES) if not self.seq else [[] for _ in hosts]
+            )
+            for host, first in zip(hosts, ahead, strict=True):
+                if self.is_full or not self._add(store, task_id, host, first):
                     self.cursor = f"{self.rank}-{self.seq}"
                     return
         if store.hosts(task_id, self.rank, 1):
@@ -122,10 +127,11 @@ class _Page:
         }
         return json_object(fields) + "\n"
 
-    def _add(self, store: Store, task_id: str, host: str) -> bool:
-        """Adds the results of a host; returns False when the page is full before the last."""
+    def _add(self, store: Store, task_id: str, host: str, first: list[dict[str, Any]]) -> bool:
+        """Adds the results of a host, of which the first are read already; returns False when the page is full before
+        the last."""
         self.hosts.append(host)
-        for event in _results(store, task_id, host, self.seq):
+        for event in _results(store, task_id, host, self.seq, first):
             if self.is_full:
                 return False
             text = dumps({name: event[name] for name in PlayTaskResult.model_fields})
@@ -139,7 +145,11 @@ class _Page:
         return True
 
 
-def _results(store: Store, task_id: str, host: str, after: int) -> Iterator[dict[str, Any]]:
+def _results(
+    store: Store, task_id: str, host: str, after: int, first: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    yield from first
+    after = first[-1]["seq"] if first else after
     while page := store.event_page(task_id, after, _READ_EVENTS, _READ_BYTES, host):
         yield from page
         after = page[-1]["seq"]
