@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from flansible.errors import ArchiverReplaced, HistoryUnavailable, RecordUnreadable
 from flansible.history import encoding, read_back, schema
@@ -234,7 +233,7 @@ class ArchiveWriter:
         for begin in range(0, len(found), _ROWS):
             part = found[begin : begin + _ROWS]
             names = [encoding.to_text(host.name) for host in part]
-            keys = _host_keys(connection, inventory, names, self._database.is_sqlite)
+            keys = _host_keys(connection, inventory, names)
             rows = [
                 {
                     "task_key": key,
@@ -256,8 +255,9 @@ class ArchiveWriter:
             raise ArchiverReplaced("another worker archives")
 
 
-def _host_keys(connection: Connection, inventory: str, names: list[str], is_sqlite: bool) -> dict[str, int]:
-    """Returns the keys of these hosts of an inventory; makes those that are new."""
+def _host_keys(connection: Connection, inventory: str, names: list[str]) -> dict[str, int]:
+    """Returns the keys of these hosts of an inventory; makes those that are new. (Nobody else does at the same time:
+    the transaction has the lock on the archiver's row.)"""
     table = schema.hosts
     wanted = select(table.c.name, table.c.key).where(
         table.c.inventory == inventory, table.c.name.in_(bindparam("names", expanding=True))
@@ -267,9 +267,7 @@ def _host_keys(connection: Connection, inventory: str, names: list[str], is_sqli
         return {name: int(key) for name, key in connection.execute(wanted, {"names": names})}
 
     found = read()
-    if new := [name for name in names if name not in found]:
-        rows = [{"name": name, "inventory": inventory} for name in new]
-        statement = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
-        connection.execute(statement.on_conflict_do_nothing(), rows)
+    if new := [name for name in dict.fromkeys(names) if name not in found]:
+        connection.execute(insert(table), [{"name": name, "inventory": inventory} for name in new])
         found = read()
     return found

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # A filter that no index serves reads tasks by number, window by window: what a rare match costs stays bounded.
 _FIRST_WINDOW, _LARGEST_WINDOW = 2_000, 64_000
+_CLOCKS_MILLISECONDS = 300_000
 _ABOUT = ("playbook", "module", "hosts", "inventory")
 _Source = tuple[Select[Any], Column[Any]]
 _READ = [column for column in schema.tasks.c if column.name != "run"]
@@ -62,9 +63,7 @@ class ArchivedTasks:
         over."""
         found: list[Row[Any]] = []
         with self._database.reading() as connection:
-            of_all = schema.tasks.c.number
-            lowest = connection.execute(select(func.min(of_all))).scalar()
-            highest = connection.execute(select(func.max(of_all))).scalar() or 0
+            lowest, highest = self._bounds(connection, wanted)
             if lowest is None:
                 return NumberedPage((), None)
             sources = self._sources(connection, wanted)
@@ -98,6 +97,22 @@ class ArchivedTasks:
         )
         of_others = replace(wanted, user=None, entries=())
         return [own, *((self._conditions(statement, of_others), reader.c.number) for statement in of_entries)]
+
+    def _bounds(self, connection: Connection, wanted: ListFilter) -> tuple[int | None, int]:
+        """Returns the lowest and the highest number that may match; the lowest is None when there is no task."""
+        number, submitted = schema.tasks.c.number, schema.tasks.c.submitted
+        lowest = connection.execute(select(func.min(number))).scalar()
+        highest = connection.execute(select(func.max(number))).scalar() or 0
+        # Numbers rise with time, as far as the clocks of the web servers agree.
+        if wanted.since is not None:
+            earlier = select(number).where(submitted < milliseconds(wanted.since) - _CLOCKS_MILLISECONDS)
+            before = connection.execute(earlier.order_by(submitted.desc()).limit(1)).scalar()
+            lowest = lowest if before is None else before
+        if wanted.until is not None:
+            later = select(number).where(submitted >= milliseconds(wanted.until) + _CLOCKS_MILLISECONDS)
+            after = connection.execute(later.order_by(submitted).limit(1)).scalar()
+            highest = highest if after is None else after
+        return lowest, highest
 
     def _host_keys(self, connection: Connection, host: str) -> list[int | None]:
         """Returns the keys of all hosts of this name, one for each inventory that has it; [None] for no condition."""

@@ -56,7 +56,7 @@ _CONNECT_REASONS = {
     "too many clients": "has no connection left (max_connections)",
     "remaining connection slots": "has no connection left (max_connections)",
 }
-_REFUSED = "refused a statement; the log has the details"
+REFUSED = "refused a statement; the log has the details"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -209,7 +209,7 @@ class Database:
             advice += f"sqlite3 {self.file} .recover | sqlite3 NEW, and put NEW in its place"
             return "is damaged", f" ({self.file}: {cause}): {advice}"
         if code is not None:
-            return _SQLITE_REASONS.get(code & 0xFF, _REFUSED), f" ({self.file}: {cause})"
+            return _SQLITE_REASONS.get(code & 0xFF, REFUSED), f" ({self.file}: {cause})"
         state = str(getattr(cause, "sqlstate", None) or "")
         for known in (state, state[:2]):
             if known in _POSTGRESQL_REASONS:
@@ -217,7 +217,7 @@ class Database:
         if isinstance(error, OperationalError):
             found = (reason for words, reason in _CONNECT_REASONS.items() if words in str(cause))
             return next(found, "does not answer"), ""
-        return _REFUSED, f" ({' '.join([type(cause or error).__name__, state]).strip()})"
+        return REFUSED, f" ({' '.join([type(cause or error).__name__, state]).strip()})"
 
 
 def _begin_sqlite(connection: Connection) -> None:

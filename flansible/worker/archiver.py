@@ -32,7 +32,7 @@ from flansible.errors import (
 from flansible.history import upgrade
 from flansible.history.archive_writer import ArchiveWriter
 from flansible.history.archived_tasks import ArchivedTasks
-from flansible.history.database import Database
+from flansible.history.database import REFUSED, Database
 from flansible.history.retention import HistoryLimits, HistoryRetention
 from flansible.models import State, TaskStatus
 from flansible.store import FinishedTask, Store
@@ -68,7 +68,7 @@ class Archiver(Periodic):
         self._prepared_for: int | None = None
         self._renew_at = self._report_at = 0.0
         self._problem: str | None = None
-        self._unreadable: set[str] = set()
+        self._left: set[str] = set()
 
     def stop(self) -> None:
         """Ends the thread, between two tasks, and closes the connections."""
@@ -101,12 +101,14 @@ class Archiver(Periodic):
             return 0
         self._prepare()
         count = 0
-        for task in self._store.finished(0, _AT_ONCE + len(self._unreadable)):
-            if self._stopped.is_set() or not (task.task_id in self._unreadable or self._archive(task)):
+        finished = self._store.finished(0, _AT_ONCE + len(self._left))
+        for task in finished:
+            if self._stopped.is_set() or not (task.task_id in self._left or self._archive(task)):
                 break
             count += 1
         self._prune()
-        self._report("")
+        left = sum(task.task_id in self._left for task in finished)
+        self._report(f"{left} tasks cannot be archived, the worker's log says why" if left else "")
         return count
 
     def _run(self) -> None:
@@ -160,9 +162,12 @@ class Archiver(Periodic):
             writer = ArchiveWriter(self._store, self._database, self._token, self._still_elected)
             if not self._store.forget(task, self._token, writer.archive(record)):
                 raise ArchiverReplaced(f"task {task.task_id} was not deleted in Redis")
-        except RecordUnreadable as error:
-            self._unreadable.add(task.task_id)
-            log.error("%s; it stays in Redis", error)
+        except (RecordUnreadable, HistoryUnavailable) as error:
+            # What the database refuses of one task it may take of the next: that one must not stop all others.
+            if isinstance(error, HistoryUnavailable) and error.reason != REFUSED:
+                raise
+            self._left.add(task.task_id)
+            log.error("task %s stays in Redis: %s", task.task_id, error)
         # Half of a processor's time at most, and no more of what writes to the disk.
         self._stopped.wait(min(time.monotonic() - began, _LONGEST_REST_SECONDS))
         return True

@@ -412,6 +412,23 @@ def test_a_damaged_record_stops_no_other(records: Records, archiver: Archiver, h
     assert count_of(history_url, schema.tasks) == 1
 
 
+def test_a_task_that_the_database_refuses_stops_no_other(
+    records: Records, archiver: Archiver, history_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, well = MadeTask(records).end(), MadeTask(records).end()
+    original = archive_writer.ArchiveWriter._insert_task
+
+    def insert(self: Any, connection: Any, record: Any) -> int:
+        if record.status.task_id == refused:
+            connection.execute(text("SELECT * FROM no_such_table"))
+        return original(self, connection, record)
+
+    monkeypatch.setattr(archive_writer.ArchiveWriter, "_insert_task", insert)
+    archiver.tick()
+    assert keys_of(records, refused) and keys_of(records, well) == []
+    assert count_of(history_url, schema.tasks) == 1
+
+
 def test_a_full_disk_leaves_all_in_redis(records: Records, redis_url: str, databases: Databases, tmp_path: Any) -> None:
     folder = tmp_path / "full"
     folder.mkdir()
