@@ -375,7 +375,7 @@ def doctor(config_file: str | None) -> None:
 def export(config_file: str | None, since: str, until: str | None, path: str | None, without_output: bool) -> None:
     """Write finished tasks as JSON lines, oldest first, to archive them."""
     settings = _settings(config_file)
-    from flansible.history import open_records
+    from flansible.history.opening import open_records
     from flansible.store import export as exporter
 
     try:

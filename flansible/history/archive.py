@@ -28,6 +28,18 @@ class Archive:
     def close(self) -> None:
         self.database.close()
 
+    def require_known_version(self) -> None:
+        """Raises ConfigurationError when the database belongs to a newer Flansible; it may be away.
+
+        Leaves no connection open, for the process may fork.
+        """
+        try:
+            self.database.require_known_version()
+        except HistoryUnavailable:
+            pass  # health says it
+        finally:
+            self.database.close()
+
     def description(self) -> str:
         """Returns the product and the version of the tables, for people."""
         return f"{self.database.name}, version {self.database.version()}"

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from flansible.config import Settings
 from flansible.history.archive import Archive
+from flansible.history.limits import redis_retention
 from flansible.history.merged_records import Records
-from flansible.store import Retention
 from flansible.store.connection import REPLY_TIMEOUT_SECONDS
-
-# What waits for the database must still be there when it is back after months.
-_WAITING_DAYS = 3650
-
-
-def redis_retention(settings: Settings) -> Retention:
-    """Returns what Redis deletes by itself: nothing that is to be archived."""
-    if settings.database_url:
-        return Retention(_WAITING_DAYS, 0, 0)
-    return Retention(settings.kept_days, settings.kept_tasks, settings.retention_bytes)
 
 
 def open_records(settings: Settings, reply_seconds: float = REPLY_TIMEOUT_SECONDS) -> Records:

@@ -7,28 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, select, update
 
 from flansible.history import schema
 from flansible.history.database import Database
+from flansible.history.limits import HistoryLimits
 
 _AT_ONCE = 100
 _DAY_MILLISECONDS = 86_400_000
 _LONGEST_READ_MILLISECONDS = 3_600_000
 _RECORD_BYTES = 1000  # of a task whose output and events are gone, about
-
-
-@dataclass(frozen=True)
-class HistoryLimits:
-    """How long and how much is kept; 0 is no limit. output_days: output and events, which go before their task."""
-
-    days: int
-    tasks: int = 0
-    bytes: int = 0
-    output_days: int = 0
 
 
 class HistoryRetention:

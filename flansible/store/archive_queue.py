@@ -57,6 +57,20 @@ class ArchiveQueue(Connection):
         answer: Any = self._run("elect_archiver", [keys.ARCHIVER], holder, seconds)
         return int(answer) if text(answer) else None
 
+    def has_archiver(self) -> bool:
+        """Whether some process is the archiver now."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.hget(keys.ARCHIVER, "until")
+            pipeline.time()
+            ends, (seconds, microseconds) = pipeline.execute()
+        return ends is not None and float(ends) > seconds + microseconds / 1e6
+
+    def run_id(self) -> str:
+        """Identifies the run of this Redis: another one may have lost what was written last."""
+        with translated():
+            return str(self._redis.info("server").get("run_id", ""))
+
     def report_archiver(self, token: int, problem: str) -> None:
         """Notes whether the archiver with this token can archive; does nothing for an earlier one."""
         self._run("report_archiver", [keys.ARCHIVER], token, problem)

@@ -22,8 +22,10 @@ from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.definitions.definition_store import Definitions
 from flansible.errors import AuditUnavailable, ConfigurationError, Fault, HistoryUnavailable
-from flansible.history import Archive, open_records, upgrade
+from flansible.history import upgrade
+from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows
+from flansible.history.opening import open_records
 from flansible.identity import custom_login
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile

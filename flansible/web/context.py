@@ -11,7 +11,7 @@ from flansible.audit.log import Audit
 from flansible.audit.throttle import AuditThrottle
 from flansible.config import Settings
 from flansible.definitions.definition_store import Definitions
-from flansible.history import Records
+from flansible.history.merged_records import Records
 from flansible.identity.custom_login import LoginFunction
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile

@@ -127,6 +127,9 @@ def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Raises ConfigurationError before anything listens when rbac.json is wrong."""
     app = create_app(settings)
     tls.check(settings)
+    context: WebContext = app.extensions["flansible"]
+    if context.store.archive is not None:
+        context.store.archive.require_known_version()
     # gunicorn has no setting for it; its workers look the function up in `util` at each call.
     util.write_error = _error_writer(settings.is_tls)
     passwords.refuse_default_admin(settings.rbac_file, [settings.Flask_tcp_ip])

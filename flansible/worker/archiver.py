@@ -1,22 +1,27 @@
 """Moves final tasks from Redis to the history database, and deletes there what is older than it is kept.
 
-A thread in each worker; one of them is elected, by a lease in Redis with a token, as claims have one. For each task, in
-the order of their ends:
+A process of its own (`python -m flansible.worker.archiver`), which archiver_process.py starts when something is to be
+done, and which ends when nothing is: of a worker's processes it alone loads SQLAlchemy. Of several workers' archivers
+one is elected, by a lease in Redis with a token, as claims have one. For each task, in the order of their ends:
 
 1. It is copied, in one transaction that names the token: an archiver that was paused, and after which another one has
    written, is refused.
 2. The copy is read back and compared.
 3. Redis deletes it, in one step that checks the token, and that the task is as it was copied.
 
-A crash between two steps leaves it in both places; the next archiver finds the copy, checks it and goes on with 3.
-While the database is away nothing is deleted; the thread tries again, and health shows what it reports.
+A crash between two steps leaves it in both places; the next archiver finds the copy, checks it and goes on with 3. So
+it may be killed at any moment, and is, when its worker ends. While the database is away nothing is deleted; it tries
+again, and health shows what it reports.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import signal
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -33,31 +38,34 @@ from flansible.history import upgrade
 from flansible.history.archive_writer import ArchiveWriter
 from flansible.history.archived_tasks import ArchivedTasks
 from flansible.history.database import REFUSED, Database
-from flansible.history.retention import HistoryLimits, HistoryRetention
+from flansible.history.limits import HistoryLimits
+from flansible.history.retention import HistoryRetention
 from flansible.models import State, TaskStatus
 from flansible.store import FinishedTask, Store
 from flansible.system import process_identity
-from flansible.system.periodic import Periodic
+from flansible.worker.archiver_process import ArchiverOrder
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+IDLE_SECONDS = 10.0  # without anything to do, after which it ends; what comes later may well come soon
 ELECTED_SECONDS = 30.0
+EXIT_IDLE = 4  # it has archived nothing
 _RENEW_SECONDS = 5.0
 _REPORT_SECONDS = 5.0
 _PAGE = 500
 _AT_ONCE = 50  # tasks of one round
 _PRUNE_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
 _LONGEST_REST_SECONDS = 1.0
-_NICE = 5  # of the thread: runs come first
+_STANDARD_INPUT = 0
+_NICE = 5  # runs come first
 
 
-class Archiver(Periodic):
-    """The archiving thread of a worker. store: for it alone; url: the database's; after_seconds: since a task's end;
-    limits: of what is kept."""
+class Archiver:
+    """Archives. url: the database's; after_seconds: since a task's end; limits: of what is kept."""
 
     def __init__(self, store: Store, url: str, after_seconds: float, limits: HistoryLimits) -> None:
-        super().__init__("archiver", TICK_SECONDS)
+        self._stopped = threading.Event()
         self._store = store
         self._url = url
         self._database = Database(url)
@@ -70,17 +78,31 @@ class Archiver(Periodic):
         self._problem: str | None = None
         self._left: set[str] = set()
 
-    def stop(self) -> None:
-        """Ends the thread, between two tasks, and closes the connections."""
-        super().stop()
-        if self._thread.is_alive():
-            self._thread.join(TICK_SECONDS)
+    def close(self) -> None:
+        """Lets another one be elected at once, and closes the connections."""
+        with contextlib.suppress(StoreUnavailable):
+            if self._token is not None:
+                self._store.elect_archiver(process_identity.own_identity(), 0)
         self._database.close()
         self._store.close()
 
-    def tick(self) -> None:
+    def serve(self, idle_seconds: float) -> int:
+        """Archives until there was nothing to do for so long, or another one is elected; returns how many tasks."""
+        count, busy_at = 0, time.monotonic()
+        while True:
+            archived = self.tick()
+            if archived != 0:
+                busy_at = time.monotonic()
+                count += max(0, archived)
+            is_idle = time.monotonic() - busy_at > (idle_seconds if count else 0.0)
+            if self._token is None or (archived == 0 and is_idle):
+                return count
+            self._stopped.wait(TICK_SECONDS)
+
+    def tick(self) -> int:
+        """Runs a round; returns how many tasks it archived, -1 when it could not."""
         try:
-            self.run_round()
+            return self.run_round()
         except ArchiverReplaced:
             log.debug("another worker archives")
         except HistoryUnavailable as error:
@@ -89,6 +111,7 @@ class Archiver(Periodic):
             self._report("; ".join(fault.message for fault in error.faults))
         except StoreUnavailable as error:
             log.debug("the archiver waits: %s", error)
+        return -1
 
     def run_round(self) -> int:
         """Archives the tasks that are due, some of them; returns how many.
@@ -110,13 +133,6 @@ class Archiver(Periodic):
         left = sum(task.task_id in self._left for task in finished)
         self._report(f"{left} tasks cannot be archived, the worker's log says why" if left else "")
         return count
-
-    def _run(self) -> None:
-        try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        except OSError as error:
-            log.debug("the archiver has the priority of all: %s", error)
-        super()._run()
 
     def _prepare(self) -> None:
         """Once for each election: another program may have changed the tables, and Redis may have been put back."""
@@ -199,3 +215,41 @@ def _age_seconds(finished_at: str | None) -> float:
     if finished_at is None:
         return float("inf")  # of a damaged record
     return (datetime.now(UTC) - datetime.fromisoformat(finished_at)).total_seconds()
+
+
+def _read_order() -> ArchiverOrder:
+    # Not by sys.stdin, whose lock the other thread would hold when this process ends.
+    line = b""
+    while not line.endswith(b"\n") and (more := os.read(_STANDARD_INPUT, 65536)):
+        line += more
+    return ArchiverOrder(*json.loads(line))
+
+
+def _end_with_worker() -> None:
+    """Ends this process when its worker has closed its end of standard input, or is dead."""
+    while os.read(_STANDARD_INPUT, 1):
+        pass
+    os._exit(0)
+
+
+def main() -> int:
+    order = _read_order()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the worker decides when this ends
+    log_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=order.log_level.upper(), format=log_format, stream=sys.stderr)
+    threading.Thread(target=_end_with_worker, name="end-with-worker", daemon=True).start()
+    os.nice(_NICE)
+    limits = HistoryLimits(*order.limits)
+    try:
+        archiver = Archiver(Store(order.store_url), order.history_url, order.after_seconds, limits)
+    except ConfigurationError as error:
+        log.error("finished tasks stay in Redis: %s", error)
+        return EXIT_IDLE
+    try:
+        return 0 if archiver.serve(IDLE_SECONDS) else EXIT_IDLE
+    finally:
+        archiver.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

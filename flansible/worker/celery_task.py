@@ -39,16 +39,13 @@ from flansible.config import Settings
 from flansible.config.ansible_version import require_tested_ansible
 from flansible.errors import (
     ConfigurationError,
-    HistoryUnavailable,
     IllegalMove,
     RecordUnreadable,
     RunnerError,
     SealError,
     StoreUnavailable,
 )
-from flansible.history import redis_retention
-from flansible.history.database import Database
-from flansible.history.retention import HistoryLimits
+from flansible.history.limits import history_limits, redis_retention
 from flansible.models import ForkServerCounts, State
 from flansible.sealing import Sealer
 from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, ReadyTask, Store, Transition
@@ -57,7 +54,7 @@ from flansible.system.periodic import Periodic
 from flansible.system.ssh_control import ControlMasters
 from flansible.worker import celery_revoke, signal_handling
 from flansible.worker.ansible_config import configuration_of
-from flansible.worker.archiver import Archiver
+from flansible.worker.archiver_process import ArchiverOrder, ArchiverProcess
 from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.lease_renewal import Lease, LeaseRenewal, now
@@ -132,12 +129,12 @@ def _worker_services() -> _Services:
         return _services
 
 
-def _archivers(found: Settings) -> list[Archiver]:
-    """Returns the archiver, where there is a history database."""
+def _archivers(found: Settings) -> list[ArchiverProcess]:
+    """Returns what starts the archiver, where there is a history database."""
     if (url := found.database_url) is None:
         return []
-    limits = HistoryLimits(found.kept_days, found.kept_tasks, found.retention_bytes, found.retention_output_days)
-    return [Archiver(Store(found.store_url, redis_retention(found)), url, found.archive_after_seconds, limits)]
+    order = ArchiverOrder(found.store_url, url, found.archive_after_seconds, history_limits(found), found.log_level)
+    return [ArchiverProcess(Store(found.store_url, redis_retention(found)), order)]
 
 
 def _ssh_masters() -> ControlMasters | None:
@@ -350,7 +347,6 @@ def _check_configuration(sender: Any, **_: Any) -> None:
         isolation.require(found.isolation)
         account.require_home()
         account.warn()
-        _check_history(found)
         _readiness = Readiness(
             Store(found.store_url, reply_timeout_seconds=_LEASE_REPLY_SECONDS),
             sender.hostname,
@@ -363,13 +359,6 @@ def _check_configuration(sender: Any, **_: Any) -> None:
         with contextlib.suppress(OSError):
             print(error, file=sys.stderr, flush=True)
         sys.exit(_EXIT_CONFIGURATION)
-
-
-def _check_history(found: Settings) -> None:
-    """Raises ConfigurationError when the history database belongs to a newer Flansible. It may be away."""
-    if found.database_url:
-        with contextlib.closing(Database(found.database_url)) as database, contextlib.suppress(HistoryUnavailable):
-            database.require_known_version()
 
 
 @worker_init.connect

@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import delete, event, func, select, text, update
 
 from flansible.errors import ArchiverReplaced, HistoryUnavailable, StoreUnavailable
-from flansible.history import Archive, Records, archive_writer, schema
+from flansible.history import archive_writer, schema
+from flansible.history.archive import Archive
 from flansible.history.database import Database
-from flansible.history.retention import HistoryLimits
+from flansible.history.limits import HistoryLimits
+from flansible.history.merged_records import Records
 from flansible.models import State
 from flansible.store import ListFilter, Store
 from flansible.system import process_identity
@@ -37,7 +39,7 @@ def records(redis_url: str, history_url: str) -> Iterator[Records]:
 def archiver(redis_url: str, history_url: str) -> Iterator[Archiver]:
     archiver = new_archiver(redis_url, history_url)
     yield archiver
-    archiver.stop()
+    archiver.close()
 
 
 KEEPS_ALL = HistoryLimits(36500)
@@ -124,7 +126,7 @@ def test_a_task_stays_in_redis_until_its_time_has_come(records: Records, redis_u
     assert count_of(history_url, schema.tasks) == 0 and all(keys_of(records, task_id) for task_id in tasks)
     archiver._after_seconds = 0
     assert archiver.run_round() == 3
-    archiver.stop()
+    archiver.close()
 
 
 def test_what_is_not_final_or_hidden_stays(records: Records, archiver: Archiver, history_url: str) -> None:
@@ -183,7 +185,7 @@ def test_a_crash_at_any_step_loses_nothing_and_doubles_nothing(
     assert everything(records, task.id, random.Random(1)) == before
     assert [one.task_id for one in list_of(records, ListFilter(), 10)] == [task.id]
     first.run_round()
-    first.stop()
+    first.close()
     assert everything(records, task.id, random.Random(1)) == before
     assert keys_of(records, task.id) == [] and records.finished_count() == 0
     assert count_of(history_url, schema.tasks) == 1 and count_of(history_url, schema.task_hosts) == 2
@@ -245,8 +247,8 @@ def test_of_two_workers_one_archives_and_the_other_takes_over(
     assert run_other() == 1
     MadeTask(records).end()
     assert run_one() == 0 and run_other() == 1
-    one.stop()
-    other.stop()
+    one.close()
+    other.close()
 
 
 @pytest.mark.parametrize("step", ["_insert_task", "_check"])
@@ -277,12 +279,12 @@ def test_an_archiver_that_was_paused_and_comes_back_does_nothing(
     with pytest.raises((ArchiverReplaced, HistoryUnavailable)):
         as_process(one, "one", monkeypatch)()
     assert everything(records, task.id, random.Random(1)) == before
-    one.stop()
+    one.close()
     records._redis.hset("flansible:archiver", "until", 1)
     as_process(other, "other", monkeypatch)()
     assert count_of(history_url, schema.tasks) == 1 and keys_of(records, task.id) == []
     assert everything(records, task.id, random.Random(1)) == before
-    other.stop()
+    other.close()
 
 
 def test_the_database_refuses_whoever_comes_after_a_later_archiver(
@@ -399,7 +401,7 @@ def test_it_catches_up_by_itself_when_the_database_is_back(
     folder.mkdir()
     archiver.tick()
     assert records.archiver_report().problem == "" and records.finished_count() == 0
-    archiver.stop()
+    archiver.close()
     assert count_of(url, schema.tasks) == 4
 
 
@@ -451,7 +453,7 @@ def test_a_full_disk_leaves_all_in_redis(records: Records, redis_url: str, datab
     archiver._database.close()
     archiver.tick()
     assert records.archiver_report().problem == "" and keys_of(records, task.id) == []
-    archiver.stop()
+    archiver.close()
 
 
 def aged(url: str, days: dict[str, float]) -> None:
@@ -491,17 +493,17 @@ def test_what_is_over_a_limit_is_deleted_the_oldest_first(records: Records, redi
         assert count_of(history_url, schema.output_chunks) == count_of(history_url, schema.task_hosts) == left
         with opened(history_url) as database, database.writing() as connection:
             connection.execute(delete(schema.tasks))
-        archiver.stop()
+        archiver.close()
     most = int(2.5 * stored_bytes_of_one(records, redis_url, history_url))
     archiver, tasks = archived_and_aged(records, redis_url, history_url, HistoryLimits(365, bytes=most))
     archiver.run_round()
     assert [records.task(task_id) is not None for task_id in tasks] == [False, False, True, True]
-    archiver.stop()
+    archiver.close()
 
 
 def stored_bytes_of_one(records: Records, redis_url: str, url: str) -> int:
     archiver, _ = archived_and_aged(records, redis_url, url, KEEPS_ALL)
-    archiver.stop()
+    archiver.close()
     size = stored_bytes(url)
     with opened(url) as database, database.writing() as connection:
         connection.execute(delete(schema.tasks))
@@ -520,7 +522,7 @@ def test_output_and_events_may_go_before_their_task(records: Records, redis_url:
         found = records.task(task_id)
         assert found is not None and found.output_expired_at is None and records.position(task_id).expired_at is None
         assert records.output(task_id, 0, 10) == b"texttextte"
-    archiver.stop()
+    archiver.close()
 
 
 def test_a_task_that_is_read_is_spared_for_a_while(records: Records, redis_url: str, history_url: str) -> None:
@@ -533,4 +535,4 @@ def test_a_task_that_is_read_is_spared_for_a_while(records: Records, redis_url: 
     archiver._prune_at = 0.0
     archiver.run_round()
     assert [records.task(task_id) is not None for task_id in tasks] == [False, False, True, True]
-    archiver.stop()
+    archiver.close()

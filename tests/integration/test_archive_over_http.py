@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from flansible.history.retention import HistoryLimits
+from flansible.history.limits import HistoryLimits
 from flansible.store import Store
 from flansible.worker.archiver import Archiver
 from tests.helpers.history import opened
@@ -45,7 +45,7 @@ def server(redis_url: str, url: str, tmp_path: Path) -> Iterator[WebServer]:
 def archiver(redis_url: str, url: str) -> Iterator[Archiver]:
     archiver = Archiver(Store(redis_url), url, 0.0, HistoryLimits(365, output_days=7))
     yield archiver
-    archiver.stop()
+    archiver.close()
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import func, select
 
-from flansible.history import Archive, Records, schema
+from flansible.history import schema
+from flansible.history.archive import Archive
+from flansible.history.merged_records import Records
 from flansible.store import ListFilter
 from tests.helpers.archived_tasks import everything, list_of, make_tasks
 from tests.helpers.history import opened
@@ -19,7 +21,7 @@ from tests.helpers.waiting import eventually
 
 _ARCHIVES = """
 import sys, time
-from flansible.history.retention import HistoryLimits
+from flansible.history.limits import HistoryLimits
 from flansible.store import Store
 from flansible.worker import archiver
 redis_url, history_url = sys.stdin.read().split()

@@ -601,6 +601,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "authorized_run": lambda store: store.authorized_run(UNKNOWN),
     "tasks": lambda store: store.tasks(None, None, None, 10),
     "search": lambda store: store.search(ListFilter(words="x"), None, 10),
+    "has_archiver": lambda store: store.has_archiver(),
+    "run_id": lambda store: store.run_id(),
     "being_read": lambda store: store.being_read(),
     "mark_read": lambda store: store.mark_read([UNKNOWN]),
     "exists": lambda store: store.exists(UNKNOWN),

@@ -149,7 +149,7 @@ STANDARD_LIBRARY_ONLY = (
     "launcher.redis_repair",
 )
 # Loaded with one module of theirs by processes that hold little.
-EMPTY_PACKAGES = ("authorization", "doctor", "launcher", "system")
+EMPTY_PACKAGES = ("authorization", "doctor", "history", "launcher", "system")
 MAY_IMPORT_IN_FUNCTIONS = ("cli", "client.commands")
 
 
@@ -382,7 +382,7 @@ def python(code: str, cwd: Path, **environ: str) -> str:
 @pytest.mark.parametrize(
     ("imported", "absent"),
     [
-        ("flansible.worker.celery_task", ("ansible", "flask")),
+        ("flansible.worker.celery_task", ("ansible", "flask", "sqlalchemy")),
         ("flansible.web, flansible.web.gunicorn_server", ("ansible",)),
         ("flansible.runner.forkserver", ("redis", "celery", "flask", "kombu", "pydantic")),
         ("flansible.store", ("ansible", "celery", "flask")),

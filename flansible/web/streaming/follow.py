@@ -13,7 +13,7 @@ from flask import Flask, Response, current_app, request
 
 from flansible.config import Settings
 from flansible.errors import TooManyRequests, Unavailable
-from flansible.history import open_records
+from flansible.history.opening import open_records
 from flansible.web.context import WebContext, web_context
 from flansible.web.middleware import audit_context
 from flansible.web.streaming.feeds import Feed
