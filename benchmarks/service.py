@@ -31,6 +31,7 @@ ADMIN = ("admin", "admin")
 INVENTORY = 'one ansible_connection=local ansible_python_interpreter="{{ ansible_playbook_python }}"\n'
 _FORK_SERVER = "flansible.runner.forkserver"
 _STOP_SECONDS = 30
+_KEPT_SECONDS = 86400
 
 
 def machine() -> str:
@@ -64,7 +65,8 @@ class Running:
 
 @contextmanager
 def running(bin: Path = BIN, users: Sequence[dict[str, object]] = (), **settings: object) -> Iterator[Running]:
-    """`flansible up` with these settings, those among them that this version knows.
+    """`flansible up` with these settings, those among them that this version knows. Tasks stay in Redis, where what is
+    measured is looked for, unless the settings say otherwise.
 
     bin: whose `flansible` it is, and so whose Ansible; users: entries of rbac.json beside admin's.
     """
@@ -76,8 +78,9 @@ def running(bin: Path = BIN, users: Sequence[dict[str, object]] = (), **settings
         for name in ("home", "tmp", "playbooks"):
             (root / name).mkdir()
         (root / "playbooks/hosts").write_text(INVENTORY)
-        keys = _known_keys(bin) if settings else ()
-        known = {key: value for key, value in settings.items() if key in keys}
+        keys = _known_keys(bin)
+        given = {"archive_after_seconds": _KEPT_SECONDS, **settings}
+        known = {key: value for key, value in given.items() if key in keys}
         port = _free_port()
         lines = [f"{key} = {value}\n" for key, value in {"Flask_tcp_port": port, **known}.items()]
         (root / "config.ini").write_text("[Default]\n" + "".join(lines))

@@ -30,6 +30,7 @@ from benchmarks.service import Running, machine, running, usage_by_role
 SAMPLE_SECONDS = 10.0
 ROLES = ("up", "redis", "web", "worker", "fork server")
 SETTINGS: dict[str, Any] = {"worker_concurrency": 4, "web_workers": 2, "web_threads": 8, "grace_seconds": 1}
+SETTINGS["archive_after_seconds"] = 30  # as it is by default: whether anything grows is the question
 SECRET = "word-that-must-not-stay"
 FINAL_SECONDS = 60.0
 PLAYBOOK = """\

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from flansible.history import encoding, schema
+from tests.helpers.history import opened
 from tests.helpers.services import Service, start_service
 from tests.helpers.waiting import eventually
 
@@ -165,3 +168,21 @@ def test_the_tests_of_what_is_read_pass_wherever_tasks_are(name: str, seconds: s
     environ = {**os.environ, "ARCHIVE_AFTER_SECONDS": seconds}
     ended = subprocess.run(command, cwd=TOP, env=environ, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout[-8000:]
+
+
+def stored(service: Service) -> str:
+    """All that the history database has, unpacked."""
+    found = []
+    with opened(f"sqlite:///{service.root}/.flansible/history.sqlite3") as database, database.reading() as connection:
+        for table in schema.metadata.sorted_tables:
+            for row in connection.execute(select(table)):
+                found += [encoding.unpack(value).decode() if isinstance(value, bytes) else str(value) for value in row]
+    return "\n".join(found)
+
+
+def test_no_secret_of_a_request_is_in_the_database(service: Service) -> None:
+    marker, body = "Zauberwort7", {"module": "command", "module_args": "echo shown"}
+    task_id = service.submit("ansiblecommand", {**body, "connection_password": marker, "become_password": marker})
+    service.wait(task_id)
+    text = eventually(lambda: task_id in (found := stored(service)) and found)
+    assert "echo shown" in text and "********" in text and marker not in text
