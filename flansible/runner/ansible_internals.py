@@ -35,6 +35,7 @@ REPLACED = (
     Internal("ansible.cli.playbook", "PlaybookExecutor", "list hosts and play tasks for a preview"),
     Internal("ansible.cli.playbook.PlaybookCLI", "init_parser", "share one parser among all runs", "self"),
     Internal("ansible.config.manager", "ConfigManager", "keep one manager when the configuration is read again"),
+    Internal("ansible.config.manager", "NativeEnvironment", "compile defaults that are templates once"),
     Internal("ansible.config.manager.ConfigManager", "_plugins", "record the options that plugins declare"),
     Internal(
         "ansible.config.manager.ConfigManager",

@@ -38,6 +38,7 @@ from ansible.plugins import loader
 from ansible.plugins.callback import CallbackBase
 from ansible.utils import display
 from ansible.utils.display import Display
+from jinja2.nativetypes import NativeEnvironment
 
 from flansible.errors import NotForkable
 from flansible.runner import cleanup
@@ -83,12 +84,13 @@ CLASS_VARIABLES = {
 class Captured:
     """What `apply` executes again, compiled once.
 
-    constants: the module; definitions: of all settings; loaders: the constant that each plugin loader has its search
-    path from; fragments: where plugins' documentation was searched.
+    constants: the module; definitions: of all settings; templates: those among their defaults, compiled; loaders: the
+    constant that each plugin loader has its search path from; fragments: where plugins' documentation was searched.
     """
 
     constants: CodeType
     definitions: dict[str, Any]
+    templates: dict[str, Any]
     modules: tuple[tuple[ModuleType, CodeType], ...]
     classes: tuple[tuple[type, ModuleType, CodeType], ...]
     loaders: tuple[tuple[loader.PluginLoader, str], ...]
@@ -99,9 +101,12 @@ def capture() -> Captured:
     """Finds what `apply` needs, in a process whose configuration is the one that it was started with."""
     named = {id(value): name for name, value in vars(constants).items() if isinstance(value, list)}
     loaders = [one for one in vars(loader).values() if isinstance(one, loader.PluginLoader)]
+    definitions = constants.config.get_configuration_definitions()
+    defaults = {one["default"] for one in definitions.values() if isinstance(one.get("default"), str)}
     return Captured(
         constants=_code_of(constants),
-        definitions=constants.config.get_configuration_definitions(),
+        definitions=definitions,
+        templates={one: NativeEnvironment().from_string(one) for one in defaults if one.startswith("{{")},
         modules=tuple(_of_module(name, variables) for name, variables in MODULE_VARIABLES.items()),
         classes=tuple(_of_class(name, variables) for name, variables in CLASS_VARIABLES.items()),
         loaders=tuple((one, named[id(one.config)]) for one in loaders if id(one.config) in named),
@@ -130,6 +135,16 @@ def apply(captured: Captured) -> None:
     _set_default_colour()
 
 
+class _Compiled:
+    """Stands for the environment in which Ansible compiles a default that is a template."""
+
+    def __init__(self, templates: dict[str, Any]) -> None:
+        self._templates = templates
+
+    def from_string(self, source: str) -> Any:
+        return self._templates.get(source) or NativeEnvironment().from_string(source)
+
+
 def _execute_constants(captured: Captured) -> None:
     """Executes the module in its own namespace: all that have it as `C` see the new values."""
     known: ConfigManager = constants.config
@@ -141,7 +156,9 @@ def _execute_constants(captured: Captured) -> None:
         known.__init__()
         return known
 
-    # Parsing the definitions is most of what an execution takes, and the configuration has no part in them.
+    # Parsing the definitions and compiling the templates in them is most of what an execution takes, in time and in
+    # memory that is written to, and the configuration has no part in them.
+    compiled = replace(manager, "NativeEnvironment", lambda: _Compiled(captured.templates))
     read = replace(ConfigManager, "_read_config_yaml_file", lambda _self, _path: captured.definitions)
     made = replace(manager, "ConfigManager", initialize_again)
     namespace = vars(constants)
@@ -154,6 +171,7 @@ def _execute_constants(captured: Captured) -> None:
         namespace["ConfigManager"] = made
     finally:
         replace(manager, "ConfigManager", made)
+        replace(manager, "NativeEnvironment", compiled)
         replace(ConfigManager, "_read_config_yaml_file", read)
 
 
