@@ -6,9 +6,10 @@ Forked from a zygote, or started by exec where that is not sound. Used by flansi
 from __future__ import annotations
 
 import logging
+import math
 import socket
+from collections.abc import Mapping
 
-from flansible.models import Confinement
 from flansible.worker.ansible_config import Configuration
 from flansible.worker.runner_process import MODULE, RunnerProcess, StartedProcess, environment_for
 from flansible.worker.zygote_handle import ForkedProcess, Zygote
@@ -21,18 +22,27 @@ class ForkServer:
 
     def __init__(self, configuration: Configuration, process: RunnerProcess) -> None:
         self.configuration = configuration
-        # Of all runs that it has started: equal sandboxes are shared by runs of different limits.
-        self.confinements: set[Confinement] = set()
         self._process = process
+        # The latest run's directory and variables, and when that was.
+        self.asked: tuple[str, Mapping[str, str]] = configuration.directory, dict(configuration.environment)
+        self.used_at = -math.inf
 
     @property
     def was_forked(self) -> bool:
         return isinstance(self._process, ForkedProcess)
 
     @property
-    def is_orphaned(self) -> bool:
-        """Whether the zygote is gone that it was forked from."""
-        return isinstance(self._process, ForkedProcess) and not self._process.zygote.alive
+    def host(self) -> StartedProcess:
+        """What was started by exec, and has the sandbox: its zygote, or its process itself."""
+        if isinstance(self._process, ForkedProcess):
+            return self._process.zygote
+        assert isinstance(self._process, StartedProcess)
+        return self._process
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is alive, and its zygote too, if it has one."""
+        return self._process.alive and self.host.alive
 
     @property
     def pid(self) -> int:
@@ -53,10 +63,6 @@ class ForkServer:
     def kill_sandbox(self) -> None:
         """Kills everything in its sandbox, runs included; does nothing without a sandbox."""
         self._process.kill_sandbox()
-
-    def is_gone(self) -> bool:
-        """Whether it has ended, and with it everything in its sandbox."""
-        return self._process.is_gone()
 
     def kill(self) -> None:
         """Kills its process; in a sandbox everything."""

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from flansible.errors import NotForkable, RunnerError
 from flansible.models import ForkServerCounts
@@ -28,16 +28,18 @@ from flansible.system import memory
 from flansible.worker import fork_server
 from flansible.worker.ansible_config import Configuration, configuration_of
 from flansible.worker.fork_server import ForkServer
-from flansible.worker.runner_process import MODULE
+from flansible.worker.runner_process import MODULE, StartedProcess
 from flansible.worker.sandbox import Sandbox
 from flansible.worker.zygote_handle import Zygote
+from flansible.worker.zygotes import Zygotes
 
 log = logging.getLogger(__name__)
 
 RUN_START_SECONDS = 120.0  # for a fork server to start a run, on a machine with very many
 _MOST_STARTED = 8  # started ones share nothing: some 50 MB each
+_LATELY_SECONDS = 600.0  # what was used within that time is made ready again when its process or configuration is gone
+_MOST_RECENT = 20
 _LEAST_MEMORY = 0.1  # with a smaller share available, a new one takes the place of another
-_ZYGOTE_RETRY_SECONDS = 60.0
 
 
 class ForkServerPool:
@@ -52,12 +54,10 @@ class ForkServerPool:
         self._servers: OrderedDict[Configuration, ForkServer] = OrderedDict()
         self._starting: defaultdict[str | None, threading.Lock] = defaultdict(threading.Lock)
         self._closed = False
-        self._retired: list[ForkServer] = []  # dropped ones whose sandbox still has processes
+        self._retired: list[StartedProcess] = []  # dropped ones whose sandbox still has processes
         self._found_warm = self._forked = self._evicted = 0
         self._started: Counter[str] = Counter()  # by the reason why it could not be forked
-        self._zygote: Zygote | None = None
-        self._zygote_lock = threading.Lock()
-        self._zygote_fails_until = 0.0
+        self._zygotes = Zygotes(module, limits)
 
     def launch(
         self,
@@ -75,9 +75,10 @@ class ForkServerPool:
         for _ in range(2):
             server = self._server(configuration_of(directory, environment, sandbox=sandbox))
             if sandbox is not None and sandbox.confinement is not None:
-                server.confinements.add(sandbox.confinement)
+                server.host.confinements.add(sandbox.confinement)
             try:
                 server.launch(channel, output, events)
+                server.asked, server.used_at = (directory, environment), time.monotonic()
                 return server
             except OSError as error:
                 log.warning("fork server %d has died (%s); starting another", server.pid, error)
@@ -86,10 +87,10 @@ class ForkServerPool:
 
     @property
     def unconfined_pids(self) -> set[int]:
-        """The process ids of the fork servers that no user's code shares a sandbox with, and of the zygote."""
+        """The process ids of the fork servers that no user's code shares a sandbox with, and of their zygote."""
         with self._lock:
-            found = {server.pid for server in self._servers.values() if not server.is_sandboxed}
-            return found | ({self._zygote.pid} if self._zygote else set())
+            servers = [server.pid for server in self._servers.values() if not server.is_sandboxed]
+        return {*servers, *(zygote.pid for zygote in self._zygotes.all() if not zygote.is_sandboxed)}
 
     def counts(self, worker: str) -> ForkServerCounts:
         with self._lock:
@@ -107,22 +108,42 @@ class ForkServerPool:
         server.kill()
         self._drop(server)
 
-    def sandboxed(self) -> dict[ForkServer, str]:
-        """Returns those whose sandbox may have processes, with the principal: user and entry."""
+    def sandboxed(self) -> dict[StartedProcess, str]:
+        """Returns the sandboxes that may have processes: what was started in each, with its principal."""
         with self._lock:
-            servers = (*self._servers.values(), *self._retired)
-        found = {server: _principal(server.configuration) for server in servers if not server.is_gone()}
-        return {server: principal for server, principal in found.items() if principal is not None}
+            hosts = {*(server.host for server in self._servers.values()), *self._retired, *self._zygotes.all()}
+        found = {host: host.principal for host in hosts if host.is_sandboxed and not host.is_gone()}
+        return {host: principal for host, principal in found.items() if principal is not None}
 
-    def withdraw(self, server: ForkServer) -> None:
-        """Keeps a fork server from further runs, without waiting for it: it may be stopped. `discard` ends it."""
+    def withdraw(self, host: StartedProcess) -> None:
+        """Keeps a sandbox from further runs, without waiting for it: it may be stopped. `end` ends it."""
+        servers = self._take_servers_of(host)
+        for server in servers:
+            if server.was_forked:
+                server.hang_up()
         with self._lock:
-            if self._servers.get(server.configuration) is server:
-                self._retired.append(self._servers.pop(server.configuration))
+            if host not in self._retired:
+                self._retired.append(host)
+
+    def end(self, host: StartedProcess) -> None:
+        """Kills a process that was started, and in its sandbox everything."""
+        host.kill()
+        self._retire(self._take_servers_of(host), [host])
 
     def warm_up(self, directory: str, pack_usual: bool = False) -> None:
         """Starts the fork server for `directory` before the first run needs it."""
-        self._server(configuration_of(directory), pack_usual)
+        self.prepare(configuration_of(directory), pack_usual)
+
+    def prepare(self, configuration: Configuration, pack_usual: bool = False) -> None:
+        """Makes the fork server of a configuration, if there is none. Raises RunnerError."""
+        self._server(configuration, pack_usual, is_for_run=False)
+
+    def used_lately(self) -> list[tuple[str, Mapping[str, str], Sandbox | None]]:
+        """Returns directory, variables and sandbox of recent runs, the latest first, one of each fork server."""
+        since = time.monotonic() - _LATELY_SECONDS
+        with self._lock:
+            recent = [server for server in reversed(self._servers.values()) if server.used_at > since]
+        return [(*server.asked, server.configuration.sandbox) for server in recent[:_MOST_RECENT]]
 
     def close(self) -> None:
         """Closes all fork servers for good. Runs continue, except in sandboxes: those are killed."""
@@ -130,30 +151,27 @@ class ForkServerPool:
             self._closed = True
             servers, self._servers = list(self._servers.values()), OrderedDict()
             retired, self._retired = self._retired, []
+        zygotes = self._zygotes.take_all()
         # Sandboxes first: a process in one can stop its fork server, and we would wait for each of them.
-        for server in (*servers, *retired):
-            server.kill_sandbox()
+        for host in (*(server.host for server in servers), *zygotes, *retired):
+            host.kill_sandbox()
         for server in servers:
             server.hang_up()
         for server in servers:
             server.close()
-        with self._zygote_lock:
-            zygote, self._zygote = self._zygote, None
-        if zygote is not None:
-            zygote.close()
+        for host in (*zygotes, *retired):
+            host.close()
 
-    def _server(self, configuration: Configuration, pack_usual: bool = False) -> ForkServer:
+    def _server(self, configuration: Configuration, pack_usual: bool = False, is_for_run: bool = True) -> ForkServer:
         with self._lock:
-            if (server := self._warm_server(configuration)) is not None:
-                self._found_warm += 1
+            if (server := self._warm_server(configuration, is_for_run)) is not None:
                 return server
             starting = self._starting[_principal(configuration)]
         # One lock per principal: two supervisors must not start the same server twice, and a user whose home keeps a
         # fork server from getting ready must not make others wait.
         with starting:
             with self._lock:
-                if (server := self._warm_server(configuration)) is not None:
-                    self._found_warm += 1
+                if (server := self._warm_server(configuration, is_for_run)) is not None:
                     return server
                 dropped = self._take_replaced(configuration)
             try:
@@ -161,9 +179,11 @@ class ForkServerPool:
             finally:
                 self._retire(dropped)
             with self._lock:
-                if not self._closed:
+                if is_open := not self._closed:
                     self._servers[configuration] = server
-                    return server
+        if is_open:
+            self._end_unused_zygotes()
+            return server
         server.close()
         server.kill_sandbox()
         raise RunnerError("the worker is being stopped")
@@ -171,7 +191,8 @@ class ForkServerPool:
     def _make(self, configuration: Configuration, pack_usual: bool) -> ForkServer:
         """Forks the fork server, or starts it. Raises RunnerError."""
         try:
-            server = fork_server.fork(configuration, self._living_zygote(configuration.sandbox, pack_usual), pack_usual)
+            zygote = self._zygotes.living(configuration.sandbox, pack_usual, self._retire_host)
+            server = fork_server.fork(configuration, zygote, pack_usual)
         except NotForkable as error:
             log.info("a fork server is started, not forked (%s): %s", error, configuration)
             reason = str(error).partition(":")[0]
@@ -185,42 +206,19 @@ class ForkServerPool:
             self._started[reason] += 1
         return server
 
-    def _living_zygote(self, sandbox: Sandbox | None, pack_usual: bool) -> Zygote:
-        """Returns the zygote, and starts it if necessary. Raises NotForkable."""
-        if self._module != MODULE:
-            raise NotForkable("another module")
-        if sandbox is not None:
-            raise NotForkable("sandbox")
-        with self._zygote_lock:
-            if self._zygote is not None and self._zygote.alive:
-                return self._zygote
-            if self._closed or time.monotonic() < self._zygote_fails_until:
-                raise NotForkable("no zygote")
-            if self._zygote is not None:
-                self._zygote.close()
-            try:
-                self._zygote = Zygote(self._limits, pack_usual)
-            except RunnerError as error:
-                log.warning("the zygote cannot be started, and fork servers start more slowly: %s", error)
-                self._zygote, self._zygote_fails_until = None, time.monotonic() + _ZYGOTE_RETRY_SECONDS
-                raise NotForkable("no zygote") from error
-            return self._zygote
-
-    def _warm_server(self, configuration: Configuration) -> ForkServer | None:
+    def _warm_server(self, configuration: Configuration, is_for_run: bool) -> ForkServer | None:
         server = self._servers.get(configuration)
-        if server is None or not server.alive or server.is_orphaned:
+        if server is None or not server.is_usable:
             return None
-        self._servers.move_to_end(configuration)
+        if is_for_run:
+            self._found_warm += 1
+            self._servers.move_to_end(configuration)
         return server
 
     def _take_replaced(self, configuration: Configuration) -> list[ForkServer]:
         """Removes and returns what a new server replaces: dead servers, older versions, the least recently used."""
         wanted = _without_version(configuration)
-        gone = [
-            key
-            for key, server in self._servers.items()
-            if not server.alive or server.is_orphaned or _without_version(key) == wanted
-        ]
+        gone = [key for key, server in self._servers.items() if not server.is_usable or _without_version(key) == wanted]
         dropped = [self._servers.pop(key) for key in gone]
         limit = self._limit
         if memory.available_share() < _LEAST_MEMORY:
@@ -243,11 +241,31 @@ class ForkServerPool:
                 del self._servers[server.configuration]
         self._retire([server])
 
-    def _retire(self, servers: list[ForkServer]) -> None:
+    def _retire(self, servers: list[ForkServer], hosts: Iterable[StartedProcess] = ()) -> None:
+        """Closes these; keeps in mind those whose sandbox still has processes."""
+        hosts = [*hosts, *(server.host for server in servers if not server.was_forked)]
         for server in servers:
             server.close()
+        for host in hosts:
+            host.close()
         with self._lock:
-            self._retired = [one for one in (*self._retired, *servers) if not one.is_gone()]
+            found = dict.fromkeys((*self._retired, *hosts))
+            self._retired = [host for host in found if not host.is_gone()]
+
+    def _retire_host(self, host: StartedProcess) -> None:
+        self._retire(self._take_servers_of(host), [host])
+
+    def _take_servers_of(self, host: StartedProcess) -> list[ForkServer]:
+        if isinstance(host, Zygote):
+            self._zygotes.remove(host)
+        with self._lock:
+            keys = [key for key, server in self._servers.items() if server.host is host]
+            return [self._servers.pop(key) for key in keys]
+
+    def _end_unused_zygotes(self) -> None:
+        with self._lock:
+            used = {server.host for server in self._servers.values()}
+        self._retire([], self._zygotes.take_unused(used))
 
 
 def _without_version(configuration: Configuration) -> tuple[str, str | None, str | None]:

@@ -21,6 +21,7 @@ from typing import IO
 
 from flansible import wire
 from flansible.errors import RunnerError, StartFailure, WireError
+from flansible.models import Confinement
 from flansible.system import process_identity
 from flansible.system.session_keyring import call_in_new_session_keyring
 from flansible.worker import snapshots
@@ -136,6 +137,8 @@ class StartedProcess(RunnerProcess):
         # The tag is for recovery, which waits for the last of them: whatever is forked has the same command line.
         self._words = [*words, process_identity.tag(process_identity.own_identity())]
         self._sandbox = sandbox
+        # Of all runs that were started in it: equal sandboxes are shared by runs of different limits.
+        self.confinements: set[Confinement] = set()
         # A pidfd of the sandbox's first process: when that ends, the kernel ends all others in the sandbox.
         self._init: int | None = None
         self._init_lock = threading.Lock()  # two runs of one sandbox may have it killed at the same time
@@ -157,6 +160,11 @@ class StartedProcess(RunnerProcess):
     @property
     def is_sandboxed(self) -> bool:
         return self._sandbox is not None
+
+    @property
+    def principal(self) -> str | None:
+        """The user and entry whose sandbox it is in."""
+        return self._sandbox.principal if self._sandbox else None
 
     def wait(self, seconds: float) -> bool:
         try:

@@ -14,8 +14,8 @@ from flansible.authorization import confinement
 from flansible.errors import StoreUnavailable
 from flansible.store import Store
 from flansible.system.periodic import Periodic
-from flansible.worker.fork_server import ForkServer
 from flansible.worker.forkserver_pool import ForkServerPool
+from flansible.worker.runner_process import StartedProcess
 
 log = logging.getLogger(__name__)
 
@@ -38,34 +38,34 @@ class SandboxRevocation(Periodic):
         self._fork_servers = fork_servers
         self._principals_with_runs = principals_with_runs
         self._grace_seconds = grace_seconds
-        self._revoked_at: dict[ForkServer, float] = {}
+        self._revoked_at: dict[StartedProcess, float] = {}
 
     def tick(self) -> None:
-        """Withdraws fork servers with more than the present rights, and kills them when their runs have ended.
+        """Withdraws sandboxes with more than the present rights, and kills them when their runs have ended.
 
         The runs are being canceled. One that does not end in time is killed with its sandbox.
         """
-        servers = self._fork_servers.sandboxed()
-        self._revoked_at = {server: moment for server, moment in self._revoked_at.items() if server in servers}
+        sandboxes = self._fork_servers.sandboxed()
+        self._revoked_at = {host: moment for host, moment in self._revoked_at.items() if host in sandboxes}
         try:
-            self._revoke(servers)
+            self._revoke(sandboxes)
         except StoreUnavailable as error:
             log.debug("whether rights were lost is not known: %s", error)
         now, busy = time.monotonic(), self._principals_with_runs() if self._revoked_at else set()
-        for server, moment in self._revoked_at.items():
-            if servers[server] not in busy or now - moment >= self._grace_seconds + _MARGIN_SECONDS:
-                self._fork_servers.discard(server)
+        for host, moment in self._revoked_at.items():
+            if sandboxes[host] not in busy or now - moment >= self._grace_seconds + _MARGIN_SECONDS:
+                self._fork_servers.end(host)
 
-    def _revoke(self, servers: dict[ForkServer, str]) -> None:
-        unknown = {server: principal for server, principal in servers.items() if server not in self._revoked_at}
+    def _revoke(self, sandboxes: dict[StartedProcess, str]) -> None:
+        unknown = {host: principal for host, principal in sandboxes.items() if host not in self._revoked_at}
         rights = self._store.rights_of(sorted(set(unknown.values()))) if unknown else None
         if rights is None:
             return
-        for server, principal in unknown.items():
+        for host, principal in unknown.items():
             found = rights[principal]
             now = found.confinement if found else None
-            gone = next(filter(None, (confinement.lost(before, now) for before in tuple(server.confinements))), "")
+            gone = next(filter(None, (confinement.lost(before, now) for before in tuple(host.confinements))), "")
             if gone:
                 log.warning("the sandbox of %s is ended: rbac.json does not grant %s any more", principal, gone)
-                self._revoked_at[server] = time.monotonic()
-                self._fork_servers.withdraw(server)
+                self._revoked_at[host] = time.monotonic()
+                self._fork_servers.withdraw(host)

@@ -12,19 +12,20 @@ import re
 import select
 import signal
 import socket
+import time
 from pathlib import Path
 
 import flansible
 from flansible import wire
 from flansible.errors import NotForkable, RunnerError
 from flansible.worker.ansible_config import Configuration
-from flansible.worker.runner_process import EXIT_SECONDS, MODULE, RunnerProcess, StartedProcess, environment_for
+from flansible.worker.runner_process import MODULE, RunnerProcess, StartedProcess, environment_for
 from flansible.worker.sandbox import Sandbox
 
 # Read by Python and its libraries as they start: a process that has started keeps what they were.
 _READ_ON_START = re.compile(r"PYTHON|LC_|LANG|HOME$|TZ$")
 _NEUTRAL = Path(flansible.__file__).parent / "runner" / "neutral.cfg"
-_ANSWER_SECONDS = EXIT_SECONDS
+_ANSWER_SECONDS = 15.0  # the worker continues what is stopped every few seconds
 
 
 class Zygote(StartedProcess):
@@ -39,9 +40,15 @@ class Zygote(StartedProcess):
         """limits: soft and hard limit on open files; pack_usual: as in `fork`. Raises RunnerError."""
         own = {name: value for name, value in environment_for(sandbox).items() if not name.startswith("ANSIBLE_")}
         self._environment = own
+        self._is_late = False
+        self.used_at = time.monotonic()
         words = ["zygote", *(["usual"] if pack_usual else [])]
         words += [f"files={limits[0]}:{limits[1]}"] if limits else []
         super().__init__("/", {**own, "ANSIBLE_CONFIG": str(_NEUTRAL)}, words, sandbox, MODULE)
+
+    @property
+    def can_fork(self) -> bool:
+        return self.alive and not self._is_late
 
     def fork(self, configuration: Configuration, pack_usual: bool = False) -> ForkedProcess:
         """Forks a fork server. Raises NotForkable where one has to be started, and says why.
@@ -52,6 +59,7 @@ class Zygote(StartedProcess):
         names = {name for name in {*environment, *self._environment} if _READ_ON_START.match(name)}
         if differing := sorted(name for name in names if environment.get(name) != self._environment.get(name)):
             raise NotForkable(f"environment: {', '.join(differing)}")
+        self.used_at = time.monotonic()
         process = ForkedProcess(self)
         process.configure(configuration.directory, environment, pack_usual)
         return process
@@ -64,8 +72,9 @@ class Zygote(StartedProcess):
                 socket.send_fds(self._control, [b"F"], [control, stderr])
                 _, received, _, _ = socket.recv_fds(self._control, 1, 1, socket.MSG_CMSG_CLOEXEC)
             except OSError as error:
-                # An answer that comes too late would be taken for the next one.
-                self.kill_process()
+                # An answer that comes too late would be taken for the next one. It may be stopped, or just slow, and
+                # what it has forked goes on.
+                self._is_late = True
                 raise NotForkable("the zygote does not answer") from error
         if not received:
             raise NotForkable("the zygote cannot fork")

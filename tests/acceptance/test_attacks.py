@@ -485,7 +485,11 @@ def test_a_lying_run_lies_about_itself_alone(confined: Target) -> None:
 
 
 # Stops the fork server of the sandbox, of which processes 1 is bubblewrap and 2 the fork server.
-STOP_THE_FORK_SERVER = "kill -STOP 2"
+# The zygote is process 2 of the sandbox.
+STOP_THE_FORK_SERVER = (
+    "for one in /proc/[0-9]*; do"
+    ' if [ "$(cut -d" " -f4 $one/stat 2>/dev/null)" = 2 ]; then kill -STOP ${one#/proc/}; fi; done; kill -STOP 2'
+)
 
 
 def test_a_request_that_nobody_reads_holds_no_worker(confined: Target) -> None:
@@ -503,7 +507,7 @@ def test_a_request_that_nobody_reads_holds_no_worker(confined: Target) -> None:
 def fork_servers_stay_stopped() -> Iterator[None]:
     """Those below this test, whose worker continues them every few seconds."""
     is_over = threading.Event()
-    pids = [server.pid for server in Tree().fork_servers()]
+    pids = [item.pid for item in Tree().seen.values() if item.is_runner and item.leads_session]
 
     def stop() -> None:
         for pid in pids:

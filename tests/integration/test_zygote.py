@@ -51,8 +51,7 @@ def servers(worker: Worker) -> list[ForkServer]:
 
 
 def zygote(worker: Worker) -> Zygote:
-    found = worker.fork_servers._zygote
-    assert found is not None
+    [found] = worker.fork_servers._zygotes.all()
     return found
 
 
@@ -188,7 +187,8 @@ def test_the_end_of_the_worker_ends_the_zygote_and_all_fork_servers(place: Path)
         "pool = ForkServerPool(5)\n"
         "for place in sys.argv[1:]:\n"
         "    pool.warm_up(place)\n"
-        "print(pool._zygote.pid, *(server.pid for server in pool._servers.values()), flush=True)\n"
+        "started = (*pool._zygotes.all(), *pool._servers.values())\n"
+        "print(*(process.pid for process in started), flush=True)\n"
         "sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", code, "/", str(place)]
