@@ -12,8 +12,9 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
 
 Meanwhile, one thread each per worker: lease_renewal.py renews the leases, cancel_watcher.py reads cancel requests,
 message_resend.py sends lost messages again, broker/recovery.py recovers what dead workers left, sandbox_revocation.py
-ends sandboxes when rights are lost; readiness.py reports whether the worker can run tasks. signal_handling.py and
-shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`, consumer.py survives a lost broker.
+ends sandboxes when rights are lost, preparation.py makes fork servers ready ahead; readiness.py reports whether the
+worker can run tasks. signal_handling.py and shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`,
+consumer.py survives a lost broker.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.lease_renewal import Lease, LeaseRenewal, now
 from flansible.worker.message_resend import MessageResend
 from flansible.worker.outcome import Outcome
+from flansible.worker.preparation import Preparation
 from flansible.worker.readiness import Readiness, run_nothing
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
@@ -109,6 +111,7 @@ def _worker_services() -> _Services:
             lease_store, checking_store = (Store(found.store_url, retention, _LEASE_REPLY_SECONDS) for _ in range(2))
             leases = LeaseRenewal(lease_store, found.worker_concurrency, found.lease_seconds)
             fork_servers = ForkServerPool(found.fork_servers, limits=_limits_before)
+            masters = _ssh_masters()
             _services = _Services(
                 store=store,
                 fork_servers=fork_servers,
@@ -120,9 +123,12 @@ def _worker_services() -> _Services:
                     Recovery(checking_store),
                     *_archivers(found),
                     SandboxRevocation(checking_store, fork_servers, lambda: leases.principals, found.grace_seconds),
+                    Preparation(
+                        checking_store, fork_servers, Sandboxes(found), lambda user: _masters_directory(masters, user)
+                    ),
                 ),
                 shutdown=Shutdown(),
-                ssh_masters=_ssh_masters(),
+                ssh_masters=masters,
             )
             for thread in (leases, *_services.periodic):
                 thread.start()
@@ -259,7 +265,7 @@ def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellati
         grace_seconds=found.grace_seconds,
         cancellation=cancellation,
         timeout_name=limit_name,
-        ssh_masters=_ssh_masters_directory(services, claim.run.principal),
+        ssh_masters=_masters_directory(services.ssh_masters, claim.run.principal),
         sandboxes=Sandboxes(found),
         lease=lease,
     )
@@ -269,9 +275,9 @@ def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellati
     return supervisor.carry_out(claim.run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
 
 
-def _ssh_masters_directory(services: _Services, principal: str) -> str | None:
+def _masters_directory(masters: ControlMasters | None, principal: str) -> str | None:
     try:
-        return services.ssh_masters.directory_of(principal) if services.ssh_masters else None
+        return masters.directory_of(principal) if masters else None
     except OSError as error:
         log.warning("this run of %s does not use the fast ssh profile: %s", principal, error)
         return None
