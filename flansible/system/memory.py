@@ -9,6 +9,14 @@ _OWN_GROUP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 
 
+_LEAST_SHARE = 0.1
+
+
+def is_short() -> bool:
+    """Whether so little is left that what could be ended should make room for what is started."""
+    return available_share() < _LEAST_SHARE
+
+
 def available_share() -> float:
     """Returns the share of memory that can be had, of the machine's or of a limit on our processes; 1.0 if unknown."""
     return min(_of_machine(), _of_group())

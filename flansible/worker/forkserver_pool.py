@@ -39,7 +39,6 @@ RUN_START_SECONDS = 120.0  # for a fork server to start a run, on a machine with
 _MOST_STARTED = 8  # started ones share nothing: some 50 MB each
 _LATELY_SECONDS = 600.0  # what was used within that time is made ready again when its process or configuration is gone
 _MOST_RECENT = 20
-_LEAST_MEMORY = 0.1  # with a smaller share available, a new one takes the place of another
 
 
 class ForkServerPool:
@@ -221,7 +220,7 @@ class ForkServerPool:
         gone = [key for key, server in self._servers.items() if not server.is_usable or _without_version(key) == wanted]
         dropped = [self._servers.pop(key) for key in gone]
         limit = self._limit
-        if memory.available_share() < _LEAST_MEMORY:
+        if memory.is_short():
             limit = max(1, min(limit, len(self._servers)))  # no more than there are
         while len(self._servers) >= limit:
             dropped.append(self._servers.popitem(last=False)[1])

@@ -13,6 +13,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Container
 
 from flansible.errors import NotForkable, RunnerError
+from flansible.system import memory
 from flansible.worker.runner_process import MODULE, StartedProcess
 from flansible.worker.sandbox import Sandbox
 from flansible.worker.zygote_handle import Zygote
@@ -95,7 +96,8 @@ class Zygotes:
         with self._lock:
             replaced = [self._zygotes.pop(sandbox)] if sandbox in self._zygotes else []
             others = [key for key in self._zygotes if key is not None]
-            excess = len(others) + 1 - _MOST_SANDBOXED if sandbox is not None else 0
+            most = min(_MOST_SANDBOXED, max(1, len(others))) if memory.is_short() else _MOST_SANDBOXED
+            excess = len(others) + 1 - most if sandbox is not None else 0
             return replaced + [self._zygotes.pop(key) for key in others[: max(0, excess)]]
 
     def _start(self, sandbox: Sandbox | None, pack_usual: bool) -> Zygote:

@@ -54,6 +54,10 @@ def kill_fork_server(_arena: Arena, chance: random.Random, _away: float) -> Stru
     return struck_now([victim := one_of("fork_servers", chance)], victim.line)
 
 
+def kill_zygote(_arena: Arena, chance: random.Random, _away: float) -> Struck:
+    return struck_now([victim := one_of("zygotes", chance)], victim.line)
+
+
 def kill_worker(arena: Arena, _chance: random.Random, _away: float) -> Struck:
     return struck_now([victim := arena.role("worker")], victim.line)
 
@@ -106,6 +110,7 @@ FAULTS = (
     ),
     Fault("keeper", kill_keeper, Touches.ONE, r"keeper"),
     Fault("fork server", kill_fork_server, Touches.RUNNING, r"fork server|keeper"),
+    Fault("zygote", kill_zygote, Touches.NONE),
     Fault("web server", kill_web, Touches.NONE, web_away=True),
     Fault("web process", kill_web_worker, Touches.NONE, web_away=True),
     Fault("redis", kill_redis, Touches.NONE),
