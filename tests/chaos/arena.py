@@ -156,6 +156,8 @@ class Arena:
                 now = process_tree.descriptors(seen.pid)
             except OSError:
                 continue
+            if any("flansible.worker.archiver" in child.words for child in tree.children(seen.pid)):
+                now = now.without("pipe")  # the archiver's standard input; it ends when nothing is left to archive
             level = self._level.setdefault(seen.pid, now)
             if now.others != level.others:
                 if len(now.others) < len(level.others):

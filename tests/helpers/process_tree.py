@@ -158,6 +158,12 @@ class Descriptors:
     connections: int
     others: tuple[str, ...]
 
+    def without(self, kind: str) -> Descriptors:
+        """Leaves one of a kind out."""
+        others = list(self.others)
+        others.remove(kind)
+        return Descriptors(self.connections, tuple(others))
+
 
 def descriptors(pid: int) -> Descriptors:
     """Raises OSError when the process is gone."""
