@@ -263,7 +263,11 @@ def test_a_group_with_the_name_of_a_user_sees_nothing_by_it(service: Service) ->
 
 def test_who_may_cancel(service: Service) -> None:
     ops: Entry = {"inventories": ["inv/prod"], **LOOKS}
-    groups = {"ops": ops, "chiefs": ops | {"cancels": "inventories"}, "quiet": ops | {"role": "viewer"}}
+    groups = {
+        "ops": ops,
+        "chiefs": ops | {"cancels": "inventories"},
+        "quiet": ops | {"role": "viewer", "cancels": "inventories"},
+    }
     service.grant(
         groups,
         lee={"inventories": ["inv/prod", "inv/dev"]},
