@@ -44,6 +44,7 @@ server.serve(Settings(**{
     "max_followers_per_address": 0, **given,
 }))
 """
+_START_SECONDS = 90.0  # 30 were not enough on a machine with a load of 17
 
 
 class WebServer:
@@ -85,7 +86,12 @@ class WebServer:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", before + _SERVE, given], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        eventually(self._answers)
+        try:
+            eventually(self._answers, _START_SECONDS)
+        except BaseException:
+            self._process.kill()  # nobody else would: there is no object to stop
+            self._process.wait()
+            raise
 
     def client(self, auth: tuple[str, str] = ADMIN) -> httpx.Client:
         """Returns a client; the caller closes it."""
