@@ -253,7 +253,7 @@ def test_a_user_changes_only_what_is_theirs_and_admin_all(room: Room) -> None:
 def test_owners_groups_auditors_and_admin_read_and_others_find_nothing(room: Room) -> None:
     room.put(ANNA, "front", {"key": SECRET, "shared_with": ["ops"]})
     room.put(ANNA, "mine", {"key": SECRET})
-    auditor = User(name="auditor", password="x", inventories=(), role="auditor")
+    auditor = User(name="auditor", password="x", inventories=(), role="auditor", sees="all")
     member = User(name="m", password="x", inventories=(), as_member=(User("m", "", (), entry="group:ops"),))
     # A user whose name is a group's is not in it.
     impostor = User(name="ops", password="x", inventories=())

@@ -30,7 +30,7 @@ SEED = 20261122
 # For each operation and user. By day admin tries the values at the borders, the restricted user what is drawn.
 EXAMPLES = max(10, (CASES - 3600) // 20)
 # Health is 503 without a worker, and says so in the document; here it is to show its other side. And so many wrong
-# passwords come that nobody's would be looked at.
+# passwords come that nobody's would be looked at. Definitions need a database.
 BEFORE = """
 from flansible import config
 from flansible.broker import app
@@ -39,6 +39,7 @@ Store.worker_records = lambda store: [WorkerRecord('nobody', '', '', 0.0)]
 app.ping_worker = lambda names: names[0]
 config.Settings.model_fields["login_failures"].default = 0
 config.Settings.model_rebuild(force=True)
+config.Settings.database_url = property(lambda settings: f"sqlite:///{settings.data_dir}/history.sqlite3")
 """
 
 
