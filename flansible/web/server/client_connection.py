@@ -72,14 +72,16 @@ class ClientConnection:
     that is gathered or answered; reply: what a thread continues once `unsent` is taken.
     """
 
-    def __init__(self, sock: socket, peer: Any, server: Any, address: str, deadline: float) -> None:
+    def __init__(
+        self, sock: socket, peer: Any, server: Any, address: str, deadline: float, *, is_tls: bool = False
+    ) -> None:
         self.sock = sock
         self.descriptor = sock.fileno()
         self.peer = peer
         self.server = server
         self.own_address = address
         self.address = address
-        self.phase = Phase.HANDSHAKE if isinstance(sock, ssl.SSLSocket) else Phase.HEAD
+        self.phase = Phase.HANDSHAKE if is_tls else Phase.HEAD
         self.deadline = deadline
         self.is_waiting = False
         self.received = bytearray()
@@ -104,10 +106,12 @@ class ClientConnection:
 
     # Receiving
 
-    def handshake(self) -> bool:
-        """Continues the TLS handshake; returns whether it is complete. Raises OSError."""
+    def handshake(self, context: ssl.SSLContext) -> bool:
+        """Begins or continues the TLS handshake; returns whether it is complete. Raises OSError."""
+        if not isinstance(self.sock, ssl.SSLSocket):
+            self.sock = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
         try:
-            self.sock.do_handshake()  # type: ignore[attr-defined]
+            self.sock.do_handshake()
         except WOULD_BLOCK:
             return False
         self.phase = Phase.HEAD

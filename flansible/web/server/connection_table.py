@@ -6,6 +6,7 @@ thread's that it is given to, until one of them lets it wait again. Only who has
 
 from __future__ import annotations
 
+import itertools
 import select
 import threading
 import time
@@ -67,10 +68,11 @@ class ConnectionTable:
         if connection.reply is not None:
             connection.reply.close()
 
-    def take_expired(self) -> list[ClientConnection]:
-        """Returns those whose time is over; they do not wait any more."""
+    def take_expired(self, most: int) -> list[ClientConnection]:
+        """Returns some of those whose time is over; they do not wait any more."""
         now = time.monotonic()
-        return [one for one in tuple(self._connections.values()) if one.deadline < now and self._stop_waiting(one)]
+        due = (one for one in tuple(self._connections.values()) if one.deadline < now and self._stop_waiting(one))
+        return list(itertools.islice(due, most))
 
     def close_idle(self) -> bool:
         """Closes those on which no request has begun, or all is said; returns whether others are left."""

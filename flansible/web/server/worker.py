@@ -38,7 +38,7 @@ PUBLIC_BODY_SECONDS = 5.0  # of requests that need no login
 MAX_CONNECTIONS = 4096  # of one process, without followers
 _OWN_DESCRIPTORS = 48  # connections to Redis, files, listeners
 _MOST_ACCEPTS = 64  # in one round
-_MOST_HANDSHAKES = 4  # in one round: each takes a millisecond or more
+_MOST_EXPIRED = 8  # in one round: each is sent a reply, over TLS in a tenth of a millisecond
 _MOST_REFUSED = 16  # of one address, that may read why
 _STOP_SECONDS = 3.0
 _SWEEP_SECONDS = 1.0
@@ -68,6 +68,7 @@ class FrontWorker(Worker):  # type: ignore[misc]
         self._threads = RequestThreads(self.wsgi, self.cfg, stream_loop, self._table, self._is_whole, self._refuse)
         self._listeners = {listener.fileno(): (listener, listener.getsockname()) for listener in self.sockets}
         self._sweep_at = 0.0
+        self._handshaking: list[ClientConnection] = []  # the client has sent its part
         self._table.epoll.register(self.PIPE[0], select.EPOLLIN)  # signals end the wait
         for listener in self.sockets:
             listener.setblocking(False)
@@ -91,23 +92,39 @@ class FrontWorker(Worker):  # type: ignore[misc]
             self._round(_PAUSE_SECONDS)
 
     def _round(self, seconds: float = 1.0) -> None:
-        handshakes = 0
+        if self._handshaking or time.monotonic() >= self._sweep_at:
+            seconds = 0
         for descriptor, _ in self._table.epoll.poll(seconds):
             if descriptor in self._listeners:
                 self._accept(*self._listeners[descriptor])
             elif descriptor == self.PIPE[0]:
                 os.read(descriptor, 4096)
             elif connection := self._table.take(descriptor):
-                handshakes += connection.phase is Phase.HANDSHAKE
-                if connection.phase is Phase.HANDSHAKE and handshakes > _MOST_HANDSHAKES:
-                    self._table.wait(connection)  # the others are served first
+                if connection.phase is Phase.HANDSHAKE:
+                    self._handshaking.append(connection)
                 else:
                     self._serve(connection)
+        if self._handshaking:
+            self._serve_handshake()
         if time.monotonic() >= self._sweep_at:
-            self._sweep_at = time.monotonic() + _SWEEP_SECONDS
             self.notify()
-            for connection in self._table.take_expired():
+            expired = self._table.take_expired(_MOST_EXPIRED)
+            for connection in expired:
                 self._expire(connection)
+            if len(expired) < _MOST_EXPIRED:  # otherwise the next round goes on, after those that have sent something
+                self._sweep_at = time.monotonic() + _SWEEP_SECONDS
+
+    def _serve_handshake(self) -> None:
+        """Continues one TLS handshake, which takes a millisecond or more; requests come between any two.
+
+        That of the address with fewest connections: no client waits behind the many of another address.
+        """
+        connection = min(self._handshaking, key=lambda one: self._table.shares.count(one.address))
+        self._handshaking.remove(connection)
+        if connection.deadline < time.monotonic():
+            self._table.drop(connection)
+        else:
+            self._serve(connection)
 
     def _serve(self, connection: ClientConnection) -> None:
         try:
@@ -125,7 +142,7 @@ class FrontWorker(Worker):  # type: ignore[misc]
         """Receives or sends what it can; returns whether a thread is needed. Raises OSError when the client is gone."""
         if connection.phase is Phase.SENDING:
             return connection.flush()
-        if connection.phase is Phase.HANDSHAKE and not connection.handshake():
+        if connection.phase is Phase.HANDSHAKE and not connection.handshake(self.app.tls.current()):
             return False
         if not connection.receive():
             if connection.has_begun_request:
@@ -230,12 +247,11 @@ class FrontWorker(Worker):  # type: ignore[misc]
             return
         prepare(client)
         refusal = _TOO_MANY if most and count >= most else None if self._table.make_room(address) else _FULL
-        if self.app.tls is not None:
-            if refusal:  # a handshake, only to say so, is what this protects from
-                client.close()
-                return
-            client = self.app.tls.current().wrap_socket(client, server_side=True, do_handshake_on_connect=False)
-        connection = ClientConnection(client, peer, server, address, time.monotonic() + HEAD_SECONDS)
+        is_tls = self.app.tls is not None
+        if is_tls and refusal:  # a handshake, only to say so, is what this protects from
+            client.close()
+            return
+        connection = ClientConnection(client, peer, server, address, time.monotonic() + HEAD_SECONDS, is_tls=is_tls)
         if refusal:
             self._reply(connection, *refusal)
         if refusal is _FULL:
