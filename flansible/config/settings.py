@@ -208,6 +208,18 @@ class Settings(BaseModel):
         description="Days the output and events of a finished task are kept in a history database; its record stays. "
         "0: as long as that.",
     )
+    metrics: bool = Field(
+        False,
+        description="Serve `GET /metrics` for Prometheus; with `metrics_token_file`, `metrics_addresses` or both.",
+    )
+    metrics_token_file: Path | None = Field(
+        None, description="File with the token that reads the metrics, of 16 characters or more."
+    )
+    metrics_addresses: Annotated[str, AfterValidator(setting_values.networks)] = Field(
+        "",
+        description="Addresses or networks that may read the metrics without the token, separated by commas. "
+        "Empty: none.",
+    )
     flower_tcp_ip: ListenAddress = Field("127.0.0.1", description="Address Flower listens on.")
     flower_tcp_port: Port = Field(5555, description="Port Flower listens on.")
 
@@ -222,6 +234,12 @@ class Settings(BaseModel):
     def _require_certificate_with_key(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together: set both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _require_readers_of_metrics(self) -> Self:
+        if self.metrics and not (self.metrics_token_file or comma_list(self.metrics_addresses)):
+            raise ValueError("metrics = true needs metrics_token_file, metrics_addresses or both")
         return self
 
     @property
@@ -288,6 +306,11 @@ class Settings(BaseModel):
         return tuple(ipaddress.ip_network(word, strict=False) for word in comma_list(self.trusted_proxies))
 
     @property
+    def metrics_networks(self) -> tuple[Network, ...]:
+        """The networks in metrics_addresses."""
+        return tuple(ipaddress.ip_network(word, strict=False) for word in comma_list(self.metrics_addresses))
+
+    @property
     def is_tls(self) -> bool:
         """Whether the web server itself terminates TLS."""
         return self.tls_certificate is not None
@@ -314,7 +337,7 @@ class Settings(BaseModel):
 # The keys an operator can set: the fields above, except the two that record their origin.
 KEYS = tuple(name for name, field in Settings.model_fields.items() if not field.exclude)
 PATH_KEYS = ("playbook_root", "rbac_file", "data_dir", "secret_key_file", "token_file", "audit_file")
-OPTIONAL_PATH_KEYS = ("tls_certificate", "tls_key")
+OPTIONAL_PATH_KEYS = ("tls_certificate", "tls_key", "metrics_token_file")
 
 
 def is_loopback(address: str) -> bool:

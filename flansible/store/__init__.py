@@ -26,6 +26,7 @@
 | flansible:stored_bytes              | string | final move  | bytes of all final tasks                    | none      |
 | flansible:archiver                  | hash   | worker      | who archives, its token, and its problem    | none      |
 | flansible:durations                 | hash   | final move  | mean seconds of recent runs                 | none      |
+| flansible:metrics                   | hash   | many        | counters of GET /metrics                    | none      |
 | flansible:play_tasks                | hash   | final move  | user:playbook to play tasks of its last run | 100 days  |
 | flansible:unsent                    | zset   | web         | queued tasks, message not known to be sent  | pruned    |
 | flansible:leases                    | zset   | worker      | running task ids by the end of their lease  | pruned    |
@@ -64,6 +65,8 @@ from flansible.store.day_statistics import Counts, PlaybookCounts, Stats, Worker
 from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
 from flansible.store.login_throttle import LoginThrottle
 from flansible.store.logins import LoginFailures, LoginLimits
+from flansible.store.metric_counts import BOUNDS as METRIC_BOUNDS
+from flansible.store.metric_counts import AnsweredRequest, Durations, MetricCounts, MetricsSnapshot
 from flansible.store.recordings import (
     READ_AGAIN_SECONDS,
     AppendResult,
@@ -95,9 +98,11 @@ __all__ = [
     "AWAITS_REPORTS",
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
+    "METRIC_BOUNDS",
     "OTHER_REFUSAL",
     "READ_AGAIN_SECONDS",
     "REPORT_LOST_SECONDS",
+    "AnsweredRequest",
     "AppendResult",
     "ArchiverReport",
     "Batch",
@@ -105,12 +110,14 @@ __all__ = [
     "Claim",
     "ColourMark",
     "Counts",
+    "Durations",
     "FinalRecord",
     "FinishedTask",
     "Idempotency",
     "ListFilter",
     "LoginLimits",
     "LoginThrottle",
+    "MetricsSnapshot",
     "Transition",
     "NumberedPage",
     "NumberedTask",
@@ -131,7 +138,9 @@ __all__ = [
 ]
 
 
-class Store(ArchiveQueue, Leases, Recordings, LoginFailures, RightsRecords, Sessions, Stats, WorkerRecords):
+class Store(
+    ArchiveQueue, Leases, Recordings, LoginFailures, MetricCounts, RightsRecords, Sessions, Stats, WorkerRecords
+):
     """Keeps records in one Redis. Connects at the first use; threads may share it, processes after a fork may not."""
 
     def changes(self) -> Changes:

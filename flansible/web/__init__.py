@@ -34,9 +34,10 @@ from flansible.store import LoginLimits, LoginThrottle
 from flansible.web import routes, static_files
 from flansible.web.context import WebContext
 from flansible.web.failed_submissions import FailedSubmissions
-from flansible.web.middleware import audit_context, cross_origin, error_handlers, security_headers
+from flansible.web.middleware import audit_context, cross_origin, error_handlers, request_metrics, security_headers
 from flansible.web.middleware.proxy_headers import ProxyHeaders
 from flansible.web.openapi import views
+from flansible.web.request_counts import RequestCounts
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> Flask:
     security_headers.register(app, settings.is_tls)
     audit_context.register(app)
     cross_origin.register(app, settings)
+    request_metrics.register(app)
     # Werkzeug would redirect `//api` to `/api` on the host that the request names, which may be any.
     app.url_map.merge_slashes = False
     routes.register(app)
@@ -95,6 +97,7 @@ def _build_context(settings: Settings) -> WebContext:
         audit=audit,
         audit_throttle=AuditThrottle(),
         definitions=_definitions(store.archive, sealer),
+        request_counts=RequestCounts(store) if settings.metrics else None,
     )
 
 

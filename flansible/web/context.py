@@ -18,6 +18,7 @@ from flansible.identity.users import RbacFile
 from flansible.sealing import Sealer
 from flansible.store import LoginThrottle
 from flansible.web.failed_submissions import FailedSubmissions
+from flansible.web.request_counts import RequestCounts
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class WebContext:
     audit: Audit
     audit_throttle: AuditThrottle
     definitions: Definitions | None
+    request_counts: RequestCounts | None
 
 
 def web_context() -> WebContext:

@@ -120,6 +120,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
         Recovery(context.store).start()
         context.failed_submissions.start()
         RightsWatcher(context).start()
+        if context.request_counts is not None:
+            context.request_counts.start()
         return self._app
 
 

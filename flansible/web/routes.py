@@ -14,6 +14,7 @@ from flansible.web.resources import definitions, output
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
 from flansible.web.resources.health import HealthResource
 from flansible.web.resources.inventories import InventoryQuery, ListInventories
+from flansible.web.resources.metrics import MetricsResource
 from flansible.web.resources.output import AnsibleTaskOutput, OutputQuery
 from flansible.web.resources.own_account import OwnPassword, OwnToken, OwnTokens, Users
 from flansible.web.resources.playbooks import ListPlaybooks, PlaybookQuery
@@ -31,7 +32,7 @@ from flansible.web.resources.tasks import (
     ListQuery,
 )
 from flansible.web.route_types import Header, Route
-from flansible.web.serialization import JSON
+from flansible.web.serialization import JSON, PROMETHEUS_TEXT
 from flansible.web.streaming import follow, sse
 
 _KEY = Header(
@@ -261,6 +262,16 @@ ROUTES: tuple[Route, ...] = (
         errors=(403, 413, 415, 503),
     ),
     Route("/api/health", "get", HealthResource, models.Health, public=True, also=(503,)),
+    Route(
+        "/metrics",
+        "get",
+        MetricsResource,
+        None,
+        media_types=(PROMETHEUS_TEXT,),
+        public=True,
+        errors=(401, 403, 404, 503),
+        name="metrics",
+    ),
 )
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from flansible.models import Event, ListedInventory, ListedPlaybook, TaskStatus
 
 JSON = "application/json"
+PROMETHEUS_TEXT = "text/plain; version=0.0.4"
 
 # All other fields of a reply are always present.
 OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {

@@ -19,6 +19,7 @@ import redis
 from flansible.errors import IllegalMove, StoreUnavailable, TaskDeleted
 from flansible.models import FINAL_STATES, STATES, Confinement, Rights, State
 from flansible.store import (
+    AnsweredRequest,
     Batch,
     Claim,
     ClaimRefusal,
@@ -276,7 +277,8 @@ def test_what_cannot_be_enqueued_is_forgotten_whole(store: Store, raw: redis.Red
     store.submit(task_id, make_run("dev user", locks=("db",)), b"sealed", Idempotency("key", "digest"))
     store.discard(task_id)
     # Counters, and for lists the id of what is no more.
-    assert set(raw.keys()) == {b"flansible:sequence", b"flansible:task:all", b"flansible:listed"}
+    left = {b"flansible:sequence", b"flansible:metrics", b"flansible:task:all", b"flansible:listed"}
+    assert set(raw.keys()) == left
 
 
 def test_what_a_worker_has_claimed_meanwhile_is_not_forgotten(store: Store, running: Start) -> None:
@@ -635,6 +637,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "events": lambda store: list(store.events(UNKNOWN)),
     "stats_event": lambda store: store.stats_event(UNKNOWN),
     "hosts": lambda store: store.hosts(UNKNOWN, 0, 10),
+    "count_requests": lambda store: store.count_requests({AnsweredRequest("GET", "/", 200): 1}),
+    "metrics": lambda store: store.metrics(),
     "login_blocked_seconds": lambda store: store.login_blocked_seconds("dev", "10.0.0.1", LoginLimits()),
     "count_failed_login": lambda store: store.count_failed_login("dev", "10.0.0.1", LoginLimits()),
     "begin_session": lambda store: store.begin_session("cookie", Session("dev", "csrf", "digest", 0.0), 60),

@@ -443,6 +443,7 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
         "flansible:token",
         "flansible:stored_bytes",
         "flansible:durations",
+        "flansible:metrics",
         "flansible:task:all",
         "flansible:listed",
     }

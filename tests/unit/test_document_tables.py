@@ -59,7 +59,11 @@ def test_each_setting_is_there_with_its_default_and_meaning() -> None:
 
 
 def test_each_route_has_a_section_on_one_page() -> None:
-    headings = [name for text in PAGES.values() for name in re.findall(r"^## .*: `([A-Z]+ /api/[^`]+)`$", text, re.M)]
+    headings = [
+        name
+        for text in PAGES.values()
+        for name in re.findall(r"^## .*: `([A-Z]+ /(?:api/|metrics)[^`]*)`$", text, re.M)
+    ]
     assert len(headings) == len(set(headings))
     assert {plain(route) for route, _ in rows("api/index.md", "route")} == set(headings)
     assert set(headings) == {f"{route.method.upper()} {_documented_path(route.path)}" for route in ROUTES}

@@ -36,6 +36,7 @@ FOREIGN_LAW = {
     "tornado": ("monitoring",),
     "pydantic": ("authorization", "config", "definitions", "identity", "models", "store", "web"),
     "httpx": ("client",),
+    "prometheus_client": ("web",),
     "sqlalchemy": ("history",),
     "alembic": ("history",),
     "psycopg": ("history",),
@@ -99,7 +100,8 @@ LAW: dict[str, tuple[str, ...]] = {
     # Within web, from the ground up.
     "web.serialization": ("models",),
     "web.failed_submissions": ("errors", "store", "system"),
-    "web.context": (*_IDENTITY, "definitions", "web.failed_submissions"),
+    "web.request_counts": ("errors", "store", "system"),
+    "web.context": (*_IDENTITY, "definitions", "web.failed_submissions", "web.request_counts"),
     "web.parsing": ("errors", "models", "wording", "web.context"),
     "web.middleware": _WEB,
     "web.login": (*_WEB, "web.middleware"),

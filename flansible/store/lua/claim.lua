@@ -24,11 +24,12 @@
 -- Returns {'claimed', run, token, attempt, output bytes, colours, events, end of the last event's output},
 --   {'waits', why, id, summary, ...} with the tasks that may start in its place, or {state or reason}.
 -- Derived keys: flansible:waiting:<queue>, the indexes of its states; those of common/changes, common/continuity and
---   common/waiting.
+--   common/waiting, and flansible:metrics.
 -- include: keys
 -- include: changes
 -- include: claims
 -- include: continuity
+-- include: metrics
 -- include: waiting
 
 local task, run, leases, locks_key, waiting = unpack(KEYS)
@@ -88,7 +89,11 @@ redis.call('HSET', task, 'state', 'running', 'claim', nonce, 'token', token, 'le
 redis.call('HDEL', task, 'silent')
 begin_lease()
 each_index(id, user, 'queued', function(index) redis.call('ZREM', index, id) end)
-if redis.call('HEXISTS', task, 'hidden') == 0 then
+local kind, submitted, hidden = unpack(redis.call('HMGET', task, 'kind', 'submitted', 'hidden'))
+if not hidden then
+  if restored == '' and submitted and number(attempt or 1) == 1 then
+    observe_seconds('wait:' .. (kind or ''), now_seconds() - tonumber(submitted))
+  end
   each_index(id, user, 'running', function(index) redis.call('ZADD', index, seq, id) end)
 end
 publish_change(id)

@@ -21,7 +21,7 @@
 --       7 colours per segment, then field, value, ...
 -- Returns {'moved', id, summary, ...} with the tasks that may start now, or {why not}.
 -- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks, flansible:visibility;
---   those of common/changes, common/continuity, common/waiting and common/day_counts.
+--   those of common/changes, common/continuity, common/waiting, common/day_counts and common/metrics.
 -- include: keys
 -- include: changes
 -- include: claims
@@ -29,6 +29,7 @@
 -- include: waiting
 -- include: record_keys
 -- include: day_counts
+-- include: metrics
 
 local task, run, secrets, events, hosts, by_host, leases, locks_key, expiring, stored_bytes, durations = unpack(KEYS)
 local to, legal, keep_seconds, condition, at, segment_bytes, colours_per_segment = unpack(ARGV, 1, 7)
@@ -39,8 +40,8 @@ if condition == 'lapsed' then
   local lease = redis.call('ZSCORE', leases, id)
   if not lease or tonumber(lease) > time then return {'alive'} end
 end
-local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'locks', 'token', 'started', 'hidden')
-local from, user, seq, locks, token, started, hidden = unpack(record)
+local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'locks', 'token', 'started', 'hidden', 'kind')
+local from, user, seq, locks, token, started, hidden, kind = unpack(record)
 if not from then
   redis.call('ZREM', leases, id)
   return {'missing'}
@@ -96,6 +97,7 @@ local function finish(description, returncode)
   leave_wait_queue(id)
   redis.call('DEL', secrets)
   redis.call('HDEL', task, 'play_task', 'expected_play_tasks')
+  redis.call('HSET', task, 'finished', time)
   add_event({event = 'final', time = at, state = to, description = description,
              returncode = returncode and tonumber(returncode) or nil})
   if from == 'running' and (to == 'succeeded' or to == 'failed') and not hidden then
@@ -116,6 +118,8 @@ local function finish(description, returncode)
     local visibility = redis.call('HGET', task, 'visibility')
     if visibility then redis.call('HSET', PREFIX .. 'visibility', id, visibility) end
     count_final(id, user, to, tonumber(started) and time - tonumber(started))
+    count_metric('tasks:' .. (kind or '') .. ':' .. to, 1)
+    if from == 'running' then observe_seconds('run:' .. (kind or ''), time - number(started)) end
     if to == 'succeeded' then keep_play_tasks() end
   end
 end

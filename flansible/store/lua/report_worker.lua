@@ -5,7 +5,9 @@
 --       name ('' none), 5 seconds without a report after which a process loses its name, 6 write or remove, 7 its counts of
 --       fork servers as JSON
 -- Returns 1 when done, otherwise 0.
+-- Derived keys: flansible:metrics, to which it adds what was counted since the process' last report.
 -- include: keys
+-- include: metrics
 
 local records = KEYS[1]
 local name, process, problem, dead, seconds, action, counts = unpack(ARGV)
@@ -20,6 +22,19 @@ end
 local all = redis.call('HGETALL', records)
 for i = 1, #all, 2 do
   if time - decode(all[i + 1]).time > 3600 then redis.call('HDEL', records, all[i]) end
+end
+local now, before = decode(counts), found.process == process and decode(found.counts) or {}
+local function since(name) return number(now[name]) - number(before[name]) end
+local function starts(of)
+  local sum = 0
+  for _, count in pairs(type(of.started) == 'table' and of.started or {}) do sum = sum + number(count) end
+  return sum
+end
+if counts ~= '' then
+  count_metric('starts:warm', since('warm'))
+  count_metric('starts:forked', since('forked'))
+  count_metric('starts:cold', starts(now) - starts(before))
+  count_metric('starts:evicted', since('evicted'))
 end
 redis.call('HSET', records, name, cjson.encode({process = process, problem = problem, time = time, counts = counts}))
 redis.call('EXPIRE', records, 3600)

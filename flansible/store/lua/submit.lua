@@ -13,9 +13,10 @@
 --   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`; `no sequence`
 --   (nothing is recorded: raise_sequence.lua has to say first where numbers begin).
 -- Derived keys: flansible:tasks:state:queued, the indexes of the entries that see it, flansible:play_tasks; those of
---   common/changes.
+--   common/changes and common/metrics.
 -- include: keys
 -- include: changes
+-- include: metrics
 
 local task, run, secrets, sequence, tasks, user_tasks, user_queued, unsent, idempotency = unpack(KEYS)
 local user, run_json, submitted_at, kind, summary, sealed, locks, on_lost, most_queued, most_running, about,
@@ -42,7 +43,7 @@ local seq = redis.call('INCR', sequence)
 redis.call('HSET', task, 'seq', seq, 'user', user, 'kind', kind, 'summary', summary, 'state', 'queued',
            'description', 'waiting for a worker', 'submitted_at', submitted_at, 'output_bytes', 0, 'colours', 0,
            'events', 0, 'locks', locks, 'on_lost', on_lost, 'max_running', most_running, 'attempt', 1,
-           'idempotency', idempotency or '', 'about', about)
+           'idempotency', idempotency or '', 'about', about, 'submitted', now_seconds())
 redis.call('SET', run, run_json)
 if #sealed > 0 then redis.call('SET', secrets, sealed) end
 if compared ~= '' then
@@ -56,6 +57,7 @@ if hidden_seconds ~= '' then
   for _, key in ipairs({task, run, secrets}) do redis.call('EXPIRE', key, hidden_seconds) end
   return {'submitted', id}
 end
+count_metric('submitted:' .. kind, 1)
 if visibility ~= '' then redis.call('HSET', task, 'visibility', visibility) end
 local function join(index) redis.call('ZADD', index, seq, id) end
 for _, index in ipairs({tasks, user_tasks, unsent}) do join(index) end

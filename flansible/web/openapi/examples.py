@@ -45,6 +45,7 @@ from flansible.models import (
 )
 from flansible.models.account_bodies import AccountToken, AccountTokens, DescribedUser, DescribedUsers, NewAccountToken
 from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
+from flansible.web.serialization import PROMETHEUS_TEXT
 
 _TOKEN: dict[str, Any] = {
     "id": "0123456789ab",
@@ -152,6 +153,8 @@ def _of_kind(kind: DefinitionKind) -> tuple[BaseModel, BaseModel]:
 
 # Replies that are text, by media type.
 TEXTS = {
+    PROMETHEUS_TEXT: "# HELP flansible_tasks_queued Tasks that are queued.\n# TYPE flansible_tasks_queued gauge\n"
+    "flansible_tasks_queued 2.0\n",
     "text/plain": _OUTPUT,
     "text/html": f"<!DOCTYPE html><html><body><pre>{html.escape(_OUTPUT)}</pre></body></html>",
     "text/event-stream": "retry: 1000\n\n"

@@ -1,0 +1,99 @@
+"""Counters of GET /metrics: written by the scripts that count, and by web processes for the requests they answered.
+
+They are in one hash, `flansible:metrics`, whose fields are `<what>:<labels>`; a duration's bucket has its upper bound
+last (lua/common/metrics.lua). They fall only where Redis loses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from flansible.models import State
+from flansible.store import keys
+from flansible.store.connection import Connection, text, translated
+from flansible.store.keys import index_key
+
+# As in lua/common/metrics.lua: seconds.
+BOUNDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 10800.0, 86400.0)
+_HTTP = "http"
+
+
+class AnsweredRequest(NamedTuple):
+    """What requests are counted by. route: a declared one, or `other`; method: one that some route has, or `other`."""
+
+    method: str
+    route: str
+    status: int
+
+
+@dataclass(frozen=True)
+class Durations:
+    """A histogram. buckets: up to each of BOUNDS, and one more above them; not cumulative."""
+
+    buckets: tuple[int, ...]
+    sum_seconds: float
+
+
+@dataclass(frozen=True)
+class MetricsSnapshot:
+    """The counters, by field, and the queue of this moment. unarchived: final tasks in Redis; None: no such task."""
+
+    counters: Mapping[str, float]
+    queued: int
+    running: int
+    oldest_queued_seconds: float | None
+    workers: int
+    slots: int
+    unarchived: int
+    oldest_unarchived_seconds: float | None
+
+    def count(self, *labels: str) -> float:
+        return self.counters.get(":".join(labels), 0.0)
+
+    def durations(self, *labels: str) -> Durations:
+        names = [f"{bound:g}" for bound in BOUNDS] + ["+Inf"]
+        return Durations(tuple(int(self.count(*labels, name)) for name in names), self.count(*labels, "sum"))
+
+    def requests(self) -> dict[AnsweredRequest, int]:
+        found = {}
+        for field, number in self.counters.items():
+            what, _, labels = field.partition(":")
+            if what == _HTTP:
+                method, status, route = labels.split(":", 2)
+                found[AnsweredRequest(method, route, int(status))] = int(number)
+        return found
+
+
+class MetricCounts(Connection):
+    """The part of Store for GET /metrics."""
+
+    def count_requests(self, counts: Mapping[AnsweredRequest, int]) -> None:
+        """Adds requests that this process has answered. One round trip."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            for answered, number in counts.items():
+                field = f"{_HTTP}:{answered.method}:{answered.status}:{answered.route}"
+                pipeline.hincrby(keys.METRICS, field, number)
+            pipeline.execute()
+
+    def metrics(self) -> MetricsSnapshot:
+        names = [keys.METRICS, index_key(None, State.QUEUED), index_key(None, State.RUNNING)]
+        answer: Any = self._run("metrics", [*names, keys.WORKERS, keys.WORKER_SLOTS, keys.EXPIRING])
+        flat, queued, running, oldest, workers, slots, unarchived, first_ended = answer
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return MetricsSnapshot(
+            {text(name): float(number) for name, number in pairs},
+            int(queued),
+            int(running),
+            _seconds(oldest),
+            int(workers),
+            int(slots),
+            int(unarchived),
+            _seconds(first_ended),
+        )
+
+
+def _seconds(value: bytes) -> float | None:
+    return float(value) if value else None
