@@ -6,7 +6,8 @@
     │   ├── InvalidRequest        400   ├── NotAuthenticated      401   ├── Forbidden            403
     │   ├── NotFound              404   ├── MethodNotAllowed      405   ├── Conflict             409
     │   ├── Expired               410   ├── PreconditionFailed    412   ├── BodyTooLarge         413
-    │   ├── UnsupportedMediaType  415   ├── TooManyRequests       429   └── Unavailable          503
+    │   ├── UnsupportedMediaType  415   ├── TooManyRequests       429   ├── BadGateway           502
+    │   └── Unavailable           503
     ├── StoreUnavailable          Redis does not answer, or refuses (translated in store)
     │   └── HistoryUnavailable    the history database does not answer, or refuses (translated in history)
     ├── ArchiverReplaced          another worker was elected to archive while this one did
@@ -20,6 +21,7 @@
     ├── RunnerError               the fork server or a run cannot be started
     │   ├── NotForkable           a fork server cannot be forked from the zygote, and has to be started
     │   └── StartFailure          Ansible failed to load; carries its text and exit code
+    ├── ProjectError              a project's commit cannot be fetched, verified, written, or its requirements installed
     └── ClientError               raised by flansible.client and by the client commands
         ├── OptionError           an option, client.ini or a file named there cannot be used; nothing was sent
         ├── ServiceRefused        the service replied with an error: status, code, message, errors by field
@@ -140,6 +142,10 @@ class TooManyRequests(RequestError):
     status, default_code = 429, "too_many_requests"
 
 
+class BadGateway(RequestError):
+    status, default_code = 502, "remote_unreachable"
+
+
 class Unavailable(RequestError):
     status, default_code = 503, "unavailable"
 
@@ -227,6 +233,10 @@ class StartFailure(RunnerError):
         super().__init__(text.strip() or f"the fork server ended with exit code {returncode}")
         self.text = text
         self.returncode = returncode
+
+
+class ProjectError(FlansibleError):
+    """What a project names cannot be made ready. The message is for the user, in git's or Galaxy's own words."""
 
 
 class ClientError(FlansibleError):

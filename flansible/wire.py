@@ -24,6 +24,8 @@ A test compares this table with the code: in the last column every backticked wo
 |         |             |            | `grace_seconds`: |
 |         |             |            | between TERM and KILL when the supervisor is gone; `colour_mark`; |
 |         |             |            | `ssh_masters`: control socket directory of the fast ssh profile, or null; |
+|         |             |            | `project`: what the step of a project is to do, or null; `tree_locks`: files |
+|         |             |            | on which the run holds locks, so that what it uses of a project is kept; |
 |         |             |            | `stop_at`, `kill_at`: as in a lease, or null |
 | lease   | supervisor  | keeper     | `stop_at`: when to send TERM, unless another one comes before; |
 |         |             |            | `kill_at`: when to send KILL at the latest; seconds of CLOCK_BOOTTIME |

@@ -64,7 +64,7 @@ RunRequest = TypeVar("RunRequest", AdhocRequest, PlaybookRequest)
 @by_one_entry
 def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
     """Authorizes an ad-hoc command. Raises Forbidden, or NotFound when a permitted `chdir` does not exist."""
-    _check_request(user, request, settings)
+    check_request(user, request, settings)
     cwd = _adhoc_directory(user, request.chdir, settings, isolation)
     if not user.is_admin:
         modules.check(user, request)
@@ -73,10 +73,10 @@ def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isola
     if not user.is_admin:
         unsandboxed.check_adhoc(user, permitted, paths.vault_ids + paths.vault_password_files, isolation)
     existence.check_inventories(request, paths.inventories, cwd)
-    step = _ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
+    step = ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
     summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
-    about = About(module=request.module, hosts=_line(request.pattern), inventory=_inventory(request, settings))
-    run = _authorized("adhoc", user, permitted, summary, (step,), settings, about, request)
+    about = About(module=request.module, hosts=line(request.pattern), inventory=_inventory(request, settings))
+    run = authorized("adhoc", user, permitted, summary, (step,), settings, about, request)
     return _with_visibility(run, user, request, paths, cwd)
 
 
@@ -88,7 +88,7 @@ def authorize_playbook(
 
     is_preview: nothing is executed, so prompts need no value; else InvalidRequest names those without one.
     """
-    _check_request(user, request, settings)
+    check_request(user, request, settings)
     if request.update_git_repo:
         grants.check_git(user, "update_git_repo")
     cwd = _directory(user, request.playbook_dir, settings)
@@ -100,17 +100,17 @@ def authorize_playbook(
     existence.check_inventories(request, paths.inventories, cwd)
     if not is_preview:
         existence.check_prompts(request, cwd, names, path_rules.readable(user, settings, isolation))
-    step = _ansible_step("ansible-playbook", user, permitted, command_line.playbook(permitted, paths, names), cwd)
+    step = ansible_step("ansible-playbook", user, permitted, command_line.playbook(permitted, paths, names), cwd)
     pull = _git_steps(user, command_line.git_pull(), cwd, settings) if request.update_git_repo else ()
     summary = f"{user.name}: playbook {' '.join(map(escape, request.playbooks))} in {escape(str(cwd))}"
     if request.limit:
         summary += f" on {request.limit}"
     about = About(
-        playbook=_line(" ".join(escape(_below_root(name, cwd, settings)) for name in request.playbooks)),
-        hosts=request.limit and _line(request.limit),
+        playbook=line(" ".join(escape(_below_root(name, cwd, settings)) for name in request.playbooks)),
+        hosts=request.limit and line(request.limit),
         inventory=_inventory(request, settings),
     )
-    run = _authorized("playbook", user, permitted, summary, (*pull, step), settings, about, request)
+    run = authorized("playbook", user, permitted, summary, (*pull, step), settings, about, request)
     return _with_visibility(run, user, request, paths, cwd)
 
 
@@ -118,15 +118,15 @@ def authorize_playbook(
 def authorize_inventory(user: User, inventory: str, settings: Settings, isolation: Isolation) -> AuthorizedRun:
     """Authorizes listing an inventory, like an ad-hoc command on all its hosts. Raises Forbidden, NotFound."""
     request = AdhocRequest.model_validate({"host_pattern": "all", "module": "ping", "inventory": inventory})
-    _check_request(user, request, settings)
+    check_request(user, request, settings)
     cwd = _adhoc_directory(user, None, settings, isolation)
     permitted, paths = _limit_to_rights(user, request, cwd, settings)
     if not user.is_admin:
         unsandboxed.check_adhoc(user, permitted, (), isolation)
     existence.check_inventories(request, paths.inventories, cwd)
-    step = _ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
+    step = ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
     summary = f"{user.name}: inventory listing {inventory}"
-    return _authorized("adhoc", user, permitted, summary, (step,), settings, About(), request)
+    return authorized("adhoc", user, permitted, summary, (step,), settings, About(), request)
 
 
 @by_one_entry
@@ -146,10 +146,10 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
     target = " ".join(filter(None, (request.remote_name, request.branch_name)))
     summary = f"{user.name}: git {verb} {escape(str(cwd))} from {target}"
     steps = _git_steps(user, command_line.git_update(request), cwd, settings)
-    return _authorized("git", user, request, summary, steps, settings, About(), request)
+    return authorized("git", user, request, summary, steps, settings, About(), request)
 
 
-def _authorized(
+def authorized(
     kind: Kind,
     user: User,
     request: TaskOptions,
@@ -167,7 +167,7 @@ def _authorized(
         kind=kind,
         user=user.name,
         entry=user.entry,
-        summary=_line(summary),
+        summary=line(summary),
         steps=steps,
         about=about,
         request=redaction.as_sent(sent),
@@ -196,13 +196,14 @@ def confinement_of(user: User) -> Confinement | None:
         hidden=tuple(map(str, user.hidden)),
         inventories=tuple(map(str, user.inventories)),
         writable=tuple(map(str, user.writable)),
+        projects=tuple(sorted(grant.name for grant in user.projects)),
         hosts=user.hosts,
         control_node=user.control_node,
         lasting_processes=user.lasting_processes,
     )
 
 
-def _ansible_step(
+def ansible_step(
     program: Literal["ansible", "ansible-playbook"], user: User, request: RunOptions, argv: tuple[str, ...], cwd: Path
 ) -> Step:
     variables = request.variables
@@ -253,7 +254,7 @@ def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings
     return tuple(Step(program="git", argv=line, cwd=str(cwd), environment=environment) for line in lines)
 
 
-def _check_request(user: User, request: RunOptions, settings: Settings) -> None:
+def check_request(user: User, request: RunOptions, settings: Settings) -> None:
     """Applies the rules that need no path: whether the user may act, with which fields and strings."""
     check_may_act(user)
     if not user.is_admin:
@@ -339,7 +340,7 @@ def _adhoc_directory(user: User, chdir: str | None, settings: Settings, isolatio
 
 def _inventory(request: RunOptions, settings: Settings) -> str | None:
     named = request.inventories or ([settings.default_inventory] if settings.default_inventory else [])
-    return _line(", ".join(named)) or None
+    return line(", ".join(named)) or None
 
 
 def _below_root(name: str, cwd: Path, settings: Settings) -> str:
@@ -351,7 +352,7 @@ def _below_root(name: str, cwd: Path, settings: Settings) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """Returns one printable line for Flower, logs and lists, cut at 300 characters."""
     clean = "".join(char if char.isprintable() else "?" for char in text)
     return clean if len(clean) <= 300 else clean[:297] + "..."

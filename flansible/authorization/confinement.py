@@ -22,6 +22,7 @@ def lost(before: Confinement, now: Confinement | None) -> str:
         ("inventories", before.inventories or (), now.inventories or ()),
         ("inventories or paths", before.readable, now.readable),
         ("writable", before.writable, now.writable),
+        ("projects", before.projects, now.projects),
     ):
         if gone := _outside(paths, folders):
             return f"{gone} ({key})"

@@ -44,7 +44,9 @@ def _of_entry(user: User, isolation: Isolation) -> list[str]:
 
 
 def _may(user: User) -> Iterator[str]:
-    yield f"You may use these inventories: {_listed(user.inventories)}."
+    yield f"You may use these inventories: {_listed((*user.inventories, *user.project_inventories))}."
+    if user.projects:
+        yield f"You may use these projects: {_listed(grant.name for grant in user.projects)}."
     if user.hosts is not None:
         yield f"You may use only their hosts that match {_listed(user.hosts)}."
     if user.playbooks is not None:

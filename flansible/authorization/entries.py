@@ -56,7 +56,11 @@ def label(entry: User) -> str:
 def _combined(refusals: list[tuple[User, Forbidden | NotFound]]) -> Forbidden | NotFound:
     """Returns one error for all entries, with status and code of the nearest; NotFound is one that the rules allow."""
     # An own entry without inventories is there for the login alone.
-    said = [(entry, refusal) for entry, refusal in refusals if entry.inventories or entry.entry != OWN_ENTRY]
+    said = [
+        (entry, refusal)
+        for entry, refusal in refusals
+        if entry.inventories or entry.project_inventories or entry.entry != OWN_ENTRY
+    ]
     nearest = min((refusal for _, refusal in said), key=lambda one: (isinstance(one, Forbidden), _FAR.get(one.code, 0)))
     words = "; ".join(f"{label(entry)}: {refusal.message}" for entry, refusal in said)
     errors = [

@@ -12,12 +12,21 @@ from hashlib import sha256
 
 from pydantic import JsonValue, ValidationError
 
-from flansible.authorization import authorize, confinement, entries, isolation
+from flansible.authorization import authorize, confinement, entries, isolation, project_rights, project_runs
 from flansible.authorization.rules.grants import check_may_act
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError
 from flansible.identity.users import GROUP_PREFIX, User
-from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, Kind, PlaybookRequest, Rights, principal
+from flansible.models import (
+    AdhocRequest,
+    AuthorizedRun,
+    GitRequest,
+    Kind,
+    PlaybookRequest,
+    ProjectRun,
+    Rights,
+    principal,
+)
 
 _MODELS: dict[Kind, type[AdhocRequest | PlaybookRequest | GitRequest]] = {
     "adhoc": AdhocRequest,
@@ -77,15 +86,32 @@ def _is_hidden(user: User, run: AuthorizedRun, settings: Settings) -> bool:
 
 
 def _authorize_again(user: User, run: AuthorizedRun, settings: Settings) -> None:
+    if run.project is not None and run.kind == "git":
+        return project_rights.check_use(user, run.project.name)
     request = request_of(run)
     confined = isolation.for_user(user, settings.isolation)
-    if isinstance(request, AdhocRequest):
+    if run.project is not None:
+        _authorize_project_again(user, request, run.project, settings, confined)
+    elif isinstance(request, AdhocRequest):
         authorize.authorize_adhoc(user, request, settings, confined)
     elif isinstance(request, PlaybookRequest):
         # As a preview: values for prompts are no right, and finding prompts takes time.
         authorize.authorize_playbook(user, request, settings, confined, is_preview=True)
     else:
         authorize.authorize_git(user, request, settings)
+
+
+def _authorize_project_again(
+    user: User,
+    request: AdhocRequest | PlaybookRequest | GitRequest,
+    project: ProjectRun,
+    settings: Settings,
+    confined: isolation.Isolation,
+) -> None:
+    if isinstance(request, AdhocRequest):
+        project_runs.authorize_adhoc(user, request, project, settings, confined)
+    elif isinstance(request, PlaybookRequest):
+        project_runs.authorize_playbook(user, request, project, settings, confined)
 
 
 def request_of(run: AuthorizedRun) -> AdhocRequest | PlaybookRequest | GitRequest:

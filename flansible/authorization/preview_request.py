@@ -49,5 +49,9 @@ def _secrets_for_reading(secrets: Secrets | None) -> Secrets | None:
     """Returns the secrets that reading files needs. No host is connected to, so those for connections are left out."""
     if secrets is None:
         return None
-    kept = Secrets(vault_passwords=secrets.vault_passwords, variables=secrets.variables)
+    kept = Secrets(
+        vault_passwords=secrets.vault_passwords,
+        variables=secrets.variables,
+        git_credential=secrets.git_credential,
+    )
     return None if kept == Secrets() else kept

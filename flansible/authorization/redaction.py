@@ -7,6 +7,7 @@ there too. Called by flansible.authorization.authorize, and by web on stored req
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import shlex
 from collections.abc import Iterable
@@ -71,6 +72,11 @@ def masked_fields(value: JsonValue, path: str = "") -> list[str]:
 def command(run: AuthorizedRun) -> str:
     """Returns the run as a shell command: steps joined by `&&`, secrets in variables masked."""
     folder = _shell_words("cd", (run.steps[0].cwd,))
+    if run.project is not None:
+        name, where = run.project.name, posixpath.normpath(posixpath.join(run.project.name, run.steps[0].cwd))
+        clone = _shell_words("git", ("clone", run.project.url, name))
+        checkout = _shell_words("git", ("-C", name, "checkout", "--detach", run.project.commit))
+        folder = " && ".join((clone, checkout, _shell_words("cd", (where,))))
     return " && ".join((folder, *(_shell_words(step.program, _arguments(step)) for step in run.steps)))
 
 
@@ -83,8 +89,11 @@ def flansible_command(run: AuthorizedRun) -> str | None:
         return None
     if not _are_sent_as_they_are(step):
         return None
+    project = run.project
     words = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
     options = ["--chdir", step.cwd]
+    if project is not None:
+        options = ["--project", project.name, "--ref", project.commit, *options]
     if run.time_limit is not None:
         options += ["--time-limit", str(run.time_limit)]
     options += [word for lock in run.locks for word in ("--lock", lock)]

@@ -32,7 +32,7 @@ def of_run(
     if not inventories or any(EXPANDED.search(text) for text in inventories):
         return None
     resolved = tuple(os.path.realpath(os.path.join(cwd, text)) for text in inventories)
-    return Visibility(inventories=resolved, hosts=tuple(_known_hosts(entry, request)))
+    return Visibility(inventories=resolved, hosts=tuple(known_hosts(entry, request)))
 
 
 def entries_that_see(found: Visibility, users: Iterable[User]) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def _has_in_view(entry: User, found: Visibility | None) -> bool:
 
 def _covers(entry: User, found: Visibility) -> bool:
     """Whether the entry has all inventories of the run, and its `hosts` all hosts that the run can reach."""
-    own = [str(path) for path in entry.inventories]
+    own = [*map(str, entry.inventories), *entry.project_inventories]
     if not all(any(is_below(path, folder) for folder in own) for path in found.inventories):
         return False
     if entry.hosts is None or _ALL_HOSTS & set(entry.hosts):
@@ -89,7 +89,7 @@ def _covers(entry: User, found: Visibility) -> bool:
     return any(all(hosts.is_within(pattern, granted) for pattern in patterns) for patterns in found.hosts)
 
 
-def _known_hosts(entry: User, request: AdhocRequest | PlaybookRequest) -> Iterable[tuple[str, ...]]:
+def known_hosts(entry: User, request: AdhocRequest | PlaybookRequest) -> Iterable[tuple[str, ...]]:
     """Yields lists of patterns, each of which has all hosts of the run.
 
     The hosts of its entry bind a run in all it does. What a request names binds an ad-hoc command alone: a playbook may

@@ -92,7 +92,8 @@ def _would_go_on(refused: ServiceRefused) -> bool:
 
 def request(line: CommandLine, is_here: bool, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Builds the request body without secrets. is_here: the service has this machine's files. Raises OptionError."""
-    place = _Place(is_here, line.client.chdir)
+    own_folder = "." if line.client.project is not None else None
+    place = _Place(is_here, line.client.chdir or own_folder)
     body: dict[str, Any] = {}
     for option in TABLES[line.program]:
         value = line.given.get(option.field)
@@ -109,7 +110,7 @@ def request(line: CommandLine, is_here: bool, environ: Mapping[str, str] = os.en
     else:
         body["playbook"] = line.operands
         body["playbook_dir"] = place.chdir or _current_directory()
-    own = {name: getattr(line.client, name) for name in ("time_limit", "lock", "on_lost")}
+    own = {name: getattr(line.client, name) for name in ("project", "ref", "time_limit", "lock", "on_lost")}
     body |= {name: value for name, value in own.items() if value is not None}
     environment = {name: value for name, value in _ansible_variables(environ) if not _SECRET_VARIABLE.search(name)}
     return {**body, "environment": environment} if environment else body

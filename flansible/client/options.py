@@ -113,6 +113,9 @@ OWN = (
     *(Option((login.name,), login.field, "text", login.help, login.metavar) for login in LOGIN_OPTIONS),
     Option(("--chdir",), "chdir", "text",
            "folder on the service's machine to run in; a relative path counts from its playbook_root", "FOLDER"),
+    Option(("--project",), "project", "text",
+           "run at a commit of this project; --chdir, and relative paths, count from its root", "NAME"),
+    Option(("--ref",), "ref", "text", "branch, tag or commit of the project (default: its own)", "REF"),
     Option(("--time-limit",), "time_limit", "number", "time limit of the run; then it is ended", "SECONDS"),
     Option(("--lock",), "lock", "repeated", "never run together with another task that names this lock; repeatable",
            "NAME"),
@@ -141,6 +144,8 @@ class ClientOptions:
     chdir: str | None
     no_wait: bool
     json: bool
+    project: str | None = None
+    ref: str | None = None
     time_limit: int | None = None
     lock: list[str] | None = None
     on_lost: str | None = None

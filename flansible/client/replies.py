@@ -29,6 +29,9 @@ class TaskStatusReply(TypedDict):
     module: str | None
     hosts: str | None  # pattern of an ad-hoc command, limit of a playbook
     inventory: str | None
+    project: NotRequired[str]  # these three only of a run of a project
+    ref: NotRequired[str]
+    commit: NotRequired[str]
     counts: dict[str, int]  # results so far, by verdict
     host_count: int
     play_task_count: int  # started so far

@@ -146,6 +146,15 @@ class Settings(BaseModel):
         description="Warm Ansible processes kept per worker, one for each combination of Ansible configuration and "
         "confined user: some 10 MB each, fewer when memory is short.",
     )
+    projects_bytes: int = Field(
+        5 * 1024**3,
+        ge=0,
+        description="Bytes of trees and requirements of projects that a worker keeps in `data_dir`; above it those are "
+        "removed that no run uses, the longest unused first.",
+    )
+    projects_days: int = Field(
+        30, ge=1, le=36500, description="Days a worker keeps a tree of a project that no run uses."
+    )
     isolation: Literal["auto", "bwrap", "none"] = Field(
         "auto",
         description="Runs of users other than admin: `bwrap` confines them with bubblewrap, and the service does not "

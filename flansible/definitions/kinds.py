@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
 
+from flansible.authorization import project_rights
+from flansible.identity.users import User
 from flansible.models.definition_specs import (
     DefinitionFields,
     SearchSpec,
@@ -17,17 +19,25 @@ from flansible.models.definition_specs import (
     reply_model,
     sealed_fields,
 )
+from flansible.models.project_spec import ProjectSpec
 
 
 @dataclass(frozen=True)
 class DefinitionKind:
     """One kind. name: as in the URL, in files for `flansible apply`, and in `may_define` of rbac.json; title: what it
-    is, for people; shared_by: the field with the groups whose members may read it."""
+    is, for people; shared_by: the field with the groups whose members may read it; granted: the names of those that
+    an entry of rbac.json lets its user use, and so read; check: of what a user writes, beside the form."""
 
     name: str
     title: str
     spec: type[Spec]
     shared_by: str | None = None
+    granted: Callable[[User], frozenset[str]] | None = None
+    check: Callable[[User, Any], None] | None = None
+
+    def is_granted(self, user: User, name: str) -> bool:
+        """Whether rbac.json lets the user use this one."""
+        return self.granted is not None and name in self.granted(user)
 
     @cached_property
     def reply(self) -> type[DefinitionFields]:
@@ -52,4 +62,11 @@ class DefinitionKind:
 # In the order in which `apply` writes them; later ones may name earlier ones.
 KINDS: tuple[DefinitionKind, ...] = (
     DefinitionKind("searches", "Saved searches: names for filters of the task list", SearchSpec, "shared_with"),
+    DefinitionKind(
+        "projects",
+        "Projects: git repositories whose commits runs use",
+        ProjectSpec,
+        granted=project_rights.names,
+        check=project_rights.check_definition,
+    ),
 )

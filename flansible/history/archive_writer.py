@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _READ_BYTES = 1024 * 1024
 _READ_EVENTS = 1000
 _ROWS = 500  # of hosts in one statement
+_ABOUT = {"playbook", "module", "hosts", "inventory", "project", "ref", "commit"}
 _ROW_BYTES = 400  # of a task's row and its entries in the indexes, about
 
 
@@ -112,7 +113,7 @@ class ArchiveWriter:
         status, stored = record.status, record.stored
         about = {
             name: None if value is None else encoding.to_text(value)
-            for name, value in status.model_dump(include={"playbook", "module", "hosts", "inventory"}).items()
+            for name, value in status.model_dump(include=_ABOUT).items()
         }
         counts = json.loads(record.counts)
         plain = ("kind", "state", "returncode", "submitted_at", "started_at", "finished_at")

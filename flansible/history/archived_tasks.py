@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # A filter that no index serves reads tasks by number, window by window: what a rare match costs stays bounded.
 _FIRST_WINDOW, _LARGEST_WINDOW = 2_000, 64_000
 _CLOCKS_MILLISECONDS = 300_000
-_ABOUT = ("playbook", "module", "hosts", "inventory")
+_ABOUT = ("playbook", "module", "hosts", "inventory", "project", "ref", "commit")
 _Source = tuple[Select[Any], Column[Any]]
 _READ = [column for column in schema.tasks.c if column.name != "run"]
 

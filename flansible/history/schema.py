@@ -33,7 +33,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 4  # of the newest file in migrations/
+VERSION = 5  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -82,6 +82,9 @@ tasks = Table(
     Column("stored_bytes", BigInteger, nullable=False),  # what its rows take here, about
     Column("archived", BigInteger, nullable=False),
     Column("output_expired", BigInteger),  # when its output and events were deleted before it
+    Column("project", Text),  # these three of a project's run
+    Column("ref", Text),
+    Column("commit", Text),
     Column("visibility", Text),  # JSON: by what others may see it; NULL: by nothing but `sees: all`
     Index("tasks_number", "number"),
     Index("tasks_user", "username", "number"),

@@ -32,7 +32,7 @@ ADMIN = "admin"
 NAME = r"^[^:\x00-\x1f]+$"
 Role = Literal["operator", "viewer", "auditor"]
 # Kinds of definitions: the names of flansible.definitions.kinds, which stands above this module; a test compares them.
-DefinitionKindName = Literal["searches"]
+DefinitionKindName = Literal["searches", "projects"]
 Sees = Literal["own", "inventories", "all"]
 Cancels = Literal["own", "inventories"]
 
@@ -43,6 +43,9 @@ _MODULE_PATTERN = re.compile(r"[\w.*?\[\]!-]+", re.ASCII)
 _ENTRY_DEPTH = 2  # ("rbac", 3) is the fourth user
 _NAME_KEYS = {"rbac": "user", "groups": "name"}
 
+# `shop:inventories/dev`: a path in a project, from its root.
+PROJECT_PATH = re.compile(r"(?P<project>[A-Za-z0-9][A-Za-z0-9._-]{0,99}):(?P<path>[^/].*)", re.DOTALL)
+
 Location = tuple[int | str, ...]
 
 
@@ -52,6 +55,13 @@ def _path(value: str) -> str:
     return value
 
 
+def _inventories(values: list[str]) -> list[str]:
+    for value in _paths(values):
+        if (found := PROJECT_PATH.fullmatch(value)) and ".." in found["path"].split("/"):
+            raise ValueError(f"{value!r} must be a path in the project, without ..")
+    return values
+
+
 def _paths(values: list[str]) -> list[str]:
     return [_path(value) for value in values]
 
@@ -59,7 +69,8 @@ def _paths(values: list[str]) -> list[str]:
 def _playbooks(values: list[str]) -> list[str]:
     for value in values:
         if not value or not value.isprintable() or value.startswith("/") or ".." in value.split("/"):
-            raise ValueError(f"{value!r} must be a glob relative to playbook_root, such as team/**, without ..")
+            message = "must be a glob relative to playbook_root or a project, such as team/** or shop:*.yml, without .."
+            raise ValueError(f"{value!r} {message}")
     return values
 
 
@@ -97,6 +108,8 @@ def _is_address(text: str) -> bool:
 
 
 Paths = Annotated[list[str], AfterValidator(_paths)]
+InventoryPaths = Annotated[list[str], AfterValidator(_inventories)]
+ProjectText = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 ModuleGlobs = Annotated[list[str], AfterValidator(_modules)]
 EnvironmentNames = list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]]
 
@@ -157,11 +170,22 @@ class Modules(_Form):
         return {"title": "Modules", "description": cls.__doc__, "anyOf": [names, *either]}
 
 
+class ProjectEntry(_Form):
+    """A project that the user may use, and the refs at which its inventories count, beside its own."""
+
+    name: ProjectText = Field(description="Name of the project.")
+    refs: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
+        [], description="Globs of branches, tags and commits. Who can push one of them can add hosts to inventories."
+    )
+
+
 class _Rights(_Form):
     """What an entry grants: to its user, or to each member of its group."""
 
-    inventories: Paths = Field(
-        [], description="Inventories the user may use; a folder includes all in it. Relative to this file's folder."
+    inventories: InventoryPaths = Field(
+        [],
+        description="Inventories the user may use; a folder includes all in it. Relative to this file's folder; those "
+        "of a project as `shop:inventories/dev`.",
     )
     role: Role = Field(
         "operator",
@@ -180,8 +204,8 @@ class _Rights(_Form):
     )
     playbooks: Annotated[list[str], AfterValidator(_playbooks)] | None = Field(
         None,
-        description="Playbooks the user may start: globs relative to playbook_root, `**` for any folders, or names of "
-        "a collection's playbooks. Default: all.",
+        description="Playbooks the user may start: globs relative to playbook_root, `**` for any folders, those of a "
+        "project as `shop:**`, or names of a collection's playbooks. Default: all.",
     )
     modules: Modules | None = Field(None, description="Modules the user may run ad hoc. Default: all.")
     hosts: Annotated[list[str], AfterValidator(_hosts)] | None = Field(
@@ -216,6 +240,9 @@ class _Rights(_Form):
     )
     environment: EnvironmentNames = Field(
         [], description="Environment variables the user may set for a run, beside environment_names in config.ini."
+    )
+    projects: list[ProjectText | ProjectEntry] = Field(
+        [], description="Projects the user may use: names, or objects with a name and refs."
     )
     may_define: list[DefinitionKindName] = Field(
         [], description="Kinds of definitions the user may write, beside reading those shared with them."

@@ -24,7 +24,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from flansible.config import Settings
 from flansible.errors import ConfigurationError, Fault
 from flansible.identity import rbac_schema
-from flansible.identity.rbac_schema import Cancels, GroupEntry, Role, Sees, UserEntry
+from flansible.identity.rbac_schema import PROJECT_PATH, Cancels, GroupEntry, Role, Sees, UserEntry
 from flansible.identity.writable_folders import Grants, WritableFolders
 from flansible.system import account, atomic_files
 from flansible.system.atomic_files import OnChange, ignore_change
@@ -40,6 +40,14 @@ _OUR_METHOD = "scrypt:32768:8:1"  # generate_password_hash's own
 
 
 @dataclasses.dataclass(frozen=True)
+class ProjectGrant:
+    """A project that an entry may use. refs: globs of those at which its inventories count, beside its own."""
+
+    name: str
+    refs: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class User:
     """A user of rbac.json, with all paths resolved. A field that is None or empty restricts nothing, or adds nothing.
 
@@ -49,7 +57,8 @@ class User:
     playbooks: globs below playbook_root; modules_allowed, modules_denied: globs of names; hosts: Ansible patterns;
     max_running, max_queued: None is config.ini's value, 0 no limit; hidden: inventories of other entries only;
     writable: folders that the user's runs may write; written: those that any user's runs may; sees, cancels: whose
-    tasks. Limits are the user's, the same in each entry.
+    tasks. project_inventories: those in projects, as `shop:inventories/dev`. Limits are the user's, the same in each
+    entry.
     """
 
     name: str
@@ -73,6 +82,8 @@ class User:
     hidden: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     written: tuple[Path, ...] = ()
+    projects: tuple[ProjectGrant, ...] = ()
+    project_inventories: tuple[str, ...] = ()
     may_define: tuple[str, ...] = ()
     sees: Sees = "own"
     cancels: Cancels = "own"
@@ -180,7 +191,16 @@ def _rights(
     return User(
         name=name,
         password=password,
-        inventories=tuple(resolve(path, base) for path in given.inventories),
+        inventories=tuple(resolve(path, base) for path in given.inventories if not PROJECT_PATH.fullmatch(path)),
+        project_inventories=tuple(
+            f"{found['project']}:{os.path.normpath(found['path'])}"
+            for found in map(PROJECT_PATH.fullmatch, given.inventories)
+            if found
+        ),
+        projects=tuple(
+            ProjectGrant(one) if isinstance(one, str) else ProjectGrant(one.name, tuple(one.refs))
+            for one in given.projects
+        ),
         max_running=limits.running,
         max_queued=limits.queued,
         role=given.role,

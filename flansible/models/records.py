@@ -48,6 +48,9 @@ class Secrets(Record):
     private_key: str | None = Field(default=None, repr=False)
     private_key_passphrase: str | None = Field(default=None, repr=False)
     variables: dict[str, str] = Field(default_factory=dict, repr=False)
+    git_credential: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="Of the project: for git, never for Ansible."
+    )
 
     @property
     def has_encrypted_key(self) -> bool:
@@ -60,15 +63,17 @@ class Step(Record):
     `extra_vars` and `data_only` serve users other than admin: their strings are data, and Ansible never templates them.
     """
 
-    program: Literal["ansible", "ansible-playbook", "git"]
+    program: Literal["ansible", "ansible-playbook", "git", "project"]
     argv: tuple[str, ...]
     cwd: str
     extra_vars: tuple[VariablesPart, ...] = ()
     data_only: bool = False
     environment: dict[str, str] = {}
     strategy: str | None = None
-    listing: Literal["plan", "inventory"] | None = Field(
-        default=None, description="Execute nothing: list the hosts and play tasks, or the hosts and groups."
+    listing: Literal["plan", "inventory", "files"] | None = Field(
+        default=None,
+        description="Execute nothing: list the hosts and play tasks, or the hosts and groups; or of a project the "
+        "playbooks, or the one that argv names.",
     )
 
     @field_validator("extra_vars", mode="before")
@@ -78,6 +83,25 @@ class Step(Record):
         if value is None:
             return ()
         return (value,) if isinstance(value, dict) else value
+
+
+class ProjectRun(Record):
+    """The project of a run, as it was defined when the run was submitted, and the commit that it runs."""
+
+    name: str = Field(description="Its name.")
+    url: str = Field(description="Where its repository is.")
+    ref: str = Field(default="", description="As asked for, or the project's own; empty: the default branch.")
+    is_own_ref: bool = Field(default=True, description="Whether the ref is the project's own.")
+    commit: str = Field(default="", description="40 digits; empty while it is being looked for.")
+    allow_refs: tuple[str, ...] = Field(default=("*",), description="Globs of the refs that requests may name.")
+    must_answer: bool = Field(default=True, description="Whether the remote has to answer when a ref is looked for.")
+    known_hosts: str | None = Field(default=None, description="Keys of the ssh host; null: those the worker knows.")
+    allowed_signers: str | None = Field(default=None, description="Who must have signed the commit; null: anybody.")
+    submodules: bool = Field(default=False, description="Whether submodules are part of the tree.")
+    depth: int | None = Field(default=None, description="Commits to fetch of each ref; null: all.")
+    requirements: str = Field(default="auto", description="What is installed: `auto`, `none` or a path.")
+    private_copy: bool = Field(default=False, description="Whether the run gets a copy of the tree that it may write.")
+    remark: str | None = Field(default=None, description="A sentence for the output, such as why it is an old commit.")
 
 
 class Confinement(Record):
@@ -92,6 +116,7 @@ class Confinement(Record):
         default=None, description="Those of `readable` that are inventories; null: all of them."
     )
     writable: tuple[str, ...] = Field(default=(), description="Folders that the user's runs may write.")
+    projects: tuple[str, ...] = Field(default=(), description="Projects that the user's runs may read.")
     hosts: tuple[str, ...] | None = Field(
         default=None, description="Host patterns the user may reach; null: all hosts."
     )
@@ -131,6 +156,9 @@ class About(Record):
     module: str | None = Field(default=None, description="Module of an ad-hoc command.")
     hosts: str | None = Field(default=None, description="Pattern of an ad-hoc command, limit of a playbook.")
     inventory: str | None = Field(default=None, description="Inventories, separated by commas.")
+    project: str | None = Field(default=None, description="The project.")
+    ref: str | None = Field(default=None, description="The branch, tag or commit of it that was asked for.")
+    commit: str | None = Field(default=None, description="The commit of it that is run.")
 
 
 class AuthorizedRun(Record):
@@ -144,6 +172,9 @@ class AuthorizedRun(Record):
     summary: str = Field(description="One line for people, without secrets: user, kind, module or playbook, hosts.")
     steps: tuple[Step, ...] = Field(min_length=1)
     about: About = Field(default=About(), description="What lists show of it.")
+    project: ProjectRun | None = Field(
+        default=None, description="Folders and relative paths of the steps are in this project's tree."
+    )
     visibility: Visibility | None = Field(
         default=None, description="By what others may see it; null: by nothing but `sees: all`."
     )

@@ -36,6 +36,12 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _ref(value: str) -> str:
+    if not _REF.fullmatch(value):
+        raise ValueError("must be a branch, a tag, or a commit of 40 digits")
+    return value
+
+
 def _path_or_hosts(value: str) -> str:
     if "," not in value and len(value) > MAX_PATH_CHARACTERS:
         raise ValueError(f"a path must have at most {MAX_PATH_CHARACTERS} characters")
@@ -48,6 +54,7 @@ def _one_line(value: str) -> str:
     return value
 
 
+_REF = re.compile(r"(?!.*(?:\.\.|\.lock$|[/.]$))[A-Za-z0-9_][A-Za-z0-9._/+@#-]*")
 # A password is typed at a prompt on the host. What follows a line break would go to the program behind the prompt,
 # which with pipelining is an interpreter.
 _ONE_LINE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]+")
@@ -71,6 +78,12 @@ PathText = Annotated[
     AfterValidator(_not_blank),
     Field(min_length=1, max_length=MAX_PATH_CHARACTERS, json_schema_extra=_NOT_BLANK),
 ]
+ProjectRef = Annotated[
+    str,
+    AfterValidator(_ref),
+    Field(min_length=1, max_length=255, json_schema_extra={"pattern": rf"^{_REF.pattern}$"}),
+]
+ProjectName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 PathTexts = PathText | Annotated[list[PathText], Field(min_length=1, max_length=MAX_PATHS)]
 # Ansible says that it could not be found.
 PlaybookText = Annotated[str, Field(max_length=MAX_PATH_CHARACTERS)]
@@ -157,6 +170,13 @@ class RunOptions(TaskOptions):
     inventory: Inventories | None = Field(
         None, description="Inventory path, or a list of them; admin may give a host list such as `web1,web2,`."
     )
+    project: ProjectName | None = Field(
+        None,
+        description="Run at a commit of this project; relative paths of folders and inventories count from its root.",
+    )
+    ref: ProjectRef | None = Field(
+        None, description="Branch, tag or commit (40 digits) of `project`. Default: the project's own `ref`."
+    )
     limit: Text | None = Field(None, description="Further limit the hosts to this pattern.")
     extra_vars: ExtraVars | None = Field(
         None,
@@ -235,6 +255,14 @@ class RunOptions(TaskOptions):
         for name, other in self.aliases():
             if getattr(self, name) is not None and getattr(self, other) is not None:
                 raise ValueError(f"{name} and {other} exclude each other: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _require_project_of_ref(self) -> Self:
+        if self.ref is not None and self.project is None:
+            raise ValueError("ref is of a project: name one")
+        if self.project is not None and getattr(self, "update_git_repo", False):
+            raise ValueError("update_git_repo and project exclude each other: a project's run is at one commit")
         return self
 
     @model_validator(mode="after")

@@ -42,6 +42,10 @@ class Accepted(Record):
     task_id: str = Field(description="Public id of the task.")
     status_url: str = Field(description="URL of its status.")
     output_url: str = Field(description="URL of its output.")
+    commit: str | None = Field(default=None, description="Only with `project`: the commit that is run, 40 digits.")
+    warning: str | None = Field(
+        default=None, description="Only if the remote did not answer: of which day the commit is."
+    )
 
 
 class TaskStatus(Record):
@@ -66,6 +70,9 @@ class TaskStatus(Record):
     module: str | None = Field(None, description="Module of an ad-hoc command.")
     hosts: str | None = Field(None, description="Host pattern of an ad-hoc command, `limit` of a playbook.")
     inventory: str | None = Field(None, description="Inventory; several are separated by commas.")
+    project: str | None = Field(None, description="Only with a project: its name.")
+    ref: str | None = Field(None, description="Only with a project: the branch, tag or commit that was asked for.")
+    commit: str | None = Field(None, description="Only with a project: the commit that is run, 40 digits.")
     counts: dict[Verdict, int] = Field({}, description="Number of results of play tasks on hosts so far, by verdict.")
     host_count: int = Field(0, description="Number of hosts with results so far.")
     play_task_count: int = Field(0, description="Number of play tasks started so far, handlers included.")
@@ -249,8 +256,11 @@ class ListedPlaybook(Record):
 class PlaybookList(Record):
     """Reply of `listplaybooks`."""
 
-    playbook_root: str = Field(description="The folder that they are searched in.")
+    playbook_root: str = Field(description="The folder that they are searched in; of a project `.`, its root.")
     playbooks: list[ListedPlaybook] = Field(description="Sorted by directory and name.")
+    project: str | None = Field(default=None, description="Only with `project`: its name.")
+    ref: str | None = Field(default=None, description="Only with `project`: its branch, tag or commit.")
+    commit: str | None = Field(default=None, description="Only with `project`: the commit that was read.")
 
 
 class WorkerStats(Record):
@@ -394,7 +404,7 @@ class InventoryHosts(Record):
 class ListedInventory(Record):
     """One inventory, with its hosts only if it was requested by name."""
 
-    inventory: str = Field(description="Absolute path, as requests take it; or a list of hosts.")
+    inventory: str = Field(description="Path as requests take it: absolute, or in the project; or hosts.")
     name: str = Field(description="A short name for display.")
     is_default: bool = Field(description="Whether requests without `inventory` use it.")
     exists: bool = Field(description="Whether the file or folder exists.")

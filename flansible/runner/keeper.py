@@ -116,7 +116,7 @@ def _keep(
 ) -> None:
     process_tree.become_subreaper()
     # git needs none: its directory may have a broken ansible.cfg, and it leaves nothing behind.
-    files = RunFiles.make(play.local_tmp_base()) if request["program"] != "git" else None
+    files = None if request["program"] in ("git", "project") else RunFiles.make(play.local_tmp_base())
     keeper = os.getpid()
     run_pid = os.fork()
     if run_pid == 0:

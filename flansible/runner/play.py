@@ -37,6 +37,7 @@ from flansible.runner import (
     preload,
     preview_listing,
     process_tree,
+    project_step,
     ssh_profile,
 )
 from flansible.runner.ansible_internals import replace
@@ -86,6 +87,11 @@ def run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, modu
 
 
 def _run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, modules: ModuleCache) -> int:
+    if request["program"] == "project":
+        return project_step.run(request, event_descriptor)
+    if request.get("tree_locks"):
+        project_step.hold_locks(request["tree_locks"])
+        sys.dont_write_bytecode = True  # beside plugins in a tree that runs share
     try:
         os.chdir(request["cwd"])
     except OSError as error:

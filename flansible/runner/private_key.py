@@ -41,6 +41,17 @@ def use_private_key(text: str, passphrase: str | None, hide: Callable[[list[str]
     return ""
 
 
+def decrypted(text: str, passphrase: str) -> tuple[str, str]:
+    """Returns an encrypted key without its passphrase, and why that cannot be, '' if it can."""
+    descriptor, path = _file_in_memory("private_key", text if text.endswith("\n") else text + "\n", _PRIVATE)
+    try:
+        problem = _decrypt(path, passphrase)
+        with open(path, encoding="ascii") as file:
+            return file.read(), problem
+    finally:
+        os.close(descriptor)
+
+
 def _file_in_memory(name: str, text: str, mode: int) -> tuple[int, str]:
     """Makes a file without a name on any disk. Returns its descriptor, and a path under which our children open it."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)

@@ -47,6 +47,8 @@
 | flansible:rights                    | hash   | web         | user (and group) to rights, as JSON         | none      |
 | flansible:stats:<day>:<user>        | hash   | final move  | counts of a user's tasks; day: since 1970   | 100 days  |
 | flansible:stats:<day>               | hash   | final move  | ... of all users                            | 100 days  |
+| flansible:project:<name>            | string | web         | how the last look at its remote went        | 100 days  |
+| flansible:project:<name>:<digest>   | string | web         | the commit of a ref of it, and when         | 100 days  |
 | flansible:session:<digest>          | string | web         | a browser session, by its cookie's digest   | idle time |
 
 A hidden task (a preview run, an inventory listing) has only the keys of its record, which expire minutes after it was
@@ -67,6 +69,7 @@ from flansible.store.login_throttle import LoginThrottle
 from flansible.store.logins import LoginFailures, LoginLimits
 from flansible.store.metric_counts import BOUNDS as METRIC_BOUNDS
 from flansible.store.metric_counts import AnsweredRequest, Durations, MetricCounts, MetricsSnapshot
+from flansible.store.project_refs import KnownCommit, ProjectRefs, RemoteState
 from flansible.store.recordings import (
     READ_AGAIN_SECONDS,
     AppendResult,
@@ -114,6 +117,7 @@ __all__ = [
     "FinalRecord",
     "FinishedTask",
     "Idempotency",
+    "KnownCommit",
     "ListFilter",
     "LoginLimits",
     "LoginThrottle",
@@ -133,13 +137,23 @@ __all__ = [
     "SubmitResult",
     "RecordPage",
     "ReadyTask",
+    "RemoteState",
     "WorkerLoad",
     "WorkerRecord",
 ]
 
 
 class Store(
-    ArchiveQueue, Leases, Recordings, LoginFailures, MetricCounts, RightsRecords, Sessions, Stats, WorkerRecords
+    ArchiveQueue,
+    Leases,
+    Recordings,
+    LoginFailures,
+    MetricCounts,
+    ProjectRefs,
+    RightsRecords,
+    Sessions,
+    Stats,
+    WorkerRecords,
 ):
     """Keeps records in one Redis. Connects at the first use; threads may share it, processes after a fork may not."""
 

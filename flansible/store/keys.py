@@ -42,6 +42,11 @@ def entry_index_key(entry: str, state: State | None) -> str:
     return f"{TASKS}:entry:{entry}:{state}" if state else f"{TASKS}:entry:{entry}"
 
 
+def project_key(project: str, ref: str = "") -> str:
+    """Names what is known of a project's remote, or of one of its refs (by a digest)."""
+    return f"{PREFIX}project:{project}:{ref}" if ref else f"{PREFIX}project:{project}"
+
+
 def index_key(user: str | None, state: State | None) -> str:
     """Names the index that lists a user's tasks (None: all users') in a state (None: any)."""
     if user is None:

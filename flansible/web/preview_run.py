@@ -42,7 +42,7 @@ class PreviewResult:
     detail: str | None = None
 
 
-def run_preview(run: AuthorizedRun) -> PreviewResult:
+def run_preview(run: AuthorizedRun, wait_seconds: float = WAIT_SECONDS) -> PreviewResult:
     """Has a worker carry out the preview run, and waits for its result.
 
     Raises StoreUnavailable, BrokerUnavailable, SealError.
@@ -50,10 +50,10 @@ def run_preview(run: AuthorizedRun) -> PreviewResult:
     with thread_slots.slot(run.user) as may_wait:
         if not may_wait:
             return PreviewResult(detail="too many requests are waiting for something; try again in a moment")
-        return _submit_and_wait(run)
+        return _submit_and_wait(run, wait_seconds)
 
 
-def _submit_and_wait(run: AuthorizedRun) -> PreviewResult:
+def _submit_and_wait(run: AuthorizedRun, wait_seconds: float) -> PreviewResult:
     task_id, store = str(uuid.uuid4()), web_context().store
     store.submit(task_id, run, web_context().sealer.seal(run.secrets) if run.secrets else b"")
     try:
@@ -62,9 +62,9 @@ def _submit_and_wait(run: AuthorizedRun) -> PreviewResult:
         store.discard(task_id)
         raise
     try:
-        task = _wait(store, task_id)
+        task = _wait(store, task_id, wait_seconds)
         if task is not None and task.state not in FINAL_STATES:
-            return PreviewResult(messages=_messages(store, task_id), detail=_unfinished_reason(task))
+            return PreviewResult(messages=_messages(store, task_id), detail=_unfinished_reason(task, wait_seconds))
     finally:
         # Also when Redis was down in between: a preview that no request waits for must not start.
         with contextlib.suppress(StoreUnavailable):
@@ -72,9 +72,9 @@ def _submit_and_wait(run: AuthorizedRun) -> PreviewResult:
     return _result(store, task_id, task)
 
 
-def _wait(store: Store, task_id: str) -> TaskStatus | None:
+def _wait(store: Store, task_id: str, wait_seconds: float) -> TaskStatus | None:
     """Polls until the task is final, cannot start, or the time is over; returns its last status."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + wait_seconds
     while True:
         task = store.task(task_id)
         if task is None or task.state in FINAL_STATES or task.reason == "no_worker":
@@ -84,9 +84,9 @@ def _wait(store: Store, task_id: str) -> TaskStatus | None:
         time.sleep(_POLL_SECONDS)
 
 
-def _unfinished_reason(task: TaskStatus) -> str:
+def _unfinished_reason(task: TaskStatus, wait_seconds: float) -> str:
     if task.state is State.RUNNING:
-        return f"Ansible did not finish within {WAIT_SECONDS:g} seconds, and was ended"
+        return f"it did not finish within {wait_seconds:g} seconds, and was ended"
     reason = task.reason or ""
     if reason.startswith("locked_by"):
         return "another preview of yours is still running; try again"

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from flansible import models
 from flansible.definitions.kinds import KINDS, DefinitionKind
-from flansible.models import account_bodies, definition_specs
+from flansible.models import account_bodies, definition_specs, project_spec
 from flansible.web.middleware.error_handlers import UniformErrorApi
 from flansible.web.resources import definitions, output
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
@@ -19,6 +19,7 @@ from flansible.web.resources.output import AnsibleTaskOutput, OutputQuery
 from flansible.web.resources.own_account import OwnPassword, OwnToken, OwnTokens, Users
 from flansible.web.resources.playbooks import ListPlaybooks, PlaybookQuery
 from flansible.web.resources.preview import Preview
+from flansible.web.resources.projects import ProjectRemoteResource
 from flansible.web.resources.results import AnsibleTaskResult, ResultQuery
 from flansible.web.resources.sessions import CurrentSession, Login
 from flansible.web.resources.stats import StatsQuery, StatsResource
@@ -55,7 +56,7 @@ _NEXT_OFFSET = Header(
 _FINAL = Header(output.FINAL, "Whether the output is complete. Not when following.", {"enum": ["true", "false"]})
 
 
-def _submission(path: str, resource: type[Resource], body: type[BaseModel]) -> Route:
+def _submission(path: str, resource: type[Resource], body: type[BaseModel], is_run: bool = True) -> Route:
     return Route(
         path,
         "post",
@@ -65,7 +66,7 @@ def _submission(path: str, resource: type[Resource], body: type[BaseModel]) -> R
         body=body,
         headers=(_KEY,),
         reply_headers=(_LOCATION, _REPLAYED),
-        errors=(403, 404, 409, 413, 415, 429, 503),
+        errors=(403, 404, 409, 413, 415, 429, 502, 503) if is_run else (403, 404, 409, 413, 415, 429, 503),
     )
 
 
@@ -131,7 +132,7 @@ _COOKIE = Header("Set-Cookie", "The session cookie.", {"type": "string"})
 ROUTES: tuple[Route, ...] = (
     _submission("/api/ansiblecommand", AnsibleCommand, models.AdhocRequest),
     _submission("/api/ansibleplaybook", AnsiblePlaybook, models.PlaybookRequest),
-    _submission("/api/git", Git, models.GitRequest),
+    _submission("/api/git", Git, models.GitRequest, is_run=False),
     Route("/api/ansibletaskstatus/<string:task_id>", "get", AnsibleTaskStatus, models.TaskStatus, errors=(404, 503)),
     Route(
         "/api/ansibletaskoutput/<string:task_id>",
@@ -192,16 +193,23 @@ ROUTES: tuple[Route, ...] = (
         Preview,
         models.PreviewReply,
         body=models.PreviewRequest,
-        errors=(403, 413, 415, 503),
+        errors=(403, 413, 415, 502, 503),
     ),
-    Route("/api/listplaybooks", "get", ListPlaybooks, models.PlaybookList, query=PlaybookQuery, errors=(403, 404)),
+    Route(
+        "/api/listplaybooks",
+        "get",
+        ListPlaybooks,
+        models.PlaybookList,
+        query=PlaybookQuery,
+        errors=(403, 404, 502, 503),
+    ),
     Route(
         "/api/listinventories",
         "get",
         ListInventories,
         models.InventoryList,
         query=InventoryQuery,
-        errors=(403, 404, 503),
+        errors=(403, 404, 502, 503),
     ),
     Route("/api/stats", "get", StatsResource, models.ServiceStats, query=StatsQuery, errors=(503,)),
     Route(
@@ -252,6 +260,22 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("/api/users", "get", Users, account_bodies.DescribedUsers, errors=(403, 503)),
     *(route for kind in KINDS for route in _definition_routes(kind)),
+    Route(
+        "/api/projects/<string:name>/remote",
+        "get",
+        ProjectRemoteResource,
+        project_spec.ProjectRemote,
+        errors=(403, 404, 503),
+        name="project_remote",
+    ),
+    Route(
+        "/api/projects/<string:name>/remote",
+        "post",
+        ProjectRemoteResource,
+        project_spec.ProjectRemote,
+        errors=(403, 404, 413, 415, 502, 503),
+        name="ask_remote",
+    ),
     Route("/api/definitions", "get", definitions.DefinitionKinds, definition_specs.KindList),
     Route(
         "/api/apply",

@@ -10,16 +10,18 @@ from urllib.parse import quote, urlencode
 from flask import request
 from pydantic import BaseModel
 
-from flansible.models import Event, ListedInventory, ListedPlaybook, TaskStatus
+from flansible.models import Accepted, Event, ListedInventory, ListedPlaybook, PlaybookList, TaskStatus
 
 JSON = "application/json"
 PROMETHEUS_TEXT = "text/plain; version=0.0.4"
 
 # All other fields of a reply are always present.
 OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
+    Accepted: frozenset({"commit", "warning"}),
+    PlaybookList: frozenset({"project", "ref", "commit"}),
     TaskStatus: frozenset(
         {"queue_position", "reason", "expected_start", "attempt", "warning", "ended", "play_task"}
-        | {"expected_play_tasks", "output_expired_at"}
+        | {"expected_play_tasks", "output_expired_at", "project", "ref", "commit"}
     ),
     ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
     ListedPlaybook: frozenset({"variables", "encrypted"}),

@@ -6,8 +6,9 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
                    harmless: without the claim nothing is done
 2. `recorder.py`   buffers output and events; store_writer.py (one thread) writes them to Redis, spill_queue.py keeps
                    them while Redis is away
-3. `_supervise`    runs it: supervisor.py, with a fork server of forkserver_pool.py, masking.py, colour_parser.py,
-                   frame_validation.py, and sandbox.py for confined users; outcome.py decides the final state
+3. `_supervise`    runs it: project_tasks.py has a project's commit made ready first; supervisor.py, with a fork server
+                   of forkserver_pool.py, masking.py, colour_parser.py, frame_validation.py, and sandbox.py for confined
+                   users; outcome.py decides the final state
 4. `_record_final_state`  waits until all output is stored, then makes the record final: final means complete
 
 Meanwhile, one thread each per worker: lease_renewal.py renews the leases, cancel_watcher.py reads cancel requests,
@@ -53,7 +54,7 @@ from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, 
 from flansible.system import account, process_identity, rlimits, runner_processes
 from flansible.system.periodic import Periodic
 from flansible.system.ssh_control import ControlMasters
-from flansible.worker import celery_revoke, signal_handling
+from flansible.worker import celery_revoke, project_tasks, signal_handling
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.archiver_process import ArchiverOrder, ArchiverProcess
 from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
@@ -272,7 +273,10 @@ def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellati
     sealed = services.store.secrets(recorder.task_id)
     if sealed and claim.run.on_lost == "fail":
         services.store.delete_secrets(recorder.task_id)
-    return supervisor.carry_out(claim.run, Sealer(found.secret_key_file).open(sealed) if sealed else None)
+    secrets = Sealer(found.secret_key_file).open(sealed) if sealed else None
+    if claim.run.project is not None:
+        return project_tasks.carry_out(supervisor, recorder, claim.run, claim.run.project, secrets, found)
+    return supervisor.carry_out(claim.run, secrets)
 
 
 def _masters_directory(masters: ControlMasters | None, principal: str) -> str | None:

@@ -21,6 +21,10 @@ _EXIT_CODES = {
 }
 
 
+# These send no `end` frame, and their exit codes are not Ansible's.
+WITHOUT_END = ("git", "project")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended, as `store.settle` takes it."""
@@ -58,7 +62,7 @@ def outcome_of(step: Step, seen: Observed, timeout: str) -> Outcome:
     | frames that cannot be read                             | error                             |
     | an `end` frame that says why nothing could be executed | error                             |
     | an exit code other than 0                              | failed                            |
-    | exit code 0 without an `end` frame (git sends none)    | error                             |
+    | exit code 0 without an `end` frame (but WITHOUT_END)   | error                             |
     | exit code 0                                            | succeeded                         |
 
     Finished means: with an exit code and an `end` frame. A run that executed nothing because something broke is no
@@ -66,7 +70,7 @@ def outcome_of(step: Step, seen: Observed, timeout: str) -> Outcome:
     """
     code = seen.exited["returncode"] if seen.exited else None
     number = seen.exited["signal"] if seen.exited else None
-    finished = code is not None and (seen.end is not None or step.program == "git")
+    finished = code is not None and (seen.end is not None or step.program in WITHOUT_END)
     if seen.stop_reason and not finished:
         return Outcome(seen.stop_reason, _stop_description(seen, timeout), code)
     if seen.failure:
@@ -91,7 +95,9 @@ def outcome_of(step: Step, seen: Observed, timeout: str) -> Outcome:
 
 def exit_description(step: Step, code: int | None, reason: str | None = None) -> str:
     """Describes an exit code: "ansible ended with exit code 4: hosts were unreachable, ...". reason: if it is known."""
-    meaning = (reason or _EXIT_CODES.get(code or 0)) if step.program != "git" else None
+    if step.program == "project":
+        return "the project's commit is ready" if code == 0 else "the project's commit could not be made ready"
+    meaning = None if step.program in WITHOUT_END else (reason or _EXIT_CODES.get(code or 0))
     return f"{step.program} ended with exit code {code}" + (f": {meaning}" if meaning else "")
 
 

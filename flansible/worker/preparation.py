@@ -66,6 +66,8 @@ class Preparation(Periodic):
             self._prepare(directory, environment, sandbox)
 
     def _prepare_run(self, run: AuthorizedRun) -> None:
+        if run.project is not None:
+            return  # where its files are is known when it is ready
         try:
             sandbox = None
             if run.confinement is not None:

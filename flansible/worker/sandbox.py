@@ -26,6 +26,7 @@ from flansible.authorization.variable_files import NamesReader
 from flansible.config import Settings
 from flansible.errors import RunnerError
 from flansible.models import Confinement
+from flansible.projects import order as project_order
 from flansible.system.atomic_files import replacing
 from flansible.worker import homes, mounts, operator_config
 from flansible.worker.homes import HOME
@@ -74,7 +75,8 @@ def build(principal: str, confinement: Confinement, ssh_sockets: str | None, set
      4. /etc/passwd with the sandbox's home, and copies of ssh's configuration: over those of 3. Copies of the
         operator's Ansible configuration.
      5. The user's folders of `writable`, unless they are gone or have become links.
-     6. The sockets of ssh masters, writable.
+     6. The sockets of ssh masters, writable. Of the user's projects the trees and requirements on this machine, all of
+        them: so that a new commit needs no new sandbox; and the folder for copies of this user's runs, writable.
      7. / read-only: it holds the folders that bubblewrap has made for the mounts, so nothing can follow.
     """
     program = shutil.which("bwrap")
@@ -98,6 +100,8 @@ def build(principal: str, confinement: Confinement, ssh_sockets: str | None, set
         found.add("--bind", folder, folder)
     if ssh_sockets:
         found.add("--bind", ssh_sockets, ssh_sockets)
+    for option, project_folder in _projects(principal, confinement, settings):
+        found.add(option, project_folder, project_folder)
     arguments = (
         *(program, *isolation.NAMESPACES),
         *found.arguments,
@@ -115,6 +119,17 @@ def build(principal: str, confinement: Confinement, ssh_sockets: str | None, set
         configurations=tuple((one.path, one.notes) for one in configurations),
         confinement=confinement,
     )
+
+
+def _projects(principal: str, confinement: Confinement, settings: Settings) -> list[tuple[str, str]]:
+    """Returns the folders of the user's projects, made where they are missing, each with its option."""
+    found = []
+    for name in confinement.projects:
+        own = project_order.folder_of(settings.data_dir, name)
+        found += [("--ro-bind", own / "shown"), ("--bind", project_order.copies(own, principal))]
+    for _, folder in found:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return [(option, str(folder)) for option, folder in found]
 
 
 def trees(confinement: Confinement, settings: Settings, reader: NamesReader | None = None) -> Mounts:

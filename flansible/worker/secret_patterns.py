@@ -65,9 +65,11 @@ class SecretPattern:
 def texts_of(secrets: Secrets) -> Iterator[str]:
     """Yields the lines of every value: without line ends, so that a complete line of output is never held back."""
     plain = [secrets.connection_password, secrets.become_password, secrets.private_key_passphrase]
-    for value in (*plain, *secrets.vault_passwords.values(), *secrets.variables.values()):
+    of_git = [value for name, value in secrets.git_credential.items() if name not in ("user", "private_key")]
+    for value in (*plain, *secrets.vault_passwords.values(), *secrets.variables.values(), *of_git):
         yield from (value or "").splitlines()
-    yield from lines_of_key((secrets.private_key or "").splitlines())
+    for key in (secrets.private_key, secrets.git_credential.get("private_key")):
+        yield from lines_of_key((key or "").splitlines())
 
 
 def lines_of_key(lines: Iterable[str]) -> Iterator[str]:

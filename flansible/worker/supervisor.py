@@ -37,7 +37,7 @@ from flansible.worker.forkserver_pool import RUN_START_SECONDS, ForkServerPool
 from flansible.worker.keeper_handle import KeeperHandle
 from flansible.worker.lease_renewal import Lease, now
 from flansible.worker.masking import Masker
-from flansible.worker.outcome import Outcome, exit_description, outcome_of
+from flansible.worker.outcome import WITHOUT_END, Outcome, exit_description, outcome_of
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
@@ -87,6 +87,9 @@ class Supervisor:
         self._ssh_masters = ssh_masters
         self._sandboxes = sandboxes
         self._lease = lease
+        # Of a project's run: what its first step is to do, and the locks that the others hold (project_tasks.py).
+        self.project_order: dict[str, Any] | None = None
+        self.tree_locks: list[str] = []
         self._secrets: Secrets | None = None
         self._masker = Masker(None)
 
@@ -111,8 +114,10 @@ class Supervisor:
     def _run_step(self, step: Step, run: AuthorizedRun) -> Outcome:
         if self._lease is not None and self._lease.is_over:
             return Outcome(State.LOST, self._lease.silence)
-        # git runs with the service's own keys, on playbooks that are read-only for confined runs: without a sandbox.
-        confined = run.confinement if step.program != "git" else None
+        # git runs with the service's own keys, on playbooks that are read-only for confined runs: without a sandbox. A
+        # project's step makes one of its own for each command.
+        is_ansible = step.program not in WITHOUT_END
+        confined = run.confinement if is_ansible else None
         rules, sandbox = None, None
         if confined is not None and self._sandboxes is not None:
             rules = self._sandboxes.rules(confined)
@@ -121,7 +126,7 @@ class Supervisor:
         try:
             try:
                 # Without the directory's ansible.cfg: a broken one may be what this git update is to repair.
-                directory, environment = ("/", {}) if step.program == "git" else (step.cwd, step.environment)
+                directory, environment = (step.cwd, step.environment) if is_ansible else ("/", {})
                 self._recorder.add_notes(notes_for(step, sandbox))
                 server = self._fork_servers.launch(
                     directory, environment, ends.theirs, ends.output_end, ends.events_end, sandbox
@@ -131,9 +136,10 @@ class Supervisor:
             mark = choose_mark()
             colours = ColourSplitter(mark, self._recorder.offset)
             hints = ConfinementHints() if sandbox else None
-            seen = StepState(is_listing=step.listing is not None, output=ends.output, colours=colours, hints=hints)
+            is_listing = step.listing is not None or step.program == "project"
+            seen = StepState(is_listing=is_listing, output=ends.output, colours=colours, hints=hints)
             seen.start_by = time.monotonic() + RUN_START_SECONDS
-            seen.awaits_key = step.program != "git" and self._secrets is not None and self._secrets.has_encrypted_key
+            seen.awaits_key = is_ansible and self._secrets is not None and self._secrets.has_encrypted_key
             try:
                 self._send_request(ends.channel, step, mark, rules, seen)
                 self._watch(ends.channel, ends.output, ends.events, server, seen)
@@ -160,7 +166,9 @@ class Supervisor:
             "colour_mark": colour_mark,
             "ssh_masters": self._ssh_masters,
             "rules": rules,
-            "secrets": self._secrets.model_dump() if self._secrets and step.program != "git" else None,
+            "secrets": self._secrets_for(step),
+            "project": self.project_order if step.program == "project" else None,
+            "tree_locks": self.tree_locks if step.program not in WITHOUT_END else [],
             "stop_at": self._lease.stop_at if self._lease else None,
             "kill_at": self._lease.kill_at if self._lease else None,
             **step.model_dump(mode="json"),
@@ -168,6 +176,15 @@ class Supervisor:
         channel.setblocking(False)
         seen.unsent = wire.encode(request)
         self._send_unsent(channel, seen)
+
+    def _secrets_for(self, step: Step) -> dict[str, Any] | None:
+        """Returns what a step gets of the secrets: a project's credential is for git alone, and alone for it."""
+        if self._secrets is None or step.program == "git":
+            return None
+        if step.program == "project":
+            return self._secrets.model_dump(include={"git_credential"})
+        own = self._secrets.model_copy(update={"git_credential": {}})
+        return own.model_dump(exclude={"git_credential"}) if own != Secrets() else None
 
     def _send_unsent(self, channel: socket.socket, seen: StepState) -> None:
         """Sends as much of the pending bytes as the channel takes, without blocking."""

@@ -117,6 +117,7 @@ PLAYBOOK = {
 ELSEWHERE = {"extra_vars", "extra_args", "environment", "private_key", "chdir", "update_git_repo"}
 ELSEWHERE |= {"private_key_passphrase"}
 ELSEWHERE |= {"time_limit", "on_lost", "lock", "strategy", "secret_vars", "allow_missing"}
+ELSEWHERE |= {"project", "ref"}
 
 
 def test_no_field_of_a_request_is_forgotten() -> None:

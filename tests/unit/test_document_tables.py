@@ -72,7 +72,7 @@ def test_each_route_has_a_section_on_one_page() -> None:
 def _documented_path(path: str) -> str:
     """The path as the pages write it; all kinds of definitions have the same routes."""
     for kind in KINDS:
-        path = re.sub(rf"^/api/{kind.name}(?=/|$)", "/api/<kind>", path)
+        path = re.sub(rf"^/api/{kind.name}(?=$|/<string:name>$)", "/api/<kind>", path)
     return path.replace("string:", "")
 
 

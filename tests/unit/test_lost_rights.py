@@ -103,6 +103,7 @@ LOST: dict[str, tuple[tuple[str, dict[str, Any]], dict[str, Any], dict[str, Any]
     ),
     "files beside": (("adhoc", {}), {"paths": ["outside"]}, {}, "rights_lost"),
     "a writable folder": (("adhoc", {}), {"writable": ["playbooks/team/out"]}, {}, "rights_lost"),
+    "a project": (("adhoc", {}), {"projects": ["shop"]}, {}, "rights_lost"),
     "an environment variable": (
         *(("adhoc", {"environment": {"TOKEN_NAME": "x"}}),),
         *({"environment": ["TOKEN_NAME"]}, {}, "environment_forbidden"),
@@ -339,6 +340,7 @@ WIDE = Confinement(
     hosts=("web1", "web*"),
     control_node=True,
     lasting_processes=True,
+    projects=("shop",),
 )
 NARROWER: dict[str, dict[str, Any]] = {
     "readable": {"readable": ("/a",)},
@@ -347,6 +349,7 @@ NARROWER: dict[str, dict[str, Any]] = {
     "hosts": {"hosts": ("web1",)},
     "control_node": {"control_node": False},
     "lasting_processes": {"lasting_processes": False},
+    "projects": {"projects": ()},
 }
 
 

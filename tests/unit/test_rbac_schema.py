@@ -119,7 +119,7 @@ def test_admin_is_never_limited_and_a_file_that_says_so_is_faulty(key: str) -> N
         **{"inventories": ["inv"], "limits": {"running": 1, "queued": 1}, "role": "operator", "playbooks": ["**"]},
         **{"modules": ["*"], "hosts": ["all"], "become": True, "control_node": True, "git": True, "paths": ["p"]},
         **{"environment": ["X"], "writable": ["out"], "lasting_processes": True},
-        **{"groups": ["ops"], "may_define": ["searches"]},
+        **{"groups": ["ops"], "may_define": ["searches"], "projects": ["shop"]},
         **{"sees": "all", "cancels": "inventories"},
     }
     entry = {"user": "admin", "password": "x"} | ({key: values[key]} if key in values else {})

@@ -23,6 +23,7 @@ SENDERS = {
     "runner/callback.py": "run",
     "runner/play.py": "run",
     "runner/preview_listing.py": "run",
+    "runner/project_step.py": "run",
     "worker/supervisor.py": "supervisor",
     "worker/zygote_handle.py": "worker",
 }

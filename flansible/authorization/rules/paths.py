@@ -82,11 +82,11 @@ def inventories(user: User, request: RunOptions, cwd: Path, settings: Settings) 
 
 def _default_inventory(user: User, cwd: Path, settings: Settings, listed: str) -> list[str]:
     default = settings.default_inventory
-    if default and "," not in default and _is_within(resolve(default, cwd), user.inventories):
+    if default and "," not in default and is_within(resolve(default, cwd), user.inventories):
         return [default]
     # What is in a hidden one is for nobody else: a refusal would say that it is there.
     configured = () if is_hidden(user, cwd / "ansible.cfg", settings) else _configured_inventories(cwd)
-    if configured and all(_is_within(path, user.inventories) for path in configured):
+    if configured and all(is_within(path, user.inventories) for path in configured):
         return list(map(str, configured))
     shown = f", {default}," if default and "," not in default else ""
     advice = f"Name one of yours (inventory, -i): {listed}." if user.inventories else f"Yours: none. {ASK}"
@@ -119,12 +119,18 @@ def _inventory(user: User, given: str, cwd: Path, listed: str) -> str:
         raise forbidden("inventory", "inventory_forbidden", "must be a plain path, without ~ or $")
     path = resolve(given, cwd)
     # Text that Ansible would take for hosts or data has become a path below `cwd` here, and is refused.
-    if not _is_within(path, user.inventories):
+    if not is_within(path, user.inventories):
         # Not resolved: where links lead is not for those who may not use them.
         shown = given if os.path.isabs(given) else f"{given} ({file_names.escape(os.path.normpath(cwd / given))})"
         message = f"You may not use inventory {shown}. Yours: {listed}. {ASK}"
         raise forbidden("inventory", "inventory_forbidden", message)
     return str(path)
+
+
+def one_inventory(user: User, given: str) -> str:
+    """Returns an inventory that is given by its absolute path, resolved. It must be one of the user's."""
+    listed = ", ".join(map(str, (*user.inventories, *user.project_inventories))) or "none"
+    return _inventory(user, given, Path("/"), listed)
 
 
 def vault_id(user: User, given: str, cwd: Path, settings: Settings) -> str:
@@ -139,10 +145,14 @@ def vault_file(user: User, given: str, field: str, cwd: Path, settings: Settings
 
 
 def private_key_file(user: User, given: str, cwd: Path, settings: Settings) -> str:
-    if _EXPANDED_BY_SSH.search(str(resolve(given, cwd))):
+    check_key_name(str(resolve(given, cwd)))
+    return _file(user, given, "private_key_file", cwd, settings, code="private_key_forbidden")
+
+
+def check_key_name(path: str) -> None:
+    if _EXPANDED_BY_SSH.search(path):
         message = "must have no %, quote or backslash, which ssh expands or takes off"
         raise forbidden("private_key_file", "private_key_forbidden", message)
-    return _file(user, given, "private_key_file", cwd, settings, code="private_key_forbidden")
 
 
 def module_path(user: User, given: str, cwd: Path, settings: Settings) -> str:
@@ -161,11 +171,11 @@ def module_path(user: User, given: str, cwd: Path, settings: Settings) -> str:
 
 
 def _is_in_paths(user: User, given: str, cwd: Path) -> bool:
-    return not EXPANDED.search(given) and _is_within(resolve(given, cwd), user.paths)
+    return not EXPANDED.search(given) and is_within(resolve(given, cwd), user.paths)
 
 
 def _file(user: User, given: str, field: str, cwd: Path, settings: Settings, *, code: str) -> str:
-    if EXPANDED.search(given) or not _is_within(resolve(given, cwd), (root(settings), *user.paths)):
+    if EXPANDED.search(given) or not is_within(resolve(given, cwd), (root(settings), *user.paths)):
         raise forbidden(field, code, "must lie under playbook_root, or in your paths in rbac.json")
     if is_written(user, resolve(given, cwd)):
         raise forbidden(field, code, _WRITTEN)
@@ -174,7 +184,7 @@ def _file(user: User, given: str, field: str, cwd: Path, settings: Settings, *, 
 
 def is_written(user: User, path: Path) -> bool:
     """Whether a path lies in a folder that users' runs can write. user: any; all know these folders."""
-    return _is_within(path, user.written)
+    return is_within(path, user.written)
 
 
 def check_unwritten(user: User, given: Iterable[str], cwd: Path, field: str, code: str) -> None:
@@ -257,6 +267,11 @@ def may_start(user: User, path: Path, folder: Path) -> bool:
     return any(_glob(pattern).fullmatch(below) for pattern in user.playbooks)
 
 
+def matches_glob(pattern: str, path: str) -> bool:
+    """Whether a glob of `playbooks` matches a path below playbook_root, or below a project's root."""
+    return max(map(len, path.split("/"))) <= _MAX_NAME_LENGTH and _glob(pattern).fullmatch(path) is not None
+
+
 @lru_cache(maxsize=1000)
 def _glob(pattern: str) -> re.Pattern[str]:
     """Compiles a glob: `*` and `?` match within a folder, `**` any number of folders."""
@@ -277,5 +292,5 @@ def _glob(pattern: str) -> re.Pattern[str]:
 _WILDCARDS = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
-def _is_within(path: Path, folders: Iterable[Path]) -> bool:
+def is_within(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)

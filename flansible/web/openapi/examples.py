@@ -45,6 +45,7 @@ from flansible.models import (
 )
 from flansible.models.account_bodies import AccountToken, AccountTokens, DescribedUser, DescribedUsers, NewAccountToken
 from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
+from flansible.models.project_spec import ProjectRemote
 from flansible.web.serialization import PROMETHEUS_TEXT
 
 _TOKEN: dict[str, Any] = {
@@ -268,6 +269,7 @@ _REPLIES = (
         ]
     ),
     Health(status="ok", version=__version__, parts=_parts(), fork_servers=[]),
+    ProjectRemote(name="shop", asked_at="2026-01-31T12:00:00.000Z", ref="main", commit="3f1c" * 10, problem=None),
 )
 
 REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in _REPLIES}
@@ -305,6 +307,7 @@ STATUS_DESCRIPTIONS = {
     431: "A header is longer than 8,190 bytes, or there are more than 100.",
     429: "Too many requests; try again after the seconds in `Retry-After`.",
     500: "Something failed on our side; the web server's log has the details.",
+    502: "The remote of the project cannot be read; `message` has git's own words.",
     503: "A part of the service does not answer; try again after the seconds in `Retry-After`.",
 }
 
@@ -367,6 +370,12 @@ FAILURES: dict[int, tuple[ErrorBody, ...]] = {
     431: (_failure("headers_too_large", "limit request headers fields size"),),
     429: (_TOO_MANY_LOGINS,),
     500: (_failure("internal_error", "Something failed on our side; the web server's log has the details."),),
+    502: (
+        _failure(
+            "remote_unreachable",
+            "The remote of project shop cannot be read: fatal: unable to access 'https://git.example.org/shop.git/'",
+        ),
+    ),
     503: (_STORE_AWAY,),
 }
 

@@ -6,24 +6,23 @@ import os
 from pathlib import Path
 
 from flask import Response, jsonify
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from flansible.authorization import authorize, isolation, preview_request
+from flansible.authorization import authorize, isolation, preview_request, project_runs
 from flansible.config import Settings
 from flansible.identity.users import User, resolve
 from flansible.models import Inventory, InventoryHosts, ListedInventory
-from flansible.web import serialization
+from flansible.web import project_commit, project_lists, serialization
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user, require_run_scope
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import parse_query
 from flansible.web.preview_run import run_preview
+from flansible.web.project_lists import ProjectQuery
 
 
-class InventoryQuery(BaseModel):
+class InventoryQuery(ProjectQuery):
     """`?inventory=` of the list of inventories."""
-
-    model_config = ConfigDict(extra="forbid")
 
     inventory: Inventory | None = Field(
         None, description="Only this inventory, with its groups and hosts; a path as in a request."
@@ -41,15 +40,24 @@ class ListInventories(PrivateResource):
         """List inventories, or one with its groups and hosts"""
         query = parse_query(InventoryQuery)
         user, settings = current_user(), web_context().settings
-        known = _listed(user, settings)
+        confined = isolation.for_user(user, settings.isolation)
+        if query.project is not None:
+            require_run_scope()  # a worker fetches it
+            project, secrets = project_lists.find(user, query)
+            known = project_lists.inventories(user, project, secrets)
+        else:
+            known = _listed(user, settings)
         if query.inventory is None:
             return _reply(known)
         require_run_scope()  # an inventory may be a program
-        confined = isolation.for_user(user, settings.isolation)
-        run = authorize.authorize_inventory(user, query.inventory, settings, confined)
+        if query.project is not None:
+            run = project_runs.authorize_inventory(user, query.inventory, project, settings, confined)
+            run = project_commit.with_secrets(run, secrets)
+        else:
+            run = authorize.authorize_inventory(user, query.inventory, settings, confined)
         audit_context.note_throttled(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))
         preview = run_preview(preview_request.preview_of(run, "inventory"))
-        shown = _requested_inventory(query.inventory, known, settings).model_copy(
+        shown = _requested_inventory(query.inventory, known, settings, query.project).model_copy(
             update={"messages": preview.messages, "detail": preview.detail}
         )
         if preview.content is not None:
@@ -96,7 +104,9 @@ def _entry(path: str, name: str, default: str | None) -> ListedInventory:
     )
 
 
-def _requested_inventory(given: str, known: list[ListedInventory], settings: Settings) -> ListedInventory:
-    path = given if "," in given else str(resolve(given, settings.playbook_root))
+def _requested_inventory(
+    given: str, known: list[ListedInventory], settings: Settings, project: str | None
+) -> ListedInventory:
+    path = given if "," in given or project is not None else str(resolve(given, settings.playbook_root))
     found = next((entry for entry in known if entry.inventory == path), None)
     return found or _entry(path, os.path.basename(path) or path, _default(settings))

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flask import Response, jsonify
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from flansible.authorization import isolation
 from flansible.authorization.entries import by_one_entry
 from flansible.authorization.rules import paths
 from flansible.authorization.rules.paths import may_start
-from flansible.authorization.shown_paths import is_below
 from flansible.config import Settings
 from flansible.errors import FieldError, NotFound
 from flansible.identity.users import User, resolve
-from flansible.models import ListedPlaybook, PathText
+from flansible.models import ListedPlaybook, PathText, ProjectRun
 from flansible.models.file_names import escape, unescape
-from flansible.playbooks import contents
-from flansible.web import serialization
+from flansible.playbooks import contents, listing
+from flansible.web import project_lists, serialization
 from flansible.web.context import web_context
-from flansible.web.login.authentication import PrivateResource, current_user
+from flansible.web.login.authentication import PrivateResource, current_user, require_run_scope
 from flansible.web.parsing import parse_query
-
-# Folders in which YAML files are not playbooks.
-_SKIPPED = frozenset(
-    {
-        *("roles", "group_vars", "host_vars", "collections", "inventories", "inventory"),
-        *("templates", "files", "vars", "molecule"),
-    }
-)
+from flansible.web.project_lists import ProjectQuery
 
 
-class PlaybookQuery(BaseModel):
+class PlaybookQuery(ProjectQuery):
     """`?playbook_dir=&playbook=` of the list of playbooks."""
-
-    model_config = ConfigDict(extra="forbid")
 
     playbook_dir: PathText | None = Field(None, description="Only those in this folder.")
     playbook: PathText | None = Field(
@@ -59,6 +49,8 @@ class ListPlaybooks(PrivateResource):
         """List the playbooks under playbook_root"""
         query = parse_query(PlaybookQuery)
         settings, user = web_context().settings, current_user()
+        if query.project is not None:
+            return _of_project(user, query)
         within = None if query.playbook_dir is None else unescape(query.playbook_dir)
         name = None if query.playbook is None else unescape(query.playbook)
         if within is not None and name is not None:
@@ -73,6 +65,33 @@ class ListPlaybooks(PrivateResource):
         )
 
 
+def _of_project(user: User, query: PlaybookQuery) -> Response:
+    """Lists the playbooks of a project; paths count from its root."""
+    require_run_scope()  # a worker fetches it
+    project, secrets = project_lists.find(user, query)
+    if query.playbook_dir is not None and query.playbook is not None:
+        one = project_lists.playbook(user, project, secrets, unescape(query.playbook_dir), unescape(query.playbook))
+        return _reply_of_project(project, [one])
+    found = project_lists.playbooks(user, project, secrets)
+    folder = None if query.playbook_dir is None else posixpath.normpath(query.playbook_dir)
+    return _reply_of_project(
+        project,
+        [one for one in found if folder in (None, one.playbook_dir) and query.playbook in (None, one.playbook)],
+    )
+
+
+def _reply_of_project(project: ProjectRun, found: list[ListedPlaybook]) -> Response:
+    return jsonify(
+        {
+            "playbook_root": ".",
+            "playbooks": [serialization.reply_fields(entry) for entry in found],
+            "project": project.name,
+            "ref": project.ref,
+            "commit": project.commit,
+        }
+    )
+
+
 def _reply(found: list[ListedPlaybook]) -> Response:
     root = escape(str(paths.root(web_context().settings)))
     return jsonify({"playbook_root": root, "playbooks": [serialization.reply_fields(entry) for entry in found]})
@@ -81,7 +100,7 @@ def _reply(found: list[ListedPlaybook]) -> Response:
 def _listed(user: User, settings: Settings) -> Iterator[tuple[Path, contents.Summary]]:
     root = paths.root(settings)
     readers = [(entry, _may_read(entry, settings)) for entry in user.entries]
-    for path in sorted(_candidates(root, re.compile(settings.playbook_filter), user.written)):
+    for path in sorted(listing.candidates(root, re.compile(settings.playbook_filter), user.written)):
         is_allowed = any(may_read(path) and may_start(entry, path, root) for entry, may_read in readers)
         if is_allowed and (found := contents.summary(path)) is not None:
             yield path, found
@@ -89,29 +108,6 @@ def _listed(user: User, settings: Settings) -> Iterator[tuple[Path, contents.Sum
 
 def _may_read(user: User, settings: Settings) -> Callable[[Path], bool]:
     return paths.readable(user, settings, isolation.for_user(user, settings.isolation))
-
-
-def _candidates(root: Path, name_filter: re.Pattern[str], written: tuple[Path, ...]) -> Iterator[Path]:
-    """Yields the files below root that the filter selects. Each folder counts once: by its own path, else by a link's.
-
-    Links that lead out are not followed: anyone who can push one could have this walk through the whole disk.
-    written: folders that users' runs can write; what lies there is no playbook.
-    """
-    seen: set[str] = set()
-    starts = [str(root)]
-    while starts:
-        for folder, folders, names in os.walk(starts.pop(0)):
-            real = os.path.realpath(folder)
-            if real in seen or not is_below(real, str(root)) or Path(real) in written:
-                folders.clear()
-                continue
-            seen.add(real)
-            folders[:] = [name for name in folders if name not in _SKIPPED and not name.startswith(".")]
-            starts += [link for name in folders if os.path.islink(link := os.path.join(folder, name))]
-            for name in names:
-                path = Path(folder, name)
-                if name_filter.search(str(path.relative_to(root))):
-                    yield path
 
 
 def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:

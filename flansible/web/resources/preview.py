@@ -8,7 +8,16 @@ from pathlib import Path
 from flask import Response, jsonify
 from pydantic import ValidationError
 
-from flansible.authorization import authorize, describe, entries, existence, isolation, preview_request, redaction
+from flansible.authorization import (
+    authorize,
+    describe,
+    entries,
+    existence,
+    isolation,
+    preview_request,
+    project_runs,
+    redaction,
+)
 from flansible.authorization.isolation import Isolation
 from flansible.authorization.rules.paths import readable
 from flansible.config import Settings
@@ -24,6 +33,7 @@ from flansible.models import (
     PreviewReply,
     PreviewRequest,
 )
+from flansible.web import project_commit
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
@@ -62,8 +72,11 @@ class Preview(PrivateResource):
         audit_context.note_throttled(user.name, audit_context.event("preview", what=run.summary, outcome="allowed"))
         said += describe.allowed_by(user, run.entry)
         remarks = _remarks(request)
+        if run.project is not None:
+            remarks += [f"project {run.project.name} at commit {run.project.commit}"]
+            remarks += [run.project.remark] if run.project.remark else []
         entry = entries.entry_of(user, run.entry)
-        if isinstance(request, PlaybookRequest) and entry is not None:
+        if isinstance(request, PlaybookRequest) and entry is not None and run.project is None:
             remarks += _prompt_remarks(request, run.steps[-1].cwd, readable(entry, settings, confined))
         found = run_preview(preview_request.preview_of(run, "plan"))
         return jsonify(_answer(run, remarks, said, found).model_dump(mode="json"))
@@ -72,6 +85,13 @@ class Preview(PrivateResource):
 def _authorize(
     user: User, request: AdhocRequest | PlaybookRequest, settings: Settings, confined: Isolation
 ) -> AuthorizedRun:
+    if request.project is not None:
+        project, secrets = project_commit.find(user, request.project, request.ref)
+        if isinstance(request, AdhocRequest):
+            run = project_runs.authorize_adhoc(user, request, project, settings, confined)
+        else:
+            run = project_runs.authorize_playbook(user, request, project, settings, confined)
+        return project_commit.with_secrets(run, secrets)
     if isinstance(request, AdhocRequest):
         return authorize.authorize_adhoc(user, request, settings, confined)
     return authorize.authorize_playbook(user, request, settings, confined, is_preview=True)

@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from flask import Response, jsonify, request, url_for
 
-from flansible.authorization import authorize, isolation, lost_rights, visibility
+from flansible.authorization import authorize, isolation, lost_rights, project_runs, visibility
 from flansible.broker import app as broker_app
 from flansible.errors import (
     BrokerUnavailable,
@@ -35,6 +35,7 @@ from flansible.models import (
     split_principal,
 )
 from flansible.store import Idempotency
+from flansible.web import project_commit, serialization
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
@@ -54,6 +55,10 @@ class AnsibleCommand(PrivateResource):
         body = parse_body(AdhocRequest)
         user, settings = current_user(), web_context().settings
         confined = isolation.for_user(user, settings.isolation)
+        if body.project is not None:
+            project, secrets = project_commit.find(user, body.project, body.ref)
+            run = project_runs.authorize_adhoc(user, body, project, settings, confined)
+            return _submit(project_commit.with_secrets(run, secrets), body)
         return _submit(authorize.authorize_adhoc(user, body, settings, confined), body)
 
 
@@ -65,6 +70,10 @@ class AnsiblePlaybook(PrivateResource):
         body = parse_body(PlaybookRequest)
         user, settings = current_user(), web_context().settings
         confined = isolation.for_user(user, settings.isolation)
+        if body.project is not None:
+            project, secrets = project_commit.find(user, body.project, body.ref)
+            run = project_runs.authorize_playbook(user, body, project, settings, confined)
+            return _submit(project_commit.with_secrets(run, secrets), body)
         return _submit(authorize.authorize_playbook(user, body, settings, confined), body)
 
 
@@ -112,7 +121,7 @@ def _submit(run: AuthorizedRun, body: TaskOptions) -> Response:
             store.mark_enqueued(task_id)  # it is on the queue, whether or not this can be recorded
     if submitted.outcome == "known":
         web_context().audit.note(audit_context.event("submission", outcome="known already", task_id=submitted.task_id))
-    return _accepted(submitted.task_id, is_replay=submitted.outcome == "known")
+    return _accepted(submitted.task_id, run, is_replay=submitted.outcome == "known")
 
 
 def _seen(run: AuthorizedRun) -> AuthorizedRun:
@@ -150,13 +159,20 @@ def _idempotency(run: AuthorizedRun, body: TaskOptions) -> Idempotency | None:
     return Idempotency(sha256(key.encode()).hexdigest(), web_context().sealer.digest(canonical.encode()))
 
 
-def _accepted(task_id: str, is_replay: bool) -> Response:
+def _accepted(task_id: str, run: AuthorizedRun, is_replay: bool) -> Response:
+    commit, warning = (run.project.commit, run.project.remark) if run.project else (None, None)
+    if is_replay and commit is not None:
+        # The ref may have moved since the first request.
+        known = web_context().store.task(task_id)
+        commit, warning = known.commit if known else None, None
     accepted = Accepted(
         task_id=task_id,
         status_url=url_for("ansibletaskstatus", task_id=task_id),
         output_url=url_for("ansibletaskoutput", task_id=task_id),
+        commit=commit,
+        warning=warning,
     )
-    response = jsonify(accepted.model_dump())
+    response = jsonify(serialization.reply_fields(accepted))
     response.status_code = 202
     response.headers["Location"] = accepted.status_url
     if is_replay:

@@ -3,6 +3,7 @@
 import { get, put, remove, session } from "../../api.js";
 import { errorBox, h, notify, replace } from "../../dom.js";
 import { setParams } from "../../router.js";
+import { ProjectRemote } from "./remote.js";
 import { SchemaForm } from "./schema_form.js";
 
 /** route.params: `kind`, and `name` of the definition whose form is open ("" for a new one). */
@@ -89,7 +90,8 @@ class Definitions {
       this.save(nameInput.value.trim(), current, form, errors);
     });
     if (!mayChange) for (const input of element.querySelectorAll("input, select, textarea")) input.disabled = true;
-    replace(this.content, element);
+    const remote = current && this.kind.kind === "projects" ? new ProjectRemote(current, session.may_act, this.signal).element : null;
+    replace(this.content, element, remote);
     element.querySelector("input:not(:disabled), select:not(:disabled), textarea:not(:disabled)")?.focus();
   }
 

@@ -76,7 +76,8 @@ function newField(name, schema, isRequired) {
     const isSecret = schema.format === "password" || schema.writeOnly === true;
     const plain = { name, autocomplete: "off", spellcheck: "false" };
     // A key has several lines, which a password input cannot hold.
-    const input = isSecret ? h("textarea", { ...plain, rows: 2, class: "secret" }) : h("input", { ...plain, type: "text" });
+    const hasLines = schema.format === "lines";
+    const input = hasLines ? h("textarea", { ...plain, rows: 3 }) : isSecret ? h("textarea", { ...plain, rows: 2, class: "secret" }) : h("input", { ...plain, type: "text" });
     return new Field(name, label, input, { hint, parse: textOrNone, format: String, isSecret });
   }
   const input = h("textarea", { name, rows: 4, spellcheck: "false" });

@@ -14,14 +14,16 @@ const ALIASES = { host_filter: "host_pattern", extra_args: "extra_vars" };
 const FREE_TEXT = new Set(["module_args", "extra_vars", "other"]);
 
 export class LaunchForm {
-  constructor(kind, listed, inventories, signal, onChange) {
-    Object.assign(this, { kind, signal, onChange });
+  /** source: the project and its ref, which both kinds of requests have; their fields are outside of this form. */
+  constructor(kind, listed, inventories, source, signal, onChange) {
+    Object.assign(this, { kind, source, signal, onChange });
     this.fields = new Map();
+    this.add(source.fields);
     this.variables = new VariableFields();
     this.secretRows = new SecretRows();
     const onPick = (name) => this.pick(name);
     const placeOf = (path) => this.placeOf(path);
-    this.inventory = new InventoryChoice(inventories, { mayNameAny: session.is_admin, onPick, placeOf, signal });
+    this.inventory = new InventoryChoice(inventories, { mayNameAny: session.is_admin, onPick, placeOf, query: () => source.query, signal });
     this.element = h("div", {}, kind === "playbook" ? this.playbookPart(listed) : this.adhocPart(), this.sharedPart());
     this.add(this.inventory.field);
   }
@@ -135,7 +137,7 @@ export class LaunchForm {
 
   async loadVariables() {
     if (this.kind !== "playbook") return;
-    const query = { playbook_dir: this.fields.get("playbook_dir").text.trim() || ".", playbook: this.fields.get("playbook").text.trim() };
+    const query = { ...this.source.query, playbook_dir: this.fields.get("playbook_dir").text.trim() || ".", playbook: this.fields.get("playbook").text.trim() };
     const key = JSON.stringify(query);
     this.requested = key;
     this.onChange();
@@ -156,6 +158,7 @@ export class LaunchForm {
   /** Converts an inventory's path: relative to the playbook's folder in a run, to playbook_root in a listing. */
   placeOf(path) {
     const folder = this.fields.get("playbook_dir")?.text.trim();
+    if (this.source.query.project) return path; // from the project's root
     const isRelative = path && !path.startsWith("/") && !path.includes(",");
     return isRelative && folder ? `${folder.replace(/\/+$/, "")}/${path}` : path;
   }

@@ -10,8 +10,8 @@ const MOST_HOSTS = 200;
 
 /** `field` is the request's `inventory`. onPick(name): a group or host was clicked. */
 export class InventoryChoice {
-  constructor(inventories, { mayNameAny, onPick, placeOf, signal }) {
-    Object.assign(this, { inventories, onPick, placeOf, signal });
+  constructor(inventories, { mayNameAny, onPick, placeOf, query, signal }) {
+    Object.assign(this, { inventories, onPick, placeOf, query, signal });
     const known = inventories.map((one) => h("option", { value: one.inventory }, nameOf(one)));
     const isDefaultMine = mayNameAny || inventories.some((one) => one.is_default);
     const fallback = inventories.find((one) => one.is_default);
@@ -66,7 +66,7 @@ export class InventoryChoice {
     this.loaded = requested;
     replace(this.body, h("p", { class: "hint", role: "status" }, "Ansible reads the inventory…"));
     try {
-      const [found] = (await get("api/listinventories", { inventory: requested }, this.signal)).inventories;
+      const [found] = (await get("api/listinventories", { ...(requested.startsWith("/") ? {} : this.query()), inventory: requested }, this.signal)).inventories;
       if (this.loaded === requested) this.show(found);
     } catch (error) {
       if (this.signal.aborted) return undefined;

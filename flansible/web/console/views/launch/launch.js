@@ -6,6 +6,7 @@ import { plural } from "../../format.js";
 import { setParams } from "../../router.js";
 import { LaunchForm } from "./form.js";
 import { previewResult } from "./preview_result.js";
+import { ProjectChoice } from "./project.js";
 
 const PATHS = { adhoc: "api/ansiblecommand", playbook: "api/ansibleplaybook" };
 const WORDS = { adhoc: "Ad-hoc command", playbook: "Playbook" };
@@ -16,12 +17,13 @@ export async function show(root, route) {
     return;
   }
   replace(root, h("h1", {}, "Launch"), h("p", { class: "hint", role: "status" }, "Loading…"));
-  const [listed, inventories, before] = await Promise.all([
+  const [listed, inventories, projects, before] = await Promise.all([
     get("api/listplaybooks", {}, route.signal),
     get("api/listinventories", {}, route.signal),
+    get("api/projects", { limit: 1000 }, route.signal),
     loadPreviousRequest(route),
   ]);
-  const launch = new Launch(listed, inventories.inventories, route.signal);
+  const launch = new Launch(listed, inventories.inventories, projects.items, route.signal);
   replace(root, launch.element);
   await launch.begin(route.params, before);
 }
@@ -38,8 +40,9 @@ async function loadPreviousRequest(route) {
 }
 
 class Launch {
-  constructor(listed, inventories, signal) {
+  constructor(listed, inventories, projects, signal) {
     Object.assign(this, { listed, inventories, signal });
+    this.source = new ProjectChoice(projects, { listed, inventories }, signal, (found) => this.useLists(found));
     this.forms = {};
     this.sent = { body: "", key: "" };
     this.formSlot = h("div", { class: "launch-fields" });
@@ -60,7 +63,7 @@ class Launch {
     this.kinds = h("fieldset", { class: "plain-fieldset kinds" }, h("legend", { class: "visually-hidden" }, "What to run"), kinds);
     const bar = h("div", { class: "launch-bar" }, this.errorSlot, h("div", { class: "row launch-buttons" }, this.previewButton, this.startButton));
     this.keepClearOf(bar);
-    const form = h("form", { class: "launch-form", novalidate: true }, this.kinds, this.formSlot, bar);
+    const form = h("form", { class: "launch-form", novalidate: true }, this.source.element, this.kinds, this.formSlot, bar);
     form.addEventListener("submit", (event) => (event.preventDefault(), this.start()));
     form.addEventListener("input", () => this.changed());
     form.addEventListener("change", () => this.changed());
@@ -85,6 +88,9 @@ class Launch {
   }
 
   async begin(params, before) {
+    const source = before?.body ?? Object.fromEntries(params);
+    const lists = await this.source.begin(source.project, source.ref);
+    if (lists) Object.assign(this, lists);
     const requested = before?.kind ?? params.get("kind");
     const kind = requested in PATHS ? requested : this.listed.playbooks.length ? "playbook" : "adhoc";
     this.choose(kind, false);
@@ -92,10 +98,20 @@ class Launch {
     else await this.form.fillFrom(params);
   }
 
+  /** Shows another project's playbooks and inventories, with what the form has otherwise. */
+  async useLists(found) {
+    Object.assign(this, found);
+    const params = new URLSearchParams(this.form.params());
+    for (const name of ["playbook_dir", "playbook", "inventory"]) params.delete(name);
+    this.forms = {};
+    this.choose(this.kind);
+    await this.form.fillFrom(params);
+  }
+
   choose(kind, isUserChange = true) {
     this.kind = kind;
     for (const input of this.kinds.querySelectorAll("input")) input.checked = input.value === kind;
-    this.forms[kind] ??= new LaunchForm(kind, this.listed, this.inventories, this.signal, () => this.changed());
+    this.forms[kind] ??= new LaunchForm(kind, this.listed, this.inventories, this.source, this.signal, () => this.changed());
     this.form = this.forms[kind];
     replace(this.formSlot, this.form.element);
     this.clearError();

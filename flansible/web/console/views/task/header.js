@@ -1,7 +1,8 @@
 // The header of the page: the task's state, facts and counts, and the buttons to cancel it or run it again.
 
-import { session } from "../../api.js";
+import { get, session } from "../../api.js";
 import { errorBox, h, replace } from "../../dom.js";
+import { commitAddress } from "../../forges.js";
 import { duration, listed, moment, plural, runSeconds } from "../../format.js";
 import { countsBar, isFinal, isRunning, progressOf, stateBadge, stateRow, VERDICTS, verdictBadge } from "../../states.js";
 import { confirmAgain, confirmCancel } from "./actions.js";
@@ -42,6 +43,7 @@ export class Header {
     });
     run.addEventListener("events", () => this.#drawProgress());
     this.draw();
+    if (run.task.project) this.#findRepository(run.task);
   }
 
   draw() {
@@ -87,6 +89,7 @@ export class Header {
     const facts = [["by", h("bdi", {}, task.user)]];
     if (task.hosts) facts.push(["on", short(task.hosts)]);
     if (task.inventory) facts.push(["inventory", short(task.inventory)]);
+    if (task.commit) facts.push(["project", this.#commit(task)]);
     facts.push(["submitted", moment(task.submitted_at)]);
     if (task.started_at) facts.push(["started", moment(task.started_at)]);
     if (task.finished_at) facts.push(["ended", moment(task.finished_at)]);
@@ -95,6 +98,22 @@ export class Header {
     if (task.returncode !== null) facts.push(["exit code", task.returncode]);
     if (task.ended?.length) facts.push(["ended early:", endedProcesses(task.ended)]);
     return facts;
+  }
+
+  #commit({ project, ref, commit }) {
+    const place = h("code", {}, commit.slice(0, 12));
+    const address = commitAddress(this.repository, commit);
+    return h("span", {}, h("bdi", {}, project), " at ", h("bdi", {}, ref ?? "its default branch"), ", commit ", address ? h("a", { href: address, rel: "noreferrer" }, place) : place);
+  }
+
+  /** Finds out where the project's commits are shown; without the right to read it, or at another forge, nowhere. */
+  async #findRepository({ project }) {
+    try {
+      this.repository = (await get(`api/projects/${encodeURIComponent(project)}`, {}, this.run.signal)).url;
+    } catch {
+      return; // deleted since, or not ours to read
+    }
+    if (!this.run.signal.aborted) this.draw();
   }
 
   #queue({ queue_position: position, reason, expected_start: expected }) {

@@ -1,0 +1,53 @@
+"""Who may use a project, and at which refs. Pure; called by flansible.web and by flansible.definitions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from flansible.authorization.rules.refusal import ASK, forbidden
+from flansible.errors import FieldError, InvalidRequest
+from flansible.identity.users import User
+from flansible.models.project_spec import ProjectSpec
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def names(user: User) -> frozenset[str]:
+    """Returns the projects that an entry of the user may use; of admin none are listed."""
+    return frozenset(grant.name for entry in user.entries for grant in entry.projects)
+
+
+def check_use(user: User, project: str) -> None:
+    """Raises Forbidden, in the same words whether there is such a project or not."""
+    if not user.is_admin and project not in names(user):
+        yours = ", ".join(sorted(names(user))) or "none"
+        raise forbidden("project", "project_forbidden", f"You may not use project {project}. Yours: {yours}. {ASK}")
+
+
+def check_ref(spec: ProjectSpec, ref: str) -> None:
+    """Raises Forbidden for a ref that requests may not name; which commits they may is known on the worker."""
+    if ref in ("", spec.ref) or COMMIT.fullmatch(ref):
+        return
+    if not matches(ref, spec.allow_refs):
+        allowed = ", ".join(filter(None, (spec.ref, *spec.allow_refs))) or "its default branch"
+        raise forbidden("ref", "ref_forbidden", f"This project is not run at {ref}. Allowed: {allowed}.")
+
+
+def matches(ref: str, globs: Iterable[str]) -> bool:
+    """Whether one of the globs has a ref, by its short or full name."""
+    short = re.sub(r"^refs/(heads|tags)/", "", ref)
+    return any(fnmatchcase(short, glob) or fnmatchcase(ref, glob) for glob in globs)
+
+
+def check_definition(user: User, spec: ProjectSpec) -> None:
+    """Raises InvalidRequest for what only admin may define: paths of the workers' machines, and credentials."""
+    errors = []
+    if spec.is_local and not user.is_admin:
+        errors.append(FieldError("url", "Only admin may name a path of the workers' machines"))
+    if spec.credential is not None and not user.is_admin:
+        errors.append(FieldError("credential", "Only admin may name one here: what fetches with it could be anybody's"))
+    if errors:
+        message = f"{errors[0].field}: {errors[0].message}"
+        raise InvalidRequest(message, code="invalid_field", errors=errors)

@@ -1,0 +1,184 @@
+"""The bare mirror of a project's repository on this machine: fetched by one process at a time, read by any.
+
+Branches and tags, and nothing else: what others may push without a right, such as `refs/pull/`, is not in it, and a
+commit that only such a ref has is of no project.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from flansible.errors import ProjectError
+from flansible.projects.git_command import GitRunner
+from flansible.projects.order import COMMIT, Order
+
+_HEADS, _TAGS = "refs/heads/", "refs/tags/"
+_MOST_NEAR = 5
+_MOST_PACKS = 30
+_FETCHED = (f"+{_HEADS}*:{_HEADS}*", f"+{_TAGS}*:{_TAGS}*")
+
+
+@dataclass(frozen=True)
+class Refs:
+    """The branches and tags of a repository. default: the full name of its default branch, if it has one."""
+
+    commits: dict[str, str]
+    default: str | None = None
+
+    def full_name(self, ref: str) -> str | None:
+        """Returns the full name of a branch or tag, a branch first; None if there is none. ref: '' for the default."""
+        if not ref:
+            return self.default
+        names = (ref,) if ref.startswith("refs/") else (_HEADS + ref, _TAGS + ref)
+        return next((name for name in names if name in self.commits), None)
+
+    def nearest(self, ref: str, allowed: Iterable[str]) -> list[str]:
+        """Returns the names most like this one, of those that a request may name."""
+        names = [short(name) for name in self.commits if is_allowed(name, allowed)]
+        return difflib.get_close_matches(short(ref), names, _MOST_NEAR, 0.4)
+
+
+class Mirror:
+    """path: of the bare repository."""
+
+    def __init__(self, git: GitRunner, path: Path) -> None:
+        self._git = git
+        self.path = path
+
+    @property
+    def is_there(self) -> bool:
+        return (self.path / "HEAD").exists()
+
+    def has(self, commit: str) -> bool:
+        return self.is_there and self._git.succeeds("cat-file", "-e", f"{commit}^{{commit}}", repository=self.path)
+
+    def fetch(self, url: str, *, depth: int | None = None, commit: str | None = None) -> None:
+        """Fetches all branches and tags; commit: what must be there afterwards, if it is known. Raises ProjectError."""
+        with self._locked():
+            if commit is not None and self.has(commit):
+                return  # another process was fetching it
+            self._make()
+            shallow = () if depth is None else (f"--depth={depth}",)
+            self._fetch(*shallow, "--prune", "--", url, *_FETCHED)
+            if commit is not None and not self.has(commit):
+                # No branch has it any more, or not as deep as that.
+                self._fetch(*shallow, "--", url, commit)
+            self._repack()
+
+    def refs(self) -> Refs:
+        """Returns the branches and tags as of the last fetch."""
+        if not self.is_there:
+            return Refs({})
+        form = "--format=%(refname) %(objectname) %(*objectname)"
+        lines = self._git.run("for-each-ref", form, _HEADS, _TAGS, repository=self.path).decode(errors="replace")
+        found = (line.split() for line in lines.splitlines())
+        default = self.path / "flansible-default"
+        return Refs({words[0]: words[-1] for words in found}, default.read_text() if default.exists() else None)
+
+    def keep_default(self, refs: Refs) -> None:
+        """Remembers the default branch: a fetch does not say it."""
+        if self.is_there and refs.default:
+            (self.path / "flansible-default").write_text(refs.default)
+
+    def contains(self, commit: str, allowed: Iterable[str]) -> bool:
+        """Whether a branch or tag that a request may name has this commit."""
+        words = ("for-each-ref", "--format=%(refname)", f"--contains={commit}", _HEADS, _TAGS)
+        found = self._git.run(*words, repository=self.path).decode(errors="replace")
+        return any(is_allowed(name, allowed) for name in found.split())
+
+    def date(self, commit: str) -> str:
+        """Returns the day of a commit."""
+        return self._git.run("log", "-1", "--format=%cs", commit, "--", repository=self.path).decode().strip()
+
+    def remote_refs(self, url: str) -> Refs:
+        """Asks the remote. Raises ProjectError."""
+        return parse_refs(self._git.run("ls-remote", "--symref", "--", url).decode(errors="replace"))
+
+    def _make(self) -> None:
+        if not self.is_there:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._git.run("init", "--quiet", "--bare", "--template=", "--", str(self.path), writable=(self.path,))
+
+    def _fetch(self, *words: str) -> None:
+        fixed = ("fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+        self._git.run(*fixed, *words, repository=self.path, writable=(self.path,))
+
+    def _repack(self) -> None:
+        packs = list((self.path / "objects" / "pack").glob("*.pack"))
+        if len(packs) > _MOST_PACKS:
+            words = ("repack", "-a", "-d", "-q", "--keep-unreachable")
+            self._git.run(*words, repository=self.path, writable=(self.path,))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in self.path.rglob("*.lock"):
+                left.unlink(missing_ok=True)  # of a git that was killed: whoever runs one holds our lock
+            yield
+
+
+def parse_refs(text: str) -> Refs:
+    """Reads the output of `git ls-remote --symref`."""
+    commits: dict[str, str] = {}
+    default = None
+    for line in text.splitlines():
+        value, _, name = line.partition("\t")
+        if value.startswith("ref: ") and name == "HEAD":
+            default = value.removeprefix("ref: ")
+        elif name.startswith((_HEADS, _TAGS)) and COMMIT.fullmatch(value):
+            commits[name.removesuffix("^{}")] = value  # an annotated tag's commit follows the tag
+    return Refs(commits, default)
+
+
+def short(name: str) -> str:
+    return re.sub(r"^refs/(heads|tags)/", "", name)
+
+
+def is_allowed(name: str, allowed: Iterable[str]) -> bool:
+    """Whether one of these globs has a ref, by its short or full name."""
+    return any(fnmatchcase(short(name), glob) or fnmatchcase(name, glob) for glob in allowed)
+
+
+def resolve(mirror: Mirror, order: Order) -> dict[str, object]:
+    """Finds the commit of a ref, or of a commit; returns what the web process is told."""
+    ref, allowed = order.ref, order.allow_refs
+    if COMMIT.fullmatch(ref):
+        return _resolve_commit(mirror, order)
+    try:
+        refs, problem = mirror.remote_refs(order.url), ""
+        mirror.keep_default(refs)
+    except ProjectError as error:
+        refs, problem = mirror.refs(), str(error)
+        if order.must_answer or refs.full_name(ref) is None:
+            return {"error": "unreachable", "message": problem}
+    name = refs.full_name(ref)
+    if name is None or name not in refs.commits:
+        return {"error": "unknown_ref", "near": refs.nearest(ref, allowed)}
+    commit = refs.commits[name]
+    found: dict[str, object] = {"commit": commit, "ref": short(name)}
+    return found | ({"remote": problem, "date": mirror.date(commit)} if problem else {})
+
+
+def _resolve_commit(mirror: Mirror, order: Order) -> dict[str, object]:
+    commit, problem = order.ref, ""
+    try:
+        mirror.fetch(order.url, depth=order.depth)
+    except ProjectError as error:
+        problem = str(error)
+        if order.must_answer or not mirror.has(commit):
+            return {"error": "unreachable", "message": problem}
+    if not mirror.has(commit):
+        return {"error": "unknown_ref", "near": []}
+    if not mirror.contains(commit, order.allow_refs):
+        return {"error": "not_reachable"}
+    found: dict[str, object] = {"commit": commit, "ref": commit}
+    return found | ({"remote": problem, "date": mirror.date(commit)} if problem else {})

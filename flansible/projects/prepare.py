@@ -1,0 +1,88 @@
+"""Makes a commit ready on this machine: fetched, its signature verified, its tree written, its requirements installed.
+
+Called in a run process of the runner, whose output is the task's: each step says what it does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from flansible.errors import ProjectError
+from flansible.projects import checkout, requirements
+from flansible.projects.git_command import GitRunner, prepared
+from flansible.projects.mirror import Mirror, resolve
+from flansible.projects.order import Order, all_shelves, trees
+from flansible.projects.order import requirements as requirements_shelf
+from flansible.projects.shelf import make_room
+
+Say = Callable[[str], object]
+
+
+def find_commit(fields: dict[str, Any], credential: dict[str, str]) -> dict[str, Any]:
+    """Carries out an order to resolve a ref; returns what is found, or which error it is."""
+    order = Order.of(fields)
+    order.own_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        with prepared(order, credential) as git:
+            return dict(resolve(Mirror(git, order.mirror), order))
+    except ProjectError as error:
+        return {"error": "unreachable", "message": str(error)}
+
+
+def make_ready(fields: dict[str, Any], credential: dict[str, str], say: Say) -> None:
+    """Carries out an order to prepare a commit. Raises ProjectError in words for the user, and OSError."""
+    order = Order.of(fields)
+    shelf, kept = trees(order.own_folder), requirements_shelf(order.own_folder)
+    for one in (shelf, kept):
+        one.make()
+    with ExitStack() as stack:
+        stack.callback(shelf.lease(order.tree).close)
+        git = stack.enter_context(prepared(order, credential))
+        _make_tree(git, say)
+        found = requirements.of(shelf.path(order.tree), order.requirements)
+        if found is not None:
+            stack.callback(kept.lease(found.key).close)
+            with kept.building(found.key) as folder:
+                if folder is not None:
+                    say(f"installing {', '.join(found.files)}")
+                    for line in requirements.install(git, shelf.path(order.tree), found, folder).splitlines():
+                        say(line)
+                    checkout.remove_outer_links(folder)
+        make_room(all_shelves(Path(order.folder)), order.most_bytes, order.kept_seconds, time.time())
+
+
+def tree_of(fields: dict[str, Any]) -> Path:
+    """Returns where the tree of an order is, or will be."""
+    order = Order.of(fields)
+    return trees(order.own_folder).path(order.tree)
+
+
+def _make_tree(git: GitRunner, say: Say) -> None:
+    order = git.order
+    shelf, mirror = trees(order.own_folder), Mirror(git, order.mirror)
+    if shelf.is_there(order.tree):
+        return
+    if not mirror.has(order.commit):
+        say(f"fetching {order.name} from {order.url}")
+        mirror.fetch(order.url, depth=order.depth, commit=order.commit)
+    if order.allowed_signers is not None:
+        _verify(git, mirror)
+    with shelf.building(order.tree) as folder:
+        if folder is not None:
+            checkout.write(git, mirror, folder, say)
+    say(f"{order.name} at {order.commit[:12]} of {mirror.date(order.commit)}")
+
+
+def _verify(git: GitRunner, mirror: Mirror) -> None:
+    """Raises ProjectError unless one of the allowed signers has signed the commit."""
+    assert git.order.allowed_signers is not None
+    signers = git.private / "allowed_signers"
+    signers.write_text(git.order.allowed_signers)
+    option = f"gpg.ssh.allowedSignersFile={signers}"
+    done = git.execute(["git", f"--git-dir={mirror.path}", "-c", option, "verify-commit", git.order.commit])
+    if done.returncode != 0:
+        raise ProjectError(f"commit {git.order.commit[:12]} has no signature of an allowed signer")

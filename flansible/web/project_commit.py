@@ -1,0 +1,146 @@
+"""Finds the commit that a request for a project will run: a hidden run on a worker asks the remote, or it is known.
+
+The web machine has neither git nor keys nor the repository.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from flansible.authorization import project_rights, project_runs
+from flansible.errors import BadGateway, FieldError, Forbidden, NotFound, StoreUnavailable, Unavailable
+from flansible.history.definition_rows import StoredDefinition
+from flansible.identity.users import User
+from flansible.models import AuthorizedRun, ProjectRun, Secrets
+from flansible.models.project_spec import MaxAge, ProjectSpec
+from flansible.store import KnownCommit, RemoteState
+from flansible.web.context import web_context
+from flansible.web.preview_run import run_preview
+
+WAIT_SECONDS = 10.0
+_SHOWN_CHARACTERS = 2000
+_NAME = "projects"
+
+
+def find(user: User, project: str, ref: str | None) -> tuple[ProjectRun, Secrets | None]:
+    """Returns the project of a request at its commit, and its credential.
+
+    Raises Forbidden, NotFound, BadGateway, Unavailable.
+    """
+    project_rights.check_use(user, project)
+    spec = ProjectSpec.model_validate(stored(project).spec, strict=False)
+    named = ref or spec.ref or ""
+    project_rights.check_ref(spec, named)
+    run = _run(project, spec, named, is_own_ref=named == (spec.ref or ""))
+    secrets = credential_of(user, spec)
+    store = web_context().store
+    known = store.known_commit(project, spec.url, named)
+    if known is not None and _is_recent(spec, known):
+        return run.model_copy(update={"commit": known.commit, "ref": named or known.ref}), secrets
+    found, _ = ask(user, run, secrets)
+    return found, secrets
+
+
+def refresh(user: User, project: str) -> tuple[ProjectRun, str | None]:
+    """Asks the remote for the project's own ref, whatever its `refresh` says. Raises as `find`."""
+    project_rights.check_use(user, project)
+    spec = ProjectSpec.model_validate(stored(project).spec, strict=False)
+    return ask(user, _run(project, spec, spec.ref or "", is_own_ref=True), credential_of(user, spec))
+
+
+def stored(project: str) -> StoredDefinition:
+    """Returns a project's definition. Raises NotFound, Unavailable."""
+    definitions = web_context().definitions
+    if definitions is None:
+        message = "This service has no database for definitions. An operator has to set DATABASE_URL."
+        raise Unavailable(message, code="no_database")
+    found = definitions.find(_NAME, project)
+    if found is None:
+        message = f"There is no project {project}."
+        raise NotFound(message, code="project_not_found", errors=[FieldError("project", "does not exist")])
+    return found
+
+
+def credential_of(user: User, spec: ProjectSpec) -> Secrets | None:
+    """Returns the secrets for git. Whoever may use the project may fetch it: a credential's rights are for runs."""
+    if spec.credential is None:
+        return None
+    message = f"credential {spec.credential} of the project cannot be used: this version has no credentials"
+    raise Unavailable(message, code="credential_unavailable")
+
+
+def with_secrets(run: AuthorizedRun, secrets: Secrets | None) -> AuthorizedRun:
+    """Returns the run with the project's credential among its secrets."""
+    if secrets is None:
+        return run
+    own = run.secrets or Secrets()
+    return run.model_copy(update={"secrets": own.model_copy(update={"git_credential": secrets.git_credential})})
+
+
+def ask(user: User, run: ProjectRun, secrets: Secrets | None) -> tuple[ProjectRun, str | None]:
+    """Has a worker ask the remote; returns the project at its commit, and what a remote said that did not answer."""
+    hidden = project_runs.hidden_run(user, run, web_context().settings, "commit", int(WAIT_SECONDS))
+    result = run_preview(hidden.model_copy(update={"secrets": secrets}), WAIT_SECONDS)
+    if result.content is None:
+        message = f"The commit of {run.ref or 'the default branch'} was not found within {WAIT_SECONDS:g} seconds"
+        raise Unavailable(f"{message}: {result.detail}", code="commit_unknown", retry_after_seconds=5)
+    return _found(run, result.content)
+
+
+def _found(run: ProjectRun, answer: dict[str, Any]) -> tuple[ProjectRun, str | None]:
+    now, store, problem = time.time(), web_context().store, answer.get("error")
+    named = run.ref or "the default branch"
+    if problem == "unreachable":
+        said = str(answer.get("message") or "git said nothing")[:_SHOWN_CHARACTERS]
+        _keep_state(run.name, RemoteState(now, said))
+        raise BadGateway(f"The remote of project {run.name} cannot be read: {said}")
+    if problem == "unknown_ref":
+        near = [str(name) for name in answer.get("near") or ()]
+        advice = f" Did you mean {' or '.join(near)}?" if near else ""
+        message = f"Project {run.name} has no branch, tag or commit {named}.{advice}"
+        raise NotFound(message, code="ref_not_found", errors=[FieldError("ref", "does not exist")])
+    if problem == "not_reachable":
+        message = f"Commit {named} of project {run.name} is in no branch or tag that requests may name."
+        raise Forbidden(message, code="ref_forbidden", errors=[FieldError("ref", "is in no allowed branch or tag")])
+    commit = str(answer.get("commit", ""))
+    if not project_rights.COMMIT.fullmatch(commit):
+        raise Unavailable("The worker's answer cannot be read", code="commit_unknown", retry_after_seconds=5)
+    found = run.model_copy(update={"commit": commit, "ref": run.ref or str(answer.get("ref") or "")})
+    if unread := answer.get("remote"):
+        _keep_state(run.name, RemoteState(now, str(unread)[:_SHOWN_CHARACTERS], commit, found.ref))
+        remark = f"remote not reachable, commit of {answer.get('date')}"
+        return found.model_copy(update={"remark": remark}), remark
+    with contextlib.suppress(StoreUnavailable):
+        store.keep_commit(run.name, run.url, run.ref, KnownCommit(commit, found.ref, now))
+    _keep_state(run.name, RemoteState(now, "", commit, found.ref))
+    return found, None
+
+
+def _keep_state(project: str, state: RemoteState) -> None:
+    with contextlib.suppress(StoreUnavailable):
+        web_context().store.keep_remote_state(project, state)
+
+
+def _is_recent(spec: ProjectSpec, known: KnownCommit) -> bool:
+    if isinstance(spec.refresh, MaxAge):
+        return time.time() - known.found <= spec.refresh.max_age
+    return spec.refresh == "manual"
+
+
+def _run(project: str, spec: ProjectSpec, ref: str, *, is_own_ref: bool) -> ProjectRun:
+    return ProjectRun(
+        name=project,
+        url=spec.url,
+        ref=ref,
+        is_own_ref=is_own_ref,
+        allow_refs=tuple(filter(None, (spec.ref, *spec.allow_refs))),
+        must_answer=spec.refresh == "on_launch",
+        known_hosts=spec.known_hosts,
+        allowed_signers=spec.verify_signatures,
+        submodules=spec.submodules,
+        depth=spec.depth,
+        requirements=spec.requirements,
+        private_copy=spec.private_copy,
+    )

@@ -1,0 +1,87 @@
+"""Playbooks and inventories of a project's commit, for users: a worker reads them, for the web machine has none."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flansible.authorization import project_runs
+from flansible.errors import FieldError, NotFound, Unavailable
+from flansible.identity.users import User
+from flansible.models import ListedInventory, ListedPlaybook, ProjectName, ProjectRef, ProjectRun, Secrets
+from flansible.models.file_names import escape
+from flansible.web import project_commit
+from flansible.web.context import web_context
+from flansible.web.preview_run import WAIT_SECONDS, run_preview
+
+
+class ProjectQuery(BaseModel):
+    """`?project=&ref=` of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    project: ProjectName | None = Field(None, description="Those of this project.")
+    ref: ProjectRef | None = Field(None, description="At this branch, tag or commit. Default: the project's own.")
+
+
+def find(user: User, query: ProjectQuery) -> tuple[ProjectRun, Secrets | None]:
+    """Returns the project of a query, at its commit. Raises as project_commit.find."""
+    assert query.project is not None
+    return project_commit.find(user, query.project, query.ref)
+
+
+def playbooks(user: User, project: ProjectRun, secrets: Secrets | None) -> list[ListedPlaybook]:
+    """Lists the playbooks that the user may start. Raises Unavailable."""
+    found = [_playbook(item) for item in _listed(user, project, secrets, ())["playbooks"]]
+    return [item for item in found if _may_start(user, project, posixpath.join(item.playbook_dir, item.playbook))]
+
+
+def playbook(user: User, project: ProjectRun, secrets: Secrets | None, folder: str, name: str) -> ListedPlaybook:
+    """Lists one playbook with its variables. Raises Forbidden, NotFound, Unavailable."""
+    path = project_runs.check_playbook(user, posixpath.join(folder, name), project)
+    [found] = _listed(user, project, secrets, (path,))["playbooks"]
+    if found is None:
+        raise NotFound(
+            f"playbook: {escape(path)} is not a playbook", errors=[FieldError("playbook", "is not a playbook")]
+        )
+    # As it was asked for: from the folder of the run.
+    return _playbook(found).model_copy(update={"playbook": escape(name), "playbook_dir": escape(folder)})
+
+
+def inventories(user: User, project: ProjectRun, secrets: Secrets | None) -> list[ListedInventory]:
+    """Lists the inventories in the project that the user may use; for admin those that look like some."""
+    prefix = f"{project.name}:"
+    if not user.is_admin:
+        granted = {text for entry in user.entries for text in entry.project_inventories if text.startswith(prefix)}
+        return [_inventory(text.removeprefix(prefix)) for text in sorted(granted)]
+    return [_inventory(str(path)) for path in _listed(user, project, secrets, ()).get("inventories", [])]
+
+
+def _inventory(path: str) -> ListedInventory:
+    return ListedInventory(inventory=path, name=posixpath.basename(path), is_default=False, exists=True)
+
+
+def _playbook(item: dict[str, Any]) -> ListedPlaybook:
+    try:
+        return ListedPlaybook.model_validate(item)
+    except ValidationError:
+        raise Unavailable("The worker's answer cannot be read", code="list_unavailable") from None
+
+
+def _may_start(user: User, project: ProjectRun, path: str) -> bool:
+    return any(project_runs.may_start(entry, posixpath.normpath(path), project) for entry in user.entries)
+
+
+def _listed(user: User, project: ProjectRun, secrets: Secrets | None, words: tuple[str, ...]) -> dict[str, Any]:
+    hidden = project_runs.hidden_run(user, project, web_context().settings, "list", int(WAIT_SECONDS))
+    step = hidden.steps[0].model_copy(update={"listing": "files", "argv": words})
+    # What is installed does not matter here.
+    read_only = project.model_copy(update={"requirements": "none"})
+    run = hidden.model_copy(update={"steps": (step,), "project": read_only, "secrets": secrets})
+    result = run_preview(run)
+    if result.content is None:
+        message = "; ".join(filter(None, (result.detail, *result.messages)))
+        raise Unavailable(f"The files of project {project.name} cannot be listed: {message}", code="list_unavailable")
+    return result.content

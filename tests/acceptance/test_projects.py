@@ -1,0 +1,467 @@
+"""Runs at commits of projects, as users see them: with real repositories behind git's own daemon, and real Ansible."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.repositories import INVENTORY, PLAY, Repository, git_daemon
+from tests.helpers.services import (
+    ADMIN,
+    DEV,
+    FLANSIBLE_WORKER,
+    Service,
+    lay_out,
+    start_service,
+    worker_by_hand,
+    write,
+)
+from tests.helpers.waiting import eventually
+
+ON_DEV = {"playbook": "site.yml", "inventory": "inventories/dev"}
+PROJECTS = ("shop", "vendor", "hostile", "lists", "moving")
+_GONE = "0" * 40
+
+
+@pytest.fixture(scope="module")
+def root() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    lay_out(path)
+    rbac = json.loads((path / "rbac.json").read_text())
+    rbac["rbac"][1]["projects"] = list(PROJECTS)
+    rbac["rbac"][1]["inventories"] += [f"{name}:inventories/dev" for name in PROJECTS]
+    rbac["rbac"].append({"user": "other", "password": "other secret", "inventories": ["inventories/dev"]})
+    (path / "rbac.json").write_text(json.dumps(rbac))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def service(root: Path) -> Iterator[Service]:
+    running = start_service(root)
+    yield running
+    assert running.stop() < 10
+
+
+@pytest.fixture(scope="module")
+def remotes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of repositories, one of them for most tests."""
+    folder = tmp_path_factory.mktemp("remotes")
+    Repository.make(folder / "shop")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(remotes: Path) -> Iterator[str]:
+    with git_daemon(remotes) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shop(service: Service, remotes: Path, url: str) -> Repository:
+    """Project shop, defined."""
+    define(service, "shop", url=f"{url}/shop", ref="main")
+    return Repository(remotes / "shop")
+
+
+def define(service: Service, project: str, **spec: Any) -> None:
+    reply = service.client().put(f"/api/projects/{project}", json=spec)
+    assert reply.status_code in (200, 201), reply.text
+
+
+def submit(service: Service, body: dict[str, Any], auth: tuple[str, str] = DEV) -> dict[str, Any]:
+    reply = service.client(auth).post("/api/ansibleplaybook", json={**ON_DEV, **body})
+    assert reply.status_code == 202, reply.text
+    return dict(reply.json())
+
+
+def refused(service: Service, body: dict[str, Any], auth: tuple[str, str] = DEV) -> tuple[int, str, str]:
+    reply = service.client(auth).post("/api/ansibleplaybook", json={**ON_DEV, **body})
+    return reply.status_code, reply.json()["code"], reply.json()["message"]
+
+
+def ran(service: Service, body: dict[str, Any], auth: tuple[str, str] = DEV) -> tuple[dict[str, Any], str]:
+    task_id = submit(service, body, auth)["task_id"]
+    return service.wait(task_id), service.output(task_id)
+
+
+@pytest.mark.parametrize("auth", (ADMIN, DEV), ids=("admin", "a confined user"))
+def test_a_run_is_of_the_commit_that_its_ref_had_whatever_is_pushed_meanwhile(
+    auth: tuple[str, str], service: Service, shop: Repository
+) -> None:
+    commit = shop.commit({"site.yml": PLAY.format(f"before-{auth[0]}")})
+    accepted = submit(service, {"project": "shop", "lock": "one"}, auth)
+    shop.commit({"site.yml": PLAY.format("after")})
+    assert accepted["commit"] == commit
+    status = service.wait(accepted["task_id"])
+    output = service.output(accepted["task_id"])
+    assert status["Status"] == "SUCCESS", output
+    assert (status["project"], status["ref"], status["commit"]) == ("shop", "main", commit)
+    assert status["playbook"] == "shop:site.yml"
+    assert f"before-{auth[0]}" in output and "after" not in output
+    listed = service.client(auth).get("/api/ansibletasks?limit=1").json()["tasks"][0]
+    assert (listed["task_id"], listed["commit"]) == (accepted["task_id"], commit)
+
+
+def test_history_keeps_project_ref_and_commit(service: Service, shop: Repository) -> None:
+    status, _ = ran(service, {"project": "shop"})
+    database = service.root / ".flansible" / "history.sqlite3"
+
+    def archived() -> bool:
+        with sqlite3.connect(database) as connection:
+            found = connection.execute(
+                'SELECT project, ref, "commit" FROM tasks WHERE id = ?', (status["task_id"],)
+            ).fetchone()
+        return found == ("shop", "main", status["commit"])
+
+    eventually(archived, 60)
+    assert service.status(status["task_id"])["commit"] == status["commit"]
+
+
+def test_progress_comes_before_the_play_and_a_commit_at_hand_needs_none(service: Service, shop: Repository) -> None:
+    commit = shop.commit({"site.yml": PLAY.format("progress")})
+    _, first = ran(service, {"project": "shop"})
+    assert first.index("[flansible] fetching shop from git://") < first.index(f"[flansible] shop at {commit[:12]}")
+    assert first.index(f"shop at {commit[:12]}") < first.index("PLAY [all]")
+    _, second = ran(service, {"project": "shop"})
+    assert "[flansible]" not in second
+
+
+def test_another_ref_and_a_commit_are_run_where_the_inventory_is_ones_own(service: Service, shop: Repository) -> None:
+    old = shop.commit({"site.yml": PLAY.format("tagged")})
+    shop.git("tag", "v1.2")
+    shop.commit({"site.yml": PLAY.format("newer")})
+    inventory = str(service.root / "inventories" / "dev")
+    for ref in ("v1.2", old):
+        status, output = ran(service, {"project": "shop", "ref": ref, "inventory": inventory})
+        assert (status["ref"], status["commit"]) == (ref, old)
+        assert "tagged" in output
+    code = refused(service, {"project": "shop", "ref": "v1.2"})[:2]
+    assert code == (403, "inventory_ref_forbidden")
+    assert ran(service, {"project": "shop", "ref": "v1.2"}, ADMIN)[0]["Status"] == "SUCCESS"
+
+
+def test_refs_that_are_not_there_or_not_allowed_are_refused_at_once(
+    service: Service, shop: Repository, url: str
+) -> None:
+    assert refused(service, {"project": "shop", "ref": "mian"}, ADMIN) == (
+        404,
+        "ref_not_found",
+        "Project shop has no branch, tag or commit mian. Did you mean main?",
+    )
+    assert refused(service, {"project": "shop", "ref": _GONE}, ADMIN)[:2] == (404, "ref_not_found")
+    define(service, "shop", url=f"{url}/shop", ref="main", allow_refs=["release/*"])
+    try:
+        shop.git("checkout", "-q", "-b", "secret")
+        hidden = shop.commit({"x": "y"})
+        shop.git("checkout", "-q", "main")
+        for ref in ("secret", "refs/heads/secret", hidden):
+            assert refused(service, {"project": "shop", "ref": ref}, ADMIN)[:2] == (403, "ref_forbidden")
+        assert refused(service, {"project": "shop", "ref": "--upload-pack=x"}, ADMIN)[:2] == (400, "invalid_field")
+    finally:
+        define(service, "shop", url=f"{url}/shop", ref="main")
+
+
+def test_a_project_that_is_not_granted_or_not_there(service: Service, shop: Repository) -> None:
+    other = ("other", "other secret")
+    for name in ("shop", "nothing"):
+        assert refused(service, {"project": name}, other)[:2] == (403, "project_forbidden")
+        assert service.client(other).get(f"/api/projects/{name}").status_code == 404
+        assert service.client(other).get(f"/api/projects/{name}/remote").status_code == 403
+    assert refused(service, {"project": "nothing"}, ADMIN)[:2] == (404, "project_not_found")
+    assert service.client(DEV).get("/api/projects/shop").json()["ref"] == "main"
+    assert [one["name"] for one in service.client(other).get("/api/projects").json()["items"]] == []
+    assert service.client(DEV).put("/api/projects/mine", json={"url": "https://h/x"}).status_code == 403
+
+
+def test_a_remote_that_is_away_is_502_in_gits_words_and_an_old_commit_runs_where_that_is_allowed(
+    service: Service, remotes: Path, url: str
+) -> None:
+    moving = Repository.make(remotes / "moving")
+    define(service, "moving", url=f"{url}/moving", ref="main")
+    assert ran(service, {"project": "moving"})[0]["Status"] == "SUCCESS"
+    shutil.move(remotes / "moving", remotes / "away")
+    status, code, message = refused(service, {"project": "moving"})
+    assert (status, code) == (502, "remote_unreachable")
+    assert "remote error" in message or "not exported" in message
+    define(service, "moving", url=f"{url}/moving", ref="main", refresh={"max_age": 1})
+    time.sleep(1.1)  # the age is counted by the service's clock
+    accepted = submit(service, {"project": "moving"})
+    day = moving_day(remotes / "away")
+    assert accepted["warning"] == f"remote not reachable, commit of {day}"
+    service.wait(accepted["task_id"])
+    assert f"[flansible] remote not reachable, commit of {day}.\n" in service.output(accepted["task_id"])
+    state = service.client().get("/api/projects/moving/remote").json()
+    assert state["problem"] and state["asked_at"] and state["commit"] == accepted["commit"]
+    define(service, "moving", url=f"{url}/moving", ref="main", refresh="manual")
+    assert "warning" not in submit(service, {"project": "moving"})  # it is not asked
+    assert moving.folder.parent == remotes
+
+
+def moving_day(folder: Path) -> str:
+    return Repository(folder).git("log", "-1", "--format=%cs")
+
+
+def test_a_manual_project_is_asked_by_hand(service: Service, shop: Repository, url: str) -> None:
+    define(service, "lists", url=f"{url}/shop", ref="main", refresh="manual")
+    first = submit(service, {"project": "lists"})["commit"]
+    newer = shop.commit({"site.yml": PLAY.format("by hand")})
+    assert submit(service, {"project": "lists"})["commit"] == first
+    reply = service.client(DEV).post("/api/projects/lists/remote", json={})
+    assert reply.status_code == 200, reply.text
+    assert (reply.json()["commit"], reply.json()["problem"]) == (newer, None)
+    assert submit(service, {"project": "lists"})["commit"] == newer
+
+
+def test_an_idempotency_key_names_the_first_requests_commit(service: Service, shop: Repository) -> None:
+    client, body = service.client(DEV), {**ON_DEV, "project": "shop"}
+    first = client.post("/api/ansibleplaybook", json=body, headers={"Idempotency-Key": "of-a-project"})
+    shop.commit({"site.yml": PLAY.format("pushed")})
+    again = client.post("/api/ansibleplaybook", json=body, headers={"Idempotency-Key": "of-a-project"})
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (again.json()["task_id"], again.json()["commit"]) == (first.json()["task_id"], first.json()["commit"])
+
+
+def test_adhoc_commands_and_the_projects_own_configuration(service: Service, shop: Repository) -> None:
+    shop.commit(
+        {
+            "ansible.cfg": "[defaults]\nfilter_plugins = filters\n",
+            "filters/own.py": "class FilterModule:\n    def filters(self): return {'twice': lambda x: x * 2}\n",
+            "site.yml": PLAY.format("\"{{ 'ab' | twice }}\""),
+        }
+    )
+    assert "abab" in ran(service, {"project": "shop"})[1]
+    assert "abab" in ran(service, {"project": "shop"}, ADMIN)[1]
+    body = {"module": "command", "module_args": "pwd", "host_pattern": "all", "project": "shop"}
+    reply = service.client(DEV).post("/api/ansiblecommand", json={**body, "inventory": "inventories/dev"})
+    assert service.wait(reply.json()["task_id"])["Status"] == "SUCCESS"
+    assert reply.json()["commit"] in service.output(reply.json()["task_id"])
+    assert not list(tree_of(service, "shop").rglob("__pycache__"))
+
+
+def tree_of(service: Service, project: str) -> Path:
+    return service.root / ".flansible" / "projects" / project / "shown" / "trees"
+
+
+LISTED = """\
+- name: Listed
+  hosts: web
+  gather_facts: false
+  vars_prompt: [{name: word, default: x}]
+  tasks:
+    - debug: msg=hi
+"""
+
+
+def test_lists_and_previews_are_of_the_commit_asked_for(service: Service, shop: Repository) -> None:
+    shop.commit(
+        {
+            "listed.yml": LISTED,
+            "inventories/prod": INVENTORY,
+        }
+    )
+    shop.git("tag", "listed")
+    commit = shop.git("rev-parse", "HEAD")
+    shop.git("rm", "-q", "listed.yml")
+    shop.commit({})
+    client = service.client(DEV)
+    found = client.get("/api/listplaybooks?project=shop&ref=listed").json()
+    assert (found["commit"], found["ref"]) == (commit, "listed")
+    assert "listed.yml" in [one["playbook"] for one in found["playbooks"]]
+    assert "listed.yml" not in [
+        one["playbook"] for one in client.get("/api/listplaybooks?project=shop").json()["playbooks"]
+    ]
+    one = client.get("/api/listplaybooks?project=shop&ref=listed&playbook_dir=.&playbook=listed.yml").json()
+    assert [variable["name"] for variable in one["playbooks"][0]["variables"]] == ["word"]
+    assert client.get("/api/listplaybooks?project=shop&playbook_dir=.&playbook=listed.yml").status_code == 404
+    inventories = [one["inventory"] for one in client.get("/api/listinventories?project=shop").json()["inventories"]]
+    assert inventories == ["inventories/dev"]
+    of_admin = service.client().get("/api/listinventories?project=shop").json()["inventories"]
+    assert [one["inventory"] for one in of_admin] == ["inventories/dev", "inventories/prod"]
+    hosts = client.get("/api/listinventories?project=shop&inventory=inventories/dev").json()["inventories"][0]
+    assert hosts["hosts"] == ["one"]
+    assert client.get("/api/listinventories?project=shop&inventory=inventories/prod").status_code == 403
+    body = {**ON_DEV, "project": "shop", "ref": "listed", "playbook": "listed.yml"}
+    preview = service.client().post("/api/preview", json={"kind": "playbook", "request": body}).json()
+    assert preview["plays"][0]["hosts"] == ["one"], preview
+    assert f"git -C shop checkout --detach {commit}" in preview["command"]
+
+
+def collection(folder: Path, version: str) -> Path:
+    """A collection's tarball, with a filter that says its version."""
+    source = folder / f"source-{version}"
+    about = {"namespace": "team", "name": "tools", "version": version, "authors": ["t"], "readme": "README.md"}
+    write(source / "galaxy.yml", json.dumps(about))
+    write(source / "README.md", "x")
+    plugin = f"class FilterModule:\n    def filters(self): return {{'version': lambda x: 'tools-{version}'}}\n"
+    write(source / "plugins/filter/version.py", plugin)
+    galaxy = Path(sys.executable).parent / "ansible-galaxy"
+    subprocess.run([galaxy, "collection", "build", "--output-path", folder, source], check=True, capture_output=True)
+    return folder / f"team-tools-{version}.tar.gz"
+
+
+def test_requirements_are_installed_once_and_shared_by_commits_with_the_same_file(
+    service: Service, remotes: Path, url: str, tmp_path: Path
+) -> None:
+    vendor = Repository.make(remotes / "vendor")
+    define(service, "vendor", url=f"{url}/vendor", ref="main")
+    shutil.copy(collection(tmp_path, "1.0.0"), vendor.folder)
+    required = "collections:\n  - name: team-tools-{}.tar.gz\n    type: file\n"
+    vendor.commit(
+        {"requirements.yml": required.format("1.0.0"), "site.yml": PLAY.format('"{{ 1 | team.tools.version }}"')}
+    )
+    for auth in (DEV, ADMIN):
+        status, output = ran(service, {"project": "vendor"}, auth)
+        assert "tools-1.0.0" in output, output
+    vendor.commit({"other": "x"})
+    output = ran(service, {"project": "vendor"})[1]
+    assert "tools-1.0.0" in output and "installing" not in output
+    shutil.copy(collection(tmp_path, "2.0.0"), vendor.folder)
+    vendor.commit({"requirements.yml": required.format("2.0.0")})
+    output = ran(service, {"project": "vendor"})[1]
+    assert "[flansible] installing requirements.yml" in output and "tools-2.0.0" in output
+    vendor.commit({"requirements.yml": required.format("9.9.9")})
+    status, output = ran(service, {"project": "vendor"})
+    assert (status["state"], "team-tools-9.9.9.tar.gz" in output) == ("failed", True)
+    assert "PLAY" not in output
+    define(service, "vendor", url=f"{url}/vendor", ref="main", requirements="none")
+    assert "installing" not in ran(service, {"project": "vendor"})[1]
+
+
+HOSTILE = """\
+- hosts: all
+  gather_facts: false
+  ignore_errors: true
+  tasks:
+    - ansible.builtin.shell: "{{ item }} && echo got-through-{{ index }} || echo kept-out"
+      loop:
+        - cat {{ data }}/secret.key
+        - ls {{ data }}/projects/shop/mirrors
+        - ls {{ data }}/projects/secret
+        - touch {{ playbook_dir }}/new
+        - echo x >> {{ playbook_dir }}/site.yml
+        - rm -rf {{ playbook_dir }}/inventories
+        - touch {{ data }}/projects/hostile/shown/locks/new
+        - cat {{ data }}/history.sqlite3
+        - cat {{ playbook_dir }}/stolen
+        - env | grep -i git_
+      loop_control: {index_var: index}
+"""
+
+
+def test_a_confined_users_playbook_reads_and_writes_nothing_but_its_projects_tree(
+    service: Service, remotes: Path, url: str, shop: Repository
+) -> None:
+    secret = Repository.make(remotes / "secret")
+    secret.commit({"key": "x"})
+    define(service, "secret", url=f"{url}/secret", ref="main")
+    assert ran(service, {"project": "secret"}, ADMIN)[0]["Status"] == "SUCCESS"
+    hostile = Repository.make(remotes / "hostile")
+    (hostile.folder / "stolen").symlink_to(service.root / "inventories" / "prod")
+    hostile.commit({"site.yml": HOSTILE})
+    define(service, "hostile", url=f"{url}/hostile", ref="main")
+    body = {"project": "hostile", "extra_vars": {"data": str(service.root / ".flansible")}}
+    task_id = submit(service, body)["task_id"]
+    assert service.wait(task_id)["commit"] == hostile.git("rev-parse", "HEAD")
+    [shell] = service.result(task_id)["contacted"]["one"]
+    said = {item["item"]: item["stdout"].splitlines()[-1] for item in shell["result"]["results"]}
+    assert len(said) == 10 and set(said.values()) == {"kept-out"}, said
+
+
+def test_a_tree_that_a_run_of_admin_has_changed_is_not_used_again(service: Service, shop: Repository) -> None:
+    play = (
+        "- hosts: all\n  gather_facts: false\n  tasks:\n    - shell: chmod -R u+w . && echo more >> inventories/dev\n"
+    )
+    shop.commit(
+        {"change.yml": play.replace("shell: ", "shell: cd {{ playbook_dir }} && "), "site.yml": PLAY.format("x")}
+    )
+    output = ran(service, {"project": "shop", "playbook": "change.yml"}, ADMIN)[1]
+    assert "the run has changed files of the project" in output
+    assert "more" not in ran(service, {"project": "shop"}, ADMIN)[1]
+    [tree] = [path for path in tree_of(service, "shop").iterdir() if path.name == shop.git("rev-parse", "HEAD")]
+    assert (tree / "inventories/dev").read_text() == INVENTORY
+
+
+WRITES = PLAY.format("x") + (
+    "    - copy: {content: new, dest: '{{ playbook_dir }}/written'}\n"
+    "    - command: cat {{ playbook_dir }}/written {{ playbook_dir }}/site.yml\n"
+)
+
+
+@pytest.mark.parametrize("auth", (ADMIN, DEV), ids=("admin", "a confined user"))
+def test_a_private_copy_may_be_written_and_is_gone_afterwards(
+    auth: tuple[str, str], service: Service, shop: Repository, url: str
+) -> None:
+    shop.commit({"site.yml": WRITES})
+    if auth == DEV:
+        assert ran(service, {"project": "shop"}, auth)[0]["state"] == "failed"
+    define(service, "shop", url=f"{url}/shop", ref="main", private_copy=True)
+    try:
+        status, output = ran(service, {"project": "shop"}, auth)
+        assert status["Status"] == "SUCCESS", output
+        assert "have changed" not in output
+        copies = service.root / ".flansible" / "projects" / "shop" / "copies"
+        eventually(lambda: not [path for path in copies.rglob("*") if path.is_file()])
+    finally:
+        define(service, "shop", url=f"{url}/shop", ref="main")
+
+
+def test_two_workers_that_share_no_files_run_each_the_commit_it_was_given(
+    service: Service, shop: Repository, tmp_path: Path
+) -> None:
+    """While the project is pushed to all the time."""
+    socket_url = f"redis+socket://{service.root / '.flansible' / 'redis.sock'}"
+    second = {
+        "FLANSIBLE_data_dir": str(tmp_path / "second"),
+        "FLANSIBLE_CELERY_BROKER_URL": socket_url,
+        "FLANSIBLE_CELERY_RESULT_BACKEND": socket_url,
+        "FLANSIBLE_worker_concurrency": "2",
+    }
+    (tmp_path / "second").mkdir(mode=0o700)
+    by_hand = replace(service, environ={**service.environ, **second})
+    given = {}
+    with worker_by_hand(by_hand, *FLANSIBLE_WORKER):
+        eventually(lambda: len(service.client().get("/api/stats").json()["workers"]) == 2, 60)
+        for number in range(16):
+            shop.commit({"site.yml": PLAY.format(f"number-{number}-")})
+            accepted = submit(service, {"project": "shop"}, DEV if number % 2 else ADMIN)
+            given[accepted["task_id"]] = (number, accepted["commit"])
+        for task_id, (number, commit) in given.items():
+            status = service.wait(task_id)
+            output = service.output(task_id)
+            assert (status["Status"], status["commit"]) == ("SUCCESS", commit), output
+            assert f"number-{number}-" in output
+        trees = tmp_path / "second" / "projects" / "shop" / "shown" / "trees"
+        assert len([path for path in trees.iterdir() if len(path.name) == 40]) > 0
+
+
+def test_a_remote_that_says_nothing_is_given_up(service: Service) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        define(service, "silent", url=f"git://127.0.0.1:{silent.getsockname()[1]}/x", ref="main")
+        began = time.monotonic()
+        reply = service.client().post("/api/ansibleplaybook", json={**ON_DEV, "project": "silent"})
+        assert (reply.status_code, reply.json()["code"]) in ((503, "commit_unknown"), (502, "remote_unreachable"))
+        assert time.monotonic() - began < 15
+
+
+def test_a_local_repository_is_for_admin_and_is_at_hand(service: Service, remotes: Path, tmp_path: Path) -> None:
+    local = Repository.make(tmp_path / "local")
+    define(service, "local", url=str(local.folder), ref="main")
+    status, output = ran(service, {"project": "local"}, ADMIN)
+    assert status["Status"] == "SUCCESS" and "first" in output
+    shutil.rmtree(local.folder)
+    assert refused(service, {"project": "local"}, ADMIN)[:2] == (502, "remote_unreachable")
+    assert os.path.isdir(tree_of(service, "local"))

@@ -1,0 +1,339 @@
+"""A commit's tree as it is written from a real repository, and what a hostile repository tries meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flansible.authorization import isolation
+from flansible.config import Settings
+from flansible.errors import ProjectError
+from flansible.models import ProjectRun
+from flansible.projects import checkout, order, prepare
+from flansible.projects.git_command import prepared
+from flansible.projects.order import Order
+from flansible.worker import project_tasks
+from tests.helpers.repositories import Repository, git_daemon
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository.make(tmp_path / "remotes" / "shop")
+
+
+class Machine:
+    """A worker's folder, in which projects are made ready without a worker."""
+
+    def __init__(self, folder: Path, isolated: isolation.Mode = "auto") -> None:
+        self.settings = Settings(data_dir=folder / "data", isolation=isolated)
+        self.said: list[str] = []
+
+    def resolve(self, project: ProjectRun) -> dict[str, Any]:
+        return prepare.find_commit(project_tasks.order_of("resolve", project, self.settings, 20), {})
+
+    def tree(self, project: ProjectRun) -> Path:
+        """Makes a project ready at its commit, or at that of its ref."""
+        commit = project.commit or self.resolve(project)["commit"]
+        self.said.clear()
+        found = project.model_copy(update={"commit": commit})
+        wanted = project_tasks.order_of("prepare", found, self.settings, 60)
+        prepare.make_ready(wanted, {}, self.said.append)
+        return prepare.tree_of(wanted)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def shop(repository: Repository | str, **changes: Any) -> ProjectRun:
+    url = repository if isinstance(repository, str) else str(repository.folder)
+    return ProjectRun.model_validate({"name": "shop", "url": url, "ref": "main", **changes})
+
+
+def test_a_ref_is_a_branch_a_tag_the_default_or_a_commit(repository: Repository, machine: Machine) -> None:
+    first = repository.git("rev-parse", "HEAD")
+    repository.git("tag", "-a", "v1", "-m", "v1")
+    second = repository.commit({"site.yml": "[]"})
+    found = {ref: machine.resolve(shop(repository, ref=ref)) for ref in ("main", "v1", "", first, "refs/tags/v1")}
+    assert {ref: answer["commit"] for ref, answer in found.items()} == {
+        "main": second,
+        "v1": first,
+        "": second,
+        first: first,
+        "refs/tags/v1": first,
+    }
+    assert found[""]["ref"] == "main"
+
+
+def test_an_unknown_ref_is_answered_with_the_nearest_of_those_allowed(repository: Repository, machine: Machine) -> None:
+    for name in ("release/1.0", "secret/1.0"):
+        repository.git("branch", name)
+    answer = machine.resolve(shop(repository, ref="relaese/1.0", allow_refs=("main", "release/*")))
+    assert answer == {"error": "unknown_ref", "near": ["release/1.0"]}
+
+
+def test_a_commit_must_be_in_an_allowed_branch_or_tag(repository: Repository, machine: Machine) -> None:
+    repository.git("checkout", "-q", "-b", "other")
+    hidden = repository.commit({"other.yml": "[]"})
+    repository.git("update-ref", "refs/pull/1/head", hidden)
+    project = shop(repository, ref=hidden, allow_refs=("main",))
+    assert machine.resolve(project) == {"error": "not_reachable"}
+    assert machine.resolve(project.model_copy(update={"allow_refs": ("*",)}))["commit"] == hidden
+    repository.git("checkout", "-q", "main")
+    repository.git("branch", "-D", "other")  # only what anybody may push has it now
+    assert Machine(machine.settings.data_dir / "other").resolve(shop(repository, ref=hidden))["error"] == "unknown_ref"
+    assert machine.resolve(shop(repository, ref="refs/pull/1/head"))["error"] == "unknown_ref"
+
+
+def test_a_remote_that_is_away_is_named_and_what_is_at_hand_is_used_where_that_is_allowed(
+    repository: Repository, machine: Machine
+) -> None:
+    commit = repository.git("rev-parse", "HEAD")
+    machine.tree(shop(repository))
+    shutil.move(repository.folder, repository.folder.with_name("away"))
+    answer = machine.resolve(shop(repository))
+    assert answer["error"] == "unreachable"
+    assert "does not appear to be a git repository" in answer["message"]
+    answer = machine.resolve(shop(repository, must_answer=False))
+    assert (answer["commit"], len(answer["date"])) == (commit, 10)
+    assert answer["remote"]
+    assert machine.resolve(shop(repository, ref="never-seen", must_answer=False))["error"] == "unreachable"
+    assert (machine.tree(shop(repository, commit=commit)) / "site.yml").exists()
+
+
+def test_each_commit_keeps_its_tree_while_others_are_pushed(repository: Repository, machine: Machine) -> None:
+    first = machine.tree(shop(repository))
+    repository.commit({"site.yml": "[]", "new.yml": "[]"})
+    second = machine.tree(shop(repository))
+    assert first != second
+    assert "first" in (first / "site.yml").read_text() and not (first / "new.yml").exists()
+    assert (second / "site.yml").read_text() == "[]"
+
+
+def test_a_commit_that_no_branch_has_any_more_is_still_what_runs(repository: Repository, machine: Machine) -> None:
+    with git_daemon(repository.folder.parent) as url:
+        project = shop(f"{url}/shop")
+        commit = machine.resolve(project)["commit"]
+        repository.git("commit", "-q", "--amend", "-m", "another")
+        tree = machine.tree(project.model_copy(update={"commit": commit}))
+    assert tree.name == commit
+
+
+def test_what_is_export_ignored_is_there_and_no_filter_is_run(repository: Repository, machine: Machine) -> None:
+    mark = machine.settings.data_dir / "filtered"
+    repository.git("config", "filter.evil.smudge", f"touch {mark}; cat")
+    repository.commit(
+        {
+            ".gitattributes": "kept.yml export-ignore\n*.txt filter=evil\n",
+            ".gitconfig": f'[filter "evil"]\n\tsmudge = touch {mark}; cat\n',
+            "kept.yml": "[]",
+            "a.txt": "text\n",
+        }
+    )
+    tree = machine.tree(shop(repository))
+    assert (tree / "kept.yml").exists()
+    assert (tree / "a.txt").read_text() == "text\n"
+    assert not mark.exists()
+
+
+def test_hooks_of_the_repository_and_of_its_mirror_do_not_run(repository: Repository, machine: Machine) -> None:
+    machine.tree(shop(repository))
+    mark = machine.settings.data_dir / "hooked"
+    [mirror] = (machine.settings.data_dir / "projects" / "shop" / "mirrors").glob("*.git")
+    for folder in (repository.folder / ".git" / "hooks", mirror / "hooks"):
+        folder.mkdir(exist_ok=True)
+        for name in ("post-checkout", "post-merge", "reference-transaction", "pre-auto-gc", "post-index-change"):
+            (folder / name).write_text(f"#!/bin/sh\ntouch {mark}\n")
+            (folder / name).chmod(0o755)
+    repository.git("config", "core.hooksPath", "/dev/null")  # for the commit of this test itself
+    repository.commit({"hooks/post-checkout": f"#!/bin/sh\ntouch {mark}\n"})
+    repository.git("config", "--unset", "core.hooksPath")
+    machine.tree(shop(repository))
+    assert not mark.exists()
+
+
+def test_links_out_of_the_tree_are_left_out_by_whatever_way_they_lead(repository: Repository, machine: Machine) -> None:
+    links = {
+        "absolute": "/etc/passwd",
+        "above": "../../../../../../../../etc/passwd",
+        "sibling": f"../{'0' * 40}/site.yml",
+        "folder": "/etc",
+        "loop": "loop",
+        "roles/deep": "../../../mirrors",
+        "good": "site.yml",
+        "roles/up": "../site.yml",
+        "inner": "inventories",
+    }
+    (repository.folder / "roles").mkdir()
+    for name, target in links.items():
+        os.symlink(target, repository.folder / name)
+    (repository.folder / "by-inner").symlink_to("inner/../../../../kept")
+    repository.commit({})
+    tree = machine.tree(shop(repository))
+    left = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_symlink()}
+    assert left == {"good", "roles/up", "inner", "loop"}
+    assert any("absolute" in line and "left out" in line for line in machine.said)
+    for path in tree.rglob("*"):
+        if not path.is_symlink() or os.path.exists(path):
+            assert os.path.realpath(path).startswith(str(tree))
+
+
+@pytest.mark.parametrize("name", (".git/config", ".GIT/hooks/post-checkout", "a/../../../x"))
+def test_a_tree_with_paths_of_gits_own_or_out_of_it_is_refused(
+    name: str, repository: Repository, machine: Machine
+) -> None:
+    """Such a tree is made without git's help, as an attacker would."""
+    blob = repository.git("hash-object", "-w", "--stdin", data=b"x")
+    for part in reversed(name.split("/")):
+        kind = "100644 blob" if part == name.split("/")[-1] else "040000 tree"
+        blob = repository.git("mktree", "--missing", data=f"{kind} {blob}\t{part}\n".encode())
+    commit = repository.git("commit-tree", blob, "-m", "evil")
+    repository.git("update-ref", "refs/heads/evil", commit)
+    with pytest.raises(ProjectError):
+        machine.tree(shop(repository, ref="evil"))
+    assert not list((machine.settings.data_dir / "projects/shop/shown/trees").glob("*/*"))
+
+
+def test_submodules_on_the_same_host_are_part_of_the_tree(repository: Repository, machine: Machine) -> None:
+    inner = Repository.make(repository.folder.parent / "inner")
+    with git_daemon(repository.folder.parent) as url:
+        repository.git("submodule", "add", "-q", str(inner.folder), "roles/inner")
+        repository.git("config", "-f", ".gitmodules", "submodule.roles/inner.url", "../inner")
+        repository.commit({})
+        inner.commit({"site.yml": "changed since"})
+        tree = machine.tree(shop(f"{url}/shop", submodules=True))
+        assert "first" in (tree / "roles/inner/site.yml").read_text()
+        plain = machine.tree(shop(f"{url}/shop"))
+    assert plain != tree
+    assert not (plain / "roles/inner/site.yml").exists()
+
+
+@pytest.mark.parametrize(
+    "given",
+    (
+        "/etc",
+        "file:///srv/git/secret",
+        "ext::sh -c touch% /tmp/x",
+        "git://127.0.0.2/secret",
+        "ssh://git@127.0.0.1/secret",
+        "--upload-pack=touch",
+        "git@127.0.0.1:secret",
+        "https://127.0.0.1/secret",
+    ),
+)
+def test_a_submodule_elsewhere_is_refused(given: str, repository: Repository, machine: Machine) -> None:
+    inner = Repository.make(repository.folder.parent / "inner")
+    repository.git("submodule", "add", "-q", str(inner.folder), "inner")
+    repository.git("config", "-f", ".gitmodules", "submodule.inner.url", given)
+    repository.commit({})
+    with git_daemon(repository.folder.parent) as url, pytest.raises(ProjectError, match="leads elsewhere|disallowed"):
+        machine.tree(shop(f"{url}/shop", submodules=True))
+
+
+def test_relative_submodule_urls_follow_the_projects_own() -> None:
+    for base, given, wanted in (
+        ("https://h/team/shop.git", "../inner.git", "https://h/team/inner.git"),
+        ("git@h:team/shop.git", "../inner.git", "git@h:team/inner.git"),
+        ("ssh://git@h:22/srv/shop", "./inner", "ssh://git@h:22/srv/shop/inner"),
+        ("https://h/shop", "../../../../x", "https://h/x"),
+        ("https://h/shop", "https://h/other", "https://h/other"),
+    ):
+        assert checkout.absolute_url(given, base) == wanted
+
+
+def test_only_signed_commits_are_made_ready(repository: Repository, machine: Machine, tmp_path: Path) -> None:
+    key = tmp_path / "signer"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    signers = f"t@example.org {key.with_suffix('.pub').read_text()}"
+    with pytest.raises(ProjectError, match="no signature of an allowed signer"):
+        machine.tree(shop(repository, allowed_signers=signers))
+    repository.git(
+        "-c", "gpg.format=ssh", "-c", f"user.signingKey={key}", "commit", "-q", "--allow-empty", "-S", "-m", "s"
+    )
+    assert machine.tree(shop(repository, allowed_signers=signers)).is_dir()
+    other = f"t@example.org {'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7yd0fQJmPAkrKpOGIOBOqzB1dX0o9BcCzQJxrQ1yVy'}\n"
+    with pytest.raises(ProjectError, match="no signature"):
+        machine.tree(shop(repository, allowed_signers=other))
+
+
+def test_a_git_that_hangs_is_ended_in_time(machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        wanted = project_tasks.order_of(
+            "resolve", shop(f"git://127.0.0.1:{silent.getsockname()[1]}/shop"), machine.settings, 1
+        )
+        began = time.monotonic()
+        answer = prepare.find_commit(wanted, {})
+    assert time.monotonic() - began < 10
+    assert "took too long" in answer["message"]
+
+
+def test_git_sees_nothing_of_the_machine_but_its_own(repository: Repository, machine: Machine) -> None:
+    if not isolation.of("auto").in_force:
+        pytest.skip("bubblewrap does not work here")
+    wanted = Order.of(project_tasks.order_of("prepare", shop(repository, commit="0" * 40), machine.settings, 20))
+    wanted.own_folder.mkdir(parents=True)
+    secret = machine.settings.data_dir / "secret.key"
+    secret.write_text("the key of the service")
+    with prepared(wanted, {"user": "git", "password": "of this project"}) as git:
+        for words in (["cat", str(secret)], ["cat", "/etc/shadow"], ["touch", str(wanted.own_folder / "x")]):
+            assert git.execute(words).returncode != 0
+        environment = git.execute(["env"]).stdout.decode()
+    assert "of this project" not in environment
+    assert {line.partition("=")[0] for line in environment.splitlines()} & {"SSH_AUTH_SOCK", "DATABASE_URL"} == set()
+    bare = replace(wanted, sandbox=())
+    with prepared(bare, {}) as git:
+        assert git.execute(["cat", str(secret)]).returncode == 0  # isolation = none: nothing is confined
+
+
+@pytest.mark.parametrize("count", (20, pytest.param(500, marks=pytest.mark.nightly)))
+def test_many_commits_run_once_each_take_no_more_room_than_they_may(
+    count: int, repository: Repository, machine: Machine, tmp_path: Path
+) -> None:
+    most = 300_000
+    machine.settings = machine.settings.model_copy(update={"projects_bytes": most})
+    kept = machine.tree(shop(repository))
+    own = order.trees(tmp_path / "data" / "projects" / "shop")
+    lease = own.lease(kept.name)  # of a run that goes on
+    for number in range(count):
+        repository.commit({"large": "x" * 50_000 + str(number)})
+        assert (machine.tree(shop(repository)) / "large").exists()
+        assert sum(item.bytes for item in own.items()) <= most + 100_000  # the tree that was made last
+    assert (kept / "site.yml").exists()
+    lease.close()
+    assert len(list(own.items())) < 10
+
+
+def test_a_commit_that_is_larger_than_all_that_may_be_kept_is_not_written(
+    repository: Repository, machine: Machine
+) -> None:
+    machine.settings = machine.settings.model_copy(update={"projects_bytes": 1_000_000})
+    repository.commit({"bomb": "0" * 2_000_000})
+    with pytest.raises(ProjectError, match="more than a worker keeps"):
+        machine.tree(shop(repository))
+
+
+def test_two_runs_that_need_the_same_commit_fetch_it_once(repository: Repository, machine: Machine) -> None:
+    project = shop(repository, commit=repository.git("rev-parse", "HEAD"))
+    said: list[list[str]] = [[], []]
+
+    def ready(number: int) -> None:
+        prepare.make_ready(project_tasks.order_of("prepare", project, machine.settings, 60), {}, said[number].append)
+
+    threads = [threading.Thread(target=ready, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert all(any("shop at" in line for line in lines) for lines in said)
+    packs = list((machine.settings.data_dir / "projects").rglob("*.pack"))
+    assert len(packs) <= 1
