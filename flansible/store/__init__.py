@@ -11,7 +11,7 @@
 | flansible:task:<id>:colours:<n>     | string | worker      | colour marks, 16 bytes each: offset, code   | retention |
 | flansible:task:<id>:events          | stream | worker      | events; the entry id is `<seq>-0`           | retention |
 | flansible:task:<id>:hosts           | zset   | worker      | hosts with results by rank: 0 failed, 1 not | retention |
-| flansible:task:<id>:by_host         | zset   | worker      | `<length>:<host>\\0<seq>` of each result    | retention |
+| flansible:task:<id>:by_host         | hash   | worker      | `<part>:<host>` to seqs of its results      | retention |
 | flansible:idempotency:<user>:<key>  | hash   | web         | the task submitted with a client's key      | 24 hours  |
 | flansible:sequence                  | string | web         | number of the last task; orders the indexes | none      |
 | flansible:tasks                     | zset   | web         | all task ids by sequence                    | pruned    |

@@ -404,6 +404,36 @@ def test_the_results_of_a_host_are_its_own_whatever_it_is_called(run: Run) -> No
     assert run.store.event_page(run.id, 0, 99, 10**6, "nobody") == []
 
 
+def test_the_results_of_a_host_are_found_among_those_of_many_others(run: Run) -> None:
+    """Over several parts of its index, some of which have none of it."""
+    numbers = {1, 2, 4095, 4096, 4097, 9000, 16384, 16385, 17000}
+    for first in range(1, 17001, 1000):
+        run.add(b"", *(event("rare" if seq in numbers else "usual", n=seq) for seq in range(first, first + 1000)))
+    for after in (0, 1, 2, 4094, 4095, 4096, 8999, 9000, 16384, 17000):
+        found = run.store.event_page(run.id, after, 99, 10**6, "rare")
+        assert [one["seq"] for one in found] == sorted(number for number in numbers if number > after)
+    assert len(run.store.event_page(run.id, 0, 20_000, 10**9, "usual")) == 17_000 - len(numbers)
+
+
+def test_a_result_costs_few_bytes_in_the_index_by_host(run: Run, raw: redis.Redis) -> None:
+    hosts = [f"a-host-with-a-long-name-{number}.example.org" for number in range(100)]
+    for _ in range(50):
+        run.add(b"", *(event(host) for host in hosts))
+    size: Any = raw.memory_usage(f"flansible:task:{run.id}:by_host", samples=0)
+    assert size < 5000 * 10  # 169 a result with the name in each
+
+
+def test_results_that_an_older_version_has_indexed_are_found(run: Run, raw: redis.Redis) -> None:
+    run.add(b"", *(event("web1" if number % 2 else "web10", n=number) for number in range(1, 7)))
+    key = f"flansible:task:{run.id}:by_host"
+    raw.delete(key)
+    for number in range(1, 7):
+        host = "web1" if number % 2 else "web10"
+        raw.zadd(key, {f"{len(host)}:{host}\0{number:012d}": 0})
+    assert [one["seq"] for one in run.store.event_page(run.id, 1, 9, 999, "web1")] == [3, 5]
+    assert [one["seq"] for one in run.store.event_page(run.id, 0, 2, 999, "web10")] == [2, 4]
+
+
 def test_a_host_whose_name_is_not_text_does_not_stop_the_record(run: Run) -> None:
     """Ansible makes half a surrogate pair of each byte that is not UTF-8."""
     run.add(b"", event("web\udcff", n=1))

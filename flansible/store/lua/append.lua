@@ -50,7 +50,7 @@ if first_colour + new_colours > colours then
   write(':colours:', 16 * colours_per_segment, colours * 16, string.sub(colour_data, (colours - first_colour) * 16 + 1))
   colours = first_colour + new_colours
 end
-local bytes, counts = 0, decode(record[6])
+local bytes, counts, seqs_by_field = 0, decode(record[6]), {}
 for i = FIRST_EVENT, #ARGV, 4 do
   local seq = first_seq + (i - FIRST_EVENT) / 4
   if seq > events then
@@ -59,11 +59,15 @@ for i = FIRST_EVENT, #ARGV, 4 do
     events, bytes = seq, bytes + #json
     if host ~= '' then
       redis.call('ZADD', hosts, 'LT', rank, host)
-      redis.call('ZADD', by_host, 0, host_member(host, seq))
+      local field = host_field(host_part(seq), host)
+      seqs_by_field[field] = (seqs_by_field[field] or '') .. packed_seq(seq)
     end
     if what == 'stats' then redis.call('HSET', task, 'stats_seq', seq)
     elseif what ~= '' then counts[what] = (counts[what] or 0) + 1 end
   end
+end
+for field, seqs in pairs(seqs_by_field) do
+  redis.call('HSET', by_host, field, (redis.call('HGET', by_host, field) or '') .. seqs)
 end
 redis.call('HSET', task, 'output_bytes', stored, 'colours', colours)
 -- A hidden task is in no index: its keys must expire even when no process is left to make it final.

@@ -20,12 +20,28 @@ local function take(entry)
   return #found < 2 * most
 end
 
-if host ~= '' then
-  local first, last = '(' .. host_member(host, after), '[' .. host_prefix(host) .. ':'
+local function take_seq(seq)
+  local entry_id = string.format('%d', seq) .. '-0'
+  local entry = redis.call('XRANGE', events, entry_id, entry_id)[1]
+  return not entry or take(entry)
+end
+
+-- Reads what versions before the history database wrote: members `<length>:<host>\0<seq>` of a sorted set.
+local function each_member(before)
+  local prefix = #host .. ':' .. host .. '\0'
+  local first, last = '(' .. prefix .. string.format('%012d', before), '[' .. prefix .. ':'
   for _, member in ipairs(redis.call('ZRANGEBYLEX', by_host, first, last, 'LIMIT', 0, most)) do
-    local entry_id = string.format('%d', tonumber(string.sub(member, -12))) .. '-0'
-    local entry = redis.call('XRANGE', events, entry_id, entry_id)[1]
-    if entry and not take(entry) then break end
+    if not take_seq(tonumber(string.sub(member, -12))) then return end
+  end
+end
+
+if host ~= '' then
+  local newest = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
+  if not newest then return found end
+  if redis.call('TYPE', by_host).ok == 'zset' then
+    each_member(after)
+  else
+    each_seq(by_host, host, after, tonumber(string.match(newest[1], '^%d+')), take_seq)
   end
   return found
 end
