@@ -122,6 +122,7 @@ def project(root: Path, service: Service) -> Path:
     return directory
 
 
+@pytest.mark.by_day(30)
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.identity)
 def test_a_job_ends_and_reads_as_on_the_command_line(service: Service, project: Path, job: Job) -> None:
     check(service, project, job, clean=(lambda: clean(project)) if job.name.split()[0] in CHANGING else None)

@@ -76,6 +76,7 @@ def mark() -> str:
     return f"{random.randrange(10**6, 10**7)}.5"
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize(
     ("after", "code"),
     [

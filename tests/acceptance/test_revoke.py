@@ -94,6 +94,7 @@ def test_a_run_is_ended_with_all_it_started(service: Service, words: tuple[str, 
     assert service.status(running) == status
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize(
     "call",
     [

@@ -219,6 +219,7 @@ def busy() -> Iterator[Service]:
         service.wait(blocker)
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize(
     ("command", "signals"),
     [

@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "nightly: takes long; runs with --nightly alone (`make test-nightly`)")
     config.addinivalue_line("markers", "generates: generates its cases; runs with --nightly as well, with more of them")
+    config.addinivalue_line("markers", "by_day(n): so many of its cases run in `make test`, the others with --nightly")
     if config.getoption("nightly"):
         for name, count in _NIGHTLY_GENERATED.items():
             os.environ.setdefault(name, count)
@@ -57,9 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     nightly = bool(config.getoption("nightly"))
     part, parts = shard(os.environ.get("SHARD", "1/1"))
+    mark_variants(items)
     kept, left_out = [], []
     for item in items:
-        is_mine = zlib.crc32(item.nodeid.encode()) % parts == part - 1
+        is_mine = _hash(item) % parts == part - 1
         (kept if is_mine and _is_selected(item, nightly) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -69,6 +71,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.timeout(_NIGHTLY_SECONDS))
     kept.sort(key=lambda item: _rank(item.path))
     items[:] = kept
+
+
+def mark_variants(items: list[pytest.Item]) -> None:
+    """Marks as nightly all cases of a test but those that its `by_day` lets run by day.
+
+    Chosen by a hash of their names: parameters that alternate are not left out together, and a new case moves few.
+    """
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("by_day"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for found in cases.values():
+        marker = found[0].get_closest_marker("by_day")
+        assert marker is not None
+        for item in sorted(found, key=_hash)[marker.args[0] :]:
+            item.add_marker(pytest.mark.nightly)
+
+
+def _hash(item: pytest.Item) -> int:
+    return zlib.crc32(item.nodeid.encode())
 
 
 def _is_selected(item: pytest.Item, nightly: bool) -> bool:

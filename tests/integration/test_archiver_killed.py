@@ -60,7 +60,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(20, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])])
 def test_an_archiver_that_is_killed_again_and_again(
     records: Records, redis_url: str, history_url: str, rounds: int
 ) -> None:

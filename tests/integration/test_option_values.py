@@ -119,6 +119,7 @@ CASES = [
 ]
 
 
+@pytest.mark.by_day(24)
 @pytest.mark.parametrize(("program", "option"), CASES)
 def test_an_empty_or_repeated_option_means_what_it_means_to_ansible(
     program: Program, option: Option, folder: Path, ansible: Ansible, monkeypatch: pytest.MonkeyPatch

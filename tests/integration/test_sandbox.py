@@ -129,6 +129,7 @@ def test_each_place_of_a_home_from_which_ansible_loads_is_among_those_that_no_ru
     assert [path for path in sorted(found - data) if not path.startswith(code)] == []
 
 
+@pytest.mark.by_day(9)
 @pytest.mark.parametrize("name", [".ansible", ".ansible/plugins", ".ansible/roles", ".ssh", ".ssh/config", ".bashrc"])
 @pytest.mark.parametrize("target", ["nowhere", "/nowhere", ".", "/root", "../x", None], ids=str)
 def test_what_a_run_of_an_older_version_has_put_in_such_a_place_is_taken_away(

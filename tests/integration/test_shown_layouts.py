@@ -194,6 +194,7 @@ def test_every_run_is_told_what_no_folder_explains(tree: Tree, monkeypatch: pyte
 # What belongs to an inventory.
 
 
+@pytest.mark.by_day(6)
 @pytest.mark.parametrize(
     ("entry", "is_seen"),
     [
@@ -409,6 +410,7 @@ def test_a_link_to_variables_in_the_folder_of_anothers_inventory_file_shows_them
     assert tree.seen() == {"playbooks/dev", "playbooks/common/all.yml"}
 
 
+@pytest.mark.by_day(4)
 @pytest.mark.parametrize("history", ["shop/.git", "shop.git", "repositories/shop.git", "../elsewhere/shop"])
 @pytest.mark.parametrize("kind", ["worktree", "submodule", "link"])
 def test_the_history_of_a_folder_with_something_hidden_is_hidden_wherever_git_keeps_it(
