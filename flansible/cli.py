@@ -63,16 +63,22 @@ def up(config_file: str | None, flower: bool) -> None:
 @cli.command()
 @_config_option
 def repair(config_file: str | None) -> None:
-    """Cut the embedded Redis' file behind its last whole command, when `flansible up` leaves that to you.
+    """Mend the embedded Redis' file and the embedded history database, while the service is stopped.
 
-    A copy of the damaged file is kept. What was recorded after the damage is lost, and tasks may run again.
+    Redis' file is cut behind its last whole command, when `flansible up` leaves that to you: what was recorded after
+    the damage is lost, and tasks may run again. Of the history all is saved that can be read. Damaged files are kept.
     """
     settings = _settings(config_file)
+    from flansible.history import opening, salvage
     from flansible.launcher import up as preparation
 
     if not settings.embeds_redis or not settings.data_dir.is_dir():
         _fail("There is no embedded Redis here; cd to the service's folder, or give --config")
-    for line in preparation.repair_redis(settings) or ["Nothing is damaged"]:
+    lines = preparation.repair_redis(settings)
+    if (history := opening.embedded_file(settings)) is not None:
+        with preparation.stopped(settings):
+            lines += salvage.mend(history)
+    for line in lines or ["Nothing is damaged"]:
         click.echo(line)
 
 

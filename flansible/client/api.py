@@ -199,6 +199,14 @@ class Client:
         query = {"limit": limit, "before": before, "state": state}
         return cast(TaskPageReply, self._get("/api/ansibletasks", query))
 
+    def search(self, text: str, in_output: bool = False, limit: int = 20, before: int | None = None) -> dict[str, Any]:
+        """Finds finished tasks by playbook, host and messages of failures, or by their output: `GET /api/search`.
+
+        limit: 1 to 100; before: a page's `next_before`. A page may be short even if more follow.
+        """
+        query = {"q": text, "in": "output" if in_output else None, "limit": limit, "before": before}
+        return self._get("/api/search", query)
+
     def cancel(self, task_id: str) -> TaskStatusReply:
         """Cancels the task; returns its status. Raises ServiceRefused (409, `task_final`) if it is final already."""
         reply = self._connection.post(f"/api/ansibletaskcancel/{quote(task_id, safe='')}")

@@ -123,6 +123,19 @@ def tasks(limit: int, state: str | None, as_json: bool) -> None:
 
 @click.command()
 @_login_options
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Largest number of hits.")
+@click.option("--in-output", is_flag=True, help="Search the output of tasks, not their playbooks, hosts and failures.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line for each hit.")
+@click.argument("words", nargs=-1, required=True, metavar="WORD...")
+def search(words: tuple[str, ...], limit: int, in_output: bool, as_json: bool) -> None:
+    """Find finished tasks that have all WORDs in their playbook, hosts or messages of failures."""
+    from flansible.client import search_command
+
+    sys.exit(search_command.search(_login(), " ".join(words), limit, in_output=in_output, as_json=as_json))
+
+
+@click.command()
+@_login_options
 @click.option("-f", "--file", "paths", multiple=True, required=True, metavar="FILE|DIR", help="Can be repeated.")
 @click.option("--set", "set_name", default="default", show_default=True, metavar="NAME", help="Applied together.")
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
@@ -157,4 +170,4 @@ def _login() -> Profile:
     )
 
 
-COMMANDS = (adhoc, playbook, status, output, result, events, cancel, tasks, apply, get)
+COMMANDS = (adhoc, playbook, status, output, result, events, cancel, tasks, search, apply, get)

@@ -10,7 +10,7 @@ from flansible.config import EMBEDDED, Settings
 from flansible.doctor import open_services
 from flansible.doctor.check import Check, Mark
 from flansible.errors import BrokerUnavailable, ConfigurationError, HistoryUnavailable, StoreUnavailable
-from flansible.history.database import Database
+from flansible.history.database import DAMAGED, Database
 from flansible.history.schema import VERSION
 from flansible.launcher import embedded_redis
 from flansible.store import Store
@@ -102,7 +102,7 @@ def _eviction(found: dict[str, str], key: str) -> Check:
 
 
 def history(settings: Settings) -> list[Check]:
-    """Checks the history database: whether it answers, and its version."""
+    """Checks the history database: whether it answers, its version, and each page of an embedded one."""
     url = settings.database_url
     if url is None:
         found = "finished tasks are not archived: Redis is not the embedded one, so several machines may share it"
@@ -111,12 +111,14 @@ def history(settings: Settings) -> list[Check]:
     try:
         with closing(Database(url)) as database:
             version, name = database.require_known_version(), database.name
+            database.check()
     except ConfigurationError as error:
         return [Check(Mark.FAIL, "history", str(fault), "fix it") for fault in error.faults]
     except HistoryUnavailable as error:
         if settings.DATABASE_URL == EMBEDDED and not settings.data_dir.exists():
             return [Check(Mark.OK, "history", "the embedded database does not exist yet; a worker makes it")]
-        return [Check(Mark.FAIL, "history", str(error), "start that server, or fix DATABASE_URL")]
+        advice = "do as it says" if error.reason == DAMAGED else "start that server, or fix DATABASE_URL"
+        return [Check(Mark.FAIL, "history", str(error), advice)]
     if version < VERSION:
         return [Check(Mark.OK, "history", f"{name}, version {version}; a worker takes it to version {VERSION}")]
     return [Check(Mark.OK, "history", f"{name}, version {version}")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from flansible.errors import HistoryUnavailable
 from flansible.history.archived_recordings import ArchivedRecordings
+from flansible.history.archived_search import ArchivedSearch, FoundPage, SearchFilter
 from flansible.history.archived_tasks import ArchivedTasks
 from flansible.history.database import Database
 from flansible.history.schema import VERSION
@@ -23,6 +24,7 @@ class Archive:
         self.database = Database(url, reply_seconds)
         self._tasks = ArchivedTasks(self.database)
         self._recordings = ArchivedRecordings(self.database)
+        self._search = ArchivedSearch(self.database)
         self._is_ready = False
 
     def close(self) -> None:
@@ -45,13 +47,13 @@ class Archive:
         return f"{self.database.name}, version {self.database.version()}"
 
     def problem(self) -> str:
-        """Returns why nothing can be read, '' when it can."""
+        """Returns why nothing, or not all, can be read, '' when it can."""
         try:
             self._has_tables()
             self.database.version()
         except HistoryUnavailable as error:
             return str(error)
-        return ""
+        return self.database.damage()
 
     def task(self, task_id: str) -> TaskStatus | None:
         return self._tasks.task(task_id) if self._has_tables() else None
@@ -69,6 +71,11 @@ class Archive:
         if not self._has_tables():
             return NumberedPage((), None)
         return self._tasks.page(wanted, before, limit, give_up_at)
+
+    def search(self, wanted: SearchFilter, before: int | None, limit: int, give_up_at: float = math.inf) -> FoundPage:
+        if not self._has_tables():
+            return FoundPage((), None)
+        return self._search.page(wanted, before, limit, give_up_at)
 
     def positions(self, task_ids: Iterable[str]) -> dict[str, Position]:
         return self._recordings.positions(task_ids) if self._has_tables() else {}

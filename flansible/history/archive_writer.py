@@ -16,11 +16,12 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from flansible.errors import ArchiverReplaced, HistoryUnavailable, RecordUnreadable
-from flansible.history import encoding, read_back, schema
+from flansible.history import encoding, read_back, schema, summaries
 from flansible.history.database import Database
 from flansible.history.encoding import milliseconds
 from flansible.history.host_results import HostResults
 from flansible.history.read_back import Digests
+from flansible.history.search_index import SearchIndex, TaskIndexer
 from flansible.store import ColourMark, FinalRecord, Progress, Store
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class ArchiveWriter:
             )
             self._delete(key)
         with self._database.writing() as connection:
-            self._fence(connection)
+            self.fence(connection)
             key = self._insert_task(connection, record)
             written = self._write_recordings(connection, key, record)
             # Last: what its size is. A reader sees the row when it is committed.
@@ -76,8 +77,8 @@ class ArchiveWriter:
         with self._database.reading() as connection:
             return connection.execute(select(schema.tasks.c.key).where(schema.tasks.c.id == task_id)).scalar()
 
-    def _fence(self, connection: Connection) -> None:
-        """Refuses the transaction of an archiver after which another one has written."""
+    def fence(self, connection: Connection) -> None:
+        """Refuses the transaction of an archiver after which another one has written: raises ArchiverReplaced."""
         if not self._still_elected():
             raise ArchiverReplaced("another worker archives")
         table = schema.archiver
@@ -106,8 +107,9 @@ class ArchiveWriter:
 
     def _delete(self, key: int) -> None:
         with self._database.writing() as connection:
-            self._fence(connection)
-            connection.execute(delete(schema.tasks).where(schema.tasks.c.key == key))
+            self.fence(connection)
+            SearchIndex(connection).remove([key])
+            summaries.delete_unused(connection, [key], delete(schema.tasks).where(schema.tasks.c.key == key))
 
     def _insert_task(self, connection: Connection, record: FinalRecord) -> int:
         status, stored = record.status, record.stored
@@ -126,6 +128,7 @@ class ArchiveWriter:
             "changed": bool(counts.get("changed")),
             "description": encoding.to_text(status.description),
             "summary": encoding.to_text(status.summary),
+            "summary_key": summaries.key_of(connection, encoding.to_text(status.summary)),
             "warning": status.warning,
             "attempt": status.attempt or 1,
             "ended": None if status.ended is None else json.dumps(status.ended),
@@ -154,15 +157,21 @@ class ArchiveWriter:
     def _write_recordings(self, connection: Connection, key: int, record: FinalRecord) -> _Written:
         written = _Written()
         written.bytes += len(record.run) // 2
-        self._write_output(connection, key, record, written)
-        results = self._write_events(connection, key, record, written)
+        indexer = TaskIndexer(connection, key)
+        self._write_output(connection, key, record, written, indexer)
+        results = self._write_events(connection, key, record, written, indexer)
         self._write_hosts(connection, key, record, results)
+        playbook = encoding.to_text(record.status.playbook or "")
+        indexer.finish(playbook, (encoding.to_text(host.name) for host in results.in_order()))
+        written.bytes += indexer.bytes
         if results.stats_seq is not None:
             found = update(schema.tasks).where(schema.tasks.c.key == key).values(stats_seq=results.stats_seq)
             connection.execute(found)
         return written
 
-    def _write_output(self, connection: Connection, key: int, record: FinalRecord, written: _Written) -> None:
+    def _write_output(
+        self, connection: Connection, key: int, record: FinalRecord, written: _Written, indexer: TaskIndexer
+    ) -> None:
         task_id, end = record.status.task_id, record.stored.output_bytes
         last: ColourMark | None = None
         start = 0
@@ -183,6 +192,7 @@ class ArchiveWriter:
             }
             connection.execute(insert(schema.output_chunks).values(row))
             written.digests.add_output(data, marks)
+            indexer.add_output(data)
             written.bytes += len(row["data"]) + len(row["marks"]) + 40  # type: ignore[arg-type]
             last = marks[-1] if marks else last
             start = stop
@@ -190,7 +200,9 @@ class ArchiveWriter:
             if is_last:
                 return
 
-    def _write_events(self, connection: Connection, key: int, record: FinalRecord, written: _Written) -> HostResults:
+    def _write_events(
+        self, connection: Connection, key: int, record: FinalRecord, written: _Written, indexer: TaskIndexer
+    ) -> HostResults:
         results = HostResults()
         for first, texts in self._segments(record.status.task_id):
             verdicts = results.add(first, texts)
@@ -205,6 +217,7 @@ class ArchiveWriter:
             }
             connection.execute(insert(schema.event_segments).values(row))
             written.digests.add_events(first, texts)
+            indexer.add_events(first, texts)
             written.bytes += len(packed) + 40
             self._keep_elected()
         if written.digests.events < record.stored.events:

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Select, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, func, or_, select
 
 from flansible.errors import RecordUnreadable
-from flansible.history import encoding, schema
+from flansible.history import encoding, schema, summaries
 from flansible.history.database import Database
 from flansible.history.encoding import milliseconds
 from flansible.models import AuthorizedRun, TaskStatus
@@ -26,7 +26,7 @@ _FIRST_WINDOW, _LARGEST_WINDOW = 2_000, 64_000
 _CLOCKS_MILLISECONDS = 300_000
 _ABOUT = ("playbook", "module", "hosts", "inventory", "project", "ref", "commit")
 _Source = tuple[Select[Any], Column[Any]]
-_READ = [column for column in schema.tasks.c if column.name != "run"]
+READ = [column for column in schema.tasks.c if column.name != "run"]
 
 
 class ArchivedTasks:
@@ -38,13 +38,13 @@ class ArchivedTasks:
     def task(self, task_id: str) -> TaskStatus | None:
         """Reads one task. Raises RecordUnreadable."""
         with self._database.reading() as connection:
-            row = connection.execute(select(*_READ).where(schema.tasks.c.id == task_id)).one_or_none()
-        return None if row is None else _status(row)
+            row = connection.execute(select(*READ).where(schema.tasks.c.id == task_id)).one_or_none()
+        return None if row is None else status_of(row)
 
     def tasks(self, task_ids: Iterable[str]) -> dict[str, NumberedTask]:
         """Reads those of these tasks that are archived; not unreadable ones."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(*_READ).where(schema.tasks.c.id.in_(list(task_ids)))).all()
+            rows = connection.execute(select(*READ).where(schema.tasks.c.id.in_(list(task_ids)))).all()
         return {found.status.task_id: found for found in _readable(rows)}
 
     def authorized_run(self, task_id: str) -> AuthorizedRun | None:
@@ -68,7 +68,11 @@ class ArchivedTasks:
                 return NumberedPage((), None)
             sources = self._sources(connection, wanted)
             before = min(highest + 1, before) if before is not None else highest + 1
-            window = _FIRST_WINDOW if wanted.is_scanned else highest + 1
+            is_scanned = wanted.is_scanned and wanted != ListFilter(returncode=wanted.returncode)
+            if wanted.words and (keys := self._tasks_with_text(connection, wanted.words)) is not None:
+                is_scanned = False
+                sources = [(source.where(schema.tasks.c.key.in_(keys)), number) for source, number in sources if keys]
+            window = _FIRST_WINDOW if is_scanned else highest + 1
             while before > lowest and len(found) < limit and sources:
                 floor = max(lowest, before - window)
                 missing = limit - len(found)
@@ -92,7 +96,7 @@ class ArchivedTasks:
         own: _Source = (self._filtered(wanted, None), schema.tasks.c.number)
         reader = schema.task_readers
         of_entries = (
-            select(*_READ).join(reader, reader.c.task_key == schema.tasks.c.key).where(reader.c.entry == entry)
+            select(*READ).join(reader, reader.c.task_key == schema.tasks.c.key).where(reader.c.entry == entry)
             for entry in map(encoding.to_text, wanted.entries)
         )
         of_others = replace(wanted, user=None, entries=())
@@ -124,17 +128,11 @@ class ArchivedTasks:
     def _filtered(self, wanted: ListFilter, host_key: int | None) -> Select[Any]:
         """Returns the statement for these conditions; host_key: only tasks with results of this host."""
         table, of_task = schema.tasks, schema.task_hosts
-        statement = select(*_READ)
+        statement = select(*READ)
         if host_key is not None:
             statement = statement.join(of_task, of_task.c.task_key == table.c.key).where(of_task.c.host_key == host_key)
         if wanted.user is not None:
-            is_listed = table.c.username == encoding.to_text(wanted.user)
-            if host_key is not None and wanted.entries:
-                reader = schema.task_readers
-                names = map(encoding.to_text, wanted.entries)
-                seen = select(reader.c.entry).where(reader.c.task_key == table.c.key, reader.c.entry.in_(list(names)))
-                is_listed = or_(is_listed, seen.exists())
-            statement = statement.where(is_listed)
+            statement = statement.where(is_seen_by(wanted.user, wanted.entries if host_key is not None else ()))
         return self._conditions(statement, wanted)
 
     def _conditions(self, statement: Select[Any], wanted: ListFilter) -> Select[Any]:
@@ -152,19 +150,37 @@ class ArchivedTasks:
             if value is not None:
                 statement = statement.where(column == value)
         if wanted.words:
-            words = encoding.to_text(wanted.words).encode().lower().decode()  # ASCII letters alone
-            statement = statement.where(self._contains(table.c.summary, words))
+            statement = statement.where(self._contains(table.c.summary, _lowered(wanted.words)))
         if wanted.since is not None:
             statement = statement.where(table.c.submitted >= milliseconds(wanted.since))
         if wanted.until is not None:
             statement = statement.where(table.c.submitted < milliseconds(wanted.until))
         return statement
 
+    def _tasks_with_text(self, connection: Connection, words: str) -> list[int] | None:
+        """Returns the keys of all tasks with a text in their summary, None where they are many."""
+        return summaries.tasks_with(connection, self._contains(schema.summaries.c.text, _lowered(words)))
+
     def _contains(self, column: Any, words: str) -> Any:
         """Whether a column has this text; the case of ASCII letters is ignored, as Redis does it."""
         if self._database.is_sqlite:
             return func.instr(func.lower(column), words) > 0
         return func.strpos(func.lower(column.collate("C")), words) > 0
+
+
+def _lowered(words: str) -> str:
+    return encoding.to_text(words).encode().lower().decode()  # ASCII letters alone
+
+
+def is_seen_by(user: str, entries: Iterable[str]) -> ColumnElement[bool]:
+    """The condition on tasks that they are this user's, or seen by one of these entries of rbac.json."""
+    is_own = schema.tasks.c.username == encoding.to_text(user)
+    names = list(map(encoding.to_text, entries))
+    if not names:
+        return is_own
+    reader = schema.task_readers
+    seen = select(reader.c.entry).where(reader.c.task_key == schema.tasks.c.key, reader.c.entry.in_(names))
+    return or_(is_own, seen.exists())
 
 
 def _number(row: Row[Any]) -> int:
@@ -174,12 +190,12 @@ def _number(row: Row[Any]) -> int:
 def _readable(rows: Iterable[Row[Any]]) -> Iterable[NumberedTask]:
     for row in rows:
         try:
-            yield NumberedTask(row.number, _status(row))
+            yield NumberedTask(row.number, status_of(row))
         except RecordUnreadable as error:
             log.warning("%s", error)
 
 
-def _status(row: Row[Any]) -> TaskStatus:
+def status_of(row: Row[Any]) -> TaskStatus:
     """Makes the status of the same fields as Redis has."""
     about = {name: value for name in _ABOUT if (value := getattr(row, name)) is not None}
     fields: dict[str, Any] = {

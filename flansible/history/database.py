@@ -57,7 +57,8 @@ _CONNECT_REASONS = {
     "remaining connection slots": "has no connection left (max_connections)",
 }
 REFUSED = "refused a statement; the log has the details"
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+DAMAGED = "is damaged"
+_DAMAGED_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Database:
@@ -69,6 +70,7 @@ class Database:
         self.url = url
         self.file = Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
         self._reply_seconds = reply_seconds
+        self._damage: tuple[tuple[int, int] | None, str] = (None, "")  # of which file, and what is said
         try:
             self._engine = self._sqlite() if self.file else self._postgresql(url)
         except ImportError:
@@ -119,6 +121,21 @@ class Database:
             message += "run the newer Flansible again, or restore the backup that was made before it"
             raise ConfigurationError([Fault("history", "DATABASE_URL", message)])
         return found
+
+    def damage(self) -> str:
+        """Returns what was found damaged in the present file so far, '' for nothing."""
+        found, message = self._damage
+        return message if message and found == self._identity() else ""
+
+    def check(self) -> None:
+        """Reads all of an embedded database. Raises HistoryUnavailable for the first damage; takes seconds for each GB.
+        A server of PostgreSQL checks its own."""
+        if self.file is None or not self.file.exists():
+            return
+        with self.reading() as connection:
+            found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+        if found != "ok":
+            raise HistoryUnavailable(self._damaged(str(found)), DAMAGED)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -196,7 +213,18 @@ class Database:
             yield
         except SQLAlchemyError as error:
             reason, detail = self._reason(error)
-            raise HistoryUnavailable(f"the history database ({self.name}) {reason}{detail}", reason) from error
+            raise HistoryUnavailable(f"{self._subject} {reason}{detail}", reason) from error
+
+    @property
+    def _subject(self) -> str:
+        return f"the history database ({self.name})"
+
+    def _damaged(self, what: str) -> str:
+        """Remembers a damage, for health; returns what is said of it."""
+        advice = "stop the service, then restore a backup, or run `flansible repair`, which saves what can be read"
+        said = f"{self._subject} {DAMAGED} ({self.file}: {what}): {advice}"
+        self._damage = (self._identity(), said)
+        return said
 
     def _reason(self, error: SQLAlchemyError) -> tuple[str, str]:
         """Returns what is wrong, as a predicate, and what only an operator is told."""
@@ -204,10 +232,8 @@ class Database:
             return "is busy: all connections of this process are in use", ""
         cause = error.orig if isinstance(error, DBAPIError) else None
         code = getattr(cause, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF in _DAMAGED:
-            advice = "stop the service, keep a copy of the file, then restore a backup, or save what can be read: "
-            advice += f"sqlite3 {self.file} .recover | sqlite3 NEW, and put NEW in its place"
-            return "is damaged", f" ({self.file}: {cause}): {advice}"
+        if code is not None and code & 0xFF in _DAMAGED_CODES:
+            return DAMAGED, self._damaged(str(cause)).removeprefix(f"{self._subject} {DAMAGED}")
         if code is not None:
             return _SQLITE_REASONS.get(code & 0xFF, REFUSED), f" ({self.file}: {cause})"
         state = str(getattr(cause, "sqlstate", None) or "")

@@ -11,6 +11,7 @@ from itertools import accumulate
 
 import zstandard
 
+from flansible.errors import HistoryUnavailable
 from flansible.store import ColourMark
 from flansible.system.timestamps import timestamp
 
@@ -26,15 +27,20 @@ def pack(data: bytes) -> bytes:
     """Compresses, unless that is longer."""
     if not data:
         return b""
-    small = zstandard.ZstdCompressor(level=_LEVEL).compress(data)
+    small = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(data)
     return _COMPRESSED + small if len(small) < len(data) else _PLAIN + data
 
 
 def unpack(stored: bytes) -> bytes:
-    """Gives back what `pack` was given."""
-    if stored[:1] == _COMPRESSED:
+    """Gives back what `pack` was given. Raises HistoryUnavailable for what was damaged on the disk, which SQLite does
+    not notice by itself."""
+    if stored[:1] != _COMPRESSED:
+        return bytes(stored[1:])
+    try:
         return zstandard.ZstdDecompressor().decompress(stored[1:])
-    return bytes(stored[1:])
+    except zstandard.ZstdError as error:
+        reason = "is damaged: a part of this task cannot be unpacked"
+        raise HistoryUnavailable(f"the history database {reason} ({error})", reason) from error
 
 
 def pack_marks(marks: Sequence[ColourMark]) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha256
 
 from sqlalchemy import Connection, select
 
+from flansible.errors import HistoryUnavailable
 from flansible.history import encoding, schema
 from flansible.store import ColourMark
 
@@ -36,13 +38,15 @@ class Digests:
 
 
 def digests(connection: Connection, key: int) -> Digests:
-    """Reads a task's output and events; what is missing in between counts as nothing."""
+    """Reads a task's output and events; what is missing or damaged in between counts as nothing."""
     found = Digests()
     chunks, segments = schema.output_chunks, schema.event_segments
     stream = connection.execution_options(yield_per=16)
     for row in stream.execute(select(chunks).where(chunks.c.task_key == key).order_by(chunks.c.start)):
         if row.start == found.output_bytes:
-            found.add_output(encoding.unpack(row.data), encoding.unpack_marks(row.marks))
+            with suppress(HistoryUnavailable):
+                found.add_output(encoding.unpack(row.data), encoding.unpack_marks(row.marks))
     for row in stream.execute(select(segments).where(segments.c.task_key == key).order_by(segments.c.first_seq)):
-        found.add_events(row.first_seq, encoding.unpack(row.data).split(b"\n"))
+        with suppress(HistoryUnavailable):
+            found.add_events(row.first_seq, encoding.unpack(row.data).split(b"\n"))
     return found

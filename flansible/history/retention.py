@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, select, update
 
-from flansible.history import schema
+from flansible.history import schema, summaries
 from flansible.history.database import Database
 from flansible.history.limits import HistoryLimits
+from flansible.history.search_index import SearchIndex
 
 _AT_ONCE = 100
 _DAY_MILLISECONDS = 86_400_000
@@ -68,6 +69,7 @@ class HistoryRetention:
         table = schema.tasks
         wanted = select(table.c.key, table.c.id, table.c.finished).where(table.c.output_expired.is_(None))
         keys = _unread(connection, wanted, before, read)
+        SearchIndex(connection).remove_recordings(keys)
         for recordings in (schema.output_chunks, schema.event_segments):
             connection.execute(delete(recordings).where(recordings.c.task_key.in_(keys)))
         changed = {"output_expired": now, "stored_bytes": _RECORD_BYTES}
@@ -76,7 +78,8 @@ class HistoryRetention:
 
     def _delete(self, connection: Connection, keys: list[int]) -> int:
         if keys:
-            connection.execute(delete(schema.tasks).where(schema.tasks.c.key.in_(keys)))
+            SearchIndex(connection).remove(keys)
+            summaries.delete_unused(connection, keys, delete(schema.tasks).where(schema.tasks.c.key.in_(keys)))
         return len(keys)
 
 

@@ -8,11 +8,17 @@
 | `task_readers`   | an entry of rbac.json that sees a task of another user  | task, `entry`         |
 | `task_hosts`     | a host with results in a task, and how it fared there    | task, `position`      |
 | `hosts`          | a host: the inventory a task named, and its name         | `key`                 |
+| `summaries`      | a summary that tasks have                                | `key`                 |
+| `search_records` | what search finds of a task beside its output            | task                  |
+| `search_pieces`  | a piece of a task's output, of whole lines, for search   | task, `piece`         |
+| `search_backfill` | which tasks of before are still to be gone through      | one row               |
 | `definitions`    | what is set up once and used by name                     | `kind`, `name`        |
 | `archiver`       | the highest token of a worker that has archived          | one row               |
 
 `number` is the number of the task that Redis gave it: the cursor of lists, there and here. Times are milliseconds since
 1970 where they are compared, and text, as the API shows it, where they are not. Blobs are as encoding.py makes them.
+The words by which `search_records` and `search_pieces` are found are in two more tables, which differ between the two
+databases: search_index.py.
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 5  # of the newest file in migrations/
+VERSION = 6  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -85,12 +91,16 @@ tasks = Table(
     Column("project", Text),  # these three of a project's run
     Column("ref", Text),
     Column("commit", Text),
+    Column("summary_key", BigInteger),  # in `summaries`; NULL until the archiver has gone through those of before
     Column("visibility", Text),  # JSON: by what others may see it; NULL: by nothing but `sees: all`
     Index("tasks_number", "number"),
     Index("tasks_user", "username", "number"),
     Index("tasks_state", "state", "number"),
     Index("tasks_user_state", "username", "state", "number"),
     Index("tasks_playbook", "playbook", "number"),
+    Index("tasks_user_playbook", "username", "playbook", "number"),
+    Index("tasks_returncode", "returncode", "number"),
+    Index("tasks_summary", "summary_key", "number"),
     Index("tasks_submitted", "submitted"),
     Index("tasks_finished", "finished"),
     Index("tasks_with_output", "finished", sqlite_where=_HAS_OUTPUT, postgresql_where=_HAS_OUTPUT),
@@ -148,6 +158,39 @@ task_hosts = Table(
     Column("counts", Text, nullable=False),  # JSON: its results by verdict
     Column("seqs", LargeBinary, nullable=False),  # of its results
     Index("task_hosts_host", "host_key", "number"),
+)
+
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("digest", Text, nullable=False, unique=True),  # of the text: an index of PostgreSQL takes 2,700 bytes
+    Column("text", Text, nullable=False),
+)
+
+search_records = Table(
+    "search_records",
+    metadata,
+    _task_key(),
+    Column("data", LargeBinary, nullable=False),  # a list of SearchText as JSON
+)
+
+search_pieces = Table(
+    "search_pieces",
+    metadata,
+    _task_key(),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, nullable=False),  # in the output
+    Column("size", Integer, nullable=False),
+    Column("first_line", BigInteger, nullable=False),
+)
+
+search_backfill = Table(
+    "search_backfill",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("next_key", BigInteger),  # of the next task; NULL: none is left
+    CheckConstraint("id = 1", name="search_backfill_one_row"),
 )
 
 definitions = Table(

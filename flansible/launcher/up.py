@@ -12,6 +12,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flansible.authorization import isolation
@@ -62,12 +64,18 @@ def repair_redis(settings: Settings) -> list[str]:
 
     Raises ConfigurationError when the service is running, or when the file cannot be mended.
     """
+    with stopped(settings):
+        return redis_repair.mend(settings.data_dir, cut_all=True)
+
+
+@contextmanager
+def stopped(settings: Settings) -> Iterator[None]:
+    """Keeps the service from starting. Raises ConfigurationError when it is running."""
     lock = _lock(settings.data_dir, "children.lock", _OTHER_UP_SECONDS, _OTHER_UP)
     try:
-        done = redis_repair.mend(settings.data_dir, cut_all=True)
+        yield
     finally:
         os.close(lock)
-    return done
 
 
 def _plan(settings: Settings, with_flower: bool, locks: list[int]) -> Plan:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from flansible import models
 from flansible.definitions.kinds import KINDS, DefinitionKind
-from flansible.models import account_bodies, definition_specs, project_spec
+from flansible.models import account_bodies, definition_specs, project_spec, search_replies
 from flansible.web.middleware.error_handlers import UniformErrorApi
 from flansible.web.resources import definitions, output
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
@@ -21,6 +21,7 @@ from flansible.web.resources.playbooks import ListPlaybooks, PlaybookQuery
 from flansible.web.resources.preview import Preview
 from flansible.web.resources.projects import ProjectRemoteResource
 from flansible.web.resources.results import AnsibleTaskResult, ResultQuery
+from flansible.web.resources.search import SearchQuery, SearchResource
 from flansible.web.resources.sessions import CurrentSession, Login
 from flansible.web.resources.stats import StatsQuery, StatsResource
 from flansible.web.resources.submissions import AnsibleCommand, AnsiblePlaybook, Git
@@ -186,6 +187,15 @@ ROUTES: tuple[Route, ...] = (
         reply_headers=(_LINK,),
         media_types=(JSON, sse.STREAM),
         errors=(403, 503),
+    ),
+    Route(
+        "/api/search",
+        "get",
+        SearchResource,
+        search_replies.SearchPage,
+        query=SearchQuery,
+        reply_headers=(_LINK,),
+        errors=(503,),
     ),
     Route(
         "/api/preview",

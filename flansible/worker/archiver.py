@@ -40,6 +40,7 @@ from flansible.history.archived_tasks import ArchivedTasks
 from flansible.history.database import REFUSED, Database
 from flansible.history.limits import HistoryLimits
 from flansible.history.retention import HistoryRetention
+from flansible.history.search_backfill import SearchBackfill
 from flansible.models import State, TaskStatus
 from flansible.store import FinishedTask, Store
 from flansible.system import process_identity
@@ -57,6 +58,7 @@ _PAGE = 500
 _AT_ONCE = 50  # tasks of one round
 _PRUNE_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
 _LONGEST_REST_SECONDS = 1.0
+_BACKFILL_SECONDS = 2.0  # of one round, for what was archived without an index for search
 _STANDARD_INPUT = 0
 _NICE = 5  # runs come first
 
@@ -114,7 +116,7 @@ class Archiver:
         return -1
 
     def run_round(self) -> int:
-        """Archives the tasks that are due, some of them; returns how many.
+        """Archives the tasks that are due, some of them; returns how many, and with them those made searchable.
 
         Raises StoreUnavailable, HistoryUnavailable, ConfigurationError and ArchiverReplaced.
         """
@@ -130,6 +132,7 @@ class Archiver:
                 break
             count += 1
         self._prune()
+        count += self._make_searchable()
         left = sum(task.task_id in self._left for task in finished)
         self._report(f"{left} tasks cannot be archived, the worker's log says why" if left else "")
         return count
@@ -141,6 +144,7 @@ class Archiver:
         upgrade.upgrade(self._database, self._url)
         archived = ArchivedTasks(self._database)
         self._store.raise_sequence(archived.highest_number())
+        self._backfill().look_for_missing()
         for state in (State.QUEUED, State.RUNNING):
             before = None
             while True:
@@ -164,6 +168,22 @@ class Archiver:
         self._prune_at = time.monotonic() + _PRUNE_SECONDS
         while not self._stopped.is_set() and self._still_elected() and self._retention.prune(self._store.being_read()):
             self._stopped.wait(_PAUSE_SECONDS)
+
+    def _make_searchable(self) -> int:
+        """Makes some tasks searchable that were archived before there was a search; returns how many."""
+        backfill, until, count = self._backfill(), time.monotonic() + _BACKFILL_SECONDS, 0
+        while time.monotonic() < until and not self._stopped.is_set():
+            began = time.monotonic()
+            if not (more := backfill.run()):
+                break
+            count += more
+            self._stopped.wait(time.monotonic() - began)
+        return count
+
+    def _backfill(self) -> SearchBackfill:
+        assert self._token is not None
+        writer = ArchiveWriter(self._store, self._database, self._token, self._still_elected)
+        return SearchBackfill(self._database, writer.fence)
 
     def _archive(self, task: FinishedTask) -> bool:
         """Archives one task; returns whether the next one may be due."""

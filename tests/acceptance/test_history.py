@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from flansible.history import encoding, schema
 from tests.helpers.history import opened
-from tests.helpers.services import Service, start_service
+from tests.helpers.services import ADMIN, Service, start_service
 from tests.helpers.waiting import eventually
 
 TOP = Path(__file__).parents[2]
@@ -187,3 +187,32 @@ def test_no_secret_of_a_request_is_in_the_database(service: Service) -> None:
     service.wait(task_id)
     text = eventually(lambda: task_id in (found := stored(service)) and found)
     assert "echo shown" in text and "********" in text and marker not in text
+
+
+def test_the_command_line_finds_a_task_by_what_it_has_printed(service: Service) -> None:
+    body = {"module": "command", "module_args": "echo a haystack with a NEEDLE9 in it"}
+    task_id = service.submit("ansiblecommand", body)
+    service.wait(task_id)
+    eventually(lambda: archived(service))
+    environ = {
+        **service.environ,
+        "FLANSIBLE_URL": service.url,
+        "FLANSIBLE_USER": ADMIN[0],
+        "FLANSIBLE_PASSWORD": ADMIN[1],
+    }
+
+    def search(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["flansible", "search", *words]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+    found = search("--in-output", "haystack", "needle9")
+    assert found.returncode == 0, found.stderr
+    first, place = found.stdout.splitlines()
+    assert first.startswith(task_id) and "a haystack with a NEEDLE9 in it" in place and "line " in place
+    [line] = search("--in-output", "--json", "needle9").stdout.splitlines()
+    assert json.loads(line)["task"]["task_id"] == task_id
+    assert task_id in search("localhost").stdout
+    nothing = search("--in-output", "no", "such", "needle9")
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    refused = search("!!!")
+    assert refused.returncode == 5 and "must have a letter or a digit" in refused.stderr

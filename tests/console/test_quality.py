@@ -14,11 +14,12 @@ from tests.helpers.services import ADMIN, Service
 
 FIRST_LOAD_BYTES = 100_000
 WIDTHS = (360, 1920)
-VIEWS = ("login", "tasks", "task", "launch", "overview", "definitions", "account")
+VIEWS = ("login", "tasks", "search", "task", "launch", "overview", "definitions", "account")
 # What is there once a view has all it asked for.
 READY = {
     "login": "form",
     "tasks": ".connection.is-live",
+    "search": "form",
     "task": "h1",
     "launch": "form",
     "overview": ".chart svg, .ranking",

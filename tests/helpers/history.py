@@ -12,6 +12,11 @@ from flansible.history.migrate import migrate
 from tests.helpers.postgresql import PostgresqlServer
 
 KINDS = ("sqlite", "postgresql")
+# For a web server of a test, whose Redis is not the embedded one (`before` of WebServer).
+EMBEDDED = """
+from flansible import config
+config.Settings.database_url = property(lambda settings: f"sqlite:///{settings.data_dir}/history.sqlite3")
+"""
 
 
 class Databases:

@@ -36,8 +36,14 @@ def empty_url(request: pytest.FixtureRequest, databases: Databases, tmp_path: Pa
 
 def test_the_migrations_make_the_tables_that_the_code_knows(history_url: str) -> None:
     with opened(history_url) as database, database.reading() as connection:
-        found = compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), schema.metadata)
+        opts = {"compare_type": True, "include_name": _is_known}
+        found = compare_metadata(MigrationContext.configure(connection, opts=opts), schema.metadata)
     assert found == []
+
+
+def _is_known(name: str | None, _kind: str, _parents: object) -> bool:
+    """The words of search are in tables of each database's own kind, which SQLAlchemy does not know."""
+    return not str(name).startswith(("search_record_words", "search_output_words"))
 
 
 def test_the_version_is_that_of_the_newest_migration() -> None:
@@ -181,7 +187,7 @@ def test_a_damaged_file_is_named_with_what_to_do(databases: Databases, tmp_path:
         with database.reading() as connection:
             connection.execute(text("SELECT * FROM archiver"))
     assert caught.value.reason == "is damaged"
-    assert str(path) in str(caught.value) and f"sqlite3 {path} .recover" in str(caught.value)
+    assert str(path) in str(caught.value) and "run `flansible repair`" in str(caught.value)
 
 
 def test_a_disk_that_is_full_is_said(databases: Databases, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_path_query_and_header_parameters_are_in_both_documents(
 ) -> None:
     expected = {(name, "path", True) for name in re.findall(r"{(\w+)}", path_of(route))}
     for name, field in (route.query.model_fields if route.query else {}).items():
-        expected.add((name, "query", field.is_required()))
+        expected.add((field.alias or name, "query", field.is_required()))
     expected |= {(header.name, "header", False) for header in route.headers}
     new = in_openapi(openapi, route).get("parameters", [])
     old = [parameter for parameter in in_spec(spec, route)["parameters"] if parameter["paramType"] != "body"]

@@ -180,10 +180,12 @@ def test_a_missing_playbook_is_404_with_the_path(client: FlaskClient, root: Path
 
 # They read and write rbac.json and the file of tokens.
 OF_FILES = [route for route in ROUTES if route.resource.__module__.endswith(".own_account")]
+OF_THE_DATABASE = [route for route in ROUTES if route.endpoint == "search"]
+ELSEWHERE = (*OF_DEFINITIONS, *OF_FILES, *OF_THE_DATABASE)
 ASK_THE_STORE = [
     route
     for route in PRIVATE
-    if 503 in route.errors and route.path != "/api/session" and route not in (*OF_DEFINITIONS, *OF_FILES)
+    if 503 in route.errors and route.path != "/api/session" and route not in ELSEWHERE
     if route.endpoint != "listplaybooks"  # only of a project, which needs the history database first
 ]
 
@@ -214,6 +216,13 @@ def test_without_a_database_lists_of_definitions_are_empty_and_all_else_is_503(
     if route.method == "get" and "<" not in route.path:
         assert reply.status_code == 200, reply.text
         return
+    assert_shape(reply, 503)
+    assert reply.get_json()["code"] == "no_database"
+
+
+@pytest.mark.parametrize("route", OF_THE_DATABASE, ids=lambda route: route.endpoint)
+def test_without_a_database_what_only_it_has_is_503(client: FlaskClient, route: Route) -> None:
+    reply = client.get(f"{at(route.path)}?q=x")
     assert_shape(reply, 503)
     assert reply.get_json()["code"] == "no_database"
 

@@ -1,6 +1,9 @@
-// Durations, times and counts as text.
+// Durations, times and counts as text, and text as it is displayed.
 
 import { h } from "./dom.js";
+
+// Control characters, and those that change the direction of text: a line must not be displayed as a different one.
+const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 /** "850 ms", "12.3 s", "4 min 05 s", "2 h 03 min". */
 export function duration(seconds) {
@@ -52,4 +55,13 @@ function unbroken(text) {
 
 function two(number) {
   return String(number).padStart(2, "0");
+}
+
+/** Replaces invisible and direction-changing characters by visible symbols of the same length. */
+export function showInvisible(text) {
+  return text.replace(UNSEEN, (one) => {
+    const code = one.charCodeAt(0);
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
+    return code < 0xa0 ? "\u2421" : "\u21c4";
+  });
 }

@@ -12,6 +12,7 @@ const VIEWS = {
     // ansi.css is generated: the classes of coloured output. The sheets after it change its colours.
     sheets: ["ansi.css", "views/task/task.css", "views/task/output.css", "views/task/host_matrix.css", "views/task/timeline.css"],
   },
+  search: { load: () => import("./views/search/search_page.js"), sheets: ["views/search/search.css"] },
   launch: { load: () => import("./views/launch/launch.js"), sheets: ["views/launch/launch.css"] },
   overview: { load: () => import("./views/overview/overview.js"), sheets: ["views/overview/overview.css"] },
   definitions: { load: () => import("./views/definitions/definitions.js"), sheets: ["views/definitions/definitions.css"] },
@@ -20,6 +21,7 @@ const VIEWS = {
 };
 const NAVIGATION = [
   ["tasks", "Tasks"],
+  ["search", "Search"],
   ["launch", "Launch"],
   ["overview", "Overview"],
   ["definitions", "Definitions"],

@@ -1,7 +1,7 @@
 // The address in the browser: which view it names, and the query that a view keeps in it.
 
 // `#/<view>` of each view that has an address without an id; the first one is shown where nothing else is named.
-const ADDRESSES = ["tasks", "launch", "overview", "definitions", "account", "login"];
+const ADDRESSES = ["tasks", "search", "launch", "overview", "definitions", "account", "login"];
 
 /** Parses the address to `{name, id, params}`; `#/tasks/<id>` is the view `task`. */
 export function readRoute(hash = location.hash) {

@@ -46,6 +46,7 @@ from flansible.models import (
 from flansible.models.account_bodies import AccountToken, AccountTokens, DescribedUser, DescribedUsers, NewAccountToken
 from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
 from flansible.models.project_spec import ProjectRemote
+from flansible.models.search_replies import SearchHit, SearchPage, SearchPlace
 from flansible.web.serialization import PROMETHEUS_TEXT
 
 _TOKEN: dict[str, Any] = {
@@ -181,6 +182,15 @@ _REPLIES = (
     ),
     _task(),
     TaskList(tasks=[_task()], next_before=None, changes=17),
+    SearchPage(
+        hits=[
+            SearchHit(
+                task=_task(),
+                places=[SearchPlace(field="host", text="localhost", host=None, seq=None, line=None, offset=None)],
+            )
+        ],
+        next_before=None,
+    ),
     KindList(
         kinds=[
             KindDescription(

@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import chain
 from typing import Literal
 
 from ansi2html import Ansi2HTMLConverter
@@ -82,7 +83,8 @@ class AnsibleTaskOutput(PrivateResource):
             response = _fragment(text) if query.format == "fragment" else _page(text, task_id, size, end)
         else:
             pieces = _between(store, task_id, query.offset, end, query.format == "ansi")
-            response = Response(pieces, mimetype="text/plain")
+            first = next(pieces, b"")  # what cannot be read is refused with its reason, not by a broken connection
+            response = Response(chain([first], pieces), mimetype="text/plain")
         if position.state in FINAL_STATES and not final:
             store.keep_while_read([task_id])  # until the client has read the rest
         response.headers[NEXT_OFFSET] = str(max(query.offset, end))

@@ -1,13 +1,12 @@
 // The panel of one cell: the result as JSON, the items of its loop, and its lines of output.
 
 import { copy, errorBox, h, replace } from "../../dom.js";
-import { duration, moment, plural } from "../../format.js";
+import { duration, moment, plural, showInvisible } from "../../format.js";
 import { isBad, verdictBadge, verdictOfItem } from "../../states.js";
 import { drawRuns, fragmentLines } from "./colours.js";
 import { oneEvent } from "./events.js";
 import { fragment } from "./feed.js";
 import { itemName, reason } from "./reason.js";
-import { showInvisible } from "./text.js";
 
 const SHOWN_CHARACTERS = 20_000;
 const SHOWN_ITEMS = 100;

@@ -3,7 +3,7 @@
 // A line is an array of runs, `[text, classes]`. The displayed text is always that of the plain output: colours of a
 // different text are not used.
 
-import { showInvisible } from "./text.js";
+import { showInvisible } from "../../format.js";
 
 const CHUNK_BYTES = 64 * 1024;
 const MOST_BYTES = 256 * 1024;

@@ -2,12 +2,11 @@
 
 import { get } from "../../api.js";
 import { h, replace } from "../../dom.js";
-import { plural } from "../../format.js";
+import { plural, showInvisible } from "../../format.js";
 import { BAD_VERDICTS, isBad, stateRow, verdictBadge } from "../../states.js";
 import { oneEvent } from "./events.js";
 import { lastLines } from "./feed.js";
 import { reason } from "./reason.js";
-import { showInvisible } from "./text.js";
 
 const SHOWN_HOSTS = 50;
 const SHOWN_AT_ONCE = 4;

@@ -1,6 +1,6 @@
 // Extracts from a module's result why it failed: its message, its output, or its traceback.
 
-import { showInvisible } from "./text.js";
+import { showInvisible } from "../../format.js";
 
 const MOST_CHARACTERS = 3000;
 const MOST_ITEMS = 3;

@@ -1,8 +1,7 @@
 // The tab with the request as it was sent, and the same as commands for a terminal.
 
 import { copy, errorBox, h, replace } from "../../dom.js";
-import { moment, plural } from "../../format.js";
-import { showInvisible } from "./text.js";
+import { moment, plural, showInvisible } from "../../format.js";
 
 export class RequestTab {
   constructor(run) {

@@ -3,8 +3,6 @@
 
 const NEWLINE = 10;
 const decoder = new TextDecoder();
-// Control characters, and those that change the direction of text: a line must not be displayed as a different one.
-const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 /** Lines are numbered from 0 here. Offsets are bytes of the whole output, as the API counts them. */
 export class OutputText {
@@ -123,15 +121,6 @@ export class OutputText {
     this.starts[this.lines] = start;
     this.lines += 1;
   }
-}
-
-/** Replaces invisible and direction-changing characters by visible symbols of the same length. */
-export function showInvisible(text) {
-  return text.replace(UNSEEN, (one) => {
-    const code = one.charCodeAt(0);
-    if (code < 0x20) return String.fromCharCode(0x2400 + code);
-    return code < 0xa0 ? "\u2421" : "\u21c4";
-  });
 }
 
 function doubled(array) {
