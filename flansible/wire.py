@@ -16,12 +16,12 @@ A test compares this table with the code: in the last column every backticked wo
 |         |             |            | variables; `pack_usual`: whether it packs usual modules while idle |
 | refused | fork server | worker     | `reason`: why it cannot take on that configuration, in a few words |
 | ready   | fork server | worker     | `ansible_version`; `config_file`: path, or null |
-| run     | supervisor  | keeper     | the step: `program`, `argv`, `cwd`, `extra_vars`, `data_only`, |
-|         |             |            | `environment`; `strategy`: Mitogen's, or null; `listing`: "plan" or |
-|         |             |            | "inventory" for a preview run, which executes nothing, or null; `secrets`: |
-|         |             |            | of the request, or null; `rules`: those that the run itself enforces for a |
-|         |             |            | confined user (hosts, control_node, remote_only, ends_processes), or null; |
-|         |             |            | `grace_seconds`: |
+| run     | supervisor  | keeper     | the step: `program`, `argv`, `cwd`, `extra_vars`, `launch_vars`, |
+|         |             |            | `data_only`, `environment`; `strategy`: Mitogen's, or null; |
+|         |             |            | `listing`: "plan" or "inventory" for a preview run, which executes |
+|         |             |            | nothing, or null; `secrets`: of the request, or null; `rules`: those that |
+|         |             |            | the run itself enforces for a confined user (hosts, control_node, |
+|         |             |            | remote_only, ends_processes), or null; `grace_seconds`: |
 |         |             |            | between TERM and KILL when the supervisor is gone; `colour_mark`; |
 |         |             |            | `ssh_masters`: control socket directory of the fast ssh profile, or null; |
 |         |             |            | `project`: what the step of a project is to do, or null; `tree_locks`: files |

@@ -59,11 +59,12 @@ def check(user: User | None, run: AuthorizedRun, settings: Settings) -> None:
     this version, is no lost right.
     """
     if user is None:
-        raise Forbidden(f"{run.user} is not in rbac.json any more.", code="rights_lost")
+        raise Forbidden(f"{run.rights_user} is not in rbac.json any more.", code="rights_lost")
     entry = entries.entry_of(user, run.entry)
     if entry is None:
         group = run.entry.removeprefix(GROUP_PREFIX)
-        raise Forbidden(f"{run.user} is not in group {group} any more, which allowed it.", code="rights_lost")
+        message = f"{run.rights_user} is not in group {group} any more, which allowed it."
+        raise Forbidden(message, code="rights_lost")
     check_may_act(entry)
     try:
         _authorize_again(entry, run, settings)
@@ -125,7 +126,7 @@ def request_of(run: AuthorizedRun) -> AdhocRequest | PlaybookRequest | GitReques
     of_admin = [word.removeprefix(_VARIABLES) for word in step.argv if word.startswith(_VARIABLES)]
     for field in ("extra_vars", "extra_args"):
         if body.get(field) is not None:
-            body[field] = [*step.extra_vars, *of_admin]
+            body[field] = [*step.extra_vars, *of_admin, *([step.launch_vars] if step.launch_vars else ())]
     if body.get("environment") is not None:
         body["environment"] = dict(step.environment)
     for word in step.argv:

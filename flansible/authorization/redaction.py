@@ -6,6 +6,7 @@ there too. Called by flansible.authorization.authorize, and by web on stored req
 
 from __future__ import annotations
 
+import itertools
 import json
 import posixpath
 import re
@@ -134,8 +135,11 @@ def _quoted(word: str) -> str:
 
 
 def _arguments(step: Step) -> list[str]:
-    variables = [f"--extra-vars={part if isinstance(part, str) else json.dumps(part)}" for part in step.extra_vars]
-    return [_masked_option(word) for word in (*variables, *step.argv)]
+    parts = (*step.extra_vars, *([step.launch_vars] if step.launch_vars else ()))
+    variables = [f"--extra-vars={part if isinstance(part, str) else json.dumps(part)}" for part in parts]
+    # Those of admin are the first words. Of variables the last ones win.
+    own = list(itertools.takewhile(lambda word: word.startswith(_OPTIONS[0]), step.argv))
+    return [_masked_option(word) for word in (*own, *variables, *step.argv[len(own) :])]
 
 
 def _masked_option(word: str) -> str:

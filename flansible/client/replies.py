@@ -32,6 +32,11 @@ class TaskStatusReply(TypedDict):
     project: NotRequired[str]  # these three only of a run of a project
     ref: NotRequired[str]
     commit: NotRequired[str]
+    trigger: str  # `api`, `schedule`, `hook` or `retry`
+    template: NotRequired[str]  # these three only if it was launched from a template
+    template_digest: NotRequired[str]
+    run_as: NotRequired[str]  # whose rights it has
+    retry_of: NotRequired[str]  # only if it tries hosts of that task again
     counts: dict[str, int]  # results so far, by verdict
     host_count: int
     play_task_count: int  # started so far

@@ -22,6 +22,7 @@ from flansible.history.encoding import milliseconds
 from flansible.history.host_results import HostResults
 from flansible.history.read_back import Digests
 from flansible.history.search_index import SearchIndex, TaskIndexer
+from flansible.models import Origin
 from flansible.store import ColourMark, FinalRecord, Progress, Store
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,8 @@ class ArchiveWriter:
             "event_count": stored.events,
             "stored_bytes": 0,
             "archived": int(time.time() * 1000),
+            "template": status.template,
+            "origin": json.dumps(status.model_dump(include=set(Origin.model_fields), exclude_none=True)),
             "visibility": json.dumps(status.visibility.model_dump(mode="json")) if status.visibility else None,
         }
         key = connection.execute(insert(schema.tasks).values(values)).inserted_primary_key

@@ -143,6 +143,7 @@ class ArchivedTasks:
             table.c.state: wanted.state,
             table.c.kind: wanted.kind or None,
             table.c.playbook: encoding.to_text(wanted.playbook) if wanted.playbook else None,
+            table.c.template: wanted.template or None,
             table.c.changed: wanted.changed,
             table.c.returncode: wanted.returncode,
         }
@@ -198,6 +199,7 @@ def _readable(rows: Iterable[Row[Any]]) -> Iterable[NumberedTask]:
 def status_of(row: Row[Any]) -> TaskStatus:
     """Makes the status of the same fields as Redis has."""
     about = {name: value for name in _ABOUT if (value := getattr(row, name)) is not None}
+    about |= json.loads(row.origin) if row.origin else {}
     fields: dict[str, Any] = {
         "state": row.state,
         "description": row.description,

@@ -39,7 +39,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 6  # of the newest file in migrations/
+VERSION = 7  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -72,6 +72,8 @@ tasks = Table(
     Column("module", Text),
     Column("hosts", Text),  # the pattern or limit of the request
     Column("inventory", Text),
+    Column("template", Text),  # the template that it was launched from
+    Column("origin", Text),  # JSON: what started it, and with whose rights; NULL in rows of before
     Column("counts", Text, nullable=False),  # JSON: results by verdict
     Column("host_count", Integer, nullable=False),
     Column("play_task_count", Integer, nullable=False),
@@ -101,6 +103,7 @@ tasks = Table(
     Index("tasks_user_playbook", "username", "playbook", "number"),
     Index("tasks_returncode", "returncode", "number"),
     Index("tasks_summary", "summary_key", "number"),
+    Index("tasks_template", "template", "number"),
     Index("tasks_submitted", "submitted"),
     Index("tasks_finished", "finished"),
     Index("tasks_with_output", "finished", sqlite_where=_HAS_OUTPUT, postgresql_where=_HAS_OUTPUT),

@@ -11,6 +11,7 @@ _ADMIN = "admin"  # the one user whose runs are not confined
 _OWN_ENTRY = "own"  # these two as flansible.identity.users writes them
 _OF_GROUP = ":group:"
 Kind = Literal["adhoc", "playbook", "git"]
+Trigger = Literal["api", "schedule", "hook", "retry"]
 Verdict = Literal["ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored"]
 VariablesPart = dict[str, JsonValue] | str
 
@@ -61,12 +62,14 @@ class Step(Record):
     """One program of a run, with the arguments that Ansible's own parser gets inside the run, never a shell.
 
     `extra_vars` and `data_only` serve users other than admin: their strings are data, and Ansible never templates them.
+    `launch_vars` are from whoever launched a template with the rights of another: data as well, even with admin's.
     """
 
     program: Literal["ansible", "ansible-playbook", "git", "project"]
     argv: tuple[str, ...]
     cwd: str
     extra_vars: tuple[VariablesPart, ...] = ()
+    launch_vars: dict[str, JsonValue] = Field(default={}, description="They win over `extra_vars`.")
     data_only: bool = False
     environment: dict[str, str] = {}
     strategy: str | None = None
@@ -161,6 +164,16 @@ class About(Record):
     commit: str | None = Field(default=None, description="The commit of it that is run.")
 
 
+class Origin(Record):
+    """What started a task, and with whose rights."""
+
+    trigger: Trigger = Field(default="api", description="`api`, `schedule`, `hook` or `retry`.")
+    template: str | None = Field(default=None, description="Name of the template it was launched from.")
+    template_digest: str | None = Field(default=None, description="A digest of the template as it was then.")
+    run_as: str | None = Field(default=None, description="Whose rights it has; null: those of its user.")
+    retry_of: str | None = Field(default=None, description="The task whose hosts it tries again.")
+
+
 class AuthorizedRun(Record):
     """A run allowed by flansible.authorization. Only this type can be submitted, so the check cannot be skipped."""
 
@@ -175,6 +188,7 @@ class AuthorizedRun(Record):
     project: ProjectRun | None = Field(
         default=None, description="Folders and relative paths of the steps are in this project's tree."
     )
+    origin: Origin = Field(default=Origin(), description="What started it, and with whose rights.")
     visibility: Visibility | None = Field(
         default=None, description="By what others may see it; null: by nothing but `sees: all`."
     )
@@ -195,9 +209,14 @@ class AuthorizedRun(Record):
     @property
     def principal(self) -> str:
         """Whose rights the run has: it shares a sandbox, a home and connections only with runs of the same."""
-        return principal(self.user, self.entry)
+        return principal(self.rights_user, self.entry)
+
+    @property
+    def rights_user(self) -> str:
+        """Name of the user with whose rights it runs: its own user, unless a template says otherwise."""
+        return self.origin.run_as or self.user
 
     @property
     def has_rights(self) -> bool:
         """Whether the limits of its user are recorded with it; the first versions did not do that."""
-        return self.confinement is not None or self.user == _ADMIN
+        return self.confinement is not None or self.rights_user == _ADMIN

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PrivateAttr
 
-from flansible.models.records import Kind, Record, Verdict, Visibility
+from flansible.models.records import Kind, Record, Trigger, Verdict, Visibility
 from flansible.states import STATES, State
 
 
@@ -73,6 +73,13 @@ class TaskStatus(Record):
     project: str | None = Field(None, description="Only with a project: its name.")
     ref: str | None = Field(None, description="Only with a project: the branch, tag or commit that was asked for.")
     commit: str | None = Field(None, description="Only with a project: the commit that is run, 40 digits.")
+    trigger: Trigger = Field(
+        "api", description="What started it: `api` (a request), `schedule`, `hook`, or `retry` of a template."
+    )
+    template: str | None = Field(None, description="Only if it was launched from a template: its name.")
+    template_digest: str | None = Field(None, description="Only then: a digest of the template as it was.")
+    run_as: str | None = Field(None, description="Only then: the user whose rights it has.")
+    retry_of: str | None = Field(None, description="Only if it tries hosts of another task again: that task's id.")
     counts: dict[Verdict, int] = Field({}, description="Number of results of play tasks on hosts so far, by verdict.")
     host_count: int = Field(0, description="Number of hosts with results so far.")
     play_task_count: int = Field(0, description="Number of play tasks started so far, handlers included.")

@@ -227,6 +227,8 @@ def _run_cli(request: wire.Frame, pipe: EventPipe) -> int:
         command = preview_listing.preview_class(command, request["listing"], pipe)
     if request["data_only"]:
         command = _untemplated_arguments(command, request["extra_vars"])
+    if request.get("launch_vars"):
+        command = _untemplated_variables(command, request["launch_vars"])
     if request["secrets"] and request["secrets"].get("variables"):
         command = _untemplated_variables(command, request["secrets"]["variables"])
     # Ansible prints this as its executable location: beside the interpreter, where pip put it.
@@ -281,16 +283,17 @@ def _untemplated_arguments(command: type[CLI], extra_vars: list[dict[str, Any] |
     return DataOnly
 
 
-def _untemplated_variables(command: type[CLI], secret: dict[str, str]) -> type[CLI]:
-    """Derives a class that adds `secret_vars`, which override all other extra variables.
+def _untemplated_variables(command: type[CLI], variables: dict[str, Any]) -> type[CLI]:
+    """Derives a class that adds variables which override those of before: those of a launch, then `secret_vars`.
 
-    They are never templated, not even for admin: a password may contain any delimiter.
+    They are never templated, not even for admin: a password may contain any delimiter, and whoever launches a
+    template of admin's may send any text.
     """
 
     class WithVariables(command):
         def _play_prereqs(self) -> tuple[Any, Any, Any]:
             loader, inventory, variable_manager = super()._play_prereqs()
-            variable_manager._extra_vars.update(_without_trust_tags(secret))
+            variable_manager._extra_vars.update(_without_trust_tags(variables))
             return loader, inventory, variable_manager
 
     WithVariables.__name__ = command.__name__

@@ -36,6 +36,7 @@ class ListFilter:
     kind: str = ""
     words: str = ""
     playbook: str = ""
+    template: str = ""
     host: str = ""
     since: str | None = None
     until: str | None = None
@@ -154,7 +155,10 @@ class TaskQueries(Connection):
         returncode = "" if wanted.returncode is None else wanted.returncode
         times = (wanted.since or "", wanted.until or "")
         words = wanted.words.encode(errors="backslashreplace").lower()  # ASCII letters alone, as Redis does it
-        conditions = (wanted.kind, words, wanted.playbook, wanted.host, *times, changed, returncode, wanted.of_user)
+        conditions = (
+            *(wanted.kind, words, wanted.playbook, wanted.host, *times, changed, returncode, wanted.of_user),
+            wanted.template,
+        )
         indexes = [index_key(wanted.user, wanted.state)]
         indexes += [entry_index_key(entry, wanted.state) for entry in wanted.entries]
         while True:

@@ -151,7 +151,7 @@ class Tasks(TaskQueries):
             run.on_lost,
             run.max_queued,
             run.max_running,
-            run.about.model_dump_json(exclude_none=True),
+            _about(run),
             HIDDEN_SECONDS if run.hidden else "",
             idempotency.digest if idempotency else "",
             IDEMPOTENCY_SECONDS,
@@ -362,6 +362,11 @@ def _visibility(run: AuthorizedRun) -> str:
     if run.visibility is None or not run.visibility.entries:
         return ""
     return json.dumps(run.visibility.model_dump(mode="json"))
+
+
+def _about(run: AuthorizedRun) -> str:
+    """Returns what lists show of the task, as JSON."""
+    return json.dumps(run.about.model_dump(exclude_none=True) | run.origin.model_dump(exclude_none=True))
 
 
 def _compared(run: AuthorizedRun) -> str:

@@ -86,27 +86,27 @@ class RightsWatcher(Periodic):
     def _check_queued(self, users: Mapping[str, User], same: Container[str]) -> None:
         look_again_at = time.monotonic() + _LOOK_AGAIN_SECONDS
         for task in self._tasks(State.QUEUED, same):
-            self._check(users.get(task.user), task)
+            self._check(users, task)
             if time.monotonic() > look_again_at:
                 self._check_running(users, same)
                 look_again_at = time.monotonic() + _LOOK_AGAIN_SECONDS
 
     def _check_running(self, users: Mapping[str, User], same: Container[str]) -> None:
         for task in self._tasks(State.RUNNING, same):
-            self._check(users.get(task.user), task)
+            self._check(users, task)
 
     def _tasks(self, state: State, same: Container[str]) -> Iterator[TaskStatus]:
         """Yields the tasks in a state whose user's entries are not the same as before."""
         before = None
         while True:
             page = self._store.tasks(None, state, before, _PAGE)
-            yield from (task for task in page.tasks if task.user not in same)
+            yield from (task for task in page.tasks if not all(name in same for name in _concerned(task)))
             if (before := page.next_before) is None:
                 return
 
-    def _check(self, user: User | None, task: TaskStatus) -> None:
+    def _check(self, users: Mapping[str, User], task: TaskStatus) -> None:
         began = time.monotonic()
-        refusal = self._refusal(user, task)
+        refusal = self._refusal(users, task)
         if refusal is not None and self._store.revoke(task.task_id, f"{_BY} ({refusal.code})"):
             what = f"{refusal.message} {task.summary}"
             event = AuditEvent("cancel", _BY, what=what, outcome="canceled", code=refusal.code, task_id=task.task_id)
@@ -114,10 +114,12 @@ class RightsWatcher(Periodic):
         # Requests come first: this thread takes half of the interpreter's time at most.
         self._stopped.wait(time.monotonic() - began)
 
-    def _refusal(self, user: User | None, task: TaskStatus) -> Forbidden | None:
+    def _refusal(self, users: Mapping[str, User], task: TaskStatus) -> Forbidden | None:
+        if task.user not in users:
+            return Forbidden(f"{task.user} is not in rbac.json any more.", code="rights_lost")
         try:
             if (run := self._store.authorized_run(task.task_id)) is not None:
-                lost_rights.check(user, run, self._settings)
+                lost_rights.check(users.get(run.rights_user), run, self._settings)
         except Forbidden as refusal:
             return refusal
         except RecordUnreadable as error:
@@ -125,3 +127,8 @@ class RightsWatcher(Periodic):
         except OSError as error:
             log.error("whether task %s is still allowed cannot be said: %s", task.task_id, error)
         return None
+
+
+def _concerned(task: TaskStatus) -> tuple[str, str]:
+    """Returns the user of a task, and the one whose rights it has."""
+    return task.user, task.run_as or task.user

@@ -22,6 +22,7 @@ OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
     TaskStatus: frozenset(
         {"queue_position", "reason", "expected_start", "attempt", "warning", "ended", "play_task"}
         | {"expected_play_tasks", "output_expired_at", "project", "ref", "commit"}
+        | {"template", "template_digest", "run_as", "retry_of"}
     ),
     ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
     ListedPlaybook: frozenset({"variables", "encrypted"}),

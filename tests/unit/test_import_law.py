@@ -117,6 +117,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "web.preview_run": (*_WEB, "web.streaming"),
     "web.project_commit": (*_WEB, "web.preview_run"),
     "web.project_lists": (*_WEB, "web.preview_run", "web.project_commit"),
+    "web.task_launch": (*_WEB, "web.parsing", "web.preview_run", "web.project_commit"),
     "web.resources": (
         *_WEB,
         "wording",
@@ -127,6 +128,7 @@ LAW: dict[str, tuple[str, ...]] = {
         "web.preview_run",
         "web.project_commit",
         "web.project_lists",
+        "web.task_launch",
         "",
     ),
     "web.static_files": (*_WEB, "web.middleware", "web.login"),

@@ -4,14 +4,14 @@
 -- KEYS: the indexes; a task may be in several of them
 -- ARGV: 1 highest score, 2 most tasks, 3 most entries to read; then conditions, '' for none: 4 kind, 5 text in lower
 --       case, 6 playbook, 7 host, 8 time of the submission from which on, 9 and up to which, 10 whether a host reported
---       a change (1, 0), 11 returncode, 12 user
+--       a change (1, 0), 11 returncode, 12 user, 13 template
 -- Returns {score of the last entry read ('': the end was reached), id, score, ...}.
 -- Derived keys: records and hosts of the tasks.
 -- include: keys
 
 local highest = ARGV[1]
 local most, budget = tonumber(ARGV[2]), tonumber(ARGV[3])
-local kind, text, playbook, host, since, until_, changed, returncode, user = unpack(ARGV, 4, 12)
+local kind, text, playbook, host, since, until_, changed, returncode, user, template = unpack(ARGV, 4, 13)
 local has_conditions = table.concat(ARGV, '', 4) ~= ''
 local is_open = {queued = true, running = true}
 
@@ -22,6 +22,7 @@ local function matches(id)
   return record[1] and (kind == '' or record[1] == kind)
          and (text == '' or string.find(string.lower(record[2]), text, 1, true))
          and (playbook == '' or decode(record[3]).playbook == playbook)
+         and (template == '' or decode(record[3]).template == template)
          and (host == '' or redis.call('ZSCORE', task_key(id) .. ':hosts', host))
          and (since == '' or at >= since) and (until_ == '' or at < until_)
          and (returncode == '' or record[7] == returncode)

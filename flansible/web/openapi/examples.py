@@ -77,6 +77,7 @@ def _task(**changes: Any) -> TaskStatus:
         "module": "ping",
         "hosts": "localhost",
         "inventory": "../inventories/dev",
+        "trigger": "api",
         "counts": {"ok": 1},
         "host_count": 1,
         "play_task_count": 1,

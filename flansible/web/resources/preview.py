@@ -8,21 +8,9 @@ from pathlib import Path
 from flask import Response, jsonify
 from pydantic import ValidationError
 
-from flansible.authorization import (
-    authorize,
-    describe,
-    entries,
-    existence,
-    isolation,
-    preview_request,
-    project_runs,
-    redaction,
-)
-from flansible.authorization.isolation import Isolation
+from flansible.authorization import describe, entries, existence, isolation, preview_request, redaction
 from flansible.authorization.rules.paths import readable
-from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError
-from flansible.identity.users import User
 from flansible.models import (
     AdhocRequest,
     AuthorizedRun,
@@ -33,12 +21,12 @@ from flansible.models import (
     PreviewReply,
     PreviewRequest,
 )
-from flansible.web import project_commit
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import parse_body, validate
 from flansible.web.preview_run import PreviewResult, run_preview
+from flansible.web.task_launch import authorize_request
 
 _LISTS_ONLY = ("list_hosts", "list_tasks", "list_tags", "syntax_check")
 
@@ -63,7 +51,7 @@ class Preview(PrivateResource):
         confined = isolation.for_user(user, settings.isolation)
         said = describe.sentences(user, confined)
         try:
-            run = _authorize(user, request, settings, confined)
+            run = authorize_request(web_context(), user, request, is_preview=True)
         except (Forbidden, InvalidRequest, NotFound) as refusal:
             audit_context.note_throttled(
                 user.name, audit_context.event("preview", outcome="refused", code=refusal.code)
@@ -80,21 +68,6 @@ class Preview(PrivateResource):
             remarks += _prompt_remarks(request, run.steps[-1].cwd, readable(entry, settings, confined))
         found = run_preview(preview_request.preview_of(run, "plan"))
         return jsonify(_answer(run, remarks, said, found).model_dump(mode="json"))
-
-
-def _authorize(
-    user: User, request: AdhocRequest | PlaybookRequest, settings: Settings, confined: Isolation
-) -> AuthorizedRun:
-    if request.project is not None:
-        project, secrets = project_commit.find(user, request.project, request.ref)
-        if isinstance(request, AdhocRequest):
-            run = project_runs.authorize_adhoc(user, request, project, settings, confined)
-        else:
-            run = project_runs.authorize_playbook(user, request, project, settings, confined)
-        return project_commit.with_secrets(run, secrets)
-    if isinstance(request, AdhocRequest):
-        return authorize.authorize_adhoc(user, request, settings, confined)
-    return authorize.authorize_playbook(user, request, settings, confined, is_preview=True)
 
 
 def _refused(refusal: RequestError, said: list[str]) -> PreviewReply:

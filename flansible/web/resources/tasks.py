@@ -78,6 +78,9 @@ class ListQuery(BaseModel):
         description="Only tasks with this text in their summary; case does not matter.",
     )
     playbook: str | None = Field(None, min_length=1, max_length=300, description="Only runs of this `playbook`.")
+    template: str | None = Field(
+        None, min_length=1, max_length=100, description="Only tasks that were launched from this template."
+    )
     host: str | None = Field(None, min_length=1, max_length=1024, description="Only tasks with results of this host.")
     since: Moment | None = Field(
         None, description=f"Only tasks submitted from then on: {MOMENT}.", json_schema_extra={"pattern": MOMENT_PATTERN}
@@ -138,10 +141,10 @@ class AnsibleTaskRequest(PrivateResource):
 class AnsibleTasks(PrivateResource):
     """The tasks that the caller sees: own ones, and those of others by `sees` in rbac.json; admin and auditors see all.
 
-    With `kind`, `text`, `playbook`, `host` or `user`, and where those of others are seen by their inventories, a page
-    may have fewer tasks than `limit`, or none, even if more pages follow. As `text/event-stream`: an event `task`, with
-    the task as data, whenever a task is submitted, starts, ends, or has new results (at most once a second); an event
-    `reset` when changes were missed: load the list again. Filters apply only to the list.
+    With `kind`, `text`, `playbook`, `template`, `host` or `user`, and where those of others are seen by their
+    inventories, a page may have fewer tasks than `limit`, or none, even if more pages follow. As `text/event-stream`:
+    an event `task`, with the task as data, whenever a task is submitted, starts, ends, or has new results (at most once
+    a second); an event `reset` when changes were missed: load the list again. Filters apply only to the list.
     """
 
     def get(self) -> Response:
@@ -230,6 +233,7 @@ def _filter(query: ListQuery) -> ListFilter:
         kind=query.kind or "",
         words=query.text or "",
         playbook=query.playbook or "",
+        template=query.template or "",
         host=query.host or "",
         since=query.since,
         until=query.until,
