@@ -394,6 +394,41 @@ def export(config_file: str | None, since: str, until: str | None, path: str | N
     click.echo(f"{written} tasks written{left}", err=True)
 
 
+@cli.command()
+@_config_option
+@click.option("--with-key", is_flag=True, help="Include secret_key_file: who has the file can read sealed secrets.")
+@click.argument("file", metavar="FILE")
+def backup(config_file: str | None, with_key: bool, file: str) -> None:
+    """Write FILE with the records, the users, the tokens and the configuration of this service, while it runs.
+
+    FILE has the hashes of passwords: its mode is 0600, and it must not exist yet.
+    """
+    settings = _settings(config_file)
+    from pathlib import Path
+
+    from flansible.backup import write_backup
+
+    for line in write_backup.write(settings, Path(file), with_key=with_key):
+        click.echo(line, err=True)
+
+
+@cli.command()
+@_config_option
+@click.argument("file", metavar="FILE")
+def restore(config_file: str | None, file: str) -> None:
+    """Bring a service back from FILE, which `flansible backup` wrote: run it in the folder of the new service.
+
+    Its data_dir must be empty or not exist, and nothing that exists is replaced. Without a config.ini, that of FILE is
+    used.
+    """
+    from pathlib import Path
+
+    from flansible.backup import restore_backup
+
+    for line in restore_backup.restore(Path(file), Path.cwd(), lambda: _settings(config_file)):
+        click.echo(line)
+
+
 def _settings(config_file: str | None) -> Settings:
     from flansible import config
 

@@ -15,6 +15,7 @@
     ├── RecordUnreadable          a task's record is damaged, or of a version that this one does not know
     ├── TaskDeleted               a task's record was deleted while it was read
     ├── IllegalMove               a task cannot move from its state to the requested one (states.STATES)
+    ├── BackupUnusable            a backup cannot be written, or one cannot be restored: damaged, newer, in the way
     ├── AuditUnavailable          the audit log cannot be written; requests that must be audited are refused
     ├── SealError                 secrets cannot be sealed or opened: the key is missing or a different one
     ├── WireError                 a frame between supervisor and runner is malformed or too large
@@ -169,6 +170,10 @@ class HistoryUnavailable(StoreUnavailable):
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message, reason=reason)
+
+
+class BackupUnusable(FlansibleError):
+    """A backup cannot be written, or cannot be restored here; nothing was changed."""
 
 
 class ArchiverReplaced(FlansibleError):

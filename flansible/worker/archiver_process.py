@@ -85,6 +85,8 @@ class ArchiverProcess(Periodic):
     def _is_due(self) -> bool:
         run_id = self._store.run_id()
         if time.monotonic() >= self._hourly_at or run_id != self._run_id:
+            if self._store.has_archiver():
+                return False  # that one, or a killed one, of which its lease is left: later, or nobody would migrate
             self._hourly_at, self._run_id = time.monotonic() + _HOURLY_SECONDS, run_id
             self._had_task = False
             return True

@@ -58,6 +58,21 @@ def test_it_migrates_at_the_start_and_is_gone_when_there_is_nothing_to_do(
         assert found._process is None
 
 
+def test_it_migrates_at_the_start_although_a_killed_one_is_still_elected(
+    make: Make, store: Store, databases: Databases, tmp_path: Path
+) -> None:
+    """Killed just before the upgrade, or elected when the backup was made from which Redis came back."""
+    url = databases.empty("sqlite", tmp_path)
+    assert store.elect_archiver("killed", 1.0) is not None
+    found = make(url)
+    found.tick()
+    assert found._process is None, "it could do nothing, and would not be started again for an hour"
+    eventually(lambda: found.tick() or is_running(found))
+    eventually(lambda: not is_running(found))
+    with opened(url) as database:
+        assert database.version() == schema.VERSION
+
+
 def test_it_is_started_for_a_task_that_is_due(make: Make, store: Store, history_url: str) -> None:
     found = make(history_url)
     found.tick()

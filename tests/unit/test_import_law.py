@@ -140,9 +140,10 @@ LAW: dict[str, tuple[str, ...]] = {
     # The tops: they start from everywhere.
     "doctor": (*_STORE, "broker", "identity", "authorization", "launcher"),
     "starter": ("errors", "system", "identity"),
+    "backup": ("errors", "config", "system", "store", "history", ""),
     "cli": (
         *(*_STORE, "audit", "broker", "identity", "client", "doctor", "launcher", "monitoring", "starter"),
-        *("web", "worker", ""),
+        *("backup", "web", "worker", ""),
     ),
     "celery_app": ("broker",),
     "login_function": ("identity",),
