@@ -365,11 +365,13 @@ def home(config_file: str | None, user: str, group: str | None) -> None:
 
 @cli.command()
 @_config_option
-def doctor(config_file: str | None) -> None:
+@click.option("--rights", "user", metavar="USER", help="Print what this user may do instead.")
+def doctor(config_file: str | None, user: str | None) -> None:
     """Check this installation and print what to do about each problem."""
+    from flansible.doctor import rights
     from flansible.doctor import run as checks
 
-    sys.exit(checks.main(config_file))
+    sys.exit(checks.main(config_file) if user is None else rights.main(config_file, user))
 
 
 @cli.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import locale
 import os
 import pwd
@@ -107,6 +108,24 @@ def test_a_locale_that_ansible_refuses_is_a_failure(tmp_path: Path, value: str) 
     assert code == 1
     assert "FAIL locale" in output
     assert "C.UTF-8" in output
+
+
+def test_what_a_user_may_do_is_said_by_each_entry(tmp_path: Path) -> None:
+    config = write_config(tmp_path, rbac_file="rbac.json")
+    dev = user("dev", HASHED, "/srv/dev") | {"groups": ["ops"]}
+    text = json.dumps({"rbac": [user(), dev], "groups": [{"name": "ops", "inventories": ["/srv/prod"]}]})
+    (tmp_path / "rbac.json").write_text(text)
+    (tmp_path / "rbac.json").chmod(0o600)
+    returncode, said = run(tmp_path, "--config", str(config), "--rights", "dev")
+    lines = said.splitlines()
+    assert returncode == 0
+    assert lines[0].startswith("You are dev, a member of ops.")
+    assert any("/srv/dev" in line and "your own" in line for line in lines)
+    assert any("/srv/prod" in line and "ops" in line and "your own" not in line for line in lines)
+    assert run(tmp_path, "--config", str(config), "--rights", "admin")[1].startswith("You are admin.")
+    returncode, said = run(tmp_path, "--config", str(config), "--rights", "dv")
+    assert returncode == 1
+    assert "has no user dv; did you mean dev?" in said
 
 
 def test_without_programs_on_the_path_ssh_fails_and_git_warns(tmp_path: Path, doctor: Doctor) -> None:

@@ -138,7 +138,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "web.routes": (*_WEB, "web.middleware", "web.streaming", "web.resources", "web.route_types", ""),
     "web": (*_WEB, "web", ""),
     # The tops: they start from everywhere.
-    "doctor": (*_STORE, "broker", "identity", "authorization", "launcher"),
+    "doctor": (*_STORE, "broker", "identity", "authorization", "launcher", "wording"),
     "starter": ("errors", "system", "identity"),
     "backup": ("errors", "config", "system", "store", "history", ""),
     "cli": (
