@@ -36,8 +36,9 @@ A test compares this table with the code: in the last column every backticked wo
 |         |             |            | `stopped_count` and `stopped`: of the processes ended before their time the |
 |         |             |            | first 200, each {pid, name} |
 | event   | run         | supervisor | `event`: "play_start", "task_start" or "host_result"; `play`, `task`, |
-|         |             |            | `module`, `handler`, `host`, `verdict`, `duration_seconds`, `result`: as the |
-|         |             |            | event has them; `time`: Unix seconds; `mark`: number of its mark in the output |
+|         |             |            | `module`, `handler`, `host`, `verdict`, `duration_seconds`, `result`, |
+|         |             |            | `groups` (with a host's first result): as the event has them; `time`: Unix |
+|         |             |            | seconds; `mark`: number of its mark in the output |
 | hide    | run         | supervisor | `lines`: of the private key that the run has decrypted, to be masked; before |
 |         |             |            | it prints anything; `time`, `mark` |
 | plan    | run         | supervisor | `plan`: what a preview run found; `too_large`: it is left out for its size; |

@@ -55,7 +55,12 @@ def may_see(user: User, task: TaskStatus) -> bool:
     """Whether the user may see all of the task."""
     if user.sees_all or task.user == user.name:
         return True
-    return any(entry.sees == "inventories" and _has_in_view(entry, task.visibility) for entry in user.entries)
+    return may_see_of_others(user, task.visibility)
+
+
+def may_see_of_others(user: User, found: Visibility | None) -> bool:
+    """Whether one of the user's entries sees a task of another user that has this visibility."""
+    return any(entry.sees == "inventories" and _has_in_view(entry, found) for entry in user.entries)
 
 
 def may_cancel(user: User, task: TaskStatus) -> bool:

@@ -71,6 +71,7 @@ class EventReply(TypedDict):
     verdict: NotRequired[str]
     duration_seconds: NotRequired[float]
     result: NotRequired[dict[str, Any]]
+    groups: NotRequired[list[str]]
     stats: NotRequired[dict[str, dict[str, int]]]
     custom_stats: NotRequired[dict[str, Any]]
     state: NotRequired[str]

@@ -217,6 +217,9 @@ class Settings(BaseModel):
         description="Days the output and events of a finished task are kept in a history database; its record stays. "
         "0: as long as that.",
     )
+    keep_facts: bool = Field(
+        True, description="Keep the facts that runs gather, of each host the latest, in the history database."
+    )
     metrics: bool = Field(
         False,
         description="Serve `GET /metrics` for Prometheus; with `metrics_token_file`, `metrics_addresses` or both.",

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from flansible.errors import HistoryUnavailable
+from flansible.history.archived_hosts import ArchivedHosts
 from flansible.history.archived_recordings import ArchivedRecordings
 from flansible.history.archived_search import ArchivedSearch, FoundPage, SearchFilter
 from flansible.history.archived_tasks import ArchivedTasks
 from flansible.history.database import Database
+from flansible.history.host_records import TaskViewer
 from flansible.history.schema import VERSION
 from flansible.models import AuthorizedRun, TaskStatus
 from flansible.store import ColourMark, ListFilter, NumberedPage, NumberedTask, Position
@@ -103,6 +105,10 @@ class Archive:
         if not self._has_tables():
             return [[] for _ in hosts]
         return self._recordings.host_events(task_id, hosts, limit, max_bytes)
+
+    def known_hosts(self, viewer: TaskViewer) -> ArchivedHosts | None:
+        """Returns the hosts as one user sees them; None: nothing was archived yet."""
+        return ArchivedHosts(self.database, viewer) if self._has_tables() else None
 
     def _has_tables(self) -> bool:
         """Whether there is anything to read: nothing was archived in a database without tables.

@@ -16,10 +16,11 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from flansible.errors import ArchiverReplaced, HistoryUnavailable, RecordUnreadable
-from flansible.history import encoding, read_back, schema, summaries
+from flansible.history import encoding, host_summaries, read_back, schema, summaries
 from flansible.history.database import Database
 from flansible.history.encoding import milliseconds
 from flansible.history.host_results import HostResults
+from flansible.history.host_summaries import HostEnd
 from flansible.history.read_back import Digests
 from flansible.history.search_index import SearchIndex, TaskIndexer
 from flansible.models import Origin
@@ -43,13 +44,22 @@ class _Written:
 
 
 class ArchiveWriter:
-    """Copies tasks for the archiver with one token. still_elected: renews the election; False: another one has it."""
+    """Copies tasks for the archiver with one token. still_elected: renews the election; False: another one has it;
+    keep_facts: whether the facts of hosts are kept."""
 
-    def __init__(self, store: Store, database: Database, token: int, still_elected: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        database: Database,
+        token: int,
+        still_elected: Callable[[], bool],
+        keep_facts: bool = True,
+    ) -> None:
         self._store = store
         self._database = database
         self._token = token
         self._still_elected = still_elected
+        self._keep_facts = keep_facts
 
     def archive(self, record: FinalRecord) -> Progress:
         """Copies a task, unless it was copied before, and checks the copy. Returns how much of it Redis has.
@@ -163,7 +173,8 @@ class ArchiveWriter:
         indexer = TaskIndexer(connection, key)
         self._write_output(connection, key, record, written, indexer)
         results = self._write_events(connection, key, record, written, indexer)
-        self._write_hosts(connection, key, record, results)
+        scope = self._enter_scope(connection, key)
+        self._write_hosts(connection, key, record, results, scope)
         playbook = encoding.to_text(record.status.playbook or "")
         indexer.finish(playbook, (encoding.to_text(host.name) for host in results.in_order()))
         written.bytes += indexer.bytes
@@ -206,7 +217,7 @@ class ArchiveWriter:
     def _write_events(
         self, connection: Connection, key: int, record: FinalRecord, written: _Written, indexer: TaskIndexer
     ) -> HostResults:
-        results = HostResults()
+        results = HostResults(self._keep_facts)
         for first, texts in self._segments(record.status.task_id):
             verdicts = results.add(first, texts)
             packed = encoding.pack(b"\n".join(texts))
@@ -244,8 +255,20 @@ class ArchiveWriter:
         if texts:
             yield first, texts
 
-    def _write_hosts(self, connection: Connection, key: int, record: FinalRecord, results: HostResults) -> None:
+    def _enter_scope(self, connection: Connection, key: int) -> int:
+        table = schema.tasks
+        wanted = select(table.c.username, table.c.visibility).where(table.c.key == key)
+        row = connection.execute(wanted).one()
+        scope = host_summaries.scope_key(connection, row.username, row.visibility)
+        connection.execute(update(table).where(table.c.key == key).values(scope_key=scope))
+        return scope
+
+    def _write_hosts(
+        self, connection: Connection, key: int, record: FinalRecord, results: HostResults, scope: int
+    ) -> None:
+        """Writes each host's row, how it fared last, and its facts."""
         inventory = encoding.to_text(record.status.inventory or "")
+        finished = milliseconds(record.status.finished_at or record.status.submitted_at)
         found = list(results.in_order())
         for begin in range(0, len(found), _ROWS):
             part = found[begin : begin + _ROWS]
@@ -261,10 +284,18 @@ class ArchiveWriter:
                     "changed": bool(host.counts.get("changed")),
                     "counts": json.dumps(host.counts, separators=(",", ":")),
                     "seqs": encoding.pack_numbers(host.seqs),
+                    "scope_key": scope,
                 }
                 for place, (host, name) in enumerate(zip(part, names, strict=True))
             ]
             connection.execute(insert(schema.task_hosts), rows)
+            ends = (
+                HostEnd(keys[name], record.number, finished, host.verdict, bool(host.counts["changed"]), host.groups)
+                for host, name in zip(part, names, strict=True)
+            )
+            host_summaries.note(connection, scope, ends)
+            by_name = {host.name: keys[name] for host, name in zip(part, names, strict=True)}
+            results.facts.write(connection, key, scope, by_name)
             self._keep_elected()
 
     def _keep_elected(self) -> None:

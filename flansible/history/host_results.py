@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from flansible.history.gathered_facts import GatheredFacts
 from flansible.history.schema import HOST_VERDICTS, VERDICT_BITS
 
 _FAILED = ("failed", "unreachable")
@@ -14,11 +15,12 @@ _FAILED = ("failed", "unreachable")
 
 @dataclass
 class HostResult:
-    """One host in one task. seqs: of its results."""
+    """One host in one task. seqs: of its results; groups: of the inventory that it was in, None: not known."""
 
     name: str
     counts: Counter[str] = field(default_factory=Counter)
     seqs: list[int] = field(default_factory=list)
+    groups: tuple[str, ...] | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -31,10 +33,13 @@ class HostResult:
 
 
 class HostResults:
-    """All hosts of one task. stats_seq: the event with the counts of every host, None without one."""
+    """All hosts of one task. stats_seq: the event with the counts of every host, None without one; facts: those that it
+    gathered, where keeps_facts."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeps_facts: bool = False) -> None:
         self.stats_seq: int | None = None
+        self.facts = GatheredFacts()
+        self._keeps_facts = keeps_facts
         self._hosts: dict[str, HostResult] = {}
 
     def add(self, first_seq: int, texts: Sequence[bytes]) -> int:
@@ -47,6 +52,7 @@ class HostResults:
             if kind == "restart":
                 # The run was lost and began again: results are those of the last attempt.
                 self._hosts.clear()
+                self.facts.clear()
                 self.stats_seq = None
             elif kind == "stats":
                 self.stats_seq = seq
@@ -55,6 +61,10 @@ class HostResults:
                 host.seqs.append(seq)
                 if verdict:
                     host.counts[str(verdict)] += 1
+                if "groups" in event:
+                    host.groups = tuple(map(str, event["groups"]))
+                if self._keeps_facts:
+                    self.facts.add(event)
         return bits
 
     def in_order(self) -> Iterator[HostResult]:

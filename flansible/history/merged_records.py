@@ -110,6 +110,14 @@ class Records(Store):
             return found
         return self.archive.host_events(task_id, hosts, limit, max_bytes)
 
+    def live_page(self, wanted: ListFilter, before: int | None, limit: int, give_up_at: float) -> NumberedPage:
+        """Lists what is in Redis alone, like `search`."""
+        return super()._page(wanted, before, limit, give_up_at)
+
+    def live_events(self, task_id: str, after: int, limit: int, max_bytes: int, host: str) -> list[dict[str, Any]]:
+        """Reads events in Redis alone, like `event_page`; none of a task that has left it."""
+        return super().event_page(task_id, after, limit, max_bytes, host)
+
     def keep_while_read(self, task_ids: list[str]) -> None:
         super().keep_while_read(task_ids)
         archived = [task_id for task_id in task_ids if is_task_id(task_id) and not self.exists(task_id)]

@@ -8,6 +8,10 @@
 | `task_readers`   | an entry of rbac.json that sees a task of another user  | task, `entry`         |
 | `task_hosts`     | a host with results in a task, and how it fared there    | task, `position`      |
 | `hosts`          | a host: the inventory a task named, and its name         | `key`                 |
+| `scopes`         | whose tasks, and who else sees them: seen by the same    | `key`                 |
+| `scope_readers`  | an entry of rbac.json that sees the tasks of a scope     | `entry`, scope        |
+| `host_scopes`    | how a host fared last in the tasks of a scope            | host, scope           |
+| `host_facts`     | the latest facts of a host by the tasks of a scope       | host, scope           |
 | `summaries`      | a summary that tasks have                                | `key`                 |
 | `search_records` | what search finds of a task beside its output            | task                  |
 | `search_pieces`  | a piece of a task's output, of whole lines, for search   | task, `piece`         |
@@ -39,17 +43,26 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 7  # of the newest file in migrations/
+VERSION = 8  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
 
 
 _HAS_OUTPUT = text("output_expired IS NULL")
+_NO_SCOPE = text("scope_key IS NULL")
 
 
 def _task_key() -> Column[int]:
     return Column("task_key", _Key, ForeignKey("tasks.key", ondelete="CASCADE"), primary_key=True, autoincrement=False)
+
+
+def _host_and_scope() -> tuple[Column[int], Column[int]]:
+    host, scope = ForeignKey("hosts.key", ondelete="CASCADE"), ForeignKey("scopes.key")
+    return (
+        Column("host_key", _Key, host, primary_key=True, autoincrement=False),
+        Column("scope_key", _Key, scope, primary_key=True, autoincrement=False),
+    )
 
 
 tasks = Table(
@@ -95,6 +108,7 @@ tasks = Table(
     Column("commit", Text),
     Column("summary_key", BigInteger),  # in `summaries`; NULL until the archiver has gone through those of before
     Column("visibility", Text),  # JSON: by what others may see it; NULL: by nothing but `sees: all`
+    Column("scope_key", BigInteger),  # NULL: its hosts are not in `host_scopes` yet
     Index("tasks_number", "number"),
     Index("tasks_user", "username", "number"),
     Index("tasks_state", "state", "number"),
@@ -107,6 +121,7 @@ tasks = Table(
     Index("tasks_submitted", "submitted"),
     Index("tasks_finished", "finished"),
     Index("tasks_with_output", "finished", sqlite_where=_HAS_OUTPUT, postgresql_where=_HAS_OUTPUT),
+    Index("tasks_without_scope", "number", sqlite_where=_NO_SCOPE, postgresql_where=_NO_SCOPE),
 )
 
 task_readers = Table(
@@ -160,7 +175,49 @@ task_hosts = Table(
     Column("changed", Boolean, nullable=False),
     Column("counts", Text, nullable=False),  # JSON: its results by verdict
     Column("seqs", LargeBinary, nullable=False),  # of its results
-    Index("task_hosts_host", "host_key", "number"),
+    Column("scope_key", BigInteger),  # of the task
+    # The scope is in it: who sees few of a host's tasks has them looked for in the index alone.
+    Index("task_hosts_host", "host_key", "number", "scope_key"),
+)
+
+scopes = Table(
+    "scopes",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("visibility", Text, nullable=False),  # as in `tasks`; '' for none
+    Column("digest", Text, nullable=False, unique=True),
+)
+
+scope_readers = Table(
+    "scope_readers",
+    metadata,
+    Column("entry", Text, primary_key=True),
+    Column("scope_key", _Key, ForeignKey("scopes.key"), primary_key=True, autoincrement=False),
+)
+
+host_scopes = Table(
+    "host_scopes",
+    metadata,
+    *_host_and_scope(),
+    Column("number", BigInteger, nullable=False),  # of the task that ended last
+    Column("finished", BigInteger, nullable=False),  # of it
+    Column("verdict", Text, nullable=False),  # the host's own, in it
+    Column("host_groups", Text),  # JSON, as it was then; NULL: not known
+    Column("changed_number", BigInteger),  # of the last task that changed the host
+    Column("changed", BigInteger),
+    Column("failed_number", BigInteger),  # of the last task in which it failed, or could not be reached
+    Column("failed", BigInteger),
+)
+
+host_facts = Table(
+    "host_facts",
+    metadata,
+    *_host_and_scope(),
+    Column("task_key", _Key, ForeignKey("tasks.key", ondelete="CASCADE"), nullable=False),
+    Column("gathered", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),  # JSON
+    Index("host_facts_task", "task_key"),
 )
 
 summaries = Table(

@@ -170,6 +170,9 @@ class Event(Record):
     verdict: Verdict | None = Field(None, description="Outcome on this host (`host_result`).")
     duration_seconds: float | None = Field(None, description="Time from the start on this host to the result.")
     result: dict[str, Any] | None = Field(None, description="The module's result; hidden if no_log is set.")
+    groups: list[str] | None = Field(
+        None, description="The host's groups, without `all`; with its first result in the run (`host_result`)."
+    )
     stats: dict[str, dict[str, int]] | None = Field(None, description="Host to counts (`stats`).")
     custom_stats: dict[str, Any] | None = Field(None, description="Data collected by `set_stats` (`stats`).")
     state: State | None = Field(None, description="Final state of the task (`final`).")

@@ -30,6 +30,8 @@ MAX_RESULT_BYTES = 4 * 1024 * 1024
 LEFT_OUT = "flansible_left_out"
 _KEPT_KEYS = ("changed", "failed", "rc", "skipped", "unreachable", "msg")
 _KEPT_CHARACTERS = 4096
+_MAX_GROUPS = 100
+_GROUP_CHARACTERS = 255
 
 
 class EventPipe:
@@ -78,6 +80,7 @@ class EventCallback(CallbackBase):
         self._play = ""
         self._started: dict[tuple[str, str], float] = {}
         self._names: dict[str, str] = {}
+        self._placed: set[str] = set()  # hosts whose groups were sent
         self._counts = AggregateStats()
         self._rescued: dict[str, int] = {}
         self.plays = 0
@@ -148,6 +151,10 @@ class EventCallback(CallbackBase):
         self.results += 1
         host = result.host.get_name()
         began = self._started.pop((host, result.task._uuid), None)
+        more: dict[str, list[str]] = {}
+        if host not in self._placed:
+            self._placed.add(host)
+            more = {"groups": _groups(result.host)}
         self._pipe.send(
             {
                 "type": "event",
@@ -159,6 +166,7 @@ class EventCallback(CallbackBase):
                 "verdict": verdict,
                 "duration_seconds": round(time.monotonic() - began, 4) if began is not None else 0.0,
                 "result": bounded_result(lambda: result.result),
+                **more,
             }
         )
 
@@ -223,6 +231,15 @@ def _is_large(value: Any) -> bool:
         elif isinstance(item, list | tuple | set | frozenset):
             waiting += item
     return size > MAX_RESULT_BYTES
+
+
+def _groups(host: Any) -> list[str]:
+    """Returns the names of a host's groups, without the two that Ansible makes itself."""
+    try:
+        names = {str(group.get_name()) for group in host.get_groups()} - {"all", "ungrouped"}
+    except Exception:  # a host of a strategy plugin can be anything
+        return []
+    return sorted(name for name in names if len(name) <= _GROUP_CHARACTERS)[:_MAX_GROUPS]
 
 
 def _truncate(text: Any) -> str:

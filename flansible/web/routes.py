@@ -8,12 +8,13 @@ from pydantic import BaseModel
 
 from flansible import models
 from flansible.definitions.kinds import KINDS, DefinitionKind
-from flansible.models import account_bodies, definition_specs, project_spec, search_replies
+from flansible.models import account_bodies, definition_specs, host_replies, project_spec, search_replies
 from flansible.web.middleware.error_handlers import UniformErrorApi
 from flansible.web.resources import definitions, output
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
 from flansible.web.resources.health import HealthResource
 from flansible.web.resources.inventories import InventoryQuery, ListInventories
+from flansible.web.resources.known_hosts import FactsQuery, Host, HostFacts, HostQuery, Hosts, HostsQuery
 from flansible.web.resources.metrics import MetricsResource
 from flansible.web.resources.output import AnsibleTaskOutput, OutputQuery
 from flansible.web.resources.own_account import OwnPassword, OwnToken, OwnTokens, Users
@@ -196,6 +197,34 @@ ROUTES: tuple[Route, ...] = (
         query=SearchQuery,
         reply_headers=(_LINK,),
         errors=(503,),
+    ),
+    Route(
+        "/api/hosts",
+        "get",
+        Hosts,
+        host_replies.HostList,
+        query=HostsQuery,
+        reply_headers=(_LINK,),
+        errors=(503,),
+    ),
+    Route(
+        "/api/hosts/<string:name>",
+        "get",
+        Host,
+        host_replies.HostDetails,
+        query=HostQuery,
+        reply_headers=(_LINK,),
+        errors=(404, 503),
+        name="host",
+    ),
+    Route(
+        "/api/hosts/<string:name>/facts",
+        "get",
+        HostFacts,
+        host_replies.HostFactsReply,
+        query=FactsQuery,
+        errors=(404, 503),
+        name="host_facts",
     ),
     Route(
         "/api/preview",

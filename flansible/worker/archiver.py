@@ -38,6 +38,7 @@ from flansible.history import upgrade
 from flansible.history.archive_writer import ArchiveWriter
 from flansible.history.archived_tasks import ArchivedTasks
 from flansible.history.database import REFUSED, Database
+from flansible.history.host_summaries import HostSummaries
 from flansible.history.limits import HistoryLimits
 from flansible.history.retention import HistoryRetention
 from flansible.history.search_backfill import SearchBackfill
@@ -59,14 +60,18 @@ _AT_ONCE = 50  # tasks of one round
 _PRUNE_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
 _LONGEST_REST_SECONDS = 1.0
 _BACKFILL_SECONDS = 2.0  # of one round, for what was archived without an index for search
+_FILL_SECONDS = 0.5  # of each round
 _STANDARD_INPUT = 0
 _NICE = 5  # runs come first
 
 
 class Archiver:
-    """Archives. url: the database's; after_seconds: since a task's end; limits: of what is kept."""
+    """Archives. url: the database's; after_seconds: since a task's end; limits: of what is kept; keep_facts: whether
+    the facts of hosts are."""
 
-    def __init__(self, store: Store, url: str, after_seconds: float, limits: HistoryLimits) -> None:
+    def __init__(
+        self, store: Store, url: str, after_seconds: float, limits: HistoryLimits, keep_facts: bool = True
+    ) -> None:
         self._stopped = threading.Event()
         self._store = store
         self._url = url
@@ -74,6 +79,7 @@ class Archiver:
         self._retention = HistoryRetention(self._database, limits)
         self._prune_at = 0.0
         self._after_seconds = after_seconds
+        self._keep_facts = keep_facts
         self._token: int | None = None
         self._prepared_for: int | None = None
         self._renew_at = self._report_at = 0.0
@@ -131,6 +137,7 @@ class Archiver:
             if self._stopped.is_set() or not (task.task_id in self._left or self._archive(task)):
                 break
             count += 1
+        count += self._fill_summaries()
         self._prune()
         count += self._make_searchable()
         left = sum(task.task_id in self._left for task in finished)
@@ -152,7 +159,25 @@ class Archiver:
                 self._end_archived(archived, page.tasks)
                 if (before := page.next_before) is None:
                     break
+        if not self._keep_facts:
+            self._summaries().delete_facts()
         self._prepared_for = self._token
+
+    def _fill_summaries(self) -> int:
+        """Enters what is known of hosts by tasks that a version before this one has archived, some at a time."""
+        began, count, summaries = time.monotonic(), 0, self._summaries()
+        while not self._stopped.is_set() and self._still_elected() and (filled := summaries.fill()):
+            count += filled
+            if time.monotonic() - began > _FILL_SECONDS:
+                break
+        return count
+
+    def _summaries(self) -> HostSummaries:
+        return HostSummaries(self._database, self._writer().fence)
+
+    def _writer(self) -> ArchiveWriter:
+        assert self._token is not None
+        return ArchiveWriter(self._store, self._database, self._token, self._still_elected, self._keep_facts)
 
     def _end_archived(self, archived: ArchivedTasks, tasks: tuple[TaskStatus, ...]) -> None:
         """Ends what a Redis that was put back takes for live, and what has ended: the history database is right."""
@@ -166,8 +191,14 @@ class Archiver:
         if time.monotonic() < self._prune_at:
             return
         self._prune_at = time.monotonic() + _PRUNE_SECONDS
-        while not self._stopped.is_set() and self._still_elected() and self._retention.prune(self._store.being_read()):
+        count = 0
+        while not self._stopped.is_set() and self._still_elected():
+            if not (pruned := self._retention.prune(self._store.being_read())):
+                break
+            count += pruned
             self._stopped.wait(_PAUSE_SECONDS)
+        if count and self._still_elected():
+            self._summaries().prune()
 
     def _make_searchable(self) -> int:
         """Makes some tasks searchable that were archived before there was a search; returns how many."""
@@ -195,8 +226,7 @@ class Archiver:
                 return True  # it has expired, and the pruning removes its index
             if _age_seconds(record.status.finished_at) < self._after_seconds:
                 return False
-            writer = ArchiveWriter(self._store, self._database, self._token, self._still_elected)
-            if not self._store.forget(task, self._token, writer.archive(record)):
+            if not self._store.forget(task, self._token, self._writer().archive(record)):
                 raise ArchiverReplaced(f"task {task.task_id} was not deleted in Redis")
         except (RecordUnreadable, HistoryUnavailable) as error:
             # What the database refuses of one task it may take of the next: that one must not stop all others.
@@ -261,7 +291,7 @@ def main() -> int:
     os.nice(_NICE)
     limits = HistoryLimits(*order.limits)
     try:
-        archiver = Archiver(Store(order.store_url), order.history_url, order.after_seconds, limits)
+        archiver = Archiver(Store(order.store_url), order.history_url, order.after_seconds, limits, order.keep_facts)
     except ConfigurationError as error:
         log.error("finished tasks stay in Redis: %s", error)
         return EXIT_IDLE

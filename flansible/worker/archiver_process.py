@@ -36,6 +36,7 @@ class ArchiverOrder(NamedTuple):
     after_seconds: float
     limits: HistoryLimits
     log_level: str
+    keep_facts: bool = True
 
 
 class ArchiverProcess(Periodic):

@@ -140,7 +140,8 @@ def _archivers(found: Settings) -> list[ArchiverProcess]:
     """Returns what starts the archiver, where there is a history database."""
     if (url := found.database_url) is None:
         return []
-    order = ArchiverOrder(found.store_url, url, found.archive_after_seconds, history_limits(found), found.log_level)
+    limits = history_limits(found)
+    order = ArchiverOrder(found.store_url, url, found.archive_after_seconds, limits, found.log_level, found.keep_facts)
     return [ArchiverProcess(Store(found.store_url, redis_retention(found)), order)]
 
 

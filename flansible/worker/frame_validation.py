@@ -34,7 +34,11 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "verdict": str,
     "duration_seconds": (int, float),
     "result": dict,
+    "groups": list,
 }
+_OPTIONAL = {"handler", "groups"}
+_MAX_GROUPS = 100
+_MAX_GROUP_CHARS = 255
 
 
 def event(frame: wire.Frame) -> dict[str, Any]:
@@ -48,9 +52,19 @@ def event(frame: wire.Frame) -> dict[str, Any]:
         raise WireError("an event with a name that is too long")
     if not 0 <= found.get("duration_seconds", 0) <= _MAX_TIME:
         raise WireError("an event with an invalid duration")
-    if frame["event"] == "host_result" and not _FIELDS.keys() - {"handler"} <= found.keys():
+    if frame["event"] == "host_result" and not _FIELDS.keys() - _OPTIONAL <= found.keys():
         raise WireError("a host result without all its fields")
+    if "groups" in found:
+        found["groups"] = _groups(found["groups"])
     return {"event": frame["event"], **found, **_mark_and_time(frame)}
+
+
+def _groups(names: list[Any]) -> list[str]:
+    """Validates the groups of a host."""
+    if len(names) > _MAX_GROUPS or not all(isinstance(name, str) and len(name) <= _MAX_GROUP_CHARS for name in names):
+        raise WireError("a host result with invalid groups")
+    # Lone surrogates cannot be stored.
+    return [name.encode(errors="replace").decode() for name in names]
 
 
 def plan(frame: wire.Frame) -> dict[str, Any]:

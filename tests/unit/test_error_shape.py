@@ -181,7 +181,9 @@ def test_a_missing_playbook_is_404_with_the_path(client: FlaskClient, root: Path
 # They read and write rbac.json and the file of tokens.
 OF_FILES = [route for route in ROUTES if route.resource.__module__.endswith(".own_account")]
 OF_THE_DATABASE = [route for route in ROUTES if route.endpoint == "search"]
-ELSEWHERE = (*OF_DEFINITIONS, *OF_FILES, *OF_THE_DATABASE)
+# They ask the history database as well, and answer nothing without one.
+OF_HOSTS = [route for route in ROUTES if route.resource.__module__.endswith(".known_hosts")]
+ELSEWHERE = (*OF_DEFINITIONS, *OF_FILES, *OF_THE_DATABASE, *OF_HOSTS)
 ASK_THE_STORE = [
     route
     for route in PRIVATE
@@ -223,6 +225,13 @@ def test_without_a_database_lists_of_definitions_are_empty_and_all_else_is_503(
 @pytest.mark.parametrize("route", OF_THE_DATABASE, ids=lambda route: route.endpoint)
 def test_without_a_database_what_only_it_has_is_503(client: FlaskClient, route: Route) -> None:
     reply = client.get(f"{at(route.path)}?q=x")
+    assert_shape(reply, 503)
+    assert reply.get_json()["code"] == "no_database"
+
+
+@pytest.mark.parametrize("route", OF_HOSTS, ids=lambda route: route.endpoint)
+def test_without_a_database_nothing_is_known_of_hosts(client: FlaskClient, route: Route) -> None:
+    reply = client.get(at(route.path))
     assert_shape(reply, 503)
     assert reply.get_json()["code"] == "no_database"
 

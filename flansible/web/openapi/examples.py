@@ -47,6 +47,7 @@ from flansible.models.account_bodies import AccountToken, AccountTokens, Describ
 from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
 from flansible.models.project_spec import ProjectRemote
 from flansible.models.search_replies import SearchHit, SearchPage, SearchPlace
+from flansible.web.openapi import host_examples
 from flansible.web.serialization import PROMETHEUS_TEXT
 
 _TOKEN: dict[str, Any] = {
@@ -283,7 +284,7 @@ _REPLIES = (
     ProjectRemote(name="shop", asked_at="2026-01-31T12:00:00.000Z", ref="main", commit="3f1c" * 10, problem=None),
 )
 
-REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in _REPLIES}
+REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in (*_REPLIES, *host_examples.REPLIES)}
 REPLIES |= {type(reply): reply for kind in KINDS for reply in _of_kind(kind)}
 
 _CANCELING = {"Status": "PROGRESS", "state": State.RUNNING, "returncode": None, "finished_at": None}
@@ -440,6 +441,8 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
 ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
     ("logout", 403): (_NO_CSRF,),
     ("ansibletaskcancel", 403): (_CROSS_SITE, _VIEWER),
+    ("host", 404): (_failure("host_not_found", "No task that you see has results of this host."),),
+    ("host_facts", 404): (_failure("facts_not_found", "No run that you see has gathered facts of this host."),),
     **{(endpoint, 503): (_TOO_MANY_FOLLOWERS,) for endpoint in ("ansibletaskoutput", "ansibletaskevents")},
     **{(endpoint, 429): (_FOLLOWER_LIMIT,) for endpoint in ("ansibletaskoutput", "ansibletaskevents", "ansibletasks")},
 }
