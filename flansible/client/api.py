@@ -212,6 +212,21 @@ class Client:
         reply = self._connection.post(f"/api/ansibletaskcancel/{quote(task_id, safe='')}")
         return cast(TaskStatusReply, self._connection.json_object(reply))
 
+    def compare(self, task_id: str, other_id: str | None = None) -> dict[str, Any]:
+        """Returns what differs between two tasks, all pages joined: `GET /api/compare`.
+
+        other_id: default: the last run before the task of the same playbook or module, inventory and limit that
+        succeeded; ServiceRefused (404, `no_earlier_success`) when there is none.
+        """
+        query = {"task": task_id, "with": other_id}
+        whole = self._get("/api/compare", query)
+        while whole["next_after"] is not None:
+            page = self._get("/api/compare", {**query, "with": whole["other"]["task_id"], "after": whole["next_after"]})
+            whole["hosts"] += page["hosts"]
+            whole["compared_hosts"] += page["compared_hosts"]
+            whole["next_after"] = page["next_after"]
+        return whole
+
     def apply(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Applies definitions, all or none: `POST /api/apply`. Harmless when repeated."""
         return self._connection.json_object(self._connection.post("/api/apply", body))

@@ -111,6 +111,18 @@ def cancel(task_id: str) -> None:
 
 @click.command()
 @_login_options
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.argument("task_id")
+@click.argument("other_id", required=False)
+def compare(task_id: str, other_id: str | None, as_json: bool) -> None:
+    """Show what differs between two tasks; default: from the last run of the same that succeeded."""
+    from flansible.client import comparing
+
+    sys.exit(comparing.compare(_login(), task_id, other_id, as_json))
+
+
+@click.command()
+@_login_options
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Largest number of tasks.")
 @click.option("--state", type=click.Choice([state.value for state in State]), help="Only tasks in this state.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -170,4 +182,4 @@ def _login() -> Profile:
     )
 
 
-COMMANDS = (adhoc, playbook, status, output, result, events, cancel, tasks, search, apply, get)
+COMMANDS = (adhoc, playbook, status, output, result, events, cancel, tasks, search, compare, apply, get)

@@ -239,6 +239,11 @@ def _show(chunks: Iterable[bytes]) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def write_lines(lines: Iterable[str]) -> None:
+    """Writes lines to standard output."""
+    _show(f"{line}\n".encode(errors="backslashreplace") for line in lines)
+
+
 def _print(text: str, end: str = "\n") -> None:
     _show([f"{text}{end}".encode(errors="backslashreplace")])
 

@@ -8,9 +8,17 @@ from pydantic import BaseModel
 
 from flansible import models
 from flansible.definitions.kinds import KINDS, DefinitionKind
-from flansible.models import account_bodies, definition_specs, host_replies, project_spec, search_replies
+from flansible.models import (
+    account_bodies,
+    comparison_replies,
+    definition_specs,
+    host_replies,
+    project_spec,
+    search_replies,
+)
 from flansible.web.middleware.error_handlers import UniformErrorApi
 from flansible.web.resources import definitions, output
+from flansible.web.resources.compare import Compare, CompareQuery
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
 from flansible.web.resources.health import HealthResource
 from flansible.web.resources.inventories import InventoryQuery, ListInventories
@@ -197,6 +205,16 @@ ROUTES: tuple[Route, ...] = (
         query=SearchQuery,
         reply_headers=(_LINK,),
         errors=(503,),
+    ),
+    Route(
+        "/api/compare",
+        "get",
+        Compare,
+        comparison_replies.Comparison,
+        query=CompareQuery,
+        reply_headers=(_LINK,),
+        empty=(204,),
+        errors=(404, 410, 503),
     ),
     Route(
         "/api/hosts",

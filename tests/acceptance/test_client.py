@@ -593,6 +593,25 @@ def test_records_are_shown(service: Service, project: Path) -> None:
     assert flansible(service, project, "output", "--follow", "--format", "html", task_id).returncode == 2
 
 
+def test_what_differs_is_shown(service: Service, client: Client, project: Path) -> None:
+    good, bad = (
+        task_of(flansible(service, project, "adhoc", "dev1", "-m", "debug", "-a", f"msg={word}", "--no-wait"))
+        for word in ("fine", "\x1b]0;x")
+    )
+    for task_id in (good, bad):
+        client.wait(task_id)
+    shown = flansible(service, project, "compare", bad, good)
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0].startswith(f"- {good}") and lines[1].startswith(f"+ {bad}")
+    assert '  module_args: "msg=fine" -> ' in shown.stdout and "1 of 1 hosts differs" in shown.stdout
+    assert "debug: message" in shown.stdout
+    found = json.loads(flansible(service, project, "compare", "--json", bad, good).stdout)
+    assert [host["host"] for host in found["hosts"]] == ["dev1"] and found["failures_between"] is None
+    none = flansible(service, project, "compare", good)
+    assert (none.returncode, "No earlier run of the same" in none.stderr) == (5, True)
+
+
 def test_cancel_ends_a_task(service: Service, client: Client, project: Path) -> None:
     task_id = client.adhoc("command", "sleep 60")
     eventually(lambda: client.status(task_id)["state"] == "running")

@@ -201,7 +201,9 @@ def test_without_the_store_it_is_503_with_retry_after(client: FlaskClient, route
         "preview": {"kind": "adhoc", "request": {"module": "ping"}},
     }
     body = bodies.get(path.split("/")[2], {"playbook_dir": "."})
-    asked = "?inventory=web1," if route.endpoint == "listinventories" else ""  # the list alone needs no store
+    # The list alone needs no store.
+    queries = {"listinventories": "?inventory=web1,", "compare": "?task=00000000-0000-4000-8000-000000000000"}
+    asked = queries.get(route.endpoint, "")
     reply = (
         client.get(at(path) + asked) if method == "get" else client.post(at(path), json=body if route.body else None)
     )

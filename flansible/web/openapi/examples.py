@@ -44,10 +44,11 @@ from flansible.models import (
     WorkerStats,
 )
 from flansible.models.account_bodies import AccountToken, AccountTokens, DescribedUser, DescribedUsers, NewAccountToken
+from flansible.models.comparison_replies import Comparison
 from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
 from flansible.models.project_spec import ProjectRemote
 from flansible.models.search_replies import SearchHit, SearchPage, SearchPlace
-from flansible.web.openapi import host_examples
+from flansible.web.openapi import comparison_examples, host_examples
 from flansible.web.serialization import PROMETHEUS_TEXT
 
 _TOKEN: dict[str, Any] = {
@@ -285,6 +286,7 @@ _REPLIES = (
 )
 
 REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in (*_REPLIES, *host_examples.REPLIES)}
+REPLIES[Comparison] = comparison_examples.comparison(_task())
 REPLIES |= {type(reply): reply for kind in KINDS for reply in _of_kind(kind)}
 
 _CANCELING = {"Status": "PROGRESS", "state": State.RUNNING, "returncode": None, "finished_at": None}
@@ -304,7 +306,8 @@ ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
 STATUS_DESCRIPTIONS = {
     200: "The reply.",
     201: "Made; there was none of this name.",
-    204: "No event follows `Last-Event-ID`: the stream has ended. Browsers stop reconnecting.",
+    204: "Nothing. No event follows `Last-Event-ID`: the stream has ended, and browsers stop reconnecting; or there is "
+    "nothing to compare with (`if_any`).",
     202: "Accepted; it continues after this reply. Poll the task's status.",
     400: "The body or the query string is invalid; `errors` names each faulty field.",
     401: "No valid user and password, token or session.",
@@ -441,6 +444,11 @@ BODY_FAILURES: dict[int, tuple[ErrorBody, ...]] = {
 ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
     ("logout", 403): (_NO_CSRF,),
     ("ansibletaskcancel", 403): (_CROSS_SITE, _VIEWER),
+    ("compare", 404): (
+        _failure(
+            "no_earlier_success", "No earlier run of the same that you see has succeeded. Name another task in `with`."
+        ),
+    ),
     ("host", 404): (_failure("host_not_found", "No task that you see has results of this host."),),
     ("host_facts", 404): (_failure("facts_not_found", "No run that you see has gathered facts of this host."),),
     **{(endpoint, 503): (_TOO_MANY_FOLLOWERS,) for endpoint in ("ansibletaskoutput", "ansibletaskevents")},
