@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,17 +11,21 @@ import pytest
 from playwright.sync_api import Page, Response, expect
 
 from tests.helpers.browser_watch import Watch
-from tests.helpers.services import ADMIN, Service
+from tests.helpers.services import ADMIN, Service, start_service
+from tests.helpers.waiting import eventually
 
 FIRST_LOAD_BYTES = 100_000
 WIDTHS = (360, 1920)
-VIEWS = ("login", "tasks", "search", "task", "launch", "overview", "definitions", "account")
+VIEWS = ("login", "tasks", "search", "task", "hosts", "host", "compare", "launch", "overview", "definitions", "account")
 # What is there once a view has all it asked for.
 READY = {
     "login": "form",
     "tasks": ".connection.is-live",
     "search": "form",
     "task": "h1",
+    "hosts": ".hosts tbody tr",
+    "host": ".runs tbody tr",
+    "compare": ".sides tbody tr",
     "launch": "form",
     "overview": ".chart svg, .ranking",
     "definitions": ".about",
@@ -36,15 +41,42 @@ def failed_task(service: Service) -> str:
     return task_id
 
 
+@pytest.fixture(scope="module")
+def service(root: Path) -> Iterator[Service]:
+    """Its tasks are archived at once: hosts are listed then."""
+    running = start_service(root, "archive_after_seconds = 0\n")
+    yield running
+    assert running.stop() < 10
+
+
+@pytest.fixture(scope="module")
+def addresses(service: Service, failed_task: str) -> dict[str, str]:
+    """Addresses of views that show something in particular."""
+    other = service.submit("ansiblecommand", {"module": "ping", "inventory": str(service.root / "inventories/dev")})
+    service.wait(other)
+
+    def host() -> str:
+        found = service.client().get("/api/hosts").json()["hosts"]
+        return f"#/hosts/{found[0]['name']}" if found else ""
+
+    return {
+        "task": f"#/tasks/{failed_task}",
+        "host": eventually(host, 60),
+        "compare": f"#/compare?task={failed_task}&with={other}",
+    }
+
+
 @pytest.fixture
-def open_view(service: Service, login: Callable[..., None], watch: Watch, failed_task: str) -> Callable[..., None]:
+def open_view(
+    service: Service, login: Callable[..., None], watch: Watch, addresses: dict[str, str]
+) -> Callable[..., None]:
     """Shows one of the views, once it is complete."""
 
     def enter(page: Page, view: str) -> None:
         if view == "login":
             page.goto(f"{service.url}/")
         else:
-            login(page, ADMIN, f"#/tasks/{failed_task}" if view == "task" else f"#/{view}")
+            login(page, ADMIN, addresses.get(view, f"#/{view}"))
         await_view(page, view)
 
     return enter

@@ -56,7 +56,8 @@ def test_each_file_is_served_compressed_and_asked_about_again(server: WebServer,
 
 
 def test_all_files_together_are_small(server: WebServer) -> None:
-    assert sum(len(gzip.compress((FOLDER / name).read_bytes())) for name in FILES) < 120_000
+    """Of these the first page loads those of its view: tests/console/test_quality.py has the limit for that."""
+    assert sum(len(gzip.compress((FOLDER / name).read_bytes())) for name in FILES) < 130_000
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ const VIEWS = {
     sheets: ["ansi.css", "views/task/task.css", "views/task/output.css", "views/task/host_matrix.css", "views/task/timeline.css"],
   },
   search: { load: () => import("./views/search/search_page.js"), sheets: ["views/search/search.css"] },
+  hosts: { load: () => import("./views/hosts/hosts.js"), sheets: ["views/hosts/hosts.css"] },
+  host: { load: () => import("./views/host/host.js"), sheets: ["views/host/host.css"] },
+  compare: { load: () => import("./views/compare/compare.js"), sheets: ["views/compare/compare.css"] },
   launch: { load: () => import("./views/launch/launch.js"), sheets: ["views/launch/launch.css"] },
   overview: { load: () => import("./views/overview/overview.js"), sheets: ["views/overview/overview.css"] },
   definitions: { load: () => import("./views/definitions/definitions.js"), sheets: ["views/definitions/definitions.css"] },
@@ -22,6 +25,7 @@ const VIEWS = {
 const NAVIGATION = [
   ["tasks", "Tasks"],
   ["search", "Search"],
+  ["hosts", "Hosts"],
   ["launch", "Launch"],
   ["overview", "Overview"],
   ["definitions", "Definitions"],
@@ -62,7 +66,7 @@ function showHeader(route) {
   const top = document.getElementById("top");
   top.hidden = !session;
   if (!session) return;
-  const shown = route.name === "task" ? "tasks" : route.name;
+  const shown = { task: "tasks", compare: "tasks", host: "hosts" }[route.name] ?? route.name;
   const links = NAVIGATION.filter(([name]) => name !== "launch" || session.may_act).map(([name, word]) =>
     h("a", { href: `#/${name}`, "aria-current": name === shown ? "page" : null }, word),
   );

@@ -1,14 +1,15 @@
 // The address in the browser: which view it names, and the query that a view keeps in it.
 
 // `#/<view>` of each view that has an address without an id; the first one is shown where nothing else is named.
-const ADDRESSES = ["tasks", "search", "launch", "overview", "definitions", "account", "login"];
+const ADDRESSES = ["tasks", "search", "hosts", "launch", "overview", "definitions", "account", "compare", "login"];
 
-/** Parses the address to `{name, id, params}`; `#/tasks/<id>` is the view `task`. */
+/** Parses the address to `{name, id, params}`; `#/tasks/<id>` is the view `task`, `#/hosts/<name>` the view `host`. */
 export function readRoute(hash = location.hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
   const [first, second] = path.split("/").map(decodePart);
   const params = new URLSearchParams(query);
   if (first === "tasks" && second) return { name: "task", id: second, params };
+  if (first === "hosts" && second) return { name: "host", id: second, params };
   return { name: ADDRESSES.includes(first) ? first : ADDRESSES[0], id: null, params };
 }
 

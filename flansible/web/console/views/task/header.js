@@ -97,6 +97,7 @@ export class Header {
     if (task.attempt) facts.push(["attempt", task.attempt]);
     if (task.returncode !== null) facts.push(["exit code", task.returncode]);
     if (task.ended?.length) facts.push(["ended early:", endedProcesses(task.ended)]);
+    if (isFinal(task)) facts.push(["", h("a", { href: `#/compare?task=${task.task_id}` }, "Compare with another run")]);
     return facts;
   }
 

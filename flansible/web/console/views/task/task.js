@@ -8,6 +8,7 @@ import { HostsTab } from "./host_matrix.js";
 import { OutputTab } from "./output.js";
 import { RequestTab } from "./request.js";
 import { Run } from "./run.js";
+import { Since } from "./since.js";
 import { Tabs } from "./tabs.js";
 import { TimelineTab } from "./timeline.js";
 
@@ -18,11 +19,12 @@ export async function show(root, { id, params, signal }) {
   const run = new Run(id, signal);
   await run.load();
   const failures = new Failures(run);
+  const since = new Since(run);
   const header = new Header(run, failures);
   const views = { output: new OutputTab(run), hosts: new HostsTab(run), timeline: new TimelineTab(run), request: new RequestTab(run) };
   const words = { output: "Output", hosts: "Hosts", timeline: "Timeline", request: "Request" };
   const tabs = new Tabs("About this task", Object.entries(views).map(([name, view]) => [name, words[name], view.element]), (name) => goTo(new URLSearchParams({ tab: name })));
-  root.append(header.element, failures.element, tabs.element);
+  root.append(header.element, since.element, failures.element, tabs.element);
 
   function goTo(wanted) {
     setParams({ ...Object.fromEntries(TAB_PARAMS.map((name) => [name, null])), ...Object.fromEntries(wanted) });
@@ -47,9 +49,11 @@ export async function show(root, { id, params, signal }) {
     header.draw();
     header.showError(null);
     updateFailures();
+    since.update();
   });
   run.addEventListener("failure", () => header.showError(run.error));
   showTab(params);
+  since.update();
   updateFailures().then(() => {
     // A link to a line or a cell scrolls to it.
     if (TAB_PARAMS.some((place) => params.has(place)) && !signal.aborted) tabs.element.scrollIntoView({ block: "start" });
