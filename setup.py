@@ -45,6 +45,7 @@ setup(
         "alembic>=1.14,<2",
         "zstandard>=0.23,<1",
         "psutil>=6,<8",
+        "cronsim>=2.6,<3",  # times of schedules: fires once where the hour is doubled, which croniter does not
         "PyYAML>=6,<7",
         "click>=8.1,<9",
         "prometheus-client>=0.22,<1",

@@ -34,5 +34,10 @@ def check_may_change(user: User, kind: str, name: str, owner: str) -> None:
 
 
 def may_read(user: User, owner: str, shared_with: frozenset[str]) -> bool:
-    """Whether the user may read a definition: the owner, members of groups it is shared with, admin and auditors."""
-    return user.sees_all or owner == user.name or not shared_with.isdisjoint(user.groups)
+    """Whether the user may read a definition: the owner, who it is shared with, admin and auditors."""
+    return user.sees_all or owner == user.name or is_among(user, shared_with)
+
+
+def is_among(user: User, shared_with: frozenset[str]) -> bool:
+    """Whether the user is one of these: names of groups, and `user:` with that of a user. No name has a colon."""
+    return not shared_with.isdisjoint((*user.groups, f"user:{user.name}"))

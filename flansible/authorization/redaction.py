@@ -97,7 +97,8 @@ def flansible_command(run: AuthorizedRun) -> str | None:
         options = ["--project", project.name, "--ref", project.commit, *options]
     if run.time_limit is not None:
         options += ["--time-limit", str(run.time_limit)]
-    options += [word for lock in run.locks for word in ("--lock", lock)]
+    # Those with a null byte are the service's own.
+    options += [word for lock in run.locks if "\0" not in lock for word in ("--lock", lock)]
     options += ["--on-lost", run.on_lost] if run.on_lost != "fail" else []
     return " ".join((*words, _shell_words("flansible", (run.kind, *options, *_arguments(step)))))
 

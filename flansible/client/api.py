@@ -151,8 +151,21 @@ class Client:
         the request is sent again if the reply was lost, after calling `before_retry`, which may raise to stop that.
         After ServiceUnreachable the task may be queued nevertheless.
         """
+        return self._submit(_SUBMIT_PATHS[kind], body, idempotency_key, before_retry)
+
+    def launch(self, template: str, values: Mapping[str, Any] | None = None, idempotency_key: str | None = None) -> str:
+        """Launches a template; returns the task_id. values: what it leaves open, such as `{"extra_vars": {...}}`."""
+        return self._submit(f"/api/templates/{quote(template, safe='')}/launch", values or {}, idempotency_key, None)
+
+    def _submit(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        idempotency_key: str | None,
+        before_retry: Callable[[], None] | None,
+    ) -> str:
         key = idempotency_key or str(uuid.uuid4())
-        reply = self._connection.post_once(_SUBMIT_PATHS[kind], body, key, before_retry)
+        reply = self._connection.post_once(path, body, key, before_retry)
         task_id = self._connection.json_object(reply).get("task_id")
         if not isinstance(task_id, str):
             raise self._connection.not_flansible(reply)

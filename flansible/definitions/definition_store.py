@@ -10,7 +10,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 from flansible.authorization import definition_rights
 from flansible.definitions.kinds import DefinitionKind
@@ -20,9 +21,12 @@ from flansible.identity.users import User
 from flansible.models.definition_specs import Spec
 from flansible.sealing import Sealer
 
+_PAGE = 1000
 Action = Literal["created", "changed", "unchanged", "deleted"]
 # Parses a document into a kind's spec, or raises InvalidRequest that names each field.
 ParseSpec = Callable[[type[Spec], dict[str, Any]], Spec]
+# Looks a definition up as it is, or will be when what is written together with it is.
+Find = Callable[[str, str], StoredDefinition | None]
 # Writes the audit line of `<kind>/<name>`; raises AuditUnavailable, and then nothing is written.
 NoteChange = Callable[[str, Action], None]
 
@@ -48,11 +52,19 @@ class Condition:
 
 @dataclass(frozen=True)
 class NewDefinition:
-    """A definition as a client gives it. document: of its spec, parsed from JSON and not validated."""
+    """A definition as a client gives it. document: of its spec, parsed from JSON and not validated; where: its place
+    in the body, if it is not the body."""
 
     kind: DefinitionKind
     name: str
     document: Mapping[str, Any]
+    where: str = ""
+
+
+class CheckSpec(Protocol):
+    """Raises the refusal of a definition whose fields are valid each by itself: what it names, the writer's rights."""
+
+    def __call__(self, given: NewDefinition, spec: Spec, find: Find) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,10 @@ class Change:
 
 def etag(found: StoredDefinition) -> str:
     return f'"{found.revision}"'
+
+
+def accept(given: NewDefinition, spec: Spec, find: Find) -> None:
+    """A CheckSpec that refuses nothing."""
 
 
 class Definitions:
@@ -95,6 +111,17 @@ class Definitions:
         """Returns a definition, whoever asks: for what uses it, which has rules of its own."""
         return self._rows.get(kind, name)
 
+    def all(self, kind: str) -> list[StoredDefinition]:
+        """Returns every definition of a kind, for the service's own use."""
+        found: list[StoredDefinition] = []
+        after = ""
+        while True:
+            rows = self._rows.page(kind, after, _PAGE)
+            found += rows
+            if len(rows) < _PAGE:
+                return found
+            after = rows[-1].name
+
     def page(
         self, user: User, kind: DefinitionKind, after: str, limit: int
     ) -> tuple[list[StoredDefinition], str | None]:
@@ -111,15 +138,24 @@ class Definitions:
                 return found, None
             after = rows[-1].name
 
-    def put(self, user: User, given: NewDefinition, condition: Condition, parse: ParseSpec, note: NoteChange) -> Change:
-        """Makes or changes one definition. Raises Forbidden, PreconditionFailed and what `parse` raises."""
+    def put(
+        self,
+        user: User,
+        given: NewDefinition,
+        condition: Condition,
+        parse: ParseSpec,
+        note: NoteChange,
+        check: CheckSpec = accept,
+    ) -> Change:
+        """Makes or changes one definition. Raises Forbidden, PreconditionFailed and what `parse` and `check` raise."""
         definition_rights.check_may_define(user, given.kind.name)
         with self._rows.writing() as writer:
             current = writer.get(given.kind.name, given.name)
             if current is not None:
                 definition_rights.check_may_change(user, given.kind.name, given.name, current.owner)
             condition.check(current)
-            change = self._next(user, given, current, parse, current.set_name if current else None)
+            set_name = current.set_name if current else None
+            change = self._next(user, given, current, parse, set_name, lambda spec: check(given, spec, writer.get))
             _write(writer, change, note)
         return change
 
@@ -141,6 +177,7 @@ class Definitions:
         set_name: str,
         parse: Callable[[int], ParseSpec],
         note: NoteChange,
+        check: CheckSpec = accept,
         *,
         prune: bool,
         dry_run: bool,
@@ -152,13 +189,19 @@ class Definitions:
         with self._rows.writing() as writer:
             changes: list[Change] = []
             errors: list[FieldError] = []
+
+            def find(kind: str, name: str) -> StoredDefinition | None:
+                new = (change.stored for change in changes if (change.stored.kind, change.stored.name) == (kind, name))
+                return next(new, None) or writer.get(kind, name)
+
             for number, item in enumerate(given):
                 definition_rights.check_may_define(user, item.kind.name)
                 current = writer.get(item.kind.name, item.name)
                 if current is not None:
                     definition_rights.check_may_change(user, item.kind.name, item.name, current.owner)
                 try:
-                    changes.append(self._next(user, item, current, parse(number), set_name))
+                    change = self._next(user, item, current, parse(number), set_name, partial(check, item, find=find))
+                    changes.append(change)
                 except InvalidRequest as error:
                     errors += error.errors
             if errors:
@@ -176,7 +219,13 @@ class Definitions:
         return changes
 
     def _next(
-        self, user: User, given: NewDefinition, current: StoredDefinition | None, parse: ParseSpec, set_name: str | None
+        self,
+        user: User,
+        given: NewDefinition,
+        current: StoredDefinition | None,
+        parse: ParseSpec,
+        set_name: str | None,
+        check: Callable[[Spec], None],
     ) -> Change:
         """Returns what the definition becomes. A sealed field that is not given stays; null removes it."""
         kind = given.kind
@@ -184,6 +233,7 @@ class Definitions:
         spec = parse(kind.spec, {**given.document, **hidden})
         if kind.check is not None:
             kind.check(user, spec)
+        check(spec)
         document = spec.model_dump(mode="json", exclude_unset=True)
         secret = {name: document.pop(name) for name in sorted(kind.sealed) if document.get(name) is not None}
         document = {name: value for name, value in document.items() if name not in kind.sealed}

@@ -20,13 +20,16 @@ from flansible.models.definition_specs import (
     sealed_fields,
 )
 from flansible.models.project_spec import ProjectSpec
+from flansible.models.schedule_specs import FreezeComputed, FreezeSpec, ScheduleComputed, ScheduleSpec
+from flansible.models.template_specs import TemplateComputed, TemplateSpec
 
 
 @dataclass(frozen=True)
 class DefinitionKind:
     """One kind. name: as in the URL, in files for `flansible apply`, and in `may_define` of rbac.json; title: what it
-    is, for people; shared_by: the field with the groups whose members may read it; granted: the names of those that
-    an entry of rbac.json lets its user use, and so read; check: of what a user writes, beside the form."""
+    is, for people; shared_by: the field with the groups whose members may read it, or with `users` and `groups`;
+    granted: the names of those that an entry of rbac.json lets its user use, and so read; check: of what a user writes,
+    beside the form; computed: fields that the service adds to what it returns of one."""
 
     name: str
     title: str
@@ -34,6 +37,7 @@ class DefinitionKind:
     shared_by: str | None = None
     granted: Callable[[User], frozenset[str]] | None = None
     check: Callable[[User, Any], None] | None = None
+    computed: type[BaseModel] | None = None
 
     def is_granted(self, user: User, name: str) -> bool:
         """Whether rbac.json lets the user use this one."""
@@ -42,7 +46,7 @@ class DefinitionKind:
     @cached_property
     def reply(self) -> type[DefinitionFields]:
         """The model of what the API returns of one."""
-        return reply_model(self.spec)
+        return reply_model(self.spec, self.computed)
 
     @cached_property
     def page(self) -> type[BaseModel]:
@@ -55,9 +59,23 @@ class DefinitionKind:
         return sealed_fields(self.spec)
 
     def shared_with(self, spec: Mapping[str, Any]) -> frozenset[str]:
-        """Returns the groups whose members may read it. spec: as stored."""
-        return frozenset(spec.get(self.shared_by) or ()) if self.shared_by else frozenset()
+        """Returns who may read it besides: names of groups, and `user:` with that of a user. spec: as stored."""
+        given = spec.get(self.shared_by) if self.shared_by else None
+        if isinstance(given, dict):
+            return frozenset((*given.get("groups", ()), *(f"user:{name}" for name in given.get("users", ()))))
+        return frozenset(given or ())
 
+
+TEMPLATES = DefinitionKind(
+    "templates", "Templates: saved requests that others may launch", TemplateSpec, "allow", computed=TemplateComputed
+)
+
+SCHEDULES = DefinitionKind(
+    "schedules", "Schedules: times at which a template is launched", ScheduleSpec, computed=ScheduleComputed
+)
+FREEZES = DefinitionKind(
+    "freezes", "Freezes: times in which nothing starts by itself", FreezeSpec, computed=FreezeComputed
+)
 
 # In the order in which `apply` writes them; later ones may name earlier ones.
 KINDS: tuple[DefinitionKind, ...] = (
@@ -69,4 +87,7 @@ KINDS: tuple[DefinitionKind, ...] = (
         granted=project_rights.names,
         check=project_rights.check_definition,
     ),
+    TEMPLATES,
+    SCHEDULES,
+    FREEZES,
 )

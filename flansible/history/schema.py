@@ -17,6 +17,8 @@
 | `search_pieces`  | a piece of a task's output, of whole lines, for search   | task, `piece`         |
 | `search_backfill` | which tasks of before are still to be gone through      | one row               |
 | `definitions`    | what is set up once and used by name                     | `kind`, `name`        |
+| `schedule_states` | how far a schedule has come, and whether it is paused   | `name`                |
+| `schedule_occurrences` | a time at which a schedule was due, and its outcome | schedule, `due`      |
 | `archiver`       | the highest token of a worker that has archived          | one row               |
 
 `number` is the number of the task that Redis gave it: the cursor of lists, there and here. Times are milliseconds since
@@ -43,7 +45,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 8  # of the newest file in migrations/
+VERSION = 9  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -268,6 +270,33 @@ definitions = Table(
     Column("created", BigInteger, nullable=False),
     Column("updated", BigInteger, nullable=False),
     Index("definitions_set", "set_name"),
+)
+
+schedule_states = Table(
+    "schedule_states",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("revision", Text, nullable=False),  # of the definition that this is about
+    Column("position", BigInteger, nullable=False),  # up to when every due time has its occurrence
+    Column("paused", Boolean),  # NULL: as the definition says
+    Column("paused_by", Text),
+    Column("note", Text),
+    Column("skips", Integer, nullable=False),  # how many of the next due times are skipped
+    Column("failures", Integer, nullable=False),  # tasks in a row that did not succeed
+)
+
+_IS_OPEN = text("is_open")
+schedule_occurrences = Table(
+    "schedule_occurrences",
+    metadata,
+    Column("schedule", Text, primary_key=True),
+    Column("due", BigInteger, primary_key=True, autoincrement=False),
+    Column("outcome", Text, nullable=False),
+    Column("detail", Text),
+    Column("task_id", Text),
+    Column("recorded", BigInteger, nullable=False),
+    Column("is_open", Boolean, nullable=False),  # whether its start, or its task, is not known to be over
+    Index("schedule_occurrences_open", "due", sqlite_where=_IS_OPEN, postgresql_where=_IS_OPEN),
 )
 
 archiver = Table(

@@ -153,12 +153,15 @@ def _is_sealed(field: Any) -> bool:
     )
 
 
-def reply_model(spec: type[Spec]) -> type[DefinitionFields]:
-    """Makes the model of a kind's reply: the fields of its spec that are not sealed, and those of all definitions."""
+def reply_model(spec: type[Spec], computed: type[BaseModel] | None = None) -> type[DefinitionFields]:
+    """Makes the model of a kind's reply: the fields of its spec that are not sealed, those of all definitions, and
+    those that the service computes."""
     hidden = sealed_fields(spec)
     shown: dict[str, Any] = {
         name: (field.annotation, field) for name, field in spec.model_fields.items() if name not in hidden
     }
+    if computed is not None:
+        shown |= {name: (field.annotation, field) for name, field in computed.model_fields.items()}
     name = f"{spec.__name__.removesuffix('Spec')}Definition"
     return create_model(name, __base__=DefinitionFields, __doc__=spec.__doc__, **shown)
 

@@ -174,6 +174,15 @@ class Origin(Record):
     retry_of: str | None = Field(default=None, description="The task whose hosts it tries again.")
 
 
+class RetryPlan(Record):
+    """What is to be done when a task of a template fails on hosts. attempt: number of retries before this task."""
+
+    hosts: Literal["failed", "unreachable"]
+    delay_seconds: int
+    attempt: int = 0
+    values: dict[str, JsonValue] = Field(default={}, description="What the launch set, to be set again.")
+
+
 class AuthorizedRun(Record):
     """A run allowed by flansible.authorization. Only this type can be submitted, so the check cannot be skipped."""
 
@@ -189,6 +198,7 @@ class AuthorizedRun(Record):
         default=None, description="Folders and relative paths of the steps are in this project's tree."
     )
     origin: Origin = Field(default=Origin(), description="What started it, and with whose rights.")
+    retry: RetryPlan | None = Field(default=None, description="Of a template: hosts that fail are tried again.")
     visibility: Visibility | None = Field(
         default=None, description="By what others may see it; null: by nothing but `sees: all`."
     )

@@ -31,6 +31,9 @@ class SessionReply(Record):
     may_act: bool = Field(description="Whether this user may start and cancel tasks.")
     may_become: bool = Field(description="Whether this user's runs may become another user.")
     may_use_git: bool = Field(description="Whether this user may update checkouts.")
+    launches_only: bool = Field(
+        description="Whether no entry of the user has inventories: the console then shows templates and tasks alone."
+    )
     rights: list[str] = Field(description="The user's rights in rbac.json, in sentences, entry by entry.")
     csrf_token: str = Field(description="Value for the header `X-CSRF-Token`; empty without a session cookie.")
     flower_url: str | None = Field(description="URL of Flower if it runs here; only for admin.")

@@ -37,6 +37,8 @@
 | flansible:locks                     | hash   | claim       | lock name to the running task that holds it | its end   |
 | flansible:waiting                   | set    | claim       | names of the wait queues below, none empty  | pruned    |
 | flansible:waiting:lock:<name>       | zset   | claim       | queued task ids that wait for a lock        | pruned    |
+| flansible:launches                  | hash   | web         | template with `at_most` to its launches     | none      |
+| flansible:retries                   | zset   | final move  | failed tasks by the time of their retry     | its start |
 | flansible:waiting:user:<user>       | zset   | claim       | ... for a run of their user to end          | pruned    |
 | flansible:workers                   | zset   | worker      | workers by the time to which they are alive | an hour   |
 | flansible:workers:slots             | hash   | worker      | worker to `<slots> <runs> <lease seconds>`  | an hour   |
@@ -44,6 +46,7 @@
 | flansible:logins:both:<u>:<address> | string | web, Flower | failed logins; u: digest of the user's name | 5 minutes |
 | flansible:logins:user:<u>           | string | web, Flower | ... of a user from any address              | 5 minutes |
 | flansible:logins:address:<address>  | string | web, Flower | ... from an address, or an IPv6 /64         | 5 minutes |
+| flansible:scheduler                 | string | web         | who starts schedules: a token               | 6 seconds |
 | flansible:rights                    | hash   | web         | user (and group) to rights, as JSON         | none      |
 | flansible:stats:<day>:<user>        | hash   | final move  | counts of a user's tasks; day: since 1970   | 100 days  |
 | flansible:stats:<day>               | hash   | final move  | ... of all users                            | 100 days  |
@@ -82,6 +85,7 @@ from flansible.store.recordings import (
 )
 from flansible.store.redis_errors import OTHER_REFUSAL
 from flansible.store.rights_records import RightsRecords
+from flansible.store.scheduler_lease import SchedulerLease
 from flansible.store.session_records import Session, Sessions
 from flansible.store.task_queries import ListFilter, NumberedPage, NumberedTask, RecordPage
 from flansible.store.task_records import (
@@ -151,6 +155,7 @@ class Store(
     MetricCounts,
     ProjectRefs,
     RightsRecords,
+    SchedulerLease,
     Sessions,
     Stats,
     WorkerRecords,

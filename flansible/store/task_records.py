@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -157,6 +158,7 @@ class Tasks(TaskQueries):
             IDEMPOTENCY_SECONDS,
             _compared(run),
             _visibility(run),
+            "" if run.retry is None else run.retry.delay_seconds,
         )
 
     def mark_enqueued(self, task_id: str) -> None:
@@ -227,6 +229,32 @@ class Tasks(TaskQueries):
         description = f"its record cannot be read, it may be of another version ({why}); submit it again"
         moved = self.settle(task_id, State.ERROR, description, token=token)
         return ClaimRefusal(description, moved.ready)
+
+    def due_retries(self, limit: int) -> list[str]:
+        """Returns failed tasks whose hosts are to be tried again now."""
+        with translated():
+            found: Any = self._redis.zrangebyscore(keys.RETRIES, "-inf", time.time(), start=0, num=limit)
+        return [text(task_id) for task_id in found]
+
+    def end_retry(self, task_id: str) -> None:
+        """Records that the retry of a task was started, or will never be."""
+        with translated():
+            self._redis.zrem(keys.RETRIES, task_id)
+
+    def count_launch(self, template: str) -> int:
+        """Counts a launch of a template whose tasks share slots; returns how many there were, this one included."""
+        with translated():
+            return int(self._redis.hincrby(keys.LAUNCHES, template, 1))
+
+    def lock_loads(self, locks: list[str]) -> dict[str, int]:
+        """Returns how many tasks hold a lock or wait for it, for each of these; in one round trip."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            for lock in locks:
+                pipeline.hexists(keys.LOCKS, lock)
+                pipeline.zcard(f"{keys.WAITING}:lock:{lock}")
+            found = pipeline.execute()
+        return {lock: int(found[2 * number]) + int(found[2 * number + 1]) for number, lock in enumerate(locks)}
 
     def ready_tasks(self) -> tuple[ReadyTask, ...]:
         """Returns waiting tasks that may start although their messages were not sent: the sender has died."""

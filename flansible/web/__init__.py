@@ -26,6 +26,7 @@ from flansible.history import upgrade
 from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows
 from flansible.history.opening import open_records
+from flansible.history.schedule_rows import ScheduleRows
 from flansible.identity import custom_login
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
@@ -98,6 +99,7 @@ def _build_context(settings: Settings) -> WebContext:
         audit_throttle=AuditThrottle(),
         definitions=_definitions(store.archive, sealer),
         request_counts=RequestCounts(store) if settings.metrics else None,
+        schedules=None if store.archive is None else ScheduleRows(store.archive.database),
     )
 
 

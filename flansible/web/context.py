@@ -11,7 +11,9 @@ from flansible.audit.log import Audit
 from flansible.audit.throttle import AuditThrottle
 from flansible.config import Settings
 from flansible.definitions.definition_store import Definitions
+from flansible.errors import Unavailable
 from flansible.history.merged_records import Records
+from flansible.history.schedule_rows import ScheduleRows
 from flansible.identity.custom_login import LoginFunction
 from flansible.identity.tokens import TokenFile
 from flansible.identity.users import RbacFile
@@ -37,6 +39,15 @@ class WebContext:
     audit_throttle: AuditThrottle
     definitions: Definitions | None
     request_counts: RequestCounts | None
+    schedules: ScheduleRows | None
+
+
+def definitions_of(context: WebContext) -> Definitions:
+    """Returns the definitions of the service. Raises Unavailable where it has no database."""
+    if context.definitions is None:
+        message = "This service has no database for definitions. An operator has to set DATABASE_URL."
+        raise Unavailable(message, code="no_database")
+    return context.definitions
 
 
 def web_context() -> WebContext:

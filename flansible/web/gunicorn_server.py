@@ -18,6 +18,7 @@ from flansible.identity import passwords
 from flansible.models import ErrorBody
 from flansible.system import rlimits, standard_output
 from flansible.web import create_app
+from flansible.web.background import Background
 from flansible.web.context import WebContext
 from flansible.web.middleware import security_headers
 from flansible.web.parsing import PUBLIC_BODY_BYTES
@@ -122,6 +123,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         RightsWatcher(context).start()
         if context.request_counts is not None:
             context.request_counts.start()
+        Background(self._app).start()
         return self._app
 
 

@@ -7,17 +7,19 @@ from flask_restful import Resource
 from pydantic import BaseModel
 
 from flansible import models
-from flansible.definitions.kinds import KINDS, DefinitionKind
+from flansible.definitions.kinds import KINDS, SCHEDULES, DefinitionKind
 from flansible.models import (
     account_bodies,
     comparison_replies,
     definition_specs,
     host_replies,
     project_spec,
+    schedule_specs,
     search_replies,
+    template_specs,
 )
 from flansible.web.middleware.error_handlers import UniformErrorApi
-from flansible.web.resources import definitions, output
+from flansible.web.resources import definitions, output, schedules
 from flansible.web.resources.compare import Compare, CompareQuery
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
 from flansible.web.resources.health import HealthResource
@@ -42,6 +44,7 @@ from flansible.web.resources.tasks import (
     CancelQuery,
     ListQuery,
 )
+from flansible.web.resources.templates import LaunchQuery, TemplateLauncher
 from flansible.web.route_types import Header, Route
 from flansible.web.serialization import JSON, PROMETHEUS_TEXT
 from flansible.web.streaming import follow, sse
@@ -316,6 +319,58 @@ ROUTES: tuple[Route, ...] = (
         errors=(403, 404, 413, 415, 503),
     ),
     Route("/api/users", "get", Users, account_bodies.DescribedUsers, errors=(403, 503)),
+    Route(
+        "/api/templates/<string:name>/launch",
+        "post",
+        TemplateLauncher,
+        models.Accepted,
+        status=202,
+        body=template_specs.LaunchBody,
+        query=LaunchQuery,
+        headers=(_KEY,),
+        reply_headers=(_LOCATION, _REPLAYED),
+        errors=(403, 404, 409, 413, 415, 429, 503),
+        name="launch_template",
+    ),
+    Route(
+        "/api/schedules/<string:name>/occurrences",
+        "get",
+        schedules.ScheduleOccurrences,
+        schedule_specs.OccurrenceList,
+        query=schedules.OccurrencesQuery,
+        reply_headers=(_LINK,),
+        errors=(404, 503),
+        name="schedule_occurrences",
+    ),
+    Route(
+        "/api/schedules/<string:name>/run",
+        "post",
+        schedules.ScheduleRun,
+        models.Accepted,
+        status=202,
+        query=schedules.RunQuery,
+        reply_headers=(_LOCATION,),
+        errors=(403, 404, 409, 413, 415, 429, 503),
+        name="run_schedule",
+    ),
+    *(
+        Route(
+            f"/api/schedules/<string:name>/{verb}",
+            "post",
+            resource,
+            SCHEDULES.reply,
+            body=body,
+            query=query,
+            reply_headers=(_ETAG,),
+            errors=(403, 404, 413, 415, 503),
+            name=f"{verb}_schedule",
+        )
+        for verb, resource, body, query in (
+            ("pause", schedules.SchedulePause, schedule_specs.PauseBody, None),
+            ("resume", schedules.ScheduleResume, None, None),
+            ("skip", schedules.ScheduleSkip, None, schedules.SkipQuery),
+        )
+    ),
     *(route for kind in KINDS for route in _definition_routes(kind)),
     Route(
         "/api/projects/<string:name>/remote",

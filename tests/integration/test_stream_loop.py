@@ -26,8 +26,9 @@ from tests.helpers.webserver import ADMIN, DEV, RecordedRun, WebServer, descript
 
 MOST_FOLLOWERS = 300
 STREAM = {"Accept": "text/event-stream"}
-# Gunicorn's own, those that answer, one for all followers, one for rbac.json, one for submissions that got a 503.
-THREADS_AT_MOST = 1 + 4 + 1 + 1 + 1
+# Gunicorn's own, those that answer, one for all followers, one for rbac.json, one for submissions that got a 503, one
+# for what starts by itself.
+THREADS_AT_MOST = 1 + 4 + 1 + 1 + 1 + 1
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,7 @@ FOREIGN_LAW = {
     "psycopg": ("history",),
     "sqlite3": ("history",),
     "zstandard": ("history",),
+    "cronsim": ("definitions",),
 }
 
 # The floors of the house, from the ground up: each folder or module, and all it may import of ours. The most exact
@@ -52,6 +53,7 @@ _SYSTEM = (*_BASICS, "config", "system", "wire")
 _STORE = (*_SYSTEM, "store", "history", "sealing")
 _IDENTITY = (*_STORE, "audit", "broker", "playbooks", "identity")
 _WEB = (*_IDENTITY, "authorization", "definitions", "web.context", "web.serialization")
+_LAUNCHING = ("web.task_launch", "web.choices", "web.playbook_variables", "web.template_guards", "web.freezes")
 LAW: dict[str, tuple[str, ...]] = {
     "": (),
     "errors": (),
@@ -118,6 +120,17 @@ LAW: dict[str, tuple[str, ...]] = {
     "web.project_commit": (*_WEB, "web.preview_run"),
     "web.project_lists": (*_WEB, "web.preview_run", "web.project_commit"),
     "web.task_launch": (*_WEB, "web.parsing", "web.preview_run", "web.project_commit"),
+    "web.kind_rules": _WEB,
+    "web.playbook_variables": _WEB,
+    "web.choices": (*_WEB, "web.preview_run"),
+    "web.template_guards": (*_WEB, "web.preview_run", "web.task_launch"),
+    "web.template_launch": (*_WEB, *_LAUNCHING),
+    "web.template_rules": (*_WEB, *_LAUNCHING, "web.template_launch", "web.kind_rules"),
+    "web.retries": (*_WEB, *_LAUNCHING, "web.template_launch"),
+    "web.freezes": _WEB,
+    "web.scheduler": (*_WEB, *_LAUNCHING, "web.template_launch"),
+    "web.schedule_rules": (*_WEB, "web.template_launch", "web.kind_rules", "web.scheduler"),
+    "web.kind_table": (*_WEB, "web.kind_rules", "web.template_rules", "web.schedule_rules"),
     "web.resources": (
         *_WEB,
         "wording",
@@ -128,7 +141,7 @@ LAW: dict[str, tuple[str, ...]] = {
         "web.preview_run",
         "web.project_commit",
         "web.project_lists",
-        "web.task_launch",
+        *(*_LAUNCHING, "web.template_launch", "web.kind_table", "web.scheduler"),
         "",
     ),
     "web.static_files": (*_WEB, "web.middleware", "web.login"),

@@ -20,8 +20,8 @@
 --       4 condition (`lapsed`, `claim:<token>` or ''), 5 the time as text, 6 output bytes per segment,
 --       7 colours per segment, then field, value, ...
 -- Returns {'moved', id, summary, ...} with the tasks that may start now, or {why not}.
--- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks, flansible:visibility;
---   those of common/changes, common/continuity, common/waiting, common/day_counts and common/metrics.
+-- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks, flansible:visibility,
+--   flansible:retries; those of common/changes, common/continuity, common/waiting, common/day_counts and common/metrics.
 -- include: keys
 -- include: changes
 -- include: claims
@@ -121,6 +121,8 @@ local function finish(description, returncode)
     count_metric('tasks:' .. (kind or '') .. ':' .. to, 1)
     if from == 'running' then observe_seconds('run:' .. (kind or ''), time - number(started)) end
     if to == 'succeeded' then keep_play_tasks() end
+    local retry = redis.call('HGET', task, 'retry')
+    if retry and to == 'failed' then redis.call('ZADD', PREFIX .. 'retries', time + retry, id) end
   end
 end
 

@@ -8,7 +8,8 @@
 --       11 what it is about, as JSON, 12 seconds to keep a hidden task ('': not hidden), 13 digest of the request,
 --       14 seconds to keep the idempotency key,
 --       15 user and playbook whose play tasks are compared ('': an ad-hoc command, or a part of a playbook),
---       16 by what others may see it, and the entries of rbac.json that do, as JSON ('': none does)
+--       16 by what others may see it, and the entries of rbac.json that do, as JSON ('': none does),
+--       17 seconds after which hosts that fail are tried again ('': they are not)
 -- Returns {outcome, task id}: `submitted`; `known` (the same request was sent under this key, as that task);
 --   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`; `no sequence`
 --   (nothing is recorded: raise_sequence.lua has to say first where numbers begin).
@@ -20,7 +21,7 @@
 
 local task, run, secrets, sequence, tasks, user_tasks, user_queued, unsent, idempotency = unpack(KEYS)
 local user, run_json, submitted_at, kind, summary, sealed, locks, on_lost, most_queued, most_running, about,
-      hidden_seconds, digest, idempotency_seconds, compared, visibility = unpack(ARGV)
+      hidden_seconds, digest, idempotency_seconds, compared, visibility, retry = unpack(ARGV)
 local id = task_id(task)
 if redis.call('EXISTS', task) == 1 then return {'submitted', id} end
 if redis.call('EXISTS', sequence) == 0 then return {'no sequence', id} end
@@ -59,6 +60,7 @@ if hidden_seconds ~= '' then
 end
 count_metric('submitted:' .. kind, 1)
 if visibility ~= '' then redis.call('HSET', task, 'visibility', visibility) end
+if retry ~= '' then redis.call('HSET', task, 'retry', retry) end
 local function join(index) redis.call('ZADD', index, seq, id) end
 for _, index in ipairs({tasks, user_tasks, unsent}) do join(index) end
 each_entry_index(id, '', join)

@@ -47,6 +47,7 @@ from flansible.models.account_bodies import AccountToken, AccountTokens, Describ
 from flansible.models.comparison_replies import Comparison
 from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
 from flansible.models.project_spec import ProjectRemote
+from flansible.models.schedule_specs import Occurrence, OccurrenceList
 from flansible.models.search_replies import SearchHit, SearchPage, SearchPlace
 from flansible.web.openapi import comparison_examples, host_examples
 from flansible.web.serialization import PROMETHEUS_TEXT
@@ -141,8 +142,10 @@ def _of_kind(kind: DefinitionKind) -> tuple[BaseModel, BaseModel]:
     """Makes a definition and a list of them, from the example of a kind's body."""
     given: Any = kind.spec.model_config.get("json_schema_extra")
     shown = {name: value for name, value in given["example"].items() if name not in kind.sealed}
+    computed: Any = kind.computed.model_config.get("json_schema_extra") if kind.computed else {"example": {}}
     one = kind.reply(
         **shown,
+        **computed["example"],
         name="example",
         owner="admin",
         set=None,
@@ -214,6 +217,18 @@ _REPLIES = (
             )
         ]
     ),
+    OccurrenceList(
+        items=[
+            Occurrence(
+                due_at="2026-01-31T01:00:00.000Z",
+                outcome="started",
+                detail=None,
+                task_id=_TASK_ID,
+                recorded_at="2026-01-31T01:00:00.310Z",
+            )
+        ],
+        next_before=None,
+    ),
     ApplyReply(dry_run=False, changes=[DefinitionChange(kind=KINDS[0].name, name="example", action="created")]),
     TaskResult(
         task_id=_TASK_ID,
@@ -247,6 +262,7 @@ _REPLIES = (
         may_act=True,
         may_become=True,
         may_use_git=True,
+        launches_only=False,
         rights=["You are admin. You may run anything, without a sandbox."],
         csrf_token=_CSRF,
         flower_url=None,
@@ -348,6 +364,7 @@ _FOLLOWER_LIMIT = _failure(
 _VIEWER = _failure(
     "role_forbidden", "ann may not start or cancel tasks with the role viewer. Ask an admin for the role operator."
 )
+_NO_DEFINITION = _failure("definition_not_found", "There is no deploy among templates.")
 _SCOPE = _failure("scope_forbidden", "This token is read-only (scope read).")
 _TOO_MANY_LOGINS = _failure("too_many_logins", "Too many wrong passwords. Try again in 287 seconds, or use a token.")
 
@@ -451,6 +468,7 @@ ROUTE_FAILURES: dict[tuple[str, int], tuple[ErrorBody, ...]] = {
     ),
     ("host", 404): (_failure("host_not_found", "No task that you see has results of this host."),),
     ("host_facts", 404): (_failure("facts_not_found", "No run that you see has gathered facts of this host."),),
+    **{(endpoint, 404): (_NO_DEFINITION,) for endpoint in ("launch_template", "pause_schedule")},
     **{(endpoint, 503): (_TOO_MANY_FOLLOWERS,) for endpoint in ("ansibletaskoutput", "ansibletaskevents")},
     **{(endpoint, 429): (_FOLLOWER_LIMIT,) for endpoint in ("ansibletaskoutput", "ansibletaskevents", "ansibletasks")},
 }

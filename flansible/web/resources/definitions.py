@@ -20,13 +20,13 @@ from flansible.definitions.definition_store import (
     Action,
     Change,
     Condition,
-    Definitions,
+    Find,
     NewDefinition,
     etag,
     not_found,
 )
 from flansible.definitions.kinds import KINDS, DefinitionKind
-from flansible.errors import FieldError, InvalidRequest, Unavailable
+from flansible.errors import FieldError, InvalidRequest
 from flansible.history.definition_rows import StoredDefinition
 from flansible.models.definition_specs import (
     MAX_NAME_CHARACTERS,
@@ -39,8 +39,8 @@ from flansible.models.definition_specs import (
     Spec,
 )
 from flansible.system.timestamps import from_milliseconds
-from flansible.web import serialization
-from flansible.web.context import web_context
+from flansible.web import kind_table, serialization
+from flansible.web.context import definitions_of, web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import NoFields, parse_body, parse_object, parse_query, require_no_body, validate
@@ -66,16 +66,16 @@ class DefinitionResource(PrivateResource):
     def get(self, name: str) -> Response:
         """Read a definition"""
         parse_query(NoFields)
-        _find_name(self.kind, name)
-        return _reply(self.kind, _definitions().get(current_user(), self.kind, name))
+        find_name(self.kind, name)
+        return reply(self.kind, definitions_of(web_context()).get(current_user(), self.kind, name))
 
     def put(self, name: str) -> Response:
         """Make or change a definition"""
         parse_query(NoFields)
         _check_name(name)
         given = NewDefinition(self.kind, name, parse_object())
-        change = _definitions().put(current_user(), given, _condition(), _parse, _note)
-        response = _reply(self.kind, change.stored)
+        change = definitions_of(web_context()).put(current_user(), given, _condition(), _parse, _note, _check)
+        response = reply(self.kind, change.stored)
         response.status_code = 201 if change.action == "created" else 200
         return response
 
@@ -83,8 +83,8 @@ class DefinitionResource(PrivateResource):
         """Delete a definition"""
         parse_query(NoFields)
         require_no_body()
-        _find_name(self.kind, name)
-        _definitions().delete(current_user(), self.kind, name, _condition(), _note)
+        find_name(self.kind, name)
+        definitions_of(web_context()).delete(current_user(), self.kind, name, _condition(), _note)
         response = Response(status=204)
         del response.headers["Content-Type"]
         return response
@@ -100,7 +100,7 @@ class DefinitionListResource(PrivateResource):
         query = parse_query(DefinitionsQuery)
         if web_context().definitions is None:
             return jsonify({"items": [], "next_after": None})
-        found, next_after = _definitions().page(current_user(), self.kind, query.after, query.limit)
+        found, next_after = definitions_of(web_context()).page(current_user(), self.kind, query.after, query.limit)
         response = jsonify({"items": [_fields(self.kind, row) for row in found], "next_after": next_after})
         if next_after is not None:
             response.headers.add(*serialization.request_url().next_page(after=next_after))
@@ -137,12 +137,13 @@ class Apply(PrivateResource):
         """Apply definitions"""
         body = parse_body(ApplyRequest)
         given = _given(body)
-        changes = _definitions().apply(
+        changes = definitions_of(web_context()).apply(
             current_user(),
             given,
             body.set,
             lambda number: partial(_parse, where=f"definitions[{number}].spec"),
             _note,
+            _check,
             prune=body.prune,
             dry_run=body.dry_run,
         )
@@ -158,14 +159,6 @@ def for_kind(kind: DefinitionKind) -> tuple[type[DefinitionResource], type[Defin
     return one, many
 
 
-def _definitions() -> Definitions:
-    found = web_context().definitions
-    if found is None:
-        message = "This service has no database for definitions. An operator has to set DATABASE_URL."
-        raise Unavailable(message, code="no_database")
-    return found
-
-
 def _given(body: ApplyRequest) -> list[NewDefinition]:
     """Converts the definitions of an apply. Raises InvalidRequest for all unknown kinds and those that occur twice."""
     errors, found, seen = [], [], set()
@@ -178,7 +171,7 @@ def _given(body: ApplyRequest) -> list[NewDefinition]:
         elif (item.kind, item.name) in seen:
             errors.append(FieldError(f"definitions[{number}].name", "occurs more than once"))
         else:
-            found.append(NewDefinition(kind, item.name, item.spec))
+            found.append(NewDefinition(kind, item.name, item.spec, f"definitions[{number}].spec"))
         seen.add((item.kind, item.name))
     if errors:
         raise InvalidRequest(f"{errors[0].field}: {errors[0].message}", code="invalid_field", errors=errors)
@@ -187,6 +180,10 @@ def _given(body: ApplyRequest) -> list[NewDefinition]:
 
 def _parse(spec: type[Spec], document: dict[str, Any], where: str = "") -> Spec:
     return validate(spec, document, where)
+
+
+def _check(given: NewDefinition, spec: Spec, find: Find) -> None:
+    kind_table.check(web_context(), current_user(), given, spec, find)
 
 
 def _note(what: str, action: Action) -> None:
@@ -199,7 +196,7 @@ def _check_name(name: str) -> None:
         raise InvalidRequest(f"name: {message}", code="invalid_field", errors=[FieldError("name", message)])
 
 
-def _find_name(kind: DefinitionKind, name: str) -> None:
+def find_name(kind: DefinitionKind, name: str) -> None:
     """Raises NotFound for what no definition is called: a database need not be able to hold it."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise not_found(kind, name)
@@ -221,13 +218,13 @@ def _condition() -> Condition:
     return Condition(if_match=tags, is_new=none_match is not None)
 
 
-def _reply(kind: DefinitionKind, found: StoredDefinition) -> Response:
-    response = jsonify(_fields(kind, found))
+def reply(kind: DefinitionKind, found: StoredDefinition) -> Response:
+    response = jsonify(_fields(kind, found, is_whole=True))
     response.headers["ETag"] = etag(found)
     return response
 
 
-def _fields(kind: DefinitionKind, found: StoredDefinition) -> dict[str, Any]:
+def _fields(kind: DefinitionKind, found: StoredDefinition, *, is_whole: bool = False) -> dict[str, Any]:
     return kind.reply.model_validate(
         {
             **found.spec,
@@ -238,6 +235,7 @@ def _fields(kind: DefinitionKind, found: StoredDefinition) -> dict[str, Any]:
             "updated_at": from_milliseconds(found.updated),
             "etag": etag(found),
             "sealed": list(found.sealed_names),
+            **kind_table.computed(web_context(), current_user(), found, is_whole),
         }
     ).model_dump(mode="json")
 

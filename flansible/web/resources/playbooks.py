@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from flask import Response, jsonify
 from pydantic import Field
 
-from flansible.authorization import isolation
-from flansible.authorization.entries import by_one_entry
 from flansible.authorization.rules import paths
 from flansible.authorization.rules.paths import may_start
 from flansible.config import Settings
-from flansible.errors import FieldError, NotFound
 from flansible.identity.users import User, resolve
 from flansible.models import ListedPlaybook, PathText, ProjectRun
 from flansible.models.file_names import escape, unescape
 from flansible.playbooks import contents, listing
-from flansible.web import project_lists, serialization
+from flansible.web import playbook_variables, project_lists, serialization
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user, require_run_scope
 from flansible.web.parsing import parse_query
@@ -54,7 +51,7 @@ class ListPlaybooks(PrivateResource):
         within = None if query.playbook_dir is None else unescape(query.playbook_dir)
         name = None if query.playbook is None else unescape(query.playbook)
         if within is not None and name is not None:
-            return _reply([_requested_playbook(user, within, name, settings)])
+            return _reply([playbook_variables.requested_playbook(user, within, name, settings)])
         folder = None if within is None else resolve(within, settings.playbook_root)
         return _reply(
             [
@@ -99,15 +96,11 @@ def _reply(found: list[ListedPlaybook]) -> Response:
 
 def _listed(user: User, settings: Settings) -> Iterator[tuple[Path, contents.Summary]]:
     root = paths.root(settings)
-    readers = [(entry, _may_read(entry, settings)) for entry in user.entries]
+    readers = [(entry, playbook_variables.may_read(entry, settings)) for entry in user.entries]
     for path in sorted(listing.candidates(root, re.compile(settings.playbook_filter), user.written)):
         is_allowed = any(may_read(path) and may_start(entry, path, root) for entry, may_read in readers)
         if is_allowed and (found := contents.summary(path)) is not None:
             yield path, found
-
-
-def _may_read(user: User, settings: Settings) -> Callable[[Path], bool]:
-    return paths.readable(user, settings, isolation.for_user(user, settings.isolation))
 
 
 def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:
@@ -117,27 +110,4 @@ def _entry(path: Path, found: contents.Summary) -> ListedPlaybook:
         description=found.description,
         plays=list(found.plays),
         encrypted=found.is_encrypted or None,
-    )
-
-
-@by_one_entry
-def _requested_playbook(user: User, playbook_dir: str, playbook: str, settings: Settings) -> ListedPlaybook:
-    """Lists one playbook with its variables. Raises Forbidden as a submission would, NotFound for any other file."""
-    root, cwd = paths.root(settings), resolve(playbook_dir, settings.playbook_root)
-    paths.check_folder(user, cwd, playbook_dir, settings, "playbook_dir")
-    paths.playbook(user, playbook, cwd, settings)
-    path, may_read = cwd / playbook, _may_read(user, settings)
-    found = contents.read(path) if may_read(path) else None
-    if found is None:
-        errors = [FieldError("playbook", "is not a playbook")]
-        raise NotFound(f"playbook: {escape(str(path))} is not a playbook", errors=errors)
-    # Only roles within playbook_root, for admin too: their links may lead anywhere.
-    listed = contents.variables(found, path, lambda file: file.is_relative_to(root) and may_read(file), cwd)
-    return ListedPlaybook(
-        playbook=escape(playbook),
-        playbook_dir=escape(str(cwd)),
-        description=found.description,
-        plays=found.plays,
-        encrypted=found.is_encrypted or None,
-        variables=listed,
     )

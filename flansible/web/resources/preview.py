@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from flansible.authorization import describe, entries, existence, isolation, preview_request, redaction
 from flansible.authorization.rules.paths import readable
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError
+from flansible.identity.users import User
 from flansible.models import (
     AdhocRequest,
     AuthorizedRun,
@@ -20,6 +21,7 @@ from flansible.models import (
     PlaybookRequest,
     PreviewReply,
     PreviewRequest,
+    TaskOptions,
 )
 from flansible.web.context import web_context
 from flansible.web.login.authentication import PrivateResource, current_user
@@ -56,21 +58,27 @@ class Preview(PrivateResource):
             audit_context.note_throttled(
                 user.name, audit_context.event("preview", outcome="refused", code=refusal.code)
             )
-            return jsonify(_refused(refusal, said).model_dump(mode="json"))
+            return jsonify(refused(refusal, said).model_dump(mode="json"))
         audit_context.note_throttled(user.name, audit_context.event("preview", what=run.summary, outcome="allowed"))
         said += describe.allowed_by(user, run.entry)
-        remarks = _remarks(request)
-        if run.project is not None:
-            remarks += [f"project {run.project.name} at commit {run.project.commit}"]
-            remarks += [run.project.remark] if run.project.remark else []
-        entry = entries.entry_of(user, run.entry)
-        if isinstance(request, PlaybookRequest) and entry is not None and run.project is None:
-            remarks += _prompt_remarks(request, run.steps[-1].cwd, readable(entry, settings, confined))
-        found = run_preview(preview_request.preview_of(run, "plan"))
-        return jsonify(_answer(run, remarks, said, found).model_dump(mode="json"))
+        return jsonify(of_run(run, request, user, said).model_dump(mode="json"))
 
 
-def _refused(refusal: RequestError, said: list[str]) -> PreviewReply:
+def of_run(run: AuthorizedRun, request: TaskOptions, user: User, said: list[str]) -> PreviewReply:
+    """Previews an authorized run. user: by whose rights it was authorized; said: sentences about them."""
+    assert isinstance(request, AdhocRequest | PlaybookRequest)
+    remarks = _remarks(request)
+    if run.project is not None:
+        remarks += [f"project {run.project.name} at commit {run.project.commit}"]
+        remarks += [run.project.remark] if run.project.remark else []
+    entry = entries.entry_of(user, run.entry)
+    if isinstance(request, PlaybookRequest) and entry is not None and run.project is None:
+        confined = isolation.for_user(user, web_context().settings.isolation)
+        remarks += _prompt_remarks(request, run.steps[-1].cwd, readable(entry, web_context().settings, confined))
+    return _answer(run, remarks, said, run_preview(preview_request.preview_of(run, "plan")))
+
+
+def refused(refusal: RequestError, said: list[str]) -> PreviewReply:
     items = [ErrorItem(field=item.field, message=item.message) for item in refusal.errors]
     reason = ErrorBody(message=refusal.message, code=refusal.code, errors=items)
     return PreviewReply(allowed=False, refusal=reason, rights=said, detail="it would be refused")

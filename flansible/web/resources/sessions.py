@@ -80,6 +80,7 @@ def _reply(user: User, csrf: str) -> Response:
         may_act=user.may_act,
         may_become=any(entry.may_become for entry in acting),
         may_use_git=any(entry.may_use_git for entry in acting),
+        launches_only=not user.sees_all and not any(entry.inventories for entry in user.entries),
         rights=describe.sentences(user, isolation.for_user(user, settings.isolation)),
         csrf_token=csrf,
         flower_url=_flower_url(settings) if user.is_admin else None,

@@ -1,0 +1,144 @@
+"""The rows of schedules: how far each one has come, and what became of each time at which it was due.
+
+Times are milliseconds since 1970. An occurrence is keyed by schedule and due time: of two processes that take one for
+theirs, the database gives it to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from flansible.history.database import Database
+from flansible.history.schema import schedule_occurrences, schedule_states
+
+_LOCK = 0x666C7363  # a number of ours among PostgreSQL's advisory locks
+STARTING = "starting"
+STARTED = "started"
+
+
+@dataclass(frozen=True)
+class ScheduleState:
+    """How far a schedule has come. revision: of the definition that this is about; position: up to when every due time
+    has its record; paused: None where the definition decides; failures: tasks in a row that did not succeed."""
+
+    name: str
+    revision: str
+    position: int
+    paused: bool | None = None
+    paused_by: str | None = None
+    note: str | None = None
+    skips: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class StoredOccurrence:
+    """A due time and what became of it. is_open: whether its task is not known to be final."""
+
+    schedule: str
+    due: int
+    outcome: str
+    recorded: int
+    detail: str | None = None
+    task_id: str | None = None
+    is_open: bool = False
+
+
+class ScheduleRows:
+    """Reads and writes them. Every method raises HistoryUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def states(self) -> dict[str, ScheduleState]:
+        with self._database.reading() as connection:
+            return _states(connection)
+
+    def state(self, name: str) -> ScheduleState | None:
+        with self._database.reading() as connection:
+            row = connection.execute(select(schedule_states).filter_by(name=name)).first()
+        return None if row is None else ScheduleState(**row._mapping)
+
+    def waiting(self) -> list[StoredOccurrence]:
+        """Returns those whose start was begun and is not known to be over, and those whose task is not final."""
+        table = schedule_occurrences
+        query = select(table).where(table.c.is_open).order_by(table.c.due, table.c.schedule)
+        with self._database.reading() as connection:
+            return [_occurrence(row) for row in connection.execute(query)]
+
+    def page(self, name: str, before: int | None, limit: int) -> list[StoredOccurrence]:
+        """Returns those of a schedule, the latest first, from before a due time."""
+        table = schedule_occurrences
+        query = select(table).where(table.c.schedule == name)
+        if before is not None:
+            query = query.where(table.c.due < before)
+        with self._database.reading() as connection:
+            return [_occurrence(row) for row in connection.execute(query.order_by(table.c.due.desc()).limit(limit))]
+
+    @contextmanager
+    def writing(self) -> Iterator[ScheduleWriter]:
+        """Opens a transaction; until it ends every other writer of schedules waits."""
+        with self._database.writing() as connection:
+            if not self._database.is_sqlite:  # SQLite's transactions that write exclude each other
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            yield ScheduleWriter(connection, self._database.is_sqlite)
+
+    def prune(self, before: int) -> None:
+        """Deletes occurrences that were due before this and are over."""
+        table = schedule_occurrences
+        with self._database.writing() as connection:
+            connection.execute(delete(table).where(table.c.due < before, table.c.is_open.is_(False)))
+
+
+class ScheduleWriter:
+    """Reads and writes within one transaction."""
+
+    def __init__(self, connection: Connection, is_sqlite: bool) -> None:
+        self._connection = connection
+        self._insert: Any = sqlite_insert if is_sqlite else postgresql_insert
+
+    def states(self) -> dict[str, ScheduleState]:
+        return _states(self._connection)
+
+    def set_state(self, found: ScheduleState) -> None:
+        values = {name: getattr(found, name) for name in ScheduleState.__dataclass_fields__}
+        changed = self._connection.execute(update(schedule_states).filter_by(name=found.name).values(**values))
+        if not changed.rowcount:
+            self._connection.execute(insert(schedule_states).values(**values))
+
+    def delete_states(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._connection.execute(delete(schedule_states).filter_by(name=name))
+
+    def add(self, found: Iterable[StoredOccurrence]) -> list[StoredOccurrence]:
+        """Adds occurrences; returns those that were not there yet."""
+        added = []
+        for one in found:
+            values = {name: getattr(one, name) for name in StoredOccurrence.__dataclass_fields__}
+            statement = self._insert(schedule_occurrences).values(**values).on_conflict_do_nothing()
+            if self._connection.execute(statement.returning(schedule_occurrences.c.due)).first() is not None:
+                added.append(one)
+        return added
+
+    def settle(self, found: StoredOccurrence) -> None:
+        """Writes what became of an occurrence. Another process may have started what this one has not."""
+        values = {name: getattr(found, name) for name in ("outcome", "recorded", "detail", "task_id", "is_open")}
+        statement = update(schedule_occurrences).filter_by(schedule=found.schedule, due=found.due)
+        if found.outcome != STARTED:
+            statement = statement.where(schedule_occurrences.c.outcome == STARTING)
+        self._connection.execute(statement.values(**values))
+
+
+def _states(connection: Connection) -> dict[str, ScheduleState]:
+    return {row.name: ScheduleState(**row._mapping) for row in connection.execute(select(schedule_states))}
+
+
+def _occurrence(row: Row[Any]) -> StoredOccurrence:
+    return replace(StoredOccurrence("", 0, "", 0), **row._mapping)

@@ -1,0 +1,75 @@
+"""Starts the retries of templates: a new task on the hosts that failed, some time after a task of a template did.
+
+The script that ends a task records that its retry is due (store/lua/move.lua). Any web process starts it: a key makes
+two that do so at the same time harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from flansible.errors import (
+    AuditUnavailable,
+    BrokerUnavailable,
+    Conflict,
+    RecordUnreadable,
+    RequestError,
+    StoreUnavailable,
+    Unavailable,
+)
+from flansible.web import task_launch, template_launch
+from flansible.web.context import WebContext
+from flansible.web.template_launch import TemplateLaunch
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 20
+# A name that means more than itself in a limit is left out: inventory programs choose names.
+_PLAIN_NAME = re.compile(r"[\w.:-]+")
+
+
+def start_due(context: WebContext) -> None:
+    """Starts the retries that are due. Raises StoreUnavailable."""
+    for task_id in context.store.due_retries(_AT_ONCE):
+        try:
+            _start(context, task_id)
+        except (StoreUnavailable, BrokerUnavailable, AuditUnavailable, Unavailable, Conflict) as error:
+            log.info("the retry of task %s is started later: %s", task_id, error)
+            continue
+        except (RequestError, RecordUnreadable, ValueError) as error:
+            if isinstance(error, RequestError) and error.code == "frozen":
+                continue
+            log.warning("task %s is not retried: %s", task_id, error)
+        context.store.end_retry(task_id)
+
+
+def failed_hosts(stats: dict[str, dict[str, int]], which: str) -> list[str]:
+    """Returns the hosts to try again. which: `unreachable`, or `failed` for those that failed as well."""
+    words = ("unreachable",) if which == "unreachable" else ("unreachable", "failures")
+    found = (host for host, counts in stats.items() if any(counts.get(word) for word in words))
+    return sorted(host for host in found if _PLAIN_NAME.fullmatch(host) and host != "all")
+
+
+def _start(context: WebContext, task_id: str) -> None:
+    run = context.store.authorized_run(task_id)
+    if run is None or run.retry is None or run.origin.template is None:
+        return
+    event = context.store.stats_event(task_id)
+    hosts = failed_hosts((event or {}).get("stats", {}), run.retry.hosts)
+    user = context.rbac.users().get(run.user)
+    if not hosts or user is None:
+        return
+    wanted = TemplateLaunch(
+        run.origin.template,
+        user,
+        run.retry.values,
+        trigger="retry",
+        key=f"retry of {task_id}",
+        retry_of=task_id,
+        hosts=tuple(hosts),
+        attempt=run.retry.attempt + 1,
+    )
+    event_of = task_launch.background_event(user.name, wanted.key or "")
+    launched = template_launch.launch(context, wanted, event_of)
+    log.info("task %s tries %d hosts of task %s again", launched.task_id, len(hosts), task_id)

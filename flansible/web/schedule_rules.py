@@ -1,0 +1,71 @@
+"""What schedules and freezes have of their own as definitions: checks when they are written, and their next times."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flansible.authorization.redaction import SECRET_FIELDS
+from flansible.definitions import schedule_times, template_values
+from flansible.definitions.kinds import TEMPLATES
+from flansible.definitions.schedule_times import Freeze
+from flansible.errors import FieldError, InvalidRequest
+from flansible.history.definition_rows import StoredDefinition
+from flansible.identity.users import User
+from flansible.models.schedule_specs import FreezeSpec, ScheduleComputed, ScheduleSpec
+from flansible.models.template_specs import TemplateSpec
+from flansible.web import template_launch
+from flansible.web.context import WebContext
+from flansible.web.kind_rules import Written
+from flansible.web.scheduler import known_schedule
+
+_SHOWN_TIMES = 5
+
+
+def check(written: Written) -> None:
+    """Raises InvalidRequest for times that make no sense, and for a template that the writer may not launch so."""
+    assert isinstance(written.spec, ScheduleSpec)
+    errors = schedule_times.faults(written.spec)
+    errors += _template_faults(written, written.spec)
+    written.refuse(errors)
+
+
+def compute(context: WebContext, _user: User, found: StoredDefinition, _is_whole: bool) -> dict[str, Any]:
+    """Returns the next times, and `paused` and `note` as they are now: sent back in a PUT, they stay so."""
+    known = known_schedule(found)
+    stored = context.schedules.state(found.name) if context.schedules else None
+    state = known.state(stored)
+    computed = ScheduleComputed(
+        words=known.times.words(),
+        next=known.times.next(datetime.now(UTC), _SHOWN_TIMES),
+        paused_by=state.paused_by if state.paused else None,
+        skips_left=state.skips,
+        failures=state.failures,
+    )
+    now = {"paused": known.is_paused(state), "note": (state.note or "") if state.paused else known.spec.note}
+    return computed.model_dump() | now
+
+
+def check_freeze(written: Written) -> None:
+    """Raises InvalidRequest for times that make no sense."""
+    assert isinstance(written.spec, FreezeSpec)
+    written.refuse(schedule_times.freeze_faults(written.spec))
+
+
+def compute_freeze(_context: WebContext, _user: User, found: StoredDefinition, _is_whole: bool) -> dict[str, Any]:
+    """Returns whether it is in force."""
+    freeze = Freeze(found.name, FreezeSpec.model_validate(found.spec))
+    return {"is_active": freeze.is_active(datetime.now(UTC))}
+
+
+def _template_faults(written: Written, spec: ScheduleSpec) -> list[FieldError]:
+    if secret := SECRET_FIELDS & spec.values.keys():
+        return [FieldError(f"values.{name}", "write no secret into a schedule") for name in sorted(secret)]
+    found = written.find(TEMPLATES.name, spec.template)
+    if found is None or not template_launch.may_launch(written.user, found):
+        return [FieldError("template", "there is no such template, or you may not launch it")]
+    try:
+        template_values.merge(TemplateSpec.model_validate(found.spec), spec.values)
+    except InvalidRequest as error:
+        return [FieldError(f"values.{one.field}", one.message) for one in error.errors]
+    return []

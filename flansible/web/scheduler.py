@@ -1,0 +1,262 @@
+"""Starts what schedules are due for, in one web process at a time.
+
+| what                                 | so that                                                               |
+|--------------------------------------|-----------------------------------------------------------------------|
+| a lease in Redis                     | one process looks; when it dies, another one does within seconds      |
+| a row for each due time, keyed by it | two that look at once, or a clock set back, start nothing twice       |
+| an idempotency key for each due time | whoever goes on after a process that died does not start it twice     |
+
+A due time gets its row first, together with how far the schedule has come; then the task is started, and the row says
+which. A row without an outcome is one whose process died in between: it is started by whoever looks next.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from flansible.definitions.kinds import SCHEDULES
+from flansible.definitions.schedule_decisions import KnownSchedule, decide, milliseconds, moment
+from flansible.definitions.schedule_times import Times
+from flansible.errors import (
+    AuditUnavailable,
+    BrokerUnavailable,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    RequestError,
+    StoreUnavailable,
+    TooManyRequests,
+    Unavailable,
+)
+from flansible.history.definition_rows import StoredDefinition
+from flansible.history.schedule_rows import STARTED, STARTING, ScheduleRows, ScheduleState, StoredOccurrence
+from flansible.models import FINAL_STATES, State
+from flansible.models.schedule_specs import ScheduleSpec
+from flansible.web import task_launch, template_launch
+from flansible.web.context import WebContext
+from flansible.web.freezes import freezes_of
+from flansible.web.template_launch import TemplateLaunch
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 6.0
+KEPT = timedelta(days=90)  # occurrences that are over
+_PRUNE_SECONDS = 3600
+_WRITTEN_AT_ONCE = 50
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Scheduler:
+    """What one web process does about schedules. clock: the time in UTC."""
+
+    def __init__(self, context: WebContext, clock: Callable[[], datetime] = _now) -> None:
+        self._context = context
+        self._clock = clock
+        self._token = secrets.token_hex(16)
+        self._known: dict[str, KnownSchedule] = {}
+        self._next_start: dict[str, tuple[tuple[str, int], datetime | None]] = {}
+        self._prune_at = 0.0
+        self._is_idle = False  # there was nothing to look at
+
+    def tick(self) -> None:
+        """Looks, if this process holds the lease. Raises StoreUnavailable."""
+        rows = self._context.schedules
+        if rows is not None and self._hold_lease():
+            self.run_round(rows)
+
+    def run_round(self, rows: ScheduleRows) -> None:
+        """Records every time that is due, and starts what is to be started. Raises StoreUnavailable."""
+        now = self._clock()
+        self._read_definitions()
+        if self._is_idle and not self._known:
+            return
+        waiting = _Waiting(self._context, rows, self._known, now)
+        self._is_idle = not self._known and waiting.is_empty
+        waiting.write()  # a schedule may be paused for tasks that have failed
+        claimed = self._claim(rows, now)
+        for number, occurrence in enumerate([*waiting.begun, *claimed]):
+            waiting.settle(self._start(occurrence, waiting, now))
+            if number % _WRITTEN_AT_ONCE == _WRITTEN_AT_ONCE - 1:
+                waiting.write()
+                self._hold_lease()
+        waiting.write()
+        self._prune(rows, now)
+
+    def _hold_lease(self) -> bool:
+        return self._context.store.hold_scheduler_lease(self._token, LEASE_SECONDS)
+
+    def _read_definitions(self) -> None:
+        definitions = self._context.definitions
+        assert definitions is not None
+        found: dict[str, KnownSchedule] = {}
+        for stored in definitions.all(SCHEDULES.name):
+            before = self._known.get(stored.name)
+            if before is not None and before.stored.revision == stored.revision:
+                found[stored.name] = before
+                continue
+            try:
+                found[stored.name] = known_schedule(stored)
+            except (ValueError, KeyError) as error:
+                log.warning("schedule %s cannot be read: %s", stored.name, error)
+        self._known = found
+
+    def _claim(self, rows: ScheduleRows, now: datetime) -> list[StoredOccurrence]:
+        """Records the times that are due, and returns those that this process is to start."""
+        states = rows.states()
+        due = [known for known in self._known.values() if self._is_due(known, states.get(known.name), now)]
+        if not due:
+            return []
+        freezes = freezes_of(self._context)
+
+        def frozen_by(at: datetime, template: str) -> str | None:
+            return next((freeze.name for freeze in freezes if freeze.holds(at, template)), None)
+
+        claimed: list[StoredOccurrence] = []
+        with rows.writing() as writer:
+            states = writer.states()
+            for known in due:
+                found, state = decide(known, known.state(states.get(known.name)), now, frozen_by)
+                claimed += [one for one in writer.add(found) if one.is_open]
+                writer.set_state(state)
+        return sorted(claimed, key=lambda one: one.due)
+
+    def _is_due(self, known: KnownSchedule, stored: ScheduleState | None, now: datetime) -> bool:
+        state = known.state(stored)
+        key = (state.revision, state.position)
+        cached = self._next_start.get(known.name)
+        if cached is None or cached[0] != key:
+            cached = (key, known.next_start(state))
+            self._next_start[known.name] = cached
+        return cached[1] is not None and cached[1] <= now
+
+    def _start(self, occurrence: StoredOccurrence, waiting: _Waiting, now: datetime) -> StoredOccurrence:
+        """Starts the task of a due time; returns what became of it, the same where it is to be tried again."""
+        known = self._known.get(occurrence.schedule)
+        if known is None:
+            return _over(occurrence, "skipped: deleted")
+        earlier = waiting.open_tasks(occurrence.schedule)
+        locks: tuple[str, ...] = ()
+        if earlier and known.spec.overlap == "skip" or len(earlier) > 1 and known.spec.overlap == "queue_one":
+            return _over(occurrence, "skipped: overlap", f"task {earlier[-1].task_id} is not final")
+        if known.spec.overlap in ("queue_one", "cancel_running"):
+            # No request can name such a lock: it has a null byte.
+            locks = (f"\0schedule:{known.name}",)
+        try:
+            if known.spec.overlap == "cancel_running":
+                for one in earlier:
+                    self._context.store.cancel(one.task_id or "", f"schedule {known.name}")
+            task_id = launch(self._context, known, occurrence.due, locks)
+        except (StoreUnavailable, BrokerUnavailable, AuditUnavailable, Unavailable, Conflict) as error:
+            if now <= known.latest(moment(occurrence.due)):
+                log.info("schedule %s starts later: %s", known.name, error)
+                return occurrence
+            return _over(occurrence, "failed: the service could not start it", str(error))
+        except RequestError as error:
+            return _over(occurrence, _refusal(error), error.message)
+        except Exception:  # one that cannot be started must not hold up the others
+            log.exception("schedule %s cannot be started", known.name)
+            return _over(occurrence, "failed: see the log of the web server")
+        return replace(occurrence, outcome=STARTED, task_id=task_id)
+
+    def _prune(self, rows: ScheduleRows, now: datetime) -> None:
+        if now.timestamp() >= self._prune_at:
+            self._prune_at = now.timestamp() + _PRUNE_SECONDS
+            rows.prune(milliseconds(now - KEPT))
+
+
+class _Waiting:
+    """The occurrences that are not over when a round begins, and those that it settles."""
+
+    def __init__(self, context: WebContext, rows: ScheduleRows, known: dict[str, KnownSchedule], now: datetime) -> None:
+        self._rows = rows
+        self._now = milliseconds(now)
+        self._known = known
+        self._settled: list[StoredOccurrence] = []
+        self._ended: list[tuple[StoredOccurrence, bool]] = []
+        found = rows.waiting()
+        self.begun = [one for one in found if one.task_id is None]
+        self._open: dict[str, list[StoredOccurrence]] = {}
+        started = [one for one in found if one.task_id is not None]
+        positions = context.store.positions([one.task_id or "" for one in started]) if started else {}
+        for one in started:
+            position = positions.get(one.task_id or "")
+            state = position.state if position else None
+            if state is None or state in FINAL_STATES:
+                self._ended.append((one, state is State.SUCCEEDED))
+            else:
+                self._open.setdefault(one.schedule, []).append(one)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.begun or self._open or self._ended)
+
+    def open_tasks(self, name: str) -> list[StoredOccurrence]:
+        """Returns the occurrences of a schedule whose task is not final."""
+        return self._open.get(name, [])
+
+    def settle(self, found: StoredOccurrence) -> None:
+        if found.outcome != STARTING:
+            self._settled.append(found)
+        if found.task_id is not None and found.is_open:
+            self._open.setdefault(found.schedule, []).append(found)
+
+    def write(self) -> None:
+        """Writes what was settled since the last time, and counts tasks that have ended."""
+        if not self._settled and not self._ended:
+            return
+        with self._rows.writing() as writer:
+            for one in self._settled:
+                writer.settle(replace(one, recorded=self._now))
+            states = writer.states() if self._ended else {}
+            for one, is_good in self._ended:
+                writer.settle(replace(one, is_open=False))
+                known, state = self._known.get(one.schedule), states.get(one.schedule)
+                if known is None or state is None:
+                    continue
+                state = replace(state, failures=0 if is_good else state.failures + 1)
+                most = known.spec.pause_after_failures
+                if most is not None and state.failures >= most and not known.is_paused(state):
+                    note = f"{state.failures} tasks in a row did not succeed"
+                    state = replace(state, paused=True, paused_by="failures", note=note)
+                states[one.schedule] = state
+                writer.set_state(state)
+        self._settled, self._ended = [], []
+
+
+def known_schedule(stored: StoredDefinition) -> KnownSchedule:
+    spec = ScheduleSpec.model_validate(stored.spec)
+    return KnownSchedule(stored, spec, Times(spec, moment(stored.updated)))
+
+
+def launch(context: WebContext, known: KnownSchedule, due: int, locks: tuple[str, ...]) -> str:
+    """Launches the template of a schedule for a due time; returns the task's id, the same each time. Raises what
+    template_launch.launch raises."""
+    user = context.rbac.users().get(known.stored.owner)
+    if user is None:
+        raise Forbidden(f"{known.stored.owner}, who owns the schedule, is not in rbac.json.", code="rights_lost")
+    key = f"schedule {known.name} {due}"
+    wanted = TemplateLaunch(known.spec.template, user, known.spec.values, trigger="schedule", key=key, locks=locks)
+    event = task_launch.background_event(user.name, f"schedule {known.name}")
+    return template_launch.launch(context, wanted, event).task_id
+
+
+def _over(occurrence: StoredOccurrence, outcome: str, detail: str | None = None) -> StoredOccurrence:
+    return replace(occurrence, outcome=outcome, detail=detail, is_open=False)
+
+
+def _refusal(error: RequestError) -> str:
+    if isinstance(error, Forbidden):
+        return "refused: rights"
+    if isinstance(error, NotFound):
+        return "refused: no template" if error.code == "definition_not_found" else "refused: not there"
+    if isinstance(error, InvalidRequest):
+        return "refused: values"
+    return "skipped: queue is full" if isinstance(error, TooManyRequests) else f"refused: {error.code}"

@@ -1,0 +1,414 @@
+"""Schedules with a real store and database, and a clock of the test's own: each due time once, or its reason."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flansible.broker import app as broker_app
+from flansible.config import Settings
+from flansible.definitions.kinds import SCHEDULES
+from flansible.definitions.schedule_decisions import milliseconds
+from flansible.errors import BrokerUnavailable
+from flansible.history.schedule_rows import STARTING, ScheduleRows, StoredOccurrence
+from flansible.models import State
+from flansible.web import scheduler
+from flansible.web.scheduler import Scheduler, known_schedule
+from tests.helpers.launching import USERS, VALUES, Site
+from tests.helpers.redis_server import RedisServer
+
+NIGHTLY = {"template": "deploy", "values": VALUES, "every": "1h", "timezone": "Europe/Berlin"}
+WRITERS = {"may_define": ["templates", "schedules", "freezes"]}
+
+
+class Clocked(Site):
+    """A site whose schedulers have a clock that the test sets. The schedule is due each hour from `written`."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.write_users(**{**USERS, "dev": {**USERS["dev"], **WRITERS}, "portal": {"inventories": [], **WRITERS}})
+        self.now = datetime.now(UTC)
+        self.written = self.now
+
+    @property
+    def rows(self) -> ScheduleRows:
+        assert self.context.schedules is not None
+        return self.context.schedules
+
+    def scheduler(self) -> Scheduler:
+        return Scheduler(self.context, lambda: self.now)
+
+    def write(self, name: str = "nightly", user: str = "portal", **changes: Any) -> dict[str, Any]:
+        self.template()
+        body = dict(self.put(f"schedules/{name}", {**NIGHTLY, **changes}, user).get_json())
+        stored = self.stored(name)
+        self.written = datetime.fromtimestamp(stored / 1000, UTC)
+        return body
+
+    def stored(self, name: str = "nightly") -> int:
+        assert self.context.definitions is not None
+        found = self.context.definitions.find(SCHEDULES.name, name)
+        assert found is not None
+        return found.updated
+
+    def look(self, *looking: Scheduler, **after: float) -> None:
+        """Has schedulers look so long after the schedule was written."""
+        self.now = self.written + timedelta(**after)
+        for one in looking or (self.scheduler(),):
+            with self.app.app_context():
+                one.run_round(self.rows)
+
+    def outcomes(self, name: str = "nightly") -> list[str]:
+        return [item["outcome"] for item in self.items(name)][::-1]
+
+    def items(self, name: str = "nightly") -> list[dict[str, Any]]:
+        return list(self.get(f"schedules/{name}/occurrences?limit=1000", "admin")["items"])
+
+    def tasks(self) -> list[dict[str, Any]]:
+        return list(self.get("ansibletasks?limit=1000", "admin")["tasks"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _broker(shared_redis: RedisServer) -> None:
+    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
+    url = shared_redis.url
+    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
+    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
+
+
+@pytest.fixture
+def site(make_settings: Callable[..., Settings], redis_url: str, history_url: str) -> Iterator[Clocked]:
+    urls = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
+    settings = make_settings(**urls, isolation="none", audit_stdout=False)
+    made = Clocked(settings.model_copy(update={"DATABASE_URL": history_url}))
+    yield made
+    made.close()
+
+
+def test_a_due_time_starts_one_task_of_the_template_as_its_owner(site: Clocked) -> None:
+    site.write()
+    one = site.scheduler()
+    site.look(one, minutes=59)
+    assert site.tasks() == [] and site.items() == []
+    site.look(one, minutes=60, seconds=1)
+    site.look(one, minutes=60, seconds=2)
+    [task] = site.tasks()
+    found = {name: task[name] for name in ("user", "run_as", "trigger", "template")}
+    assert found == {"user": "portal", "run_as": "dev", "trigger": "schedule", "template": "deploy"}
+    [item] = site.items()
+    assert (item["outcome"], item["task_id"]) == ("started", task["task_id"])
+    assert item["due_at"] == f"{(site.written + timedelta(hours=1)).isoformat(timespec='milliseconds')[:-6]}Z"
+    assert site.run(task["task_id"]).steps[0].launch_vars == VALUES["extra_vars"]
+
+
+def test_of_two_that_look_at_the_same_time_one_starts_it(site: Clocked) -> None:
+    site.write(overlap="allow")
+    both = [site.scheduler(), site.scheduler()]
+    for hour in range(1, 6):
+        site.now = site.written + timedelta(hours=hour)
+        gate = threading.Barrier(2)
+
+        def look(one: Scheduler, gate: threading.Barrier = gate) -> None:
+            gate.wait()
+            with site.app.app_context():
+                one.run_round(site.rows)
+
+        threads = [threading.Thread(target=look, args=(one,)) for one in both]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    site.look(*both, hours=5, seconds=1)
+    assert site.outcomes() == ["started"] * 5
+    assert len({item["task_id"] for item in site.items()}) == len(site.tasks()) == 5
+
+
+def test_only_the_holder_of_the_lease_looks(site: Clocked) -> None:
+    site.write()
+    one, other = site.scheduler(), site.scheduler()
+    with site.app.app_context():
+        one.tick()
+        site.now = site.written + timedelta(hours=1)
+        other.tick()
+        assert site.items() == []
+        one.tick()
+    assert site.outcomes() == ["started"]
+
+
+def test_what_a_process_has_claimed_and_not_started_when_it_died_is_started_once(site: Clocked) -> None:
+    site.write(overlap="allow")
+    site.look(minutes=1)
+    due = milliseconds(site.written + timedelta(hours=1))
+    claimed = StoredOccurrence("nightly", due, STARTING, due, is_open=True)
+    with site.rows.writing() as writer:
+        writer.add([claimed])
+    site.look(minutes=60, seconds=8)
+    site.look(minutes=60, seconds=9)
+    assert site.outcomes() == ["started"] and len(site.tasks()) == 1
+
+
+def test_what_a_process_has_started_and_not_recorded_when_it_died_is_not_started_again(site: Clocked) -> None:
+    site.write(overlap="allow")
+    site.look(minutes=1)
+    due = milliseconds(site.written + timedelta(hours=1))
+    with site.rows.writing() as writer:
+        writer.add([StoredOccurrence("nightly", due, STARTING, due, is_open=True)])
+    assert site.context.definitions is not None
+    stored = site.context.definitions.find(SCHEDULES.name, "nightly")
+    assert stored is not None
+    with site.app.app_context():
+        task_id = scheduler.launch(site.context, known_schedule(stored), due, ())
+    site.template(description="another digest")
+    site.look(minutes=60, seconds=8)
+    [item] = site.items()
+    assert (item["outcome"], item["task_id"], len(site.tasks())) == ("started", task_id, 1)
+
+
+def test_a_clock_that_is_set_back_an_hour_starts_nothing_twice(site: Clocked) -> None:
+    site.write(overlap="allow")
+    one = site.scheduler()
+    for minutes in (60, 61, 1, 30, 60, 90, 119, 120):
+        site.look(one, minutes=minutes)
+    site.look(minutes=30)
+    assert site.outcomes() == ["started", "started"] and len(site.tasks()) == 2
+
+
+def test_after_a_night_without_the_service_each_time_has_its_reason(site: Clocked) -> None:
+    site.write(overlap="allow")
+    site.look(hours=8, minutes=30)
+    assert site.outcomes() == [f"skipped: late by {hours} h" for hours in range(7, 0, -1)] + ["skipped: late by 30 min"]
+    site.look(hours=9)
+    assert site.outcomes()[-1] == "started" and len(site.tasks()) == 1
+
+
+def test_a_night_of_seconds_is_recorded_without_a_gap(site: Clocked) -> None:
+    site.write(every="5s", overlap="allow")
+    one = site.scheduler()
+    for _ in range(4):
+        site.look(one, hours=8)
+    found = site.rows.page("nightly", None, 100_000)
+    steps = {one.due - other.due for one, other in zip(found, found[1:], strict=False)}
+    assert len(found) == 8 * 3600 / 5 and steps == {5000}
+    assert {one.outcome for one in found[13:]} == {one.outcome for one in found if one.outcome.startswith("skipped")}
+
+
+def test_while_a_task_runs_the_next_is_skipped_waits_or_replaces_it(site: Clocked) -> None:
+    for overlap, expected in {
+        "skip": ["started", "skipped: overlap", "skipped: overlap"],
+        "queue_one": ["started", "started", "skipped: overlap"],
+        "allow": ["started", "started", "started"],
+        "cancel_running": ["started", "started", "started"],
+    }.items():
+        site.write(overlap, overlap=overlap)
+        for hour in (1, 2, 3):
+            site.look(hours=hour, seconds=1)
+        assert site.outcomes(overlap) == expected
+        tasks = [item["task_id"] for item in site.items(overlap) if item["task_id"]]
+        locks = {lock for task_id in tasks for lock in site.run(task_id).locks}
+        assert locks == ({f"\0schedule:{overlap}"} if overlap in ("queue_one", "cancel_running") else set())
+        states = [site.get(f"ansibletaskstatus/{task_id}", "admin")["state"] for task_id in tasks]
+        assert states == (
+            ["queued", "canceled", "canceled"] if overlap == "cancel_running" else ["queued"] * len(tasks)
+        )
+
+
+def test_a_task_that_has_ended_holds_nothing_back(site: Clocked) -> None:
+    site.write()
+    one = site.scheduler()
+    site.look(one, hours=1)
+    site.end(site.items()[0]["task_id"])
+    site.look(one, hours=2)
+    assert site.outcomes() == ["started", "started"]
+
+
+def test_it_pauses_after_failures_in_a_row_and_goes_on_when_it_is_resumed(site: Clocked) -> None:
+    site.write(pause_after_failures=2)
+    ends = (State.FAILED, State.SUCCEEDED, State.FAILED, State.TIMED_OUT)
+    for hour, state in enumerate(ends, 1):
+        site.look(hours=hour)
+        site.end(site.items()[0]["task_id"], state)
+    site.look(hours=5)
+    site.look(hours=6)
+    assert site.outcomes() == ["started"] * 4 + ["skipped: paused"] * 2
+    shown = site.get("schedules/nightly", "portal")
+    assert (shown["paused"], shown["paused_by"], shown["failures"]) == (True, "failures", 2)
+    resumed = site.post("schedules/nightly/resume", None).get_json()
+    assert (resumed["paused"], resumed["failures"]) == (False, 0)
+    site.look(hours=7)
+    assert site.outcomes()[-1] == "started"
+
+
+REFUSED: dict[str, Callable[[Clocked], object]] = {
+    "refused: rights": lambda site: site.write_users(**{**USERS, "dev": {"inventories": []}}),
+    "refused: no template": lambda site: site.client.delete("/api/templates/deploy", auth=("admin", "secret")),
+    "refused: values": lambda site: site.template(variables={"version": {"pattern": "v.*"}}),
+    "refused: not there": lambda site: (site.settings.playbook_root / "t.yml").unlink(),
+    "skipped: freeze now": lambda site: site.put(
+        "freezes/now", {"start": "2020-01-01T00:00", "end": "2999-01-01T00:00", "timezone": "UTC"}, "admin"
+    ),
+    "skipped: paused": lambda site: site.post("schedules/nightly/pause", {"note": "the disk"}),
+    "skipped: on request": lambda site: site.post("schedules/nightly/skip?next=1", None),
+}
+
+
+@pytest.mark.parametrize("outcome", REFUSED)
+def test_what_does_not_start_leaves_its_reason(site: Clocked, outcome: str) -> None:
+    site.write()
+    REFUSED[outcome](site)
+    site.look(hours=1)
+    assert site.outcomes() == [outcome] and site.tasks() == []
+
+
+def test_an_owner_who_is_gone_or_may_not_launch_any_more_starts_nothing(site: Clocked) -> None:
+    site.write(overlap="allow")
+    site.template(allow={"users": [], "groups": []})
+    site.look(hours=1)
+    site.write_users(**{name: entry for name, entry in USERS.items() if name != "portal"})
+    site.look(hours=2)
+    assert site.outcomes() == ["refused: no template", "refused: rights"]
+
+
+def test_while_the_broker_is_away_a_start_is_tried_again_until_it_is_late(
+    site: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write()
+    one = site.scheduler()
+    with monkeypatch.context() as away:
+        away.setattr(broker_app, "enqueue", _refuse)
+        site.look(one, hours=1)
+        assert site.outcomes() == ["starting"] and site.tasks() == []
+    site.look(one, hours=1, seconds=20)
+    assert site.outcomes() == ["started"]
+    with monkeypatch.context() as away:
+        away.setattr(broker_app, "enqueue", _refuse)
+        site.end(site.items()[0]["task_id"])
+        site.look(one, hours=2)
+        site.look(one, hours=2, seconds=61)
+    assert site.outcomes() == ["started", "failed: the service could not start it"]
+
+
+def _refuse(*_: Any) -> None:
+    raise BrokerUnavailable("away")
+
+
+def test_the_reply_has_the_next_five_times_and_words(site: Clocked) -> None:
+    shown = site.write(every=None, cron="30 2 * * *")
+    assert shown["words"] == "At 02:30 every day (Europe/Berlin)" and len(shown["next"]) == 5
+    assert all(one["local"][10:16] == "T02:30" and one["utc"].endswith("Z") for one in shown["next"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"cron": "0 2 * * *"}, "every"),
+        ({"every": None, "at": "2027-03-28T02:30"}, "at"),
+        ({"timezone": "Nowhere"}, "timezone"),
+        ({"template": "none"}, "template"),
+        ({"values": {"extra_vars": {"version": "x"}}}, "values.extra_vars.version"),
+        ({"values": {"limit": "web1", **VALUES}}, "values.limit"),
+        ({"values": {"secret_vars": {"pin": "1"}}}, "values.secret_vars"),
+        ({"every": "2"}, "every"),
+    ],
+)
+def test_a_schedule_is_checked_when_it_is_written(site: Clocked, changes: dict[str, Any], field: str) -> None:
+    site.template()
+    body = {name: value for name, value in {**NIGHTLY, **changes}.items() if value is not None}
+    reply = site.put("schedules/nightly", body, "portal", 400)
+    assert field in {error["field"] for error in reply.get_json()["errors"]}
+
+
+def test_template_and_schedule_are_applied_in_one_step(site: Clocked) -> None:
+    request = {"playbook": "t.yml", "inventory": str(site.settings.base_dir / "dev")}
+    definitions = [
+        {"kind": "templates", "name": "deploy", "spec": {"kind": "playbook", "request": request}},
+        {"kind": "schedules", "name": "nightly", "spec": {**NIGHTLY, "values": {}}},
+    ]
+    for dry_run in (True, False):
+        reply = site.post("apply", {"definitions": definitions, "dry_run": dry_run}, "dev")
+        assert reply.status_code == 200, reply.text
+    assert site.get("schedules/nightly", "dev")["template"] == "deploy"
+
+
+def test_owner_and_admin_run_pause_and_skip_it_and_others_do_not(site: Clocked) -> None:
+    site.write()
+    site.write_users(**{**USERS, "portal": {"inventories": []}, "other": {"inventories": []}})
+    for verb, body in (("run", None), ("pause", {}), ("resume", None), ("skip", None)):
+        assert site.post(f"schedules/nightly/{verb}", body, "other").status_code == 404
+        assert site.post(f"schedules/nightly/{verb}", body, "eve").status_code == 403
+    launched = site.post("schedules/nightly/run", None)
+    assert launched.status_code == 202, launched.text
+    task = site.get(f"ansibletaskstatus/{launched.get_json()['task_id']}")
+    assert (task["trigger"], task["user"]) == ("api", "portal")
+    assert site.items()[0]["detail"] == "run by portal"
+    assert site.post("schedules/nightly/skip?next=3", None, "admin").get_json()["skips_left"] == 3
+    paused = site.post("schedules/nightly/pause", {"note": "why"}, "admin").get_json()
+    assert (paused["paused"], paused["paused_by"], paused["note"]) == (True, "admin", "why")
+    lines = site.settings.audit_file.read_text()
+    assert '"what": "schedules/nightly", "outcome": "paused"' in lines
+
+
+def test_a_change_ends_pause_and_skips_and_counts_anew(site: Clocked) -> None:
+    site.write()
+    site.post("schedules/nightly/pause", {})
+    before = site.written
+    site.write(note="changed")
+    assert site.written > before and site.get("schedules/nightly", "portal")["paused"] is False
+    site.write(note="changed")
+    assert milliseconds(site.written) == site.stored(), "what is the same already counts on"
+
+
+def test_during_a_freeze_a_template_is_launched_by_admin_and_who_says_so(site: Clocked) -> None:
+    site.template()
+    window = {"start": "2020-01-01T00:00", "end": "2999-01-01T00:00", "timezone": "UTC", "templates": ["dep*"]}
+    assert site.put("freezes/now", window, "admin").get_json()["is_active"] is True
+    assert site.refusal() == (403, "frozen", set())
+    assert site.post("templates/deploy/launch?during_freeze=true", VALUES).status_code == 202
+    site.launch("admin")
+    site.put("freezes/now", {**window, "templates": ["other"]}, "admin")
+    site.launch()
+
+
+def test_pages_of_occurrences_follow_each_other(site: Clocked) -> None:
+    site.write(overlap="allow")
+    site.look(hours=5)
+    seen: list[str] = []
+    before: int | None = None
+    while before != 0:
+        page = site.get(f"schedules/nightly/occurrences?limit=2{f'&before={before}' if before else ''}", "portal")
+        seen += [item["due_at"] for item in page["items"]]
+        before = page["next_before"] or 0
+    assert len(seen) == 5 and seen == sorted(seen, reverse=True)
+
+
+def test_what_is_over_for_ninety_days_is_forgotten(site: Clocked) -> None:
+    site.write()
+    site.look(hours=1)
+    site.end(site.items()[0]["task_id"])
+    site.look(hours=2)
+    site.look(days=92)
+    assert all(item["outcome"] != "started" or "late" not in item["outcome"] for item in site.items())
+    oldest = site.items()[-1]["due_at"]
+    assert datetime.fromisoformat(oldest) > site.now - timedelta(days=91)
+
+
+@pytest.mark.nightly
+def test_a_thousand_schedules_of_one_minute_are_queued_within_ten_seconds(site: Clocked) -> None:
+    site.template()
+    definitions = [
+        {"kind": "schedules", "name": f"s{number}", "spec": {**NIGHTLY, "overlap": "allow"}} for number in range(1000)
+    ]
+    reply = site.post("apply", {"definitions": definitions}, "portal")
+    assert reply.status_code == 200, reply.text
+    site.written = datetime.fromtimestamp(max(site.stored(f"s{number}") for number in (0, 999)) / 1000, UTC)
+    one = site.scheduler()
+    site.look(one, minutes=1)
+    began = time.monotonic()
+    site.look(one, hours=1, seconds=1)
+    took = time.monotonic() - began
+    print(f"1,000 schedules queued in {took:.1f} s")
+    assert len(site.tasks()) == 1000 and took < 10

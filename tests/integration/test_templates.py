@@ -1,0 +1,217 @@
+"""Templates over HTTP, with a real store and database, and without a worker: who may launch, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from flansible.broker import app as broker_app
+from flansible.config import Settings
+from flansible.models import State
+from flansible.web import retries
+from flansible.web.rights_watcher import RightsWatcher
+from tests.helpers.launching import DEPLOY, USERS, VALUES, Site
+from tests.helpers.redis_server import RedisServer
+
+NOT_FOUND = (404, "definition_not_found", set[str]())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _broker(shared_redis: RedisServer) -> None:
+    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
+    url = shared_redis.url
+    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
+    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
+
+
+@pytest.fixture
+def site(make_settings: Callable[..., Settings], redis_url: str, history_url: str) -> Iterator[Site]:
+    urls = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
+    settings = make_settings(**urls, isolation="none", audit_stdout=False)
+    made = Site(settings.model_copy(update={"DATABASE_URL": history_url}))
+    yield made
+    made.close()
+
+
+def test_a_launch_has_the_rights_of_the_owner_and_is_the_task_of_who_launched_it(site: Site) -> None:
+    written = site.template()
+    task_id = site.launch()
+    status = site.get(f"ansibletaskstatus/{task_id}")
+    found = {name: status[name] for name in ("user", "run_as", "trigger", "template", "summary")}
+    assert found == {
+        "user": "portal",
+        "run_as": "dev",
+        "trigger": "api",
+        "template": "deploy",
+        "summary": f"portal: playbook t.yml in {site.settings.playbook_root}",
+    }
+    run = site.run(task_id)
+    assert run.principal == "dev" and run.confinement is not None
+    assert run.confinement.inventories == (str(site.settings.base_dir / "dev"),)
+    assert run.steps[0].launch_vars == {"version": "1.2"} and run.steps[0].extra_vars == ()
+    assert run.request["extra_vars"] == [{"version": "1.2"}]
+    assert [task["task_id"] for task in site.get("ansibletasks?template=deploy")["tasks"]] == [task_id]
+    site.template(description="another")
+    assert site.get(f"ansibletaskstatus/{site.launch()}")["template_digest"] != status["template_digest"]
+    assert written["owner"] == "dev"
+
+
+def test_of_a_template_of_admin_the_values_are_on_no_command_line(site: Site) -> None:
+    site.template("admin", request={**DEPLOY["request"], "extra_vars": {"own": "{{ 1 + 1 }}"}})
+    step = site.run(site.launch()).steps[0]
+    assert step.launch_vars == {"version": "1.2"}
+    assert [word for word in step.argv if "extra-vars" in word] == ['--extra-vars={"own": "{{ 1 + 1 }}"}']
+
+
+def test_who_may_not_launch_gets_what_there_is_for_none_and_who_may_may_nothing_else(site: Site) -> None:
+    site.template()
+    assert site.refusal("nobody") == NOT_FOUND
+    assert site.refusal("eve") == NOT_FOUND, "who reads all is not who may launch"
+    none = site.post("templates/none/launch", VALUES, "portal").get_json()
+    assert none["code"] == NOT_FOUND[1]
+    assert site.get("templates/deploy", "nobody")["code"] == NOT_FOUND[1]
+    for user in ("portal", "pat", "dev", "admin"):
+        assert site.get("templates/deploy", user)["may_launch"] is True
+        site.launch(user)
+    assert site.get("templates/deploy", "eve")["may_launch"] is False
+    inventory = str(site.settings.base_dir / "dev")
+    same = site.post("ansibleplaybook", {"playbook": "t.yml", "inventory": inventory})
+    assert (same.status_code, same.get_json()["code"]) == (403, "inventory_forbidden")
+    assert site.put("templates/mine", DEPLOY, "portal", 403).get_json()["code"] == "may_not_define"
+
+
+def test_what_a_launch_may_not_set_is_named(site: Site) -> None:
+    site.template(open=["limit"])
+    assert site.refusal(inventory="/etc", tags="x", extra_vars={"version": "1", "x": 1}) == (
+        *(400, "invalid_field"),
+        {"inventory", "tags", "extra_vars.x"},
+    )
+    assert site.refusal(extra_vars={"version": "{{ lookup('pipe', 'id') }}"})[2] == {"extra_vars.version"}
+    assert site.refusal(limit="{{ x }}")[2] == {"limit"}
+    assert site.get("templates/deploy")["launch_schema"]["properties"].keys() == {"limit", "extra_vars"}
+
+
+def test_it_runs_with_the_rights_that_the_owner_has_when_it_is_launched(site: Site) -> None:
+    site.template()
+    queued = site.launch()
+    watcher = RightsWatcher(site.context)
+    watcher.tick()
+    site.write_users(**{**USERS, "dev": {"inventories": [], "may_define": ["templates"]}})
+    assert site.refusal()[:2] == (403, "inventory_forbidden")
+    watcher.tick()
+    assert site.get(f"ansibletaskstatus/{queued}")["state"] == "canceled"
+    site.write_users(**{name: entry for name, entry in USERS.items() if name != "dev"})
+    assert site.refusal()[:2] == (403, "rights_lost")
+
+
+def test_only_admin_sets_run_as_and_whoever_writes_a_template_last_owns_it(site: Site) -> None:
+    body = {**DEPLOY, "request": {"playbook": "t.yml", "inventory": str(site.settings.base_dir / "dev")}}
+    refused = site.put("templates/deploy", {**body, "run_as": "admin"}, "dev", 403)
+    assert refused.get_json()["code"] == "run_as_forbidden"
+    site.put("templates/deploy", {**body, "run_as": "nobody"}, "admin", 403)
+    unknown = site.put("templates/deploy", {**body, "run_as": "who"}, "admin", 400)
+    assert [error["field"] for error in unknown.get_json()["errors"]] == ["run_as"]
+    site.put("templates/deploy", {**body, "run_as": "dev"}, "admin", 201)
+    assert site.run(site.launch()).principal == "dev"
+    site.put("templates/deploy", body, "dev", 403)
+    site.put("templates/deploy", body, "admin", 200)
+    assert site.run(site.launch()).principal == "admin"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "field"),
+    [
+        ({"request": {"playbook": "t.yml", "inventory": "/etc"}}, 403, "inventory"),
+        ({"request": {"playbook": "t.yml", "taags": "x"}}, 400, "request.taags"),
+        ({"request": {}}, 400, "request.playbook"),
+        ({"open": ["connection"]}, 400, "open[0]"),
+        ({"variables": {"v": {"pattern": "["}}}, 400, "variables.v.pattern"),
+        ({"kind": "tower"}, 400, "kind"),
+    ],
+)
+def test_a_template_is_checked_when_it_is_written(site: Site, changes: dict[str, Any], status: int, field: str) -> None:
+    reply = site.put("templates/deploy", {**DEPLOY, **changes}, "dev", status)
+    assert field in {error["field"] for error in reply.get_json()["errors"]}
+    definitions = [{"kind": "templates", "name": "deploy", "spec": {**DEPLOY, **changes}}]
+    applied = site.post("apply", {"definitions": definitions}, "dev")
+    assert applied.status_code == status
+    if status == 400:
+        assert f"definitions[0].spec.{field}" in {error["field"] for error in applied.get_json()["errors"]}
+
+
+def test_a_repeated_launch_with_the_same_key_is_the_same_task(site: Site) -> None:
+    site.template()
+    path = "templates/deploy/launch"
+    first = site.post(path, VALUES, Idempotency_Key="k")
+    again = site.post(path, VALUES, Idempotency_Key="k")
+    assert again.get_json() == first.get_json() and again.headers["Idempotency-Replayed"] == "true"
+    other = site.post(path, {"extra_vars": {"version": "2"}}, Idempotency_Key="k")
+    assert (other.status_code, other.get_json()["code"]) == (409, "idempotency_key_reused")
+
+
+def test_secret_variables_are_sealed_and_in_no_record(site: Site) -> None:
+    site.template(variables={"pin": {"secret": True, "required": True}}, open=[])
+    reply = site.post("templates/deploy/launch", {"secret_vars": {"pin": "marker-of-a-secret"}})
+    task_id = reply.get_json()["task_id"]
+    sealed = site.context.store.secrets(task_id)
+    assert sealed is not None and site.context.sealer.open(sealed).variables == {"pin": "marker-of-a-secret"}
+    assert "marker-of-a-secret" not in site.run(task_id).model_dump_json()
+    assert site.refusal(secret_vars={"pin": "x"}, extra_vars={"pin": "y"})[2] == {"extra_vars.pin"}
+
+
+def test_the_limits_of_who_launches_count_and_not_those_of_the_owner(site: Site) -> None:
+    site.template()
+    site.write_users(**{**USERS, "portal": {"inventories": [], "limits": {"queued": 1, "running": 3}}})
+    task_id = site.launch()
+    assert (site.run(task_id).max_queued, site.run(task_id).max_running) == (1, 3)
+    assert site.refusal()[:2] == (429, "too_many_queued")
+    site.launch("pat")
+
+
+def test_no_more_than_at_most_run_at_the_same_time(site: Site) -> None:
+    site.template(at_most=2, lock="db")
+    tasks = [site.launch() for _ in range(4)]
+    locks = [set(site.run(task_id).locks) for task_id in tasks]
+    assert all("db" in found and len(found) == 2 for found in locks)
+    assert len({lock for found in locks for lock in found}) == 3
+
+
+def test_the_hosts_that_failed_are_tried_again_as_often_as_the_template_says(site: Site) -> None:
+    site.template("dev", retry={"hosts": "failed", "times": 1})
+    first = site.launch()
+    site.end(first, State.FAILED, web1={"failures": 1}, web2={"ok": 3}, web3={"unreachable": 1})
+    for _ in range(2):  # as two web processes do
+        with site.app.app_context():
+            retries.start_due(site.context)
+    [second] = [task for task in site.get("ansibletasks?template=deploy")["tasks"] if task["task_id"] != first]
+    assert (second["retry_of"], second["trigger"], second["hosts"], second["user"]) == (
+        *(first, "retry", "web1,web3"),
+        "portal",
+    )
+    assert site.run(second["task_id"]).steps[0].launch_vars == {"version": "1.2"}
+    site.end(second["task_id"], State.FAILED, web1={"failures": 1})
+    with site.app.app_context():
+        retries.start_due(site.context)
+    assert len(site.get("ansibletasks?template=deploy")["tasks"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("which", "state", "stats"),
+    [
+        ("unreachable", State.FAILED, {"web1": {"failures": 1}}),
+        ("failed", State.SUCCEEDED, {"web1": {"ok": 1}}),
+        ("failed", State.CANCELED, {"web1": {"failures": 1}}),
+        ("failed", State.FAILED, {"all": {"failures": 1}, "~.*": {"failures": 1}, "a,b": {"failures": 1}}),
+    ],
+)
+def test_what_has_no_host_to_try_again_is_not_retried(
+    site: Site, which: str, state: State, stats: dict[str, dict[str, int]]
+) -> None:
+    site.template("dev", retry={"hosts": which})
+    site.end(site.launch(), state, **stats)
+    with site.app.app_context():
+        retries.start_due(site.context)
+    assert len(site.get("ansibletasks?template=deploy")["tasks"]) == 1
+    assert site.context.store.due_retries(10) == []
