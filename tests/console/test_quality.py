@@ -16,7 +16,20 @@ from tests.helpers.waiting import eventually
 
 FIRST_LOAD_BYTES = 100_000
 WIDTHS = (360, 1920)
-VIEWS = ("login", "tasks", "search", "task", "hosts", "host", "compare", "launch", "overview", "definitions", "account")
+VIEWS = (
+    "login",
+    "tasks",
+    "search",
+    "task",
+    "hosts",
+    "host",
+    "compare",
+    "launch",
+    "templates",
+    "overview",
+    "definitions",
+    "account",
+)
 # What is there once a view has all it asked for.
 READY = {
     "login": "form",
@@ -27,6 +40,7 @@ READY = {
     "host": ".runs tbody tr",
     "compare": ".sides tbody tr",
     "launch": "form",
+    "templates": ".view-templates .panel",
     "overview": ".chart svg, .ranking",
     "definitions": ".about",
     "account": ".users table",

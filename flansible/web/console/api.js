@@ -4,7 +4,7 @@
 const CONSOLE = { "X-Requested-With": "flansible" };
 const RETRY_SECONDS = [1, 2, 5, 10];
 
-/** The session: `{user, role, groups, is_admin, sees_all, sees, cancels, may_act, may_become, may_use_git, rights, csrf_token, flower_url}`, or null when not logged in. */
+/** The session: `{user, role, groups, is_admin, sees_all, sees, cancels, may_act, may_become, may_use_git, launches_only, rights, csrf_token, flower_url}`, or null when not logged in. */
 export let session = null;
 
 /** An error reply of the API. status 0: there was no reply. retrySeconds: its Retry-After, 0 without one. */

@@ -17,6 +17,7 @@ const VIEWS = {
   host: { load: () => import("./views/host/host.js"), sheets: ["views/host/host.css"] },
   compare: { load: () => import("./views/compare/compare.js"), sheets: ["views/compare/compare.css"] },
   launch: { load: () => import("./views/launch/launch.js"), sheets: ["views/launch/launch.css"] },
+  templates: { load: () => import("./views/templates/templates.js"), sheets: ["views/templates/templates.css"] },
   overview: { load: () => import("./views/overview/overview.js"), sheets: ["views/overview/overview.css"] },
   definitions: { load: () => import("./views/definitions/definitions.js"), sheets: ["views/definitions/definitions.css"] },
   account: { load: () => import("./views/account/account.js"), sheets: ["views/account/account.css"] },
@@ -29,6 +30,11 @@ const NAVIGATION = [
   ["launch", "Launch"],
   ["overview", "Overview"],
   ["definitions", "Definitions"],
+];
+// Of a user who may launch templates and nothing else.
+const ONLY_TEMPLATES = [
+  ["templates", "Templates"],
+  ["tasks", "Tasks"],
 ];
 const THEMES = ["system", "light", "dark"];
 
@@ -43,6 +49,10 @@ async function showView() {
   if (!session && route.name !== "login") {
     const back = location.hash;
     history.replaceState(null, "", `#/login${back.length > 2 ? `?next=${encodeURIComponent(back)}` : ""}`);
+    route = readRoute();
+  }
+  if (session?.launches_only && ["", "#", "#/"].includes(location.hash)) {
+    history.replaceState(null, "", "#/templates");
     route = readRoute();
   }
   showHeader(route);
@@ -67,7 +77,8 @@ function showHeader(route) {
   top.hidden = !session;
   if (!session) return;
   const shown = { task: "tasks", compare: "tasks", host: "hosts" }[route.name] ?? route.name;
-  const links = NAVIGATION.filter(([name]) => name !== "launch" || session.may_act).map(([name, word]) =>
+  const views = session.launches_only ? ONLY_TEMPLATES : NAVIGATION;
+  const links = views.filter(([name]) => name !== "launch" || session.may_act).map(([name, word]) =>
     h("a", { href: `#/${name}`, "aria-current": name === shown ? "page" : null }, word),
   );
   links.push(h("a", { href: "api/docs", target: "_blank", rel: "noopener" }, "API"));

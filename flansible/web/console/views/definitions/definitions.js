@@ -4,6 +4,7 @@ import { get, put, remove, session } from "../../api.js";
 import { errorBox, h, notify, replace } from "../../dom.js";
 import { setParams } from "../../router.js";
 import { ProjectRemote } from "./remote.js";
+import { schedulePanel } from "./schedule_panel.js";
 import { SchemaForm } from "./schema_form.js";
 
 /** route.params: `kind`, and `name` of the definition whose form is open ("" for a new one). */
@@ -91,7 +92,9 @@ class Definitions {
     });
     if (!mayChange) for (const input of element.querySelectorAll("input, select, textarea")) input.disabled = true;
     const remote = current && this.kind.kind === "projects" ? new ProjectRemote(current, session.may_act, this.signal).element : null;
-    replace(this.content, element, remote);
+    const more = current && this.kind.kind === "schedules" ? schedulePanel(current, mayChange || session.user === current.owner, this.signal) : null;
+    const launch = current?.may_launch ? h("p", {}, h("a", { href: `#/templates?${new URLSearchParams({ name })}` }, "Run this template")) : null;
+    replace(this.content, launch, more, element, remote);
     element.querySelector("input:not(:disabled), select:not(:disabled), textarea:not(:disabled)")?.focus();
   }
 

@@ -62,7 +62,7 @@ function newField(name, schema, isRequired) {
   const hint = schema.description ?? "";
   if (schema.enum) {
     const options = schema.enum.map((value) => h("option", { value }, value));
-    return new Field(name, label, h("select", { name }, h("option", { value: "" }, ""), options), { hint, parse: textOrNone });
+    return new Field(name, label, h("select", { name }, h("option", { value: "" }, ""), options), { hint, parse: choiceOf(schema.enum), format: String });
   }
   if (schema.type === "boolean") return new Field(name, label, h("input", { name, type: "checkbox" }), { hint });
   if (schema.type === "integer" || schema.type === "number") {
@@ -86,6 +86,11 @@ function newField(name, schema, isRequired) {
 
 function textOrNone(text) {
   return text === "" ? undefined : text;
+}
+
+/** Choices may be other than text: an input has their text. */
+function choiceOf(choices) {
+  return (text) => (text === "" ? undefined : choices.find((value) => String(value) === text));
 }
 
 function lines(text) {

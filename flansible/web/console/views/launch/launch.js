@@ -4,6 +4,7 @@ import { get, post, session } from "../../api.js";
 import { errorBox, h, replace } from "../../dom.js";
 import { plural } from "../../format.js";
 import { setParams } from "../../router.js";
+import { saveTemplate } from "../../save_template.js";
 import { LaunchForm } from "./form.js";
 import { previewResult } from "./preview_result.js";
 import { ProjectChoice } from "./project.js";
@@ -61,7 +62,8 @@ class Launch {
       return h("label", { class: "kind" }, input, word);
     });
     this.kinds = h("fieldset", { class: "plain-fieldset kinds" }, h("legend", { class: "visually-hidden" }, "What to run"), kinds);
-    const bar = h("div", { class: "launch-bar" }, this.errorSlot, h("div", { class: "row launch-buttons" }, this.previewButton, this.startButton));
+    const save = h("button", { type: "button", class: "quiet", onclick: () => this.save() }, "Save as template");
+    const bar = h("div", { class: "launch-bar" }, this.errorSlot, h("div", { class: "row launch-buttons" }, this.previewButton, this.startButton, save));
     this.keepClearOf(bar);
     const form = h("form", { class: "launch-form", novalidate: true }, this.source.element, this.kinds, this.formSlot, bar);
     form.addEventListener("submit", (event) => (event.preventDefault(), this.start()));
@@ -69,7 +71,9 @@ class Launch {
     form.addEventListener("change", () => this.changed());
     const aside = h("section", { class: "panel launch-preview", "aria-label": "Preview" }, this.result);
     this.showPreviewHint();
-    this.element = [h("h1", {}, "Launch"), h("div", { class: "launch-columns" }, form, aside)];
+    const title = h("div", { class: "row" }, h("h1", {}, "Launch"), h("a", { href: "#/templates" }, "Templates"));
+    this.bar = bar;
+    this.element = [title, h("div", { class: "launch-columns" }, form, aside)];
   }
 
   /** Lets no field that gets the focus be hidden by the bar, which stays at the bottom of the window. */
@@ -155,6 +159,12 @@ class Launch {
       this.sent = { body: "", key: "" };
       location.hash = `#/tasks/${accepted.task_id}`;
     });
+  }
+
+  /** Asks for a name, and saves the form as a template. */
+  save() {
+    const body = this.body();
+    if (body) saveTemplate(this.bar, this.kind, body);
   }
 
   /** Returns the request's body; null after showing what is wrong with it. */

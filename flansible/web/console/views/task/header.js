@@ -5,6 +5,7 @@ import { errorBox, h, replace } from "../../dom.js";
 import { commitAddress } from "../../forges.js";
 import { duration, listed, moment, plural, runSeconds } from "../../format.js";
 import { countsBar, isFinal, isRunning, progressOf, stateBadge, stateRow, VERDICTS, verdictBadge } from "../../states.js";
+import { saveTemplate } from "../../save_template.js";
 import { confirmAgain, confirmCancel } from "./actions.js";
 
 const TICK_MILLISECONDS = 1000;
@@ -75,9 +76,16 @@ export class Header {
     if (!wanted) return replace(this.buttons);
     if (wanted === "cancel") return replace(this.buttons, this.#button("Cancel", () => confirmCancel(this.run, this.element), "danger"));
     const again = this.#button("Run again", () => confirmAgain(this.run, this.element));
+    if (session.launches_only) return replace(this.buttons, task.template ? h("a", { href: `#/templates?${new URLSearchParams({ name: task.template })}` }, "Run this template again") : null);
+    const save = this.#button("Save as template", () => this.#save(), "quiet");
     const onFailed = () => confirmAgain(this.run, this.element, [...this.failures.hosts.keys()]);
-    replace(this.buttons, again, bad.length && task.kind !== "git" ? this.#button(`Run again on ${plural(bad.length, "failed host")}`, onFailed) : null);
+    replace(this.buttons, again, bad.length && task.kind !== "git" ? this.#button(`Run again on ${plural(bad.length, "failed host")}`, onFailed) : null, save);
     return null;
+  }
+
+  async #save() {
+    const { kind, body } = await this.run.request();
+    saveTemplate(this.element, kind, body);
   }
 
   /** Shows an error; null removes it. */
@@ -87,6 +95,9 @@ export class Header {
 
   #facts(task) {
     const facts = [["by", h("bdi", {}, task.user)]];
+    if (task.template) facts.push(["template", h("bdi", {}, task.template)]);
+    if (task.run_as && task.run_as !== task.user) facts.push(["with the rights of", h("bdi", {}, task.run_as)]);
+    if (task.trigger !== "api") facts.push(["started by", task.retry_of ? h("a", { href: `#/tasks/${task.retry_of}` }, "a retry") : `a ${task.trigger}`]);
     if (task.hosts) facts.push(["on", short(task.hosts)]);
     if (task.inventory) facts.push(["inventory", short(task.inventory)]);
     if (task.commit) facts.push(["project", this.#commit(task)]);

@@ -1,0 +1,140 @@
+// The templates that the user may launch: a button for each, and a form for what it leaves open.
+
+import { get, post } from "../../api.js";
+import { errorBox, h, replace } from "../../dom.js";
+import { setParams } from "../../router.js";
+import { SchemaForm } from "../definitions/schema_form.js";
+
+const GROUPS = ["extra_vars", "secret_vars"];
+
+/** route.params: `name` of the template whose form is open. */
+export async function show(root, { params, signal }) {
+  await new Templates(root, signal).open(params.get("name"));
+}
+
+class Templates {
+  constructor(root, signal) {
+    this.signal = signal;
+    this.content = h("div", {});
+    replace(root, h("h1", {}, "Templates"), this.content);
+  }
+
+  async open(name) {
+    setParams({ name });
+    try {
+      if (name) this.showForm(await get(`api/templates/${encodeURIComponent(name)}`, {}, this.signal));
+      else this.showList(await this.load());
+    } catch (error) {
+      if (!this.signal.aborted) replace(this.content, errorBox(error));
+    }
+  }
+
+  async load() {
+    const found = [];
+    let after = null;
+    do {
+      const page = await get("api/templates", { after, limit: 1000 }, this.signal);
+      found.push(...page.items);
+      after = page.next_after;
+    } while (after !== null);
+    return found.filter((template) => template.may_launch);
+  }
+
+  showList(found) {
+    const card = (template) =>
+      h(
+        "li",
+        { class: "panel template" },
+        h("div", {}, h("h2", {}, template.name), template.description ? h("p", {}, template.description) : null),
+        h("button", { type: "button", class: "primary", "aria-label": `Run ${template.name}`, onclick: () => this.open(template.name) }, "Run"),
+      );
+    replace(this.content, found.length ? h("ul", { class: "templates" }, found.map(card)) : h("p", { class: "panel" }, "There is no template that you may launch."));
+  }
+
+  showForm(template) {
+    const form = new LaunchFields(template.launch_schema);
+    const errors = h("div", {});
+    const start = h("button", { type: "submit", class: "primary" }, "Start");
+    const back = h("button", { type: "button", onclick: () => this.open(null) }, "All templates");
+    const element = h(
+      "form",
+      { class: "panel", novalidate: true },
+      h("h2", {}, template.name),
+      template.description ? h("p", {}, template.description) : null,
+      form.isEmpty ? h("p", { class: "hint" }, "There is nothing to fill in.") : null,
+      form.element,
+      errors,
+      h("div", { class: "row" }, start, back),
+    );
+    // Pressed again after a reply was lost, the same values with the same key start nothing twice.
+    let sent = { text: "", key: "" };
+    element.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const { body, errors: count } = form.read();
+      if (count) return;
+      const text = JSON.stringify(body);
+      if (sent.text !== text) sent = { text, key: newKey() };
+      start.disabled = true;
+      replace(errors);
+      try {
+        const accepted = await post(`api/templates/${encodeURIComponent(template.name)}/launch`, body, { "Idempotency-Key": sent.key });
+        location.hash = `#/tasks/${accepted.task_id}`;
+      } catch (error) {
+        if (!this.signal.aborted) replace(errors, errorBox({ message: error.message, errors: form.showErrors(error.errors ?? []) }));
+        sent = { text: "", key: "" };
+      }
+      start.disabled = false;
+    });
+    replace(this.content, element);
+    element.querySelector("input, select, textarea, button")?.focus();
+  }
+}
+
+/** The fields of a launch: those of the request, its variables, and its secret variables. */
+class LaunchFields {
+  constructor(schema) {
+    const { extra_vars: variables, secret_vars: secrets, ...plain } = schema.properties;
+    const schemas = [
+      ["", { ...schema, properties: plain }],
+      ["extra_vars", variables],
+      ["secret_vars", secrets],
+    ];
+    this.forms = schemas.filter(([, one]) => Object.keys(one?.properties ?? {}).length).map(([group, one]) => [group, new SchemaForm({ $defs: schema.$defs, ...one })]);
+    for (const [group, form] of this.forms) if (group) form.fill(defaults(schema.properties[group]), []);
+    this.element = h("div", {}, this.forms.map(([, form]) => form.element));
+  }
+
+  get isEmpty() {
+    return !this.forms.length;
+  }
+
+  read() {
+    const body = {};
+    let errors = 0;
+    for (const [group, form] of this.forms) {
+      const found = form.read();
+      errors += found.errors;
+      if (!group) Object.assign(body, found.body);
+      else if (Object.keys(found.body).length) body[group] = found.body;
+    }
+    return { body, errors };
+  }
+
+  /** Shows errors at their fields; returns those that belong to none. */
+  showErrors(errors) {
+    return errors.filter(({ field, message }) => {
+      const group = GROUPS.find((name) => field.startsWith(`${name}.`)) ?? "";
+      const form = this.forms.find(([name]) => name === group)?.[1];
+      const own = group ? field.slice(group.length + 1) : field;
+      return !form || form.showErrors([{ field: own, message }]).length > 0;
+    });
+  }
+}
+
+function defaults(schema) {
+  return Object.fromEntries(Object.entries(schema.properties).filter(([, one]) => "default" in one).map(([name, one]) => [name, one.default]));
+}
+
+function newKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
