@@ -77,16 +77,18 @@ FREEZES = DefinitionKind(
     "freezes", "Freezes: times in which nothing starts by itself", FreezeSpec, computed=FreezeComputed
 )
 
+PROJECTS = DefinitionKind(
+    "projects",
+    "Projects: git repositories whose commits runs use",
+    ProjectSpec,
+    granted=project_rights.names,
+    check=project_rights.check_definition,
+)
+
 # In the order in which `apply` writes them; later ones may name earlier ones.
 KINDS: tuple[DefinitionKind, ...] = (
     DefinitionKind("searches", "Saved searches: names for filters of the task list", SearchSpec, "shared_with"),
-    DefinitionKind(
-        "projects",
-        "Projects: git repositories whose commits runs use",
-        ProjectSpec,
-        granted=project_rights.names,
-        check=project_rights.check_definition,
-    ),
+    PROJECTS,
     TEMPLATES,
     SCHEDULES,
     FREEZES,

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from flansible.authorization import project_rights, project_runs
+from flansible.definitions.kinds import PROJECTS
 from flansible.errors import BadGateway, FieldError, Forbidden, NotFound, StoreUnavailable, Unavailable
 from flansible.history.definition_rows import StoredDefinition
 from flansible.identity.users import User
@@ -21,7 +22,6 @@ from flansible.web.preview_run import run_preview
 
 WAIT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 2000
-_NAME = "projects"
 
 
 def find(user: User, project: str, ref: str | None) -> tuple[ProjectRun, Secrets | None]:
@@ -56,7 +56,7 @@ def stored(project: str) -> StoredDefinition:
     if definitions is None:
         message = "This service has no database for definitions. An operator has to set DATABASE_URL."
         raise Unavailable(message, code="no_database")
-    found = definitions.find(_NAME, project)
+    found = definitions.find(PROJECTS.name, project)
     if found is None:
         message = f"There is no project {project}."
         raise NotFound(message, code="project_not_found", errors=[FieldError("project", "does not exist")])
