@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flansible.errors import ProjectError
-from flansible.projects.git_command import GitRunner, host_of, protocol_of
+from flansible.projects.git_command import GitRunner, host_of, protocol_of, words_of
 from flansible.projects.mirror import Mirror
 from flansible.projects.order import mirror_of
 
@@ -20,39 +20,46 @@ _DEEPEST = 5  # submodules in submodules
 _MOST_SUBMODULES = 100
 _MOST_NAMED = 10
 
+# Few bytes in git can be many files, so the size is looked at first.
+_SCRIPT = """\
+git cat-file -e "$1^{commit}" 2>/dev/null || exit 66
+git ls-tree -r -l "$1" | awk '{ total += $4 } END { exit total > ENVIRON["MOST_BYTES"] + 0 }' || exit 67
+rm -f "$GIT_INDEX_FILE"
+git read-tree "$1" && git checkout-index --all --force --quiet && exec git log -1 --format=%cs "$1" --
+"""
+_NOT_THERE, _TOO_LARGE = 66, 67
+
 Say = Callable[[str], object]
 
 
-def write(git: GitRunner, mirror: Mirror, folder: Path, say: Say) -> None:
-    """Writes the commit of git's order into an empty folder. Raises ProjectError."""
+def write(git: GitRunner, mirror: Mirror, commit: str, folder: Path) -> str | None:
+    """Writes a commit into an empty folder; returns its day, None if the mirror lacks it. Raises ProjectError."""
+    environment = {
+        "GIT_DIR": str(mirror.path),
+        "GIT_INDEX_FILE": str(git.private / "home" / "index"),
+        "GIT_WORK_TREE": str(folder),
+        "MOST_BYTES": str(git.order.most_bytes),
+    }
+    # In one sandbox: making one takes longer than git does.
+    done = git.execute(["sh", "-c", _SCRIPT, "sh", commit], (folder,), environment)
+    if done.returncode == _NOT_THERE:
+        return None
+    if done.returncode == _TOO_LARGE:
+        raise ProjectError(f"commit {commit[:12]} is larger than what a worker keeps (projects_bytes)")
+    if done.returncode != 0:
+        raise ProjectError(words_of(done.stderr) or f"commit {commit[:12]} cannot be written")
+    return done.stdout.decode().strip()
+
+
+def complete(git: GitRunner, mirror: Mirror, folder: Path, say: Say) -> None:
+    """Adds submodules, and removes links that lead out of the folder. Raises ProjectError."""
     order = git.order
-    _check_size(git, mirror, order.commit)
-    _write(git, mirror, order.commit, folder)
     if order.submodules:
         _write_submodules(git, mirror, order.url, order.commit, folder, say)
     removed = remove_outer_links(folder)
     if removed:
         more = f" and {len(removed) - _MOST_NAMED} more" if len(removed) > _MOST_NAMED else ""
         say(f"links out of the project are left out: {', '.join(removed[:_MOST_NAMED])}{more}")
-
-
-def _check_size(git: GitRunner, mirror: Mirror, commit: str) -> None:
-    """Raises ProjectError for a tree that is larger than all that may be kept: few bytes in git can be many files."""
-    listed = git.run("ls-tree", "-r", "-l", "-z", commit, repository=mirror.path).split(b"\0")
-    sizes = (line.partition(b"\t")[0].split()[-1] for line in listed if line)
-    total = sum(int(size) for size in sizes if size.isdigit())
-    if total > git.order.most_bytes:
-        raise ProjectError(f"commit {commit[:12]} has {total} bytes, more than a worker keeps (projects_bytes)")
-
-
-def _write(git: GitRunner, mirror: Mirror, commit: str, folder: Path) -> None:
-    index = git.private / "home" / "index"
-    environment = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(folder)}
-    try:
-        for words in (("read-tree", commit), ("checkout-index", "--all", "--force", "--quiet")):
-            git.run(*words, repository=mirror.path, environment=environment, writable=(folder,))
-    finally:
-        index.unlink(missing_ok=True)
 
 
 def _write_submodules(
@@ -79,10 +86,10 @@ def _write_submodules(
         target.mkdir(parents=True, exist_ok=True)
         say(f"submodule {path} at {wanted[:12]}")
         own = Mirror(git, mirror_of(git.order.own_folder, inner))
-        if not own.has(wanted):
+        if write(git, own, wanted, target) is None:
             own.fetch(inner, depth=git.order.depth, commit=wanted)
-        _check_size(git, own, wanted)
-        _write(git, own, wanted, target)
+            if write(git, own, wanted, target) is None:
+                raise ProjectError(f"submodule {path}: its remote does not have commit {wanted}")
         _write_submodules(git, own, inner, wanted, target, say, depth + 1)
 
 

@@ -94,7 +94,7 @@ class GitRunner:
         command = ["git", *words] if repository is None else ["git", f"--git-dir={repository}", *words]
         done = self.execute(command, writable, environment)
         if done.returncode != 0:
-            raise ProjectError(_words(done.stderr) or f"git {words[0]} ended with exit code {done.returncode}")
+            raise ProjectError(words_of(done.stderr) or f"git {words[0]} ended with exit code {done.returncode}")
         return done.stdout
 
     def succeeds(self, *words: str, repository: Path) -> bool:
@@ -267,7 +267,7 @@ def _helper(git: GitRunner, url: str, credential: dict[str, str]) -> Iterator[in
         os.close(descriptor)
 
 
-def _words(stderr: bytes) -> str:
+def words_of(stderr: bytes) -> str:
     """Returns what git said, in lines of its own."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", stderr.decode(errors="replace"))]
     return "\n".join([line for line in lines if line][-_SHOWN_LINES:])

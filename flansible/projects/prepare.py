@@ -63,18 +63,21 @@ def tree_of(fields: dict[str, Any]) -> Path:
 
 def _make_tree(git: GitRunner, say: Say) -> None:
     order = git.order
-    shelf, mirror = trees(order.own_folder), Mirror(git, order.mirror)
-    if shelf.is_there(order.tree):
-        return
-    if not mirror.has(order.commit):
-        say(f"fetching {order.name} from {order.url}")
-        mirror.fetch(order.url, depth=order.depth, commit=order.commit)
-    if order.allowed_signers is not None:
-        _verify(git, mirror)
-    with shelf.building(order.tree) as folder:
-        if folder is not None:
-            checkout.write(git, mirror, folder, say)
-    say(f"{order.name} at {order.commit[:12]} of {mirror.date(order.commit)}")
+    mirror = Mirror(git, order.mirror)
+    with trees(order.own_folder).building(order.tree) as folder:
+        if folder is None:
+            return
+        day = checkout.write(git, mirror, order.commit, folder)
+        if day is None:
+            say(f"fetching {order.name} from {order.url}")
+            mirror.fetch(order.url, depth=order.depth, commit=order.commit)
+            day = checkout.write(git, mirror, order.commit, folder)
+        if day is None:
+            raise ProjectError(f"the remote does not have commit {order.commit} any more")
+        if order.allowed_signers is not None:
+            _verify(git, mirror)
+        checkout.complete(git, mirror, folder, say)
+        say(f"{order.name} at {order.commit[:12]} of {day}")
 
 
 def _verify(git: GitRunner, mirror: Mirror) -> None:

@@ -51,7 +51,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def service(root: Path) -> Iterator[Service]:
-    running = start_service(root)
+    running = start_service(root, "archive_after_seconds = 1\n")
     yield running
     assert running.stop() < 10
 

@@ -295,11 +295,11 @@ def test_git_sees_nothing_of_the_machine_but_its_own(repository: Repository, mac
         assert git.execute(["cat", str(secret)]).returncode == 0  # isolation = none: nothing is confined
 
 
-@pytest.mark.parametrize("count", (20, pytest.param(500, marks=pytest.mark.nightly)))
+@pytest.mark.parametrize("count", (8, pytest.param(500, marks=pytest.mark.nightly)))
 def test_many_commits_run_once_each_take_no_more_room_than_they_may(
     count: int, repository: Repository, machine: Machine, tmp_path: Path
 ) -> None:
-    most = 300_000
+    most = 250_000
     machine.settings = machine.settings.model_copy(update={"projects_bytes": most})
     kept = machine.tree(shop(repository))
     own = order.trees(tmp_path / "data" / "projects" / "shop")
@@ -310,7 +310,7 @@ def test_many_commits_run_once_each_take_no_more_room_than_they_may(
         assert sum(item.bytes for item in own.items()) <= most + 100_000  # the tree that was made last
     assert (kept / "site.yml").exists()
     lease.close()
-    assert len(list(own.items())) < 10
+    assert len(list(own.items())) < 7
 
 
 def test_a_commit_that_is_larger_than_all_that_may_be_kept_is_not_written(
@@ -318,7 +318,7 @@ def test_a_commit_that_is_larger_than_all_that_may_be_kept_is_not_written(
 ) -> None:
     machine.settings = machine.settings.model_copy(update={"projects_bytes": 1_000_000})
     repository.commit({"bomb": "0" * 2_000_000})
-    with pytest.raises(ProjectError, match="more than a worker keeps"):
+    with pytest.raises(ProjectError, match="larger than what a worker keeps"):
         machine.tree(shop(repository))
 
 
@@ -334,6 +334,7 @@ def test_two_runs_that_need_the_same_commit_fetch_it_once(repository: Repository
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert all(any("shop at" in line for line in lines) for lines in said)
+    assert sum("fetching" in line for lines in said for line in lines) == 1
+    assert (machine.tree(project) / "site.yml").exists()
     packs = list((machine.settings.data_dir / "projects").rglob("*.pack"))
     assert len(packs) <= 1
