@@ -52,13 +52,36 @@ def make_ready(fields: dict[str, Any], credential: dict[str, str], say: Say) -> 
                     for line in requirements.install(git, shelf.path(order.tree), found, folder).splitlines():
                         say(line)
                     checkout.remove_outer_links(folder)
-        make_room(all_shelves(Path(order.folder)), order.most_bytes, order.kept_seconds, time.time())
+        _make_room(order)
 
 
 def tree_of(fields: dict[str, Any]) -> Path:
     """Returns where the tree of an order is, or will be."""
     order = Order.of(fields)
     return trees(order.own_folder).path(order.tree)
+
+
+def write_tree(fields: dict[str, Any], say: Say) -> None:
+    """Writes the tree of a commit that the mirror has; does nothing for any other, and for what needs more than that.
+
+    For the worker's own process: it fetches nothing, and is ended after the order's seconds. Raises ProjectError and
+    OSError.
+    """
+    order = Order.of(fields)
+    if order.submodules or order.allowed_signers is not None or not order.sandbox or not order.mirror.is_dir():
+        return
+    with prepared(order, {}) as git, trees(order.own_folder).building(order.tree) as folder:
+        if folder is None:
+            return
+        if (day := checkout.write(git, Mirror(git, order.mirror), order.commit, folder)) is None:
+            raise ProjectError("the commit has to be fetched")
+        checkout.complete(git, Mirror(git, order.mirror), folder, say)
+        say(f"{order.name} at {order.commit[:12]} of {day}")
+    _make_room(order)
+
+
+def _make_room(order: Order) -> None:
+    make_room(all_shelves(Path(order.folder)), order.most_bytes, order.kept_seconds, time.time())
 
 
 def _make_tree(git: GitRunner, say: Say) -> None:

@@ -1,8 +1,9 @@
 """Runs of a project: has the commit made ready on this machine, and runs it in that tree.
 
 1. a lease on the tree, so that it stays             flansible.projects.shelf
-2. is it there, with its requirements? Then go on; else a step of its own, supervised like the run's others:
-   runner/project_step.py fetches, writes the tree and installs requirements; its output is the task's
+2. is it there, with its requirements, or written at once from the mirror? Then go on; else a step of its own, which is
+   supervised like the run's others: runner/project_step.py fetches, writes the tree and installs requirements, and its
+   output is the task's
 3. the run's steps, with their folders in the tree
 4. a run without a sandbox may have written into the tree: then no other run uses it any more
 """
@@ -24,7 +25,7 @@ from flansible.authorization import isolation
 from flansible.config import Settings
 from flansible.errors import ProjectError, RunnerError
 from flansible.models import AuthorizedRun, ProjectRun, Secrets, State, Step
-from flansible.projects import order, requirements, shelf
+from flansible.projects import order, prepare, requirements, shelf
 from flansible.projects.order import Order
 from flansible.system.atomic_files import new_folder
 from flansible.worker import mounts, project_files
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 _STEP = Step(program="project", argv=(), cwd="/")
 _GIT_SECONDS = 1800.0  # of one command; the task's own limit counts besides
 _RESOLVE_SECONDS = 9.0
+_WRITE_SECONDS = 2.0
 _MOST_COPIED_BYTES = 1024**3
 
 
@@ -60,7 +62,7 @@ def carry_out(
         used = _Used(order.folder_of(settings.data_dir, project.name), project, stack)
         used.make()
         try:
-            is_ready = used.take()
+            is_ready = used.take() or _written(recorder, project, settings) and used.take()
             if not is_ready:
                 outcome = _prepare(supervisor, run, project, secrets, settings)
                 if outcome.state is not State.SUCCEEDED:
@@ -82,6 +84,17 @@ def carry_out(
         if run.confinement is None or not isolation.of(settings.isolation).in_force:
             used.look_for_changes(recorder)
         return outcome
+
+
+def _written(recorder: Recorder, project: ProjectRun, settings: Settings) -> bool:
+    """Whether the tree could be written here and now: a step of its own takes longer than a small tree does."""
+    said: list[str] = []
+    try:
+        prepare.write_tree(order_of("prepare", project, settings, _WRITE_SECONDS), said.append)
+    except (ProjectError, OSError) as error:
+        log.debug("project %s at %s needs a step: %s", project.name, project.commit, error)
+    recorder.add_notes(said)
+    return bool(said)
 
 
 def _prepare(
