@@ -419,8 +419,9 @@ def test_a_private_copy_may_be_written_and_is_gone_afterwards(
         define(service, "shop", url=f"{url}/shop", ref="main")
 
 
+@pytest.mark.parametrize("count", (16, pytest.param(200, marks=pytest.mark.nightly)))
 def test_two_workers_that_share_no_files_run_each_the_commit_it_was_given(
-    service: Service, shop: Repository, tmp_path: Path
+    count: int, service: Service, shop: Repository, tmp_path: Path
 ) -> None:
     """While the project is pushed to all the time."""
     socket_url = f"redis+socket://{service.root / '.flansible' / 'redis.sock'}"
@@ -435,7 +436,7 @@ def test_two_workers_that_share_no_files_run_each_the_commit_it_was_given(
     given = {}
     with worker_by_hand(by_hand, *FLANSIBLE_WORKER):
         eventually(lambda: len(service.client().get("/api/stats").json()["workers"]) == 2, 60)
-        for number in range(16):
+        for number in range(count):
             shop.commit({"site.yml": PLAY.format(f"number-{number}-")})
             accepted = submit(service, {"project": "shop"}, DEV if number % 2 else ADMIN)
             given[accepted["task_id"]] = (number, accepted["commit"])

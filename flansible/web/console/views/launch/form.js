@@ -26,6 +26,8 @@ export class LaunchForm {
     this.inventory = new InventoryChoice(inventories, { mayNameAny: session.is_admin, onPick, placeOf, query: () => source.query, signal });
     this.element = h("div", {}, kind === "playbook" ? this.playbookPart(listed) : this.adhocPart(), this.sharedPart());
     this.add(this.inventory.field);
+    const pull = this.fields.get("update_git_repo");
+    if (pull && source.query.project) pull.element.hidden = true; // its run is at one commit
   }
 
   add(...fields) {

@@ -11,7 +11,7 @@ export class PlaybookChoice {
     this.group = newId("playbook");
     this.items = playbooks.map((one) => this.item(one));
     this.fields = [
-      textField("playbook_dir", "Directory", { hint: "Empty: playbook_root, from which a relative path starts." }),
+      textField("playbook_dir", "Directory", { hint: root === "." ? "From the root of the project." : "Empty: playbook_root, from which a relative path starts." }),
       textField("playbook", "Playbook file"),
     ];
     const search = h("input", { type: "search", placeholder: "Name, description or play", "aria-label": "Search playbooks" });

@@ -54,7 +54,7 @@ export class ProjectChoice {
     } catch (error) {
       if (this.signal.aborted || this.requested !== key) return null;
       replace(this.status, errorBox(error));
-      return { listed: { playbooks: [], playbook_root: query.project }, inventories: this.own.inventories };
+      return { listed: { playbooks: [], playbook_root: "." }, inventories: this.own.inventories };
     }
   }
 }
