@@ -41,7 +41,7 @@ def write(git: GitRunner, mirror: Mirror, commit: str, folder: Path) -> str | No
         "MOST_BYTES": str(git.order.most_bytes),
     }
     # In one sandbox: making one takes longer than git does.
-    done = git.execute(["sh", "-c", _SCRIPT, "sh", commit], (folder,), environment)
+    done = git.execute(["sh", "-c", _SCRIPT, "sh", commit], (folder,), environment, is_offline=True)
     if done.returncode == _NOT_THERE:
         return None
     if done.returncode == _TOO_LARGE:

@@ -106,11 +106,12 @@ class GitRunner:
         writable: Sequence[Path] = (),
         environment: dict[str, str] | None = None,
         cwd: Path = Path("/"),
+        is_offline: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs a command in the sandbox. Raises ProjectError if it does not end in time."""
         try:
             return subprocess.run(
-                [*self._sandbox(writable, cwd), *command],
+                [*self._sandbox(writable, cwd, is_offline), *command],
                 env=self.environment | (environment or {}),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -124,11 +125,12 @@ class GitRunner:
         except OSError as error:
             raise ProjectError(f"{command[0]} does not start: {error.strerror}") from None
 
-    def _sandbox(self, writable: Sequence[Path], cwd: Path) -> list[str]:
+    def _sandbox(self, writable: Sequence[Path], cwd: Path, is_offline: bool) -> list[str]:
         if not self.order.sandbox:
             return []
         folder = str(self.order.own_folder)
-        words = [*self.order.sandbox, "--ro-bind", folder, folder, *self.binds]
+        around = self.order.offline_sandbox if is_offline else self.order.sandbox
+        words = [*around, "--ro-bind", folder, folder, *self.binds]
         for path in (self.private / "home", *writable):
             words += ["--bind", str(path), str(path)]
         return [*words, "--die-with-parent", "--chdir", str(cwd), "--"]

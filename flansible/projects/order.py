@@ -21,8 +21,8 @@ class Order:
     what: `prepare` makes the tree of `commit` ready; `resolve` finds the commit of `ref`. folder: of all projects on
     this machine; ref: empty for the remote's default branch; allow_refs: globs of branches and tags; must_answer:
     whether the remote has to; allowed_signers: the text of such a file, or null; requirements: `auto`, `none` or a
-    path; seconds: for one command; sandbox: the words before it, empty where nothing is confined; most_bytes,
-    kept_seconds: of what no run uses.
+    path; seconds: for one command; sandbox: the words before it, empty where nothing is confined; offline_sandbox:
+    before one that needs no network; most_bytes, kept_seconds: of what no run uses.
     """
 
     what: Literal["prepare", "resolve"]
@@ -40,13 +40,14 @@ class Order:
     requirements: str
     seconds: float
     sandbox: tuple[str, ...]
+    offline_sandbox: tuple[str, ...]
     most_bytes: int
     kept_seconds: float
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Order:
         """Reads the form in a frame."""
-        lists = {name: tuple(fields[name]) for name in ("allow_refs", "sandbox")}
+        lists = {name: tuple(fields[name]) for name in ("allow_refs", "sandbox", "offline_sandbox")}
         return cls(**{**fields, **lists})
 
     @property

@@ -177,6 +177,7 @@ def _located(run: AuthorizedRun, used: _Used) -> AuthorizedRun:
 def order_of(
     what: Literal["prepare", "resolve"], project: ProjectRun, settings: Settings, seconds: float
 ) -> dict[str, Any]:
+    is_confined = isolation.of(settings.isolation).in_force
     return asdict(
         Order(
             what=what,
@@ -193,7 +194,8 @@ def order_of(
             depth=project.depth,
             requirements=project.requirements,
             seconds=seconds,
-            sandbox=_sandbox_words() if isolation.of(settings.isolation).in_force else (),
+            sandbox=_sandbox_words() if is_confined else (),
+            offline_sandbox=_offline_words() if is_confined else (),
             most_bytes=settings.projects_bytes,
             kept_seconds=settings.projects_days * 86400.0,
         )
@@ -209,6 +211,16 @@ class _Everything:
 
     def is_partly_hidden(self, folder: str) -> bool:
         return False
+
+
+@cache
+def _offline_words() -> tuple[str, ...]:
+    """Returns the words before a git that works on the mirror alone: without a network, and made in half the time."""
+    words = _sandbox_words()
+    binds = [number for number, word in enumerate(words) if word == "--ro-bind"]
+    needed = ("/proc/", "/usr", "/bin", "/sbin", "/lib", "/etc/alternatives")
+    left_out = {place for at in binds if not words[at + 2].startswith(needed) for place in (at, at + 1, at + 2)}
+    return (words[0], "--unshare-net", *(word for at, word in enumerate(words) if at and at not in left_out))
 
 
 @cache

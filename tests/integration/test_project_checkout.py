@@ -290,7 +290,7 @@ def test_git_sees_nothing_of_the_machine_but_its_own(repository: Repository, mac
         environment = git.execute(["env"]).stdout.decode()
     assert "of this project" not in environment
     assert {line.partition("=")[0] for line in environment.splitlines()} & {"SSH_AUTH_SOCK", "DATABASE_URL"} == set()
-    bare = replace(wanted, sandbox=())
+    bare = replace(wanted, sandbox=(), offline_sandbox=())
     with prepared(bare, {}) as git:
         assert git.execute(["cat", str(secret)]).returncode == 0  # isolation = none: nothing is confined
 
