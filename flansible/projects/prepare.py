@@ -64,13 +64,13 @@ def tree_of(fields: dict[str, Any]) -> Path:
 def write_tree(fields: dict[str, Any], say: Say) -> None:
     """Writes the tree of a commit that the mirror has; does nothing for any other, and for what needs more than that.
 
-    For the worker's own process: it fetches nothing, and is ended after the order's seconds. Raises ProjectError and
-    OSError.
+    For the worker's own process: it fetches nothing, waits for nobody, and is ended after the order's seconds. Raises
+    ProjectError and OSError.
     """
     order = Order.of(fields)
     if order.submodules or order.allowed_signers is not None or not order.sandbox or not order.mirror.is_dir():
         return
-    with prepared(order, {}) as git, trees(order.own_folder).building(order.tree) as folder:
+    with prepared(order, {}) as git, trees(order.own_folder).building(order.tree, may_wait=False) as folder:
         if folder is None:
             return
         if (day := checkout.write(git, Mirror(git, order.mirror), order.commit, folder)) is None:

@@ -101,13 +101,13 @@ class Shelf:
             os.close(descriptor)
 
     @contextmanager
-    def building(self, key: str) -> Iterator[Path | None]:
+    def building(self, key: str, may_wait: bool = True) -> Iterator[Path | None]:
         """Yields a folder to build in, which then gets its name at once; None when another process has built it.
 
-        The caller holds a lease. One builds and the others wait. Raises OSError.
+        The caller holds a lease. One builds and the others wait, or get a BlockingIOError. Raises OSError.
         """
         with open(self._kept / f"{self._name}-{key}.build", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX if may_wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self.is_there(key):
                 yield None
                 return

@@ -73,6 +73,8 @@ def test_what_a_killed_process_left_is_not_used_and_goes_away(shelf: Shelf, tmp_
     assert killed.stdout is not None
     assert killed.stdout.readline() == "building\n"
     assert not shelf.path("k").exists()
+    with pytest.raises(BlockingIOError), shelf.building("k", may_wait=False):
+        pass
     killed.send_signal(signal.SIGKILL)
     ended(killed)
     assert not shelf.is_there("k")
