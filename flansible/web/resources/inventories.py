@@ -34,6 +34,8 @@ class ListInventories(PrivateResource):
 
     With `inventory`, Ansible reads that one as a run of the caller would, without its variables, in at most 15
     seconds. Without a result, `groups` and `hosts` are null and `detail` says why.
+
+    With `project`: those in a project, at the commit of `ref`; for admin what looks like one.
     """
 
     def get(self) -> Response:

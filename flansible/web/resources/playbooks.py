@@ -40,6 +40,8 @@ class ListPlaybooks(PrivateResource):
     the prompts of its plays (`vars_prompt`), the arguments of their roles (`argument_specs`), and simple values that
     plays set. Roles are looked for in `roles` beside the playbook, on `roles_path` of the folder's ansible.cfg and in
     collections, as far as they lie below playbook_root. The files are read; nothing in them is executed.
+
+    With `project`: those of a project, at the commit of `ref`, which a worker reads.
     """
 
     def get(self) -> Response:
