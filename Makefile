@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http slow ssh sandbox lines soak scale chaos docs screenshot check clean
+.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http slow ssh sandbox lines soak scale bench-history chaos docs screenshot check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make sandbox   cost of a confined user's sandbox: start of its fork server, and runs in it"
 	@echo "make lines   a million lines of output from one run, against the command line writing to a file"
 	@echo "make console   the list of 100,000 tasks: time of the API for a page, of the console for its first row"
+	@echo "make bench-history   the history database with a million tasks: lists, status, search (40 minutes, 10 GB)"
 	@echo "make soak    half an hour of mixed load, to see whether anything grows; MINUTES=5 for less"
 	@echo "make chaos   twenty rounds of each fault on a service under load (hours); ROUNDS=2 for less, CHAOS_SEED=... to repeat"
 	@echo "make venv    create $(VENV) with Flansible's requirements; then: $(BIN)/flansible up"
@@ -119,6 +120,9 @@ lines: $(VENV)/.installed
 
 console: $(VENV)/.installed-test
 	@$(BIN)/python -m benchmarks.console $(BENCH_ARGS)
+
+bench-history: $(VENV)/.installed-test
+	@$(BIN)/python -m benchmarks.history --write $(BENCH_ARGS)
 
 soak: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),30)
