@@ -41,11 +41,12 @@ class SubmitResult:
     """Whether a task was recorded.
 
     outcome: `submitted`; `known` (the same request was sent under this idempotency key before: task_id is that task);
+    `unsent` (likewise, but the process that recorded it died before it was on the queue: the caller puts it there);
     `conflict` (another request was); `in_flight` (the same request is being submitted now); `full` (the user has too
     many queued tasks).
     """
 
-    outcome: Literal["submitted", "known", "conflict", "in_flight", "full"]
+    outcome: Literal["submitted", "known", "unsent", "conflict", "in_flight", "full"]
     task_id: str
 
 

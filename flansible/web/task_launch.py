@@ -158,9 +158,13 @@ def submit(
             raise
         with contextlib.suppress(StoreUnavailable):
             store.mark_enqueued(task_id)  # it is on the queue, whether or not this can be recorded
-    if submitted.outcome == "known":
+    if submitted.outcome == "unsent":
+        broker_app.enqueue(submitted.task_id, run.summary)
+        with contextlib.suppress(StoreUnavailable):
+            store.mark_enqueued(submitted.task_id)
+    if submitted.outcome in ("known", "unsent"):
         context.audit.note(event("submission", outcome="known already", task_id=submitted.task_id))
-    return Launched(submitted.task_id, is_replay=submitted.outcome == "known", project=run.project)
+    return Launched(submitted.task_id, is_replay=submitted.outcome != "submitted", project=run.project)
 
 
 def check_key(key: str | None) -> str | None:

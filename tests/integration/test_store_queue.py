@@ -1157,8 +1157,9 @@ def test_a_request_that_died_before_the_queue_had_it_is_not_in_flight_for_ever(s
     task_id, key = new_id(), Idempotency("key", "digest")
     store.submit(task_id, make_run(), b"", key)
     raw.hset("flansible:idempotency:dev:key", "at", time.time() - 31)
-    answer = store.submit(new_id(), make_run(), b"", key)
-    assert (answer.outcome, answer.task_id) == ("known", task_id)
+    assert store.submit(new_id(), make_run(), b"", key) == SubmitResult("unsent", task_id)
+    store.mark_enqueued(task_id)
+    assert store.submit(new_id(), make_run(), b"", key) == SubmitResult("known", task_id)
 
 
 def test_another_request_under_the_same_key_is_a_conflict(store: Store) -> None:

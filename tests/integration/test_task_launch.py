@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -167,3 +169,25 @@ def test_a_user_who_has_changed_since_is_judged_by_the_rights_of_now(site: Site)
     with pytest.raises(Forbidden):
         task_launch.submit(site.context, run, before, task_launch.background_event("dev", "a test"))
     assert site.context.store.tasks(None, None, None, 10).tasks == ()
+
+
+def test_a_repetition_sends_what_a_process_that_died_has_recorded_and_not_sent(
+    site: Site, redis_url: str, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker_app, "enqueue", die)
+        with pytest.raises(SystemExit):
+            site.launch(key="one")
+    with contextlib.closing(shared_redis.client()) as raw:
+        (key,) = raw.keys("flansible:idempotency:*")
+        task_id = raw.hget(key, "task").decode()
+        with pytest.raises(Conflict):
+            site.launch(key="one")
+        raw.hset(key, "at", time.time() - 31)
+    sent: list[str] = []
+    monkeypatch.setattr(broker_app, "enqueue", lambda found, _: sent.append(found))
+    assert [site.launch(key="one"), site.launch(key="one")] == [task_id, task_id]
+    assert sent == [task_id]

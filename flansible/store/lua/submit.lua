@@ -11,6 +11,7 @@
 --       16 by what others may see it, and the entries of rbac.json that do, as JSON ('': none does),
 --       17 seconds after which hosts that fail are tried again ('': they are not)
 -- Returns {outcome, task id}: `submitted`; `known` (the same request was sent under this key, as that task);
+--   `unsent` (likewise, but its process died before that task was on the queue: the caller puts it there);
 --   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`; `no sequence`
 --   (nothing is recorded: raise_sequence.lua has to say first where numbers begin).
 -- Derived keys: flansible:tasks:state:queued, the indexes of the entries that see it, flansible:play_tasks; those of
@@ -30,7 +31,10 @@ if idempotency then
   if first[1] then
     if first[2] ~= digest then return {'conflict', first[1]} end
     -- Not on the queue yet: another request is about to put it there, or its process has died.
-    if not first[3] and now_seconds() - tonumber(first[4]) < 30 then return {'in_flight', first[1]} end
+    if not first[3] then
+      if now_seconds() - tonumber(first[4]) < 30 then return {'in_flight', first[1]} end
+      if redis.call('HGET', task_key(first[1]), 'state') == 'queued' then return {'unsent', first[1]} end
+    end
     return {'known', first[1]}
   end
 end
