@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
-from typing import Annotated
 
 from flask import Response, jsonify
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.authorization import visibility
 from flansible.errors import NotFound, Unavailable
@@ -25,21 +22,19 @@ from flansible.web.parsing import MAX_NUMBER, parse_query
 from flansible.web.resources.tasks import MOMENT, MOMENT_PATTERN, Moment
 
 _INVENTORY = "Only hosts of this inventory, as requests name it; empty for Ansible's own."
-_CURSOR_PATTERN = r"^[A-Za-z0-9_-]{1,8000}$"
+# Base64 for addresses, without padding: of each length but those that leave one over four.
+_CURSOR_PATTERN = r"^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$"
 
 
-def _cursor(value: str) -> str:
-    _parse_cursor(value)
-    return value
+def _cursor(name: str, inventory: str) -> str:
+    """Encodes the last host of a page."""
+    return base64.urlsafe_b64encode(f"{name}\0{inventory}".encode(errors="replace")).decode().rstrip("=")
 
 
-def _parse_cursor(value: str) -> tuple[str, str]:
-    try:
-        name, inventory = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-        if not isinstance(name, str) or not isinstance(inventory, str):
-            raise ValueError
-    except (ValueError, TypeError, binascii.Error, RecursionError):
-        raise ValueError("is not the `next_after` of a page") from None
+def _decoded(cursor: str) -> tuple[str, str]:
+    """Decodes a cursor. Whatever has its form is a place in the list: nothing that fits it is refused."""
+    text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode(errors="replace")
+    name, _, inventory = text.partition("\0")
     return name, inventory
 
 
@@ -49,16 +44,17 @@ class HostsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(100, ge=1, le=1000, description="Hosts per page.")
-    after: Annotated[str, AfterValidator(_cursor)] | None = Field(
+    after: str | None = Field(
         None,
-        max_length=8000,
+        min_length=2,
+        max_length=5000,
+        pattern=_CURSOR_PATTERN,
         description="Cursor: `next_after` of the page before this one.",
-        json_schema_extra={"pattern": _CURSOR_PATTERN},
     )
     name: str | None = Field(
         None, min_length=1, max_length=255, description="Only hosts with this text in their name; case does not matter."
     )
-    inventory: str | None = Field(None, max_length=4096, description=_INVENTORY)
+    inventory: str | None = Field(None, max_length=2000, description=_INVENTORY)
     verdict: Verdict | None = Field(None, description="Only hosts that fared so in their last task.")
     group: str | None = Field(
         None, min_length=1, max_length=255, description="Only hosts that were in this group when their last task ran."
@@ -75,7 +71,7 @@ class HostQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    inventory: str | None = Field(None, max_length=4096, description=_INVENTORY)
+    inventory: str | None = Field(None, max_length=2000, description=_INVENTORY)
     limit: int = Field(50, ge=1, le=500, description="Tasks per page.")
     before: int | None = Field(
         None, ge=0, le=MAX_NUMBER, description="Cursor: `next_before` of the page before this one."
@@ -87,7 +83,7 @@ class FactsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    inventory: str | None = Field(None, max_length=4096, description=_INVENTORY)
+    inventory: str | None = Field(None, max_length=2000, description=_INVENTORY)
 
 
 class Hosts(PrivateResource):
@@ -107,10 +103,8 @@ class Hosts(PrivateResource):
             group=query.group or "",
             stale_since=milliseconds(query.stale_since) if query.stale_since else None,
         )
-        page = _history().page(wanted, _parse_cursor(query.after) if query.after else None, query.limit)
-        next_after = None
-        if page.next_after is not None:
-            next_after = base64.urlsafe_b64encode(json.dumps(page.next_after).encode()).decode().rstrip("=")
+        page = _history().page(wanted, _decoded(query.after) if query.after else None, query.limit)
+        next_after = _cursor(*page.next_after) if page.next_after else None
         found = HostList(hosts=[_known(host) for host in page.hosts], next_after=next_after)
         response = jsonify(found.model_dump(mode="json"))
         if next_after is not None:
