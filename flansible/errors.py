@@ -18,6 +18,7 @@
     ├── BackupUnusable            a backup cannot be written, or one cannot be restored: damaged, newer, in the way
     ├── AuditUnavailable          the audit log cannot be written; requests that must be audited are refused
     ├── SealError                 secrets cannot be sealed or opened: the key is missing or a different one
+    ├── SecretUnavailable         the operator's secret_function has no such secret, or cannot reach its store
     ├── WireError                 a frame between supervisor and runner is malformed or too large
     ├── RunnerError               the fork server or a run cannot be started
     │   ├── NotForkable           a fork server cannot be forked from the zygote, and has to be started
@@ -217,6 +218,10 @@ class AuditUnavailable(FlansibleError):
 
 class SealError(FlansibleError):
     """Secrets cannot be sealed or opened with this process' key."""
+
+
+class SecretUnavailable(FlansibleError):
+    """An external store has no such secret, or does not answer. The message is shown: it must not have the secret."""
 
 
 class WireError(FlansibleError):

@@ -19,7 +19,8 @@ A test compares this table with the code: in the last column every backticked wo
 | run     | supervisor  | keeper     | the step: `program`, `argv`, `cwd`, `extra_vars`, `launch_vars`, |
 |         |             |            | `data_only`, `environment`; `strategy`: Mitogen's, or null; |
 |         |             |            | `listing`: "plan" or "inventory" for a preview run, which executes |
-|         |             |            | nothing, or null; `secrets`: of the request, or null; `rules`: those that |
+|         |             |            | nothing, or null; `secrets`: of the request, or null; `agent`: the public |
+|         |             |            | key of the one that an agent holds for it, or null; `rules`: those that |
 |         |             |            | the run itself enforces for a confined user (hosts, control_node, |
 |         |             |            | remote_only, ends_processes), or null; `grace_seconds`: |
 |         |             |            | between TERM and KILL when the supervisor is gone; `colour_mark`; |
@@ -30,7 +31,8 @@ A test compares this table with the code: in the last column every backticked wo
 | lease   | supervisor  | keeper     | `stop_at`: when to send TERM, unless another one comes before; |
 |         |             |            | `kill_at`: when to send KILL at the latest; seconds of CLOCK_BOOTTIME |
 | stop    | supervisor  | keeper     | `grace_seconds`: between TERM and KILL |
-| started | keeper      | supervisor | `pid`: the run's, `keeper`: its own, both in their own PID namespace |
+| started | keeper      | supervisor | `pid`: the run's, `keeper`: its own, both in their own PID namespace; for |
+|         |             |            | an agent with the descriptor of the socket on which it is to serve |
 | failed  | keeper      | supervisor | `reason`: why the run could not be started or watched, in words |
 | exited  | keeper      | supervisor | `returncode`: int, null when signalled; `signal`: int or null; |
 |         |             |            | `stopped_count` and `stopped`: of the processes ended before their time the |

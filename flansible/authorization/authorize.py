@@ -17,8 +17,9 @@ from typing import Literal, TypeVar
 from flansible.authorization import existence, redaction, visibility
 from flansible.authorization.entries import by_one_entry
 from flansible.authorization.isolation import Isolation
-from flansible.authorization.rules import grants, hosts, modules, strings, unsandboxed
+from flansible.authorization.rules import credential_rules, grants, hosts, modules, strings, unsandboxed
 from flansible.authorization.rules import paths as path_rules
+from flansible.authorization.rules.credential_rules import NO_CREDENTIALS, UsedCredentials
 from flansible.authorization.rules.grants import check_may_act as check_may_act
 from flansible.authorization.rules.refusal import forbidden
 from flansible.config import Settings
@@ -62,8 +63,19 @@ RunRequest = TypeVar("RunRequest", AdhocRequest, PlaybookRequest)
 
 
 @by_one_entry
-def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isolation: Isolation) -> AuthorizedRun:
-    """Authorizes an ad-hoc command. Raises Forbidden, or NotFound when a permitted `chdir` does not exist."""
+def authorize_adhoc(
+    user: User,
+    request: AdhocRequest,
+    settings: Settings,
+    isolation: Isolation,
+    used: UsedCredentials = NO_CREDENTIALS,
+) -> AuthorizedRun:
+    """Authorizes an ad-hoc command. Raises Forbidden, or NotFound when a permitted `chdir` does not exist.
+
+    used: the stored secrets that it names, opened.
+    """
+    sent = request
+    request = with_credentials(user, request, used, settings, isolation)
     check_request(user, request, settings)
     cwd = _adhoc_directory(user, request.chdir, settings, isolation)
     if not user.is_admin:
@@ -76,18 +88,28 @@ def authorize_adhoc(user: User, request: AdhocRequest, settings: Settings, isola
     step = ansible_step("ansible", user, permitted, command_line.adhoc(permitted, paths), cwd)
     summary = f"{user.name}: adhoc {request.module} on {request.pattern}"
     about = About(module=request.module, hosts=line(request.pattern), inventory=_inventory(request, settings))
-    run = authorized("adhoc", user, permitted, summary, (step,), settings, about, request)
+    run = authorized("adhoc", user, permitted, summary, (step,), settings, about, sent)
+    run = credential_rules.with_secrets(run, sent, used)
     return _with_visibility(run, user, request, paths, cwd)
 
 
 @by_one_entry
 def authorize_playbook(
-    user: User, request: PlaybookRequest, settings: Settings, isolation: Isolation, *, is_preview: bool = False
+    user: User,
+    request: PlaybookRequest,
+    settings: Settings,
+    isolation: Isolation,
+    used: UsedCredentials = NO_CREDENTIALS,
+    *,
+    is_preview: bool = False,
 ) -> AuthorizedRun:
     """Authorizes a playbook. Raises Forbidden, or NotFound when a permitted directory or file does not exist.
 
-    is_preview: nothing is executed, so prompts need no value; else InvalidRequest names those without one.
+    used: the stored secrets that it names, opened; is_preview: nothing is executed, so prompts need no value; else
+    InvalidRequest names those without one.
     """
+    sent = request
+    request = with_credentials(user, request, used, settings, isolation)
     check_request(user, request, settings)
     if request.update_git_repo:
         grants.check_git(user, "update_git_repo")
@@ -110,7 +132,8 @@ def authorize_playbook(
         hosts=request.limit and line(request.limit),
         inventory=_inventory(request, settings),
     )
-    run = authorized("playbook", user, permitted, summary, (*pull, step), settings, about, request)
+    run = authorized("playbook", user, permitted, summary, (*pull, step), settings, about, sent)
+    run = credential_rules.with_secrets(run, sent, used)
     return _with_visibility(run, user, request, paths, cwd)
 
 
@@ -252,6 +275,15 @@ def _git_steps(user: User, lines: Iterable[tuple[str, ...]], cwd: Path, settings
         else {"GIT_CEILING_DIRECTORIES": str(path_rules.root(settings).parent), **_REFUSE_BARE_REPOSITORIES}
     )
     return tuple(Step(program="git", argv=line, cwd=str(cwd), environment=environment) for line in lines)
+
+
+def with_credentials(
+    user: User, request: RunRequest, used: UsedCredentials, settings: Settings, isolation: Isolation
+) -> RunRequest:
+    """Returns the request with the stored secrets that it names, if this entry may use them."""
+    check_may_act(user)
+    credential_rules.check(user, request, used, settings, isolation)
+    return credential_rules.merged(request, used)
 
 
 def check_request(user: User, request: RunOptions, settings: Settings) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
 from flansible.authorization.rules.grants import check_may_act
 from flansible.errors import Forbidden
 from flansible.identity.users import User
@@ -41,3 +44,8 @@ def may_read(user: User, owner: str, shared_with: frozenset[str]) -> bool:
 def is_among(user: User, shared_with: frozenset[str]) -> bool:
     """Whether the user is one of these: names of groups, and `user:` with that of a user. No name has a colon."""
     return not shared_with.isdisjoint((*user.groups, f"user:{user.name}"))
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Whether a definition has one of these names, each of which may be a glob."""
+    return any(fnmatchcase(name, glob) for glob in globs)

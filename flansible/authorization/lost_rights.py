@@ -13,6 +13,7 @@ from hashlib import sha256
 from pydantic import JsonValue, ValidationError
 
 from flansible.authorization import authorize, confinement, entries, isolation, project_rights, project_runs
+from flansible.authorization.rules.credential_rules import UsedCredentials
 from flansible.authorization.rules.grants import check_may_act
 from flansible.config import Settings
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError
@@ -91,13 +92,14 @@ def _authorize_again(user: User, run: AuthorizedRun, settings: Settings) -> None
         return project_rights.check_use(user, run.project.name)
     request = request_of(run)
     confined = isolation.for_user(user, settings.isolation)
+    used = UsedCredentials(own=frozenset(run.own_credentials))
     if run.project is not None:
-        _authorize_project_again(user, request, run.project, settings, confined)
+        _authorize_project_again(user, request, run.project, settings, confined, used)
     elif isinstance(request, AdhocRequest):
-        authorize.authorize_adhoc(user, request, settings, confined)
+        authorize.authorize_adhoc(user, request, settings, confined, used)
     elif isinstance(request, PlaybookRequest):
         # As a preview: values for prompts are no right, and finding prompts takes time.
-        authorize.authorize_playbook(user, request, settings, confined, is_preview=True)
+        authorize.authorize_playbook(user, request, settings, confined, used, is_preview=True)
     else:
         authorize.authorize_git(user, request, settings)
 
@@ -108,11 +110,12 @@ def _authorize_project_again(
     project: ProjectRun,
     settings: Settings,
     confined: isolation.Isolation,
+    used: UsedCredentials,
 ) -> None:
     if isinstance(request, AdhocRequest):
-        project_runs.authorize_adhoc(user, request, project, settings, confined)
+        project_runs.authorize_adhoc(user, request, project, settings, confined, used)
     elif isinstance(request, PlaybookRequest):
-        project_runs.authorize_playbook(user, request, project, settings, confined)
+        project_runs.authorize_playbook(user, request, project, settings, confined, used)
 
 
 def request_of(run: AuthorizedRun) -> AdhocRequest | PlaybookRequest | GitRequest:

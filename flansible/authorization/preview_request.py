@@ -52,6 +52,7 @@ def _secrets_for_reading(secrets: Secrets | None) -> Secrets | None:
     kept = Secrets(
         vault_passwords=secrets.vault_passwords,
         variables=secrets.variables,
+        environment=secrets.environment,
         git_credential=secrets.git_credential,
     )
     return None if kept == Secrets() else kept

@@ -14,8 +14,9 @@ from pathlib import Path
 from flansible.authorization import authorize, project_rights, visibility
 from flansible.authorization.entries import by_one_entry
 from flansible.authorization.isolation import Isolation
-from flansible.authorization.rules import grants, hosts, modules, unsandboxed
+from flansible.authorization.rules import credential_rules, grants, hosts, modules, unsandboxed
 from flansible.authorization.rules import paths as path_rules
+from flansible.authorization.rules.credential_rules import NO_CREDENTIALS, UsedCredentials
 from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.config import Settings
 from flansible.errors import FieldError, InvalidRequest
@@ -38,9 +39,19 @@ _EXTENSIONS = (".yml", ".yaml", ".json")
 
 @by_one_entry
 def authorize_playbook(
-    user: User, request: PlaybookRequest, project: ProjectRun, settings: Settings, isolation: Isolation
+    user: User,
+    request: PlaybookRequest,
+    project: ProjectRun,
+    settings: Settings,
+    isolation: Isolation,
+    used: UsedCredentials = NO_CREDENTIALS,
 ) -> AuthorizedRun:
-    """Authorizes a playbook at a commit of a project. Raises Forbidden and InvalidRequest."""
+    """Authorizes a playbook at a commit of a project. Raises Forbidden and InvalidRequest.
+
+    used: the stored secrets that it names, opened.
+    """
+    sent = request
+    request = authorize.with_credentials(user, request, used, settings, isolation)
     authorize.check_request(user, request, settings)
     _check_use(user, project)
     folder = within(request.playbook_dir, "playbook_dir")
@@ -61,15 +72,26 @@ def authorize_playbook(
         inventory=authorize.line(", ".join(shown)) or None,
         **_about(project),
     )
-    run = authorize.authorized("playbook", user, permitted, summary, (step,), settings, about, request)
+    run = authorize.authorized("playbook", user, permitted, summary, (step,), settings, about, sent)
+    run = credential_rules.with_secrets(run, sent, used)
     return _completed(run, user, request, project, shown)
 
 
 @by_one_entry
 def authorize_adhoc(
-    user: User, request: AdhocRequest, project: ProjectRun, settings: Settings, isolation: Isolation
+    user: User,
+    request: AdhocRequest,
+    project: ProjectRun,
+    settings: Settings,
+    isolation: Isolation,
+    used: UsedCredentials = NO_CREDENTIALS,
 ) -> AuthorizedRun:
-    """Authorizes an ad-hoc command in the tree of a project's commit. Raises Forbidden and InvalidRequest."""
+    """Authorizes an ad-hoc command in the tree of a project's commit. Raises Forbidden and InvalidRequest.
+
+    used: the stored secrets that it names, opened.
+    """
+    sent = request
+    request = authorize.with_credentials(user, request, used, settings, isolation)
     authorize.check_request(user, request, settings)
     _check_use(user, project)
     folder = within(request.chdir or ".", "chdir")
@@ -89,7 +111,8 @@ def authorize_adhoc(
         inventory=authorize.line(", ".join(shown)) or None,
         **_about(project),
     )
-    run = authorize.authorized("adhoc", user, permitted, summary, (step,), settings, about, request)
+    run = authorize.authorized("adhoc", user, permitted, summary, (step,), settings, about, sent)
+    run = credential_rules.with_secrets(run, sent, used)
     return _completed(run, user, request, project, shown)
 
 

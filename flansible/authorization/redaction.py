@@ -42,7 +42,7 @@ _IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w.-])({_SECRET_NAME}\s*=\s*)('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
 _OPTIONS = ("--extra-vars=", "--args=")
 _SENT_BY_CLIENTS = "ANSIBLE_"  # variables of this prefix in the environment of `flansible` are sent with the request
-_NOT_BY_CLIENTS = ("update_git_repo", "private_key", "private_key_passphrase", "secret_vars", "strategy")
+_NOT_BY_CLIENTS = ("update_git_repo", "private_key", "private_key_passphrase", "secret_vars", "credentials", "strategy")
 
 
 def as_sent(request: TaskOptions) -> dict[str, JsonValue]:

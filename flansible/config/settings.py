@@ -82,6 +82,9 @@ class Settings(BaseModel):
     login_function: Annotated[str, AfterValidator(setting_values.function)] = Field(
         "", description="`package.module:function` that may identify the user from the headers of a request."
     )
+    secret_function: Annotated[str, AfterValidator(setting_values.function)] = Field(
+        "", description="`package.module:function` that fetches the secrets of credentials with a `source`."
+    )
     login_failures: int = Field(
         10,
         ge=0,

@@ -122,6 +122,10 @@ class Definitions:
                 return found
             after = rows[-1].name
 
+    def opened(self, found: StoredDefinition) -> dict[str, Any]:
+        """Returns the sealed fields of a definition, for the service's own use. Raises SealError."""
+        return self._open(found)
+
     def page(
         self, user: User, kind: DefinitionKind, after: str, limit: int
     ) -> tuple[list[StoredDefinition], str | None]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flansible.authorization import project_rights
+from flansible.authorization import credential_rights, definition_rights, project_rights
 from flansible.identity.users import User
+from flansible.models.credential_spec import CredentialSpec
 from flansible.models.definition_specs import (
     DefinitionFields,
     SearchSpec,
@@ -28,8 +29,9 @@ from flansible.models.template_specs import TemplateComputed, TemplateSpec
 class DefinitionKind:
     """One kind. name: as in the URL, in files for `flansible apply`, and in `may_define` of rbac.json; title: what it
     is, for people; shared_by: the field with the groups whose members may read it, or with `users` and `groups`;
-    granted: the names of those that an entry of rbac.json lets its user use, and so read; check: of what a user writes,
-    beside the form; computed: fields that the service adds to what it returns of one."""
+    granted: the names, or globs of names, of those that an entry of rbac.json lets its user use, and so read what is
+    not sealed; check: of what a user writes, beside the form; computed: fields that the service adds to what it returns
+    of one."""
 
     name: str
     title: str
@@ -41,7 +43,7 @@ class DefinitionKind:
 
     def is_granted(self, user: User, name: str) -> bool:
         """Whether rbac.json lets the user use this one."""
-        return self.granted is not None and name in self.granted(user)
+        return self.granted is not None and definition_rights.matches(name, self.granted(user))
 
     @cached_property
     def reply(self) -> type[DefinitionFields]:
@@ -77,6 +79,14 @@ FREEZES = DefinitionKind(
     "freezes", "Freezes: times in which nothing starts by itself", FreezeSpec, computed=FreezeComputed
 )
 
+CREDENTIALS = DefinitionKind(
+    "credentials",
+    "Credentials: stored secrets that requests and other definitions use by name",
+    CredentialSpec,
+    granted=credential_rights.globs,
+    check=credential_rights.check_definition,
+)
+
 PROJECTS = DefinitionKind(
     "projects",
     "Projects: git repositories whose commits runs use",
@@ -88,6 +98,7 @@ PROJECTS = DefinitionKind(
 # In the order in which `apply` writes them; later ones may name earlier ones.
 KINDS: tuple[DefinitionKind, ...] = (
     DefinitionKind("searches", "Saved searches: names for filters of the task list", SearchSpec, "shared_with"),
+    CREDENTIALS,
     PROJECTS,
     TEMPLATES,
     SCHEDULES,

@@ -32,13 +32,14 @@ ADMIN = "admin"
 NAME = r"^[^:\x00-\x1f]+$"
 Role = Literal["operator", "viewer", "auditor"]
 # Kinds of definitions: the names of flansible.definitions.kinds, which stands above this module; a test compares them.
-DefinitionKindName = Literal["searches", "projects", "templates", "schedules", "freezes"]
+DefinitionKindName = Literal["searches", "credentials", "projects", "templates", "schedules", "freezes"]
 Sees = Literal["own", "inventories", "all"]
 Cancels = Literal["own", "inventories"]
 
 # The keys that admin may have: the others restrict rights, and admin has all.
 _ADMIN_KEYS = frozenset({"user", "password", "inventories", "limits"})
 _ADMIN_LIMITS = frozenset({"running", "queued"})
+_NAME_GLOB = re.compile(r"[A-Za-z0-9._*?\[\]!-]+")
 _MODULE_PATTERN = re.compile(r"[\w.*?\[\]!-]+", re.ASCII)
 _ENTRY_DEPTH = 2  # ("rbac", 3) is the fourth user
 _NAME_KEYS = {"rbac": "user", "groups": "name"}
@@ -81,6 +82,13 @@ def _modules(values: list[str]) -> list[str]:
     return values
 
 
+def _names(values: list[str]) -> list[str]:
+    for value in values:
+        if not _NAME_GLOB.fullmatch(value):
+            raise ValueError(f"{value!r} must be a name or a glob of names, such as web-*")
+    return values
+
+
 def _hosts(values: list[str]) -> list[str]:
     for value in values:
         if not value or value[0] in "!&@-" or not value.isprintable() or re.search(r"[\s,;{}]", value):
@@ -110,6 +118,7 @@ def _is_address(text: str) -> bool:
 Paths = Annotated[list[str], AfterValidator(_paths)]
 InventoryPaths = Annotated[list[str], AfterValidator(_inventories)]
 ProjectText = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+NameGlobs = Annotated[list[str], AfterValidator(_names)]
 ModuleGlobs = Annotated[list[str], AfterValidator(_modules)]
 EnvironmentNames = list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]]
 
@@ -246,6 +255,11 @@ class _Rights(_Form):
     )
     may_define: list[DefinitionKindName] = Field(
         [], description="Kinds of definitions the user may write, beside reading those shared with them."
+    )
+    credentials: NameGlobs = Field(
+        [],
+        description="Stored secrets that the user's requests may name in `credentials`: names, or globs of names, "
+        "beside those the user has written.",
     )
     limits: Limits = Field(Limits(), description="Limits of the user.")
 

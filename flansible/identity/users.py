@@ -56,9 +56,9 @@ class User:
 
     playbooks: globs below playbook_root; modules_allowed, modules_denied: globs of names; hosts: Ansible patterns;
     max_running, max_queued: None is config.ini's value, 0 no limit; hidden: inventories of other entries only;
-    writable: folders that the user's runs may write; written: those that any user's runs may; sees, cancels: whose
-    tasks. project_inventories: those in projects, as `shop:inventories/dev`. Limits are the user's, the same in each
-    entry.
+    writable: folders that the user's runs may write; written: those that any user's runs may; credentials: globs of
+    names; sees, cancels: whose tasks. project_inventories: those in projects, as `shop:inventories/dev`. Limits are the
+    user's, the same in each entry.
     """
 
     name: str
@@ -85,6 +85,7 @@ class User:
     projects: tuple[ProjectGrant, ...] = ()
     project_inventories: tuple[str, ...] = ()
     may_define: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
     sees: Sees = "own"
     cancels: Cancels = "own"
     entry: str = OWN_ENTRY
@@ -218,6 +219,7 @@ def _rights(
         writable=tuple(resolve(path, base) for path in given.writable),
         environment=tuple(given.environment),
         may_define=tuple(given.may_define),
+        credentials=tuple(given.credentials),
         max_forks=limits.forks,
         max_seconds=limits.time_limit,
         entry=entry,

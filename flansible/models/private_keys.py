@@ -11,6 +11,7 @@ import re
 
 _OPENSSH = re.compile(r"-----BEGIN OPENSSH PRIVATE KEY-----(.*)-----END OPENSSH PRIVATE KEY-----", re.DOTALL)
 _PEM = re.compile(r"^(?:-----BEGIN ENCRYPTED PRIVATE KEY-----$|Proc-Type: 4,ENCRYPTED)", re.MULTILINE)
+_ARMOUR = re.compile(r"-----BEGIN ((?:[A-Z]+ )*PRIVATE KEY)-----\n.+\n-----END \1-----\n", re.DOTALL)
 _MAGIC = b"openssh-key-v1\0"
 _PLAIN = b"\0\0\0\x04none"  # the name of the cipher, which is next
 
@@ -19,6 +20,11 @@ def mended(text: str) -> str:
     """Returns the key with line ends, and without the spaces and the byte order mark, that OpenSSH refuses."""
     lines = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff").strip())
     return "".join(f"{line.strip()}\n" for line in lines)
+
+
+def is_private_key(text: str) -> bool:
+    """Whether a mended text has the form of a private key: whether it is one, only ssh can tell."""
+    return _ARMOUR.fullmatch(text) is not None
 
 
 def is_encrypted(text: str) -> bool:

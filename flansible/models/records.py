@@ -52,6 +52,27 @@ class Secrets(Record):
     git_credential: dict[str, str] = Field(
         default_factory=dict, repr=False, description="Of the project: for git, never for Ansible."
     )
+    # Of credentials only: an agent signs with the key, and the run does not get it.
+    agent_key: str | None = Field(default=None, repr=False)
+    agent_key_passphrase: str | None = Field(default=None, repr=False)
+    environment: dict[str, str] = Field(default_factory=dict, repr=False)
+
+    @property
+    def values(self) -> list[str]:
+        """All that a request may have."""
+        single = (
+            *(self.connection_password, self.become_password, self.private_key, self.private_key_passphrase),
+            *(self.agent_key, self.agent_key_passphrase),
+        )
+        named = (self.vault_passwords, self.variables, self.environment)
+        return [value for value in (*single, *(value for one in named for value in one.values())) if value]
+
+    @property
+    def for_run(self) -> dict[str, Any] | None:
+        """What Ansible gets, None if there is nothing: neither the project's credential nor the agent's key."""
+        kept = self.model_copy(update={"git_credential": {}, "agent_key": None, "agent_key_passphrase": None})
+        hidden = {"git_credential", "agent_key", "agent_key_passphrase"}
+        return None if kept == Secrets() else kept.model_dump(exclude=hidden)
 
     @property
     def has_encrypted_key(self) -> bool:
@@ -208,6 +229,10 @@ class AuthorizedRun(Record):
     )
     on_lost: Literal["fail", "requeue"] = "fail"
     locks: tuple[str, ...] = Field(default=(), description="Two tasks that share a lock never run at the same time.")
+    credentials: tuple[str, ...] = Field(default=(), description="Names of the stored secrets that it uses.")
+    own_credentials: tuple[str, ...] = Field(
+        default=(), description="Of these, those that its user has written: no right in rbac.json is needed for them."
+    )
     max_running: int = Field(default=0, description="Runs this user may have at the same time; 0: no limit.")
     max_queued: int = Field(default=0, description="Queued tasks this user may have; 0: no limit.")
     confinement: Confinement | None = Field(default=None, description="Null only for admin.")

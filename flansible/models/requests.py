@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -22,6 +23,7 @@ MAX_LIST_ITEMS = 1000
 MAX_PATH_CHARACTERS = 4096
 MAX_PATHS = 100
 MAX_LOCKS = 100
+MAX_CREDENTIALS = 20
 MAX_LOCK_CHARACTERS = 255
 MAX_SECONDS = 365 * 24 * 3600
 MAX_CONNECT_SECONDS = 1_000_000
@@ -46,6 +48,12 @@ def _path_or_hosts(value: str) -> str:
     if "," not in value and len(value) > MAX_PATH_CHARACTERS:
         raise ValueError(f"a path must have at most {MAX_PATH_CHARACTERS} characters")
     return value
+
+
+def _distinct(values: list[str]) -> list[str]:
+    if len(set(values)) < len(values):
+        raise ValueError("must not have a name twice")
+    return values
 
 
 def _one_line(value: str) -> str:
@@ -106,6 +114,8 @@ Password = Annotated[
 ]
 ExtraVars = dict[str, JsonValue] | str | Annotated[list[VariablesPart], Field(max_length=MAX_LIST_ITEMS)]
 VariableName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# As of every definition: flansible.models.definition_specs has the pattern, and stands above this module.
+CredentialName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 EnvironmentName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -113,6 +123,15 @@ def _texts(value: str | list[str] | None) -> list[str]:
     if value is None:
         return []
     return [value] if isinstance(value, str) else value
+
+
+def secrets_problem(values: Sequence[str]) -> str:
+    """Returns what is wrong with the secrets of a request taken together, '' if nothing is."""
+    if sum(map(len, values)) > MAX_SECRET_CHARACTERS:
+        return f"the secrets of a request must have at most {MAX_SECRET_CHARACTERS} characters in all"
+    if sum(len(value.splitlines()) for value in values) > MAX_SECRET_LINES:
+        return f"the secrets of a request must have at most {MAX_SECRET_LINES} lines in all"
+    return ""
 
 
 class Request(BaseModel):
@@ -241,6 +260,12 @@ class RunOptions(TaskOptions):
         None,
         description="Folders searched for modules before all others (users other than admin: as `private_key_file`).",
     )
+    credentials: Annotated[list[CredentialName], AfterValidator(_distinct)] | None = Field(
+        None,
+        max_length=MAX_CREDENTIALS,
+        description="Names of stored secrets (`credentials`) to use: an ssh key or password, become and vault "
+        "passwords, variables of the environment, tokens.",
+    )
     strategy: Literal["mitogen_linear", "mitogen_free", "mitogen_host_pinned"] | None = Field(
         None, description="Run plays that name no strategy with this one of Mitogen, if it is installed (admin)."
     )
@@ -267,13 +292,9 @@ class RunOptions(TaskOptions):
 
     @model_validator(mode="after")
     def _refuse_very_many_secrets(self) -> Self:
-        vault = self.vault_password if isinstance(self.vault_password, dict) else {"": self.vault_password}
-        single = (self.connection_password, self.become_password, self.private_key, self.private_key_passphrase)
-        values = [value for value in (*single, *vault.values(), *(self.secret_vars or {}).values()) if value]
-        if sum(map(len, values)) > MAX_SECRET_CHARACTERS:
-            raise ValueError(f"the secrets of a request must have at most {MAX_SECRET_CHARACTERS} characters in all")
-        if sum(len(value.splitlines()) for value in values) > MAX_SECRET_LINES:
-            raise ValueError(f"the secrets of a request must have at most {MAX_SECRET_LINES} lines in all")
+        found = self.secrets
+        if found is not None and (problem := secrets_problem(found.values)):
+            raise ValueError(problem)
         return self
 
     @classmethod

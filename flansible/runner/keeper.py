@@ -34,6 +34,7 @@ import psutil
 from flansible import wire
 from flansible.errors import WireError
 from flansible.runner import play, process_tree, ssh_cleanup
+from flansible.runner.agent_socket import AgentSocket
 from flansible.runner.cleanup import RunFiles
 from flansible.runner.module_cache import ModuleCache
 
@@ -117,15 +118,25 @@ def _keep(
     process_tree.become_subreaper()
     # git needs none: its directory may have a broken ansible.cfg, and it leaves nothing behind.
     files = None if request["program"] in ("git", "project") else RunFiles.make(play.local_tmp_base())
+    try:
+        agent = AgentSocket(files) if files and request.get("agent") else None
+    except OSError:
+        if files:
+            files.remove()
+        raise
+    if agent is not None:
+        request["environment"]["SSH_AUTH_SOCK"] = agent.path
     keeper = os.getpid()
     run_pid = os.fork()
     if run_pid == 0:
+        if agent is not None:
+            agent.listener.close()
         os.close(resources.wanted_pipe)
         _run_child(keeper, channel, output, events, request, files, resources.modules)
     os.close(output)
     os.close(events)
     try:
-        _send(channel, {"type": "started", "pid": run_pid, "keeper": keeper})
+        _send(channel, {"type": "started", "pid": run_pid, "keeper": keeper}, agent)
         status = _watch(channel, run_pid, float(request["grace_seconds"]), ending)
         if ending.stopping or os.WIFSIGNALED(status):
             if not ending.stopping:
@@ -298,9 +309,14 @@ def _kill(pid: int) -> None:
         pass
 
 
-def _send(channel: socket.socket, frame: wire.Frame) -> None:
+def _send(channel: socket.socket, frame: wire.Frame, agent: AgentSocket | None = None) -> None:
+    """Sends a frame, and with it the listening end of the agent's socket, which the keeper then closes."""
     try:
-        channel.sendall(wire.encode(frame))
+        if agent is None:
+            channel.sendall(wire.encode(frame))
+        else:
+            with agent.listener:
+                socket.send_fds(channel, [wire.encode(frame)], [agent.listener.fileno()])
     except OSError:
         # The supervisor is gone; the watch loop sees the channel's end and acts on it.
         pass

@@ -46,7 +46,7 @@ from flansible.runner.cleanup import RunFiles
 from flansible.runner.colour_marks import mark_colours
 from flansible.runner.empty_limit import EmptyLimitMonitor
 from flansible.runner.module_cache import ModuleCache
-from flansible.runner.private_key import use_private_key
+from flansible.runner.private_key import use_agent, use_private_key
 from flansible.runner.prompts import answer_prompts
 from flansible.runner.tempdir_tags import tag_temp_dirs
 from flansible.runner.worker_processes import (
@@ -98,6 +98,7 @@ def _run(request: wire.Frame, event_descriptor: int, files: RunFiles | None, mod
         print(f"ERROR: cannot work in {request['cwd']}: {error.strerror}", file=sys.stderr)
         return _EXIT_CANNOT_EXECUTE
     os.environ.update(request["environment"])
+    os.environ.update((request["secrets"] or {}).get("environment") or {})
     os.environ["PWD"] = request["cwd"]
     if request["program"] == "git":
         return _git(request["argv"])
@@ -144,6 +145,8 @@ def _ansible(request: wire.Frame, pipe: EventPipe) -> int:
     ObservedTaskQueueManager.event_callback = events
     for module in (ansible.cli.adhoc, ansible.executor.playbook_executor):
         replace(module, "TaskQueueManager", ObservedTaskQueueManager)
+    if request.get("agent"):
+        use_agent(request["agent"])
     if problem := _use_private_key(request["secrets"], pipe):
         print(f"ERROR: {problem}", file=sys.stderr)
         return _EXIT_OPTIONS

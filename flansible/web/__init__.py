@@ -20,7 +20,9 @@ from flansible.audit.log import Audit, AuditEvent
 from flansible.audit.throttle import AuditThrottle
 from flansible.broker import app as broker_app
 from flansible.config import Settings
+from flansible.definitions import secret_source
 from flansible.definitions.definition_store import Definitions
+from flansible.definitions.stored_credentials import Credentials
 from flansible.errors import AuditUnavailable, ConfigurationError, Fault, HistoryUnavailable
 from flansible.history import upgrade
 from flansible.history.archive import Archive
@@ -86,6 +88,8 @@ def _build_context(settings: Settings) -> WebContext:
     store = open_records(settings, _REPLY_TIMEOUT_SECONDS)
 
     sealer = Sealer(settings.secret_key_file)
+    definitions = _definitions(store.archive, sealer)
+    secret_function = secret_source.load(settings.secret_function)
     return WebContext(
         settings=settings,
         rbac=RbacFile(settings.rbac_file, partial(audit_change, settings.rbac_file), settings),
@@ -97,7 +101,8 @@ def _build_context(settings: Settings) -> WebContext:
         login_throttle=LoginThrottle(store, LoginLimits.for_pair(settings.login_failures)),
         audit=audit,
         audit_throttle=AuditThrottle(),
-        definitions=_definitions(store.archive, sealer),
+        definitions=definitions,
+        credentials=None if definitions is None else Credentials(definitions, secret_function),
         request_counts=RequestCounts(store) if settings.metrics else None,
         schedules=None if store.archive is None else ScheduleRows(store.archive.database),
     )

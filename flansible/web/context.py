@@ -11,6 +11,7 @@ from flansible.audit.log import Audit
 from flansible.audit.throttle import AuditThrottle
 from flansible.config import Settings
 from flansible.definitions.definition_store import Definitions
+from flansible.definitions.stored_credentials import Credentials
 from flansible.errors import Unavailable
 from flansible.history.merged_records import Records
 from flansible.history.schedule_rows import ScheduleRows
@@ -40,6 +41,7 @@ class WebContext:
     definitions: Definitions | None
     request_counts: RequestCounts | None
     schedules: ScheduleRows | None
+    credentials: Credentials | None
 
 
 def definitions_of(context: WebContext) -> Definitions:

@@ -189,7 +189,9 @@ def _field_errors(error: ValidationError, document: Any, known: list[str]) -> li
         return [FieldError("body", f"has {error.error_count()} faults, too many to list them")]
     messages: dict[str, list[str]] = {}
     for item in error.errors(include_url=False, include_context=False)[:_MOST_ERRORS]:
-        path = _path(item["loc"], document, item["type"])
+        loc = item["loc"]
+        # A field of the body that is missing beside others has an error too.
+        path = str(loc[0]) if len(loc) == 1 and loc[0] in known else _path(loc, document, item["type"])
         message = wording.plain(item["msg"])
         if item["type"] == "extra_forbidden":
             # The one object within a body that has fields of its own.

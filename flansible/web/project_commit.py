@@ -9,11 +9,11 @@ import contextlib
 import time
 from typing import Any
 
-from flansible.authorization import project_rights, project_runs
+from flansible.authorization import isolation, project_rights, project_runs
 from flansible.definitions.kinds import PROJECTS
 from flansible.errors import BadGateway, FieldError, Forbidden, NotFound, StoreUnavailable, Unavailable
 from flansible.history.definition_rows import StoredDefinition
-from flansible.identity.users import User
+from flansible.identity.users import ADMIN, User
 from flansible.models import AuthorizedRun, ProjectRun, Secrets
 from flansible.models.project_spec import MaxAge, ProjectSpec
 from flansible.store import KnownCommit, RemoteState
@@ -65,10 +65,28 @@ def stored(project: str) -> StoredDefinition:
 
 def credential_of(user: User, spec: ProjectSpec) -> Secrets | None:
     """Returns the secrets for git. Whoever may use the project may fetch it: a credential's rights are for runs."""
-    if spec.credential is None:
+    credentials = web_context().credentials
+    if spec.credential is None or credentials is None:
         return None
-    message = f"credential {spec.credential} of the project cannot be used: this version has no credentials"
-    raise Unavailable(message, code="credential_unavailable")
+    confined = isolation.for_user(user, web_context().settings.isolation)
+    if not user.is_admin and not confined.in_force:
+        message = f"The project's credential is for confined runs, and yours are not confined here ({confined})."
+        raise Forbidden(message, code="credential_unconfined", errors=[FieldError("project", message)])
+    # Only admin may name one in a project, so it is opened with admin's rights.
+    try:
+        found = credentials.open(web_context().rbac.users()[ADMIN], spec.credential).spec
+    except NotFound as error:
+        raise Unavailable(f"The project's {error.message}", code="credential_unavailable") from error
+    if found.kind != "git":
+        message = f"The project's credential {spec.credential} is of the kind {found.kind}, not git."
+        raise Unavailable(message, code="credential_unavailable")
+    given = {
+        "user": found.user,
+        "password": found.password or found.token,
+        "private_key": found.private_key,
+        "private_key_passphrase": found.private_key_passphrase,
+    }
+    return Secrets(git_credential={name: value for name, value in given.items() if value is not None})
 
 
 def with_secrets(run: AuthorizedRun, secrets: Secrets | None) -> AuthorizedRun:

@@ -17,6 +17,7 @@ from typing import Any
 
 from flansible.audit.log import AuditEvent
 from flansible.authorization import authorize, isolation, lost_rights, project_runs, visibility
+from flansible.authorization.rules.credential_rules import NO_CREDENTIALS
 from flansible.broker import app as broker_app
 from flansible.errors import (
     BrokerUnavailable,
@@ -36,12 +37,14 @@ from flansible.models import (
     Origin,
     PlaybookRequest,
     ProjectRun,
+    RunOptions,
     TaskOptions,
     split_principal,
 )
 from flansible.store import Idempotency
 from flansible.web import project_commit
 from flansible.web.context import WebContext
+from flansible.web.credential_use import credentials_of
 from flansible.web.parsing import validate
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -89,17 +92,18 @@ def authorize_request(context: WebContext, user: User, body: TaskOptions, *, is_
     """
     settings = context.settings
     confined = isolation.for_user(user, settings.isolation)
+    used = credentials_of(context, user, body) if isinstance(body, RunOptions) else NO_CREDENTIALS
     if isinstance(body, AdhocRequest | PlaybookRequest) and body.project is not None:
         project, secrets = project_commit.find(user, body.project, body.ref)
         if isinstance(body, AdhocRequest):
-            run = project_runs.authorize_adhoc(user, body, project, settings, confined)
+            run = project_runs.authorize_adhoc(user, body, project, settings, confined, used)
         else:
-            run = project_runs.authorize_playbook(user, body, project, settings, confined)
+            run = project_runs.authorize_playbook(user, body, project, settings, confined, used)
         return project_commit.with_secrets(run, secrets)
     if isinstance(body, AdhocRequest):
-        return authorize.authorize_adhoc(user, body, settings, confined)
+        return authorize.authorize_adhoc(user, body, settings, confined, used)
     if isinstance(body, PlaybookRequest):
-        return authorize.authorize_playbook(user, body, settings, confined, is_preview=is_preview)
+        return authorize.authorize_playbook(user, body, settings, confined, used, is_preview=is_preview)
     assert isinstance(body, GitRequest)
     return authorize.authorize_git(user, body, settings)
 
@@ -204,6 +208,7 @@ def _allowed(run: AuthorizedRun) -> str:
     by = [f"by group {group}"] if group else []
     if run.origin.template is not None:
         by = [f"from template {run.origin.template} with the rights of {run.rights_user}", *by]
+    by += [f"with credentials {', '.join(run.credentials)}"] if run.credentials else []
     return f"{run.summary} ({', '.join(by)})" if by else run.summary
 
 

@@ -7,8 +7,8 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
 2. `recorder.py`   buffers output and events; store_writer.py (one thread) writes them to Redis, spill_queue.py keeps
                    them while Redis is away
 3. `_supervise`    runs it: project_tasks.py has a project's commit made ready first; supervisor.py, with a fork server
-                   of forkserver_pool.py, masking.py, colour_parser.py, frame_validation.py, and sandbox.py for confined
-                   users; outcome.py decides the final state
+                   of forkserver_pool.py, masking.py, colour_parser.py, frame_validation.py, key_agent.py for stored ssh
+                   keys, and sandbox.py for confined users; outcome.py decides the final state
 4. `_record_final_state`  waits until all output is stored, then makes the record final: final means complete
 
 Meanwhile, one thread each per worker: lease_renewal.py renews the leases, cancel_watcher.py reads cancel requests,

@@ -65,10 +65,12 @@ class SecretPattern:
 def texts_of(secrets: Secrets) -> Iterator[str]:
     """Yields the lines of every value: without line ends, so that a complete line of output is never held back."""
     plain = [secrets.connection_password, secrets.become_password, secrets.private_key_passphrase]
+    plain.append(secrets.agent_key_passphrase)
     of_git = [value for name, value in secrets.git_credential.items() if name not in ("user", "private_key")]
-    for value in (*plain, *secrets.vault_passwords.values(), *secrets.variables.values(), *of_git):
+    named = (secrets.vault_passwords, secrets.variables, secrets.environment)
+    for value in (*plain, *(value for one in named for value in one.values()), *of_git):
         yield from (value or "").splitlines()
-    for key in (secrets.private_key, secrets.git_credential.get("private_key")):
+    for key in (secrets.private_key, secrets.agent_key, secrets.git_credential.get("private_key")):
         yield from lines_of_key((key or "").splitlines())
 
 

@@ -9,6 +9,7 @@ from flansible import wire
 from flansible.worker.colour_parser import ColourSplitter, choose_mark
 from flansible.worker.confinement_hints import ConfinementHints
 from flansible.worker.keeper_handle import KeeperHandle
+from flansible.worker.key_agent import KeyAgent
 from flansible.worker.outcome import Observed
 
 
@@ -21,6 +22,7 @@ class StepState(Observed):
     unsent: bytes = b""  # what the channel did not take yet: a user's code can stop the process that reads it
     start_by: float = math.inf  # when the fork server must have started the run
     keeper: KeeperHandle | None = None
+    agent: KeyAgent | None = None  # holds the ssh key of a credential
     sent_stop_at: float = 0.0  # the deadline that the keeper has
     lease_frame_at: float = 0.0  # when the next one may be sent
     is_refused: bool = False

@@ -35,6 +35,7 @@ from flansible.worker.confinement_hints import ConfinementHints
 from flansible.worker.fork_server import ForkServer
 from flansible.worker.forkserver_pool import RUN_START_SECONDS, ForkServerPool
 from flansible.worker.keeper_handle import KeeperHandle
+from flansible.worker.key_agent import KeyAgent, agent_for
 from flansible.worker.lease_renewal import Lease, now
 from flansible.worker.masking import Masker
 from flansible.worker.outcome import WITHOUT_END, Outcome, exit_description, outcome_of
@@ -47,6 +48,7 @@ from flansible.worker.step_state import StepState
 log = logging.getLogger(__name__)
 
 NO_RIGHTS = "an older version accepted this task and recorded no rights with it; submit it again"
+UNCONFINED = "it uses stored secrets, and runs of its user are not confined on this worker (see flansible doctor)"
 _READ_BYTES = 256 * 1024
 _SHUTDOWN_POLL_SECONDS = 0.25  # how often the clock is read while the worker is being stopped
 _SHUTDOWN_GRACE_SECONDS = 3.0  # at most, when the worker is being stopped: `flansible up` promises to be gone in 10 s
@@ -112,6 +114,10 @@ class Supervisor:
         return outcome
 
     def _run_step(self, step: Step, run: AuthorizedRun) -> Outcome:
+        with agent_for(step, self._secrets) as agent:
+            return self._run_with(agent, step, run)
+
+    def _run_with(self, agent: KeyAgent | None, step: Step, run: AuthorizedRun) -> Outcome:
         if self._lease is not None and self._lease.is_over:
             return Outcome(State.LOST, self._lease.silence)
         # git runs with the service's own keys, on playbooks that are read-only for confined runs: without a sandbox. A
@@ -122,6 +128,8 @@ class Supervisor:
         if confined is not None and self._sandboxes is not None:
             rules = self._sandboxes.rules(confined)
             sandbox = self._sandboxes.of(run.principal, confined, self._ssh_masters)
+        if confined is not None and sandbox is None and run.credentials:
+            raise RunnerError(UNCONFINED)
         ends = StepDescriptors.open()
         try:
             try:
@@ -138,6 +146,7 @@ class Supervisor:
             hints = ConfinementHints() if sandbox else None
             is_listing = step.listing is not None or step.program == "project"
             seen = StepState(is_listing=is_listing, output=ends.output, colours=colours, hints=hints)
+            seen.agent = agent
             seen.start_by = time.monotonic() + RUN_START_SECONDS
             seen.awaits_key = is_ansible and self._secrets is not None and self._secrets.has_encrypted_key
             try:
@@ -167,6 +176,7 @@ class Supervisor:
             "ssh_masters": self._ssh_masters,
             "rules": rules,
             "secrets": self._secrets_for(step),
+            "agent": seen.agent.public_key if seen.agent else None,
             "project": self.project_order if step.program == "project" else None,
             "tree_locks": self.tree_locks if step.program not in WITHOUT_END else [],
             "stop_at": self._lease.stop_at if self._lease else None,
@@ -183,8 +193,7 @@ class Supervisor:
             return None
         if step.program == "project":
             return self._secrets.model_dump(include={"git_credential"})
-        own = self._secrets.model_copy(update={"git_credential": {}})
-        return own.model_dump(exclude={"git_credential"}) if own != Secrets() else None
+        return self._secrets.for_run
 
     def _send_unsent(self, channel: socket.socket, seen: StepState) -> None:
         """Sends as much of the pending bytes as the channel takes, without blocking."""
@@ -385,7 +394,10 @@ class Supervisor:
         self, channel: socket.socket, reader: wire.FrameReader, server: ForkServer, seen: StepState
     ) -> None:
         try:
-            data = channel.recv(_READ_BYTES)
+            data, descriptors, _, _ = socket.recv_fds(channel, _READ_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            for descriptor in descriptors:
+                # A user's code in the sandbox may send others, at any time.
+                seen.agent.serve(descriptor) if seen.agent else os.close(descriptor)
             for frame in reader.feed(data):
                 if frame.get("type") == "exited":
                     seen.exited = frame_validation.exited(frame)

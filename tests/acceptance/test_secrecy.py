@@ -10,16 +10,13 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
-import redis
 
 from tests.helpers.ports import free_port
+from tests.helpers.secrecy import Watch, files, stored
 from tests.helpers.services import ADMIN, DEV, LOCAL, Service, lay_out, start_service, write
 from tests.helpers.waiting import require_program
 
@@ -47,23 +44,6 @@ PLAYBOOK = """\
       ansible.builtin.command: cat {folder}/hushed
       no_log: true
 """
-
-
-@dataclass
-class Watch:
-    """Every command line and environment on this machine, again and again."""
-
-    seen: set[str] = field(default_factory=set)
-    over: threading.Event = field(default_factory=threading.Event)
-    rounds: int = 0
-
-    def look(self) -> None:
-        while not self.over.is_set():
-            for process in psutil.process_iter():
-                with suppress(psutil.Error, OSError):
-                    self.seen.add("\0".join(process.cmdline()))
-                    self.seen.add(json.dumps(process.environ()))
-            self.rounds += 1
 
 
 @pytest.fixture(scope="module")
@@ -165,25 +145,6 @@ def test_neither_a_passphrase_nor_the_key_it_opens_is_told_or_shown(
     for place, text in places.items():
         # Two numbers in it, of which some lines are made, are drawn anew when it is decrypted.
         assert [word for word in (phrase, *plain) if word in text] == [], place
-
-
-def stored(service: Service) -> str:
-    """Every key with its value, in the form of Redis' own dump and in plain text."""
-    found = []
-    with redis.Redis(unix_socket_path=str(service.root / ".flansible/redis.sock")) as store:
-        for key in store.scan_iter("*"):
-            kind = store.type(key)
-            read = {b"string": store.get, b"hash": store.hgetall, b"set": store.smembers, b"stream": store.xrange}
-            read |= {b"zset": lambda name: store.zrange(name, 0, -1), b"list": lambda name: store.lrange(name, 0, -1)}
-            found.append(f"{key!r} {read[kind](key)!r} {store.dump(key)!r}")
-    return "\n".join(found)
-
-
-def files(folder: Path) -> Iterator[str]:
-    """What lies in the data folder: logs, homes, and what Redis writes to the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            yield f"{path} {path.read_bytes()!r}"
 
 
 def flower(port: int, task_id: str) -> str:

@@ -116,7 +116,7 @@ PLAYBOOK = {
 # to run.
 ELSEWHERE = {"extra_vars", "extra_args", "environment", "private_key", "chdir", "update_git_repo"}
 ELSEWHERE |= {"private_key_passphrase"}
-ELSEWHERE |= {"time_limit", "on_lost", "lock", "strategy", "secret_vars", "allow_missing"}
+ELSEWHERE |= {"time_limit", "on_lost", "lock", "strategy", "secret_vars", "credentials", "allow_missing"}
 ELSEWHERE |= {"project", "ref"}
 
 

@@ -76,7 +76,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "audit": ("errors", "system", "sealing"),
     "broker": (*_BASICS, "config", "system", "store"),
     "identity": ("errors", "wording", "config", "system", "audit", "playbooks"),
-    "definitions": (*_BASICS, "history", "sealing", "identity", "authorization"),
+    "definitions": (*_BASICS, "wording", "history", "sealing", "identity", "authorization"),
     "authorization": (*_BASICS, "config", "identity", "playbooks"),
     "authorization.reserved_variables": (),
     "authorization.isolation": ("errors",),
@@ -119,7 +119,8 @@ LAW: dict[str, tuple[str, ...]] = {
     "web.preview_run": (*_WEB, "web.streaming"),
     "web.project_commit": (*_WEB, "web.preview_run"),
     "web.project_lists": (*_WEB, "web.preview_run", "web.project_commit"),
-    "web.task_launch": (*_WEB, "web.parsing", "web.preview_run", "web.project_commit"),
+    "web.credential_use": _WEB,
+    "web.task_launch": (*_WEB, "web.parsing", "web.preview_run", "web.project_commit", "web.credential_use"),
     "web.kind_rules": _WEB,
     "web.playbook_variables": _WEB,
     "web.choices": (*_WEB, "web.preview_run"),
@@ -160,6 +161,7 @@ LAW: dict[str, tuple[str, ...]] = {
     ),
     "celery_app": ("broker",),
     "login_function": ("identity",),
+    "secret_function": ("definitions", "errors"),
     "__main__": ("cli",),
 }
 

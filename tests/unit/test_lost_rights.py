@@ -108,6 +108,10 @@ LOST: dict[str, tuple[tuple[str, dict[str, Any]], dict[str, Any], dict[str, Any]
         *(("adhoc", {"environment": {"TOKEN_NAME": "x"}}),),
         *({"environment": ["TOKEN_NAME"]}, {}, "environment_forbidden"),
     ),
+    "a stored secret": (
+        *(("adhoc", {"credentials": ["web-1"]}), {"credentials": ["web-*"]}),
+        *({"credentials": ["db-*"]}, "credential_forbidden"),
+    ),
     "so many forks": (("adhoc", {"forks": 9}), {}, {"limits": {"forks": 5}}, "limit_exceeded"),
     "so much time": (("adhoc", {"time_limit": 9}), {}, {"limits": {"time_limit": 5}}, "limit_exceeded"),
 }  # fmt: skip

@@ -36,6 +36,7 @@ GOOD: list[dict[str, Any]] = [
     {"become": False, "control_node": True, "git": False, "lasting_processes": True},
     {"paths": ["/srv/keys"], "environment": ["REGION", "_x"]},
     {"limits": {"forks": 10, "time_limit": 60}},
+    {"credentials": ["web-*", "db-[0-9]"]},
 ]
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"role": "root"}, "role"),
@@ -62,13 +63,15 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"git": "yes"}, "git"),
     ({"paths": ["a,b"]}, "paths"),
     ({"environment": ["A-B"]}, "environment[0]"),
+    ({"credentials": ["a b"]}, "credentials"),
+    ({"credentials": "web"}, "credentials"),
     ({"limits": {"forks": 0}}, "limits.forks"),
     ({"limits": {"time_limit": 0}}, "limits.time_limit"),
     ({"limits": {"time": 1}}, "limits"),
     ({"Role": "viewer"}, ""),
 ]
 # What no schema can say: a glob's or a path's inside, and what must not stand together.
-BEYOND_A_SCHEMA = ("playbooks", "hosts", "paths", "modules")
+BEYOND_A_SCHEMA = ("playbooks", "hosts", "paths", "modules", "credentials")
 
 
 @pytest.mark.parametrize("keys", GOOD, ids=str)
@@ -119,7 +122,7 @@ def test_admin_is_never_limited_and_a_file_that_says_so_is_faulty(key: str) -> N
         **{"inventories": ["inv"], "limits": {"running": 1, "queued": 1}, "role": "operator", "playbooks": ["**"]},
         **{"modules": ["*"], "hosts": ["all"], "become": True, "control_node": True, "git": True, "paths": ["p"]},
         **{"environment": ["X"], "writable": ["out"], "lasting_processes": True},
-        **{"groups": ["ops"], "may_define": ["searches"], "projects": ["shop"]},
+        **{"groups": ["ops"], "may_define": ["searches"], "projects": ["shop"], "credentials": ["*"]},
         **{"sees": "all", "cancels": "inventories"},
     }
     entry = {"user": "admin", "password": "x"} | ({key: values[key]} if key in values else {})

@@ -36,6 +36,7 @@ _DATA_FIELDS = frozenset(
         "become_password",
         "vault_password",
         "secret_vars",
+        "credentials",
     }
 )
 # Ansible decodes these in key=value strings before it searches for the =.

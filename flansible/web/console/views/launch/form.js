@@ -3,6 +3,7 @@
 import { get, session } from "../../api.js";
 import { errorBox, h, replace } from "../../dom.js";
 import { MASK, looksSecret } from "../../fields.js";
+import { credentialsField } from "./credentials.js";
 import { InventoryChoice } from "./inventory.js";
 import { adhocFields, otherField, playbookFields, runFields, secretFields, checkboxFields, variablesField } from "./options.js";
 import { PlaybookChoice } from "./playbook.js";
@@ -15,8 +16,9 @@ const FREE_TEXT = new Set(["module_args", "extra_vars", "other"]);
 
 export class LaunchForm {
   /** source: the project and its ref, which both kinds of requests have; their fields are outside of this form. */
-  constructor(kind, listed, inventories, source, signal, onChange) {
+  constructor(kind, { listed, inventories, credentials, source, signal, onChange }) {
     Object.assign(this, { kind, source, signal, onChange });
+    this.credentials = credentialsField(credentials);
     this.fields = new Map();
     this.add(source.fields);
     this.variables = new VariableFields();
@@ -54,6 +56,7 @@ export class LaunchForm {
   sharedPart() {
     const ticks = h("div", { class: "checkboxes" }, this.add(checkboxFields(this.kind)));
     const secrets = h("details", {}, h("summary", {}, "Passwords and secret variables"), h("p", { class: "hint" }, "Encrypted, given only to the run, and never shown."));
+    if (this.credentials) secrets.append(...this.add(this.credentials));
     secrets.append(h("div", { class: "field-grid" }, this.add(secretFields())), this.secretRows.element);
     const more = h("details", {}, h("summary", {}, "More options"), h("div", { class: "field-grid" }, this.add(runFields(this.kind))), this.add(otherField()));
     return h("div", { class: "panel" }, ticks, this.add(variablesField()), secrets, more);

@@ -18,13 +18,14 @@ export async function show(root, route) {
     return;
   }
   replace(root, h("h1", {}, "Launch"), h("p", { class: "hint", role: "status" }, "Loading…"));
-  const [listed, inventories, projects, before] = await Promise.all([
+  const [listed, inventories, projects, credentials, before] = await Promise.all([
     get("api/listplaybooks", {}, route.signal),
     get("api/listinventories", {}, route.signal),
     get("api/projects", { limit: 1000 }, route.signal),
+    get("api/credentials", { limit: 1000 }, route.signal),
     loadPreviousRequest(route),
   ]);
-  const launch = new Launch(listed, inventories.inventories, projects.items, route.signal);
+  const launch = new Launch(listed, inventories.inventories, projects.items, credentials.items, route.signal);
   replace(root, launch.element);
   await launch.begin(route.params, before);
 }
@@ -41,8 +42,8 @@ async function loadPreviousRequest(route) {
 }
 
 class Launch {
-  constructor(listed, inventories, projects, signal) {
-    Object.assign(this, { listed, inventories, signal });
+  constructor(listed, inventories, projects, credentials, signal) {
+    Object.assign(this, { listed, inventories, credentials, signal });
     this.source = new ProjectChoice(projects, { listed, inventories }, signal, (found) => this.useLists(found));
     this.forms = {};
     this.sent = { body: "", key: "" };
@@ -115,7 +116,7 @@ class Launch {
   choose(kind, isUserChange = true) {
     this.kind = kind;
     for (const input of this.kinds.querySelectorAll("input")) input.checked = input.value === kind;
-    this.forms[kind] ??= new LaunchForm(kind, this.listed, this.inventories, this.source, this.signal, () => this.changed());
+    this.forms[kind] ??= new LaunchForm(kind, { ...this, onChange: () => this.changed() });
     this.form = this.forms[kind];
     replace(this.formSlot, this.form.element);
     this.clearError();
