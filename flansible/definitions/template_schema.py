@@ -71,7 +71,7 @@ def _filled(variable: TemplateVariable, listed: ListedVariable | None) -> Templa
     changes = {
         name: value
         for name, value in found.items()
-        if name not in variable.model_fields_set and value not in (None, "")
+        if value not in (None, "") and getattr(variable, name) == TemplateVariable.model_fields[name].default
     }
     filled = variable.model_copy(update=changes)
     # What the role says is no fault of whoever launches: a default that does not fit is left to it.

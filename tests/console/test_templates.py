@@ -51,7 +51,7 @@ def test_a_template_is_made_from_a_task_given_to_another_user_and_launched(
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("heading", name="templates/show")).to_be_visible()
     expect(page.get_by_label("variables")).to_have_value(
-        json.dumps({"given": {"secret": True, "required": True}}, indent=2)
+        json.dumps({"given": {"required": True, "secret": True}}, indent=2)
     )
     variables = {"given": {"pattern": "[a-z]+", "required": True}, "size": {"type": "integer", "choices": [1, 2]}}
     page.get_by_label("variables").fill(json.dumps(variables))

@@ -82,6 +82,15 @@ def test_who_may_not_launch_gets_what_there_is_for_none_and_who_may_may_nothing_
     assert site.put("templates/mine", DEPLOY, "portal", 403).get_json()["code"] == "may_not_define"
 
 
+def test_what_is_read_can_be_sent_back_and_changes_nothing(site: Site) -> None:
+    site.template()
+    read = site.get("templates/deploy", "dev")
+    assert read["variables"] == DEPLOY["variables"] and read["allow"] == DEPLOY["allow"]
+    added = {*("name", "owner", "set", "created_at", "updated_at", "etag", "sealed", "may_launch", "launch_schema")}
+    body = {name: value for name, value in read.items() if name not in added}
+    assert site.put("templates/deploy", body, "dev", 200).get_json()["variables"] == DEPLOY["variables"]
+
+
 def test_what_a_launch_may_not_set_is_named(site: Site) -> None:
     site.template(open=["limit"])
     assert site.refusal(inventory="/etc", tags="x", extra_vars={"version": "1", "x": 1}) == (

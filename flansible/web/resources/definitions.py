@@ -225,7 +225,8 @@ def reply(kind: DefinitionKind, found: StoredDefinition) -> Response:
 
 
 def _fields(kind: DefinitionKind, found: StoredDefinition, *, is_whole: bool = False) -> dict[str, Any]:
-    return kind.reply.model_validate(
+    computed = kind_table.computed(web_context(), current_user(), found, is_whole)
+    fields = kind.reply.model_validate(
         {
             **found.spec,
             "name": found.name,
@@ -235,9 +236,11 @@ def _fields(kind: DefinitionKind, found: StoredDefinition, *, is_whole: bool = F
             "updated_at": from_milliseconds(found.updated),
             "etag": etag(found),
             "sealed": list(found.sealed_names),
-            **kind_table.computed(web_context(), current_user(), found, is_whole),
+            **computed,
         }
     ).model_dump(mode="json")
+    # Within a field as it was written: sent back, it must not name what it left to its default.
+    return {**fields, **{name: value for name, value in found.spec.items() if name in fields and name not in computed}}
 
 
 def _change(change: Change) -> DefinitionChange:
