@@ -55,6 +55,7 @@ setup(
     ],
     extras_require={
         "postgresql": ["psycopg[binary]>=3.2,<4"],  # a history database that several machines share
+        "apprise": ["apprise>=1.9,<2"],  # notifications of the kind `apprise`
         "mitogen": ["mitogen>=0.3.54,<0.4"],  # the field `strategy`
         "ansible": ["ansible>=12,<15"],  # the collections that come with the full package
         "test": [
@@ -66,6 +67,8 @@ setup(
             "mitogen>=0.3.54,<0.4",
             "psycopg[binary]>=3.2,<4",
             "hypothesis>=6.100,<7",
+            "aiosmtpd>=1.4.6,<2",
+            "standardwebhooks>=1,<2",
             "schemathesis>=4,<5",
             "playwright>=1.50,<2",  # drives the system's Chromium and downloads none
             "bandit>=1.8,<2",

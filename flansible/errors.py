@@ -16,6 +16,8 @@
     ├── TaskDeleted               a task's record was deleted while it was read
     ├── IllegalMove               a task cannot move from its state to the requested one (states.STATES)
     ├── BackupUnusable            a backup cannot be written, or one cannot be restored: damaged, newer, in the way
+    ├── DeliveryFailed            a notification was not accepted; it is tried again
+    │   └── DeliveryRefused       it never will be: a forbidden address, lost rights, 410
     ├── AuditUnavailable          the audit log cannot be written; requests that must be audited are refused
     ├── SealError                 secrets cannot be sealed or opened: the key is missing or a different one
     ├── SecretUnavailable         the operator's secret_function has no such secret, or cannot reach its store
@@ -214,6 +216,14 @@ class IllegalMove(FlansibleError):
 
 class AuditUnavailable(FlansibleError):
     """The audit log cannot be written: the disk is full, or its files are not accessible."""
+
+
+class DeliveryFailed(FlansibleError):
+    """A receiver did not accept a notification, or could not be reached. The message is for its owner."""
+
+
+class DeliveryRefused(DeliveryFailed):
+    """A notification is not sent, and would not be later: its address, its owner's rights, or the receiver's word."""
 
 
 class SealError(FlansibleError):

@@ -223,6 +223,19 @@ class Settings(BaseModel):
     keep_facts: bool = Field(
         True, description="Keep the facts that runs gather, of each host the latest, in the history database."
     )
+    public_url: Annotated[str, AfterValidator(setting_values.base_url)] = Field(
+        "",
+        description="URL of this service in the links of notifications, such as `https://ansible.example.org`. "
+        "Empty: the address that it listens on.",
+    )
+    callback_hosts: str = Field(
+        "",
+        description="Hosts that a request's `callback` may name, separated by commas; `*.example.org` is all below it. "
+        "Empty: none.",
+    )
+    callback_private: bool = Field(
+        False, description="Whether those hosts may have addresses of this machine and of private networks."
+    )
     metrics: bool = Field(
         False,
         description="Serve `GET /metrics` for Prometheus; with `metrics_token_file`, `metrics_addresses` or both.",
@@ -319,6 +332,16 @@ class Settings(BaseModel):
     def proxy_networks(self) -> tuple[Network, ...]:
         """The networks in trusted_proxies."""
         return tuple(ipaddress.ip_network(word, strict=False) for word in comma_list(self.trusted_proxies))
+
+    @property
+    def callback_host_list(self) -> tuple[str, ...]:
+        """The hosts in callback_hosts."""
+        return tuple(comma_list(self.callback_hosts))
+
+    @property
+    def link_url(self) -> str:
+        """The service's URL in links, without a slash at its end."""
+        return (self.public_url or self.url).rstrip("/")
 
     @property
     def metrics_networks(self) -> tuple[Network, ...]:

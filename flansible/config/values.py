@@ -83,6 +83,13 @@ def origins(value: str) -> str:
     return value
 
 
+def base_url(value: str) -> str:
+    """Validates an http(s) URL that others are appended to, or an empty value."""
+    if value and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?", value):
+        raise ValueError("must be a URL such as https://ansible.example.org, without a query")
+    return value
+
+
 def networks(value: str) -> str:
     """Validates IP addresses and networks, separated by commas."""
     for word in comma_list(value):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flansible.authorization import credential_rights, definition_rights, project_rights
+from flansible.authorization import credential_rights, definition_rights, notification_rights, project_rights
 from flansible.identity.users import User
 from flansible.models.credential_spec import CredentialSpec
 from flansible.models.definition_specs import (
@@ -20,6 +20,7 @@ from flansible.models.definition_specs import (
     reply_model,
     sealed_fields,
 )
+from flansible.models.notification_specs import NotificationSpec
 from flansible.models.project_spec import ProjectSpec
 from flansible.models.schedule_specs import FreezeComputed, FreezeSpec, ScheduleComputed, ScheduleSpec
 from flansible.models.template_specs import TemplateComputed, TemplateSpec
@@ -103,4 +104,10 @@ KINDS: tuple[DefinitionKind, ...] = (
     TEMPLATES,
     SCHEDULES,
     FREEZES,
+    DefinitionKind(
+        "notifications",
+        "Notifications: who is told of which tasks",
+        NotificationSpec,
+        check=notification_rights.check_definition,
+    ),
 )

@@ -19,6 +19,7 @@
 | `definitions`    | what is set up once and used by name                     | `kind`, `name`        |
 | `schedule_states` | how far a schedule has come, and whether it is paused   | `name`                |
 | `schedule_occurrences` | a time at which a schedule was due, and its outcome | schedule, `due`      |
+| `deliveries`     | one event of a task for one notification                 | `key`; `id` is public |
 | `archiver`       | the highest token of a worker that has archived          | one row               |
 
 `number` is the number of the task that Redis gave it: the cursor of lists, there and here. Times are milliseconds since
@@ -45,7 +46,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 9  # of the newest file in migrations/
+VERSION = 10  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -297,6 +298,29 @@ schedule_occurrences = Table(
     Column("recorded", BigInteger, nullable=False),
     Column("is_open", Boolean, nullable=False),  # whether its start, or its task, is not known to be over
     Index("schedule_occurrences_open", "due", sqlite_where=_IS_OPEN, postgresql_where=_IS_OPEN),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("task", Text, nullable=False),
+    Column("notification", Text, nullable=False),  # '' for the callback of a request
+    Column("event", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("receiver", Text, nullable=False),
+    Column("payload", Text, nullable=False),  # JSON
+    Column("state", Text, nullable=False),
+    Column("attempt_count", Integer, nullable=False),
+    Column("attempts", Text, nullable=False),  # JSON: the latest
+    Column("next", BigInteger, nullable=False),  # when it is due; of one that is being sent: when it is given up
+    Column("created", BigInteger, nullable=False),
+    UniqueConstraint("task", "notification", "event", name="deliveries_once"),
+    Index("deliveries_due", "state", "next"),
+    Index("deliveries_owner", "owner", "key"),
+    Index("deliveries_created", "created"),
 )
 
 archiver = Table(

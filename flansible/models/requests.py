@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from flansible.models import private_keys
+from flansible.models.event_names import ENDS, Events, HttpUrl
 from flansible.models.file_names import unescape
 from flansible.models.records import Secrets, VariablesPart
 
@@ -159,6 +160,13 @@ class ModuleArgument(Request):
 ModuleArguments = Annotated[list[ModuleArgument], Field(max_length=MAX_LIST_ITEMS)]
 
 
+class Callback(Request):
+    """Whom to tell of one task: an URL, to which what happened is posted."""
+
+    url: HttpUrl = Field(description="Where it is posted to; its host has to be in the setting `callback_hosts`.")
+    on: Events = Field(list(ENDS), description="What of; by default the end, whichever it is.")
+
+
 class TaskOptions(Request):
     """Options of every task, whatever it runs."""
 
@@ -176,6 +184,8 @@ class TaskOptions(Request):
     lock: LockNames | None = Field(
         None, description="A name, or a list of names: two tasks that share one never run at the same time."
     )
+
+    callback: Callback | None = Field(None, description="Whom to tell of this task when something happens to it.")
 
     @property
     def locks(self) -> tuple[str, ...]:

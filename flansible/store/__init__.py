@@ -27,6 +27,10 @@
 | flansible:archiver                  | hash   | worker      | who archives, its token, and its problem    | none      |
 | flansible:durations                 | hash   | final move  | mean seconds of recent runs                 | none      |
 | flansible:metrics                   | hash   | many        | counters of GET /metrics                    | none      |
+| flansible:outbox                    | stream | claim, move | starts and ends to notify somebody of       | 10,000    |
+| flansible:notified                  | hash   | web         | what notifications ask for, and a version   | none      |
+| flansible:outcomes                  | hash   | final move  | digest of what was run to its last state    | 10,000    |
+| flansible:dispatcher                | hash   | web         | the process that delivers, and until when   | none      |
 | flansible:play_tasks                | hash   | final move  | user:playbook to play tasks of its last run | 100 days  |
 | flansible:unsent                    | zset   | web         | queued tasks, message not known to be sent  | pruned    |
 | flansible:leases                    | zset   | worker      | running task ids by the end of their lease  | pruned    |
@@ -72,6 +76,7 @@ from flansible.store.login_throttle import LoginThrottle
 from flansible.store.logins import LoginFailures, LoginLimits
 from flansible.store.metric_counts import BOUNDS as METRIC_BOUNDS
 from flansible.store.metric_counts import AnsweredRequest, Durations, MetricCounts, MetricsSnapshot
+from flansible.store.outbox import EVERY_EVENT, LateSchedule, Outbox, OutboxEntry
 from flansible.store.project_refs import KnownCommit, ProjectRefs, RemoteState
 from flansible.store.recordings import (
     READ_AGAIN_SECONDS,
@@ -103,6 +108,7 @@ from flansible.store.worker_records import REPORT_LOST_SECONDS, WorkerRecord, Wo
 
 __all__ = [
     "AWAITS_REPORTS",
+    "EVERY_EVENT",
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
     "METRIC_BOUNDS",
@@ -122,6 +128,7 @@ __all__ = [
     "FinishedTask",
     "Idempotency",
     "KnownCommit",
+    "LateSchedule",
     "ListFilter",
     "LoginLimits",
     "LoginThrottle",
@@ -129,6 +136,7 @@ __all__ = [
     "Transition",
     "NumberedPage",
     "NumberedTask",
+    "OutboxEntry",
     "PlaybookCounts",
     "Position",
     "Progress",
@@ -154,6 +162,7 @@ class Store(
     LoginFailures,
     MetricCounts,
     ProjectRefs,
+    Outbox,
     RightsRecords,
     SchedulerLease,
     Sessions,

@@ -78,6 +78,11 @@ class MetricCounts(Connection):
                 pipeline.hincrby(keys.METRICS, field, number)
             pipeline.execute()
 
+    def count_delivery(self, kind: str, outcome: str) -> None:
+        """Counts an attempt to deliver a notification."""
+        with translated():
+            self._redis.hincrby(keys.METRICS, f"deliveries:{kind}:{outcome}", 1)
+
     def metrics(self) -> MetricsSnapshot:
         names = [keys.METRICS, index_key(None, State.QUEUED), index_key(None, State.RUNNING)]
         answer: Any = self._run("metrics", [*names, keys.WORKERS, keys.WORKER_SLOTS, keys.EXPIRING])

@@ -160,6 +160,7 @@ class Tasks(TaskQueries):
             _compared(run),
             _visibility(run),
             "" if run.retry is None else run.retry.delay_seconds,
+            1 if run.request.get("callback") else "",
         )
 
     def mark_enqueued(self, task_id: str) -> None:

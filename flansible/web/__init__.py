@@ -27,6 +27,7 @@ from flansible.errors import AuditUnavailable, ConfigurationError, Fault, Histor
 from flansible.history import upgrade
 from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows
+from flansible.history.delivery_rows import DeliveryRows
 from flansible.history.opening import open_records
 from flansible.history.schedule_rows import ScheduleRows
 from flansible.identity import custom_login
@@ -105,6 +106,7 @@ def _build_context(settings: Settings) -> WebContext:
         credentials=None if definitions is None else Credentials(definitions, secret_function),
         request_counts=RequestCounts(store) if settings.metrics else None,
         schedules=None if store.archive is None else ScheduleRows(store.archive.database),
+        deliveries=DeliveryRows(store.archive.database) if store.archive else None,
     )
 
 

@@ -13,6 +13,7 @@ from flansible.config import Settings
 from flansible.definitions.definition_store import Definitions
 from flansible.definitions.stored_credentials import Credentials
 from flansible.errors import Unavailable
+from flansible.history.delivery_rows import DeliveryRows
 from flansible.history.merged_records import Records
 from flansible.history.schedule_rows import ScheduleRows
 from flansible.identity.custom_login import LoginFunction
@@ -42,6 +43,7 @@ class WebContext:
     request_counts: RequestCounts | None
     schedules: ScheduleRows | None
     credentials: Credentials | None
+    deliveries: DeliveryRows | None
 
 
 def definitions_of(context: WebContext) -> Definitions:

@@ -20,6 +20,7 @@ from flansible.system import rlimits, standard_output
 from flansible.web import create_app
 from flansible.web.background import Background
 from flansible.web.context import WebContext
+from flansible.web.dispatching import notification_dispatcher
 from flansible.web.middleware import security_headers
 from flansible.web.parsing import PUBLIC_BODY_BYTES
 from flansible.web.rights_watcher import RightsWatcher
@@ -121,6 +122,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
         Recovery(context.store).start()
         context.failed_submissions.start()
         RightsWatcher(context).start()
+        if (dispatcher := notification_dispatcher(context)) is not None:
+            dispatcher.start()
         if context.request_counts is not None:
             context.request_counts.start()
         Background(self._app).start()

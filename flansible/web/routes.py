@@ -13,13 +13,14 @@ from flansible.models import (
     comparison_replies,
     definition_specs,
     host_replies,
+    notification_specs,
     project_spec,
     schedule_specs,
     search_replies,
     template_specs,
 )
 from flansible.web.middleware.error_handlers import UniformErrorApi
-from flansible.web.resources import definitions, output, schedules
+from flansible.web.resources import definitions, deliveries, output, schedules
 from flansible.web.resources.compare import Compare, CompareQuery
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
 from flansible.web.resources.health import HealthResource
@@ -396,6 +397,32 @@ ROUTES: tuple[Route, ...] = (
         definition_specs.ApplyReply,
         body=definition_specs.ApplyRequest,
         errors=(403, 413, 415, 503),
+    ),
+    Route(
+        "/api/deliveries",
+        "get",
+        deliveries.Deliveries,
+        notification_specs.DeliveryList,
+        query=deliveries.DeliveryQuery,
+        reply_headers=(_LINK,),
+        errors=(503,),
+    ),
+    Route(
+        "/api/deliveries/<string:delivery_id>",
+        "get",
+        deliveries.Delivery,
+        notification_specs.DeliveryFields,
+        name="delivery",
+        errors=(404, 503),
+    ),
+    Route(
+        "/api/deliveries/<string:delivery_id>/redeliver",
+        "post",
+        deliveries.Redeliver,
+        notification_specs.DeliveryFields,
+        status=202,
+        name="redeliver",
+        errors=(403, 404, 413, 415, 503),
     ),
     Route("/api/health", "get", HealthResource, models.Health, public=True, also=(503,)),
     Route(

@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Any
 
 from flansible.audit.log import AuditEvent
-from flansible.authorization import authorize, isolation, lost_rights, project_runs, visibility
+from flansible.authorization import authorize, callbacks, isolation, lost_rights, project_runs, visibility
 from flansible.authorization.rules.credential_rules import NO_CREDENTIALS
 from flansible.broker import app as broker_app
 from flansible.errors import (
@@ -27,6 +27,7 @@ from flansible.errors import (
     InvalidRequest,
     StoreUnavailable,
     TooManyRequests,
+    Unavailable,
 )
 from flansible.identity.users import User
 from flansible.models import (
@@ -91,6 +92,11 @@ def authorize_request(context: WebContext, user: User, body: TaskOptions, *, is_
     With a project also BadGateway and Unavailable: a worker finds its commit, within an app context.
     """
     settings = context.settings
+    if body.callback is not None:
+        callbacks.check(body.callback.url, settings.callback_host_list)
+        if context.deliveries is None:
+            message = "This service has no database, which callbacks need. An operator has to set DATABASE_URL."
+            raise Unavailable(message, code="no_database")
     confined = isolation.for_user(user, settings.isolation)
     used = credentials_of(context, user, body) if isinstance(body, RunOptions) else NO_CREDENTIALS
     if isinstance(body, AdhocRequest | PlaybookRequest) and body.project is not None:

@@ -28,6 +28,7 @@ VIEWS = (
     "templates",
     "overview",
     "definitions",
+    "deliveries",
     "account",
 )
 # What is there once a view has all it asked for.
@@ -43,6 +44,7 @@ READY = {
     "templates": ".view-templates .panel",
     "overview": ".chart svg, .ranking",
     "definitions": ".about",
+    "deliveries": ".panel",
     "account": ".users table",
 }
 

@@ -34,7 +34,7 @@ FOREIGN_LAW = {
     "gunicorn": ("web",),
     "flower": ("monitoring",),
     "tornado": ("monitoring",),
-    "pydantic": ("authorization", "config", "definitions", "identity", "models", "store", "web"),
+    "pydantic": ("authorization", "config", "definitions", "identity", "models", "notifications", "store", "web"),
     "httpx": ("client",),
     "prometheus_client": ("web",),
     "sqlalchemy": ("history",),
@@ -52,7 +52,7 @@ _BASICS = ("errors", "models", "states")
 _SYSTEM = (*_BASICS, "config", "system", "wire")
 _STORE = (*_SYSTEM, "store", "history", "sealing")
 _IDENTITY = (*_STORE, "audit", "broker", "playbooks", "identity")
-_WEB = (*_IDENTITY, "authorization", "definitions", "web.context", "web.serialization")
+_WEB = (*_IDENTITY, "authorization", "definitions", "notifications", "web.context", "web.serialization")
 _LAUNCHING = ("web.task_launch", "web.choices", "web.playbook_variables", "web.template_guards", "web.freezes")
 LAW: dict[str, tuple[str, ...]] = {
     "": (),
@@ -77,6 +77,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "broker": (*_BASICS, "config", "system", "store"),
     "identity": ("errors", "wording", "config", "system", "audit", "playbooks"),
     "definitions": (*_BASICS, "wording", "history", "sealing", "identity", "authorization"),
+    "notifications": (*_STORE, "identity", "authorization", ""),
     "authorization": (*_BASICS, "config", "identity", "playbooks"),
     "authorization.reserved_variables": (),
     "authorization.isolation": ("errors",),

@@ -24,12 +24,13 @@
 -- Returns {'claimed', run, token, attempt, output bytes, colours, events, end of the last event's output},
 --   {'waits', why, id, summary, ...} with the tasks that may start in its place, or {state or reason}.
 -- Derived keys: flansible:waiting:<queue>, the indexes of its states; those of common/changes, common/continuity and
---   common/waiting, and flansible:metrics.
+--   common/waiting, common/metrics and common/outbox.
 -- include: keys
 -- include: changes
 -- include: claims
 -- include: continuity
 -- include: metrics
+-- include: outbox
 -- include: waiting
 
 local task, run, leases, locks_key, waiting = unpack(KEYS)
@@ -93,6 +94,7 @@ local kind, submitted, hidden = unpack(redis.call('HMGET', task, 'kind', 'submit
 if not hidden then
   if restored == '' and submitted and number(attempt or 1) == 1 then
     observe_seconds('wait:' .. (kind or ''), now_seconds() - tonumber(submitted))
+    add_to_outbox(id, 'started', 'running', '')
   end
   each_index(id, user, 'running', function(index) redis.call('ZADD', index, seq, id) end)
 end

@@ -21,7 +21,8 @@
 --       7 colours per segment, then field, value, ...
 -- Returns {'moved', id, summary, ...} with the tasks that may start now, or {why not}.
 -- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks, flansible:visibility,
---   flansible:retries; those of common/changes, common/continuity, common/waiting, common/day_counts and common/metrics.
+--   flansible:retries; those of common/changes, common/continuity, common/waiting, common/day_counts, common/metrics and
+--   common/outbox.
 -- include: keys
 -- include: changes
 -- include: claims
@@ -30,6 +31,7 @@
 -- include: record_keys
 -- include: day_counts
 -- include: metrics
+-- include: outbox
 
 local task, run, secrets, events, hosts, by_host, leases, locks_key, expiring, stored_bytes, durations = unpack(KEYS)
 local to, legal, keep_seconds, condition, at, segment_bytes, colours_per_segment = unpack(ARGV, 1, 7)
@@ -120,6 +122,7 @@ local function finish(description, returncode)
     count_final(id, user, to, tonumber(started) and time - tonumber(started))
     count_metric('tasks:' .. (kind or '') .. ':' .. to, 1)
     if from == 'running' then observe_seconds('run:' .. (kind or ''), time - number(started)) end
+    add_to_outbox(id, 'final', to, exchange_outcome(id, to))
     if to == 'succeeded' then keep_play_tasks() end
     local retry = redis.call('HGET', task, 'retry')
     if retry and to == 'failed' then redis.call('ZADD', PREFIX .. 'retries', time + retry, id) end

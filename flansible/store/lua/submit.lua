@@ -9,7 +9,8 @@
 --       14 seconds to keep the idempotency key,
 --       15 user and playbook whose play tasks are compared ('': an ad-hoc command, or a part of a playbook),
 --       16 by what others may see it, and the entries of rbac.json that do, as JSON ('': none does),
---       17 seconds after which hosts that fail are tried again ('': they are not)
+--       17 seconds after which hosts that fail are tried again ('': they are not),
+--       18 whether its request has a callback: 1 or ''
 -- Returns {outcome, task id}: `submitted`; `known` (the same request was sent under this key, as that task);
 --   `unsent` (likewise, but its process died before that task was on the queue: the caller puts it there);
 --   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`; `no sequence`
@@ -22,7 +23,7 @@
 
 local task, run, secrets, sequence, tasks, user_tasks, user_queued, unsent, idempotency = unpack(KEYS)
 local user, run_json, submitted_at, kind, summary, sealed, locks, on_lost, most_queued, most_running, about,
-      hidden_seconds, digest, idempotency_seconds, compared, visibility, retry = unpack(ARGV)
+      hidden_seconds, digest, idempotency_seconds, compared, visibility, retry, callback = unpack(ARGV)
 local id = task_id(task)
 if redis.call('EXISTS', task) == 1 then return {'submitted', id} end
 if redis.call('EXISTS', sequence) == 0 then return {'no sequence', id} end
@@ -63,6 +64,7 @@ if hidden_seconds ~= '' then
   return {'submitted', id}
 end
 count_metric('submitted:' .. kind, 1)
+if callback ~= '' then redis.call('HSET', task, 'callback', 1) end
 if visibility ~= '' then redis.call('HSET', task, 'visibility', visibility) end
 if retry ~= '' then redis.call('HSET', task, 'retry', retry) end
 local function join(index) redis.call('ZADD', index, seq, id) end

@@ -46,6 +46,7 @@ from flansible.models import (
 from flansible.models.account_bodies import AccountToken, AccountTokens, DescribedUser, DescribedUsers, NewAccountToken
 from flansible.models.comparison_replies import Comparison
 from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
+from flansible.models.notification_specs import Attempt, DeliveryFields, DeliveryList
 from flansible.models.project_spec import ProjectRemote
 from flansible.models.schedule_specs import Occurrence, OccurrenceList
 from flansible.models.search_replies import SearchHit, SearchPage, SearchPlace
@@ -180,6 +181,18 @@ _SITE = ListedPlaybook(
     plays=[ListedPlay(play="Greet", hosts="web")],
 )
 
+_DELIVERY = DeliveryFields(
+    delivery_id="msg_0c7d1c4a2f6f4c5d9d0f3b1f7f1d2e3a",
+    notification="ops",
+    kind="webhook",
+    task_id=_TASK_ID,
+    event="failed",
+    state="pending",
+    created_at="2026-01-31T12:00:03.000Z",
+    next_at="2026-01-31T12:00:09.000Z",
+    attempts=[Attempt(at="2026-01-31T12:00:04.000Z", seconds=0.03, ok=False, detail="503")],
+)
+
 _REPLIES = (
     Accepted(
         task_id=_TASK_ID,
@@ -299,6 +312,8 @@ _REPLIES = (
     ),
     Health(status="ok", version=__version__, parts=_parts(), fork_servers=[]),
     ProjectRemote(name="shop", asked_at="2026-01-31T12:00:00.000Z", ref="main", commit="3f1c" * 10, problem=None),
+    _DELIVERY,
+    DeliveryList(items=[_DELIVERY], next_before=None),
 )
 
 REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in (*_REPLIES, *host_examples.REPLIES)}

@@ -20,6 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from flansible import models
 from flansible.models.account_bodies import AccountToken
 from flansible.models.definition_specs import DefinitionFields
+from flansible.models.notification_specs import DeliveryFields
 from flansible.web.middleware.audit_context import REQUEST_ID
 from flansible.web.middleware.error_handlers import REALM, RETRY_AFTER_SECONDS, TOKEN_REALM
 from flansible.web.openapi import examples
@@ -139,8 +140,18 @@ class _Schemas(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
+    _of_request = False  # a model of requests that is part of a reply: it has one schema for both
+
+    def model_schema(self, schema: Any) -> Any:
+        outer, self._of_request = self._of_request, issubclass(schema["cls"], models.Request)
+        try:
+            return super().model_schema(schema)
+        finally:
+            self._of_request = outer
+
     def field_is_required(self, field: Any, total: bool) -> bool:
-        return self.mode == "serialization" or super().field_is_required(field, total)
+        is_of_reply = self.mode == "serialization" and not self._of_request
+        return is_of_reply or super().field_is_required(field, total)
 
 
 def _operation(route: Route) -> Operation:
@@ -149,6 +160,7 @@ def _operation(route: Route) -> Operation:
     fields = {
         **DefinitionFields.model_fields,
         **models.Accepted.model_fields,
+        **DeliveryFields.model_fields,
         "token_id": AccountToken.model_fields["id"],
     }
     names = _CONVERTER.findall(route.path)

@@ -187,6 +187,9 @@ def _check(given: NewDefinition, spec: Spec, find: Find) -> None:
 
 
 def _note(what: str, action: Action) -> None:
+    if what.startswith("notifications/"):
+        # Before the transaction ends: what happens to tasks from now on is kept for it.
+        web_context().store.expect_notifications()
     web_context().audit.write(audit_context.event("definition", what=what, outcome=action))
 
 

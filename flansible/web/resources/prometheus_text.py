@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from flansible.models import FINAL_STATES, Kind
+from flansible.models.notification_specs import NotificationKind
 from flansible.store import METRIC_BOUNDS, Durations, MetricsSnapshot
 
 __all__ = ["CONTENT_TYPE", "text"]
@@ -44,6 +45,7 @@ class _Figures(Collector):
         yield from self._now()
         yield from self._workers()
         yield self._requests()
+        yield from self._deliveries()
 
     def _tasks(self) -> Iterator[Metric]:
         submitted = CounterMetricFamily("flansible_tasks_submitted", "Tasks that were submitted.", labels=["kind"])
@@ -101,6 +103,18 @@ class _Figures(Collector):
         for answered, number in sorted(self._found.requests().items()):
             counted.add_metric([answered.method, answered.route, str(answered.status)], number)
         return counted
+
+    def _deliveries(self) -> Iterator[Metric]:
+        attempts = CounterMetricFamily(
+            "flansible_delivery_attempts", "Attempts to deliver notifications.", labels=["kind", "outcome"]
+        )
+        for kind in (*get_args(NotificationKind), "callback"):
+            for outcome in ("delivered", "failed", "dead"):
+                attempts.add_metric([kind, outcome], self._found.count("deliveries", kind, outcome))
+        yield attempts
+        lost = CounterMetricFamily("flansible_outbox_lost", "Entries of a full outbox that were never delivered.")
+        lost.add_metric([], self._found.count("outbox", "lost"))
+        yield lost
 
 
 def _gauge(name: str, about: str, value: float, **labels: str) -> Metric:

@@ -44,8 +44,13 @@ class Definitions {
       after = page.next_after;
     } while (after !== null);
     const button = h("button", { type: "button", class: "primary", onclick: () => this.open(this.kind.kind, "") }, "New");
-    const head = h("div", { class: "row title" }, h("p", { class: "about" }, this.kind.title), this.kind.may_define ? button : null);
+    const head = h("div", { class: "row title" }, h("p", { class: "about" }, this.kind.title), this.moreLink(), this.kind.may_define ? button : null);
     replace(this.content, head, found.length ? this.table(found) : h("div", { class: "panel" }, h("p", {}, "None yet.")));
+  }
+
+  /** A page of its own that a kind has. */
+  moreLink() {
+    return this.kind.kind === "notifications" ? h("a", { href: "#/deliveries" }, "Deliveries") : null;
   }
 
   table(found) {

@@ -1,0 +1,71 @@
+"""Looks a receiver's name up and checks its addresses; what was checked is dialled, so that no second look-up decides.
+
+Refused: this machine, link-local and private networks, and addresses that contain one of them, unless the notification
+allows it; never dialled: unspecified and multicast addresses.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flansible.errors import DeliveryRefused
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+LookUp = Callable[..., list[tuple[Any, ...]]]
+_MOST_ADDRESSES = 4  # that are tried one after the other
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
+
+
+def checked_addresses(
+    host: str, port: int, *, allow_private: bool, look_up: LookUp = socket.getaddrinfo
+) -> list[tuple[str, int]]:
+    """Returns the addresses to dial, in the order of the look-up. Raises DeliveryRefused and OSError."""
+    found = []
+    for _family, _kind, _protocol, _name, target in look_up(host, port, type=socket.SOCK_STREAM):
+        address = ipaddress.ip_address(str(target[0]).partition("%")[0])
+        if why := _refusal(address, allow_private):
+            raise DeliveryRefused(f"{host} has the address {address}, which is {why}")
+        if (pair := (str(target[0]), int(target[1]))) not in found:
+            found.append(pair)
+    if not found:
+        raise OSError(f"{host} has no address")
+    return found[:_MOST_ADDRESSES]
+
+
+def dial(addresses: list[tuple[str, int]], seconds: float) -> socket.socket:
+    """Connects to the first of these addresses that answers. Raises OSError."""
+    last = OSError("no address")
+    for address in addresses:
+        try:
+            return socket.create_connection(address, seconds)
+        except OSError as error:
+            last = error
+    raise last
+
+
+def _refusal(address: Address, allow_private: bool) -> str:
+    """Returns why an address is not dialled, '' if it is."""
+    for one in (address, *_contained(address)):
+        if one.is_unspecified or one.is_multicast or (isinstance(one, ipaddress.IPv4Address) and int(one) >> 24 == 0):
+            return "no address of a receiver"
+        if not allow_private and (not one.is_global or one.is_private or getattr(one, "is_site_local", False)):
+            return "not a public one (allow_private)"
+    return ""
+
+
+def _contained(address: Address) -> Iterator[Address]:
+    """Yields the IPv4 addresses to which a gateway would translate an IPv6 address."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return
+    if address.ipv4_mapped is not None:
+        yield address.ipv4_mapped
+    if address.sixtofour is not None:
+        yield address.sixtofour
+    if address.teredo is not None:
+        yield from address.teredo
+    if address in _NAT64 or address in _NAT64_LOCAL or int(address) >> 32 == 0:  # the last: IPv4-compatible
+        yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
