@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from flansible.authorization import definition_rights, launch_values
+from flansible.authorization import credential_rights, definition_rights, launch_values
 from flansible.definitions import template_schema, template_values
 from flansible.definitions.definition_store import not_found
-from flansible.definitions.kinds import TEMPLATES
+from flansible.definitions.kinds import CREDENTIALS, TEMPLATES
+from flansible.definitions.stored_credentials import forbidden as credential_forbidden
 from flansible.definitions.template_values import Merged
 from flansible.errors import Forbidden, NotFound
 from flansible.history.definition_rows import StoredDefinition
@@ -96,6 +97,7 @@ def prepare(context: WebContext, wanted: TemplateLaunch, *, is_preview: bool = F
     rights = rights_user(context, found)
     spec = described(context, TemplateSpec.model_validate(found.spec), rights)
     merged = template_values.merge(choices.filled(context, spec, rights), wanted.values)
+    _check_credentials(context, spec, wanted)
     if wanted.hosts:
         merged = replace(merged, body={**merged.body, "limit": ",".join(wanted.hosts)})
     body, run = _authorized(context, spec, rights, merged, is_preview=is_preview)
@@ -140,6 +142,19 @@ def described(context: WebContext, spec: TemplateSpec, rights: User) -> Template
     except ValueError:
         return spec
     return template_schema.with_listed(spec, playbook_variables.of_request(rights, request, context.settings))
+
+
+def _check_credentials(context: WebContext, spec: TemplateSpec, wanted: TemplateLaunch) -> None:
+    """Raises Forbidden for a credential that a launch names, and whoever launches may not use: that the owner may is
+    no right of theirs. Those that the template itself names are."""
+    given, own = wanted.values.get("credentials"), spec.request.get("credentials")
+    named = given if isinstance(given, list) else []
+    for number, name in enumerate(named):
+        if isinstance(own, list) and name in own:
+            continue
+        found = definitions_of(context).find(CREDENTIALS.name, str(name))
+        if not credential_rights.may_use(wanted.user, str(name), found.owner if found else None):
+            raise credential_forbidden(str(name), f"credentials[{number}]")
 
 
 def _authorized(

@@ -82,6 +82,19 @@ def test_who_may_not_launch_gets_what_there_is_for_none_and_who_may_may_nothing_
     assert site.put("templates/mine", DEPLOY, "portal", 403).get_json()["code"] == "may_not_define"
 
 
+def test_who_launches_names_no_credential_that_only_the_owner_may_use(site: Site) -> None:
+    for name in ("own", "other"):
+        site.put(f"credentials/{name}", {"kind": "become", "password": "marker-of-a-secret"}, "admin")
+    site.template("admin", request={**DEPLOY["request"], "credentials": ["own"]}, open=["credentials"])
+    task_id = site.launch()
+    assert site.run(task_id).credentials == ("own",)
+    site.launch(credentials=["own"])
+    assert site.refusal(credentials=["other"])[0] == 403
+    assert site.refusal(credentials=["none"])[:2] == site.refusal(credentials=["other"])[:2]
+    site.write_users(**{**USERS, "portal": {"inventories": [], "credentials": ["other"]}})
+    assert site.run(site.launch(credentials=["other"])).credentials == ("other",)
+
+
 def test_what_is_read_can_be_sent_back_and_changes_nothing(site: Site) -> None:
     site.template()
     read = site.get("templates/deploy", "dev")
