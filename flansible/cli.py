@@ -95,17 +95,29 @@ def web(config_file: str | None) -> None:
     serve(settings)
 
 
+def _queues(_context: click.Context, _parameter: click.Parameter, given: str | None) -> str | None:
+    from flansible.config import values
+
+    try:
+        return given and values.queue_names(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @cli.command()
 @_config_option
 @click.option("--name", default="flansible", show_default=True, help="Name of this worker; unique on its machine.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Runs at the same time; default: worker_concurrency.")
-def worker(config_file: str | None, name: str, concurrency: int | None) -> None:
+@click.option("--queues", callback=_queues, help="Queues to serve, separated by commas; default: worker_queues.")
+def worker(config_file: str | None, name: str, concurrency: int | None, queues: str | None) -> None:
     """Start only a Celery worker."""
     settings = _service_settings(config_file)
     from flansible.broker import app as broker_app
 
     if concurrency:
         settings = settings.model_copy(update={"worker_concurrency": concurrency})
+    if queues:
+        settings = settings.model_copy(update={"worker_queues": queues})
     broker_app.configure(settings)
     # Ansible has good reasons to run as root, and `flansible doctor` reports it.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")

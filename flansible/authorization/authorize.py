@@ -26,6 +26,7 @@ from flansible.config import Settings
 from flansible.errors import FieldError, InvalidRequest
 from flansible.identity.users import User, resolve
 from flansible.models import (
+    DEFAULT_QUEUE,
     About,
     AdhocRequest,
     AuthorizedRun,
@@ -157,6 +158,7 @@ def authorize_git(user: User, request: GitRequest, settings: Settings) -> Author
     """Authorizes a git update. Raises InvalidRequest for names git could misread, Forbidden, NotFound."""
     check_may_act(user)
     grants.check_git(user, "playbook_dir")
+    grants.check_queue(user, request.queue, ())
     for field, value in (("remote_name", request.remote_name), ("branch_name", request.branch_name)):
         if value is not None and (not _GIT_NAME.fullmatch(value) or ".." in value):
             message = "must be a plain name of letters, digits and . _ / + -, and not begin with a dash or a dot"
@@ -198,6 +200,7 @@ def authorized(
         time_limit=time_limit,
         on_lost=request.on_lost,
         locks=request.locks,
+        queue=request.queue or DEFAULT_QUEUE,
         max_running=settings.max_running_per_user if user.max_running is None else user.max_running,
         max_queued=settings.max_queued_per_user if user.max_queued is None else user.max_queued,
         confinement=confinement_of(user),
@@ -325,6 +328,7 @@ def _limit_to_rights(
         vaults = tuple(request.vault_ids), tuple(request.vault_password_files)
         return request, command_line.Paths(tuple(named), *vaults, folder)
     inventories = path_rules.inventories(user, request, cwd, settings)
+    grants.check_queue(user, request.queue, inventories)
     hosts.check(user, request, inventories)
     given = [request.module_path] if isinstance(request.module_path, str) else request.module_path or []
     changes = {

@@ -58,6 +58,8 @@ def _may(user: User) -> Iterator[str]:
     yield "You may become another user." if user.may_become else "You may not become another user."
     if user.writable:
         yield f"Your runs may write these folders: {_listed(user.writable)}."
+    for queue, inventories in user.queues:
+        yield f"You may use queue {queue} with these inventories: {_listed(inventories)}."
     if user.credentials:
         yield f"You may use these credentials: {_listed(user.credentials)}."
     if not user.may_use_git:

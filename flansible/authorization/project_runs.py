@@ -214,6 +214,7 @@ def _limit_to_rights(
         path_rules.check_files_of_admin(user, request, Path("/nowhere"))
         vaults = tuple(request.vault_ids), tuple(request.vault_password_files)
         return request, command_line.Paths(tuple(inventories), *vaults, playbook_dir), shown
+    grants.check_queue(user, request.queue, shown)
     hosts.check(user, request, None)
     given = [request.module_path] if isinstance(request.module_path, str) else request.module_path or []
     vault_field = "vault_file" if request.vault_file else "vault_password_file"

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from flansible.models import AuthorizedRun, Kind, Step, TaskOptions
+from flansible.models import DEFAULT_QUEUE, AuthorizedRun, Kind, Step, TaskOptions
 from flansible.models.file_names import escape
 
 MASK = "********"
@@ -99,6 +99,7 @@ def flansible_command(run: AuthorizedRun) -> str | None:
         options += ["--time-limit", str(run.time_limit)]
     # Those with a null byte are the service's own.
     options += [word for lock in run.locks if "\0" not in lock for word in ("--lock", lock)]
+    options += ["--queue", run.queue] if run.queue != DEFAULT_QUEUE else []
     options += ["--on-lost", run.on_lost] if run.on_lost != "fail" else []
     return " ".join((*words, _shell_words("flansible", (run.kind, *options, *_arguments(step)))))
 

@@ -10,7 +10,7 @@ BrokerUnavailable. A message is only a task id: losing one, or sending one twice
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,11 +21,10 @@ from kombu import Connection, Exchange, Queue
 from flansible import config
 from flansible.broker.broker_errors import BROKER_ERRORS, on_blocked, translated
 from flansible.config import Settings
+from flansible.models import DEFAULT_QUEUE
 
 RUN_TASK = "flansible.run"
-QUEUE = "flansible"
-# For tasks that have waited already, for a lock or a limit: they must not wait behind all others as well.
-PRIORITY_QUEUE = "flansible.next"
+_EXCHANGE = "flansible"
 _NO_QUEUE = "flansible.check"
 CONNECT_TIMEOUT_SECONDS = 3
 REPLY_TIMEOUT_SECONDS = 3
@@ -82,9 +81,19 @@ def _transport_options(broker_url: str) -> dict[str, Any]:
     }
 
 
-def _queues() -> list[Queue]:
-    exchange = Exchange(QUEUE, "direct")
-    return [Queue(name, exchange, routing_key=name) for name in (PRIORITY_QUEUE, QUEUE)]
+def _queue(name: str, priority: bool) -> Queue:
+    """Returns the broker's queue for tasks of this queue.
+
+    priority: for tasks that have waited already, for a lock or a limit: they must not wait behind all others as well.
+    """
+    base = _EXCHANGE if name == DEFAULT_QUEUE else f"{_EXCHANGE}.queue.{name}"
+    in_broker = f"{base}.next" if priority else base
+    return Queue(in_broker, Exchange(_EXCHANGE, "direct"), routing_key=in_broker)
+
+
+def _queues(names: Iterable[str]) -> list[Queue]:
+    """Returns the broker's queues of these queues: a worker takes first from those that come first."""
+    return [_queue(name, priority) for priority in (True, False) for name in names]
 
 
 def _defaults() -> dict[str, Any]:
@@ -102,8 +111,8 @@ def _defaults() -> dict[str, Any]:
         "broker_pool_acquire_timeout": REPLY_TIMEOUT_SECONDS,
         "broker_transport_options": _transport_options(found.broker_url),
         "include": ["flansible.worker.celery_task"],
-        "task_queues": _queues(),
-        "task_default_queue": QUEUE,
+        "task_queues": _queues(found.queues),
+        "task_default_queue": _EXCHANGE,
         "task_ignore_result": True,
         "task_store_errors_even_if_ignored": False,
         "task_serializer": "json",
@@ -156,29 +165,29 @@ def run_worker(name: str, log_level: str) -> int:
     return int(worker.exitcode or 0)
 
 
-def enqueue(task_id: str, summary: str, priority: bool = False) -> None:
-    """Puts the id of a recorded task on the queue; Flower shows the summary. Raises BrokerUnavailable.
+def enqueue(task_id: str, summary: str, priority: bool = False, queue: str = DEFAULT_QUEUE) -> None:
+    """Puts the id of a recorded task on its queue; Flower shows the summary. Raises BrokerUnavailable.
 
     priority: before all tasks that were enqueued without it.
     """
     began = time.monotonic()
     with translated("the broker does not take messages"):
         try:
-            _publish(task_id, summary, PRIORITY_QUEUE if priority else QUEUE)
+            _publish(task_id, summary, _queue(queue, priority))
         except BROKER_ERRORS:
             if time.monotonic() - began > _STALE_CONNECTION_SECONDS:
                 raise
-            _publish(task_id, summary, PRIORITY_QUEUE if priority else QUEUE)
+            _publish(task_id, summary, _queue(queue, priority))
 
 
-def _publish(task_id: str, summary: str, queue: str) -> None:
+def _publish(task_id: str, summary: str, queue: Queue) -> None:
     with app.producer_or_acquire() as producer:
         try:
             app.send_task(
                 RUN_TASK,
                 args=(task_id,),
                 task_id=task_id,
-                queue=queue,
+                queue=queue,  # type: ignore[arg-type]  # the stubs know names alone
                 argsrepr=f"({summary})",
                 kwargsrepr="{}",
                 retry=False,
@@ -200,7 +209,7 @@ def check_broker() -> None:
         for queue in app.amqp.queues.values():
             queue(channel).declare()
         with app.amqp.Producer(channel) as producer:
-            producer.publish({}, exchange=QUEUE, routing_key=_NO_QUEUE, retry=False)
+            producer.publish({}, exchange=_EXCHANGE, routing_key=_NO_QUEUE, retry=False)
 
 
 def ping_worker(names: list[str]) -> str | None:

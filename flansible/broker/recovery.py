@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, IllegalMove, StoreUnavailable
-from flansible.models import State, TaskStatus
+from flansible.models import DEFAULT_QUEUE, State, TaskStatus
 from flansible.store import ReadyTask, Run, Store, Transition
 from flansible.system import process_identity, runner_processes
 from flansible.system.periodic import Periodic
@@ -153,15 +153,19 @@ def waited_seconds(task: TaskStatus) -> float:
 def send_ready(store: Store, task_id: str, transition: Transition) -> None:
     """Sends messages for all tasks that may start after this transition, the task itself if it was queued again."""
     again = store.task(task_id) if transition.state is State.QUEUED else None
-    send_messages(([ReadyTask(task_id, again.summary)] if again else []) + list(transition.ready))
+    send_messages(
+        ([ReadyTask(task_id, again.summary, again.queue or DEFAULT_QUEUE)] if again else []) + list(transition.ready)
+    )
 
 
 def send_messages(tasks: Iterable[ReadyTask]) -> None:
-    """Puts these tasks on the priority queue. When the broker is down, workers send them later (worker/lease_renewal.py
-    sends the messages of tasks that wait too long)."""
+    """Puts these tasks on the priority queue of their queue.
+
+    When the broker is down, workers send them later (worker/message_resend.py).
+    """
     for task in tasks:
         try:
-            broker_app.enqueue(task.task_id, task.summary, priority=True)
+            broker_app.enqueue(task.task_id, task.summary, priority=True, queue=task.queue)
         except BrokerUnavailable as error:
             log.warning("message of task %s is not sent: %s", task.task_id, error)
             return

@@ -120,6 +120,7 @@ OWN = (
     Option(("--lock",), "lock", "repeated", "never run together with another task that names this lock; repeatable",
            "NAME"),
     Option(("--credential",), "credentials", "repeated", "use this stored secret of the service; repeatable", "NAME"),
+    Option(("--queue",), "queue", "text", "run it on a worker of this queue", "NAME"),
     Option(("--on-lost",), "on_lost", "text", "if its worker dies: fail (default), or requeue to run it again",
            "WHAT"),
     Option(("--no-wait",), "no_wait", "switch", "print the task_id and exit"),
@@ -150,6 +151,7 @@ class ClientOptions:
     time_limit: int | None = None
     lock: list[str] | None = None
     credentials: list[str] | None = None
+    queue: str | None = None
     on_lost: str | None = None
     api_token_file: str | None = None
     api_ca_file: str | None = None

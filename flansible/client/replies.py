@@ -47,6 +47,7 @@ class TaskStatusReply(TypedDict):
     finished_at: str | None
     queue_position: NotRequired[int]  # these three only while it is queued: 1 is next
     output_expired_at: NotRequired[str]  # only where output and events are gone already
+    queue: NotRequired[str]  # only until it is final, and unless it is `default`
     reason: NotRequired[str]
     expected_start: NotRequired[str]
     attempt: NotRequired[int]  # only after it was lost and queued again

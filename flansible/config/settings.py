@@ -103,6 +103,10 @@ class Settings(BaseModel):
         "terminal only where this is set.",
     )
     worker_concurrency: int = Field(8, ge=1, le=1000, description="Runs that one worker executes at the same time.")
+    worker_queues: Annotated[str, AfterValidator(setting_values.queue_names)] = Field(
+        "default",
+        description="Queues whose tasks a worker runs, separated by commas, those first from which it takes first.",
+    )
     cors_origins: Annotated[str, AfterValidator(setting_values.origins)] = Field(
         "",
         description="Origins whose pages may use the API from a browser, such as `https://console.example.org`, "
@@ -318,6 +322,11 @@ class Settings(BaseModel):
         """How many finished tasks are kept; 0: any number."""
         default = 0 if self.database_url else 200_000
         return default if self.retention_tasks is None else self.retention_tasks
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues in worker_queues."""
+        return tuple(comma_list(self.worker_queues))
 
     @property
     def embeds_redis(self) -> bool:

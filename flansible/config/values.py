@@ -100,6 +100,17 @@ def networks(value: str) -> str:
     return value
 
 
+def queue_names(value: str) -> str:
+    """Validates names of queues, separated by commas; at least one."""
+    names = comma_list(value)
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
+            raise ValueError(f"{name!r} is no name of a queue: up to 63 letters, digits, dashes and underscores")
+    if not names or len(set(names)) < len(names):
+        raise ValueError("must name at least one queue, each once")
+    return ",".join(names)
+
+
 def comma_list(value: str) -> list[str]:
     """Splits a setting that is a list; blanks around items and empty items are dropped."""
     return [item for item in (part.strip() for part in value.split(",")) if item]

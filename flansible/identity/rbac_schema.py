@@ -122,6 +122,8 @@ InventoryPaths = Annotated[list[str], AfterValidator(_inventories)]
 ProjectText = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 NameGlobs = Annotated[list[str], AfterValidator(_names)]
 ModuleGlobs = Annotated[list[str], AfterValidator(_modules)]
+# As flansible.models.requests has it, which stands beside this floor; a test compares them.
+QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 EnvironmentNames = list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]]
 
 
@@ -257,6 +259,11 @@ class _Rights(_Form):
     )
     may_define: list[DefinitionKindName] = Field(
         [], description="Kinds of definitions the user may write, beside reading those shared with them."
+    )
+    queues: dict[QueueName, InventoryPaths] = Field(
+        {},
+        description="Queues that requests may name, each with the inventories that may be used there. `default` may be "
+        "used with all of the entry's inventories, unless it is listed.",
     )
     credentials: NameGlobs = Field(
         [],

@@ -57,8 +57,9 @@ class User:
     playbooks: globs below playbook_root; modules_allowed, modules_denied: globs of names; hosts: Ansible patterns;
     max_running, max_queued: None is config.ini's value, 0 no limit; hidden: inventories of other entries only;
     writable: folders that the user's runs may write; written: those that any user's runs may; credentials: globs of
-    names; sees, cancels: whose tasks. project_inventories: those in projects, as `shop:inventories/dev`. Limits are the
-    user's, the same in each entry.
+    names; queues: by name, each with its inventories, resolved or as `shop:inventories/dev`; sees, cancels: whose
+    tasks. project_inventories: those in projects, as `shop:inventories/dev`. Limits are the user's, the same in each
+    entry.
     """
 
     name: str
@@ -86,6 +87,7 @@ class User:
     project_inventories: tuple[str, ...] = ()
     may_define: tuple[str, ...] = ()
     credentials: tuple[str, ...] = ()
+    queues: tuple[tuple[str, tuple[str, ...]], ...] = ()
     sees: Sees = "own"
     cancels: Cancels = "own"
     entry: str = OWN_ENTRY
@@ -193,11 +195,7 @@ def _rights(
         name=name,
         password=password,
         inventories=tuple(resolve(path, base) for path in given.inventories if not PROJECT_PATH.fullmatch(path)),
-        project_inventories=tuple(
-            f"{found['project']}:{os.path.normpath(found['path'])}"
-            for found in map(PROJECT_PATH.fullmatch, given.inventories)
-            if found
-        ),
+        project_inventories=tuple(filter(None, map(_project_inventory, given.inventories))),
         projects=tuple(
             ProjectGrant(one) if isinstance(one, str) else ProjectGrant(one.name, tuple(one.refs))
             for one in given.projects
@@ -220,10 +218,20 @@ def _rights(
         environment=tuple(given.environment),
         may_define=tuple(given.may_define),
         credentials=tuple(given.credentials),
+        queues=tuple(
+            (name, tuple(_project_inventory(path) or str(resolve(path, base)) for path in paths))
+            for name, paths in given.queues.items()
+        ),
         max_forks=limits.forks,
         max_seconds=limits.time_limit,
         entry=entry,
     )
+
+
+def _project_inventory(path: str) -> str:
+    """Returns an inventory in a project, normalized; empty for a path of this machine."""
+    found = PROJECT_PATH.fullmatch(path)
+    return f"{found['project']}:{os.path.normpath(found['path'])}" if found else ""
 
 
 def _may_use_git(given: UserEntry | GroupEntry) -> bool:

@@ -6,6 +6,7 @@ alone.
 """
 
 from flansible.models.records import (
+    DEFAULT_QUEUE,
     About,
     AuthorizedRun,
     Confinement,
@@ -65,6 +66,7 @@ from flansible.models.responses import (
     PlaybookStats,
     PlayTaskResult,
     PreviewReply,
+    QueueWorkers,
     ServiceStats,
     SessionReply,
     TaskList,
@@ -76,6 +78,8 @@ from flansible.models.responses import (
 from flansible.states import COMPLETED_STATES, FINAL_STATES, STATES, State
 
 __all__ = [
+    "DEFAULT_QUEUE",
+    "QueueWorkers",
     "COMPLETED_STATES",
     "DEFAULT_VAULT_ID",
     "MAX_PATH_CHARACTERS",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 _ADMIN = "admin"  # the one user whose runs are not confined
 _OWN_ENTRY = "own"  # these two as flansible.identity.users writes them
 _OF_GROUP = ":group:"
+DEFAULT_QUEUE = "default"  # whose workers run what names no queue
 Kind = Literal["adhoc", "playbook", "git"]
 Trigger = Literal["api", "schedule", "hook", "retry"]
 Verdict = Literal["ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored"]
@@ -229,6 +230,7 @@ class AuthorizedRun(Record):
     )
     on_lost: Literal["fail", "requeue"] = "fail"
     locks: tuple[str, ...] = Field(default=(), description="Two tasks that share a lock never run at the same time.")
+    queue: str = Field(default=DEFAULT_QUEUE, description="The queue whose workers may run it.")
     credentials: tuple[str, ...] = Field(default=(), description="Names of the stored secrets that it uses.")
     own_credentials: tuple[str, ...] = Field(
         default=(), description="Of these, those that its user has written: no right in rbac.json is needed for them."

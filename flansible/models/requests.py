@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, mo
 from flansible.models import private_keys
 from flansible.models.event_names import ENDS, Events, HttpUrl
 from flansible.models.file_names import unescape
-from flansible.models.records import Secrets, VariablesPart
+from flansible.models.records import DEFAULT_QUEUE, Secrets, VariablesPart
 
 DEFAULT_VAULT_ID = "default"  # Ansible's own name for a vault password without one
 
@@ -25,6 +25,7 @@ MAX_PATH_CHARACTERS = 4096
 MAX_PATHS = 100
 MAX_LOCKS = 100
 MAX_CREDENTIALS = 20
+MAX_QUEUE_CHARACTERS = 63
 MAX_LOCK_CHARACTERS = 255
 MAX_SECONDS = 365 * 24 * 3600
 MAX_CONNECT_SECONDS = 1_000_000
@@ -117,6 +118,9 @@ ExtraVars = dict[str, JsonValue] | str | Annotated[list[VariablesPart], Field(ma
 VariableName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 # As of every definition: flansible.models.definition_specs has the pattern, and stands above this module.
 CredentialName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+# Part of the names of the broker's queues, where a dot separates the parts.
+QUEUE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+QueueName = Annotated[str, Field(min_length=1, max_length=MAX_QUEUE_CHARACTERS, pattern=QUEUE_PATTERN)]
 EnvironmentName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -186,6 +190,11 @@ class TaskOptions(Request):
     )
 
     callback: Callback | None = Field(None, description="Whom to tell of this task when something happens to it.")
+    queue: QueueName | None = Field(
+        None,
+        description=f"Name of the queue whose workers may run it, as `flansible worker --queues` has it; by default "
+        f"`{DEFAULT_QUEUE}`.",
+    )
 
     @property
     def locks(self) -> tuple[str, ...]:

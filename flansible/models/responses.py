@@ -100,6 +100,9 @@ class TaskStatus(Record):
         description="Only while queued: why it waits: `no_worker`, `workers_busy`, `user_limit`, "
         "`locked_by: <task_id>` (`locked_by: another user` where you may not see that task), or `starting`.",
     )
+    queue: str | None = Field(
+        None, description="Only until final, and unless it is `default`: the queue whose workers may run it."
+    )
     expected_start: str | None = Field(
         None, description="Only while queued: estimated start, from recent run times; RFC 3339, UTC."
     )
@@ -347,6 +350,13 @@ class ForkServerCounts(Record):
     evicted: int = Field(description="Fork servers that were ended to make room for others.")
 
 
+class QueueWorkers(Record):
+    """A queue and the workers that take tasks from it."""
+
+    queue: str = Field(description="Its name.")
+    workers: list[str] = Field(description="Names of the live workers that serve it; none: its tasks wait.")
+
+
 class Health(Record):
     """Reply of `health`: 200 when every needed part answers, else 503."""
 
@@ -356,6 +366,9 @@ class Health(Record):
     version: str = Field(description="Version of Flansible.")
     parts: dict[str, PartHealth] = Field(description="store, broker, workers, rbac, isolation, history.")
     fork_servers: list[ForkServerCounts] = Field(description="Of each live worker. For admin; empty for others.")
+    queues: list[QueueWorkers] = Field(
+        description="`default`, queues of live workers, and those that rbac.json names. For admin; empty for others."
+    )
 
 
 class ErrorItem(Record):

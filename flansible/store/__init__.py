@@ -45,7 +45,7 @@
 | flansible:retries                   | zset   | final move  | failed tasks by the time of their retry     | its start |
 | flansible:waiting:user:<user>       | zset   | claim       | ... for a run of their user to end          | pruned    |
 | flansible:workers                   | zset   | worker      | workers by the time to which they are alive | an hour   |
-| flansible:workers:slots             | hash   | worker      | worker to `<slots> <runs> <lease seconds>`  | an hour   |
+| flansible:workers:slots             | hash   | worker      | `<slots> <runs> <queues> <lease seconds>`   | an hour   |
 | flansible:workers:records           | hash   | worker      | name to process, problem, counts, time      | an hour   |
 | flansible:logins:both:<u>:<address> | string | web, Flower | failed logins; u: digest of the user's name | 5 minutes |
 | flansible:logins:user:<u>           | string | web, Flower | ... of a user from any address              | 5 minutes |

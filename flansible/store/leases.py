@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flansible.errors import IllegalMove
-from flansible.models import State
+from flansible.models import DEFAULT_QUEUE, State
 from flansible.store.connection import text, translated
 from flansible.store.keys import AWAITED, LEASES, WORKER_SLOTS, WORKERS, index_key, task_key
 from flansible.store.task_records import LEASE_SECONDS, Tasks, Transition
@@ -37,16 +37,23 @@ class Leases(Tasks):
     """The part of Store for leases and workers."""
 
     def renew_leases(
-        self, worker: str, slots: int, claims: Iterable[tuple[str, int]], lease_seconds: int = LEASE_SECONDS
+        self,
+        worker: str,
+        slots: int,
+        claims: Iterable[tuple[str, int]],
+        lease_seconds: int = LEASE_SECONDS,
+        queues: Iterable[str] = (DEFAULT_QUEUE,),
     ) -> dict[tuple[str, int], str]:
         """Renews a worker's claims, each a task id and a token, and its own entry, for lease_seconds.
+
+        queues: those that it serves.
 
         Returns those that were not renewed, and why: `forgotten` (`restore` it), `missing`, `begun again` (under
         another claim) or the state that the task has instead.
         """
         parts = [part for claim in claims for part in claim]
         keys = [LEASES, WORKERS, WORKER_SLOTS, AWAITED]
-        answer: Any = self._run("renew_leases", keys, lease_seconds, worker, slots, *parts)
+        answer: Any = self._run("renew_leases", keys, lease_seconds, worker, slots, ",".join(queues), *parts)
         found = [text(value) for value in answer]
         rows = zip(found[::3], found[1::3], found[2::3], strict=True)
         return {(task_id, int(token)): standing for task_id, token, standing in rows}

@@ -42,6 +42,7 @@ STATUS_FIELDS = (
     "play_task",
     "expected_play_tasks",
     "visibility",
+    "queue",
 )
 
 
@@ -72,6 +73,8 @@ def _status(task_id: str, values: list[Any], waiting: list[Any] | None) -> TaskS
     queue = _queue(waiting) if waiting else {}
     if queue and found["description"] == _SUBMITTED:
         found["description"] = _WAITS.get(queue["reason"], "waiting for a lock that another task holds")
+        if queue["reason"] == "no_worker" and "queue" in found:
+            found["description"] = f"waiting for a worker: none is running that serves queue {found['queue']}"
     shown = TaskStatus(
         task_id=task_id,
         Status=f"{word}: {found['description']}" if state is State.ERROR else word,
@@ -87,6 +90,7 @@ def _status(task_id: str, values: list[Any], waiting: list[Any] | None) -> TaskS
         attempt=attempt if attempt > 1 else None,
         warning=found.get("warning"),
         ended=json.loads(found["ended"]) if "ended" in found else None,
+        queue=found.get("queue") if state not in FINAL_STATES else None,
         **_shown_in_lists(found),
         **queue,
     )

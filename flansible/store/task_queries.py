@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,10 +127,11 @@ class TaskQueries(Connection):
         indexes = [index_key(None, State.QUEUED), index_key(None, State.RUNNING), keys.UNSENT]
         return self._load([text(task_id) for task_id in self._run("overtaken", indexes, limit, seconds)])
 
-    def oldest_queued(self, limit: int, was_sent: bool = True) -> list[TaskStatus]:
+    def oldest_queued(self, limit: int, was_sent: bool = True, queues: Iterable[str] = ()) -> list[TaskStatus]:
         """Returns the tasks that have waited longest for a worker (not those that wait for a lock), oldest first.
 
-        was_sent: those whose message is on the queue (`mark_enqueued`), or those for which that is not recorded.
+        was_sent: those whose message is on the queue (`mark_enqueued`), or those for which that is not recorded;
+        queues: those of these queues; none: of all.
         """
         if not was_sent:
             with translated():
@@ -139,7 +141,7 @@ class TaskQueries(Connection):
         after = 0
         while True:
             indexes = [index_key(None, State.QUEUED), keys.UNSENT]
-            answer: Any = self._run("oldest_queued", indexes, limit - len(found), after)
+            answer: Any = self._run("oldest_queued", indexes, limit - len(found), after, ",".join(queues))
             found += [text(task_id) for task_id in answer[1:]]
             if len(found) == limit or not text(answer[0]):
                 return self._load(found)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flansible.errors import IllegalMove, RecordUnreadable, StoreUnavailable
-from flansible.models import FINAL_STATES, STATES, AuthorizedRun, State
+from flansible.models import DEFAULT_QUEUE, FINAL_STATES, STATES, AuthorizedRun, State
 from flansible.store import keys, record_parsing
 from flansible.store.connection import REPLY_TIMEOUT_SECONDS, text, translated
 from flansible.store.keys import index_key, task_key, task_keys
@@ -64,6 +64,7 @@ class ReadyTask:
 
     task_id: str
     summary: str
+    queue: str = DEFAULT_QUEUE
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ class Tasks(TaskQueries):
             _visibility(run),
             "" if run.retry is None else run.retry.delay_seconds,
             1 if run.request.get("callback") else "",
+            "" if run.queue == DEFAULT_QUEUE else run.queue,
         )
 
     def mark_enqueued(self, task_id: str) -> None:
@@ -406,4 +408,5 @@ def _compared(run: AuthorizedRun) -> str:
 
 
 def _ready(flat: Any) -> tuple[ReadyTask, ...]:
-    return tuple(ReadyTask(text(one), text(other)) for one, other in zip(flat[::2], flat[1::2], strict=True))
+    rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    return tuple(ReadyTask(*map(text, row)) for row in rows)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flansible.models import ForkServerCounts
+from flansible.models import DEFAULT_QUEUE, ForkServerCounts
 from flansible.store.connection import Connection, text, translated
 from flansible.store.keys import WORKER_RECORDS
 
@@ -20,7 +21,7 @@ class WorkerRecord:
 
     name: its Celery name; process: as flansible.system.process_identity writes it; problem: why it cannot run tasks,
     empty when it can; age_seconds: since the report, by Redis' clock; counts: of its fork servers, None
-    of an older worker.
+    of an older worker; queues: those that it serves.
     """
 
     name: str
@@ -28,6 +29,7 @@ class WorkerRecord:
     problem: str
     age_seconds: float
     counts: ForkServerCounts | None = None
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
 
     @property
     def is_live(self) -> bool:
@@ -38,17 +40,23 @@ class WorkerRecords(Connection):
     """The part of Store for what workers report about themselves."""
 
     def report_worker(
-        self, name: str, process: str, problem: str, dead: str = "", counts: ForkServerCounts | None = None
+        self,
+        name: str,
+        process: str,
+        problem: str,
+        dead: str = "",
+        counts: ForkServerCounts | None = None,
+        queues: Iterable[str] = (DEFAULT_QUEUE,),
     ) -> bool:
         """Writes a worker's record. False, and nothing is written, while another process has the name: one that
         reported within REPORT_LOST_SECONDS and is not `dead`, a process known to have ended."""
         encoded = counts.model_dump_json() if counts else ""
-        arguments = name, process, problem, dead, REPORT_LOST_SECONDS, "write", encoded
+        arguments = name, process, problem, dead, REPORT_LOST_SECONDS, "write", encoded, ",".join(queues)
         return bool(self._run("report_worker", [WORKER_RECORDS], *arguments))
 
     def remove_worker_record(self, name: str, process: str) -> None:
         """Removes the record of a worker that is about to end, unless another process has its name by now."""
-        self._run("report_worker", [WORKER_RECORDS], name, process, "", "", REPORT_LOST_SECONDS, "remove", "")
+        self._run("report_worker", [WORKER_RECORDS], name, process, "", "", REPORT_LOST_SECONDS, "remove", "", "")
 
     def worker_records(self) -> list[WorkerRecord]:
         """Lists the records by name, those of workers that are no longer live included."""
@@ -61,7 +69,12 @@ class WorkerRecords(Connection):
         records: dict[str, dict[str, Any]] = {text(name): json.loads(value) for name, value in found.items()}
         return [
             WorkerRecord(
-                name, record["process"], record["problem"], now - record["time"], _counts(record.get("counts"))
+                name,
+                record["process"],
+                record["problem"],
+                now - record["time"],
+                _counts(record.get("counts")),
+                tuple(record.get("queues", DEFAULT_QUEUE).split(",")),
             )
             for name, record in sorted(records.items())
         ]

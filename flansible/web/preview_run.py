@@ -57,7 +57,7 @@ def _submit_and_wait(run: AuthorizedRun, wait_seconds: float) -> PreviewResult:
     task_id, store = str(uuid.uuid4()), web_context().store
     store.submit(task_id, run, web_context().sealer.seal(run.secrets) if run.secrets else b"")
     try:
-        broker_app.enqueue(task_id, run.summary, priority=True)
+        broker_app.enqueue(task_id, run.summary, priority=True, queue=run.queue)
     except BrokerUnavailable:
         store.discard(task_id)
         raise

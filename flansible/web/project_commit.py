@@ -10,11 +10,12 @@ import time
 from typing import Any
 
 from flansible.authorization import isolation, project_rights, project_runs
+from flansible.authorization.rules import grants
 from flansible.definitions.kinds import PROJECTS
 from flansible.errors import BadGateway, FieldError, Forbidden, NotFound, StoreUnavailable, Unavailable
 from flansible.history.definition_rows import StoredDefinition
 from flansible.identity.users import ADMIN, User
-from flansible.models import AuthorizedRun, ProjectRun, Secrets
+from flansible.models import DEFAULT_QUEUE, AuthorizedRun, ProjectRun, Secrets
 from flansible.models.project_spec import MaxAge, ProjectSpec
 from flansible.store import KnownCommit, RemoteState
 from flansible.web.context import web_context
@@ -24,12 +25,14 @@ WAIT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 2000
 
 
-def find(user: User, project: str, ref: str | None) -> tuple[ProjectRun, Secrets | None]:
-    """Returns the project of a request at its commit, and its credential.
+def find(user: User, project: str, ref: str | None, queue: str | None = None) -> tuple[ProjectRun, Secrets | None]:
+    """Returns the project of a request at its commit, and its credential. queue: whose workers find the commit.
 
     Raises Forbidden, NotFound, BadGateway, Unavailable.
     """
     project_rights.check_use(user, project)
+    if not grants.may_name_queue(user, queue):
+        grants.check_queue(user, queue, ())
     spec = ProjectSpec.model_validate(stored(project).spec, strict=False)
     named = ref or spec.ref or ""
     project_rights.check_ref(spec, named)
@@ -39,7 +42,7 @@ def find(user: User, project: str, ref: str | None) -> tuple[ProjectRun, Secrets
     known = store.known_commit(project, spec.url, named)
     if known is not None and _is_recent(spec, known):
         return run.model_copy(update={"commit": known.commit, "ref": named or known.ref}), secrets
-    found, _ = ask(user, run, secrets)
+    found, _ = ask(user, run, secrets, queue)
     return found, secrets
 
 
@@ -97,10 +100,12 @@ def with_secrets(run: AuthorizedRun, secrets: Secrets | None) -> AuthorizedRun:
     return run.model_copy(update={"secrets": own.model_copy(update={"git_credential": secrets.git_credential})})
 
 
-def ask(user: User, run: ProjectRun, secrets: Secrets | None) -> tuple[ProjectRun, str | None]:
+def ask(
+    user: User, run: ProjectRun, secrets: Secrets | None, queue: str | None = None
+) -> tuple[ProjectRun, str | None]:
     """Has a worker ask the remote; returns the project at its commit, and what a remote said that did not answer."""
     hidden = project_runs.hidden_run(user, run, web_context().settings, "commit", int(WAIT_SECONDS))
-    result = run_preview(hidden.model_copy(update={"secrets": secrets}), WAIT_SECONDS)
+    result = run_preview(hidden.model_copy(update={"secrets": secrets, "queue": queue or DEFAULT_QUEUE}), WAIT_SECONDS)
     if result.content is None:
         message = f"The commit of {run.ref or 'the default branch'} was not found within {WAIT_SECONDS:g} seconds"
         raise Unavailable(f"{message}: {result.detail}", code="commit_unknown", retry_after_seconds=5)

@@ -100,7 +100,7 @@ def authorize_request(context: WebContext, user: User, body: TaskOptions, *, is_
     confined = isolation.for_user(user, settings.isolation)
     used = credentials_of(context, user, body) if isinstance(body, RunOptions) else NO_CREDENTIALS
     if isinstance(body, AdhocRequest | PlaybookRequest) and body.project is not None:
-        project, secrets = project_commit.find(user, body.project, body.ref)
+        project, secrets = project_commit.find(user, body.project, body.ref, body.queue)
         if isinstance(body, AdhocRequest):
             run = project_runs.authorize_adhoc(user, body, project, settings, confined, used)
         else:
@@ -162,14 +162,14 @@ def submit(
     if submitted.outcome == "submitted":
         try:
             _check_again(context, run, judged)
-            broker_app.enqueue(task_id, run.summary)
+            broker_app.enqueue(task_id, run.summary, queue=run.queue)
         except (BrokerUnavailable, Forbidden):
             context.failed_submissions.discard(task_id)
             raise
         with contextlib.suppress(StoreUnavailable):
             store.mark_enqueued(task_id)  # it is on the queue, whether or not this can be recorded
     if submitted.outcome == "unsent":
-        broker_app.enqueue(submitted.task_id, run.summary)
+        broker_app.enqueue(submitted.task_id, run.summary, queue=run.queue)
         with contextlib.suppress(StoreUnavailable):
             store.mark_enqueued(submitted.task_id)
     if submitted.outcome in ("known", "unsent"):

@@ -48,7 +48,7 @@ from flansible.errors import (
     StoreUnavailable,
 )
 from flansible.history.limits import history_limits, redis_retention
-from flansible.models import ForkServerCounts, State
+from flansible.models import DEFAULT_QUEUE, ForkServerCounts, State
 from flansible.sealing import Sealer
 from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, ReadyTask, Store, Transition
 from flansible.system import account, process_identity, rlimits, runner_processes
@@ -110,7 +110,7 @@ def _worker_services() -> _Services:
             store = Store(found.store_url, retention)
             # What renews or checks leases must not wait long for a reply. Renewals wait for no other thread either.
             lease_store, checking_store = (Store(found.store_url, retention, _LEASE_REPLY_SECONDS) for _ in range(2))
-            leases = LeaseRenewal(lease_store, found.worker_concurrency, found.lease_seconds)
+            leases = LeaseRenewal(lease_store, found.worker_concurrency, found.lease_seconds, found.queues)
             fork_servers = ForkServerPool(found.fork_servers, limits=_limits_before)
             masters = _ssh_masters()
             _services = _Services(
@@ -120,12 +120,16 @@ def _worker_services() -> _Services:
                 writer=StoreWriter(store),
                 leases=leases,
                 periodic=(
-                    MessageResend(store, lambda: leases.count < found.worker_concurrency),
+                    MessageResend(store, lambda: leases.count < found.worker_concurrency, found.queues),
                     Recovery(checking_store),
                     *_archivers(found),
                     SandboxRevocation(checking_store, fork_servers, lambda: leases.principals, found.grace_seconds),
                     Preparation(
-                        checking_store, fork_servers, Sandboxes(found), lambda user: _masters_directory(masters, user)
+                        checking_store,
+                        fork_servers,
+                        Sandboxes(found),
+                        lambda user: _masters_directory(masters, user),
+                        queues=found.queues,
                     ),
                 ),
                 shutdown=Shutdown(),
@@ -225,7 +229,7 @@ def _requeue(store: Store, task_id: str) -> None:
     with contextlib.suppress(StoreUnavailable, RecordUnreadable):
         task = store.task(task_id)
         if task is not None and task.state is State.QUEUED:
-            recovery.send_messages([ReadyTask(task_id, task.summary)])
+            recovery.send_messages([ReadyTask(task_id, task.summary, task.queue or DEFAULT_QUEUE)])
 
 
 def _supervise(services: _Services, recorder: Recorder, lease: Lease) -> Outcome:
@@ -364,6 +368,7 @@ def _check_configuration(sender: Any, **_: Any) -> None:
             _probe,
             _resume_stopped,
             _count_fork_servers,
+            found.queues,
         )
         _readiness.take_name()
     except (ConfigurationError, OSError) as error:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flansible.errors import StoreUnavailable
+from flansible.models import DEFAULT_QUEUE
 from flansible.store import Claim, Store
 from flansible.system import process_identity
 from flansible.system.periodic import Periodic
@@ -73,10 +74,14 @@ class Lease:
 
 
 class LeaseRenewal(Periodic):
-    """The renewing thread. store: for it alone; slots: how many runs this worker can have at once."""
+    """The renewing thread. store: for it alone; slots: how many runs this worker can have at once; queues: those that
+    it serves."""
 
-    def __init__(self, store: Store, slots: int, lease_seconds: int) -> None:
+    def __init__(
+        self, store: Store, slots: int, lease_seconds: int, queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    ) -> None:
         super().__init__("leases", TICK_SECONDS)
+        self._queues = queues
         self._store = store
         self._slots = slots
         self._lease_seconds = lease_seconds
@@ -140,7 +145,7 @@ class LeaseRenewal(Periodic):
             leases = {(lease.task_id, lease.claim.token): lease for lease in self._leases}
         asked_at, worker = now(), process_identity.own_identity()
         try:
-            refused = self._store.renew_leases(worker, self._slots, leases, self._lease_seconds)
+            refused = self._store.renew_leases(worker, self._slots, leases, self._lease_seconds, self._queues)
             self._known_since = self._known_since or asked_at
             for claim, lease in leases.items():
                 if claim not in refused:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from flansible.broker import app as broker_app
 from flansible.broker.recovery import waited_seconds
 from flansible.errors import BrokerUnavailable, StoreUnavailable
-from flansible.models import TaskStatus
+from flansible.models import DEFAULT_QUEUE, TaskStatus
 from flansible.store import Store
 from flansible.system.periodic import Periodic
 
@@ -28,10 +28,16 @@ _OVERTAKEN_SECONDS = 30.0
 
 
 class MessageResend(Periodic):
-    """The sending thread. has_free_slot: whether this worker could begin a run now."""
+    """The sending thread. has_free_slot: whether this worker could begin a run now; queues: those that it serves.
 
-    def __init__(self, store: Store, has_free_slot: Callable[[], bool]) -> None:
+    That a slot is free says nothing of tasks of other queues: their workers look after those.
+    """
+
+    def __init__(
+        self, store: Store, has_free_slot: Callable[[], bool], queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    ) -> None:
         super().__init__("message-resend", TICK_SECONDS)
+        self._queues = queues
         self._store = store
         self._has_free_slot = has_free_slot
         self._free_since: float | None = None
@@ -48,7 +54,7 @@ class MessageResend(Periodic):
         self._free_since = (self._free_since or moment) if self._has_free_slot() else None
         if self._free_since is not None and moment - self._free_since >= _MESSAGE_LOST_SECONDS:
             self._free_since = moment
-            waiting = self._store.oldest_queued(_RESEND_AT_ONCE)
+            waiting = self._store.oldest_queued(_RESEND_AT_ONCE, queues=self._queues)
             self._resend([task for task in waiting if waited_seconds(task) > _MESSAGE_LOST_SECONDS])
         if moment - self._overtaken_checked_at >= _OVERTAKEN_SECONDS:
             self._overtaken_checked_at = moment
@@ -58,7 +64,7 @@ class MessageResend(Periodic):
         for task in tasks:
             log.warning("task %s is queued though it could run: sending its message again", task.task_id)
             try:
-                broker_app.enqueue(task.task_id, task.summary, priority=True)
+                broker_app.enqueue(task.task_id, task.summary, priority=True, queue=task.queue or DEFAULT_QUEUE)
             except BrokerUnavailable as error:
                 log.warning("%s", error)
                 return

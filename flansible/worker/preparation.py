@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from flansible.errors import RecordUnreadable, RunnerError, StoreUnavailable
-from flansible.models import AuthorizedRun
+from flansible.models import DEFAULT_QUEUE, AuthorizedRun
 from flansible.store import Store
 from flansible.system.periodic import Periodic
 from flansible.worker.ansible_config import Configuration, configuration_of
@@ -32,7 +32,8 @@ def has_time() -> bool:
 
 
 class Preparation(Periodic):
-    """ssh_masters: returns the folder for sockets of ssh masters of a principal; it is part of a sandbox."""
+    """ssh_masters: returns the folder for sockets of ssh masters of a principal; it is part of a sandbox; queues:
+    those that this worker serves."""
 
     def __init__(
         self,
@@ -41,8 +42,10 @@ class Preparation(Periodic):
         sandboxes: Sandboxes,
         ssh_masters: Callable[[str], str | None],
         has_time: Callable[[], bool] = has_time,
+        queues: tuple[str, ...] = (DEFAULT_QUEUE,),
     ) -> None:
         super().__init__("preparation", TICK_SECONDS)
+        self._queues = queues
         self._store = store
         self._fork_servers = fork_servers
         self._sandboxes = sandboxes
@@ -54,7 +57,7 @@ class Preparation(Periodic):
         if not self._has_time():
             return
         try:
-            waiting = self._store.oldest_queued(_TASKS_AHEAD)
+            waiting = self._store.oldest_queued(_TASKS_AHEAD, queues=self._queues)
             runs = [self._store.authorized_run(task.task_id) for task in waiting]
         except (StoreUnavailable, RecordUnreadable) as error:
             log.debug("what will be needed is not known: %s", error)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from flansible.errors import ConfigurationError, Fault, RunnerError, StoreUnavailable
-from flansible.models import AuthorizedRun, ForkServerCounts, Secrets, State, Step
+from flansible.models import DEFAULT_QUEUE, AuthorizedRun, ForkServerCounts, Secrets, State, Step
 from flansible.store import Claim, Progress, Store
 from flansible.system import account, process_identity, standard_output
 from flansible.worker.forkserver_pool import ForkServerPool
@@ -42,7 +42,8 @@ class Readiness:
     """Whether this worker can run tasks.
 
     probe: makes a run of nothing and returns why it failed, '' if it did not; look: returns a problem that is seen at
-    once, or ''; count: returns how often runs found a warm fork server, under this worker's name.
+    once, or ''; count: returns how often runs found a warm fork server, under this worker's name; queues: those that
+    it serves.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Readiness:
         probe: Callable[[], str],
         look: Callable[[], str] = lambda: "",
         count: Callable[[str], ForkServerCounts | None] = lambda _name: None,
+        queues: tuple[str, ...] = (DEFAULT_QUEUE,),
     ) -> None:
+        self._queues = queues
         self._store = store
         self._name = name
         self._probe = probe
@@ -79,7 +82,9 @@ class Readiness:
                     message = f"a worker of this name is running ({where}); stop it, or give this one another --name"
                     raise ConfigurationError([Fault("flansible worker", self._name, message)])
                 dead = other.process if other and process_identity.explain_death(other.process) else ""
-                if self._store.report_worker(self._name, process_identity.own_identity(), self._problem, dead):
+                if self._store.report_worker(
+                    self._name, process_identity.own_identity(), self._problem, dead, queues=self._queues
+                ):
                     break
                 last_age = age
                 time.sleep(_NAME_POLL_SECONDS)
@@ -139,7 +144,9 @@ class Readiness:
         while not self._stopped.is_set():
             try:
                 own, counts = process_identity.own_identity(), self._count(self._name)
-                is_written = self._store.report_worker(self._name, own, self._problem, counts=counts)
+                is_written = self._store.report_worker(
+                    self._name, own, self._problem, counts=counts, queues=self._queues
+                )
                 if not is_written and not was_refused:
                     log.error("another worker has taken the name %s", self._name)
                 was_refused = not is_written

@@ -143,7 +143,7 @@ def test_attempts_are_made_for_two_minutes_after_the_first_answer_and_ten_second
 def test_a_task_that_could_be_neither_enqueued_nor_deleted_is_deleted_later(
     site: Site, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         own_redis.freeze()
         raise BrokerUnavailable("it is away")
 

@@ -32,7 +32,7 @@ class Clock:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of tasks that were put on the queue."""
     found: list[str] = []
-    monkeypatch.setattr(broker_app, "enqueue", lambda task_id, summary, priority=False: found.append(task_id))
+    monkeypatch.setattr(broker_app, "enqueue", lambda task_id, summary, **_: found.append(task_id))
     return found
 
 

@@ -292,7 +292,7 @@ def test_while_the_broker_is_away_a_start_is_tried_again_until_it_is_late(
     assert site.outcomes() == ["started", "failed: the service could not start it"]
 
 
-def _refuse(*_: Any) -> None:
+def _refuse(*_: Any, **__: Any) -> None:
     raise BrokerUnavailable("away")
 
 

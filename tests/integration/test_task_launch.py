@@ -110,7 +110,7 @@ def test_a_key_of_the_service_starts_one_task_however_the_request_has_changed(si
 
 
 def test_what_cannot_be_enqueued_leaves_no_task(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise BrokerUnavailable("full")
 
     monkeypatch.setattr(broker_app, "enqueue", refuse)
@@ -174,7 +174,7 @@ def test_a_user_who_has_changed_since_is_judged_by_the_rights_of_now(site: Site)
 def test_a_repetition_sends_what_a_process_that_died_has_recorded_and_not_sent(
     site: Site, redis_url: str, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise SystemExit
 
     with monkeypatch.context() as patch:
@@ -188,6 +188,6 @@ def test_a_repetition_sends_what_a_process_that_died_has_recorded_and_not_sent(
             site.launch(key="one")
         raw.hset(key, "at", time.time() - 31)
     sent: list[str] = []
-    monkeypatch.setattr(broker_app, "enqueue", lambda found, _: sent.append(found))
+    monkeypatch.setattr(broker_app, "enqueue", lambda found, *_, **__: sent.append(found))
     assert [site.launch(key="one"), site.launch(key="one")] == [task_id, task_id]
     assert sent == [task_id]

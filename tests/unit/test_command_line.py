@@ -116,8 +116,8 @@ PLAYBOOK = {
 # to run.
 ELSEWHERE = {"extra_vars", "extra_args", "environment", "private_key", "chdir", "update_git_repo"}
 ELSEWHERE |= {"private_key_passphrase"}
-ELSEWHERE |= {"time_limit", "on_lost", "lock", "strategy", "secret_vars", "credentials", "allow_missing"}
-ELSEWHERE |= {"project", "ref"}
+ELSEWHERE |= {"time_limit", "on_lost", "lock", "queue", "strategy", "secret_vars", "credentials", "allow_missing"}
+ELSEWHERE |= {"project", "ref", "callback"}
 
 
 def test_no_field_of_a_request_is_forgotten() -> None:

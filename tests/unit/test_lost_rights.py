@@ -108,6 +108,17 @@ LOST: dict[str, tuple[tuple[str, dict[str, Any]], dict[str, Any], dict[str, Any]
         *(("adhoc", {"environment": {"TOKEN_NAME": "x"}}),),
         *({"environment": ["TOKEN_NAME"]}, {}, "environment_forbidden"),
     ),
+    "a queue": (
+        *(("adhoc", {"queue": "dmz"}), {"queues": {"dmz": ["inv/dev"]}}),
+        *({"queues": {"lan": ["inv/dev"]}}, "queue_forbidden"),
+    ),
+    "an inventory on a queue": (
+        *(("adhoc", {"queue": "dmz"}), {"queues": {"dmz": ["inv"]}}),
+        *({"queues": {"dmz": ["inv/shared"]}}, "queue_forbidden"),
+    ),
+    "an inventory on the default queue": (
+        *(("adhoc", {}), {}, {"queues": {"default": ["inv/shared"]}}, "queue_forbidden"),
+    ),
     "a stored secret": (
         *(("adhoc", {"credentials": ["web-1"]}), {"credentials": ["web-*"]}),
         *({"credentials": ["db-*"]}, "credential_forbidden"),

@@ -37,6 +37,7 @@ GOOD: list[dict[str, Any]] = [
     {"paths": ["/srv/keys"], "environment": ["REGION", "_x"]},
     {"limits": {"forks": 10, "time_limit": 60}},
     {"credentials": ["web-*", "db-[0-9]"]},
+    {"queues": {"dmz": ["inv"], "default": []}},
 ]
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"role": "root"}, "role"),
@@ -64,6 +65,9 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"paths": ["a,b"]}, "paths"),
     ({"environment": ["A-B"]}, "environment[0]"),
     ({"credentials": ["a b"]}, "credentials"),
+    ({"queues": {"d.m": ["inv"]}}, "queues.d.m.[key]"),
+    ({"queues": {"dmz": "inv"}}, "queues.dmz"),
+    ({"queues": ["dmz"]}, "queues"),
     ({"credentials": "web"}, "credentials"),
     ({"limits": {"forks": 0}}, "limits.forks"),
     ({"limits": {"time_limit": 0}}, "limits.time_limit"),
@@ -71,7 +75,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"Role": "viewer"}, ""),
 ]
 # What no schema can say: a glob's or a path's inside, and what must not stand together.
-BEYOND_A_SCHEMA = ("playbooks", "hosts", "paths", "modules", "credentials")
+BEYOND_A_SCHEMA = ("playbooks", "hosts", "paths", "modules", "credentials", "queues")
 
 
 @pytest.mark.parametrize("keys", GOOD, ids=str)
@@ -123,6 +127,7 @@ def test_admin_is_never_limited_and_a_file_that_says_so_is_faulty(key: str) -> N
         **{"modules": ["*"], "hosts": ["all"], "become": True, "control_node": True, "git": True, "paths": ["p"]},
         **{"environment": ["X"], "writable": ["out"], "lasting_processes": True},
         **{"groups": ["ops"], "may_define": ["searches"], "projects": ["shop"], "credentials": ["*"]},
+        **{"queues": {"dmz": []}},
         **{"sees": "all", "cancels": "inventories"},
     }
     entry = {"user": "admin", "password": "x"} | ({key: values[key]} if key in values else {})

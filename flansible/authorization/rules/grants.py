@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from flansible.authorization.rules.refusal import forbidden
 from flansible.config import Settings, comma_list
 from flansible.errors import Forbidden
 from flansible.identity.users import User
-from flansible.models import RunOptions, TaskOptions
+from flansible.models import DEFAULT_QUEUE, RunOptions, TaskOptions
 
 _BECOME_FIELDS = ("become", "become_user", "become_method", "become_password")
 
@@ -43,6 +46,36 @@ def check_environment(user: User, request: RunOptions, settings: Settings) -> No
         if name not in permitted:
             message = "You may not set this variable. Ask an admin to add it to environment in rbac.json."
             raise forbidden(f"environment.{name}", "environment_forbidden", message)
+
+
+def check_queue(user: User, queue: str | None, inventories: Iterable[str]) -> None:
+    """Raises Forbidden for a queue that the entry does not name, or does not name with these inventories. Resolved."""
+    if user.is_admin:
+        return
+    name, granted = queue or DEFAULT_QUEUE, dict(user.queues)
+    if name not in granted:
+        if name == DEFAULT_QUEUE:
+            return
+        allowed = ", ".join((DEFAULT_QUEUE, *(one for one in granted if one != DEFAULT_QUEUE)))
+        message = f"You may not use queue {name}. Yours: {allowed}. Ask an admin to add it to queues in rbac.json."
+        raise forbidden("queue", "queue_forbidden", message)
+    for path in inventories:
+        if not any(_is_within(path, one) for one in granted[name]):
+            message = f"You may not use inventory {path} on queue {name}. Ask an admin to add it in rbac.json."
+            raise forbidden("queue", "queue_forbidden", message)
+
+
+def _is_within(inventory: str, granted: str) -> bool:
+    """Whether an inventory is one that is granted, or in it: a resolved path, or one in a project."""
+    if inventory.startswith("/") or granted.startswith("/"):
+        return Path(inventory).is_relative_to(granted)
+    return inventory == granted or inventory.startswith(f"{granted}/") or inventory.partition(":")[0] + ":." == granted
+
+
+def may_name_queue(user: User, queue: str | None) -> bool:
+    """Whether an entry of the user names a queue, with whatever inventories."""
+    name = queue or DEFAULT_QUEUE
+    return user.is_admin or name == DEFAULT_QUEUE or any(name in dict(entry.queues) for entry in user.entries)
 
 
 def forks(user: User, request: RunOptions) -> int | None:

@@ -22,7 +22,7 @@
 -- ARGV: 1 nonce, 2 the time as text, 3 worker, 4 its process, 5 lease seconds, 6 token of the claim to restore
 --       ('': a new claim), 7 its attempt
 -- Returns {'claimed', run, token, attempt, output bytes, colours, events, end of the last event's output},
---   {'waits', why, id, summary, ...} with the tasks that may start in its place, or {state or reason}.
+--   {'waits', why, id, summary, queue, ...} with the tasks that may start in its place, or {state or reason}.
 -- Derived keys: flansible:waiting:<queue>, the indexes of its states; those of common/changes, common/continuity and
 --   common/waiting, common/metrics and common/outbox.
 -- include: keys

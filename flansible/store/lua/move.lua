@@ -19,7 +19,7 @@
 -- ARGV: 1 new state, 2 legal old states (comma-separated), 3 seconds to keep it ('': not final),
 --       4 condition (`lapsed`, `claim:<token>` or ''), 5 the time as text, 6 output bytes per segment,
 --       7 colours per segment, then field, value, ...
--- Returns {'moved', id, summary, ...} with the tasks that may start now, or {why not}.
+-- Returns {'moved', id, summary, queue, ...} with the tasks that may start now, or {why not}.
 -- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks, flansible:visibility,
 --   flansible:retries; those of common/changes, common/continuity, common/waiting, common/day_counts, common/metrics and
 --   common/outbox.

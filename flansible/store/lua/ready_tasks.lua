@@ -3,7 +3,7 @@
 --
 -- KEYS: 1 flansible:waiting
 -- ARGV: 1 how many wait queues to check
--- Returns {id, summary, ...}.
+-- Returns {id, summary, queue, ...}.
 -- Derived keys: those of common/waiting.
 -- include: keys
 -- include: waiting

@@ -3,14 +3,14 @@
 -- KEYS: 1 flansible:workers:records
 -- ARGV: 1 the worker's name, 2 its process, 3 why it cannot run tasks ('' if it can), 4 a dead process that may have the
 --       name ('' none), 5 seconds without a report after which a process loses its name, 6 write or remove, 7 its counts of
---       fork servers as JSON
+--       fork servers as JSON, 8 its queues, separated by commas
 -- Returns 1 when done, otherwise 0.
 -- Derived keys: flansible:metrics, to which it adds what was counted since the process' last report.
 -- include: keys
 -- include: metrics
 
 local records = KEYS[1]
-local name, process, problem, dead, seconds, action, counts = unpack(ARGV)
+local name, process, problem, dead, seconds, action, counts, queues = unpack(ARGV)
 local time = now_seconds()
 local found = decode(redis.call('HGET', records, name))
 local is_other = found.process and found.process ~= process and found.process ~= dead
@@ -36,6 +36,7 @@ if counts ~= '' then
   count_metric('starts:cold', starts(now) - starts(before))
   count_metric('starts:evicted', since('evicted'))
 end
-redis.call('HSET', records, name, cjson.encode({process = process, problem = problem, time = time, counts = counts}))
+redis.call('HSET', records, name, cjson.encode({process = process, problem = problem, time = time, counts = counts,
+                                               queues = queues}))
 redis.call('EXPIRE', records, 3600)
 return 1

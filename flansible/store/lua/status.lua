@@ -7,21 +7,22 @@
 -- KEYS: 1 the record
 -- ARGV: none
 -- Returns {values} or, for a queued task, {values, {position in the queue, why it waits ('': for a worker), slots of
---   live workers, runs, mean seconds of a run, the time now, start of the run that holds its lock, how many are before
+--   live workers of its queue, runs, mean seconds of a run, the time now, start of the run that holds its lock, how many are before
 --   it in its wait queue, how many runs its user may have}}.
 -- Derived keys, of a queued task alone: flansible:workers, flansible:workers:slots, flansible:tasks:state:queued,
 --   flansible:tasks:state:running, flansible:durations, the record of its lock's holder; those of common/waiting.
 
 local values = redis.call('HMGET', KEYS[1], 'state', 'description', 'returncode', 'user', 'kind', 'summary',
                           'submitted_at', 'started_at', 'finished_at', 'attempt', 'ended', 'about', 'counts', 'warning',
-                          'play_task', 'expected_play_tasks', 'visibility')
+                          'play_task', 'expected_play_tasks', 'visibility', 'queue')
 if values[1] ~= 'queued' then return {values} end
 -- include: keys
 -- include: waiting
+-- include: queues
 
 local id = task_id(KEYS[1])
 local waits_for, announced, max_running = unpack(redis.call('HMGET', KEYS[1], 'waits_for', 'told', 'max_running'))
-local why, holder, slots, busy = '', nil, 0, 0
+local why, holder, slots, busy, all_serve = '', nil, 0, 0, true
 local queue = not announced and waits_for or ''
 local lock = string.match(queue, '^lock:(.*)$')
 if lock then
@@ -32,12 +33,17 @@ elseif queue ~= '' then
   why = 'user_limit'
 end
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', PREFIX .. 'workers', now_seconds(), '+inf')) do
-  local count, runs = string.match(redis.call('HGET', PREFIX .. 'workers:slots', name) or '', '^(%d+) (%d+)')
-  slots, busy = slots + (count or 0), busy + (runs or 0)
+  local entry = redis.call('HGET', PREFIX .. 'workers:slots', name) or ''
+  if serves(entry, queue_of(id)) then
+    local count, runs = string.match(entry, '^(%d+) (%d+)')
+    slots, busy = slots + (count or 0), busy + (runs or 0)
+  else
+    all_serve = false
+  end
 end
 local holder_started = holder and redis.call('HGET', task_key(holder), 'started')
 local rank = redis.call('ZRANK', PREFIX .. 'tasks:state:queued', id)
-local running = math.max(busy, redis.call('ZCARD', PREFIX .. 'tasks:state:running'))
+local running = all_serve and math.max(busy, redis.call('ZCARD', PREFIX .. 'tasks:state:running')) or busy
 return {values, {(rank or 0) + 1, why, slots, running,
                  redis.call('HGET', PREFIX .. 'durations', 'mean') or '', tostring(now_seconds()),
                  holder_started or '', redis.call('ZRANK', PREFIX .. 'waiting:' .. queue, id) or 0,

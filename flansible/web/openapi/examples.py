@@ -310,7 +310,7 @@ _REPLIES = (
             ListedInventory(inventory="/srv/flansible/inventories/dev", name="dev", is_default=True, exists=True)
         ]
     ),
-    Health(status="ok", version=__version__, parts=_parts(), fork_servers=[]),
+    Health(status="ok", version=__version__, parts=_parts(), fork_servers=[], queues=[]),
     ProjectRemote(name="shop", asked_at="2026-01-31T12:00:00.000Z", ref="main", commit="3f1c" * 10, problem=None),
     _DELIVERY,
     DeliveryList(items=[_DELIVERY], next_before=None),
@@ -326,7 +326,11 @@ _CANCELED = {"Status": "CANCELED", "state": State.CANCELED, "returncode": None, 
 # Replies that differ for one route, by endpoint and status.
 ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
     ("health", 503): Health(
-        status="unavailable", version=__version__, parts=_parts(workers="no worker answers"), fork_servers=[]
+        status="unavailable",
+        version=__version__,
+        parts=_parts(workers="no worker answers"),
+        fork_servers=[],
+        queues=[],
     ),
     ("ansibletaskcancel", 202): _task(
         **_CANCELING, description="running on flansible@host; admin canceled it, and it is being ended"

@@ -14,7 +14,7 @@ from flansible import __version__
 from flansible.authorization import isolation
 from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, StoreUnavailable
-from flansible.models import ForkServerCounts, Health, PartHealth
+from flansible.models import DEFAULT_QUEUE, ForkServerCounts, Health, PartHealth, QueueWorkers
 from flansible.store import Store
 from flansible.web.context import WebContext, web_context
 from flansible.web.login.authentication import optional_user
@@ -50,8 +50,16 @@ class HealthResource(Resource):  # type: ignore[misc]
         user = optional_user() if parts["rbac"].ok or parts["store"].ok else None
         if user is None or not user.is_admin:
             parts = {name: PartHealth(ok=part.ok, detail=_PUBLIC[part.ok]) for name, part in parts.items()}
-        counts = _fork_servers(web_context().store) if user is not None and user.is_admin and parts["store"].ok else []
-        health = Health(status=status, version=__version__, parts=parts, fork_servers=counts)  # type: ignore[arg-type]
+        is_shown = user is not None and user.is_admin and parts["store"].ok
+        counts = _fork_servers(web_context().store) if is_shown else []
+        queues = _queues(web_context()) if is_shown else []
+        health = Health(
+            status=status,  # type: ignore[arg-type]
+            version=__version__,
+            parts=parts,
+            fork_servers=counts,
+            queues=queues,
+        )
         response = jsonify(health.model_dump())
         response.status_code = 503 if status == "unavailable" else 200
         if status == "unavailable":
@@ -147,6 +155,20 @@ def _fork_servers(store: Store) -> list[ForkServerCounts]:
         return [record.counts for record in store.worker_records() if record.is_live and record.counts]
     except StoreUnavailable:
         return []
+
+
+def _queues(context: WebContext) -> list[QueueWorkers]:
+    """Lists the queues that anybody may use or serves, each with its live workers."""
+    try:
+        live = [record for record in context.store.worker_records() if record.is_live]
+    except StoreUnavailable:
+        return []
+    named = {name for user in context.rbac.users().values() for entry in user.entries for name, _ in entry.queues}
+    names = {DEFAULT_QUEUE, *named, *(name for record in live for name in record.queues)}
+    return [
+        QueueWorkers(queue=name, workers=[record.name for record in live if name in record.queues])
+        for name in sorted(names)
+    ]
 
 
 def _cached(name: str, check: Callable[[], PartHealth], may_wait: bool) -> PartHealth:

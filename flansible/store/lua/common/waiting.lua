@@ -6,7 +6,7 @@
 -- that no other task is announced in its place.
 --
 -- Derived keys: flansible:waiting, flansible:waiting:<queue>, flansible:locks, flansible:unsent,
--- flansible:tasks:user:<user>:running, records (fields state, waits_for, told, max_running, summary).
+-- flansible:tasks:user:<user>:running, records (fields state, waits_for, told, max_running, summary, queue).
 
 local ANNOUNCED_SECONDS = 30  -- a task that is not claimed so long after it was announced is announced again
 
@@ -42,20 +42,21 @@ local function free_slots(queue)
   return most == 0 and 1 or most - running_count(string.sub(queue, 6))
 end
 
--- Announces the first task of a wait queue that may start and was not announced yet: appends its id and summary to
--- `ready`. The field `told` holds the time.
+-- Announces the first task of a wait queue that may start and was not announced yet: appends its id, summary and
+-- queue to `ready`. The field `told` holds the time.
 local function announce_next(queue, ready)
   local announced_after, free, rank = now_seconds() - ANNOUNCED_SECONDS, free_slots(queue), 0
   while rank < free do
     local id = redis.call('ZRANGE', PREFIX .. 'waiting:' .. queue, rank, rank)[1]
     if not id then return end
-    local record = redis.call('HMGET', task_key(id), 'state', 'summary', 'told')
+    local record = redis.call('HMGET', task_key(id), 'state', 'summary', 'told', 'queue')
     if record[1] ~= 'queued' then
       remove_waiter(queue, id)
     elseif not record[3] or tonumber(record[3]) < announced_after then
       redis.call('HSET', task_key(id), 'told', now_seconds())
       table.insert(ready, id)
       table.insert(ready, record[2])
+      table.insert(ready, record[4] or 'default')
       return
     else
       rank = rank + 1

@@ -36,6 +36,7 @@ export function runFields(kind) {
     textField("remote_user", "Connect as"),
     session.may_become ? textField("become_user", "Become user", { placeholder: "root" }) : null,
     numberField("time_limit", "Time limit in seconds"),
+    textField("queue", "Queue", { placeholder: "default", hint: "Whose workers may run it." }),
   ];
   return fields.filter(Boolean);
 }

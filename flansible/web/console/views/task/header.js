@@ -10,7 +10,7 @@ import { confirmAgain, confirmCancel } from "./actions.js";
 
 const TICK_MILLISECONDS = 1000;
 const REASONS = {
-  no_worker: "no worker is running",
+  no_worker: "no worker is running that may take it",
   workers_busy: "all workers are busy",
   user_limit: "this user has reached the limit of running tasks",
   starting: "a worker is starting it",

@@ -1,0 +1,176 @@
+"""Queues with real workers and brokers: who runs what, what waits, and what health and Flower say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.helpers import servers
+from tests.helpers.ports import free_port
+from tests.helpers.services import ADMIN, DEV, SCRIPTS, Service, lay_out, start_service, write
+from tests.helpers.waiting import eventually
+
+PASSWORD = "word-for-redis"
+
+
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
+    root, data = (Path(tempfile.mkdtemp(prefix="flansible-test-")) for _ in range(2))
+    lay_out(root)
+    document = json.loads((root / "rbac.json").read_text())
+    document["rbac"][1]["queues"] = {"dmz": ["inventories/shared"], "empty": []}
+    write(root / "rbac.json", json.dumps(document)).chmod(0o600)
+    started: list[servers.Server] = []
+    config = f"flower_tcp_port = {free_port()}\n"
+    if request.param == "rabbitmq":
+        node, mapper = servers.rabbitmq(data)
+        started = [mapper, node]
+        for server in started:
+            server.start()
+        config += f"CELERY_BROKER_URL = amqp://guest:guest@127.0.0.1:{node.port}//\n"
+    running = start_service(root, config, ("--flower",))
+    yield running
+    assert running.stop() < 10
+    for server in reversed(started):
+        server.stop()
+    for folder in (root, data):
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def worker(service: Service, name: str, queues: str) -> Iterator[subprocess.Popen[str]]:
+    """A further worker on this machine, which has reported."""
+    command = [str(SCRIPTS / "flansible"), "worker", "--name", name, "--queues", queues]
+    with (service.root / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=service.root, env=service.environ, stdout=log, stderr=log, text=True, start_new_session=True
+        )
+    try:
+        eventually(lambda: any(one.startswith(f"{name}@") for found in health(service).values() for one in found), 60)
+        yield process
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0, (service.root / f"{name}.log").read_text()
+
+
+def health(service: Service) -> dict[str, list[str]]:
+    found = service.client().get("/api/health").json()["queues"]
+    return {item["queue"]: item["workers"] for item in found}
+
+
+def adhoc(service: Service, **fields: Any) -> dict[str, Any]:
+    return {"module": "ping", "inventory": str(service.root / "inventories/shared"), "host_pattern": "all", **fields}
+
+
+def ran_on(service: Service, task_id: str) -> str:
+    status = eventually(
+        lambda: service.status(task_id)["description"].startswith("running on ") and service.status(task_id)
+    )
+    return str(status["description"])
+
+
+def test_a_task_goes_to_a_worker_of_its_queue_and_waits_for_one(service: Service) -> None:
+    waiting = service.submit("ansiblecommand", adhoc(service, queue="dmz"), DEV)
+    status = service.status(waiting, DEV)
+    assert (status["state"], status["reason"], status["queue"]) == ("queued", "no_worker", "dmz")
+    assert "queue dmz" in status["description"]
+    assert set(health(service)) == {"default", "dmz", "empty"} and health(service)["dmz"] == []
+    assert service.run("ansiblecommand", adhoc(service))[0]["Status"] == "SUCCESS", "others do not wait for it"
+    assert service.status(waiting, DEV)["state"] == "queued"
+    with worker(service, "far", "dmz"):
+        assert health(service)["dmz"][0].startswith("far@") and len(health(service)["default"]) == 1
+        assert service.wait(waiting, DEV)["Status"] == "SUCCESS"
+        slow = adhoc(service, module="command", module_args="sleep 2", queue="dmz")
+        assert "running on far@" in ran_on(service, service.submit("ansiblecommand", slow))
+        usual = adhoc(service, module="command", module_args="sleep 2", queue="default")
+        assert "running on flansible@" in ran_on(service, service.submit("ansiblecommand", usual))
+        preview = {"kind": "adhoc", "request": adhoc(service, queue="dmz")}
+        assert service.client(DEV).post("/api/preview", json=preview).json()["hosts"] == ["tool1"]
+    eventually(lambda: health(service)["dmz"] == [], 30)
+    preview = service.client().post("/api/preview", json=preview).json()
+    assert preview["plays"] is None and "no worker answers" in preview["detail"]
+
+
+def test_what_waited_for_a_lock_is_sent_to_its_own_queue(service: Service) -> None:
+    with worker(service, "far", "dmz"):
+        holder = adhoc(service, module="command", module_args="sleep 2", lock="door")
+        task_id = service.submit("ansiblecommand", holder)
+        eventually(lambda: service.status(task_id)["state"] == "running")
+        waiter = service.submit("ansiblecommand", adhoc(service, queue="dmz", lock="door"))
+        eventually(
+            lambda: (
+                service.status(waiter)["state"] != "queued" or service.status(waiter)["reason"].startswith("locked_by")
+            )
+        )
+        assert service.wait(waiter)["Status"] == "SUCCESS"
+
+
+def test_a_worker_of_two_queues_serves_both(service: Service) -> None:
+    with worker(service, "both", "dmz,lan"):
+        for queue in ("dmz", "lan"):
+            assert service.run("ansiblecommand", adhoc(service, queue=queue))[0]["Status"] == "SUCCESS"
+
+
+def test_a_lost_message_is_sent_again_by_a_worker_of_its_queue(service: Service) -> None:
+    """No worker has it: its message is taken from the broker, as a worker does that dies at once."""
+    lost = service.submit("ansiblecommand", adhoc(service, queue="dmz"))
+    take = (
+        "from flansible.broker import app as broker\n"
+        "with broker.app.connection_for_write() as connection:\n"
+        "    queue = broker._queue('dmz', False)(connection.default_channel)\n"
+        "    queue.declare()\n"
+        "    message = queue.get(no_ack=True)\n"
+        "    print(message.headers['id'])\n"
+    )
+    python = [str(SCRIPTS / "python"), "-c", take]
+    done = subprocess.run(python, cwd=service.root, env=service.environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == lost, done
+    with worker(service, "far", "dmz"):
+        assert service.wait(lost, seconds=40)["Status"] == "SUCCESS"
+    assert "sending its message again" in (service.root / "far.log").read_text()
+    assert "sending its message again" not in service.log.read_text()
+
+
+def test_users_name_the_queues_of_rbac_json(service: Service) -> None:
+    def refusal(**fields: Any) -> tuple[int, str]:
+        reply = service.client(DEV).post("/api/ansiblecommand", json=adhoc(service, **fields))
+        return reply.status_code, "" if reply.status_code == 202 else reply.json()["code"]
+
+    dev = str(service.root / "inventories/dev")
+    assert refusal(queue="lan") == (403, "queue_forbidden")
+    assert refusal(queue="dmz", inventory=dev) == (403, "queue_forbidden")
+    assert refusal(queue="empty") == (403, "queue_forbidden")
+    assert refusal(queue="d.m") == (400, "invalid_field")
+    assert refusal(queue="default", inventory=dev) == (202, "")
+    assert refusal(queue="dmz") == (202, "")
+
+
+def test_flower_shows_the_queues_of_a_worker(service: Service) -> None:
+    port = next(line.split()[-1] for line in (service.root / "config.ini").read_text().splitlines() if "flower" in line)
+    with (
+        worker(service, "far", "dmz"),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=ADMIN, timeout=30) as client,
+    ):
+        name = health(service)["dmz"][0]
+
+        def queues() -> Any:
+            shown = client.get("/api/workers", params={"refresh": "true"}).json().get(name, {})
+            return sorted(queue["name"] for queue in shown.get("active_queues", []))
+
+        assert eventually(lambda: queues() == ["flansible.queue.dmz", "flansible.queue.dmz.next"], 30)
+
+
+def test_a_wrong_name_stops_the_start(service: Service) -> None:
+    command = [str(SCRIPTS / "flansible"), "worker", "--queues", "d.m"]
+    done = subprocess.run(command, cwd=service.root, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 2 and "no name of a queue" in done.stderr
