@@ -20,6 +20,7 @@ from flansible.models.definition_specs import (
     reply_model,
     sealed_fields,
 )
+from flansible.models.hook_specs import WebhookSpec
 from flansible.models.notification_specs import NotificationSpec
 from flansible.models.project_spec import ProjectSpec
 from flansible.models.schedule_specs import FreezeComputed, FreezeSpec, ScheduleComputed, ScheduleSpec
@@ -110,4 +111,5 @@ KINDS: tuple[DefinitionKind, ...] = (
         NotificationSpec,
         check=notification_rights.check_definition,
     ),
+    DefinitionKind("webhooks", "Webhooks: what forges and other services may start", WebhookSpec),
 )

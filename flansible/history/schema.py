@@ -20,6 +20,7 @@
 | `schedule_states` | how far a schedule has come, and whether it is paused   | `name`                |
 | `schedule_occurrences` | a time at which a schedule was due, and its outcome | schedule, `due`      |
 | `deliveries`     | one event of a task for one notification                 | `key`; `id` is public |
+| `hook_calls`     | a call of a webhook                                      | `key`; `id` is public |
 | `archiver`       | the highest token of a worker that has archived          | one row               |
 
 `number` is the number of the task that Redis gave it: the cursor of lists, there and here. Times are milliseconds since
@@ -46,7 +47,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 10  # of the newest file in migrations/
+VERSION = 11  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -321,6 +322,27 @@ deliveries = Table(
     Index("deliveries_due", "state", "next"),
     Index("deliveries_owner", "owner", "key"),
     Index("deliveries_created", "created"),
+)
+
+hook_calls = Table(
+    "hook_calls",
+    metadata,
+    Column("key", _Key, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("webhook", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("sender_id", Text, nullable=False),
+    Column("received", BigInteger, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("ref", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("task", Text),
+    Column("variables", Text, nullable=False),  # JSON: those that the payload sets
+    Index("hook_calls_owner", "owner", "key"),
+    Index("hook_calls_sender", "webhook", "sender_id", "received"),
+    Index("hook_calls_received", "received"),
 )
 
 archiver = Table(

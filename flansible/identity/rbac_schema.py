@@ -33,7 +33,7 @@ NAME = r"^[^:\x00-\x1f]+$"
 Role = Literal["operator", "viewer", "auditor"]
 # Kinds of definitions: the names of flansible.definitions.kinds, which stands above this module; a test compares them.
 DefinitionKindName = Literal[
-    "searches", "credentials", "projects", "templates", "schedules", "freezes", "notifications"
+    "searches", "credentials", "projects", "templates", "schedules", "freezes", "notifications", "webhooks"
 ]
 Sees = Literal["own", "inventories", "all"]
 Cancels = Literal["own", "inventories"]

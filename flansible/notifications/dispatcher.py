@@ -20,6 +20,7 @@ from collections import Counter
 
 from flansible.errors import StoreUnavailable
 from flansible.history.delivery_rows import DeliveryRows, NewDelivery, StoredDelivery
+from flansible.history.hook_call_rows import HookCallRows
 from flansible.history.merged_records import Records
 from flansible.history.schema import VERSION
 from flansible.notifications.recipients import Notification, Notifications, Recipients
@@ -43,14 +44,21 @@ _THREAD_SECONDS = 10.0
 
 
 class Dispatcher(Periodic):
-    """store: with the history database; rows: the deliveries in it."""
+    """store: with the history database; rows: the deliveries in it; calls: of webhooks, which are deleted in time."""
 
     def __init__(
-        self, store: Records, rows: DeliveryRows, notifications: Notifications, recipients: Recipients, sender: Sender
+        self,
+        store: Records,
+        rows: DeliveryRows,
+        calls: HookCallRows,
+        notifications: Notifications,
+        recipients: Recipients,
+        sender: Sender,
     ) -> None:
         super().__init__("dispatcher", TICK_SECONDS)
         self._store = store
         self._rows = rows
+        self._calls = calls
         self._notifications = notifications
         self._recipients = recipients
         self._sender = sender
@@ -109,7 +117,9 @@ class Dispatcher(Periodic):
         now = time.monotonic()
         if now >= self._prune_at:
             self._prune_at = now + _PRUNE_SECONDS
-            self._rows.prune(_milliseconds() - _KEPT_DAYS * 86_400_000)
+            before = _milliseconds() - _KEPT_DAYS * 86_400_000
+            self._rows.prune(before)
+            self._calls.prune(before)
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_SECONDS

@@ -28,6 +28,7 @@ from flansible.history import upgrade
 from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows
 from flansible.history.delivery_rows import DeliveryRows
+from flansible.history.hook_call_rows import HookCallRows
 from flansible.history.opening import open_records
 from flansible.history.schedule_rows import ScheduleRows
 from flansible.identity import custom_login
@@ -107,6 +108,7 @@ def _build_context(settings: Settings) -> WebContext:
         request_counts=RequestCounts(store) if settings.metrics else None,
         schedules=None if store.archive is None else ScheduleRows(store.archive.database),
         deliveries=DeliveryRows(store.archive.database) if store.archive else None,
+        hook_calls=HookCallRows(store.archive.database) if store.archive else None,
     )
 
 

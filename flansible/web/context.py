@@ -14,6 +14,7 @@ from flansible.definitions.definition_store import Definitions
 from flansible.definitions.stored_credentials import Credentials
 from flansible.errors import Unavailable
 from flansible.history.delivery_rows import DeliveryRows
+from flansible.history.hook_call_rows import HookCallRows
 from flansible.history.merged_records import Records
 from flansible.history.schedule_rows import ScheduleRows
 from flansible.identity.custom_login import LoginFunction
@@ -44,6 +45,7 @@ class WebContext:
     schedules: ScheduleRows | None
     credentials: Credentials | None
     deliveries: DeliveryRows | None
+    hook_calls: HookCallRows | None
 
 
 def definitions_of(context: WebContext) -> Definitions:

@@ -74,17 +74,22 @@ class _FrozenSettings:
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    """settings, tls, public_paths and public_body_bytes are read by the worker."""
+    """settings, tls, is_public and public_body_bytes are read by the worker."""
 
     freeze = _FrozenSettings
     public_body_bytes = PUBLIC_BODY_BYTES
-    public_paths = frozenset(route.path for route in ROUTES if route.public)
+    _public_paths = frozenset(route.path for route in ROUTES if route.public and "<" not in route.path)
+    _public_prefixes = tuple(route.path.partition("<")[0] for route in ROUTES if route.public and "<" in route.path)
 
     def __init__(self, settings: Settings, app: Flask) -> None:
         self.settings = settings
         self._app = app
         self.tls: ServerContext | None = None
         super().__init__()
+
+    def is_public(self, path: str) -> bool:
+        """Whether requests for this path need no login."""
+        return path in self._public_paths or (bool(self._public_prefixes) and path.startswith(self._public_prefixes))
 
     def load_config(self) -> None:
         settings = self.settings

@@ -8,7 +8,7 @@ from flansible.definitions.definition_store import Find, NewDefinition
 from flansible.history.definition_rows import StoredDefinition
 from flansible.identity.users import User
 from flansible.models.definition_specs import Spec
-from flansible.web import schedule_rules, template_rules
+from flansible.web import hook_rules, schedule_rules, template_rules
 from flansible.web.context import WebContext
 from flansible.web.kind_rules import KindRules, Written
 
@@ -16,6 +16,7 @@ RULES: dict[str, KindRules] = {
     "templates": KindRules(template_rules.check, template_rules.compute),
     "schedules": KindRules(schedule_rules.check, schedule_rules.compute),
     "freezes": KindRules(schedule_rules.check_freeze, schedule_rules.compute_freeze),
+    "webhooks": KindRules(hook_rules.check),
 }
 
 

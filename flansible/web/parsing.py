@@ -87,6 +87,23 @@ def parse_query(model: type[Model]) -> Model:
         _refuse(_field_errors(error, values, list(model.model_fields)))
 
 
+def read_public_body() -> bytes:
+    """Reads the raw body of a request that needs no login. Raises as `parse_object`."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body unencoded, without a Content-Encoding.")
+    request.max_content_length = min(web_context().settings.max_body_bytes, PUBLIC_BODY_BYTES)
+    return _read(request.max_content_length)
+
+
+def parse_json_object(data: bytes) -> dict[str, Any]:
+    """Parses bytes to an object whose texts can be stored. Raises InvalidRequest."""
+    document = _parse_json(data)
+    errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
+    if errors:
+        _refuse(errors)
+    return document
+
+
 def _document(is_public: bool) -> dict[str, Any]:
     if request.mimetype != "application/json":
         got = request.mimetype or "none"
@@ -97,7 +114,10 @@ def _document(is_public: bool) -> dict[str, Any]:
     most_bytes = web_context().settings.max_body_bytes
     if is_public:
         request.max_content_length = most_bytes = min(most_bytes, PUBLIC_BODY_BYTES)
-    data = _read(most_bytes)
+    return _parse_json(_read(most_bytes))
+
+
+def _parse_json(data: bytes) -> dict[str, Any]:
     try:
         document = json.loads(
             data.decode("utf-8"),

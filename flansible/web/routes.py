@@ -12,6 +12,7 @@ from flansible.models import (
     account_bodies,
     comparison_replies,
     definition_specs,
+    hook_specs,
     host_replies,
     notification_specs,
     project_spec,
@@ -20,7 +21,7 @@ from flansible.models import (
     template_specs,
 )
 from flansible.web.middleware.error_handlers import UniformErrorApi
-from flansible.web.resources import definitions, deliveries, output, schedules
+from flansible.web.resources import definitions, deliveries, hooks, output, schedules
 from flansible.web.resources.compare import Compare, CompareQuery
 from flansible.web.resources.events import AnsibleTaskEvents, EventQuery
 from flansible.web.resources.health import HealthResource
@@ -423,6 +424,35 @@ ROUTES: tuple[Route, ...] = (
         status=202,
         name="redeliver",
         errors=(403, 404, 413, 415, 503),
+    ),
+    Route(
+        "/api/hooks/<string:name>",
+        "post",
+        hooks.Hook,
+        hook_specs.HookReply,
+        status=202,
+        also=(200,),
+        public=True,
+        name="hook",
+        errors=(401, 403, 404, 409, 413, 415, 429, 503),
+    ),
+    Route(
+        "/api/hookcalls",
+        "get",
+        hooks.HookCallLog,
+        hook_specs.HookCallList,
+        query=hooks.HookCallQuery,
+        reply_headers=(_LINK,),
+        errors=(503,),
+    ),
+    Route(
+        "/api/hookcalls/<string:call_id>/again",
+        "post",
+        hooks.HookCallAgain,
+        hook_specs.HookReply,
+        status=202,
+        name="hook_call_again",
+        errors=(403, 404, 409, 413, 415, 503),
     ),
     Route("/api/health", "get", HealthResource, models.Health, public=True, also=(503,)),
     Route(

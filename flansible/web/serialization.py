@@ -11,6 +11,7 @@ from flask import request
 from pydantic import BaseModel
 
 from flansible.models import Accepted, Event, ListedInventory, ListedPlaybook, PlaybookList, TaskStatus
+from flansible.models.hook_specs import HookReply
 
 JSON = "application/json"
 PROMETHEUS_TEXT = "text/plain; version=0.0.4"
@@ -26,6 +27,7 @@ OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
     ),
     ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
     ListedPlaybook: frozenset({"variables", "encrypted"}),
+    HookReply: frozenset({"task_id", "status_url", "ignored"}),
     Event: frozenset(name for name, field in Event.model_fields.items() if not field.is_required()),
 }
 

@@ -18,6 +18,7 @@ from flansible.errors import HistoryUnavailable
 from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows, StoredDefinition
 from flansible.history.delivery_rows import DeliveryRows, StoredDelivery
+from flansible.history.hook_call_rows import HookCallRows
 from flansible.history.limits import HistoryLimits
 from flansible.history.merged_records import Records
 from flansible.identity.users import RbacFile, User
@@ -68,7 +69,7 @@ class Bench:
         notifications = Notifications(self.definitions, self.sealer)
         recipients = Recipients(self.store, self.users, "https://flansible.example.org")
         sender = Sender(notifications, self.users, self.settings)
-        return Dispatcher(self.store, self.rows, notifications, recipients, sender)
+        return Dispatcher(self.store, self.rows, HookCallRows(self.rows._database), notifications, recipients, sender)
 
     def define(self, name: str, url: str, *on: str, owner: str = "admin", **more: Any) -> None:
         spec = {"kind": "webhook", "url": url, "on": list(on), "allow_private": True, **more}

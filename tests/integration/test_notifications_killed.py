@@ -28,6 +28,7 @@ from flansible.config import Settings
 from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows
 from flansible.history.delivery_rows import DeliveryRows
+from flansible.history.hook_call_rows import HookCallRows
 from flansible.history.merged_records import Records
 from flansible.identity.users import RbacFile
 from flansible.notifications import dispatcher, sending
@@ -42,7 +43,7 @@ rbac = RbacFile(Path(folder) / "rbac.json", lambda *_: None)
 notifications = Notifications(DefinitionRows(database), Sealer(Path(folder) / "secret.key"))
 sender = sending.Sender(notifications, rbac.users, Settings())
 recipients = Recipients(store, rbac.users, "https://x")
-found = dispatcher.Dispatcher(store, DeliveryRows(database), notifications, recipients, sender)
+found = dispatcher.Dispatcher(store, DeliveryRows(database), HookCallRows(database), notifications, recipients, sender)
 found._seconds = 0.02
 print("ready", flush=True)
 found._run()

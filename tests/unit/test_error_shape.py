@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("cheap_hashes")
 
 SUBMISSIONS = [(route.method, route.path) for route in ROUTES if route.body]
 # They ask the history database, and this app has none.
-_MODULES = (".definitions", ".projects", ".templates", ".schedules", ".deliveries")
+_MODULES = (".definitions", ".projects", ".templates", ".schedules", ".deliveries", ".hooks")
 OF_DEFINITIONS = [route for route in ROUTES if route.resource.__module__.endswith(_MODULES)]
 PRIVATE = [route for route in ROUTES if not route.public]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "NONSENSE")

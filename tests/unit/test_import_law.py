@@ -34,7 +34,17 @@ FOREIGN_LAW = {
     "gunicorn": ("web",),
     "flower": ("monitoring",),
     "tornado": ("monitoring",),
-    "pydantic": ("authorization", "config", "definitions", "identity", "models", "notifications", "store", "web"),
+    "pydantic": (
+        "authorization",
+        "config",
+        "definitions",
+        "hooks",
+        "identity",
+        "models",
+        "notifications",
+        "store",
+        "web",
+    ),
     "httpx": ("client",),
     "prometheus_client": ("web",),
     "sqlalchemy": ("history",),
@@ -52,7 +62,7 @@ _BASICS = ("errors", "models", "states")
 _SYSTEM = (*_BASICS, "config", "system", "wire")
 _STORE = (*_SYSTEM, "store", "history", "sealing")
 _IDENTITY = (*_STORE, "audit", "broker", "playbooks", "identity")
-_WEB = (*_IDENTITY, "authorization", "definitions", "notifications", "web.context", "web.serialization")
+_WEB = (*_IDENTITY, "authorization", "definitions", "notifications", "hooks", "web.context", "web.serialization")
 _LAUNCHING = ("web.task_launch", "web.choices", "web.playbook_variables", "web.template_guards", "web.freezes")
 LAW: dict[str, tuple[str, ...]] = {
     "": (),
@@ -77,6 +87,8 @@ LAW: dict[str, tuple[str, ...]] = {
     "broker": (*_BASICS, "config", "system", "store"),
     "identity": ("errors", "wording", "config", "system", "audit", "playbooks"),
     "definitions": (*_BASICS, "wording", "history", "sealing", "identity", "authorization"),
+    "hooks": (*_BASICS, "notifications.signatures"),
+    "notifications.signatures": ("models",),
     "notifications": (*_STORE, "identity", "authorization", ""),
     "authorization": (*_BASICS, "config", "identity", "playbooks"),
     "authorization.reserved_variables": (),
@@ -132,7 +144,9 @@ LAW: dict[str, tuple[str, ...]] = {
     "web.freezes": _WEB,
     "web.scheduler": (*_WEB, *_LAUNCHING, "web.template_launch"),
     "web.schedule_rules": (*_WEB, "web.template_launch", "web.kind_rules", "web.scheduler"),
-    "web.kind_table": (*_WEB, "web.kind_rules", "web.template_rules", "web.schedule_rules"),
+    "web.hook_rules": (*_WEB, "web.template_launch", "web.kind_rules"),
+    "web.hook_calls": (*_WEB, "web.parsing", "web.task_launch", "web.template_launch"),
+    "web.kind_table": (*_WEB, "web.kind_rules", "web.template_rules", "web.schedule_rules", "web.hook_rules"),
     "web.resources": (
         *_WEB,
         "wording",
@@ -143,7 +157,7 @@ LAW: dict[str, tuple[str, ...]] = {
         "web.preview_run",
         "web.project_commit",
         "web.project_lists",
-        *(*_LAUNCHING, "web.template_launch", "web.kind_table", "web.scheduler"),
+        *(*_LAUNCHING, "web.template_launch", "web.kind_table", "web.scheduler", "web.hook_calls"),
         "",
     ),
     "web.static_files": (*_WEB, "web.middleware", "web.login"),

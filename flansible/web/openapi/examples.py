@@ -46,6 +46,7 @@ from flansible.models import (
 from flansible.models.account_bodies import AccountToken, AccountTokens, DescribedUser, DescribedUsers, NewAccountToken
 from flansible.models.comparison_replies import Comparison
 from flansible.models.definition_specs import ApplyReply, DefinitionChange, KindDescription, KindList
+from flansible.models.hook_specs import HookCall, HookCallList, HookReply
 from flansible.models.notification_specs import Attempt, DeliveryFields, DeliveryList
 from flansible.models.project_spec import ProjectRemote
 from flansible.models.schedule_specs import Occurrence, OccurrenceList
@@ -192,6 +193,18 @@ _DELIVERY = DeliveryFields(
     next_at="2026-01-31T12:00:09.000Z",
     attempts=[Attempt(at="2026-01-31T12:00:04.000Z", seconds=0.03, ok=False, detail="503")],
 )
+_CALL = HookCall(
+    call_id="call_0c7d1c4a2f6f4c5d9d0f3b1f7f1d2e3a",
+    webhook="push",
+    received_at="2026-01-31T12:00:00.000Z",
+    address="192.0.2.7",
+    sender_id="72d3162e-cc78-11e3-81ab-4c9367dc0958",
+    event="push",
+    ref="refs/heads/main",
+    outcome="started",
+    reason="",
+    task_id=_TASK_ID,
+)
 
 _REPLIES = (
     Accepted(
@@ -314,6 +327,8 @@ _REPLIES = (
     ProjectRemote(name="shop", asked_at="2026-01-31T12:00:00.000Z", ref="main", commit="3f1c" * 10, problem=None),
     _DELIVERY,
     DeliveryList(items=[_DELIVERY], next_before=None),
+    HookReply(task_id=_TASK_ID, status_url=f"/api/ansibletaskstatus/{_TASK_ID}"),
+    HookCallList(items=[_CALL], next_before=None),
 )
 
 REPLIES: dict[type[BaseModel], BaseModel] = {type(reply): reply for reply in (*_REPLIES, *host_examples.REPLIES)}
@@ -332,6 +347,7 @@ ROUTE_REPLIES: dict[tuple[str, int], BaseModel] = {
         fork_servers=[],
         queues=[],
     ),
+    ("hook", 200): HookReply(ignored="ref does not match"),
     ("ansibletaskcancel", 202): _task(
         **_CANCELING, description="running on flansible@host; admin canceled it, and it is being ended"
     ),

@@ -20,6 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from flansible import models
 from flansible.models.account_bodies import AccountToken
 from flansible.models.definition_specs import DefinitionFields
+from flansible.models.hook_specs import HookCall
 from flansible.models.notification_specs import DeliveryFields
 from flansible.web.middleware.audit_context import REQUEST_ID
 from flansible.web.middleware.error_handlers import REALM, RETRY_AFTER_SECONDS, TOKEN_REALM
@@ -161,6 +162,7 @@ def _operation(route: Route) -> Operation:
         **DefinitionFields.model_fields,
         **models.Accepted.model_fields,
         **DeliveryFields.model_fields,
+        **HookCall.model_fields,
         "token_id": AccountToken.model_fields["id"],
     }
     names = _CONVERTER.findall(route.path)

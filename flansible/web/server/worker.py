@@ -172,14 +172,14 @@ class FrontWorker(Worker):  # type: ignore[misc]
             self._reply(connection, *_TOO_MANY)
             return False
         if not is_whole:
-            is_public = connection.request.path in self.app.public_paths
+            is_public = self.app.is_public(connection.request.path)
             connection.phase = Phase.BODY
             connection.deadline = time.monotonic() + (PUBLIC_BODY_SECONDS if is_public else BODY_SECONDS)
         return is_whole
 
     def _most_body_bytes(self, path: str) -> int:
         most: int = self.app.settings.max_body_bytes
-        return min(most, self.app.public_body_bytes) if path in self.app.public_paths else most
+        return min(most, self.app.public_body_bytes) if self.app.is_public(path) else most
 
     def _is_one_too_many(self, connection: ClientConnection) -> bool:
         """Counts a request that comes from a trusted proxy by the client that it names; returns whether it may not."""

@@ -1,0 +1,155 @@
+"""How each source signs and names what it sends, as its documents say. The signature is over the raw bytes.
+
+| source          | proof                                     | event            | delivery's id       |
+|-----------------|-------------------------------------------|------------------|---------------------|
+| github          | X-Hub-Signature-256: sha256=<hex>         | X-GitHub-Event   | X-GitHub-Delivery   |
+| gitlab          | X-Gitlab-Token: the secret                | X-Gitlab-Event   | X-Gitlab-Event-UUID |
+| gitea, forgejo  | X-Gitea-Signature, X-Forgejo-Signature    | X-...-Event      | X-...-Delivery      |
+| bitbucket       | X-Hub-Signature: sha256=<hex>             | X-Event-Key      | X-Request-UUID      |
+| standard        | webhook-signature, with id and time       | `type` in body   | webhook-id          |
+| generic         | a header of the definition                | -                | Webhook-Id          |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flansible.models.hook_specs import WebhookSpec
+from flansible.notifications import signatures
+
+_NOBODYS_SECRET = "whsec_" + "A" * 43 + "="
+_MOST_CHARACTERS = 255
+Headers = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What was sent. body: the raw bytes; headers: by their names in lower case."""
+
+    headers: Headers
+    body: bytes
+
+    def header(self, *names: str) -> str:
+        """Returns the first of these headers that there is."""
+        return next((value for name in names if (value := self.headers.get(name.lower()))), "")
+
+
+def is_genuine(call: Call, spec: WebhookSpec | None) -> bool:
+    """Whether whoever sent it knows the secret. None: there is no such webhook, and it takes as long to say so."""
+    if spec is None:
+        _hex(secrets.token_hex(16), call.body)
+        return False
+    return _PROOFS[spec.source](call, spec)
+
+
+def sender_id(call: Call, spec: WebhookSpec) -> str:
+    """Returns the delivery's id as its sender has it; empty without one."""
+    names = {
+        "github": ("X-GitHub-Delivery",),
+        "gitlab": ("X-Gitlab-Event-UUID", "Idempotency-Key"),
+        "gitea": ("X-Gitea-Delivery", "X-Forgejo-Delivery"),
+        "forgejo": ("X-Forgejo-Delivery", "X-Gitea-Delivery"),
+        "bitbucket": ("X-Request-UUID",),
+        "standard": ("webhook-id",),
+        "generic": ("webhook-id",),
+    }
+    return call.header(*names[spec.source])[:_MOST_CHARACTERS]
+
+
+def repetition_key(call: Call, spec: WebhookSpec) -> str:
+    """Returns what a repetition has in common with it, '' for nothing.
+
+    Where the id is not signed, a captured request could be sent again under another id: there it is the body.
+    """
+    if spec.source in ("gitlab", "standard") or (spec.source == "generic" and spec.method == "token"):
+        return sender_id(call, spec)
+    return hashlib.sha256(call.body).hexdigest()
+
+
+def event_of(call: Call, spec: WebhookSpec, payload: Mapping[str, Any]) -> str:
+    named = call.header("X-GitHub-Event", "X-Gitlab-Event", "X-Forgejo-Event", "X-Gitea-Event", "X-Event-Key")
+    if spec.source == "gitlab" and isinstance(payload.get("object_kind"), str):
+        named = payload["object_kind"]  # `push`, where the header says `Push Hook`
+    if spec.source in ("standard", "generic"):
+        kind = payload.get("type")
+        named = kind if isinstance(kind, str) else ""
+    return named[:_MOST_CHARACTERS]
+
+
+def ref_of(spec: WebhookSpec, payload: Mapping[str, Any]) -> str:
+    """Returns the ref that was pushed, such as `refs/heads/main`; empty for other events."""
+    if spec.source != "bitbucket":
+        ref = payload.get("ref")
+        return ref if isinstance(ref, str) else ""
+    push = payload.get("push")
+    changes = push.get("changes") if isinstance(push, dict) else None
+    new = changes[-1].get("new") if isinstance(changes, list) and changes and isinstance(changes[-1], dict) else None
+    if not isinstance(new, dict) or not isinstance(new.get("name"), str):
+        return ""
+    return f"refs/{'tags' if new.get('type') == 'tag' else 'heads'}/{new['name']}"
+
+
+def changed_paths(payload: Mapping[str, Any]) -> set[str]:
+    """Returns the files that the commits of a push have added, modified or removed."""
+    found: set[str] = set()
+    commits = payload.get("commits")
+    for commit in commits if isinstance(commits, list) else []:
+        for kind in ("added", "modified", "removed"):
+            names = commit.get(kind) if isinstance(commit, dict) else None
+            found |= {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+    return found
+
+
+def _hex(secret: str, body: bytes) -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def _is_same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
+
+
+def _has_hex(*names: str, prefix: str = "") -> Callable[[Call, WebhookSpec], bool]:
+    def check(call: Call, spec: WebhookSpec) -> bool:
+        return _is_same(call.header(*names), prefix + _hex(spec.secret or _NOBODYS_SECRET, call.body))
+
+    return check
+
+
+def _has_token(call: Call, spec: WebhookSpec) -> bool:
+    # Both are digested, so that the time does not say how long the secret is.
+    given = hashlib.sha256(call.header("X-Gitlab-Token").encode(errors="replace")).hexdigest()
+    return _is_same(given, hashlib.sha256((spec.secret or _NOBODYS_SECRET).encode()).hexdigest())
+
+
+def _is_standard(call: Call, spec: WebhookSpec) -> bool:
+    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    given_id, timestamp, given = (call.header(name) for name in names)
+    return signatures.is_signed(
+        given_id, timestamp, given, call.body, [spec.secret or _NOBODYS_SECRET], int(time.time())
+    )
+
+
+def _is_generic(call: Call, spec: WebhookSpec) -> bool:
+    given = call.header(spec.header or "")
+    if spec.method == "token":
+        digest = hashlib.sha256(given.removeprefix("Bearer ").encode(errors="replace")).hexdigest()
+        return _is_same(digest, hashlib.sha256((spec.secret or _NOBODYS_SECRET).encode()).hexdigest())
+    return _is_same(given.removeprefix("sha256=").lower(), _hex(spec.secret or _NOBODYS_SECRET, call.body))
+
+
+_GITEA = ("X-Gitea-Signature", "X-Forgejo-Signature")
+_PROOFS: dict[str, Callable[[Call, WebhookSpec], bool]] = {
+    "github": _has_hex("X-Hub-Signature-256", prefix="sha256="),
+    "gitlab": _has_token,
+    "gitea": _has_hex(*_GITEA),
+    "forgejo": _has_hex(*reversed(_GITEA)),
+    "bitbucket": _has_hex("X-Hub-Signature", prefix="sha256="),
+    "standard": _is_standard,
+    "generic": _is_generic,
+}

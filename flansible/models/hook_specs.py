@@ -1,0 +1,143 @@
+"""The bodies of webhooks that forges and other services call, and what the API returns of calls."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import SchemaError, SchemaValidator, core_schema
+
+from flansible.models.definition_specs import DefinitionName, Sealed, Spec
+from flansible.models.notification_specs import secret_bytes
+from flansible.models.records import Record
+from flansible.models.requests import Request, VariableName
+
+Source = Literal["github", "gitlab", "gitea", "forgejo", "bitbucket", "standard", "generic"]
+CallOutcome = Literal["started", "ignored", "refused"]
+_LEAST_SECRET_CHARACTERS = 16
+
+
+def _pointer(value: str) -> str:
+    if value and not value.startswith("/"):
+        raise ValueError("must be a JSON pointer such as /head_commit/id")
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        SchemaValidator(core_schema.str_schema(pattern=value))
+    except SchemaError:
+        raise ValueError("is not a regular expression (Rust's syntax)") from None
+    return value
+
+
+Pointer = Annotated[str, Field(max_length=1000), AfterValidator(_pointer)]
+Glob = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class PayloadCondition(Request):
+    """A condition on a value of the payload: one of `equals`, `one_of` and `matches`."""
+
+    pointer: Pointer = Field(description="JSON pointer of the value.")
+    equals: JsonValue = Field(None, description="It has to be this.")
+    one_of: Annotated[list[JsonValue], Field(min_length=1, max_length=100)] | None = Field(
+        None, description="It has to be one of these."
+    )
+    matches: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_pattern)] | None = Field(
+        None, description="A text in which this regular expression (Rust's syntax) is found."
+    )
+
+    @model_validator(mode="after")
+    def _require_one(self) -> Self:
+        given = {"equals", "one_of", "matches"} & self.model_fields_set
+        if len(given) != 1:
+            raise ValueError("needs exactly one of equals, one_of, matches")
+        return self
+
+
+class WebhookSpec(Spec):
+    """What starts a template when a forge, or another service, calls `POST /api/hooks/<name>`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "source": "github",
+                "secret": "a secret that the forge has as well",
+                "events": ["push"],
+                "refs": ["refs/heads/main"],
+                "template": "deploy",
+                "variables": {"version": "/after"},
+            }
+        }
+    )
+
+    source: Source = Field(description="Who calls, which says how it signs.")
+    secret: Sealed | None = Field(
+        None, description="The secret that the caller has as well: 16 characters or more; `standard`: `whsec_...`."
+    )
+    template: DefinitionName = Field(description="The template that is launched, with the rights of the owner.")
+    events: Annotated[list[Glob], Field(max_length=50)] = Field(
+        [], description="Only these events, as the source names them: `push`; none: all."
+    )
+    refs: Annotated[list[Glob], Field(max_length=50)] = Field(
+        [], description="Only these refs; `*` stands for anything: `refs/tags/v*`. None: all."
+    )
+    paths: Annotated[list[Glob], Field(max_length=50)] = Field(
+        [], description="Only pushes that change one of these files; `*` stands for anything. None: all."
+    )
+    conditions: Annotated[list[PayloadCondition], Field(max_length=50)] = Field(
+        [], description="Conditions on the payload, all of which have to hold."
+    )
+    variables: Annotated[dict[VariableName, Pointer], Field(max_length=100)] = Field(
+        {}, description="Variables of the template, each with the JSON pointer of its value in the payload."
+    )
+    header: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9-]+$")] | None = Field(
+        None, description="generic: the header with the token, or with the signature."
+    )
+    method: Literal["token", "hmac"] = Field(
+        "hmac", description="generic: the header is the secret, or HMAC-SHA256 of the body, in hex."
+    )
+
+    @model_validator(mode="after")
+    def _require_fields_of_source(self) -> Self:
+        if self.secret is None:
+            raise ValueError("secret: is required; nobody without it may call")
+        if self.source == "standard":
+            secret_bytes(self.secret)
+        elif len(self.secret) < _LEAST_SECRET_CHARACTERS:
+            raise ValueError(f"secret: must have {_LEAST_SECRET_CHARACTERS} characters or more")
+        if self.source == "generic" and self.header is None:
+            raise ValueError("header: a generic source needs it")
+        return self
+
+
+class HookReply(Record):
+    """Reply to a call: the task that was started (202), or why none was (200)."""
+
+    task_id: str | None = Field(default=None, description="Public id of the task.")
+    status_url: str | None = Field(default=None, description="URL of its status.")
+    ignored: str | None = Field(default=None, description="Which condition does not hold.")
+
+
+class HookCall(Record):
+    """One call of a webhook."""
+
+    call_id: str = Field(description="Its id.")
+    webhook: str = Field(description="Name of the webhook.")
+    received_at: str = Field(description="RFC 3339, UTC.")
+    address: str = Field(description="Of the caller.")
+    sender_id: str = Field(description="The delivery's id as the caller sent it; empty without one.")
+    event: str = Field(description="As the source names it.")
+    ref: str = Field(description="The ref that was pushed; empty for other events.")
+    outcome: CallOutcome = Field(
+        description="`started` a task, `ignored` by a condition, or `refused` by the template."
+    )
+    reason: str = Field(description="Why no task was started.")
+    task_id: str | None = Field(description="The task that it started.")
+
+
+class HookCallList(Record):
+    """Reply of `hookcalls`: newest first."""
+
+    items: list[HookCall] = Field(description="One page.")
+    next_before: int | None = Field(description="Pass as `before` for the next page; null on the last.")

@@ -1,0 +1,130 @@
+"""Takes a call of a webhook: its proof first, then its filters, then the launch of its template; each call is logged.
+
+Whoever does not know the secret learns nothing: not whether there is such a webhook, nor what it would do.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from flansible.errors import Forbidden, NotAuthenticated, RequestError, SealError, TooManyRequests
+from flansible.history.definition_rows import StoredDefinition
+from flansible.history.hook_call_rows import HookCallRows, StoredHookCall
+from flansible.hooks import callers, filters
+from flansible.hooks.callers import Call
+from flansible.identity.users import User
+from flansible.models.hook_specs import WebhookSpec
+from flansible.web import parsing, template_launch
+from flansible.web.context import WebContext, definitions_of
+from flansible.web.task_launch import Launched, MakeEvent
+from flansible.web.template_launch import TemplateLaunch
+
+log = logging.getLogger(__name__)
+
+KIND = "webhooks"
+_KNOWN_SECONDS = 24 * 3600
+# One text for a webhook that is not there and for a wrong signature.
+_REFUSED = "There is no such webhook, or the call is not signed with its secret."
+
+
+def find(context: WebContext, name: str, call: Call, address: str) -> tuple[StoredDefinition, WebhookSpec]:
+    """Returns the webhook whose secret the caller knows. Raises NotAuthenticated, TooManyRequests, Unavailable."""
+    # For each webhook and address: a wrong secret in one must not stop the others of the same forge.
+    who, throttle = f"hook {name} {address}", context.login_throttle
+    if seconds := throttle.locked_seconds(who, address):
+        message = f"Too many calls with a wrong signature. Try again in {seconds} seconds."
+        raise TooManyRequests(message, code="too_many_logins", retry_after_seconds=seconds)
+    found = definitions_of(context).find(KIND, name)
+    spec = opened(context, found)
+    if not callers.is_genuine(call, spec) or found is None or spec is None:
+        throttle.record_failure(who, address)
+        raise NotAuthenticated(_REFUSED, code="hook_refused")
+    return found, spec
+
+
+def opened(context: WebContext, found: StoredDefinition | None) -> WebhookSpec | None:
+    if found is None:
+        return None
+    try:
+        return WebhookSpec.model_validate({**found.spec, **definitions_of(context).opened(found)})
+    except (SealError, ValidationError) as error:
+        log.error("webhooks/%s cannot be used: %s", found.name, type(error).__name__)
+        return None
+
+
+class HookCalls:
+    """Judges genuine calls of one webhook."""
+
+    def __init__(self, context: WebContext, found: StoredDefinition, spec: WebhookSpec) -> None:
+        self._context = context
+        self._found = found
+        self._spec = spec
+
+    def take(self, call: Call, address: str, event: MakeEvent) -> StoredHookCall:
+        """Starts the template, or not; returns what became of the call. Raises what a launch raises, and
+        InvalidRequest for a payload that is no JSON object."""
+        payload = parsing.parse_json_object(call.body)
+        taken = self._described(call, payload, address)
+        if known := self._known_task(taken):
+            return replace(taken, outcome="started", task=known)
+        reason = filters.why_ignored(self._spec, taken.event, taken.ref, payload)
+        if reason:
+            ignored = replace(taken, outcome="ignored", reason=reason)
+            self._rows().add(ignored)
+            return ignored
+        key = callers.repetition_key(call, self._spec)
+        started = self.launch(taken, f"hook {self._found.name} {key}" if key else None, event)
+        done = replace(taken, outcome="started", task=started.task_id)
+        self._rows().add(done)
+        return done
+
+    def launch(self, call: StoredHookCall, key: str | None, event: MakeEvent) -> Launched:
+        """Launches the template with the values of a call. A refusal is logged, and raised."""
+        try:
+            values = {"extra_vars": json.loads(call.variables)} if call.variables != "{}" else {}
+            wanted = TemplateLaunch(self._spec.template, self._owner(), values, trigger="hook", key=key)
+            return template_launch.launch(self._context, wanted, event)
+        except RequestError as error:
+            if not call.number:
+                self._rows().add(replace(call, outcome="refused", reason=f"{error.code}: {error.message}"[:500]))
+            raise
+
+    def _owner(self) -> User:
+        owner = self._context.rbac.users().get(self._found.owner)
+        if owner is None:
+            raise Forbidden("The owner of this webhook is not in rbac.json any more.", code="rights_lost")
+        return owner
+
+    def _described(self, call: Call, payload: Mapping[str, Any], address: str) -> StoredHookCall:
+        return StoredHookCall(
+            id=f"call_{uuid.uuid4().hex}",
+            webhook=self._found.name,
+            owner=self._found.owner,
+            sender_id=callers.sender_id(call, self._spec),
+            received=time.time_ns() // 1_000_000,
+            address=address,
+            event=callers.event_of(call, self._spec, payload),
+            ref=callers.ref_of(self._spec, payload)[:1000],
+            outcome="refused",
+            reason="",
+            task=None,
+            variables=json.dumps(filters.values(self._spec, payload)),
+        )
+
+    def _known_task(self, call: StoredHookCall) -> str | None:
+        """Returns the task that a delivery with the same id has started within a day."""
+        if not call.sender_id:
+            return None
+        return self._rows().task_of(call.webhook, call.sender_id, call.received - _KNOWN_SECONDS * 1000)
+
+    def _rows(self) -> HookCallRows:
+        assert self._context.hook_calls is not None  # there is a database, where the definition is
+        return self._context.hook_calls

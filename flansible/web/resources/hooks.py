@@ -1,0 +1,137 @@
+"""Webhooks that start something: the calls of forges and other services, the log of them, and calling again."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from flask import Response, jsonify, request, url_for
+from flask_restful import Resource
+from pydantic import BaseModel, ConfigDict, Field
+
+from flansible.authorization.rules.grants import check_may_act
+from flansible.errors import Forbidden, NotFound, Unavailable
+from flansible.history.hook_call_rows import HookCallRows, StoredHookCall
+from flansible.hooks.callers import Call
+from flansible.identity.users import User
+from flansible.models.definition_specs import NAME_PATTERN
+from flansible.models.hook_specs import HookCall, HookCallList, HookReply
+from flansible.system.timestamps import from_milliseconds
+from flansible.web import hook_calls, serialization
+from flansible.web.context import definitions_of, web_context
+from flansible.web.login.authentication import PrivateResource, current_user
+from flansible.web.middleware import audit_context
+from flansible.web.parsing import NoFields, parse_query, read_public_body, require_no_body
+
+_ID = re.compile(r"call_[0-9a-f]{32}")
+
+
+class HookCallQuery(BaseModel):
+    """`?limit=&before=&webhook=` of the calls."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000, description="Calls per page.")
+    before: int | None = Field(None, ge=0, le=2**53 - 1, description="Cursor: `next_before` of the page before.")
+    webhook: str | None = Field(None, min_length=1, max_length=100, description="Only those of this webhook.")
+
+
+class Hook(Resource):  # type: ignore[misc]
+    """Call a webhook, as a forge or another service does: no login, but the secret of its definition.
+
+    The signature is over the raw body. 202 with the task that was started; 200 with the condition that does not hold; a
+    delivery that is repeated within 24 hours is answered with the same task.
+    """
+
+    def post(self, name: str) -> Response:
+        """Call a webhook"""
+        address = request.remote_addr or ""
+        call = Call({name.lower(): value for name, value in request.headers.items()}, read_public_body())
+        found, spec = hook_calls.find(web_context(), name if re.fullmatch(NAME_PATTERN, name) else "", call, address)
+        audit_context.set_user(found.owner, "")
+        event = partial(audit_context.event, user=found.owner)
+        taken = hook_calls.HookCalls(web_context(), found, spec).take(call, address, event)
+        return _answer(taken)
+
+
+class HookCallLog(PrivateResource):
+    """The calls of the caller's webhooks, newest first; of all users' for admin and auditors. Kept for 30 days."""
+
+    def get(self) -> Response:
+        """List calls of webhooks"""
+        query, user = parse_query(HookCallQuery), current_user()
+        if web_context().hook_calls is None:
+            return jsonify({"items": [], "next_before": None})
+        owner = None if user.sees_all else user.name
+        found = _rows().page(owner, query.before, query.limit + 1, query.webhook)
+        shown = found[: query.limit]
+        next_before = shown[-1].number if len(found) > query.limit else None
+        page = HookCallList(items=[_fields(one) for one in shown], next_before=next_before)
+        response = jsonify(page.model_dump(mode="json"))
+        if next_before is not None:
+            response.headers.add(*serialization.request_url().next_page(before=next_before))
+        return response
+
+
+class HookCallAgain(PrivateResource):
+    """Start the template of a call once more, with the values that were sent then."""
+
+    def post(self, call_id: str) -> Response:
+        """Call again"""
+        parse_query(NoFields)
+        require_no_body()
+        user = current_user()
+        call = _find(call_id, user)
+        check_may_act(user)
+        found = definitions_of(web_context()).find(hook_calls.KIND, call.webhook)
+        if found is None:
+            raise NotFound("The webhook of this call is gone.", code="definition_not_found")
+        if not user.is_admin and found.owner != user.name:
+            raise Forbidden("This webhook belongs to another user now.", code="not_owner")
+        spec = hook_calls.opened(web_context(), found)
+        if spec is None:
+            raise NotFound("The webhook of this call cannot be used.", code="definition_not_found")
+        launched = hook_calls.HookCalls(web_context(), found, spec).launch(call, None, audit_context.event)
+        _rows().note_task(call_id, launched.task_id)
+        return _accepted(launched.task_id)
+
+
+def _rows() -> HookCallRows:
+    found = web_context().hook_calls
+    if found is None:
+        message = "This service has no database for webhooks. An operator has to set DATABASE_URL."
+        raise Unavailable(message, code="no_database")
+    return found
+
+
+def _find(call_id: str, user: User) -> StoredHookCall:
+    rows = _rows()
+    found = rows.get(call_id) if _ID.fullmatch(call_id) else None
+    if found is None or not (user.sees_all or found.owner == user.name):
+        raise NotFound("There is no such call.", code="call_not_found")
+    return found
+
+
+def _answer(taken: StoredHookCall) -> Response:
+    if taken.task is not None:
+        return _accepted(taken.task)
+    return jsonify(serialization.reply_fields(HookReply(ignored=taken.reason)))
+
+
+def _accepted(task_id: str) -> Response:
+    reply = HookReply(task_id=task_id, status_url=url_for("ansibletaskstatus", task_id=task_id))
+    response = jsonify(serialization.reply_fields(reply))
+    response.status_code = 202
+    return response
+
+
+def _fields(found: StoredHookCall) -> HookCall:
+    return HookCall.model_validate(
+        {
+            **{name: getattr(found, name) for name in ("webhook", "address", "sender_id", "event", "ref", "outcome")},
+            "call_id": found.id,
+            "received_at": from_milliseconds(found.received),
+            "reason": found.reason,
+            "task_id": found.task,
+        }
+    )

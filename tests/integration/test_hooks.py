@@ -1,0 +1,293 @@
+"""Calls of webhooks over HTTP: signatures first, then filters, then the launch; forged, replayed and repeated ones."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from flansible.store import Store
+from tests.helpers.history import Databases
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.waiting import eventually
+from tests.helpers.webserver import ADMIN, DEV, WebServer
+
+SECRET = "a secret of the forge alone"
+WHSEC = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+PUSH: dict[str, Any] = {
+    "ref": "refs/heads/main",
+    "after": "1.2.3",
+    "commits": [{"added": ["site.yml"], "modified": [], "removed": []}],
+}
+
+
+@pytest.fixture(scope="module")
+def server(
+    shared_redis: RedisServer, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebServer]:
+    folder = tmp_path_factory.mktemp("hooks")
+    (folder / "hosts").write_text("web1\n")
+    (folder / "site.yml").write_text("- hosts: all\n")
+    with shared_redis.client() as client:
+        client.flushall()
+    url = databases.migrated("postgresql", folder)
+    running = WebServer(folder, shared_redis.url, DATABASE_URL=url, inventories=("hosts",), login_failures=10)
+    rbac = json.loads((folder / "rbac.json").read_text())
+    for entry in rbac["rbac"]:
+        if entry["user"] == "dev":
+            entry["may_define"] = ["templates", "webhooks"]
+    (folder / "rbac.json").write_text(json.dumps(rbac))
+    with running.client() as client:
+        template = {
+            "kind": "playbook",
+            "request": {"playbook_dir": str(folder), "playbook": "site.yml", "inventory": "hosts"},
+            "variables": {"version": {"type": "string", "pattern": "[0-9.]+"}, "size": {"type": "integer"}},
+        }
+        eventually(lambda: client.put("/api/templates/deploy", json=template).status_code in (200, 201))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def admin(server: WebServer) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def anybody(server: WebServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _no_failures(store: Store) -> None:
+    """Wrong signatures of the test before."""
+    names = list(store._redis.scan_iter("flansible:logins:*"))
+    if names:
+        store._redis.delete(*names)
+
+
+def define(admin: httpx.Client, name: str, **more: Any) -> None:
+    spec = {"source": "github", "secret": SECRET, "template": "deploy", "variables": {"version": "/after"}, **more}
+    reply = admin.put(f"/api/webhooks/{name}", json=spec)
+    assert reply.status_code in (200, 201), reply.text
+
+
+def pushed(payload: dict[str, Any], secret: str = SECRET, delivery: str = "", event: str = "push") -> dict[str, Any]:
+    body = json.dumps(payload).encode()
+    return {
+        "content": body,
+        "headers": {
+            "Content-Type": "application/json",
+            "X-GitHub-Event": event,
+            "X-GitHub-Delivery": delivery or str(uuid.uuid4()),
+            "X-Hub-Signature-256": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest(),
+        },
+    }
+
+
+def unique() -> dict[str, Any]:
+    return {**PUSH, "nonce": str(uuid.uuid4())}
+
+
+def test_a_push_launches_the_template_with_its_value(admin: httpx.Client, anybody: httpx.Client) -> None:
+    define(admin, "push", events=["push"], refs=["refs/heads/main"], paths=["*.yml"])
+    reply = anybody.post("/api/hooks/push", **pushed(unique()))
+    assert reply.status_code == 202, reply.text
+    task_id = reply.json()["task_id"]
+    assert reply.json()["status_url"] == f"/api/ansibletaskstatus/{task_id}"
+    task = admin.get(reply.json()["status_url"]).json()
+    assert (task["user"], task["template"], task["trigger"], task["playbook"]) == (
+        "admin",
+        "deploy",
+        "hook",
+        "site.yml",
+    )
+    request = admin.get(f"/api/ansibletaskrequest/{task_id}").json()
+    assert {"version": "1.2.3"} in request["body"]["extra_vars"]
+    [call] = admin.get("/api/hookcalls", params={"webhook": "push", "limit": 1}).json()["items"]
+    assert (call["outcome"], call["task_id"], call["event"], call["ref"]) == ("started", task_id, "push", PUSH["ref"])
+
+
+def test_what_a_filter_excludes_is_200_with_the_reason(admin: httpx.Client, anybody: httpx.Client) -> None:
+    define(admin, "filters", events=["push"], refs=["refs/heads/main"])
+    cases = [
+        (pushed({**unique(), "ref": "refs/heads/other"}), "ref does not match"),
+        (pushed(unique(), event="release"), "event does not match"),
+    ]
+    for call, reason in cases:
+        reply = anybody.post("/api/hooks/filters", **call)
+        assert (reply.status_code, reply.json()) == (200, {"ignored": reason})
+    items = admin.get("/api/hookcalls", params={"webhook": "filters"}).json()["items"]
+    assert [(one["outcome"], one["reason"], one["task_id"]) for one in items] == [
+        ("ignored", reason, None) for _, reason in reversed(cases)
+    ]
+
+
+def test_a_delivery_that_comes_again_is_answered_with_the_same_task(admin: httpx.Client, anybody: httpx.Client) -> None:
+    define(admin, "again")
+    payload = unique()
+    first = anybody.post("/api/hooks/again", **pushed(payload, delivery="one"))
+    same = anybody.post("/api/hooks/again", **pushed(payload, delivery="one"))
+    assert same.status_code == 202 and same.json() == first.json()
+    # The sender's id is not signed: a captured call under another id is the same call.
+    replayed = anybody.post("/api/hooks/again", **pushed(payload, delivery="another"))
+    assert replayed.json() == first.json()
+    other = anybody.post("/api/hooks/again", **pushed(unique(), delivery="third"))
+    assert other.json()["task_id"] != first.json()["task_id"]
+
+
+def test_an_unknown_webhook_and_a_wrong_signature_look_the_same(admin: httpx.Client, anybody: httpx.Client) -> None:
+    define(admin, "known")
+    for name in ("known", "unknown", "a b", "x" * 300):
+        reply = anybody.post(f"/api/hooks/{name}", **pushed(unique(), secret="another secret of somebody"))
+        assert reply.status_code == 401
+        assert reply.json() == {
+            "message": "There is no such webhook, or the call is not signed with its secret.",
+            "code": "hook_refused",
+            "errors": [],
+        }
+    assert admin.get("/api/hookcalls", params={"webhook": "known"}).json()["items"] == []
+
+
+def test_the_signature_comes_before_all_parsing(admin: httpx.Client, anybody: httpx.Client) -> None:
+    """What is no JSON, too deep, or has a key twice is but a wrong signature to those without the secret."""
+    define(admin, "raw")
+    for body in (b"", b"{", b"[" * 5000, b'{"a": 1, "a": 2}', b"\xff\xfe"):
+        call = pushed({})
+        reply = anybody.post("/api/hooks/raw", content=body, headers=call["headers"])
+        assert reply.json()["code"] == "hook_refused"
+        right = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+        reply = anybody.post("/api/hooks/raw", content=body, headers={**call["headers"], "X-Hub-Signature-256": right})
+        assert reply.status_code == 400
+    no_object = pushed({})
+    body = b"[1]"
+    right = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+    reply = anybody.post("/api/hooks/raw", content=body, headers={**no_object["headers"], "X-Hub-Signature-256": right})
+    assert (reply.status_code, reply.json()["code"]) == (400, "invalid_json")
+
+
+def test_a_value_that_the_template_refuses_is_refused_and_logged(admin: httpx.Client, anybody: httpx.Client) -> None:
+    define(admin, "values", variables={"version": "/after", "size": "/size"})
+    for payload, field in (
+        ({**unique(), "after": "{{ lookup('pipe', 'id') }}"}, "extra_vars.version"),
+        ({**unique(), "after": 7}, "extra_vars.version"),
+        ({**unique(), "size": "7"}, "extra_vars.size"),
+    ):
+        reply = anybody.post("/api/hooks/values", **pushed(payload))
+        assert reply.status_code == 400 and reply.json()["errors"][0]["field"] == field, reply.text
+    items = admin.get("/api/hookcalls", params={"webhook": "values"}).json()["items"]
+    assert {one["outcome"] for one in items} == {"refused"} and "invalid_field" in items[0]["reason"]
+
+
+def test_many_wrong_signatures_get_429_and_other_webhooks_go_on(admin: httpx.Client, anybody: httpx.Client) -> None:
+    define(admin, "attacked")
+    define(admin, "other")
+    statuses = [
+        anybody.post("/api/hooks/attacked", **pushed(unique(), secret="guess" * 5)).status_code for _ in range(12)
+    ]
+    assert statuses[:9] == [401] * 9 and statuses[-1] == 429
+    reply = anybody.post("/api/hooks/attacked", **pushed(unique()))
+    assert reply.status_code == 429 and int(reply.headers["Retry-After"]) > 0
+    assert anybody.post("/api/hooks/other", **pushed(unique())).status_code == 202
+
+
+def test_a_body_has_the_limits_of_requests_without_a_login(
+    admin: httpx.Client, anybody: httpx.Client, server: WebServer
+) -> None:
+    define(admin, "big")
+    reply = anybody.post("/api/hooks/big", **pushed({"x": "y" * 600_000}))
+    assert (reply.status_code, reply.json()["code"]) == (413, "body_too_large")
+    connection = server.connect("/api/hooks/big", "Content-Length: 100", method="POST")
+    began = time.monotonic()
+    got = connection.recv(65536)
+    connection.close()
+    assert b" 408 " in got and time.monotonic() - began < 10
+
+
+def test_standard_webhooks_and_a_generic_token(admin: httpx.Client, anybody: httpx.Client) -> None:
+    define(admin, "std", source="standard", secret=WHSEC, variables={}, events=["deploy.wanted"])
+    body, now, given = json.dumps({"type": "deploy.wanted"}), datetime.now(UTC), f"msg_{uuid.uuid4()}"
+    headers = {
+        "webhook-id": given,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(WHSEC).sign(given, now, body),
+    }
+    first = anybody.post("/api/hooks/std", content=body, headers=headers)
+    assert first.status_code == 202, first.text
+    assert anybody.post("/api/hooks/std", content=body, headers=headers).json() == first.json()
+    old = {**headers, "webhook-timestamp": str(int(now.timestamp()) - 3600)}
+    assert anybody.post("/api/hooks/std", content=body, headers=old).status_code == 401
+    define(admin, "token", source="generic", header="X-Token", method="token", variables={})
+    tasks = {
+        anybody.post("/api/hooks/token", content="{}", headers={"X-Token": SECRET}).json()["task_id"] for _ in range(2)
+    }
+    assert len(tasks) == 2, "without an id each call counts"
+    with_id = {"X-Token": SECRET, "webhook-id": "a"}
+    tasks = {anybody.post("/api/hooks/token", content="{}", headers=with_id).json()["task_id"] for _ in range(2)}
+    assert len(tasks) == 1
+
+
+def test_who_may_not_launch_the_template_writes_no_webhook(server: WebServer, admin: httpx.Client) -> None:
+    spec = {"source": "github", "secret": SECRET, "template": "deploy", "variables": {}}
+    with server.client(DEV) as dev:
+        reply = dev.put("/api/webhooks/devs", json=spec)
+        assert reply.status_code == 400 and reply.json()["errors"][0]["field"] == "template"
+    wrong = admin.put("/api/webhooks/wrong", json={**spec, "variables": {"undeclared": "/x"}})
+    assert wrong.json()["errors"][0]["field"] == "variables.undeclared"
+    assert "whsec" not in wrong.text and SECRET not in admin.get("/api/webhooks/push").text
+
+
+def test_a_call_is_started_again_by_its_owner_alone(
+    server: WebServer, admin: httpx.Client, anybody: httpx.Client
+) -> None:
+    define(admin, "redo")
+    first = anybody.post("/api/hooks/redo", **pushed(unique())).json()["task_id"]
+    [call] = admin.get("/api/hookcalls", params={"webhook": "redo"}).json()["items"]
+    path = f"/api/hookcalls/{call['call_id']}/again"
+    with server.client(DEV) as dev:
+        assert dev.post(path).json()["code"] == "call_not_found"
+        assert dev.get("/api/hookcalls", params={"webhook": "redo"}).json()["items"] == []
+    again = admin.post(path)
+    assert again.status_code == 202 and again.json()["task_id"] != first
+    assert (
+        admin.get("/api/hookcalls", params={"webhook": "redo"}).json()["items"][0]["task_id"] == again.json()["task_id"]
+    )
+    assert admin.delete("/api/webhooks/redo").status_code == 204
+    assert admin.post(path).json()["code"] == "definition_not_found"
+
+
+def test_a_gone_owner_s_webhook_starts_nothing(server: WebServer, admin: httpx.Client, anybody: httpx.Client) -> None:
+    file = server.log.with_name("rbac.json")
+    before = file.read_text()
+    template = admin.get("/api/templates/deploy").json()
+    allowed = {name: template[name] for name in ("kind", "request", "variables")} | {"allow": {"users": ["dev"]}}
+    admin.put("/api/templates/deploy", json=allowed).raise_for_status()
+    with server.client(DEV) as dev:
+        spec = {"source": "github", "secret": SECRET, "template": "deploy", "variables": {"version": "/after"}}
+        assert dev.put("/api/webhooks/leaver", json=spec).status_code == 201
+    assert anybody.post("/api/hooks/leaver", **pushed(unique())).status_code == 202
+    rbac = json.loads(before)
+    rbac["rbac"] = [entry for entry in rbac["rbac"] if entry["user"] != "dev"]
+    try:
+        file.write_text(json.dumps(rbac))
+
+        def refused() -> bool:
+            reply = anybody.post("/api/hooks/leaver", **pushed(unique()))
+            return reply.status_code == 403 and reply.json()["code"] == "rights_lost"
+
+        eventually(refused)
+    finally:
+        file.write_text(before)
+    assert ADMIN[0] == "admin"

@@ -1,0 +1,244 @@
+"""Signatures as the forges document them, what is no signature, filters and pointers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from standardwebhooks.webhooks import Webhook
+from werkzeug.datastructures import Headers
+
+from flansible.hooks import callers, filters
+from flansible.hooks.callers import Call
+from flansible.models.hook_specs import WebhookSpec
+
+SECRET = "It's a Secret to Everybody"
+WHSEC = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+
+
+def spec(source: str, **more: Any) -> WebhookSpec:
+    given = {"source": source, "secret": WHSEC if source == "standard" else SECRET, "template": "deploy", **more}
+    return WebhookSpec.model_validate(given)
+
+
+def call(body: bytes, **headers: str) -> Call:
+    return Call(Headers({name.replace("_", "-"): value for name, value in headers.items()}), body)
+
+
+def hexed(body: bytes, secret: str = SECRET) -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def test_the_published_vector_of_github() -> None:
+    """docs.github.com, Validating webhook deliveries."""
+    signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+    assert callers.is_genuine(call(b"Hello, World!", X_Hub_Signature_256=signature), spec("github"))
+
+
+def test_the_published_vector_of_bitbucket() -> None:
+    """support.atlassian.com, Secure webhooks."""
+    signature = "sha256=a4771c39fbe90f317c7824e83ddef3caae9cb3d976c214ace1f2937e133263c9"
+    assert callers.is_genuine(call(b"Hello World!", X_Hub_Signature=signature), spec("bitbucket"))
+
+
+BODY = b'{"ref": "refs/heads/main"}'
+RIGHT: dict[str, tuple[WebhookSpec, dict[str, str]]] = {
+    "github": (spec("github"), {"X-Hub-Signature-256": f"sha256={hexed(BODY)}"}),
+    "gitlab": (spec("gitlab"), {"X-Gitlab-Token": SECRET}),
+    "gitea": (spec("gitea"), {"X-Gitea-Signature": hexed(BODY)}),
+    "forgejo": (spec("forgejo"), {"X-Forgejo-Signature": hexed(BODY)}),
+    "bitbucket": (spec("bitbucket"), {"X-Hub-Signature": f"sha256={hexed(BODY)}"}),
+    "generic hmac": (spec("generic", header="X-Signature"), {"X-Signature": hexed(BODY)}),
+    "generic hmac with a prefix": (spec("generic", header="X-Signature"), {"x-signature": f"sha256={hexed(BODY)}"}),
+    "generic token": (spec("generic", header="X-Token", method="token"), {"X-Token": SECRET}),
+    "generic bearer": (spec("generic", header="Authorization", method="token"), {"Authorization": f"Bearer {SECRET}"}),
+}
+ALL = pytest.mark.parametrize("name", RIGHT)
+
+
+@ALL
+def test_a_right_proof_is_taken_whatever_the_case_of_its_header(name: str) -> None:
+    found, headers = RIGHT[name]
+    assert callers.is_genuine(Call(Headers(headers), BODY), found)
+    assert callers.is_genuine(Call(Headers({key.lower(): value for key, value in headers.items()}), BODY), found)
+
+
+@ALL
+def test_whatever_else_is_no_proof(name: str) -> None:
+    found, headers = RIGHT[name]
+    [(header, right)] = headers.items()
+    wrong = [
+        {},
+        {header: ""},
+        {header: right[:-1]},
+        {header: right + "0"},
+        {header: right[:-1] + ("0" if right[-1] != "0" else "1")},
+        {header: "sha256="},
+        {header: "ü"},
+        {"X-Other": right},
+    ]
+    for one in wrong:
+        assert not callers.is_genuine(Call(Headers(one), BODY), found), one
+    if "token" not in name and "bearer" not in name and name != "gitlab":
+        assert not callers.is_genuine(Call(Headers(headers), BODY + b" "), found), "of another body"
+    assert not callers.is_genuine(Call(Headers(headers), BODY), None), "there is no such webhook"
+
+
+def test_github_s_old_sha1_is_no_proof() -> None:
+    old = "sha1=" + hmac.new(SECRET.encode(), BODY, hashlib.sha1).hexdigest()
+    assert not callers.is_genuine(call(BODY, X_Hub_Signature=old), spec("github"))
+
+
+def test_standard_webhooks_as_its_library_signs() -> None:
+    now = datetime.now(UTC)
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(WHSEC).sign("msg_1", now, BODY.decode()),
+    }
+    assert callers.is_genuine(Call(Headers(headers), BODY), spec("standard"))
+    old = {**headers, "webhook-timestamp": str(int(now.timestamp()) - 400)}
+    assert not callers.is_genuine(Call(Headers(old), BODY), spec("standard"))
+    assert not callers.is_genuine(Call(Headers({**headers, "webhook-id": "msg_2"}), BODY), spec("standard"))
+
+
+@pytest.mark.parametrize(
+    ("source", "headers", "payload", "event", "ref", "sender"),
+    [
+        (
+            "github",
+            {"X-GitHub-Event": "push", "X-GitHub-Delivery": "d-1"},
+            {"ref": "refs/heads/main"},
+            "push",
+            "refs/heads/main",
+            "d-1",
+        ),
+        (
+            "gitlab",
+            {"X-Gitlab-Event": "Push Hook", "X-Gitlab-Event-UUID": "u-1"},
+            {"object_kind": "push", "ref": "refs/heads/main"},
+            "push",
+            "refs/heads/main",
+            "u-1",
+        ),
+        (
+            "gitea",
+            {"X-Gitea-Event": "push", "X-Gitea-Delivery": "g"},
+            {"ref": "refs/tags/v1"},
+            "push",
+            "refs/tags/v1",
+            "g",
+        ),
+        ("forgejo", {"X-Forgejo-Event": "push", "X-Gitea-Event": "push"}, {"ref": "x"}, "push", "x", ""),
+        (
+            "bitbucket",
+            {"X-Event-Key": "repo:push", "X-Request-UUID": "b"},
+            {"push": {"changes": [{"new": {"type": "branch", "name": "main"}}]}},
+            "repo:push",
+            "refs/heads/main",
+            "b",
+        ),
+        ("bitbucket", {"X-Event-Key": "repo:push"}, {"push": {"changes": [{"new": None}]}}, "repo:push", "", ""),
+        ("standard", {"webhook-id": "m"}, {"type": "deploy.wanted"}, "deploy.wanted", "", "m"),
+    ],
+)
+def test_event_ref_and_id(
+    source: str, headers: dict[str, str], payload: dict[str, Any], event: str, ref: str, sender: str
+) -> None:
+    found, one = spec(source), Call(Headers(headers), b"")
+    assert callers.event_of(one, found, payload) == event
+    assert callers.ref_of(found, payload) == ref
+    assert callers.sender_id(one, found) == sender
+
+
+def test_a_repetition_is_known_by_the_body_where_the_id_is_not_signed() -> None:
+    one, other = call(BODY, X_GitHub_Delivery="a"), call(BODY, X_GitHub_Delivery="b")
+    assert callers.repetition_key(one, spec("github")) == callers.repetition_key(other, spec("github"))
+    token = spec("generic", header="X-Token", method="token")
+    assert callers.repetition_key(call(BODY, webhook_id="a"), token) == "a"
+    assert callers.repetition_key(call(BODY), token) == ""
+
+
+PUSH = {
+    "ref": "refs/heads/main",
+    "after": "abc",
+    "commits": [{"added": ["a/new.yml"], "modified": [], "removed": ["b.yml"]}, {"modified": ["c/d/e.yml"]}],
+    "repository": {"name": "site", "private": True, "size": 7},
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({}, ""),
+        ({"events": ["push"]}, ""),
+        ({"events": ["release"]}, "event does not match"),
+        ({"refs": ["refs/heads/main"]}, ""),
+        ({"refs": ["refs/heads/*"]}, ""),
+        ({"refs": ["refs/tags/*", "main"]}, "ref does not match"),
+        ({"paths": ["c/*"]}, ""),
+        ({"paths": ["b.yml"]}, ""),
+        ({"paths": ["x/*"]}, "paths do not match"),
+        ({"conditions": [{"pointer": "/repository/name", "equals": "site"}]}, ""),
+        ({"conditions": [{"pointer": "/repository/name", "one_of": ["x", "site"]}]}, ""),
+        ({"conditions": [{"pointer": "/repository/name", "matches": "^s.te$"}]}, ""),
+        ({"conditions": [{"pointer": "/repository/name", "equals": "other"}]}, "/repository/name does not match"),
+        ({"conditions": [{"pointer": "/repository/private", "equals": 1}]}, "/repository/private does not match"),
+        ({"conditions": [{"pointer": "/repository/size", "matches": "7"}]}, "/repository/size does not match"),
+        ({"conditions": [{"pointer": "/nothing", "equals": None}]}, "/nothing does not match"),
+        ({"conditions": [{"pointer": "/commits/1/modified/0", "equals": "c/d/e.yml"}]}, ""),
+        (
+            {"conditions": [{"pointer": "/commits/01/modified/0", "equals": "c/d/e.yml"}]},
+            "/commits/01/modified/0 does not match",
+        ),
+    ],
+)
+def test_filters(more: dict[str, Any], reason: str) -> None:
+    assert filters.why_ignored(spec("github", **more), "push", "refs/heads/main", PUSH) == reason
+
+
+def test_values_come_from_pointers_and_a_missing_one_is_not_set() -> None:
+    found = spec("github", variables={"version": "/after", "name": "/repository/name", "none": "/x/y", "all": ""})
+    assert filters.values(found, PUSH) == {"version": "abc", "name": "site", "all": PUSH}
+    assert filters.at_pointer({"a/b": {"~": 1}}, "/a~1b/~0") == 1
+
+
+def test_a_regular_expression_that_would_backtrack_for_ever_does_not() -> None:
+    evil = spec("github", conditions=[{"pointer": "/after", "matches": "(a+)+$"}])
+    assert filters.why_ignored(evil, "push", "", {"after": "a" * 50_000 + "b"}) == "/after does not match"
+
+
+def test_conditions_are_stored_as_they_are_written() -> None:
+    given = [{"pointer": "/a", "one_of": [1]}, {"pointer": "/b", "equals": None}]
+    dumped = spec("github", conditions=given).model_dump(mode="json", exclude_unset=True)
+    assert dumped["conditions"] == given
+    assert json.dumps(dumped)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": "svn"},
+        {"secret": None},
+        {"secret": "short"},
+        {"source": "standard", "secret": SECRET},
+        {"source": "generic"},
+        {"header": "X Y"},
+        {"conditions": [{"pointer": "/a"}]},
+        {"conditions": [{"pointer": "/a", "equals": 1, "one_of": [1]}]},
+        {"conditions": [{"pointer": "a", "equals": 1}]},
+        {"conditions": [{"pointer": "/a", "matches": "("}]},
+        {"variables": {"a b": "/x"}},
+        {"variables": {"a": "x"}},
+        {"more": 1},
+    ],
+)
+def test_what_is_no_webhook(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        WebhookSpec.model_validate({"source": "github", "secret": SECRET, "template": "deploy", **wrong})
