@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.repositories import INVENTORY, PLAY, Repository, git_daemon
+from tests.helpers.repositories import INVENTORY, PLAY, Repository, git_daemon, git_http
 from tests.helpers.services import (
     ADMIN,
     DEV,
@@ -437,7 +437,9 @@ def test_two_workers_that_share_no_files_run_each_the_commit_it_was_given(
     with worker_by_hand(by_hand, *FLANSIBLE_WORKER):
         eventually(lambda: len(service.client().get("/api/stats").json()["workers"]) == 2, 60)
         for number in range(count):
-            shop.commit({"site.yml": PLAY.format(f"number-{number}-")})
+            # Long enough that one worker alone has no slot left.
+            play = PLAY.format(f"number-{number}-") + "    - wait_for: {timeout: 4}\n"
+            shop.commit({"site.yml": play})
             accepted = submit(service, {"project": "shop"}, DEV if number % 2 else ADMIN)
             given[accepted["task_id"]] = (number, accepted["commit"])
         for task_id, (number, commit) in given.items():
@@ -445,8 +447,7 @@ def test_two_workers_that_share_no_files_run_each_the_commit_it_was_given(
             output = service.output(task_id)
             assert (status["Status"], status["commit"]) == ("SUCCESS", commit), output
             assert f"number-{number}-" in output
-        trees = tmp_path / "second" / "projects" / "shop" / "shown" / "trees"
-        assert len([path for path in trees.iterdir() if len(path.name) == 40]) > 0
+        assert list((tmp_path / "second" / "projects" / "shop" / "shown" / "trees").glob("*"))
 
 
 def test_a_remote_that_says_nothing_is_given_up(service: Service) -> None:
@@ -456,6 +457,31 @@ def test_a_remote_that_says_nothing_is_given_up(service: Service) -> None:
         reply = service.client().post("/api/ansibleplaybook", json={**ON_DEV, "project": "silent"})
         assert (reply.status_code, reply.json()["code"]) in ((503, "commit_unknown"), (502, "remote_unreachable"))
         assert time.monotonic() - began < 15
+
+
+def test_a_credential_fetches_a_project_and_is_shown_nowhere(service: Service, remotes: Path, shop: Repository) -> None:
+    password = "correct horse battery staple"
+    client = service.client()
+    with git_http(remotes, "deploy", password) as url:
+        define(service, "lists", url=f"{url}/shop/.git", ref="main", credential="shop-key")
+        assert refused(service, {"project": "lists"})[:2] == (503, "credential_unavailable")
+        body = {"kind": "git", "user": "deploy", "password": password}
+        assert client.put("/api/credentials/shop-key", json=body).status_code == 201
+        shop.commit({"site.yml": PLAY.format("{{ lookup('env', 'GIT_CONFIG_GLOBAL') }}-fetched")})
+        for auth in (DEV, ADMIN):
+            status, output = ran(service, {"project": "lists"}, auth)
+            assert status["Status"] == "SUCCESS", output
+            assert "-fetched" in output and password not in output
+            shown = client.get(f"/api/ansibletaskrequest/{status['task_id']}").text
+            assert password not in shown + str(status)
+        assert len(client.get("/api/listplaybooks?project=lists").json()["playbooks"]) > 0
+        assert client.put("/api/credentials/shop-key", json={**body, "password": "another one"}).status_code == 200
+        status_code, code, message = refused(service, {"project": "lists"})
+        assert (status_code, code) == (502, "remote_unreachable")
+        assert "another one" not in message
+    for path in (service.root / ".flansible").rglob("*"):
+        if path.is_file():
+            assert password.encode() not in path.read_bytes(), path
 
 
 def test_a_local_repository_is_for_admin_and_is_at_hand(service: Service, remotes: Path, tmp_path: Path) -> None:
