@@ -93,7 +93,8 @@ def _ask(client: httpx.Client, path: str, expected: int | None, answers: Answers
     answers.singles.append((time.perf_counter() - began) * 1000)
     reply.raise_for_status()
     document = reply.json() if "json" in reply.headers["Content-Type"] else {}
-    answers.found = len(document.get("tasks", document.get("hits", document.get("hosts", [None]))))
+    listed = [found for name in ("tasks", "hits", "hosts") if isinstance(found := document.get(name), list)]
+    answers.found = len(listed[0]) if listed else 1
     if expected is not None and answers.found != expected and document.get("next_before") is None:
         sys.exit(f"{path} found {answers.found}, not {expected}")
 
@@ -124,7 +125,7 @@ def with_postgresql(count: int, rounds: int, folder: Path) -> Result:
         assert row is not None
         data = folder / "postgresql"
         data.mkdir(mode=0o700)
-        return _served(count, rounds, task_id, seconds, int(row[0]), data, {"DATABASE_URL": url.replace("%", "%%")})
+        return _served(count, rounds, task_id, seconds, int(row[0]), data, {"DATABASE_URL": url})
     finally:
         server.remove()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -36,8 +37,7 @@ RARE_CODE = 77  # of ten tasks
 _PROCESSES = 2
 _PER_BATCH, _BATCHES_AT_ONCE = 1000, 6
 _LAST = 30_000  # tasks whose hosts are noted: all hosts of all users are among them
-_FIRST = 1_760_000_000_000  # milliseconds since 1970
-_APART = 20_000
+_APART = 20_000  # milliseconds between two tasks
 _STEP = Step(program="ansible-playbook", argv=("--", "site.yml"), cwd="/srv/playbooks")
 _TABLES = ("tasks", "output_chunks", "event_segments", "task_hosts", "search_records", "search_pieces")
 Rows = dict[str, list[Any]]
@@ -79,9 +79,12 @@ def _run(database: Database, *statements: str) -> None:
 
 def _batches(count: int) -> Iterator[Rows]:
     firsts = list(range(0, count, _PER_BATCH))
+    # The last one has just ended; none is older than a year, after which it would be deleted.
+    began = int(time.time() * 1000) - (count + 1) * _APART
     with ProcessPoolExecutor(_PROCESSES, mp_context=get_context("spawn")) as pool:
         for begin in range(0, len(firsts), _BATCHES_AT_ONCE):  # no more of them wait in memory
-            yield from pool.map(_batch, [(first, count) for first in firsts[begin : begin + _BATCHES_AT_ONCE]])
+            some = firsts[begin : begin + _BATCHES_AT_ONCE]
+            yield from pool.map(_batch, [(first, count, began) for first in some])
 
 
 def _write(connection: Connection, rows: Rows) -> None:
@@ -104,12 +107,12 @@ def _note_hosts(connection: Connection, rows: Rows) -> None:
         host_summaries.note(connection, scope, ends)
 
 
-def _batch(what: tuple[int, int]) -> Rows:
-    first, count = what
+def _batch(what: tuple[int, int, int]) -> Rows:
+    first, count, began = what
     rows: Rows = {name: [] for name in (*_TABLES, "search_record_words", "search_output_words")}
     chance = random.Random(first)
     for number in range(first, min(first + _PER_BATCH, count)):
-        _add_task(rows, number, count, chance)
+        _add_task(rows, number, count, began + number * _APART, chance)
     return rows
 
 
@@ -125,7 +128,7 @@ def _task_id(number: int) -> str:
     return str(uuid.UUID(int=random.Random(f"task {number}").getrandbits(128), version=4))
 
 
-def _add_task(rows: Rows, number: int, count: int, chance: random.Random) -> None:
+def _add_task(rows: Rows, number: int, count: int, submitted: int, chance: random.Random) -> None:
     key = number + 1
     is_tenth = number % (count // 10) == 5
     user, playbook = chance.randrange(len(USERS)), chance.randrange(len(PLAYBOOKS))
@@ -140,7 +143,6 @@ def _add_task(rows: Rows, number: int, count: int, chance: random.Random) -> Non
     run = AuthorizedRun(
         kind="playbook", user=USERS[user], summary=summary, steps=(_STEP,), about=about, request=_request(playbook)
     )
-    submitted = _FIRST + number * _APART
     counts = {"ok": len(events), "changed": 1, "failed": int(has_failed)}
     sizes = {"output_bytes": len(output), "colour_count": 0, "event_count": len(events), "stored_bytes": 2000}
     texts = {"user": USERS[user], "summary": summary, "state": "failed" if has_failed else "succeeded"}
