@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from tests.helpers import servers
+from tests.helpers.repositories import Repository, git_http
 from tests.helpers.secrecy import Watch, files, stored
 from tests.helpers.services import ADMIN, DEV, SCRIPTS, Service, lay_out, start_service, write
 from tests.helpers.waiting import eventually, require_program
 
-WORDS = {name: f"marker-{secrets.token_hex(10)}" for name in ("become", "vault", "token", "env", "phrase")}
+WORDS = {name: f"marker-{secrets.token_hex(10)}" for name in ("become", "vault", "token", "env", "phrase", "git")}
 OPS = ("ops-member", "ops secret")
 # Looks for a private key wherever code in the sandbox can read: in each process, its descriptors, and all files. Tells
 # what it has found in hexadecimal backwards, which no masking finds.
@@ -91,7 +92,8 @@ PLAYS = """\
 @pytest.fixture(scope="module")
 def service(root: Path, ssh: servers.SshServer) -> Iterator[Service]:
     document = json.loads((root / "rbac.json").read_text())
-    document["rbac"][1] |= {"credentials": ["web-*"], "may_define": ["credentials"]}
+    document["rbac"][1] |= {"credentials": ["web-*"], "may_define": ["credentials"], "projects": ["shop"]}
+    document["rbac"][1]["inventories"].append("shop:inventories/dev")
     document["rbac"].append({"user": OPS[0], "password": OPS[1], "inventories": ["inventories/shared"]})
     write(root / "rbac.json", json.dumps(document)).chmod(0o600)
     known = write(root / "known_hosts", f"[127.0.0.1]:{ssh.server.port} {ssh.host_key}")
@@ -259,6 +261,34 @@ def test_no_secret_of_a_credential_is_told_logged_stored_or_shown(
         assert [name for name, word in WORDS.items() if word in text] == [], place
     audit = (root / ".flansible/audit.log").read_text()
     assert "with credentials web-env, web-token, web-become, web-vault" in audit
+
+
+def test_a_project_is_fetched_with_its_credential_which_its_users_never_have(
+    service: Service, open_folder: Path
+) -> None:
+    repository = Repository.make(open_folder / "shop")
+    put(service, "robot", {"kind": "git", "user": "robot", "token": WORDS["git"]})
+    put(service, "web-token", {"kind": "http", "token": WORDS["token"], "variable": "api_token"})
+    body = {"project": "shop", "playbook": "site.yml", "inventory": "inventories/dev"}
+    refused = service.client(DEV).post("/api/ansibleplaybook", json={**body, "credentials": ["robot"]})
+    assert refused.json()["code"] == "credential_forbidden"
+    with git_http(open_folder, "robot", WORDS["git"]) as url:
+        project = {"url": f"{url}/shop/.git", "ref": "main", "credential": "robot"}
+        assert service.client(DEV).put("/api/projects/shop", json=project).status_code == 403
+        service.client().put("/api/projects/shop", json=project).raise_for_status()
+        reply = service.client(DEV).post("/api/ansibleplaybook", json={**body, "credentials": ["web-token"]})
+        assert reply.status_code == 202 and reply.json()["commit"] == repository.git("rev-parse", "HEAD"), reply.text
+        status = service.wait(reply.json()["task_id"], DEV)
+        output = service.output(reply.json()["task_id"], DEV)
+        assert status["Status"] == "SUCCESS", output
+        for name, code in (("none", "credential_unavailable"), ("web-token", "credential_unavailable")):
+            service.client().put("/api/projects/shop", json={**project, "credential": name}).raise_for_status()
+            reply = service.client(DEV).post("/api/ansibleplaybook", json=body)
+            assert (reply.status_code, reply.json()["code"]) == (503, code), reply.text
+    places = {"output": output, "log": service.log.read_text(), "Redis": stored(service)}
+    places["files"] = "\n".join(files(service.root / ".flansible"))
+    for place, text in places.items():
+        assert WORDS["git"] not in text and WORDS["token"] not in text, place
 
 
 def test_rights_are_those_of_rbac_json(service: Service, keys: Any) -> None:
