@@ -21,7 +21,7 @@ from flansible.history.host_records import ALL_TASKS
 from flansible.models import Visibility
 
 FAILED = ("failed", "unreachable")
-_AT_ONCE = 1000
+_AT_ONCE = 2000
 _KEYS = 500  # in one statement
 
 
@@ -56,15 +56,18 @@ def scope_key(connection: Connection, username: str, visibility: str | None) -> 
 
 def note(connection: Connection, scope: int, ends: Iterable[HostEnd]) -> None:
     """Writes how hosts fared in tasks of a scope, in whatever order these come; and in the scope of all tasks."""
+    found = list(ends)
+    _note_in(connection, scope, found)
+    _note_in(connection, scope_key(connection, ALL_TASKS, None), found)
+
+
+def _note_in(connection: Connection, scope: int, ends: Sequence[HostEnd]) -> None:
     by_host: dict[int, list[HostEnd]] = {}
     for end in ends:
         by_host.setdefault(end.host_key, []).append(end)
     keys = list(by_host)
-    everything = scope_key(connection, ALL_TASKS, None)
     for begin in range(0, len(keys), _KEYS):
-        part = {key: by_host[key] for key in keys[begin : begin + _KEYS]}
-        _note(connection, scope, part)
-        _note(connection, everything, part)
+        _note(connection, scope, {key: by_host[key] for key in keys[begin : begin + _KEYS]})
 
 
 def _note(connection: Connection, scope: int, by_host: dict[int, list[HostEnd]]) -> None:
@@ -91,8 +94,10 @@ def _latest(known: dict[str, Any] | None, ends: Sequence[HostEnd]) -> dict[str, 
     found: dict[str, Any] = {name: known[name] if known else None for name in names}
     for end in ends:
         if _is_later(end, found["finished"], found["number"]):
+            # What is entered again, from the rows of a task, has no groups: those are kept.
+            groups = found["host_groups"] if end.number == found["number"] else None
             found |= {"number": end.number, "finished": end.finished, "verdict": end.verdict}
-            found["host_groups"] = None if end.groups is None else json.dumps(end.groups)
+            found["host_groups"] = groups if end.groups is None else json.dumps(end.groups)
         if end.changed and _is_later(end, found["changed"], found["changed_number"]):
             found |= {"changed_number": end.number, "changed": end.finished}
         if end.verdict in FAILED and _is_later(end, found["failed"], found["failed_number"]):
@@ -125,8 +130,10 @@ class HostSummaries:
             scopes: dict[tuple[str, str | None], list[int]] = {}
             for row in connection.execute(wanted):
                 scopes.setdefault((row.username, row.visibility), []).append(row.key)
+            entered: list[HostEnd] = []
             for (username, visibility), keys in scopes.items():
-                _enter(connection, scope_key(connection, username, visibility), keys)
+                entered += _enter(connection, scope_key(connection, username, visibility), keys)
+            _note_in(connection, scope_key(connection, ALL_TASKS, None), entered)
         return sum(map(len, scopes.values()))
 
     def prune(self) -> None:
@@ -152,8 +159,8 @@ class HostSummaries:
             connection.execute(delete(schema.host_facts))
 
 
-def _enter(connection: Connection, scope: int, keys: Sequence[int]) -> None:
-    """Enters the hosts of tasks that are of this scope."""
+def _enter(connection: Connection, scope: int, keys: Sequence[int]) -> list[HostEnd]:
+    """Enters the hosts of tasks that are of this scope; returns how they fared."""
     tasks, of_task = schema.tasks, schema.task_hosts
     wanted = (
         select(of_task.c.host_key, of_task.c.verdict, of_task.c.changed, tasks.c.number, tasks.c.finished)
@@ -161,6 +168,8 @@ def _enter(connection: Connection, scope: int, keys: Sequence[int]) -> None:
         .where(tasks.c.key.in_(keys))
     )
     rows = connection.execute(wanted).all()
-    note(connection, scope, (HostEnd(row.host_key, row.number, row.finished, row.verdict, row.changed) for row in rows))
+    ends = [HostEnd(row.host_key, row.number, row.finished, row.verdict, row.changed) for row in rows]
+    _note_in(connection, scope, ends)
     connection.execute(update(of_task).where(of_task.c.task_key.in_(keys)).values(scope_key=scope))
     connection.execute(update(tasks).where(tasks.c.key.in_(keys)).values(scope_key=scope))
+    return ends

@@ -72,6 +72,8 @@ def _save(source: sqlite3.Connection, new: Path) -> list[str]:
         target.execute("INSERT OR IGNORE INTO archiver (id, token) VALUES (1, 0)")
         if target.execute("SELECT 1 FROM sqlite_master WHERE name = 'search_backfill'").fetchone():
             target.execute("UPDATE search_backfill SET next_key = (SELECT max(key) FROM tasks)")
+        if "scope_key" in (row[1] for row in target.execute("PRAGMA table_info(tasks)")):
+            target.execute("UPDATE tasks SET scope_key = NULL")  # what is known of hosts is entered again
         saved = target.execute("SELECT count(*) FROM tasks").fetchone()[0]
     return [f"Saved {saved} tasks of the history", *lines]
 

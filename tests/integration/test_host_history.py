@@ -321,6 +321,19 @@ def test_what_an_earlier_version_has_archived_is_entered_later(
             assert connection.execute(missing).scalar() == 0
 
 
+def test_what_is_entered_again_stays_as_it_is(records: Records, archiver: Archiver, history_url: str) -> None:
+    ended(records, result("web1", "failed", groups=["web"]), facts("web1", a=1))
+    ended(records, result("web1", "changed", groups=["web", "eu"]))
+    archive_all(archiver)
+    before = listed(HostHistory(records, ADMIN), HostFilter(), 10)
+    assert before[0].groups == ("web", "eu") and before[0].failed is not None
+    with opened(history_url) as database, database.writing() as connection:
+        connection.execute(update(schema.tasks).values(scope_key=None))
+    archive_all(archiver)
+    assert listed(HostHistory(records, ADMIN), HostFilter(), 10) == before
+    assert HostHistory(records, ADMIN).facts("web1", None) is not None
+
+
 def test_hosts_of_which_no_task_is_kept_are_forgotten(
     records: Records, new_archiver: Callable[..., Archiver], history_url: str
 ) -> None:
