@@ -180,10 +180,16 @@ class Database:
         )
 
     def _make_private(self, *_: Any) -> None:
-        """Makes the file, which SQLite would make readable for others; what SQLite puts beside it has its mode."""
+        """Makes the file, which SQLite would make readable for others; what SQLite puts beside it has its mode.
+
+        A file that exists is not opened: to close it would drop the locks that this process's other connections have on
+        it, and the next process to close would delete the WAL that they go on writing to.
+        """
         assert self.file is not None
         try:
-            os.close(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return
         except OSError as error:
             reason = "cannot be opened"
             raise HistoryUnavailable(f"the history database {reason}: {self.file}: {error.strerror}", reason) from error

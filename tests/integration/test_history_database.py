@@ -166,6 +166,41 @@ def test_what_is_committed_is_on_the_disk(databases: Databases, tmp_path: Path) 
         assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
 
 
+def test_what_is_committed_is_seen_after_another_process_has_closed_the_file(
+    databases: Databases, tmp_path: Path
+) -> None:
+    url = databases.migrated("sqlite", tmp_path)
+    with opened(url) as database:
+        # A connection that is made while another one is open: its locks have to stay.
+        with database.reading() as first, database.reading() as second:
+            assert [_token(connection) for connection in (first, second)] == [0, 0]
+        assert _token_elsewhere(url) == "0"
+        with database.writing() as connection:
+            connection.execute(text("UPDATE archiver SET token = 7"))
+        assert _token_elsewhere(url) == "7", "the other process deleted the WAL, and this one wrote to it"
+    assert _token_elsewhere(url) == "7"
+
+
+def _token(connection: sqlalchemy.Connection) -> int:
+    return int(connection.execute(text("SELECT token FROM archiver")).scalar_one())
+
+
+def _token_elsewhere(url: str) -> str:
+    """What a process of its own reads, which closes the file when it ends."""
+    program = """
+import sys
+from sqlalchemy import text
+from flansible.history.database import Database
+database = Database(sys.argv[1])
+with database.reading() as connection:
+    print(connection.execute(text("SELECT token FROM archiver")).scalar_one())
+database.close()
+"""
+    return subprocess.run(
+        [sys.executable, "-c", program, url], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
 def test_a_file_that_is_put_back_is_the_one_that_is_read(databases: Databases, tmp_path: Path) -> None:
     with opened(databases.migrated("sqlite", tmp_path)) as database:
         with database.writing() as connection:
