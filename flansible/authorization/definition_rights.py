@@ -29,9 +29,14 @@ def check_may_define(user: User, kind: str) -> None:
         raise Forbidden(message, code="may_not_define")
 
 
+def may_change(user: User, owner: str) -> bool:
+    """Whether the user may change and delete a definition of this owner; admin may every one."""
+    return user.is_admin or owner == user.name
+
+
 def check_may_change(user: User, kind: str, name: str, owner: str) -> None:
     """Raises Forbidden for a definition of another user; admin may change every one."""
-    if not user.is_admin and owner != user.name:
+    if not may_change(user, owner):
         message = f"{kind}/{name} belongs to another user. Choose another name, or ask an admin."
         raise Forbidden(message, code="not_owner")
 

@@ -188,7 +188,8 @@ class Definitions:
     ) -> list[Change]:
         """Writes all of these definitions or none, and returns what became of each, then those deleted.
 
-        parse: for the definition with this number. prune: delete what was applied with this set and is not among them.
+        parse: for the definition with this number. prune: delete what was applied with this set, is not among them,
+        and is the user's to change.
         """
         with self._rows.writing() as writer:
             changes: list[Change] = []
@@ -213,9 +214,9 @@ class Definitions:
             if prune:
                 kept = {(item.kind.name, item.name) for item in given}
                 for row in reversed(writer.of_set(set_name)):
-                    if (row.kind, row.name) not in kept:
+                    # Another user may have a set of the same name: a refusal would name what is theirs.
+                    if (row.kind, row.name) not in kept and definition_rights.may_change(user, row.owner):
                         definition_rights.check_may_define(user, row.kind)
-                        definition_rights.check_may_change(user, row.kind, row.name, row.owner)
                         changes.append(Change("deleted", row))
             if not dry_run:
                 for change in changes:

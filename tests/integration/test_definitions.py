@@ -306,11 +306,13 @@ def test_prune_leaves_other_sets_and_what_was_written_by_itself(room: Room) -> N
     assert room.names(ROOT) == ["a1", "alone", "b1"]
 
 
-def test_prune_of_anothers_definition_is_refused_as_a_whole(room: Room) -> None:
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_prune_leaves_what_others_applied_with_a_set_of_the_same_name(room: Room, dry_run: bool) -> None:
     room.apply(ANNA, {"a1": {"key": SECRET}}, set_name="a")
-    with pytest.raises(Forbidden):
-        room.apply(BERT, {"b1": {"key": SECRET}}, set_name="a", prune=True)
-    assert room.names(ROOT) == ["a1"]
+    room.apply(BERT, {"b1": {"key": SECRET}, "b2": {"key": SECRET}}, set_name="a")
+    found = room.apply(BERT, {"b1": {}}, set_name="a", prune=True, dry_run=dry_run)
+    assert found == [("b1", "unchanged"), ("b2", "deleted")], "names what is another user's, or is refused"
+    assert room.names(ROOT) == (["a1", "b1", "b2"] if dry_run else ["a1", "b1"])
 
 
 def test_what_cannot_be_audited_is_not_written(room: Room) -> None:
