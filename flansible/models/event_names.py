@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from flansible.states import FINAL_STATES, State
+
 EventName = Literal[
     "started",
     "succeeded",
@@ -21,9 +23,17 @@ EventName = Literal[
     "canceled",
     "schedule_late",
 ]
-# What a callback is for that names no events: each end of a task is one of these.
-ENDS: tuple[EventName, ...] = ("succeeded", "failed", "timed_out", "lost", "canceled")
 MAX_URL_CHARACTERS = 2000
+
+
+def end_name(state: State) -> EventName:
+    """Returns the event that a task's end in this final state is: called as the state, and `failed` for an error."""
+    name: EventName = "failed" if state is State.ERROR else state.value  # type: ignore[assignment]
+    return name
+
+
+# What a callback is for that names no events: each end of a task is one of these.
+ENDS: tuple[EventName, ...] = tuple(sorted({end_name(state) for state in FINAL_STATES}))
 
 
 def http_url(value: str) -> str:

@@ -197,11 +197,11 @@ class Origin(Record):
 
 
 class RetryPlan(Record):
-    """What is to be done when a task of a template fails on hosts. attempt: number of retries before this task."""
+    """What is to be done when a task of a template fails on hosts."""
 
-    hosts: Literal["failed", "unreachable"]
-    delay_seconds: int
-    attempt: int = 0
+    hosts: Literal["failed", "unreachable"] = Field(description="Which hosts are tried again.")
+    delay_seconds: int = Field(description="After the end of the task.")
+    attempt: int = Field(default=0, description="Retries before this task.")
     values: dict[str, JsonValue] = Field(default={}, description="What the launch set, to be set again.")
 
 

@@ -6,26 +6,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from flansible.models import State, TaskStatus
-from flansible.models.event_names import EventName
+from flansible.models import FINAL_STATES, State, TaskStatus
+from flansible.models.event_names import EventName, end_name
 from flansible.models.notification_specs import Match, QuietHours
 
 # Of these states the one before counts as a failure, for `recovered` and `first_failure`.
-_FAILURES = frozenset({State.FAILED, State.ERROR, State.TIMED_OUT, State.LOST})
-_OF_STATE: dict[State, EventName] = {
-    State.SUCCEEDED: "succeeded",
-    State.FAILED: "failed",
-    State.ERROR: "failed",
-    State.TIMED_OUT: "timed_out",
-    State.LOST: "lost",
-    State.CANCELED: "canceled",
-}
+_FAILURES = FINAL_STATES - {State.SUCCEEDED, State.CANCELED}
 
 
 def events_of_end(task: TaskStatus, state: str, previous: str) -> Iterator[EventName]:
     """Yields the events that a task's end is. previous: how the run before it ended, '' for none."""
     ended = State(state)
-    yield _OF_STATE[ended]
+    yield end_name(ended)
     if task.counts.get("changed", 0) > 0:
         yield "changed"
     if task.counts.get("unreachable", 0) > 0:

@@ -636,7 +636,7 @@ def test_a_key_and_its_passphrase_belong_together(dev: Asking, admin: Asking) ->
 TEMPLATES = ["{{ lookup('pipe', 'id') }}", "x{% if 1 %}y{% endif %}", "{# x #}"]
 # Text that Ansible is told to take as data, whatever it says, and text it never looks into.
 DATA_FIELDS = {"module_args", "extra_vars", "extra_args"}
-NAMES = {"project"}  # the model takes nothing but a plain name
+NAMES = {"project", "queue"}  # the model takes nothing but a plain name
 SECRETS = {"private_key", "private_key_passphrase", "connection_password", "become_password", "vault_password"}
 
 
