@@ -55,7 +55,7 @@
 | flansible:stats:<day>:<user>        | hash   | final move  | counts of a user's tasks; day: since 1970   | 100 days  |
 | flansible:stats:<day>               | hash   | final move  | ... of all users                            | 100 days  |
 | flansible:project:<name>            | string | web         | how the last look at its remote went        | 100 days  |
-| flansible:project:<name>:<digest>   | string | web         | the commit of a ref of it, and when         | 100 days  |
+| flansible:commit:<name>:<digest>    | string | web         | the commit of a ref of it, and when         | 100 days  |
 | flansible:session:<digest>          | string | web         | a browser session, by its cookie's digest   | idle time |
 
 A hidden task (a preview run, an inventory listing) has only the keys of its record, which expire minutes after it was

@@ -48,9 +48,14 @@ def entry_index_key(entry: str, state: State | None) -> str:
     return f"{TASKS}:entry:{entry}:{state}" if state else f"{TASKS}:entry:{entry}"
 
 
-def project_key(project: str, ref: str = "") -> str:
-    """Names what is known of a project's remote, or of one of its refs (by a digest)."""
-    return f"{PREFIX}project:{project}:{ref}" if ref else f"{PREFIX}project:{project}"
+def project_key(project: str) -> str:
+    """Names what is known of a project's remote."""
+    return f"{PREFIX}project:{project}"
+
+
+def commit_key(project: str, ref_digest: str) -> str:
+    """Names the commit of one of a project's refs."""
+    return f"{PREFIX}commit:{project}:{ref_digest}"
 
 
 def index_key(user: str | None, state: State | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 from flansible.store.connection import Connection, text, translated
-from flansible.store.keys import project_key
+from flansible.store.keys import commit_key, project_key
 
 _KEPT_SECONDS = 100 * 86400
 
@@ -55,4 +55,4 @@ class ProjectRefs(Connection):
 
 
 def _key(project: str, url: str, ref: str) -> str:
-    return project_key(project, sha256(f"{url}\n{ref}".encode()).hexdigest()[:32])
+    return commit_key(project, sha256(f"{url}\n{ref}".encode()).hexdigest()[:32])

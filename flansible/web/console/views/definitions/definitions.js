@@ -5,7 +5,7 @@ import { errorBox, h, notify, replace } from "../../dom.js";
 import { setParams } from "../../router.js";
 import { ProjectRemote } from "./remote.js";
 import { schedulePanel } from "./schedule_panel.js";
-import { SchemaForm } from "./schema_form.js";
+import { SchemaForm } from "../../schema_form.js";
 
 /** route.params: `kind`, and `name` of the definition whose form is open ("" for a new one). */
 export async function show(root, { params, signal }) {

@@ -3,7 +3,7 @@
 import { get, post } from "../../api.js";
 import { errorBox, h, replace } from "../../dom.js";
 import { setParams } from "../../router.js";
-import { SchemaForm } from "../definitions/schema_form.js";
+import { SchemaForm } from "../../schema_form.js";
 
 const GROUPS = ["extra_vars", "secret_vars"];
 

@@ -1,7 +1,7 @@
 // A form drawn from the JSON Schema of a kind of definitions: one field for each property.
 
-import { h } from "../../dom.js";
-import { Field } from "../../fields.js";
+import { h } from "./dom.js";
+import { Field } from "./fields.js";
 
 /** Reads and writes the body of a definition's PUT. schema: as `GET /api/definitions` returns it. */
 export class SchemaForm {
