@@ -79,7 +79,8 @@ export class Header {
     if (session.launches_only) return replace(this.buttons, task.template ? h("a", { href: `#/templates?${new URLSearchParams({ name: task.template })}` }, "Run this template again") : null);
     const save = this.#button("Save as template", () => this.#save(), "quiet");
     const onFailed = () => confirmAgain(this.run, this.element, [...this.failures.hosts.keys()]);
-    replace(this.buttons, again, bad.length && task.kind !== "git" ? this.#button(`Run again on ${plural(bad.length, "failed host")}`, onFailed) : null, save);
+    const onBad = bad.length && task.kind !== "git" ? this.#button(`Run again on ${plural(bad.length, "failed host")}`, onFailed) : null;
+    replace(this.buttons, again, save, onBad);
     return null;
   }
 
