@@ -53,7 +53,7 @@ def merge(spec: TemplateSpec, launch: Mapping[str, JsonValue]) -> Merged:
 
 def _open_words(spec: TemplateSpec) -> str:
     names = [*spec.open, *(f"{SECRETS if one.secret else VARIABLES}.{name}" for name, one in spec.variables.items())]
-    return f"a launch may set {', '.join(sorted(names))}" if names else "a launch may set nothing"
+    return f"a launch may set {', '.join(sorted(set(names)))}" if names else "a launch may set nothing"
 
 
 def _given(
