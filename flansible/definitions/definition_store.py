@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 from flansible.authorization import definition_rights
-from flansible.definitions.kinds import DefinitionKind
+from flansible.definitions.kinds import KINDS, DefinitionKind
 from flansible.errors import FieldError, InvalidRequest, NotFound, PreconditionFailed
 from flansible.history.definition_rows import DefinitionRows, DefinitionWriter, StoredDefinition
 from flansible.identity.users import User
@@ -199,7 +199,8 @@ class Definitions:
                 new = (change.stored for change in changes if (change.stored.kind, change.stored.name) == (kind, name))
                 return next(new, None) or writer.get(kind, name)
 
-            for number, item in enumerate(given):
+            # Whatever file they come from: a schedule is written after the template that it names.
+            for number, item in sorted(enumerate(given), key=_place):
                 definition_rights.check_may_define(user, item.kind.name)
                 current = writer.get(item.kind.name, item.name)
                 if current is not None:
@@ -274,6 +275,14 @@ class Definitions:
 def _may_read(user: User, kind: DefinitionKind, found: StoredDefinition) -> bool:
     is_shared = definition_rights.may_read(user, found.owner, kind.shared_with(found.spec))
     return is_shared or kind.is_granted(user, found.name)
+
+
+_ORDER = {kind.name: place for place, kind in enumerate(KINDS)}
+
+
+def _place(numbered: tuple[int, NewDefinition]) -> tuple[int, int]:
+    number, item = numbered
+    return _ORDER.get(item.kind.name, len(_ORDER)), number
 
 
 def _write(writer: DefinitionWriter, change: Change, note: NoteChange) -> None:

@@ -16,6 +16,7 @@ import yaml
 from tests.helpers.services import ADMIN, DEV, SCRIPTS, Service, lay_out, start_service, write
 
 OPS = ("ops-member", "ops secret")
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/team"
 FAILED = {"state": "failed"}
 
 
@@ -200,3 +201,25 @@ def test_what_get_prints_apply_takes(service: Service, tmp_path: Path) -> None:
     assert service.client().get("/api/searches/broken").json()["text"] == "on: yes # no"
     none = flansible(service, "get", "searches", "none")
     assert none.returncode == 5 and "There is no none among searches" in none.stderr
+
+
+def test_the_example_sets_up_an_empty_installation(service: Service) -> None:
+    """Names of hosts in it do not exist: what needs none of them runs."""
+    applied = flansible(service, "apply", "-f", str(EXAMPLE), "--set", "team")
+    assert applied.returncode == 0, applied.stderr
+    kinds = {yaml.safe_load(path.read_text())["kind"] for path in EXAMPLE.glob("*.yml")}
+    assert kinds == {"projects", "templates", "schedules", "webhooks", "notifications"}
+    again = flansible(service, "apply", "-f", str(EXAMPLE), "--set", "team")
+    assert (
+        again.returncode == 0
+        and "created" not in again.stdout
+        and "changed" not in again.stdout.replace("unchanged", "")
+    )
+    client = service.client()
+    assert client.get("/api/schedules/nightly").json()["next"]
+    launched = client.post("/api/templates/reachable/launch", json={})
+    assert launched.status_code == 202, launched.text
+    status = service.wait(launched.json()["task_id"])
+    assert (status["template"], status["state"]) == ("reachable", "succeeded")
+    left = client.post("/api/apply", json={"set": "team", "definitions": [], "prune": True})
+    assert left.status_code == 200, left.text
