@@ -26,7 +26,7 @@ PYTHONS = {"_clear", "_config", "_exit", "_exit_function", "_run_exitfuncs", "_s
 # What is assigned besides Ansible's attributes: the runner's own objects, Python's, one of argparse, one of Mitogen's;
 # last, a copy of a task.
 ASSIGNED = re.compile(
-    r"self\..*|ending\..*|sys\.(argv|executable)|stream\.buffer\.write|process\.authkey|timer\.daemon"
+    r"self\..*|ending\..*|sys\.(argv|executable|dont_write_bytecode)|stream\.buffer\.write|process\.authkey|timer\.daemon"
     r"|\w+\.__name__|options\.private_key_file|unix\.make_socket_path"
     r"|function\.__defaults__"
     r"|ObservedTaskQueueManager\.event_callback|\w+Executor\.event_pipe"
