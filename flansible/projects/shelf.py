@@ -114,7 +114,7 @@ class Shelf:
             self.sweep()
             with new_folder(self._folder, _NEW) as aside:
                 yield aside
-                os.chmod(aside, 0o755)
+                os.chmod(aside, 0o755)  # nosec B103: runs as other users read it; data_dir is private
                 self._set_aside(key)  # what a killed process has left half finished
                 os.rename(aside, self.path(key))
             _make_read_only(self.path(key))
@@ -249,7 +249,7 @@ def _make_read_only(folder: Path) -> None:
             mode = os.lstat(path).st_mode
             if stat.S_ISREG(mode):
                 os.chmod(path, 0o555 if mode & stat.S_IXUSR else 0o444)
-        os.chmod(above, 0o555)
+        os.chmod(above, 0o555)  # nosec B103: likewise, and nobody writes
 
 
 def _is_same(descriptor: int, path: Path) -> bool:
