@@ -14,6 +14,7 @@ from flansible.history.schedule_rows import STARTING, ScheduleState, StoredOccur
 from flansible.models.schedule_specs import ScheduleSpec
 
 # No start is late within this: a process that dies needs to be replaced.
+LATE = "skipped: late by"  # an outcome, and how late
 GRACE = timedelta(minutes=1)
 # Due times in one round. Of a night that a schedule of each second has missed there are more: they have further rounds.
 MOST_DUE = 2000
@@ -108,10 +109,10 @@ def _reasons(
         elif known.is_paused(state):
             yield "skipped: paused"
         elif now > known.latest(due):
-            yield f"skipped: late by {words_of(late)}"
+            yield f"{LATE} {words_of(late)}"
         elif late > GRACE and (on_time or number < len(dues) - 1):
             # Of several that were missed the last one makes up for all.
-            yield f"skipped: late by {words_of(late)}, and a later one is due"
+            yield f"{LATE} {words_of(late)}, and a later one is due"
         else:
             yield None
 

@@ -36,12 +36,15 @@ Glob = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class PayloadCondition(Request):
-    """A condition on a value of the payload: one of `equals`, `one_of` and `matches`."""
+    """A condition on a value of the payload: one of `equals`, `in` and `matches`."""
+
+    # `in` is a word of Python's.
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=False, validate_by_alias=True)
 
     pointer: Pointer = Field(description="JSON pointer of the value.")
     equals: JsonValue = Field(None, description="It has to be this.")
     one_of: Annotated[list[JsonValue], Field(min_length=1, max_length=100)] | None = Field(
-        None, description="It has to be one of these."
+        None, alias="in", description="It has to be one of these."
     )
     matches: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_pattern)] | None = Field(
         None, description="A text in which this regular expression (Rust's syntax) is found."
@@ -51,7 +54,7 @@ class PayloadCondition(Request):
     def _require_one(self) -> Self:
         given = {"equals", "one_of", "matches"} & self.model_fields_set
         if len(given) != 1:
-            raise ValueError("needs exactly one of equals, one_of, matches")
+            raise ValueError("needs exactly one of equals, in, matches")
         return self
 
 

@@ -12,6 +12,7 @@ which. A row without an outcome is one whose process died in between: it is star
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from flansible.definitions.kinds import SCHEDULES
-from flansible.definitions.schedule_decisions import KnownSchedule, decide, milliseconds, moment
+from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment
 from flansible.definitions.schedule_times import Times
 from flansible.errors import (
     AuditUnavailable,
@@ -37,6 +38,7 @@ from flansible.history.definition_rows import StoredDefinition
 from flansible.history.schedule_rows import STARTED, STARTING, ScheduleRows, ScheduleState, StoredOccurrence
 from flansible.models import FINAL_STATES, State
 from flansible.models.schedule_specs import ScheduleSpec
+from flansible.store import LateSchedule
 from flansible.web import task_launch, template_launch
 from flansible.web.context import WebContext
 from flansible.web.freezes import freezes_of
@@ -120,13 +122,25 @@ class Scheduler:
             return next((freeze.name for freeze in freezes if freeze.holds(at, template)), None)
 
         claimed: list[StoredOccurrence] = []
+        late: list[tuple[KnownSchedule, StoredOccurrence]] = []
         with rows.writing() as writer:
             states = writer.states()
             for known in due:
                 found, state = decide(known, known.state(states.get(known.name)), now, frozen_by)
-                claimed += [one for one in writer.add(found) if one.is_open]
+                added = writer.add(found)
+                claimed += [one for one in added if one.is_open]
+                # Of a night's, the last one is told.
+                late += [(known, one) for one in added if one.outcome.startswith(LATE)][-1:]
                 writer.set_state(state)
+        for known, one in late:
+            self._tell_late(known, one)
         return sorted(claimed, key=lambda one: one.due)
+
+    def _tell_late(self, known: KnownSchedule, occurrence: StoredOccurrence) -> None:
+        """Has those notified who want to know of a schedule that could not start in time."""
+        late = LateSchedule(known.name, known.stored.owner, known.spec.template, occurrence.due)
+        with contextlib.suppress(StoreUnavailable):
+            self._context.store.add_late_schedule(late)
 
     def _is_due(self, known: KnownSchedule, stored: ScheduleState | None, now: datetime) -> bool:
         state = known.state(stored)
@@ -158,6 +172,7 @@ class Scheduler:
             if now <= known.latest(moment(occurrence.due)):
                 log.info("schedule %s starts later: %s", known.name, error)
                 return occurrence
+            self._tell_late(known, occurrence)
             return _over(occurrence, "failed: the service could not start it", str(error))
         except RequestError as error:
             return _over(occurrence, _refusal(error), error.message)

@@ -17,6 +17,7 @@ from flansible.definitions.schedule_decisions import milliseconds
 from flansible.errors import BrokerUnavailable
 from flansible.history.schedule_rows import STARTING, ScheduleRows, StoredOccurrence
 from flansible.models import State
+from flansible.store import LateSchedule
 from flansible.web import scheduler
 from flansible.web.scheduler import Scheduler, known_schedule
 from tests.helpers.launching import USERS, VALUES, Site
@@ -180,8 +181,13 @@ def test_a_clock_that_is_set_back_an_hour_starts_nothing_twice(site: Clocked) ->
 
 def test_after_a_night_without_the_service_each_time_has_its_reason(site: Clocked) -> None:
     site.write(overlap="allow")
+    store = site.context.store
+    assert store.set_notified(store.notified()[0], frozenset({"late"}))
     site.look(hours=8, minutes=30)
     assert site.outcomes() == [f"skipped: late by {hours} h" for hours in range(7, 0, -1)] + ["skipped: late by 30 min"]
+    [told] = store.outbox(10)
+    due = milliseconds(site.written + timedelta(hours=8))
+    assert told.event == "late" and told.schedule == LateSchedule("nightly", "portal", "deploy", due)
     site.look(hours=9)
     assert site.outcomes()[-1] == "started" and len(site.tasks()) == 1
 

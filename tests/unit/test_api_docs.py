@@ -144,8 +144,9 @@ def test_each_field_of_each_model_is_in_both_documents_with_its_description(
     for model in found:
         new = openapi["components"]["schemas"][model.__name__]["properties"]
         old = spec["models"][model.__name__]["properties"]
-        assert list(new) == list(old) == list(model.model_fields), model
-        for name, field in model.model_fields.items():
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        assert list(new) == list(old) == list(fields), model
+        for name, field in fields.items():
             assert field.description and new[name]["description"] == field.description, f"{model}.{name}"
             assert old[name]["description"].startswith(field.description), f"{model}.{name}"
 

@@ -186,7 +186,7 @@ PUSH = {
         ({"paths": ["b.yml"]}, ""),
         ({"paths": ["x/*"]}, "paths do not match"),
         ({"conditions": [{"pointer": "/repository/name", "equals": "site"}]}, ""),
-        ({"conditions": [{"pointer": "/repository/name", "one_of": ["x", "site"]}]}, ""),
+        ({"conditions": [{"pointer": "/repository/name", "in": ["x", "site"]}]}, ""),
         ({"conditions": [{"pointer": "/repository/name", "matches": "^s.te$"}]}, ""),
         ({"conditions": [{"pointer": "/repository/name", "equals": "other"}]}, "/repository/name does not match"),
         ({"conditions": [{"pointer": "/repository/private", "equals": 1}]}, "/repository/private does not match"),
@@ -215,7 +215,7 @@ def test_a_regular_expression_that_would_backtrack_for_ever_does_not() -> None:
 
 
 def test_conditions_are_stored_as_they_are_written() -> None:
-    given = [{"pointer": "/a", "one_of": [1]}, {"pointer": "/b", "equals": None}]
+    given = [{"pointer": "/a", "in": [1]}, {"pointer": "/b", "equals": None}]
     dumped = spec("github", conditions=given).model_dump(mode="json", exclude_unset=True)
     assert dumped["conditions"] == given
     assert json.dumps(dumped)
@@ -231,7 +231,7 @@ def test_conditions_are_stored_as_they_are_written() -> None:
         {"source": "generic"},
         {"header": "X Y"},
         {"conditions": [{"pointer": "/a"}]},
-        {"conditions": [{"pointer": "/a", "equals": 1, "one_of": [1]}]},
+        {"conditions": [{"pointer": "/a", "equals": 1, "in": [1]}]},
         {"conditions": [{"pointer": "a", "equals": 1}]},
         {"conditions": [{"pointer": "/a", "matches": "("}]},
         {"variables": {"a b": "/x"}},
