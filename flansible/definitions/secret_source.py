@@ -6,13 +6,13 @@ imported when the web server starts, as that of `login_function`; it is called w
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flansible.errors import ConfigurationError, Fault, SecretUnavailable
+from flansible.config import operator_function
+from flansible.errors import SecretUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +33,7 @@ SecretFunction = Callable[[SecretRequest], Mapping[str, Any]]
 
 def load(name: str) -> SecretFunction | None:
     """Imports the function that the setting names; None for an empty setting. Raises ConfigurationError."""
-    if not name:
-        return None
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name, None)
-    except Exception as error:  # the operator's module may raise anything
-        raise _fault(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise _fault(f"{module_name} has no function {function_name}")
-    found: SecretFunction = function
+    found: SecretFunction | None = operator_function.load("secret_function", name)
     return found
 
 
@@ -60,7 +51,3 @@ def fetch(function: SecretFunction | None, wanted: SecretRequest) -> dict[str, A
     if not isinstance(found, Mapping):
         raise SecretUnavailable(f"secret_function returned {type(found).__name__}, not an object of fields")
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _fault(message: str) -> ConfigurationError:
-    return ConfigurationError([Fault("config", "secret_function", message)])

@@ -6,11 +6,10 @@ from the environment Flansible is installed in, or from PYTHONPATH.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from flansible.errors import ConfigurationError, Fault
+from flansible.config import operator_function
 
 
 class Headers(Mapping[str, str]):
@@ -50,18 +49,5 @@ LoginFunction = Callable[[LoginRequest], str | None]
 
 def load(name: str) -> LoginFunction | None:
     """Imports the function that the setting names; None for an empty setting. Raises ConfigurationError."""
-    if not name:
-        return None
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name, None)
-    except Exception as error:  # the operator's module may raise anything
-        raise _fault(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise _fault(f"{module_name} has no function {function_name}")
-    found: LoginFunction = function
+    found: LoginFunction | None = operator_function.load("login_function", name)
     return found
-
-
-def _fault(message: str) -> ConfigurationError:
-    return ConfigurationError([Fault("config", "login_function", message)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 from flask import current_app
 
@@ -24,6 +24,8 @@ from flansible.sealing import Sealer
 from flansible.store import LoginThrottle
 from flansible.web.failed_submissions import FailedSubmissions
 from flansible.web.request_counts import RequestCounts
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,15 @@ class WebContext:
 
 def definitions_of(context: WebContext) -> Definitions:
     """Returns the definitions of the service. Raises Unavailable where it has no database."""
-    if context.definitions is None:
-        message = "This service has no database for definitions. An operator has to set DATABASE_URL."
+    return from_database(context.definitions, "definitions")
+
+
+def from_database(found: Part | None, what: str) -> Part:
+    """Returns a part of the service that needs a database. what: what for. Raises Unavailable where there is none."""
+    if found is None:
+        message = f"This service has no database for {what}. An operator has to set DATABASE_URL."
         raise Unavailable(message, code="no_database")
-    return context.definitions
+    return found
 
 
 def web_context() -> WebContext:

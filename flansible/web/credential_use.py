@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from flansible.authorization.rules.credential_rules import NO_CREDENTIALS, UsedCredential, UsedCredentials
 from flansible.authorization.rules.grants import check_may_act
-from flansible.errors import Unavailable
 from flansible.identity.users import User
 from flansible.models import RunOptions
-from flansible.web.context import WebContext
+from flansible.web.context import WebContext, from_database
 
 
 def credentials_of(context: WebContext, user: User, request: RunOptions) -> UsedCredentials:
@@ -18,12 +17,10 @@ def credentials_of(context: WebContext, user: User, request: RunOptions) -> Used
     if not request.credentials:
         return NO_CREDENTIALS
     check_may_act(user)
-    if context.credentials is None:
-        message = "This service has no database for credentials. An operator has to set DATABASE_URL."
-        raise Unavailable(message, code="no_database")
+    credentials = from_database(context.credentials, "credentials")
     opened = []
     for number, name in enumerate(request.credentials):
         place = f"credentials[{number}]"
-        found = context.credentials.open(user, name, place)
+        found = credentials.open(user, name, place)
         opened.append(UsedCredential(place, found.name, found.owner, found.spec))
     return UsedCredentials(frozenset(one.name for one in opened if one.owner == user.name), tuple(opened))

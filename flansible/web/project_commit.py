@@ -18,7 +18,7 @@ from flansible.identity.users import ADMIN, User
 from flansible.models import DEFAULT_QUEUE, AuthorizedRun, ProjectRun, Secrets
 from flansible.models.project_spec import MaxAge, ProjectSpec
 from flansible.store import KnownCommit, RemoteState
-from flansible.web.context import web_context
+from flansible.web.context import definitions_of, web_context
 from flansible.web.preview_run import run_preview
 
 WAIT_SECONDS = 10.0
@@ -55,11 +55,7 @@ def refresh(user: User, project: str) -> tuple[ProjectRun, str | None]:
 
 def stored(project: str) -> StoredDefinition:
     """Returns a project's definition. Raises NotFound, Unavailable."""
-    definitions = web_context().definitions
-    if definitions is None:
-        message = "This service has no database for definitions. An operator has to set DATABASE_URL."
-        raise Unavailable(message, code="no_database")
-    found = definitions.find(PROJECTS.name, project)
+    found = definitions_of(web_context()).find(PROJECTS.name, project)
     if found is None:
         message = f"There is no project {project}."
         raise NotFound(message, code="project_not_found", errors=[FieldError("project", "does not exist")])

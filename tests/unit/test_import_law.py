@@ -86,7 +86,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "audit": ("errors", "system", "sealing"),
     "broker": (*_BASICS, "config", "system", "store"),
     "identity": ("errors", "wording", "config", "system", "audit", "playbooks"),
-    "definitions": (*_BASICS, "wording", "history", "sealing", "identity", "authorization"),
+    "definitions": (*_BASICS, "config", "wording", "history", "sealing", "identity", "authorization"),
     "hooks": (*_BASICS, "notifications.signatures"),
     "notifications.signatures": ("models",),
     "notifications": (*_STORE, "identity", "authorization", ""),

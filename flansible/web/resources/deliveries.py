@@ -10,14 +10,14 @@ from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.authorization.rules.grants import check_may_act
-from flansible.errors import NotFound, Unavailable
+from flansible.errors import NotFound
 from flansible.history.delivery_rows import PENDING, DeliveryRows, StoredDelivery
 from flansible.identity.users import User
 from flansible.models.notification_specs import DeliveryFields, DeliveryList, DeliveryState
 from flansible.notifications.recipients import LATE_PREFIX
 from flansible.system.timestamps import from_milliseconds
 from flansible.web import serialization
-from flansible.web.context import web_context
+from flansible.web.context import from_database, web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import NoFields, parse_query, require_no_body
@@ -89,11 +89,7 @@ class Redeliver(PrivateResource):
 
 
 def _rows() -> DeliveryRows:
-    found = web_context().deliveries
-    if found is None:
-        message = "This service has no database for deliveries. An operator has to set DATABASE_URL."
-        raise Unavailable(message, code="no_database")
-    return found
+    return from_database(web_context().deliveries, "deliveries")
 
 
 def _find(delivery_id: str, user: User) -> StoredDelivery:

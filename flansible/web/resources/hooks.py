@@ -10,7 +10,7 @@ from flask_restful import Resource
 from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.authorization.rules.grants import check_may_act
-from flansible.errors import Forbidden, NotFound, Unavailable
+from flansible.errors import Forbidden, NotFound
 from flansible.history.hook_call_rows import HookCallRows, StoredHookCall
 from flansible.hooks.callers import Call
 from flansible.identity.users import User
@@ -18,7 +18,7 @@ from flansible.models.definition_specs import NAME_PATTERN
 from flansible.models.hook_specs import HookCall, HookCallList, HookReply
 from flansible.system.timestamps import from_milliseconds
 from flansible.web import hook_calls, serialization
-from flansible.web.context import definitions_of, web_context
+from flansible.web.context import definitions_of, from_database, web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import NoFields, parse_query, read_public_body, require_no_body
@@ -97,11 +97,7 @@ class HookCallAgain(PrivateResource):
 
 
 def _rows() -> HookCallRows:
-    found = web_context().hook_calls
-    if found is None:
-        message = "This service has no database for webhooks. An operator has to set DATABASE_URL."
-        raise Unavailable(message, code="no_database")
-    return found
+    return from_database(web_context().hook_calls, "webhooks")
 
 
 def _find(call_id: str, user: User) -> StoredHookCall:
