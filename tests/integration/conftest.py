@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from flansible.broker import app as broker_app
+from flansible.config import Settings
 from flansible.store import Claim, Store
 from flansible.worker.store_writer import StoreWriter
+from tests.helpers.broker import use_broker
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import CLAIM, Worker, make_run, new_id
 from tests.helpers.waiting import require_program
@@ -28,6 +31,14 @@ def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) 
     running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def broker(shared_redis: RedisServer) -> None:
+    """Has this process publish to the shared Redis. Its connections belong to the process: opened before the first
+    test, they are no test's leak."""
+    use_broker(Settings(CELERY_BROKER_URL=shared_redis.url, CELERY_RESULT_BACKEND=shared_redis.url))
+    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
 
 
 @pytest.fixture

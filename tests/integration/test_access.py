@@ -19,7 +19,6 @@ from werkzeug.test import TestResponse
 
 from flansible.audit import verify
 from flansible.audit.throttle import AuditThrottle
-from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.errors import ConfigurationError
 from flansible.identity import tokens
@@ -28,6 +27,8 @@ from flansible.store import LoginLimits, LoginThrottle, Store
 from flansible.web import create_app
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("broker")
 
 MARKER = "marker-password"
 ADMIN, DEV = ("admin", "root"), ("dev", "secret")
@@ -76,14 +77,6 @@ class Site:
         key = verify.read_key(self.settings.secret_key_file)
         found = verify.verify([self.settings.audit_file], self.settings.audit_file, key)
         return isinstance(found, verify.Verified)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _broker(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
-    url = shared_redis.url
-    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
-    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
 
 
 @pytest.fixture

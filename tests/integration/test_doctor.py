@@ -14,6 +14,7 @@ from flansible.doctor import run as doctor_run
 from flansible.doctor import servers
 from flansible.doctor.check import Mark
 from flansible.store import Store
+from tests.helpers.broker import use_broker
 from tests.helpers.doctoring import FLANSIBLE, MARKER, marks, run, user, write_config, write_users
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
@@ -58,7 +59,9 @@ def test_a_worker_that_answers_is_named(tmp_path: Path, own_redis: RedisServer) 
 
 @pytest.fixture
 def on_redis(make_settings: MakeSettings, own_redis: RedisServer) -> Settings:
-    return make_settings(CELERY_BROKER_URL=own_redis.url, CELERY_RESULT_BACKEND=own_redis.url)
+    settings = make_settings(CELERY_BROKER_URL=own_redis.url, CELERY_RESULT_BACKEND=own_redis.url)
+    use_broker(settings)
+    return settings
 
 
 def change(server: RedisServer, *words: str) -> None:

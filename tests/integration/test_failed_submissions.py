@@ -18,15 +18,9 @@ from flansible.web.context import WebContext
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("broker")
+
 BODY = {"module": "ping", "host_pattern": "localhost"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _broker(shared_redis: RedisServer) -> None:
-    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
-    url = shared_redis.url
-    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
-    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "warm")
 
 
 class Site:

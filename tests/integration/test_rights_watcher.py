@@ -20,7 +20,6 @@ from flask.testing import FlaskClient
 from flansible.audit import verify
 from flansible.authorization import authorize
 from flansible.authorization.isolation import Isolation
-from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, Kind, PlaybookRequest, State, TaskStatus
 from flansible.store import Claim, Store
@@ -31,6 +30,8 @@ from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import make_run, new_id
 from tests.helpers.waiting import eventually
 from tests.helpers.webserver import DEV, WebServer
+
+pytestmark = pytest.mark.usefixtures("broker")
 
 Entry = dict[str, Any]
 FULL: Entry = {"inventories": ["dev", "stage"], "writable": ["out"]}
@@ -121,14 +122,6 @@ class Site:
                 watcher._thread.join(10)
         for app in self._apps:
             app.extensions["flansible"].store.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _broker(shared_redis: RedisServer) -> None:
-    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
-    url = shared_redis.url
-    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
-    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
 
 
 @pytest.fixture

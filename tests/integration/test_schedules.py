@@ -21,7 +21,8 @@ from flansible.store import LateSchedule
 from flansible.web import scheduler
 from flansible.web.scheduler import Scheduler, known_schedule
 from tests.helpers.launching import USERS, VALUES, Site
-from tests.helpers.redis_server import RedisServer
+
+pytestmark = pytest.mark.usefixtures("broker")
 
 NIGHTLY = {"template": "deploy", "values": VALUES, "every": "1h", "timezone": "Europe/Berlin"}
 WRITERS = {"may_define": ["templates", "schedules", "freezes"]}
@@ -72,14 +73,6 @@ class Clocked(Site):
 
     def tasks(self) -> list[dict[str, Any]]:
         return list(self.get("ansibletasks?limit=1000", "admin")["tasks"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _broker(shared_redis: RedisServer) -> None:
-    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
-    url = shared_redis.url
-    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
-    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from flansible.web.context import WebContext
 from flansible.web.rights_watcher import RightsWatcher
 from tests.helpers.redis_server import RedisServer
 
+pytestmark = pytest.mark.usefixtures("broker")
+
 PING = {"module": "ping", "host_pattern": "web1"}
 FROM_TEMPLATE = Origin(trigger="schedule", template="deploy", template_digest="d1", run_as="dev")
 
@@ -60,14 +62,6 @@ class Site:
     def log(self, task_id: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.settings.audit_file.read_text().splitlines()]
         return [line for line in lines if line.get("task_id") == task_id]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _broker(shared_redis: RedisServer) -> None:
-    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
-    url = shared_redis.url
-    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
-    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
 
 
 @pytest.fixture

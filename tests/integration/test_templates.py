@@ -7,23 +7,15 @@ from typing import Any
 
 import pytest
 
-from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.models import State
 from flansible.web import retries
 from flansible.web.rights_watcher import RightsWatcher
 from tests.helpers.launching import DEPLOY, USERS, VALUES, Site
-from tests.helpers.redis_server import RedisServer
+
+pytestmark = pytest.mark.usefixtures("broker")
 
 NOT_FOUND = (404, "definition_not_found", set[str]())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _broker(shared_redis: RedisServer) -> None:
-    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
-    url = shared_redis.url
-    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
-    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
 
 
 @pytest.fixture
