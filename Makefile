@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare http slow ssh sandbox lines soak scale bench-history chaos docs screenshot check clean
+.PHONY: help venv demo test test-fast test-nightly test-flaky test-matrix bench bench-compare fleets http slow ssh sandbox lines soak scale bench-history chaos docs screenshot check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make screenshot   docs/console.png anew, when the console looks different (needs Chromium)"
 	@echo "make bench   compare runs through the API with the command line, in turn; writes docs/performance.md's tables"
 	@echo "make bench-compare BASE=commit [HEAD=commit]   exits with 1 if the second is slower than the first"
+	@echo "make fleets  runs on 200 to 3,000 hosts and over ssh, against the command line (half an hour)"
 	@echo "make http    requests per second, and how long they take (needs wrk)"
 	@echo "make slow    time of honest polls beside thousands of slow connections (hours); BENCH_ARGS='--counts 300 --seconds 5'"
 	@echo "make ssh     what the fast ssh profile and Mitogen save, with a private sshd"
@@ -99,6 +100,9 @@ bench: $(VENV)/.installed
 bench-compare: $(VENV)/.installed
 	@$(if $(BASE),,echo "name the commit to compare with: make bench-compare BASE=HEAD~1"; exit 2)
 	@$(BIN)/python -m benchmarks.compare $(BASE) $(or $(HEAD),HEAD) $(BENCH_ARGS)
+
+fleets: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks.fleets --write $(BENCH_ARGS)
 
 http: $(VENV)/.installed
 	@$(BIN)/python -m benchmarks.web $(BENCH_ARGS)

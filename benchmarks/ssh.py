@@ -81,8 +81,11 @@ class Way:
 
 
 @contextmanager
-def sshd() -> Iterator[Path]:
-    """The folder of a private sshd for this user, with inventory and playbooks; it is gone afterwards."""
+def sshd(hosts: int = HOSTS) -> Iterator[Path]:
+    """The folder of a private sshd for this user, with inventory and playbooks; it is gone afterwards.
+
+    hosts: how many addresses it listens on.
+    """
     with tempfile.TemporaryDirectory(prefix="flansible-ssh-") as folder:
         root = Path(folder)
         for name in ("host_key", "user_key"):
@@ -90,8 +93,8 @@ def sshd() -> Iterator[Path]:
         shutil.copy(root / "user_key.pub", root / "authorized_keys")
         (root / "known_hosts").write_text("bench " + (root / "host_key.pub").read_text())
         port = _free_port()
-        _write_sshd_config(root, port)
-        _write_project(root, port)
+        _write_sshd_config(root, port, hosts)
+        _write_project(root, port, hosts)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # it insists, for a process it would give away its rights in
         program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or sys.exit("sshd is not installed")
@@ -103,8 +106,8 @@ def sshd() -> Iterator[Path]:
             _end(process)
 
 
-def _write_sshd_config(root: Path, port: int) -> None:
-    addresses = "".join(f"ListenAddress 127.0.0.{number}\n" for number in range(1, HOSTS + 1))
+def _write_sshd_config(root: Path, port: int, count: int) -> None:
+    addresses = "".join(f"ListenAddress 127.0.0.{number}\n" for number in range(1, count + 1))
     (root / "sshd_config").write_text(
         f"Port {port}\n{addresses}HostKey {root}/host_key\nAuthorizedKeysFile {root}/authorized_keys\n"
         f"PidFile {root}/sshd.pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
@@ -112,8 +115,8 @@ def _write_sshd_config(root: Path, port: int) -> None:
     )
 
 
-def _write_project(root: Path, port: int) -> None:
-    hosts = "".join(f"h{number} ansible_host=127.0.0.{number}\n" for number in range(1, HOSTS + 1))
+def _write_project(root: Path, port: int, count: int) -> None:
+    hosts = "".join(f"h{number} ansible_host=127.0.0.{number}\n" for number in range(1, count + 1))
     connection = _CONNECTION.format(port=port, root=root)
     options = _SSH_OPTIONS.format(root=root)
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
