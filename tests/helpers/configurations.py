@@ -87,7 +87,9 @@ def definitions() -> dict[str, Any]:
     spec = importlib.util.find_spec("ansible")
     assert spec is not None and spec.submodule_search_locations is not None
     path = Path(spec.submodule_search_locations[0]) / "config" / "base.yml"
-    return {name: found for name, found in yaml.safe_load(path.read_text()).items() if not name.startswith("_")}
+    return {
+        name: found for name, found in yaml.load(path.read_text(), yaml.CSafeLoader).items() if not name.startswith("_")
+    }
 
 
 def value_of(name: str, chance: random.Random) -> str:

@@ -6,7 +6,9 @@ result.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from flansible import __version__
@@ -44,6 +46,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "tags": [{"name": name, "description": text} for name, text in tags(routes).items()],
         "paths": paths,
         "components": {
+            "responses": _share_refusals(paths),
             "securitySchemes": {
                 _SECURITY: {"type": "http", "scheme": "basic", "description": "A user and password of rbac.json."},
                 _TOKEN: {
@@ -55,6 +58,29 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "schemas": {name: schema for name, schema in defined.items() if name not in queries},
         },
     }
+
+
+def _share_refusals(paths: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Puts a reference where several operations refuse with the same reply; returns these replies by name.
+
+    Most of the document would be the same errors again and again, and a page of all operations took seconds to draw.
+    """
+    places: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for replies in (operation["responses"] for methods in paths.values() for operation in methods.values()):
+        for status, reply in replies.items():
+            if int(status) >= HTTPStatus.BAD_REQUEST:
+                places.setdefault((status, json.dumps(reply)), []).append(replies)
+    shared: dict[str, Any] = {}
+    counts: dict[str, int] = {}
+    for (status, _), found in places.items():
+        if len(found) > 1:
+            counts[status] = counts.get(status, 0) + 1
+            phrase = "".join(filter(str.isalpha, HTTPStatus(int(status)).phrase))
+            name = phrase if counts[status] == 1 else f"{phrase}{counts[status]}"
+            shared[name] = found[0][status]
+            for replies in found:
+                replies[status] = {"$ref": f"#/components/responses/{name}"}
+    return shared
 
 
 def _operation(item: Operation, defined: dict[str, Schema]) -> dict[str, Any]:
