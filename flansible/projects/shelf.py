@@ -159,7 +159,12 @@ class Shelf:
         return True
 
     def sweep(self) -> None:
-        """Removes what is set aside and no run uses any more: a killed process has left it, or its run has ended."""
+        """Removes what is set aside or incomplete and no run uses: a killed process has left it, or its run ended."""
+        for path in self._kept.glob(f"{self._name}-*.lock"):
+            key = path.name.removeprefix(f"{self._name}-").removesuffix(".lock")
+            if not self.is_there(key):
+                with contextlib.suppress(OSError):
+                    self.remove_unused(key)
         for path in self._folder.glob(f"{_GONE}*"):
             key = path.name.removeprefix(_GONE).rpartition("-")[0]
             with contextlib.suppress(OSError), ExitStack() as stack:

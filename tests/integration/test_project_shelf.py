@@ -90,6 +90,19 @@ def test_a_folder_that_lacks_its_stamp_is_built_anew(shelf: Shelf, tmp_path: Pat
     assert shelf.is_there("k") and not (shelf.path("k") / "half").exists()
 
 
+def test_what_a_killed_cleaner_or_builder_left_without_a_stamp_goes_away_unless_it_is_used(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    build(shelf, "k")
+    (tmp_path / "kept" / "trees-k.json").unlink()  # the cleaner's first step, and the builder's last
+    used = shelf.lease("k")
+    make_room([shelf], 1 << 40, 3600.0, time.time())
+    assert (shelf.path("k") / "file").exists()
+    used.close()
+    make_room([shelf], 1 << 40, 3600.0, time.time())
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir() or path.name == "k"] == []
+
+
 def test_folders_are_read_only_and_a_change_is_noticed(shelf: Shelf) -> None:
     build(shelf, "k")
     assert (shelf.path("k") / "file").stat().st_mode & 0o222 == 0
