@@ -11,7 +11,7 @@ import fcntl
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -76,11 +76,13 @@ class Mirror:
         """Returns the branches and tags as of the last fetch."""
         if not self.is_there:
             return Refs({})
-        form = "--format=%(refname) %(objectname) %(*objectname)"
-        lines = self._git.run("for-each-ref", form, _HEADS, _TAGS, repository=self.path).decode(errors="replace")
-        found = (line.split() for line in lines.splitlines())
         default = self.path / "flansible-default"
-        return Refs({words[0]: words[-1] for words in found}, default.read_text() if default.exists() else None)
+        return replace(self._refs(), default=default.read_text() if default.exists() else None)
+
+    def _refs(self, *options: str) -> Refs:
+        words = ("for-each-ref", "--format=%(refname) %(objectname) %(*objectname)", *options, _HEADS, _TAGS)
+        lines = self._git.run(*words, repository=self.path).decode(errors="replace")
+        return Refs({words[0]: words[-1] for words in map(str.split, lines.splitlines())})
 
     def keep_default(self, refs: Refs) -> None:
         """Remembers the default branch: a fetch does not say it."""
@@ -89,9 +91,17 @@ class Mirror:
 
     def contains(self, commit: str, allowed: Iterable[str]) -> bool:
         """Whether a branch or tag that a request may name has this commit."""
-        words = ("for-each-ref", "--format=%(refname)", f"--contains={commit}", _HEADS, _TAGS)
-        found = self._git.run(*words, repository=self.path).decode(errors="replace")
-        return any(is_allowed(name, allowed) for name in found.split())
+        return any(is_allowed(name, allowed) for name in self._refs(f"--contains={commit}").commits)
+
+    def is_within(self, commit: str, remote: Refs, allowed: Iterable[str]) -> bool:
+        """Whether a branch or tag of the remote that a request may name has this commit, as far as that is known
+        without a fetch."""
+        if any(found == commit and is_allowed(name, allowed) for name, found in remote.commits.items()):
+            return True
+        if not self.has(commit):
+            return False
+        here = self._refs(f"--contains={commit}").commits.items()
+        return any(remote.commits.get(name) == found and is_allowed(name, allowed) for name, found in here)
 
     def date(self, commit: str) -> str:
         """Returns the day of a commit."""
@@ -170,7 +180,11 @@ def resolve(mirror: Mirror, order: Order) -> dict[str, object]:
 
 def _resolve_commit(mirror: Mirror, order: Order) -> dict[str, object]:
     commit, problem = order.ref, ""
+    found: dict[str, object] = {"commit": commit, "ref": commit}
     try:
+        refs = mirror.remote_refs(order.url)
+        if mirror.is_within(commit, refs, order.allow_refs):
+            return found
         mirror.fetch(order.url, depth=order.depth)
     except ProjectError as error:
         problem = str(error)
@@ -180,5 +194,4 @@ def _resolve_commit(mirror: Mirror, order: Order) -> dict[str, object]:
         return {"error": "unknown_ref", "near": []}
     if not mirror.contains(commit, order.allow_refs):
         return {"error": "not_reachable"}
-    found: dict[str, object] = {"commit": commit, "ref": commit}
     return found | ({"remote": problem, "date": mirror.date(commit)} if problem else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -93,6 +94,26 @@ def test_a_commit_must_be_in_an_allowed_branch_or_tag(repository: Repository, ma
     repository.git("branch", "-D", "other")  # only what anybody may push has it now
     assert Machine(machine.settings.data_dir / "other").resolve(shop(repository, ref=hidden))["error"] == "unknown_ref"
     assert machine.resolve(shop(repository, ref="refs/pull/1/head"))["error"] == "unknown_ref"
+
+
+def test_a_commit_that_a_branch_or_tag_is_known_to_have_is_found_without_a_fetch(
+    repository: Repository, machine: Machine
+) -> None:
+    inner = repository.commit({"site.yml": "[]"})
+    newest = repository.commit({"site.yml": "[1]"})
+    repository.git("tag", "-a", "v1", "-m", "v1")
+    assert machine.resolve(shop(repository, ref=newest, allow_refs=("v*",)))["commit"] == newest
+    mirrors = machine.settings.data_dir / "projects" / "shop" / "mirrors"
+    assert not mirrors.exists()
+    machine.tree(shop(repository))
+    [lock] = mirrors.glob("*.lock")
+    with lock.open() as held:  # another process fetches for a long time
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert machine.resolve(shop(repository, ref=inner))["commit"] == inner
+        repository.commit({"site.yml": "[2]"})
+        assert machine.resolve(shop(repository, ref=inner, allow_refs=("v*",)))["commit"] == inner
+    repository.git("tag", "-d", "v1")
+    assert machine.resolve(shop(repository, ref=inner, allow_refs=("v*",))) == {"error": "not_reachable"}
 
 
 def test_a_remote_that_is_away_is_named_and_what_is_at_hand_is_used_where_that_is_allowed(
