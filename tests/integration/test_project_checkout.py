@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,7 @@ from flansible.models import ProjectRun
 from flansible.projects import checkout, order, prepare
 from flansible.projects.git_command import prepared
 from flansible.projects.order import Order
+from flansible.projects.shelf import FolderLease, make_room
 from flansible.worker import project_tasks
 from tests.helpers.repositories import Repository, git_daemon
 
@@ -316,22 +322,80 @@ def test_git_sees_nothing_of_the_machine_but_its_own(repository: Repository, mac
         assert git.execute(["cat", str(secret)]).returncode == 0  # isolation = none: nothing is confined
 
 
-@pytest.mark.parametrize("count", (8, pytest.param(500, marks=pytest.mark.nightly)))
+CLEAN = """
+import sys, time
+from pathlib import Path
+from flansible.projects.order import all_shelves
+from flansible.projects.shelf import make_room
+while True:
+    make_room(all_shelves(Path(sys.argv[1])), int(sys.argv[2]), 1e9, time.time())
+    time.sleep(0.001)
+"""
+
+
+@contextmanager
+def killed_cleaners(projects: Path, most_bytes: int) -> Iterator[list[int]]:
+    """Cleans up all the time, by processes that are killed one after the other; yields their ids."""
+    over, chance, killed = threading.Event(), random.Random(0), list[int]()
+
+    def clean() -> None:
+        while not over.is_set():
+            cleaner = subprocess.Popen([sys.executable, "-c", CLEAN, str(projects), str(most_bytes)])
+            over.wait(chance.uniform(0.2, 0.8))
+            cleaner.kill()
+            cleaner.wait()
+            killed.append(cleaner.pid)
+
+    thread = threading.Thread(target=clean)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def disk_used(folder: Path) -> int:
+    """By all that is in a folder, while others remove some of it."""
+    used = 0
+    for above, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            with suppress(FileNotFoundError):
+                used += os.lstat(os.path.join(above, name)).st_blocks * 512
+    return used
+
+
+@pytest.mark.parametrize("count", (4, pytest.param(500, marks=pytest.mark.nightly)))
 def test_many_commits_run_once_each_take_no_more_room_than_they_may(
     count: int, repository: Repository, machine: Machine, tmp_path: Path
 ) -> None:
-    most = 250_000
+    """While runs use some of them, and cleaners are killed."""
+    most, of_one = 1_000_000, 220_000
     machine.settings = machine.settings.model_copy(update={"projects_bytes": most})
-    kept = machine.tree(shop(repository))
-    own = order.trees(tmp_path / "data" / "projects" / "shop")
-    lease = own.lease(kept.name)  # of a run that goes on
-    for number in range(count):
-        repository.commit({"large": "x" * 50_000 + str(number)})
-        assert (machine.tree(shop(repository)) / "large").exists()
-        assert sum(item.bytes for item in own.items()) <= most + 100_000  # the tree that was made last
-    assert (kept / "site.yml").exists()
-    lease.close()
-    assert len(list(own.items())) < 7
+    projects = tmp_path / "data" / "projects"
+    shelf = order.trees(projects / "shop")
+    shelf.make()
+    small = {f"roles/r{number}/tasks/main.yml": f"# {number}\n" for number in range(12)}
+    runs, largest = deque[tuple[FolderLease, str]](), 0
+    with killed_cleaners(projects, most) as killed:
+        for number in range(count):
+            text = "x" * 50_000 + str(number)
+            commit = repository.commit({**small, "large": text})
+            runs.append((shelf.lease(commit), text))
+            assert machine.tree(shop(repository, commit=commit)) == runs[-1][0].path
+            largest = max(largest, disk_used(projects / "shop" / "shown"))
+            while len(runs) > 3 or number == count - 1 and runs:
+                lease, wanted = runs.popleft()
+                assert (lease.path / "large").read_text() == wanted
+                assert {name: (lease.path / name).read_text() for name in small} == small
+                lease.close()
+    assert killed
+    # Beside what is kept: the tree that was made last, and one that a cleaner is at.
+    assert most / 2 < largest <= most + 2 * of_one or count < 10
+    make_room([shelf], most, 1e9, time.time())
+    assert disk_used(shelf.path(commit).parent) <= most
+    assert [path.name for path in shelf.path(commit).parent.iterdir() if path.name.startswith(".")] == []
+    print(f"{count} commits, {len(killed)} cleaners killed, at most {largest} bytes of {most}")
 
 
 def test_a_commit_that_is_larger_than_all_that_may_be_kept_is_not_written(
