@@ -1,7 +1,7 @@
 """The description of each route, independent of the documentation format.
 
 Everything comes from the routes, the resources' docstrings and the pydantic models; `openapi31` and `swagger12` only
-convert it to their formats. Runs once in each web process, when the app is made.
+convert it to their formats. Runs when one of them is first asked for.
 """
 
 from __future__ import annotations

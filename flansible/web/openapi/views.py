@@ -1,12 +1,14 @@
 """Serves the API's documents: Swagger 1.2 with its page, OpenAPI 3.1 with Swagger UI, rbac.json's schema.
 
-`create_app` calls `register` after the routes are registered; the documents are made then, once in each web process.
-All of it is public and read-only, and no page loads anything from other hosts: a Content-Security-Policy forbids it.
+`create_app` calls `register` after the routes are registered. A document is made when it is first asked for, once in
+each web process: all of them take half a second, which is most of a start. Everything here is public and read-only, and
+no page loads anything from other hosts: a Content-Security-Policy forbids it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -77,12 +79,12 @@ _PAGE_POLICY = security_headers.content_security_policy(
 def register(app: Flask, routes: Sequence[Route]) -> None:
     _register_swagger(app, routes)
     _register_openapi(app, routes)
-    rbac = json.dumps(rbac_schema.schema(), sort_keys=False)
-    _get(app, _RBAC_SCHEMA, "api_rbac_schema", lambda: Response(rbac, mimetype="application/schema+json"))
+    rbac = cache(lambda: json.dumps(rbac_schema.schema(), sort_keys=False))
+    _get(app, _RBAC_SCHEMA, "api_rbac_schema", lambda: Response(rbac(), mimetype="application/schema+json"))
 
 
 def _register_swagger(app: Flask, routes: Sequence[Route]) -> None:
-    declaration = swagger12.declaration(routes)
+    declaration = cache(lambda: swagger12.declaration(routes))
     page = swagger12.page("spec/_/static/")
     scripts = {
         "swagger-ui.js": swagger12.script("spec/_/static/"),
@@ -91,7 +93,7 @@ def _register_swagger(app: Flask, routes: Sequence[Route]) -> None:
     names = _asset_names(swagger12.ASSETS)
 
     def spec() -> Response:
-        return _uncached_json({**declaration, "basePath": request.url_root.rstrip("/")})
+        return _uncached_json({**declaration(), "basePath": request.url_root.rstrip("/")})
 
     def listing() -> Response:
         return _uncached_json(swagger12.listing(request.url_root.rstrip("/") + _SPEC))
@@ -109,9 +111,9 @@ def _register_swagger(app: Flask, routes: Sequence[Route]) -> None:
 
 
 def _register_openapi(app: Flask, routes: Sequence[Route]) -> None:
-    document = json.dumps(openapi31.document(routes), sort_keys=False)
+    document = cache(lambda: json.dumps(openapi31.document(routes), sort_keys=False))
     names = _asset_names(_UI_ASSETS)
-    _get(app, _OPENAPI, "api_openapi", lambda: Response(document, mimetype="application/json"))
+    _get(app, _OPENAPI, "api_openapi", lambda: Response(document(), mimetype="application/json"))
     _get(app, _PAGE, "api_docs", lambda: _page(_UI_PAGE))
     _get(app, f"{_PAGE}/", "api_docs_slash", lambda: redirect("../docs", 308))
     _get(app, f"{_PAGE}/start.js", "api_docs_start", lambda: Response(_UI_START, mimetype="text/javascript"))
