@@ -87,11 +87,11 @@ def own_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+def databases() -> Iterator[Databases]:
     """History databases, of SQLite and of a PostgreSQL server of this process of the test run."""
     server = PostgresqlServer()
     server.start()
-    yield Databases(tmp_path_factory.mktemp("history"), server)
+    yield Databases(server)
     server.remove()
 
 

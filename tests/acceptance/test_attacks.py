@@ -418,6 +418,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("name", PLANTED)
 def test_what_a_run_writes_into_the_home_is_no_code_of_the_next(name: str, confined: Target) -> None:
     user = ("narrow", "narrow secret")

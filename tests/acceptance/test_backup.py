@@ -134,6 +134,7 @@ def newer_build(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_a_backup_is_restored_into_a_newer_build_and_a_newer_backup_is_refused(
     root: Path, elsewhere: Path, tmp_path: Path
 ) -> None:

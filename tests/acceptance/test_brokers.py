@@ -219,6 +219,7 @@ def works_again_within_a_while(service: Service) -> None:
     assert service.wait(task_id, seconds=40)["Status"] == "SUCCESS"
 
 
+@pytest.mark.by_day(1)
 def test_runs_outlive_a_broker_that_is_frozen(site: Site) -> None:
     service = site.service()
     short, long = sleep(service, 2), sleep(service, 14)
@@ -235,6 +236,7 @@ def test_runs_outlive_a_broker_that_is_frozen(site: Site) -> None:
     assert service.wait(long)["state"] == service.wait(queued, seconds=20)["state"] == "succeeded"
 
 
+@pytest.mark.by_day(1)
 def test_what_is_to_run_soon_does_not_wait_behind_all_others(site: Site) -> None:
     service = site.service()
     busy = [sleep(service, 600), sleep(service, 600)]
@@ -251,6 +253,7 @@ def test_what_is_to_run_soon_does_not_wait_behind_all_others(site: Site) -> None
     assert sorted(began).index(began[-1]) < len(waiting) / 2
 
 
+@pytest.mark.by_day(1)
 def test_a_worker_can_be_stopped_while_the_broker_is_frozen(site: Site) -> None:
     service = site.service()
     task_id = sleep(service, 60)
@@ -274,6 +277,7 @@ def test_on_rabbitmq_a_message_that_waits_for_a_slot_may_wait_for_long(site: Sit
     assert "Unrecoverable" not in service.log.read_text()
 
 
+@pytest.mark.by_day(1)
 def test_a_stop_leaves_what_waits_to_the_next_start(site: Site) -> None:
     """On RabbitMQ its message is at hand in the worker already."""
     service = site.service(ONE_SLOT)

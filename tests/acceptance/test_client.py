@@ -243,6 +243,7 @@ def proxy(service: Service) -> Iterator[Proxy]:
     found.close()
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("colour", [False, True], ids=["plain", "colours"])
 def test_following_goes_on_where_the_connection_broke(
     client: Client, proxy: Proxy, project: Path, colour: bool
@@ -269,6 +270,7 @@ def once(text: bytes) -> bytes:
     return re.sub(rb"((?:\x1b\[[0-9;]*m)+)\1+", rb"\1", text)
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("colour", [False, True], ids=["plain", "colours"])
 def test_lines_come_as_they_are_printed(client: Client, project: Path, colour: bool) -> None:
     task_id = client.playbook("lines.yml", str(project))
@@ -522,7 +524,7 @@ def vaulted(service: Service, project: Path) -> Path:
     return project
 
 
-@pytest.mark.by_day(15)
+@pytest.mark.by_day(7)
 @pytest.mark.parametrize(("program", "arguments", "returncode"), JOBS, ids=[f"{job[0]} {job[1]}" for job in JOBS])
 def test_a_command_prints_and_returns_what_ansibles_does(
     service: Service, vaulted: Path, program: str, arguments: str, returncode: int
@@ -700,6 +702,7 @@ def newest(client: Client) -> str | None:
     return next((task["task_id"] for task in client.tasks(1)["tasks"]), None)
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_cancels_the_task_and_says_so(
     service: Service, client: Client, project: Path, number: signal.Signals

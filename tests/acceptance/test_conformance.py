@@ -122,7 +122,7 @@ def project(root: Path, service: Service) -> Path:
     return directory
 
 
-@pytest.mark.by_day(30)
+@pytest.mark.by_day(12)
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.identity)
 def test_a_job_ends_and_reads_as_on_the_command_line(service: Service, project: Path, job: Job) -> None:
     check(service, project, job, clean=(lambda: clean(project)) if job.name.split()[0] in CHANGING else None)
@@ -185,6 +185,7 @@ def test_fifty_thousand_lines_are_all_there(service: Service, project: Path) -> 
     check(service, project, job, adhoc_directory=project.parent)
 
 
+@pytest.mark.nightly
 def test_a_hundred_alternating_runs_share_nothing(service: Service, project: Path) -> None:
     """Two directories that differ in configuration, roles, variables and tags, in turn and side by side."""
     expected = {}

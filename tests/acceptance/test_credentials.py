@@ -139,6 +139,7 @@ def seed_of(key: str) -> str:
     return body[at - 32 : at].hex()
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("login", [ADMIN, DEV], ids=["admin", "dev"])
 @pytest.mark.parametrize("name", ["web-key", "web-encrypted"])
 def test_a_stored_key_logs_in(name: str, login: tuple[str, str], service: Service, keys: Any, ssh: Any) -> None:

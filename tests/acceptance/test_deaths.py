@@ -90,6 +90,7 @@ def test_a_web_process_that_dies_is_started_again(mortal: Mortal) -> None:
     assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
 
 
+@pytest.mark.nightly
 def test_flower_that_dies_is_started_again(mortal: Mortal) -> None:
     service = mortal.service(flower=2)
     for _ in range(2):

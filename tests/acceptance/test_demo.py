@@ -53,6 +53,7 @@ def test_the_demo_shows_both_requests_with_their_statuses_and_outputs(folder: Pa
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_an_interrupted_demo_stops_what_it_started(folder: Path) -> None:
     with _start(folder) as demo:
         assert demo.stdout is not None

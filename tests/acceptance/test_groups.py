@@ -133,6 +133,7 @@ def test_a_preview_and_the_session_say_which_entry_it_is(team: Team) -> None:
     assert listed == [team.inventory("dev"), team.inventory("prod")]
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("is_removed", [True, False], ids=["the group is removed", "its member leaves"])
 def test_a_group_that_is_lost_ends_what_it_allowed_with_all_that_is_left(team: Team, is_removed: bool) -> None:
     seconds, left = (f"{random.randrange(10**6, 10**7)}.5" for _ in range(2))

@@ -76,7 +76,7 @@ def mark() -> str:
     return f"{random.randrange(10**6, 10**7)}.5"
 
 
-@pytest.mark.by_day(2)
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize(
     ("after", "code"),
     [
@@ -104,6 +104,7 @@ def test_a_run_ends_with_all_it_has_started_when_a_right_is_lost(team: Team, aft
     team.service.client(OPS).post(f"/api/ansibletaskcancel/{others}")
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("after", [None, FULL | {"inventories": ["inventories/shared"]}, FULL | {"role": "viewer"}])
 def test_what_an_earlier_run_has_left_ends_when_no_task_is_there_to_cancel(team: Team, after: Entry | None) -> None:
     left = mark()

@@ -64,6 +64,7 @@ def test_a_run_with_mitogen_ends_well_and_leaves_no_process(service: Service, bo
     assert of_mitogen() == []
 
 
+@pytest.mark.nightly
 def test_a_run_with_mitogen_that_is_canceled_leaves_nothing(service: Service, body: dict[str, Any]) -> None:
     sockets = set(Path(tempfile.gettempdir()).glob("mitogen*"))
     task_id = service.submit("ansibleplaybook", {**body, "extra_vars": {"seconds": f"61.{os.getpid()}"}})

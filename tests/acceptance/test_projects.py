@@ -98,6 +98,7 @@ def ran(service: Service, body: dict[str, Any], auth: tuple[str, str] = DEV) -> 
     return service.wait(task_id), service.output(task_id)
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("auth", (ADMIN, DEV), ids=("admin", "a confined user"))
 def test_a_run_is_of_the_commit_that_its_ref_had_whatever_is_pushed_meanwhile(
     auth: tuple[str, str], service: Service, shop: Repository
@@ -401,6 +402,7 @@ WRITES = PLAY.format("x") + (
 )
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("auth", (ADMIN, DEV), ids=("admin", "a confined user"))
 def test_a_private_copy_may_be_written_and_is_gone_afterwards(
     auth: tuple[str, str], service: Service, shop: Repository, url: str

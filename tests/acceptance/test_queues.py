@@ -101,6 +101,7 @@ def test_a_task_goes_to_a_worker_of_its_queue_and_waits_for_one(service: Service
     assert preview["plays"] is None and "no worker answers" in preview["detail"]
 
 
+@pytest.mark.by_day(1)
 def test_what_waited_for_a_lock_is_sent_to_its_own_queue(service: Service) -> None:
     with worker(service, "far", "dmz"):
         holder = adhoc(service, module="command", module_args="sleep 2", lock="door")
@@ -115,12 +116,14 @@ def test_what_waited_for_a_lock_is_sent_to_its_own_queue(service: Service) -> No
         assert service.wait(waiter)["Status"] == "SUCCESS"
 
 
+@pytest.mark.by_day(1)
 def test_a_worker_of_two_queues_serves_both(service: Service) -> None:
     with worker(service, "both", "dmz,lan"):
         for queue in ("dmz", "lan"):
             assert service.run("ansiblecommand", adhoc(service, queue=queue))[0]["Status"] == "SUCCESS"
 
 
+@pytest.mark.by_day(1)
 def test_a_lost_message_is_sent_again_by_a_worker_of_its_queue(service: Service) -> None:
     """No worker has it: its message is taken from the broker, as a worker does that dies at once."""
     lost = service.submit("ansiblecommand", adhoc(service, queue="dmz"))
@@ -155,6 +158,7 @@ def test_users_name_the_queues_of_rbac_json(service: Service) -> None:
     assert refusal(queue="dmz") == (202, "")
 
 
+@pytest.mark.by_day(1)
 def test_flower_shows_the_queues_of_a_worker(service: Service) -> None:
     port = next(line.split()[-1] for line in (service.root / "config.ini").read_text().splitlines() if "flower" in line)
     with (

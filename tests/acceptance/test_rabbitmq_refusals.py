@@ -100,7 +100,7 @@ def _problem(client: httpx.Client) -> str:
     return "" if part["ok"] else str(part["detail"])
 
 
-@pytest.mark.by_day(2)
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize(
     ("login", "vhost", "words"),
     [

@@ -81,6 +81,7 @@ def test_a_queued_task_is_canceled_at_once_and_never_begins(service: Service) ->
     assert service.status(queued)["started_at"] is None
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("words", [("revoke",), ("terminate", "KILL")])
 def test_a_run_is_ended_with_all_it_started(service: Service, words: tuple[str, ...]) -> None:
     mark = f"82{len(words)}{os.getpid()}.25"
@@ -94,7 +95,7 @@ def test_a_run_is_ended_with_all_it_started(service: Service, words: tuple[str, 
     assert service.status(running) == status
 
 
-@pytest.mark.by_day(2)
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize(
     "call",
     [

@@ -56,6 +56,7 @@ def test_a_schedule_runs_the_template_for_real(service: Service) -> None:
     assert service.client().delete("/api/schedules/often").status_code == 204
 
 
+@pytest.mark.nightly
 def test_when_the_process_that_starts_them_is_killed_each_time_is_started_once(service: Service) -> None:
     body = {"template": "ping", "every": "1s", "timezone": "UTC", "overlap": "allow"}
     put(service, "schedules/each", body)

@@ -73,6 +73,7 @@ def quiet(flower_port: int) -> Iterator[Service]:
     shutil.rmtree(root)
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("login", [ADMIN, LOGIN], ids=["admin", "another"])
 def test_no_secret_is_told_logged_stored_or_shown(login: tuple[str, str], quiet: Service, flower_port: int) -> None:
     body = {"playbook_dir": ".", "playbook": "hush.yml", "inventory": "../inventories/dev", "verbose_level": 4}
@@ -115,6 +116,7 @@ for file in /proc/[0-9]*/fd/*; do
 done"""
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("login", [ADMIN, LOGIN], ids=["admin", "another"])
 def test_neither_a_passphrase_nor_the_key_it_opens_is_told_or_shown(
     login: tuple[str, str], quiet: Service, tmp_path: Path

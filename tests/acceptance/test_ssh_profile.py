@@ -119,6 +119,7 @@ def test_modules_are_piped_over_ssh_and_over_nothing_else(fast: Service, far: di
     assert " PUT " in connect(fast, local)
 
 
+@pytest.mark.nightly
 def test_what_ansible_cfg_says_wins(fast: Service, far: dict[str, Any], root: Path, tmp_path: Path) -> None:
     theirs = write(
         root / "playbooks/own/ansible.cfg",
@@ -140,6 +141,7 @@ def begin_slow_playbook(service: Service, far: dict[str, Any], root: Path) -> st
     return task_id
 
 
+@pytest.mark.nightly
 def test_what_the_environment_says_wins(fast: Service, far: dict[str, Any], root: Path) -> None:
     environment = {"ANSIBLE_PIPELINING": "0", "ANSIBLE_SSH_ARGS": "-C"}
     assert " PUT " in connect(fast, far, verbose_level=3, environment=environment)
@@ -163,6 +165,7 @@ def test_a_master_does_not_outlive_the_cancel_of_the_run_that_made_it(
     connect(fast, far)  # what is left of the old socket does not stand in the way
 
 
+@pytest.mark.nightly
 def test_a_cancel_does_not_break_another_run_that_uses_the_same_master(
     fast: Service, far: dict[str, Any], root: Path, ssh: servers.SshServer
 ) -> None:
@@ -195,6 +198,7 @@ def test_nothing_is_left_when_the_service_stops(ssh: servers.SshServer) -> None:
         shutil.rmtree(root)
 
 
+@pytest.mark.nightly
 def test_the_masters_of_a_killed_worker_are_ended_by_the_next(fast: Service, far: dict[str, Any]) -> None:
     connect(fast, far)
     (master,) = masters(fast).values()

@@ -219,7 +219,7 @@ def busy() -> Iterator[Service]:
         service.wait(blocker)
 
 
-@pytest.mark.by_day(2)
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize(
     ("command", "signals"),
     [
@@ -246,6 +246,7 @@ def test_a_second_signal_to_a_worker_ends_its_runs_at_once(
         assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
 
 
+@pytest.mark.nightly
 def test_a_first_signal_to_a_worker_by_hand_lets_its_run_end_and_leaves_what_waits_to_the_next(busy: Service) -> None:
     with worker_by_hand(busy, *CELERY_WORKER) as worker:
         task_id = busy.submit("ansiblecommand", {"module": "command", "module_args": "sleep 3"})
@@ -293,6 +294,7 @@ def test_when_up_itself_is_killed_everything_ends_and_a_new_one_works_at_once(pl
     assert service.stop() < 10
 
 
+@pytest.mark.nightly
 def test_after_a_power_loss_it_starts_again_says_what_was_lost_and_keeps_the_file(place: Path) -> None:
     lay_out(place)
     service = start_service(place)

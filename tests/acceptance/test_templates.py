@@ -73,6 +73,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.by_day(4)
 @pytest.mark.parametrize("owner", [ADMIN, DEV], ids=["admin", "dev"])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_values_of_a_launch_are_never_templates_whoever_owns_the_template(
@@ -105,6 +106,7 @@ LIMITS = {"": 202, "dev1": 202, "all": 400, "*": 400, "web": 400, "dev*": 400, "
 LIMITS |= {"all:!dev2": 202, "dev1:&web": 202, "~.*": 400, "~dev1": 202, ",": 400, "all,dev1": 400, "web[0]": 202}
 
 
+@pytest.mark.by_day(6)
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_required_limit_selects_less_than_all(service: Service, limit: str) -> None:
     put(service, "limited", DEV, request={"playbook": "site.yml"}, open=["limit"], require_limit=True)

@@ -76,12 +76,14 @@ def test_the_wheel_holds_each_file_of_the_package(wheel: Path) -> None:
     assert {".py", ".typed", ".js", ".css", ".svg", ".html"} <= {Path(name).suffix for name in names}
 
 
+@pytest.mark.nightly
 def test_the_package_comes_from_the_environment(scripts: Path, tmp_path: Path) -> None:
     command = [str(scripts / "python"), "-c", "import flansible; print(flansible.__file__)"]
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert Path(shown.strip()).is_relative_to(scripts.parent)
 
 
+@pytest.mark.nightly
 def test_a_task_runs_from_it(service: Service) -> None:
     status, output = service.run(
         "ansiblecommand", {"module": "ping", "inventory": "../inventories/dev", "host_pattern": "dev1"}
@@ -90,6 +92,7 @@ def test_a_task_runs_from_it(service: Service) -> None:
     assert '"ping": "pong"' in output
 
 
+@pytest.mark.nightly
 def test_the_console_is_served_from_it_whole(service: Service) -> None:
     client = service.client()
     page = client.get("/")
@@ -99,6 +102,7 @@ def test_the_console_is_served_from_it_whole(service: Service) -> None:
         assert (reply.status_code, reply.content) == (200, (CONSOLE / name).read_bytes()), name
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("path", ["/api/openapi.json", "/api/docs", "/api/spec", "/api/spec.html"])
 def test_the_api_documents_are_served_from_it(service: Service, path: str) -> None:
     reply = httpx.get(f"{service.url}{path}", follow_redirects=True, timeout=30)

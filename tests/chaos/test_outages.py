@@ -127,6 +127,7 @@ def with_rabbitmq(folder: Path, scale: Scale) -> Iterator[tuple[Players, Outside
         outside_mapper.stop()
 
 
+@pytest.mark.by_day(0)
 def test_runs_go_on_while_an_external_redis_is_away(rounds: range, with_redis: tuple[Players, Outside]) -> None:
     players, outside = with_redis
     players.play(rounds, *faults("external redis", outside), away=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from flansible.history.database import Database
@@ -22,10 +24,9 @@ config.Settings.database_url = property(lambda settings: f"sqlite:///{settings.d
 class Databases:
     """Makes databases that are migrated already, as copies of one."""
 
-    def __init__(self, folder: Path, server: PostgresqlServer) -> None:
+    def __init__(self, server: PostgresqlServer) -> None:
         self.server = server
-        self._folder = folder
-        self._templates: dict[str, str] = {}
+        self._template: str | None = None  # PostgreSQL's name of the one that is copied
 
     def empty(self, kind: str, folder: Path) -> str:
         """Returns the URL of a database without tables."""
@@ -36,19 +37,28 @@ class Databases:
     def migrated(self, kind: str, folder: Path) -> str:
         """Returns the URL of a database with the tables of this version, and nothing in them."""
         if kind == "sqlite":
-            template = self._template("sqlite")
-            shutil.copy(template.removeprefix("sqlite:///"), folder / "history.sqlite3")
+            copy_migrated(folder)
             return f"sqlite:///{folder}/history.sqlite3"
-        template = self._template("postgresql").rpartition("/")[2]
-        return self.server.url(self.server.new_database(template))
-
-    def _template(self, kind: str) -> str:
-        if kind not in self._templates:
-            url = self.empty(kind, self._folder)
+        if self._template is None:
+            url = self.empty(kind, folder)
             with opened(url) as database:
                 migrate(database)
-            self._templates[kind] = url
-        return self._templates[kind]
+            self._template = url.rpartition("/")[2]
+        return self.server.url(self.server.new_database(self._template))
+
+
+def copy_migrated(folder: Path) -> None:
+    """Puts an embedded database with the tables of this version into a data_dir."""
+    shutil.copy(_migrated_file(), folder / "history.sqlite3")
+
+
+@cache
+def _migrated_file() -> Path:
+    """Made once in each process of the test run; it goes with the process's TMPDIR."""
+    file = Path(tempfile.mkdtemp(prefix="fl-history-")) / "history.sqlite3"
+    with opened(f"sqlite:///{file}") as database:
+        migrate(database)
+    return file
 
 
 @contextmanager

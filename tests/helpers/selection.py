@@ -58,7 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     nightly = bool(config.getoption("nightly"))
     part, parts = shard(os.environ.get("SHARD", "1/1"))
-    mark_variants(items)
+    if not config.getoption("rounds"):  # who names a number wants them of every fault
+        mark_variants(items)
     kept, left_out = [], []
     for item in items:
         is_mine = _hash(item) % parts == part - 1
@@ -74,19 +75,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def mark_variants(items: list[pytest.Item]) -> None:
-    """Marks as nightly all cases of a test but those that its `by_day` lets run by day.
+    """Marks as nightly all cases of a test but those that its `by_day` lets run by day; of a test that runs with both
+    history databases, one or the other.
 
     Chosen by a hash of their names: parameters that alternate are not left out together, and a new case moves few.
     """
-    cases: dict[str, list[pytest.Item]] = {}
+    cases: dict[tuple[str, int], list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("by_day"):
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for found in cases.values():
-        marker = found[0].get_closest_marker("by_day")
-        assert marker is not None
-        for item in sorted(found, key=_hash)[marker.args[0] :]:
+        if marker := item.get_closest_marker("by_day"):
+            cases.setdefault((item.nodeid.partition("[")[0], marker.args[0]), []).append(item)
+        elif (kind := _database_of(item)) is not None:
+            cases.setdefault((item.nodeid.replace(kind, "*"), 1), []).append(item)
+    for (_, count), found in cases.items():
+        by_day = [item for item in found if item.get_closest_marker("nightly") is None]
+        for item in sorted(by_day, key=_hash)[count:]:
             item.add_marker(pytest.mark.nightly)
+
+
+def _database_of(item: pytest.Item) -> str | None:
+    """The kind of history database, of a test that runs with both."""
+    kind = item.callspec.params.get("history_url") if hasattr(item, "callspec") else None
+    return kind if isinstance(kind, str) else None
 
 
 def _hash(item: pytest.Item) -> int:

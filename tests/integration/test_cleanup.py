@@ -260,6 +260,7 @@ BUSY = """
 """
 
 
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize("seconds", [0.3, 0.9, 1.6, 2.4, 3.3, 4.3])
 def test_no_temp_directory_stays_whenever_the_end_comes(
     servers: ForkServerPool, place: Place, _home: Path, seconds: float

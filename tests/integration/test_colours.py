@@ -86,7 +86,7 @@ PLAYBOOK = "-i", "hosts", "play.yml"
 ADHOC = "h1", "-i", "hosts", "-m", "copy", "-a", "dest={{ playbook_dir | default('.') }}/out content='a\\r\\nb\\r\\n'"
 
 
-@pytest.mark.by_day(2)
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("diff", [(), ("--diff",)], ids=["", "diff"])
 @pytest.mark.parametrize("callback", ["default", "shape", "minimal"])
 def test_a_playbook_prints_and_logs_what_the_command_line_does(

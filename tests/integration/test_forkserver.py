@@ -80,6 +80,7 @@ CODES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+@pytest.mark.by_day(5)
 @pytest.mark.parametrize(("argv", "program"), CODES.values(), ids=CODES)
 def test_exit_codes_are_the_command_lines(ansible: Worker, place: Path, argv: tuple[str, ...], program: str) -> None:
     (place / "far").write_text(UNREACHABLE)
@@ -401,6 +402,7 @@ BROKEN_CONFIGURATIONS = {
 }
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("text", BROKEN_CONFIGURATIONS.values(), ids=BROKEN_CONFIGURATIONS)
 def test_a_broken_configuration_gives_the_command_lines_text_and_exit_code(
     cold: Worker, place: Path, text: str

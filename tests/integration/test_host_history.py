@@ -163,6 +163,7 @@ def listed(history: HostHistory, wanted: HostFilter, limit: int) -> list[HostSum
             return found
 
 
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize("archived", [True, False], ids=["archived", "live"])
 @pytest.mark.parametrize("viewer", range(len(VIEWERS)))
 def test_what_is_known_of_a_host_is_what_the_tasks_that_are_seen_say(

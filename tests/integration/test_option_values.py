@@ -119,7 +119,7 @@ CASES = [
 ]
 
 
-@pytest.mark.by_day(24)
+@pytest.mark.by_day(8)
 @pytest.mark.parametrize(("program", "option"), CASES)
 def test_an_empty_or_repeated_option_means_what_it_means_to_ansible(
     program: Program, option: Option, folder: Path, ansible: Ansible, monkeypatch: pytest.MonkeyPatch
@@ -154,6 +154,7 @@ LINES = {
 }
 
 
+@pytest.mark.by_day(6)
 @pytest.mark.parametrize(
     ("program", "operands"), [(program, operands) for program in PROGRAMS for operands in LINES[program]]
 )
