@@ -47,7 +47,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 11  # of the newest file in migrations/
+VERSION = 12  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -340,9 +340,15 @@ hook_calls = Table(
     Column("reason", Text, nullable=False),
     Column("task", Text),
     Column("variables", Text, nullable=False),  # JSON: those that the payload sets
+    Column("repetition", Text, nullable=False, server_default=""),  # what repetitions of it have in common
+    Column("due", BigInteger),  # when it starts; of one that is being started: when it is given up
+    Column("merged_into", Text),  # the call that starts for it
     Index("hook_calls_owner", "owner", "key"),
     Index("hook_calls_sender", "webhook", "sender_id", "received"),
     Index("hook_calls_received", "received"),
+    Index("hook_calls_repetition", "webhook", "repetition", "received"),
+    Index("hook_calls_due", "due"),
+    Index("hook_calls_merged", "merged_into"),
 )
 
 archiver = Table(

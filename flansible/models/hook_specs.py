@@ -13,7 +13,8 @@ from flansible.models.records import Record
 from flansible.models.requests import Request, VariableName
 
 Source = Literal["github", "gitlab", "gitea", "forgejo", "bitbucket", "standard", "generic"]
-CallOutcome = Literal["started", "ignored", "refused"]
+CallOutcome = Literal["waiting", "starting", "merged", "started", "ignored", "refused"]
+_MOST_DEBOUNCE_SECONDS = 3600
 _LEAST_SECRET_CHARACTERS = 16
 
 
@@ -94,6 +95,13 @@ class WebhookSpec(Spec):
     variables: Annotated[dict[VariableName, Pointer], Field(max_length=100)] = Field(
         {}, description="Variables of the template, each with the JSON pointer of its value in the payload."
     )
+    debounce: int | None = Field(
+        None,
+        ge=1,
+        le=_MOST_DEBOUNCE_SECONDS,
+        description="Seconds that the first call waits for others: those of the same ref start one task together, with "
+        "the values of the last one.",
+    )
     header: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9-]+$")] | None = Field(
         None, description="generic: the header with the token, or with the signature."
     )
@@ -115,11 +123,14 @@ class WebhookSpec(Spec):
 
 
 class HookReply(Record):
-    """Reply to a call: the task that was started (202), or why none was (200)."""
+    """Reply to a call: the task that was started, or the call that waits (202); or why nothing starts (200)."""
 
     task_id: str | None = Field(default=None, description="Public id of the task.")
     status_url: str | None = Field(default=None, description="URL of its status.")
     ignored: str | None = Field(default=None, description="Which condition does not hold.")
+    call_id: str | None = Field(default=None, description="The call, where it waits for others (`debounce`).")
+    call_url: str | None = Field(default=None, description="URL of the call: its owner finds the task there.")
+    starts_at: str | None = Field(default=None, description="When it starts; RFC 3339, UTC.")
 
 
 class HookCall(Record):
@@ -133,10 +144,15 @@ class HookCall(Record):
     event: str = Field(description="As the source names it.")
     ref: str = Field(description="The ref that was pushed; empty for other events.")
     outcome: CallOutcome = Field(
-        description="`started` a task, `ignored` by a condition, or `refused` by the template."
+        description="`started` a task, `ignored` by a condition, or `refused` by the template; with `debounce` also "
+        "`waiting` for others, `starting`, or `merged` into the call that waits."
     )
     reason: str = Field(description="Why no task was started.")
-    task_id: str | None = Field(description="The task that it started.")
+    starts_at: str | None = Field(
+        description="When it starts, if it waits; of one that is starting, when it is tried again."
+    )
+    merged_into: str | None = Field(description="The call that starts with its values, if it was merged.")
+    task_id: str | None = Field(description="The task that was started.")
 
 
 class HookCallList(Record):

@@ -12,7 +12,7 @@ from flask import Flask
 
 from flansible.errors import StoreUnavailable
 from flansible.system.periodic import Periodic
-from flansible.web import retries
+from flansible.web import hook_starts, retries
 from flansible.web.context import WebContext
 from flansible.web.scheduler import Scheduler
 
@@ -28,8 +28,8 @@ class Background(Periodic):
         super().__init__("background", TICK_SECONDS)
         self._app = app
         self._context: WebContext = app.extensions["flansible"]
-        scheduler = Scheduler(self._context)
-        self._duties: tuple[Callable[[], None], ...] = (lambda: retries.start_due(self._context), scheduler.tick)
+        self._scheduler = Scheduler(self._context)
+        self._duties: tuple[Callable[[], None], ...] = (self._start_retries, self._scheduler.tick, self._start_calls)
 
     def tick(self) -> None:
         with self._app.app_context():
@@ -38,3 +38,10 @@ class Background(Periodic):
                     duty()
                 except StoreUnavailable as error:
                     log.debug("what starts by itself waits: %s", error)
+
+    def _start_retries(self) -> None:
+        retries.start_due(self._context)
+
+    def _start_calls(self) -> None:
+        if self._scheduler.hold_lease():
+            hook_starts.start_due(self._context)

@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flansible.errors import Forbidden, NotAuthenticated, RequestError, SealError, TooManyRequests
+from flansible.errors import Forbidden, NotAuthenticated, NotFound, RequestError, SealError, TooManyRequests
 from flansible.history.definition_rows import StoredDefinition
-from flansible.history.hook_call_rows import HookCallRows, StoredHookCall
+from flansible.history.hook_call_rows import IGNORED, REFUSED, STARTED, HookCallRows, StoredHookCall
 from flansible.hooks import callers, filters
 from flansible.hooks.callers import Call
 from flansible.identity.users import User
@@ -60,6 +60,22 @@ def opened(context: WebContext, found: StoredDefinition | None) -> WebhookSpec |
         return None
 
 
+def of_call(context: WebContext, call: StoredHookCall) -> HookCalls:
+    """Returns what starts a call that is in the log. Raises NotFound where its webhook is gone."""
+    found = definitions_of(context).find(KIND, call.webhook)
+    if found is None:
+        raise NotFound("The webhook of this call is gone.", code="definition_not_found")
+    spec = opened(context, found)
+    if spec is None:
+        raise NotFound("The webhook of this call cannot be used.", code="definition_not_found")
+    return HookCalls(context, found, spec)
+
+
+def reason_of(error: RequestError) -> str:
+    """Returns a refusal as the log has it."""
+    return f"{error.code}: {error.message}"[:500]
+
+
 class HookCalls:
     """Judges genuine calls of one webhook."""
 
@@ -68,21 +84,30 @@ class HookCalls:
         self._found = found
         self._spec = spec
 
+    @property
+    def owner(self) -> str:
+        """Of the webhook, as it is now."""
+        return self._found.owner
+
     def take(self, call: Call, address: str, event: MakeEvent) -> StoredHookCall:
-        """Starts the template, or not; returns what became of the call. Raises what a launch raises, and
-        InvalidRequest for a payload that is no JSON object."""
+        """Starts the template, now or later, or not; returns what became of the call, or of the one that it repeats.
+
+        Raises what a launch raises, and InvalidRequest for a payload that is no JSON object.
+        """
         payload = parsing.parse_json_object(call.body)
         taken = self._described(call, payload, address)
-        if known := self._known_task(taken):
-            return replace(taken, outcome="started", task=known)
+        since = taken.received - _KNOWN_SECONDS * 1000
+        if known := self._rows().known(taken, since):
+            return known
         reason = filters.why_ignored(self._spec, taken.event, taken.ref, payload)
         if reason:
-            ignored = replace(taken, outcome="ignored", reason=reason)
+            ignored = replace(taken, outcome=IGNORED, reason=reason)
             self._rows().add(ignored)
             return ignored
-        key = callers.repetition_key(call, self._spec)
-        started = self.launch(taken, f"hook {self._found.name} {key}" if key else None, event)
-        done = replace(taken, outcome="started", task=started.task_id)
+        if self._spec.debounce is not None:
+            return self._rows().add_waiting(taken, taken.received + self._spec.debounce * 1000, since)
+        key = f"hook {self._found.name} {taken.repetition}" if taken.repetition else None
+        done = replace(taken, outcome=STARTED, task=self.launch(taken, key, event).task_id)
         self._rows().add(done)
         return done
 
@@ -94,7 +119,7 @@ class HookCalls:
             return template_launch.launch(self._context, wanted, event)
         except RequestError as error:
             if not call.number:
-                self._rows().add(replace(call, outcome="refused", reason=f"{error.code}: {error.message}"[:500]))
+                self._rows().add(replace(call, outcome=REFUSED, reason=reason_of(error)))
             raise
 
     def _owner(self) -> User:
@@ -113,17 +138,12 @@ class HookCalls:
             address=address,
             event=callers.event_of(call, self._spec, payload),
             ref=callers.ref_of(self._spec, payload)[:1000],
-            outcome="refused",
+            outcome=REFUSED,
             reason="",
             task=None,
             variables=json.dumps(filters.values(self._spec, payload)),
+            repetition=callers.repetition_key(call, self._spec),
         )
-
-    def _known_task(self, call: StoredHookCall) -> str | None:
-        """Returns the task that a delivery with the same id has started within a day."""
-        if not call.sender_id:
-            return None
-        return self._rows().task_of(call.webhook, call.sender_id, call.received - _KNOWN_SECONDS * 1000)
 
     def _rows(self) -> HookCallRows:
         assert self._context.hook_calls is not None  # there is a database, where the definition is

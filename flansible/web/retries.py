@@ -9,15 +9,7 @@ from __future__ import annotations
 import logging
 import re
 
-from flansible.errors import (
-    AuditUnavailable,
-    BrokerUnavailable,
-    Conflict,
-    RecordUnreadable,
-    RequestError,
-    StoreUnavailable,
-    Unavailable,
-)
+from flansible.errors import RecordUnreadable, RequestError
 from flansible.web import task_launch, template_launch
 from flansible.web.context import WebContext
 from flansible.web.template_launch import TemplateLaunch
@@ -34,7 +26,7 @@ def start_due(context: WebContext) -> None:
     for task_id in context.store.due_retries(_AT_ONCE):
         try:
             _start(context, task_id)
-        except (StoreUnavailable, BrokerUnavailable, AuditUnavailable, Unavailable, Conflict) as error:
+        except task_launch.MAY_SUCCEED_LATER as error:
             log.info("the retry of task %s is started later: %s", task_id, error)
             continue
         except (RequestError, RecordUnreadable, ValueError) as error:

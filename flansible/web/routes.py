@@ -446,6 +446,14 @@ ROUTES: tuple[Route, ...] = (
         errors=(503,),
     ),
     Route(
+        "/api/hookcalls/<string:call_id>",
+        "get",
+        hooks.OneHookCall,
+        hook_specs.HookCall,
+        name="hook_call",
+        errors=(404, 503),
+    ),
+    Route(
         "/api/hookcalls/<string:call_id>/again",
         "post",
         hooks.HookCallAgain,

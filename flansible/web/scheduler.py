@@ -22,18 +22,7 @@ from datetime import UTC, datetime, timedelta
 from flansible.definitions.kinds import SCHEDULES
 from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment
 from flansible.definitions.schedule_times import Times
-from flansible.errors import (
-    AuditUnavailable,
-    BrokerUnavailable,
-    Conflict,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    RequestError,
-    StoreUnavailable,
-    TooManyRequests,
-    Unavailable,
-)
+from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError, StoreUnavailable, TooManyRequests
 from flansible.history.definition_rows import StoredDefinition
 from flansible.history.schedule_rows import STARTED, STARTING, ScheduleRows, ScheduleState, StoredOccurrence
 from flansible.models import FINAL_STATES, State
@@ -71,7 +60,7 @@ class Scheduler:
     def tick(self) -> None:
         """Looks, if this process holds the lease. Raises StoreUnavailable."""
         rows = self._context.schedules
-        if rows is not None and self._hold_lease():
+        if rows is not None and self.hold_lease():
             self.run_round(rows)
 
     def run_round(self, rows: ScheduleRows) -> None:
@@ -88,11 +77,12 @@ class Scheduler:
             waiting.settle(self._start(occurrence, waiting, now))
             if number % _WRITTEN_AT_ONCE == _WRITTEN_AT_ONCE - 1:
                 waiting.write()
-                self._hold_lease()
+                self.hold_lease()
         waiting.write()
         self._prune(rows, now)
 
-    def _hold_lease(self) -> bool:
+    def hold_lease(self) -> bool:
+        """Whether this process is the one that starts what is due. Raises StoreUnavailable."""
         return self._context.store.hold_scheduler_lease(self._token, LEASE_SECONDS)
 
     def _read_definitions(self) -> None:
@@ -168,7 +158,7 @@ class Scheduler:
                 for one in earlier:
                     self._context.store.cancel(one.task_id or "", f"schedule {known.name}")
             task_id = launch(self._context, known, occurrence.due, locks)
-        except (StoreUnavailable, BrokerUnavailable, AuditUnavailable, Unavailable, Conflict) as error:
+        except task_launch.MAY_SUCCEED_LATER as error:
             if now <= known.latest(moment(occurrence.due)):
                 log.info("schedule %s starts later: %s", known.name, error)
                 return occurrence

@@ -27,7 +27,7 @@ OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
     ),
     ListedInventory: frozenset({"groups", "hosts", "messages", "detail"}),
     ListedPlaybook: frozenset({"variables", "encrypted"}),
-    HookReply: frozenset({"task_id", "status_url", "ignored"}),
+    HookReply: frozenset(HookReply.model_fields),
     Event: frozenset(name for name, field in Event.model_fields.items() if not field.is_required()),
 }
 

@@ -20,6 +20,7 @@ from flansible.authorization import authorize, callbacks, isolation, lost_rights
 from flansible.authorization.rules.credential_rules import NO_CREDENTIALS
 from flansible.broker import app as broker_app
 from flansible.errors import (
+    AuditUnavailable,
     BrokerUnavailable,
     Conflict,
     FieldError,
@@ -58,6 +59,8 @@ _MODELS: dict[Kind, type[AdhocRequest | PlaybookRequest | GitRequest]] = {
     "git": GitRequest,
 }
 BY_REQUEST = Origin()
+# What a launch raises that may succeed when it is tried again; of Conflict a key that another process uses.
+MAY_SUCCEED_LATER = (StoreUnavailable, BrokerUnavailable, AuditUnavailable, Unavailable, Conflict)
 # Makes an audit event of a name and fields; that of a request has its address and id (audit_context.event).
 MakeEvent = Callable[..., AuditEvent]
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,16 +33,20 @@ PUSH: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
+def database_url(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return databases.migrated("postgresql", tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="module")
 def server(
-    shared_redis: RedisServer, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+    shared_redis: RedisServer, database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebServer]:
     folder = tmp_path_factory.mktemp("hooks")
     (folder / "hosts").write_text("web1\n")
     (folder / "site.yml").write_text("- hosts: all\n")
     with shared_redis.client() as client:
         client.flushall()
-    url = databases.migrated("postgresql", folder)
-    running = WebServer(folder, shared_redis.url, DATABASE_URL=url, inventories=("hosts",), login_failures=10)
+    running = WebServer(folder, shared_redis.url, DATABASE_URL=database_url, inventories=("hosts",), login_failures=10)
     rbac = json.loads((folder / "rbac.json").read_text())
     for entry in rbac["rbac"]:
         if entry["user"] == "dev":
@@ -266,6 +271,95 @@ def test_a_call_is_started_again_by_its_owner_alone(
     )
     assert admin.delete("/api/webhooks/redo").status_code == 204
     assert admin.post(path).json()["code"] == "definition_not_found"
+
+
+def log_of(admin: httpx.Client, webhook: str) -> list[dict[str, Any]]:
+    """Returns the calls of a webhook, oldest first."""
+    items: list[dict[str, Any]] = admin.get("/api/hookcalls", params={"webhook": webhook}).json()["items"]
+    return items[::-1]
+
+
+def version_of(admin: httpx.Client, task_id: str) -> str:
+    request = admin.get(f"/api/ansibletaskrequest/{task_id}").json()
+    return str(request["body"]["extra_vars"][-1]["version"])
+
+
+def test_calls_within_the_debounce_start_one_task_with_the_last_values(
+    admin: httpx.Client, anybody: httpx.Client
+) -> None:
+    define(admin, "calm", debounce=2)
+    sent = [anybody.post("/api/hooks/calm", **pushed({**unique(), "after": f"1.{number}"})) for number in range(3)]
+    other = anybody.post("/api/hooks/calm", **pushed({**unique(), "ref": "refs/heads/other", "after": "2.0"}))
+    assert {reply.status_code for reply in (*sent, other)} == {202}
+    first, *merged = [reply.json() for reply in sent]
+    assert set(first) == {"call_id", "call_url", "starts_at"} == set(other.json())
+    assert first["call_url"] == f"/api/hookcalls/{first['call_id']}"
+    assert {one["starts_at"] for one in merged} == {first["starts_at"]} != {other.json()["starts_at"]}
+    waiting = admin.get(first["call_url"]).json()
+    assert (waiting["outcome"], waiting["starts_at"], waiting["task_id"]) == ("waiting", first["starts_at"], None)
+    assert {admin.get(one["call_url"]).json()["merged_into"] for one in merged} == {first["call_id"]}
+    eventually(lambda: all(one["task_id"] for one in log_of(admin, "calm")))
+    *of_main, of_other = log_of(admin, "calm")
+    assert [one["outcome"] for one in of_main] == ["started", "merged", "merged"]
+    [task_id] = {one["task_id"] for one in of_main}
+    assert version_of(admin, task_id) == "1.2"
+    assert of_other["outcome"] == "started" and version_of(admin, of_other["task_id"]) == "2.0"
+    assert anybody.post("/api/hooks/calm", **pushed({**unique(), "after": "3.0"})).json()["call_id"] != first["call_id"]
+
+
+def test_a_repeated_delivery_is_answered_with_the_call_that_waits_and_then_with_its_task(
+    admin: httpx.Client, anybody: httpx.Client
+) -> None:
+    define(admin, "echo", debounce=1)
+    payload = unique()
+    first = anybody.post("/api/hooks/echo", **pushed(payload)).json()
+    # The sender's id is not signed: under another one it is still the same body.
+    assert anybody.post("/api/hooks/echo", **pushed(payload)).json() == first
+    eventually(lambda: admin.get(first["call_url"]).json()["task_id"])
+    task_id = admin.get(first["call_url"]).json()["task_id"]
+    assert anybody.post("/api/hooks/echo", **pushed(payload)).json()["task_id"] == task_id
+    assert len(log_of(admin, "echo")) == 1
+
+
+def test_what_the_template_refuses_after_the_wait_is_in_the_log(admin: httpx.Client, anybody: httpx.Client) -> None:
+    define(admin, "wrong", debounce=1)
+    for after in ("1.0", "{{ 1 }}"):
+        assert anybody.post("/api/hooks/wrong", **pushed({**unique(), "after": after})).status_code == 202
+    eventually(lambda: log_of(admin, "wrong")[0]["outcome"] == "refused")
+    first, merged = log_of(admin, "wrong")
+    assert first["reason"].startswith("invalid_field") and first["task_id"] is None
+    assert (merged["outcome"], merged["reason"]) == ("merged", first["reason"])
+
+
+def test_a_waiting_call_is_started_at_once_by_hand_and_not_again(admin: httpx.Client, anybody: httpx.Client) -> None:
+    define(admin, "hand", debounce=3600)
+    first = anybody.post("/api/hooks/hand", **pushed(unique())).json()
+    task_id = admin.post(f"{first['call_url']}/again").json()["task_id"]
+    call = admin.get(first["call_url"]).json()
+    assert (call["outcome"], call["task_id"], call["starts_at"]) == ("started", task_id, None)
+
+
+def test_a_call_that_one_process_took_is_started_by_another(
+    server: WebServer,
+    database_url: str,
+    admin: httpx.Client,
+    anybody: httpx.Client,
+    shared_redis: RedisServer,
+    tmp_path: Path,
+) -> None:
+    define(admin, "moved", debounce=2)
+    folder = server.log.parent
+    same = {"DATABASE_URL": database_url, "base_dir": str(folder), "playbook_root": str(folder)}
+    other = WebServer(tmp_path, shared_redis.url, secret_key_file=str(folder / "data/secret.key"), **same)
+    try:
+        with httpx.Client(base_url=other.url, timeout=20) as client:
+            first = client.post("/api/hooks/moved", **pushed({**unique(), "after": "1.0"})).json()
+        second = anybody.post("/api/hooks/moved", **pushed({**unique(), "after": "1.1"})).json()
+        assert admin.get(second["call_url"]).json()["merged_into"] == first["call_id"]
+    finally:
+        other.stop()
+    eventually(lambda: admin.get(first["call_url"]).json()["task_id"])
+    assert version_of(admin, admin.get(second["call_url"]).json()["task_id"]) == "1.1"
 
 
 def test_a_gone_owner_s_webhook_starts_nothing(server: WebServer, admin: httpx.Client, anybody: httpx.Client) -> None:

@@ -203,6 +203,8 @@ _CALL = HookCall(
     ref="refs/heads/main",
     outcome="started",
     reason="",
+    starts_at=None,
+    merged_into=None,
     task_id=_TASK_ID,
 )
 
@@ -328,6 +330,7 @@ _REPLIES = (
     _DELIVERY,
     DeliveryList(items=[_DELIVERY], next_before=None),
     HookReply(task_id=_TASK_ID, status_url=f"/api/ansibletaskstatus/{_TASK_ID}"),
+    _CALL,
     HookCallList(items=[_CALL], next_before=None),
 )
 

@@ -11,19 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.authorization.rules.grants import check_may_act
 from flansible.errors import Forbidden, NotFound
-from flansible.history.hook_call_rows import HookCallRows, StoredHookCall
+from flansible.history.hook_call_rows import IGNORED, STARTED, HookCallRows, StoredHookCall
 from flansible.hooks.callers import Call
 from flansible.identity.users import User
 from flansible.models.definition_specs import NAME_PATTERN
 from flansible.models.hook_specs import HookCall, HookCallList, HookReply
 from flansible.system.timestamps import from_milliseconds
 from flansible.web import hook_calls, serialization
-from flansible.web.context import definitions_of, from_database, web_context
+from flansible.web.context import from_database, web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import NoFields, parse_query, read_public_body, require_no_body
 
 _ID = re.compile(r"call_[0-9a-f]{32}")
+_SAME_FIELDS = ("webhook", "address", "sender_id", "event", "ref", "outcome", "reason", "merged_into")
 
 
 class HookCallQuery(BaseModel):
@@ -39,8 +40,9 @@ class HookCallQuery(BaseModel):
 class Hook(Resource):  # type: ignore[misc]
     """Call a webhook, as a forge or another service does: no login, but the secret of its definition.
 
-    The signature is over the raw body. 202 with the task that was started; 200 with the condition that does not hold; a
-    delivery that is repeated within 24 hours is answered with the same task.
+    The signature is over the raw body. 202 with the task that was started, or with the call where it waits for others
+    (`debounce`); 200 with the condition that does not hold; a delivery that is repeated within 24 hours is answered
+    with the same.
     """
 
     def post(self, name: str) -> Response:
@@ -73,8 +75,17 @@ class HookCallLog(PrivateResource):
         return response
 
 
+class OneHookCall(PrivateResource):
+    """One call of a webhook."""
+
+    def get(self, call_id: str) -> Response:
+        """Read a call of a webhook"""
+        parse_query(NoFields)
+        return jsonify(_fields(_find(call_id, current_user())).model_dump(mode="json"))
+
+
 class HookCallAgain(PrivateResource):
-    """Start the template of a call once more, with the values that were sent then."""
+    """Start the template of a call once more, with the values that were sent then; at once, if it waits."""
 
     def post(self, call_id: str) -> Response:
         """Call again"""
@@ -83,17 +94,12 @@ class HookCallAgain(PrivateResource):
         user = current_user()
         call = _find(call_id, user)
         check_may_act(user)
-        found = definitions_of(web_context()).find(hook_calls.KIND, call.webhook)
-        if found is None:
-            raise NotFound("The webhook of this call is gone.", code="definition_not_found")
-        if not user.is_admin and found.owner != user.name:
+        webhook = hook_calls.of_call(web_context(), call)
+        if not user.is_admin and webhook.owner != user.name:
             raise Forbidden("This webhook belongs to another user now.", code="not_owner")
-        spec = hook_calls.opened(web_context(), found)
-        if spec is None:
-            raise NotFound("The webhook of this call cannot be used.", code="definition_not_found")
-        launched = hook_calls.HookCalls(web_context(), found, spec).launch(call, None, audit_context.event)
-        _rows().note_task(call_id, launched.task_id)
-        return _accepted(launched.task_id)
+        launched = webhook.launch(call, None, audit_context.event)
+        _rows().settle(call_id, STARTED, launched.task_id)
+        return _accepted(_started(launched.task_id))
 
 
 def _rows() -> HookCallRows:
@@ -110,12 +116,18 @@ def _find(call_id: str, user: User) -> StoredHookCall:
 
 def _answer(taken: StoredHookCall) -> Response:
     if taken.task is not None:
-        return _accepted(taken.task)
-    return jsonify(serialization.reply_fields(HookReply(ignored=taken.reason)))
+        return _accepted(_started(taken.task))
+    if taken.outcome == IGNORED:
+        return jsonify(serialization.reply_fields(HookReply(ignored=taken.reason)))
+    url = url_for("hook_call", call_id=taken.id)
+    return _accepted(HookReply(call_id=taken.id, call_url=url, starts_at=_starts_at(taken)))
 
 
-def _accepted(task_id: str) -> Response:
-    reply = HookReply(task_id=task_id, status_url=url_for("ansibletaskstatus", task_id=task_id))
+def _started(task_id: str) -> HookReply:
+    return HookReply(task_id=task_id, status_url=url_for("ansibletaskstatus", task_id=task_id))
+
+
+def _accepted(reply: HookReply) -> Response:
     response = jsonify(serialization.reply_fields(reply))
     response.status_code = 202
     return response
@@ -124,10 +136,14 @@ def _accepted(task_id: str) -> Response:
 def _fields(found: StoredHookCall) -> HookCall:
     return HookCall.model_validate(
         {
-            **{name: getattr(found, name) for name in ("webhook", "address", "sender_id", "event", "ref", "outcome")},
+            **{name: getattr(found, name) for name in _SAME_FIELDS},
             "call_id": found.id,
             "received_at": from_milliseconds(found.received),
-            "reason": found.reason,
+            "starts_at": _starts_at(found),
             "task_id": found.task,
         }
     )
+
+
+def _starts_at(found: StoredHookCall) -> str | None:
+    return None if found.due is None else from_milliseconds(found.due)
