@@ -28,8 +28,18 @@ def check_use(user: User, project: str) -> None:
 
 def check_ref(spec: ProjectSpec, ref: str) -> None:
     """Raises Forbidden for a ref that requests may not name; which commits they may is known on the worker."""
-    if ref in ("", spec.ref) or COMMIT.fullmatch(ref):
-        return
+    if ref not in ("", spec.ref) and not COMMIT.fullmatch(ref):
+        _check_allowed(spec, ref)
+
+
+def check_pushed_ref(spec: ProjectSpec, ref: str) -> None:
+    """Raises Forbidden for a branch or tag, by its full name, that requests may not name. A tag that is called as the
+    project's own branch is not that branch."""
+    if spec.ref is None or ref != f"refs/heads/{spec.ref}":
+        _check_allowed(spec, ref)
+
+
+def _check_allowed(spec: ProjectSpec, ref: str) -> None:
     if not matches(ref, spec.allow_refs):
         allowed = ", ".join(filter(None, (spec.ref, *spec.allow_refs))) or "its default branch"
         raise forbidden("ref", "ref_forbidden", f"This project is not run at {ref}. Allowed: {allowed}.")

@@ -24,7 +24,8 @@ _LOCK = 0x666C6863  # a number of ours among PostgreSQL's advisory locks
 
 @dataclass(frozen=True)
 class StoredHookCall:
-    """A call. Times are milliseconds since 1970. variables: the values that it would set, as JSON; repetition: what
+    """A call. Times are milliseconds since 1970. variables: the values that it would set, as JSON; commit: that
+    is run, '' where the template decides; repetition: what
     repetitions of it have in common, '' for nothing; due: when it starts; merged_into: the call that starts for it;
     number: orders the list, 0 before it is stored."""
 
@@ -40,6 +41,7 @@ class StoredHookCall:
     reason: str
     task: str | None
     variables: str = field(repr=False)
+    commit: str = ""
     repetition: str = ""
     due: int | None = None
     merged_into: str | None = None
@@ -73,7 +75,8 @@ class HookCallRows:
                 _insert(connection, waiting)
                 return waiting
             merged = replace(call, outcome=MERGED, merged_into=first.id)
-            connection.execute(update(table).filter_by(id=first.id).values(variables=call.variables))
+            last = {"variables": call.variables, "commit": call.commit}
+            connection.execute(update(table).filter_by(id=first.id).values(**last))
             _insert(connection, merged)
         return replace(merged, due=first.due)
 

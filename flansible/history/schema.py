@@ -47,7 +47,7 @@ from sqlalchemy import (
     text,
 )
 
-VERSION = 12  # of the newest file in migrations/
+VERSION = 13  # of the newest file in migrations/
 
 metadata = MetaData()
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by themselves only with an INTEGER
@@ -340,6 +340,7 @@ hook_calls = Table(
     Column("reason", Text, nullable=False),
     Column("task", Text),
     Column("variables", Text, nullable=False),  # JSON: those that the payload sets
+    Column("commit", Text, nullable=False, server_default=""),  # that is run; '' where the template decides
     Column("repetition", Text, nullable=False, server_default=""),  # what repetitions of it have in common
     Column("due", BigInteger),  # when it starts; of one that is being started: when it is given up
     Column("merged_into", Text),  # the call that starts for it

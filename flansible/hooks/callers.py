@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from flansible.notifications import signatures
 
 _NOBODYS_SECRET = "whsec_" + "A" * 43 + "="
 _MOST_CHARACTERS = 255
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 Headers = Mapping[str, str]
 
 
@@ -87,12 +89,24 @@ def ref_of(spec: WebhookSpec, payload: Mapping[str, Any]) -> str:
     if spec.source != "bitbucket":
         ref = payload.get("ref")
         return ref if isinstance(ref, str) else ""
-    push = payload.get("push")
-    changes = push.get("changes") if isinstance(push, dict) else None
-    new = changes[-1].get("new") if isinstance(changes, list) and changes and isinstance(changes[-1], dict) else None
-    if not isinstance(new, dict) or not isinstance(new.get("name"), str):
+    new = _pushed(payload)
+    if not isinstance(new.get("name"), str):
         return ""
     return f"refs/{'tags' if new.get('type') == 'tag' else 'heads'}/{new['name']}"
+
+
+def commit_of(spec: WebhookSpec, payload: Mapping[str, Any]) -> str:
+    """Returns the commit that was pushed; empty for other events, and where a ref was deleted.
+
+    `after` of an annotated tag is the tag's own object, so the field that has the commit comes first.
+    """
+    if spec.source == "bitbucket":
+        found = _inner(_pushed(payload), "target", "hash")
+    elif spec.source == "gitlab":
+        found = payload.get("checkout_sha")
+    else:
+        found = _inner(payload, "head_commit", "id") or payload.get("after")  # an old Gitea has the latter alone
+    return found if isinstance(found, str) and _COMMIT.fullmatch(found) and found.strip("0") else ""
 
 
 def changed_paths(payload: Mapping[str, Any]) -> set[str]:
@@ -104,6 +118,20 @@ def changed_paths(payload: Mapping[str, Any]) -> set[str]:
             names = commit.get(kind) if isinstance(commit, dict) else None
             found |= {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
     return found
+
+
+def _pushed(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what the last change of a push to Bitbucket made of its ref."""
+    changes = _inner(payload, "push", "changes")
+    new = _inner(changes[-1], "new") if isinstance(changes, list) and changes else None
+    return new if isinstance(new, dict) else {}
+
+
+def _inner(document: Any, *names: str) -> Any:
+    """Returns a value within objects; None where there is none."""
+    for name in names:
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
 
 
 def _hex(secret: str, body: bytes) -> str:

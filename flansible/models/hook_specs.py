@@ -95,6 +95,11 @@ class WebhookSpec(Spec):
     variables: Annotated[dict[VariableName, Pointer], Field(max_length=100)] = Field(
         {}, description="Variables of the template, each with the JSON pointer of its value in the payload."
     )
+    event_commit: bool = Field(
+        False,
+        description="Whether the run is of the commit that was pushed: the template needs a project, and `ref` in "
+        "`open`.",
+    )
     debounce: int | None = Field(
         None,
         ge=1,
@@ -119,6 +124,8 @@ class WebhookSpec(Spec):
             raise ValueError(f"secret: must have {_LEAST_SECRET_CHARACTERS} characters or more")
         if self.source == "generic" and self.header is None:
             raise ValueError("header: a generic source needs it")
+        if self.event_commit and self.source in ("standard", "generic"):
+            raise ValueError(f"event_commit: is for pushes to a forge, and a {self.source} source has none")
         return self
 
 
@@ -143,6 +150,7 @@ class HookCall(Record):
     sender_id: str = Field(description="The delivery's id as the caller sent it; empty without one.")
     event: str = Field(description="As the source names it.")
     ref: str = Field(description="The ref that was pushed; empty for other events.")
+    commit: str = Field(description="The commit that is run (`event_commit`); empty without it.")
     outcome: CallOutcome = Field(
         description="`started` a task, `ignored` by a condition, or `refused` by the template; with `debounce` also "
         "`waiting` for others, `starting`, or `merged` into the call that waits."

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
+from flansible.authorization import project_rights
+from flansible.definitions.kinds import TEMPLATES
 from flansible.errors import Forbidden, NotAuthenticated, NotFound, RequestError, SealError, TooManyRequests
 from flansible.history.definition_rows import StoredDefinition
 from flansible.history.hook_call_rows import IGNORED, REFUSED, STARTED, HookCallRows, StoredHookCall
@@ -22,7 +24,8 @@ from flansible.hooks import callers, filters
 from flansible.hooks.callers import Call
 from flansible.identity.users import User
 from flansible.models.hook_specs import WebhookSpec
-from flansible.web import parsing, template_launch
+from flansible.models.project_spec import ProjectSpec
+from flansible.web import parsing, project_commit, template_launch
 from flansible.web.context import WebContext, definitions_of
 from flansible.web.task_launch import Launched, MakeEvent
 from flansible.web.template_launch import TemplateLaunch
@@ -100,6 +103,8 @@ class HookCalls:
         if known := self._rows().known(taken, since):
             return known
         reason = filters.why_ignored(self._spec, taken.event, taken.ref, payload)
+        if not reason and self._spec.event_commit and not taken.commit:
+            reason = "the event has no commit"
         if reason:
             ignored = replace(taken, outcome=IGNORED, reason=reason)
             self._rows().add(ignored)
@@ -114,13 +119,25 @@ class HookCalls:
     def launch(self, call: StoredHookCall, key: str | None, event: MakeEvent) -> Launched:
         """Launches the template with the values of a call. A refusal is logged, and raised."""
         try:
-            values = {"extra_vars": json.loads(call.variables)} if call.variables != "{}" else {}
-            wanted = TemplateLaunch(self._spec.template, self._owner(), values, trigger="hook", key=key)
+            wanted = TemplateLaunch(self._spec.template, self._owner(), self._values(call), trigger="hook", key=key)
             return template_launch.launch(self._context, wanted, event)
         except RequestError as error:
             if not call.number:
                 self._rows().add(replace(call, outcome=REFUSED, reason=reason_of(error)))
             raise
+
+    def _values(self, call: StoredHookCall) -> dict[str, JsonValue]:
+        """Returns what a call sets of the template. Raises Forbidden for a ref that the project is not run at."""
+        values: dict[str, JsonValue] = {"extra_vars": json.loads(call.variables)} if call.variables != "{}" else {}
+        if call.commit:
+            # That its commit is in an allowed ref as well is not enough: who may push any other ref could choose one.
+            template = definitions_of(self._context).find(TEMPLATES.name, self._spec.template)
+            project = template.spec["request"].get("project") if template else None
+            if project is not None:
+                spec = ProjectSpec.model_validate(project_commit.stored(project).spec, strict=False)
+                project_rights.check_pushed_ref(spec, call.ref)
+            values["ref"] = call.commit
+        return values
 
     def _owner(self) -> User:
         owner = self._context.rbac.users().get(self._found.owner)
@@ -129,6 +146,7 @@ class HookCalls:
         return owner
 
     def _described(self, call: Call, payload: Mapping[str, Any], address: str) -> StoredHookCall:
+        ref = callers.ref_of(self._spec, payload)[:1000]
         return StoredHookCall(
             id=f"call_{uuid.uuid4().hex}",
             webhook=self._found.name,
@@ -137,11 +155,12 @@ class HookCalls:
             received=time.time_ns() // 1_000_000,
             address=address,
             event=callers.event_of(call, self._spec, payload),
-            ref=callers.ref_of(self._spec, payload)[:1000],
+            ref=ref,
             outcome=REFUSED,
             reason="",
             task=None,
             variables=json.dumps(filters.values(self._spec, payload)),
+            commit=callers.commit_of(self._spec, payload) if ref and self._spec.event_commit else "",
             repetition=callers.repetition_key(call, self._spec),
         )
 

@@ -19,4 +19,7 @@ def check(written: Written) -> None:
     declared = found.spec.get("variables") or {}
     is_open = set(found.spec.get("open") or ())
     unknown = [name for name in spec.variables if name not in declared and f"extra_vars.{name}" not in is_open]
-    written.refuse(FieldError(f"variables.{name}", "is no variable of this template") for name in unknown)
+    errors = [FieldError(f"variables.{name}", "is no variable of this template") for name in unknown]
+    if spec.event_commit and ("ref" not in is_open or not found.spec["request"].get("project")):
+        errors.append(FieldError("event_commit", "the template has to have a project, and ref in open"))
+    written.refuse(errors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -11,11 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.helpers.repositories import INVENTORY, PLAY, Repository, git_daemon, git_http
@@ -214,6 +218,44 @@ def test_a_remote_that_is_away_is_502_in_gits_words_and_an_old_commit_runs_where
 
 def moving_day(folder: Path) -> str:
     return Repository(folder).git("log", "-1", "--format=%cs")
+
+
+def test_a_push_runs_its_commit_where_its_ref_is_allowed(service: Service, shop: Repository, url: str) -> None:
+    define(service, "shop", url=f"{url}/shop", ref="main", allow_refs=["release/*"])
+    secret = "a secret of the forge alone"
+    request = {**ON_DEV, "project": "shop"}
+    hook = {"source": "github", "secret": secret, "template": "pushed", "event_commit": True}
+    admin = service.client()
+    assert admin.put("/api/templates/pushed", json={"kind": "playbook", "request": request}).status_code == 201
+    refused = admin.put("/api/webhooks/pushed", json=hook)
+    assert [one["field"] for one in refused.json()["errors"]] == ["event_commit"]
+    admin.put("/api/templates/pushed", json={"kind": "playbook", "request": request, "open": ["ref"]})
+    assert admin.put("/api/webhooks/pushed", json=hook).status_code == 201
+
+    def push(ref: str, commit: str) -> httpx.Response:
+        body = json.dumps({"ref": ref, "head_commit": {"id": commit}, "nonce": str(uuid.uuid4())}).encode()
+        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        headers = {"X-GitHub-Event": "push", "X-Hub-Signature-256": f"sha256={signature}"}
+        return httpx.post(f"{service.url}/api/hooks/pushed", content=body, headers=headers, timeout=60)
+
+    try:
+        old = shop.commit({"site.yml": PLAY.format("pushed")})
+        shop.commit({"site.yml": PLAY.format("newer")})
+        task_id = push("refs/heads/main", old).json()["task_id"]
+        assert service.wait(task_id)["commit"] == old and "pushed" in service.output(task_id)
+        # In main, but who may push another branch may not choose which commit of main is run.
+        for ref in ("refs/heads/other", "refs/tags/main", f"refs/heads/{'a' * 40}"):
+            assert push(ref, old).json()["code"] == "ref_forbidden"
+        shop.git("checkout", "-q", "-b", "unmerged")
+        hidden = shop.commit({"x": "y"})
+        shop.git("checkout", "-q", "main")
+        assert push("refs/heads/main", hidden).json()["code"] == "ref_forbidden"
+        assert push("refs/heads/main", _GONE).json() == {"ignored": "the event has no commit"}
+        *_, call = admin.get("/api/hookcalls", params={"webhook": "pushed"}).json()["items"]
+        again = admin.post(f"/api/hookcalls/{call['call_id']}/again").json()["task_id"]
+        assert call["commit"] == old == service.wait(again)["commit"]
+    finally:
+        define(service, "shop", url=f"{url}/shop", ref="main")
 
 
 def test_a_manual_project_is_asked_by_hand(service: Service, shop: Repository, url: str) -> None:

@@ -157,6 +157,33 @@ def test_event_ref_and_id(
     assert callers.sender_id(one, found) == sender
 
 
+COMMIT, ZEROS = "da1560886d4f094c3e6c9ef40349f7d38b5d27d7", "0" * 40
+
+
+@pytest.mark.parametrize(
+    ("source", "payload", "commit"),
+    [
+        # Of an annotated tag `after` is the tag's object.
+        ("github", {"after": "b" * 40, "head_commit": {"id": COMMIT}}, COMMIT),
+        ("gitea", {"after": "b" * 40, "head_commit": {"id": COMMIT}}, COMMIT),
+        ("forgejo", {"head_commit": {"id": COMMIT}}, COMMIT),
+        ("gitea", {"after": COMMIT, "head_commit": None}, COMMIT),
+        ("github", {"after": ZEROS, "deleted": True, "head_commit": None}, ""),
+        ("github", {"action": "published", "release": {"target_commitish": "main"}}, ""),
+        ("gitlab", {"after": "b" * 40, "checkout_sha": COMMIT}, COMMIT),
+        ("gitlab", {"after": COMMIT, "checkout_sha": None}, ""),
+        ("bitbucket", {"push": {"changes": [{"new": {"target": {"hash": COMMIT}}}]}}, COMMIT),
+        ("bitbucket", {"push": {"changes": [{"new": None}]}}, ""),
+        ("bitbucket", {"push": {"changes": []}}, ""),
+        ("github", {"head_commit": {"id": ZEROS}}, ""),
+        ("github", {"head_commit": {"id": "main"}}, ""),
+        ("github", {"head_commit": [COMMIT]}, ""),
+    ],
+)
+def test_the_commit_of_a_push(source: str, payload: dict[str, Any], commit: str) -> None:
+    assert callers.commit_of(spec(source), payload) == commit
+
+
 def test_a_repetition_is_known_by_the_body_where_the_id_is_not_signed() -> None:
     one, other = call(BODY, X_GitHub_Delivery="a"), call(BODY, X_GitHub_Delivery="b")
     assert callers.repetition_key(one, spec("github")) == callers.repetition_key(other, spec("github"))
@@ -236,6 +263,7 @@ def test_conditions_are_stored_as_they_are_written() -> None:
         {"conditions": [{"pointer": "/a", "matches": "("}]},
         {"variables": {"a b": "/x"}},
         {"variables": {"a": "x"}},
+        {"source": "generic", "header": "X", "event_commit": True},
         {"more": 1},
     ],
 )

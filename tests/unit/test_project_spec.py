@@ -82,6 +82,15 @@ def test_refs_are_allowed_by_globs_of_their_short_or_full_names() -> None:
             project_rights.check_ref(spec, ref)
 
 
+def test_a_pushed_ref_is_the_projects_own_branch_or_allowed_whatever_its_name_looks_like() -> None:
+    spec = ProjectSpec.model_validate({"url": "/srv/git", "ref": "main", "allow_refs": ["release/*"]})
+    for ref in ("refs/heads/main", "refs/heads/release/1", "refs/tags/release/1"):
+        project_rights.check_pushed_ref(spec, ref)
+    for ref in ("refs/tags/main", "refs/heads/other", f"refs/heads/{'a' * 40}", "a" * 40, ""):
+        with pytest.raises(Forbidden, match="not run at"):
+            project_rights.check_pushed_ref(spec, ref)
+
+
 def test_only_admin_defines_projects_of_local_paths_and_with_credentials() -> None:
     lee = User("lee", "", (), projects=(ProjectGrant("shop"),))
     admin = User("admin", "", ())

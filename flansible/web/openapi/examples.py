@@ -201,6 +201,7 @@ _CALL = HookCall(
     sender_id="72d3162e-cc78-11e3-81ab-4c9367dc0958",
     event="push",
     ref="refs/heads/main",
+    commit="",
     outcome="started",
     reason="",
     starts_at=None,

@@ -24,7 +24,7 @@ from flansible.web.middleware import audit_context
 from flansible.web.parsing import NoFields, parse_query, read_public_body, require_no_body
 
 _ID = re.compile(r"call_[0-9a-f]{32}")
-_SAME_FIELDS = ("webhook", "address", "sender_id", "event", "ref", "outcome", "reason", "merged_into")
+_SAME_FIELDS = ("webhook", "address", "sender_id", "event", "ref", "commit", "outcome", "reason", "merged_into")
 
 
 class HookCallQuery(BaseModel):
