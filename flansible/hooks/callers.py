@@ -3,7 +3,8 @@
 | source          | proof                                     | event            | delivery's id       |
 |-----------------|-------------------------------------------|------------------|---------------------|
 | github          | X-Hub-Signature-256: sha256=<hex>         | X-GitHub-Event   | X-GitHub-Delivery   |
-| gitlab          | X-Gitlab-Token: the secret                | X-Gitlab-Event   | X-Gitlab-Event-UUID |
+| gitlab          | X-Gitlab-Token: the secret; of a secret   | X-Gitlab-Event   | Idempotency-Key     |
+|                 | `whsec_...` as for standard               |                  |                     |
 | gitea, forgejo  | X-Gitea-Signature, X-Forgejo-Signature    | X-...-Event      | X-...-Delivery      |
 | bitbucket       | X-Hub-Signature: sha256=<hex>             | X-Event-Key      | X-Request-UUID      |
 | standard        | webhook-signature, with id and time       | `type` in body   | webhook-id          |
@@ -19,6 +20,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from flansible.models.hook_specs import WebhookSpec
@@ -26,6 +28,7 @@ from flansible.notifications import signatures
 
 _NOBODYS_SECRET = "whsec_" + "A" * 43 + "="
 _MOST_CHARACTERS = 255
+_MOST_COMMITS = 2048  # in a payload of GitHub's
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 Headers = Mapping[str, str]
 
@@ -51,14 +54,16 @@ def is_genuine(call: Call, spec: WebhookSpec | None) -> bool:
 
 
 def sender_id(call: Call, spec: WebhookSpec) -> str:
-    """Returns the delivery's id as its sender has it; empty without one."""
+    """Returns the delivery's id as its sender has it, the signed one if there is one; empty without any."""
+    if spec.has_standard_secret:
+        return call.header("webhook-id")[:_MOST_CHARACTERS]
     names = {
         "github": ("X-GitHub-Delivery",),
-        "gitlab": ("X-Gitlab-Event-UUID", "Idempotency-Key"),
+        # The UUID is the same for all that one event sets off, through other hooks as well.
+        "gitlab": ("Idempotency-Key", "X-Gitlab-Event-UUID"),
         "gitea": ("X-Gitea-Delivery", "X-Forgejo-Delivery"),
         "forgejo": ("X-Forgejo-Delivery", "X-Gitea-Delivery"),
         "bitbucket": ("X-Request-UUID",),
-        "standard": ("webhook-id",),
         "generic": ("webhook-id",),
     }
     return call.header(*names[spec.source])[:_MOST_CHARACTERS]
@@ -89,10 +94,8 @@ def ref_of(spec: WebhookSpec, payload: Mapping[str, Any]) -> str:
     if spec.source != "bitbucket":
         ref = payload.get("ref")
         return ref if isinstance(ref, str) else ""
-    new = _pushed(payload)
-    if not isinstance(new.get("name"), str):
-        return ""
-    return f"refs/{'tags' if new.get('type') == 'tag' else 'heads'}/{new['name']}"
+    new = _pushed(spec, payload)
+    return _bitbucket_ref(new) if new else ""
 
 
 def commit_of(spec: WebhookSpec, payload: Mapping[str, Any]) -> str:
@@ -101,7 +104,7 @@ def commit_of(spec: WebhookSpec, payload: Mapping[str, Any]) -> str:
     `after` of an annotated tag is the tag's own object, so the field that has the commit comes first.
     """
     if spec.source == "bitbucket":
-        found = _inner(_pushed(payload), "target", "hash")
+        found = _inner(_pushed(spec, payload), "target", "hash")
     elif spec.source == "gitlab":
         found = payload.get("checkout_sha")
     else:
@@ -109,22 +112,33 @@ def commit_of(spec: WebhookSpec, payload: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) and _COMMIT.fullmatch(found) and found.strip("0") else ""
 
 
-def changed_paths(payload: Mapping[str, Any]) -> set[str]:
-    """Returns the files that the commits of a push have added, modified or removed."""
+def changed_paths(payload: Mapping[str, Any]) -> set[str] | None:
+    """Returns the files that the commits of a push have added, modified or removed; None where it does not have all
+    its commits: forges list a few of a large push."""
     found: set[str] = set()
-    commits = payload.get("commits")
-    for commit in commits if isinstance(commits, list) else []:
+    given = payload.get("commits")
+    commits = given if isinstance(given, list) else []
+    total = payload.get("total_commits_count", payload.get("total_commits"))  # GitLab's, Gitea's and Forgejo's
+    if len(commits) >= _MOST_COMMITS or (isinstance(total, int) and total > len(commits)):
+        return None
+    for commit in commits:
         for kind in ("added", "modified", "removed"):
             names = commit.get(kind) if isinstance(commit, dict) else None
             found |= {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
     return found
 
 
-def _pushed(payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns what the last change of a push to Bitbucket made of its ref."""
+def _pushed(spec: WebhookSpec, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what a push to Bitbucket made of a ref: of several, the first one that the webhook is for."""
     changes = _inner(payload, "push", "changes")
-    new = _inner(changes[-1], "new") if isinstance(changes, list) and changes else None
-    return new if isinstance(new, dict) else {}
+    news = [_inner(change, "new") for change in changes] if isinstance(changes, list) else []
+    found = [new for new in news if isinstance(new, dict) and isinstance(new.get("name"), str)]
+    wanted = (new for new in found if any(fnmatchcase(_bitbucket_ref(new), glob) for glob in spec.refs))
+    return next(wanted, found[-1] if found else {})
+
+
+def _bitbucket_ref(new: Mapping[str, Any]) -> str:
+    return f"refs/{'tags' if new.get('type') == 'tag' else 'heads'}/{new['name']}"
 
 
 def _inner(document: Any, *names: str) -> Any:
@@ -147,6 +161,10 @@ def _has_hex(*names: str, prefix: str = "") -> Callable[[Call, WebhookSpec], boo
         return _is_same(call.header(*names), prefix + _hex(spec.secret or _NOBODYS_SECRET, call.body))
 
     return check
+
+
+def _is_gitlab(call: Call, spec: WebhookSpec) -> bool:
+    return _is_standard(call, spec) if spec.has_standard_secret else _has_token(call, spec)
 
 
 def _has_token(call: Call, spec: WebhookSpec) -> bool:
@@ -174,7 +192,7 @@ def _is_generic(call: Call, spec: WebhookSpec) -> bool:
 _GITEA = ("X-Gitea-Signature", "X-Forgejo-Signature")
 _PROOFS: dict[str, Callable[[Call, WebhookSpec], bool]] = {
     "github": _has_hex("X-Hub-Signature-256", prefix="sha256="),
-    "gitlab": _has_token,
+    "gitlab": _is_gitlab,
     "gitea": _has_hex(*_GITEA),
     "forgejo": _has_hex(*reversed(_GITEA)),
     "bitbucket": _has_hex("X-Hub-Signature", prefix="sha256="),

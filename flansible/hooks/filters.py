@@ -26,7 +26,8 @@ def why_ignored(spec: WebhookSpec, event: str, ref: str, payload: Mapping[str, A
         return "event does not match"
     if spec.refs and not _matches_any(ref, spec.refs):
         return "ref does not match"
-    if spec.paths and not any(_matches_any(path, spec.paths) for path in callers.changed_paths(payload)):
+    paths = callers.changed_paths(payload) if spec.paths else None
+    if paths is not None and not any(_matches_any(path, spec.paths) for path in paths):
         return "paths do not match"
     for condition in spec.conditions:
         if not _holds(condition, payload):

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validat
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from flansible.models.definition_specs import DefinitionName, Sealed, Spec
-from flansible.models.notification_specs import secret_bytes
+from flansible.models.notification_specs import SECRET_PREFIX, secret_bytes
 from flansible.models.records import Record
 from flansible.models.requests import Request, VariableName
 
@@ -77,7 +77,9 @@ class WebhookSpec(Spec):
 
     source: Source = Field(description="Who calls, which says how it signs.")
     secret: Sealed | None = Field(
-        None, description="The secret that the caller has as well: 16 characters or more; `standard`: `whsec_...`."
+        None,
+        description="The secret that the caller has as well: 16 characters or more; of `standard`, and of GitLab's "
+        "signing tokens, `whsec_...`.",
     )
     template: DefinitionName = Field(description="The template that is launched, with the rights of the owner.")
     events: Annotated[list[Glob], Field(max_length=50)] = Field(
@@ -114,16 +116,23 @@ class WebhookSpec(Spec):
         "hmac", description="generic: the header is the secret, or HMAC-SHA256 of the body, in hex."
     )
 
+    @property
+    def has_standard_secret(self) -> bool:
+        """Whether calls are signed as Standard Webhooks has it: GitLab's are where it was given a signing token."""
+        return self.source == "standard" or (self.source == "gitlab" and (self.secret or "").startswith(SECRET_PREFIX))
+
     @model_validator(mode="after")
     def _require_fields_of_source(self) -> Self:
         if self.secret is None:
             raise ValueError("secret: is required; nobody without it may call")
-        if self.source == "standard":
+        if self.has_standard_secret:
             secret_bytes(self.secret)
         elif len(self.secret) < _LEAST_SECRET_CHARACTERS:
             raise ValueError(f"secret: must have {_LEAST_SECRET_CHARACTERS} characters or more")
         if self.source == "generic" and self.header is None:
             raise ValueError("header: a generic source needs it")
+        if self.paths and self.source == "bitbucket":
+            raise ValueError("paths: Bitbucket does not say which files a push changes")
         if self.event_commit and self.source in ("standard", "generic"):
             raise ValueError(f"event_commit: is for pushes to a forge, and a {self.source} source has none")
         return self

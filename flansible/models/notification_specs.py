@@ -17,7 +17,7 @@ from flansible.models.requests import Request
 
 NotificationKind = Literal["webhook", "mail", "apprise"]
 DeliveryState = Literal["pending", "delivered", "dead"]
-_SECRET_PREFIX = "whsec_"
+SECRET_PREFIX = "whsec_"
 _LEAST_SECRET_BYTES, _MOST_SECRET_BYTES = 24, 64  # as Standard Webhooks has it
 _ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", re.ASCII)
 _CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
@@ -30,12 +30,12 @@ APPRISE_SCHEMES = (
 def secret_bytes(secret: str) -> bytes:
     """Decodes a secret of Standard Webhooks: `whsec_` and base64. Raises ValueError."""
     try:
-        found = base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+        found = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except binascii.Error:
-        raise ValueError(f"must be {_SECRET_PREFIX} and base64") from None
-    if not secret.startswith(_SECRET_PREFIX) or not _LEAST_SECRET_BYTES <= len(found) <= _MOST_SECRET_BYTES:
+        raise ValueError(f"must be {SECRET_PREFIX} and base64") from None
+    if not secret.startswith(SECRET_PREFIX) or not _LEAST_SECRET_BYTES <= len(found) <= _MOST_SECRET_BYTES:
         raise ValueError(
-            f"must be {_SECRET_PREFIX} and base64 of {_LEAST_SECRET_BYTES} to {_MOST_SECRET_BYTES} random bytes"
+            f"must be {SECRET_PREFIX} and base64 of {_LEAST_SECRET_BYTES} to {_MOST_SECRET_BYTES} random bytes"
         )
     return found
 

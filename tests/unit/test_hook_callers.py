@@ -1,4 +1,19 @@
-"""Signatures as the forges document them, what is no signature, filters and pointers."""
+"""Signatures as the forges document them, what is no signature, filters and pointers.
+
+What forges send, and each vector, is from:
+
+| forge             | source                                                                                     |
+|-------------------|--------------------------------------------------------------------------------------------|
+| GitHub            | github/docs, content/webhooks/using-webhooks/validating-webhook-deliveries.md (a vector);  |
+|                   | octokit/webhooks, payload-examples/api.github.com/push                                     |
+| GitLab            | gitlabhq/gitlabhq, doc/user/project/integrations: webhooks.md, "Delivery headers", and     |
+|                   | webhook_events.md; merge request 230944 of gitlab-org/gitlab for signing tokens            |
+| Gitea             | go-gitea/gitea, services/webhook/deliver.go, modules/structs/hook.go                       |
+| Forgejo           | its services/webhook/shared/payloader.go                                                   |
+| Bitbucket         | support.atlassian.com/bitbucket-cloud/docs: manage-webhooks, "Secure webhooks" (a vector), |
+|                   | and event-payloads                                                                         |
+| Standard Webhooks | the vector of standard-webhooks/standard-webhooks and of Svix                              |
+"""
 
 from __future__ import annotations
 
@@ -17,6 +32,7 @@ from werkzeug.datastructures import Headers
 from flansible.hooks import callers, filters
 from flansible.hooks.callers import Call
 from flansible.models.hook_specs import WebhookSpec
+from flansible.notifications import signatures
 
 SECRET = "It's a Secret to Everybody"
 WHSEC = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -36,13 +52,18 @@ def hexed(body: bytes, secret: str = SECRET) -> str:
 
 
 def test_the_published_vector_of_github() -> None:
-    """docs.github.com, Validating webhook deliveries."""
     signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
     assert callers.is_genuine(call(b"Hello, World!", X_Hub_Signature_256=signature), spec("github"))
 
 
+def test_the_published_vector_of_standard_webhooks() -> None:
+    secret, when = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", 1614265330
+    given = ("msg_p5jXN8AQM9LWM0D4loKWxJek", str(when), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
+    assert signatures.is_signed(*given, b'{"test": 2432232314}', [secret], when)
+    assert not signatures.is_signed(*given, b'{"test": 2432232315}', [secret], when)
+
+
 def test_the_published_vector_of_bitbucket() -> None:
-    """support.atlassian.com, Secure webhooks."""
     signature = "sha256=a4771c39fbe90f317c7824e83ddef3caae9cb3d976c214ace1f2937e133263c9"
     assert callers.is_genuine(call(b"Hello World!", X_Hub_Signature=signature), spec("bitbucket"))
 
@@ -95,6 +116,32 @@ def test_github_s_old_sha1_is_no_proof() -> None:
     assert not callers.is_genuine(call(BODY, X_Hub_Signature=old), spec("github"))
 
 
+@pytest.mark.parametrize("source", ("gitea", "forgejo"))
+def test_gitea_and_forgejo_with_all_the_headers_that_they_send(source: str) -> None:
+    sha1 = hmac.new(SECRET.encode(), BODY, hashlib.sha1).hexdigest()
+    brands = ("Gitea", "Gogs") if source == "gitea" else ("Forgejo", "Gitea", "Gogs")
+    headers = {"X-Hub-Signature": f"sha1={sha1}", "X-Hub-Signature-256": f"sha256={hexed(BODY)}"}
+    for brand in brands:
+        headers |= {f"X-{brand}-Signature": hexed(BODY), f"X-{brand}-Event": "push", f"X-{brand}-Delivery": "d"}
+    headers |= {"X-GitHub-Event": "push", "X-GitHub-Delivery": "d"}
+    one = Call(Headers(headers), BODY)
+    assert callers.is_genuine(one, spec(source))
+    assert (callers.event_of(one, spec(source), {}), callers.sender_id(one, spec(source))) == ("push", "d")
+
+
+def test_gitlab_s_signing_token_signs_and_the_token_alone_is_no_proof() -> None:
+    now, found = datetime.now(UTC), spec("gitlab", secret=WHSEC)
+    headers = {
+        "Idempotency-Key": "another",  # GitLab's is the same as webhook-id, but it is not signed
+        "webhook-id": "d-1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(WHSEC).sign("d-1", now, BODY.decode()),
+    }
+    one = Call(Headers(headers), BODY)
+    assert callers.is_genuine(one, found) and callers.sender_id(one, found) == "d-1"
+    assert not callers.is_genuine(call(BODY, X_Gitlab_Token=WHSEC), found)
+
+
 def test_standard_webhooks_as_its_library_signs() -> None:
     now = datetime.now(UTC)
     headers = {
@@ -127,6 +174,15 @@ def test_standard_webhooks_as_its_library_signs() -> None:
             "refs/heads/main",
             "u-1",
         ),
+        # The UUID is that of what set it off, so two calls may share it.
+        (
+            "gitlab",
+            {"X-Gitlab-Event": "Tag Push Hook", "X-Gitlab-Event-UUID": "u-1", "Idempotency-Key": "k-1"},
+            {"object_kind": "tag_push", "ref": "refs/tags/v1.0.0"},
+            "tag_push",
+            "refs/tags/v1.0.0",
+            "k-1",
+        ),
         (
             "gitea",
             {"X-Gitea-Event": "push", "X-Gitea-Delivery": "g"},
@@ -144,6 +200,14 @@ def test_standard_webhooks_as_its_library_signs() -> None:
             "refs/heads/main",
             "b",
         ),
+        (
+            "bitbucket",
+            {"X-Event-Key": "repo:push"},
+            {"push": {"changes": [{"new": {"type": "tag", "name": "v1"}}, {"new": None}]}},
+            "repo:push",
+            "refs/tags/v1",
+            "",
+        ),
         ("bitbucket", {"X-Event-Key": "repo:push"}, {"push": {"changes": [{"new": None}]}}, "repo:push", "", ""),
         ("standard", {"webhook-id": "m"}, {"type": "deploy.wanted"}, "deploy.wanted", "", "m"),
     ],
@@ -155,6 +219,27 @@ def test_event_ref_and_id(
     assert callers.event_of(one, found, payload) == event
     assert callers.ref_of(found, payload) == ref
     assert callers.sender_id(one, found) == sender
+
+
+def test_of_several_refs_of_a_push_to_bitbucket_the_one_that_the_webhook_is_for_counts() -> None:
+    changes = [
+        {"new": {"type": "branch", "name": name, "target": {"hash": digit * 40}}}
+        for name, digit in (("main", "1"), ("other", "2"))
+    ]
+    payload = {"push": {"changes": changes}}
+    of_main = spec("bitbucket", refs=["refs/heads/main"])
+    assert (callers.ref_of(of_main, payload), callers.commit_of(of_main, payload)) == ("refs/heads/main", "1" * 40)
+    assert callers.ref_of(spec("bitbucket"), payload) == "refs/heads/other"
+
+
+@pytest.mark.parametrize("count", ({"total_commits_count": 4}, {"total_commits": 4}))
+def test_a_large_push_whose_commits_are_not_all_listed_passes_the_filter_of_paths(count: dict[str, int]) -> None:
+    """GitLab lists 20 of them, Gitea and Forgejo 5: a file of the others would not be seen."""
+    found = spec("gitlab", paths=["site.yml"])
+    commits = [{"added": ["CHANGELOG"], "modified": [], "removed": []}] * 2
+    assert filters.why_ignored(found, "push", "", {"commits": commits, **count}) == ""
+    all_listed = {"commits": commits * 2, **count}
+    assert filters.why_ignored(found, "push", "", all_listed) == "paths do not match"
 
 
 COMMIT, ZEROS = "da1560886d4f094c3e6c9ef40349f7d38b5d27d7", "0" * 40
@@ -172,7 +257,7 @@ COMMIT, ZEROS = "da1560886d4f094c3e6c9ef40349f7d38b5d27d7", "0" * 40
         ("github", {"action": "published", "release": {"target_commitish": "main"}}, ""),
         ("gitlab", {"after": "b" * 40, "checkout_sha": COMMIT}, COMMIT),
         ("gitlab", {"after": COMMIT, "checkout_sha": None}, ""),
-        ("bitbucket", {"push": {"changes": [{"new": {"target": {"hash": COMMIT}}}]}}, COMMIT),
+        ("bitbucket", {"push": {"changes": [{"new": {"name": "x", "target": {"hash": COMMIT}}}]}}, COMMIT),
         ("bitbucket", {"push": {"changes": [{"new": None}]}}, ""),
         ("bitbucket", {"push": {"changes": []}}, ""),
         ("github", {"head_commit": {"id": ZEROS}}, ""),
@@ -264,6 +349,8 @@ def test_conditions_are_stored_as_they_are_written() -> None:
         {"variables": {"a b": "/x"}},
         {"variables": {"a": "x"}},
         {"source": "generic", "header": "X", "event_commit": True},
+        {"source": "bitbucket", "paths": ["*.yml"]},
+        {"source": "gitlab", "secret": "whsec_which_is_no_base64"},
         {"more": 1},
     ],
 )
