@@ -169,6 +169,11 @@ class Callback(Request):
 
     url: HttpUrl = Field(description="Where it is posted to; its host has to be in the setting `callback_hosts`.")
     on: Events = Field(list(ENDS), description="What of; by default the end, whichever it is.")
+    credential: CredentialName | None = Field(
+        None,
+        description="Name of a stored credential of the kind `http` whose token signs it: `whsec_` and base64 of 24 to "
+        "64 random bytes.",
+    )
 
 
 class TaskOptions(Request):

@@ -126,12 +126,14 @@ class Recipients:
     def _of_callback(self, entry: OutboxEntry, task: TaskStatus) -> Iterator[NewDelivery]:
         run = self._store.authorized_run(entry.task_id) if entry.has_callback else None
         callback: Any = run.request.get(CALLBACK) if run is not None else None
-        if not callback:
+        if run is None or not callback:
             return
         for event in (event for event in _events(entry, task) if event in callback.get("on", ENDS)):
             body = self._body(task, event, entry.at, ())
             receiver = f"{CALLBACK}/{urlsplit(callback['url']).netloc}"
             payload = {"body": body, "url": callback["url"]}
+            if name := callback.get("credential"):
+                payload |= {"credential": name, "rights_user": run.rights_user}
             yield _delivery(entry, event, ("", CALLBACK, task.user, receiver), payload, entry.at)
 
     def _body(self, task: TaskStatus, event: EventName, at: int, include: tuple[str, ...]) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 from flansible.authorization.callbacks import is_host_allowed
 from flansible.authorization.notification_rights import needs_admin
 from flansible.config import Settings
-from flansible.errors import DeliveryFailed, DeliveryRefused
+from flansible.definitions.stored_credentials import Credentials
+from flansible.errors import DeliveryFailed, DeliveryRefused, RequestError, SealError, Unavailable
 from flansible.history.delivery_rows import DEAD, DELIVERED, PENDING, AttemptOutcome, StoredDelivery
 from flansible.identity.users import User
 from flansible.models.notification_specs import NotificationSpec
-from flansible.notifications import apprise_sender, content, mail_sender, webhook_sender
+from flansible.notifications import apprise_sender, callback_secret, content, mail_sender, webhook_sender
 from flansible.notifications.recipients import CALLBACK, Notifications
 from flansible.system.timestamps import from_milliseconds
 
@@ -26,12 +27,17 @@ _JITTER = 0.1
 
 
 class Sender:
-    """users: of the present rbac.json."""
+    """users: of the present rbac.json; credentials: that sign callbacks."""
 
     def __init__(
-        self, notifications: Notifications, users: Callable[[], Mapping[str, User]], settings: Settings
+        self,
+        notifications: Notifications,
+        credentials: Credentials,
+        users: Callable[[], Mapping[str, User]],
+        settings: Settings,
     ) -> None:
         self._notifications = notifications
+        self._credentials = credentials
         self._users = users
         self._settings = settings
 
@@ -62,7 +68,7 @@ class Sender:
         payload = json.loads(delivery.payload)
         body: dict[str, Any] = payload["body"]
         if delivery.kind == CALLBACK:
-            return self._call_back(delivery.id, payload["url"], body)
+            return self._call_back(delivery.id, payload)
         found = self._notifications.get(delivery.notification)
         if found is None:
             raise DeliveryRefused("the notification was deleted, or cannot be read")
@@ -77,11 +83,29 @@ class Sender:
             return _mail(delivery.id, body, found.spec)
         return apprise_sender.send(found.spec.apprise_url or "", content.sentence(body), content.text(body))
 
-    def _call_back(self, delivery_id: str, url: str, body: dict[str, Any]) -> str:
+    def _call_back(self, delivery_id: str, payload: dict[str, Any]) -> str:
+        url = payload["url"]
         if not is_host_allowed(urlsplit(url).hostname or "", self._settings.callback_host_list):
             raise DeliveryRefused("its host is not in callback_hosts any more")
         allow = self._settings.callback_private
-        return webhook_sender.post(webhook_sender.Post(url, delivery_id, _encoded(body), (), allow))
+        secrets = self._callback_secrets(payload)
+        return webhook_sender.post(webhook_sender.Post(url, delivery_id, _encoded(payload["body"]), secrets, allow))
+
+    def _callback_secrets(self, payload: dict[str, Any]) -> tuple[str, ...]:
+        """Returns what signs a callback, by the rights of now: nothing is sent unsigned that was to be signed."""
+        if "credential" not in payload:
+            return ()
+        user = self._users().get(payload["rights_user"])
+        if user is None:
+            raise DeliveryRefused(f"{payload['rights_user']}, whose credential signs it, is not in rbac.json any more")
+        try:
+            return (callback_secret.find(self._credentials, user, payload["credential"]),)
+        except Unavailable as error:
+            raise DeliveryFailed(error.message) from error
+        except RequestError as error:
+            raise DeliveryRefused(error.message) from error
+        except SealError as error:
+            raise DeliveryFailed(str(error)) from error
 
 
 def _post(delivery_id: str, body: dict[str, Any], spec: NotificationSpec) -> str:

@@ -12,9 +12,9 @@ from flansible.web.context import WebContext
 def notification_dispatcher(context: WebContext) -> Dispatcher | None:
     """Returns the dispatcher, not started; None without a database, in which deliveries are kept."""
     store, settings = context.store, context.settings
-    if store.archive is None or context.deliveries is None or context.hook_calls is None:
+    if store.archive is None or context.deliveries is None or context.hook_calls is None or context.credentials is None:
         return None
     notifications = Notifications(DefinitionRows(store.archive.database), context.sealer)
     recipients = Recipients(store, context.rbac.users, settings.link_url)
-    sender = Sender(notifications, context.rbac.users, settings)
+    sender = Sender(notifications, context.credentials, context.rbac.users, settings)
     return Dispatcher(store, context.deliveries, context.hook_calls, notifications, recipients, sender)

@@ -18,6 +18,7 @@ from typing import Any
 from flansible.audit.log import AuditEvent
 from flansible.authorization import authorize, callbacks, isolation, lost_rights, project_runs, visibility
 from flansible.authorization.rules.credential_rules import NO_CREDENTIALS
+from flansible.authorization.rules.grants import check_may_act
 from flansible.broker import app as broker_app
 from flansible.errors import (
     AuditUnavailable,
@@ -43,9 +44,10 @@ from flansible.models import (
     TaskOptions,
     split_principal,
 )
+from flansible.notifications import callback_secret
 from flansible.store import Idempotency
 from flansible.web import project_commit
-from flansible.web.context import WebContext
+from flansible.web.context import WebContext, from_database
 from flansible.web.credential_use import credentials_of
 from flansible.web.parsing import validate
 
@@ -100,6 +102,9 @@ def authorize_request(context: WebContext, user: User, body: TaskOptions, *, is_
         if context.deliveries is None:
             message = "This service has no database, which callbacks need. An operator has to set DATABASE_URL."
             raise Unavailable(message, code="no_database")
+        if body.callback.credential is not None:
+            check_may_act(user)
+            callback_secret.find(from_database(context.credentials, "credentials"), user, body.callback.credential)
     confined = isolation.for_user(user, settings.isolation)
     used = credentials_of(context, user, body) if isinstance(body, RunOptions) else NO_CREDENTIALS
     if isinstance(body, AdhocRequest | PlaybookRequest) and body.project is not None:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from standardwebhooks.webhooks import Webhook
 
 from flansible.config import Settings
+from flansible.definitions.definition_store import Definitions
+from flansible.definitions.stored_credentials import Credentials
 from flansible.errors import HistoryUnavailable
 from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows, StoredDefinition
@@ -68,7 +71,8 @@ class Bench:
     def new_dispatcher(self) -> Dispatcher:
         notifications = Notifications(self.definitions, self.sealer)
         recipients = Recipients(self.store, self.users, "https://flansible.example.org")
-        sender = Sender(notifications, self.users, self.settings)
+        credentials = Credentials(Definitions(self.definitions, self.sealer))
+        sender = Sender(notifications, credentials, self.users, self.settings)
         return Dispatcher(self.store, self.rows, HookCallRows(self.rows._database), notifications, recipients, sender)
 
     def define(self, name: str, url: str, *on: str, owner: str = "admin", **more: Any) -> None:
@@ -79,6 +83,12 @@ class Bench:
         self.store.expect_notifications()
         with self.definitions.writing() as writer:
             writer.put(found, is_new=writer.get("notifications", name) is None)
+
+    def define_credential(self, name: str, token: str | None, kind: str = "http", owner: str = "dev") -> None:
+        sealed = self.sealer.encrypt(json.dumps({"token": token}).encode())
+        found = StoredDefinition("credentials", name, owner, {"kind": kind}, "r", 0, 0, sealed, ("token",))
+        with self.definitions.writing() as writer:
+            writer.put(found, is_new=writer.get("credentials", name) is None)
 
     def forget(self, name: str) -> None:
         with self.definitions.writing() as writer:
@@ -438,6 +448,34 @@ def test_a_callback_is_called_for_the_end_or_for_what_it_names(bench: Bench, rec
     assert "webhook-signature" not in receiver.received[0].headers
 
 
+def test_a_callback_is_signed_with_the_credential_that_it_names_as_it_is_then(bench: Bench, receiver: Receiver) -> None:
+    bench.define_credential("ci", OLD_SECRET)
+    RecordedRun(bench.store, "dev", request={"callback": {"url": receiver.url, "credential": "ci"}}).end()
+    bench.define_credential("ci", SECRET)
+    bench.until(lambda: receiver.received)
+    Webhook(SECRET).verify(receiver.received[0].body, receiver.received[0].headers)
+    [found] = bench.deliveries()
+    assert SECRET not in found.payload and json.loads(found.payload)["credential"] == "ci"
+
+
+@pytest.mark.parametrize("change", ("taken over by another user", "gone", "without a secret to sign with", "user gone"))
+def test_a_callback_that_cannot_be_signed_any_more_is_not_sent(bench: Bench, receiver: Receiver, change: str) -> None:
+    bench.define_credential("ci", SECRET)
+    RecordedRun(bench.store, "dev", request={"callback": {"url": receiver.url, "credential": "ci"}}).end()
+    if change == "taken over by another user":
+        bench.define_credential("ci", SECRET, owner="admin")
+    elif change == "gone":
+        with bench.definitions.writing() as writer:
+            writer.delete("credentials", "ci")
+    elif change == "without a secret to sign with":
+        bench.define_credential("ci", "a token of another form")
+    else:
+        bench.grant(user="other")
+    bench.until(lambda: bench.states() == {"succeeded": "dead"})
+    [found] = bench.deliveries()
+    assert not receiver.received and "token of another form" not in found.attempts[0]["detail"]
+
+
 def test_of_two_dispatchers_one_delivers_and_the_other_takes_over(bench: Bench, receiver: Receiver) -> None:
     bench.define("ops", receiver.url, "succeeded")
     first, other = bench.dispatcher, bench.new_dispatcher()
@@ -578,6 +616,28 @@ def test_a_callback_of_a_host_that_is_not_allowed_is_refused(server: WebServer) 
         ):
             reply = client.post("/api/ansiblecommand", json={"module": "ping", "callback": {"url": url}})
             assert reply.json()["code"] == code and "callback" in reply.json()["errors"][0]["field"]
+
+
+def test_a_callback_is_signed_only_with_an_own_secret_of_the_right_form(server: WebServer, store: Store) -> None:
+    asked = {"module": "ping", "callback": {"url": "http://127.0.0.1/", "credential": "ci"}}
+    with server.client() as admin, server.client(DEV) as dev:
+
+        def refusal(client: httpx.Client) -> tuple[str, str]:
+            reply = client.post("/api/ansiblecommand", json=asked)
+            assert "callback.credential" in reply.json()["message"]
+            return reply.json()["code"], reply.json()["errors"][0]["field"]
+
+        assert refusal(admin) == ("credential_not_found", "callback.credential")
+        admin.put("/api/credentials/ci", json={"kind": "become", "password": "x"}).raise_for_status()
+        assert refusal(admin) == ("invalid_field", "callback.credential")
+        admin.put("/api/credentials/ci", json={"kind": "http", "token": "no", "password": None}).raise_for_status()
+        assert refusal(admin) == ("invalid_field", "callback.credential")
+        admin.put("/api/credentials/ci", json={"kind": "http", "token": SECRET}).raise_for_status()
+        assert refusal(dev) == ("credential_forbidden", "callback.credential")
+        accepted = admin.post("/api/ansiblecommand", json=asked)
+        assert accepted.status_code == 202, accepted.text
+        assert SECRET not in json.dumps(admin.get(f"/api/ansibletaskrequest/{accepted.json()['task_id']}").json())
+        admin.delete("/api/credentials/ci").raise_for_status()
 
 
 def test_pages_of_deliveries(server: WebServer, store: Store, receiver: Receiver) -> None:

@@ -25,6 +25,8 @@ _DISPATCHES = """
 import json, sys
 from pathlib import Path
 from flansible.config import Settings
+from flansible.definitions.definition_store import Definitions
+from flansible.definitions.stored_credentials import Credentials
 from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows
 from flansible.history.delivery_rows import DeliveryRows
@@ -41,7 +43,8 @@ store = Records(redis_url, Archive(history_url, 10.0))
 database = store.archive.database
 rbac = RbacFile(Path(folder) / "rbac.json", lambda *_: None)
 notifications = Notifications(DefinitionRows(database), Sealer(Path(folder) / "secret.key"))
-sender = sending.Sender(notifications, rbac.users, Settings())
+credentials = Credentials(Definitions(DefinitionRows(database), Sealer(Path(folder) / "secret.key")))
+sender = sending.Sender(notifications, credentials, rbac.users, Settings())
 recipients = Recipients(store, rbac.users, "https://x")
 found = dispatcher.Dispatcher(store, DeliveryRows(database), HookCallRows(database), notifications, recipients, sender)
 found._seconds = 0.02

@@ -89,7 +89,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "definitions": (*_BASICS, "config", "wording", "history", "sealing", "identity", "authorization"),
     "hooks": (*_BASICS, "notifications.signatures"),
     "notifications.signatures": ("models",),
-    "notifications": (*_STORE, "identity", "authorization", ""),
+    "notifications": (*_STORE, "identity", "authorization", "definitions.stored_credentials", ""),
     "authorization": (*_BASICS, "config", "identity", "playbooks"),
     "authorization.reserved_variables": (),
     "authorization.isolation": ("errors",),
