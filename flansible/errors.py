@@ -18,6 +18,7 @@
     ├── BackupUnusable            a backup cannot be written, or one cannot be restored: damaged, newer, in the way
     ├── DeliveryFailed            a notification was not accepted; it is tried again
     │   └── DeliveryRefused       it never will be: a forbidden address, lost rights, 410
+    ├── AddressRefused            a host has an address that the service does not dial for a user
     ├── AuditUnavailable          the audit log cannot be written; requests that must be audited are refused
     ├── SealError                 secrets cannot be sealed or opened: the key is missing or a different one
     ├── SecretUnavailable         the operator's secret_function has no such secret, or cannot reach its store
@@ -224,6 +225,10 @@ class DeliveryFailed(FlansibleError):
 
 class DeliveryRefused(DeliveryFailed):
     """A notification is not sent, and would not be later: its address, its owner's rights, or the receiver's word."""
+
+
+class AddressRefused(FlansibleError):
+    """A host has an address that the service does not dial for users: one of this machine, or of a private network."""
 
 
 class SealError(FlansibleError):

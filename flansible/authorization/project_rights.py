@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from flansible.authorization.callbacks import is_host_allowed
 from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.errors import FieldError, InvalidRequest
-from flansible.identity.users import User
+from flansible.identity.users import ADMIN, User
 from flansible.models.project_spec import ProjectSpec
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -51,13 +52,40 @@ def matches(ref: str, globs: Iterable[str]) -> bool:
     return any(fnmatchcase(short, glob) or fnmatchcase(ref, glob) for glob in globs)
 
 
+def needs_admin(spec: ProjectSpec) -> str:
+    """Returns why only admin may own a project with this url; '' if others may, too."""
+    if spec.is_local:
+        return "Only admin may name a path of the workers' machines"
+    if spec.url.startswith("http://"):
+        return "Only admin may name a http:// url: what it sends can be read and changed on its way. Use https or ssh"
+    return ""
+
+
 def check_definition(user: User, spec: ProjectSpec) -> None:
-    """Raises InvalidRequest for what only admin may define: paths of the workers' machines, and credentials."""
+    """Raises InvalidRequest for what only admin may define: paths of the workers' machines, http, and credentials."""
     errors = []
-    if spec.is_local and not user.is_admin:
-        errors.append(FieldError("url", "Only admin may name a path of the workers' machines"))
+    if not user.is_admin and (why := needs_admin(spec)):
+        errors.append(FieldError("url", why))
     if spec.credential is not None and not user.is_admin:
         errors.append(FieldError("credential", "Only admin may name one here: what fetches with it could be anybody's"))
     if errors:
         message = f"{errors[0].field}: {errors[0].message}"
         raise InvalidRequest(message, code="invalid_field", errors=errors)
+
+
+def is_public_only(owner: str, spec: ProjectSpec, allowed_hosts: Iterable[str]) -> bool:
+    """Whether the addresses of its host have to be public ones. allowed_hosts: the setting project_hosts."""
+    return owner != ADMIN and not is_host_allowed(spec.host, allowed_hosts)
+
+
+def check_ref_of_user(user: User, project: str, ref: str) -> None:
+    """Raises Forbidden for a ref, other than the project's own, at which the user may run nothing of it."""
+    may = any(
+        matches(ref, grant.refs) or entry.inventories
+        for entry in user.entries
+        for grant in entry.projects
+        if grant.name == project
+    )
+    if not user.is_admin and not may:
+        message = f"You may use project {project} only at its own ref, not at {ref}. {ASK}"
+        raise forbidden("ref", "ref_forbidden", message)

@@ -271,10 +271,15 @@ def _check_inventory(user: User, name: str, project: ProjectRun) -> None:
         listed = ", ".join(map(str, (*user.inventories, *user.project_inventories))) or "none"
         message = f"You may not use inventory {name}. Yours: {listed}. {ASK}"
         raise forbidden("inventory", "inventory_forbidden", message)
-    globs = [glob for grant in user.projects if grant.name == project.name for glob in grant.refs]
-    if not project.is_own_ref and not project_rights.matches(project.ref, globs):
+    if not may_use_inventories(user, project):
         message = f"You may use inventory {name} only at the project's own ref, not at {project.ref}. {ASK}"
         raise forbidden("inventory", "inventory_ref_forbidden", message)
+
+
+def may_use_inventories(entry: User, project: ProjectRun) -> bool:
+    """Whether an entry may use a project's inventories at this ref."""
+    globs = [glob for grant in entry.projects if grant.name == project.name for glob in grant.refs]
+    return project.is_own_ref or project_rights.matches(project.ref, globs)
 
 
 def _vault_id(user: User, given: str, folder: str, settings: Settings) -> str:

@@ -162,6 +162,11 @@ class Settings(BaseModel):
     projects_days: int = Field(
         30, ge=1, le=36500, description="Days a worker keeps a tree of a project that no run uses."
     )
+    project_hosts: str = Field(
+        "",
+        description="Hosts of which users other than admin may define projects although their addresses are those of "
+        "this machine or of private networks, separated by commas; `*.example.org` is all below it. Empty: none.",
+    )
     isolation: Literal["auto", "bwrap", "none"] = Field(
         "auto",
         description="Runs of users other than admin: `bwrap` confines them with bubblewrap, and the service does not "
@@ -341,6 +346,11 @@ class Settings(BaseModel):
     def proxy_networks(self) -> tuple[Network, ...]:
         """The networks in trusted_proxies."""
         return tuple(ipaddress.ip_network(word, strict=False) for word in comma_list(self.trusted_proxies))
+
+    @property
+    def project_host_list(self) -> tuple[str, ...]:
+        """The hosts in project_hosts."""
+        return tuple(comma_list(self.project_hosts))
 
     @property
     def callback_host_list(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue
 
@@ -13,13 +14,14 @@ from flansible.models.requests import MAX_PATH_CHARACTERS, MAX_TEXT_CHARACTERS, 
 
 MAX_GLOBS = 100
 _LINES: dict[str, JsonValue] = {"format": "lines"}  # for the console's form
-_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_HOST = rf"(?:{_NAME}|\[[0-9A-Fa-f:.]+\])"
 _USER = r"(?:[A-Za-z0-9_][A-Za-z0-9._~+-]*@)?"
 _REST = r"[^\s\x00-\x1f\x7f\\]"
 # What git could take for an option or for a program (`ext::`) is none of these.
 _URL = (
     rf"(?:(?:https?|ssh|git)://{_USER}{_HOST}(?::[0-9]{{1,5}})?/{_REST}*"
-    rf"|{_USER}{_HOST}:(?!//)(?![:-]){_REST}+"
+    rf"|{_USER}{_NAME}:(?!//)(?![:-]){_REST}+"
     rf"|(?:file://)?/{_REST}*)"
 )
 _GLOB = r"(?!.*\.\.)[A-Za-z0-9_*?\[][A-Za-z0-9._/*?\[\]!+@-]*"
@@ -74,7 +76,8 @@ class ProjectSpec(Spec):
     model_config = ConfigDict(json_schema_extra={"example": {"url": "https://git.example.org/shop.git", "ref": "main"}})
 
     url: RepositoryUrl = Field(
-        description="Where the repository is: by https, ssh or git; for admin also a path of the workers' machines."
+        description="Where the repository is: by https, ssh or git; for admin also by http, and a path of the "
+        "workers' machines."
     )
     ref: ProjectRef | None = Field(
         None, description="Branch or tag of requests that name none. Default: the repository's default branch."
@@ -123,6 +126,13 @@ class ProjectSpec(Spec):
     def is_local(self) -> bool:
         """Whether the url is a path of the workers' machines, which only admin may name."""
         return self.url.startswith(("/", "file://"))
+
+    @property
+    def host(self) -> str:
+        """The host of the url, without user and port; empty for a path."""
+        if self.is_local:
+            return ""
+        return urlsplit(self.url if "://" in self.url else f"ssh://{self.url.partition(':')[0]}").hostname or ""
 
 
 class ProjectRemote(Record):

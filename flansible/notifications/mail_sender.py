@@ -10,10 +10,10 @@ from email.message import EmailMessage
 from email.utils import format_datetime, localtime
 from typing import Literal
 
-from flansible.errors import DeliveryFailed, DeliveryRefused
-from flansible.notifications import addresses
-from flansible.notifications.addresses import LookUp
+from flansible.errors import AddressRefused, DeliveryFailed, DeliveryRefused
 from flansible.notifications.webhook_sender import CONNECT_SECONDS, cut_after
+from flansible.system import addresses
+from flansible.system.addresses import LookUp
 
 TOTAL_SECONDS = 30.0
 
@@ -57,6 +57,8 @@ def send(mail: Mail, total_seconds: float = TOTAL_SECONDS) -> str:
             mail.host, mail.port, allow_private=mail.allow_private, look_up=mail.look_up
         )
         _send(mail, checked, total_seconds)
+    except AddressRefused as error:
+        raise DeliveryRefused(f"{error} (allow_private)") from error
     except smtplib.SMTPResponseException as error:
         # What the server says may quote the mail; its code says whether to try again.
         kind = DeliveryRefused if error.smtp_code in (550, 553, 554) else DeliveryFailed

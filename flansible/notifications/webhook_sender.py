@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from flansible import __version__
-from flansible.errors import DeliveryFailed, DeliveryRefused
-from flansible.notifications import addresses, signatures
-from flansible.notifications.addresses import LookUp
+from flansible.errors import AddressRefused, DeliveryFailed, DeliveryRefused
+from flansible.notifications import signatures
+from flansible.system import addresses
+from flansible.system.addresses import LookUp
 
 CONNECT_SECONDS = 10.0
 TOTAL_SECONDS = 20.0
@@ -48,6 +49,8 @@ def post(request: Post, total_seconds: float = TOTAL_SECONDS) -> str:
         found = addresses.checked_addresses(host, port, allow_private=request.allow_private, look_up=request.look_up)
         with _connected(found, host, is_tls, total_seconds) as connection:
             return _exchange(connection, request, _target(parts.path, parts.query))
+    except AddressRefused as error:
+        raise DeliveryRefused(f"{error} (allow_private)") from error
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise DeliveryFailed(_reason(error)) from error
 

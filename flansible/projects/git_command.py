@@ -7,6 +7,7 @@
 | filters of .gitattributes                      | they are named there and defined in a configuration: ours has none|
 | the service's git configuration and ssh keys   | GIT_CONFIG_NOSYSTEM, a HOME without files, `ssh -F none`          |
 | a url or ref that is an option                 | `--` before them, and flansible.models.project_spec refuses both  |
+| an address of this machine or a private network| flansible.projects.pinned_address, unless admin owns the project  |
 | a prompt                                       | GIT_TERMINAL_PROMPT=0, BatchMode                                  |
 | a bug of git's own                             | bubblewrap: nothing of this machine but the mirror can be written |
 
@@ -29,6 +30,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flansible.errors import ProjectError
+from flansible.projects import pinned_address
 from flansible.projects.order import Order
 
 _PASSED_ON = re.compile(
@@ -96,6 +98,11 @@ class GitRunner:
         if done.returncode != 0:
             raise ProjectError(words_of(done.stderr) or f"git {words[0]} ended with exit code {done.returncode}")
         return done.stdout
+
+    def dialled(self, url: str) -> tuple[str, dict[str, str]]:
+        """Returns a remote's url for git, and variables beside: it dials what was checked. Raises ProjectError."""
+        is_checked = self.order.public_only and protocol_of(url) != "file"
+        return pinned_address.pinned(url, self.environment) if is_checked else (url, {})
 
     def succeeds(self, *words: str, repository: Path) -> bool:
         return self.execute(["git", f"--git-dir={repository}", *words]).returncode == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import fcntl
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -66,10 +66,10 @@ class Mirror:
                 return  # another process was fetching it
             self._make()
             shallow = () if depth is None else (f"--depth={depth}",)
-            self._fetch(*shallow, "--prune", "--", url, *_FETCHED)
+            self._fetch(url, *_FETCHED, options=(*shallow, "--prune"))
             if commit is not None and not self.has(commit):
                 # No branch has it any more, or not as deep as that.
-                self._fetch(*shallow, "--", url, commit)
+                self._fetch(url, commit, options=shallow)
             self._repack()
 
     def refs(self) -> Refs:
@@ -109,16 +109,20 @@ class Mirror:
 
     def remote_refs(self, url: str) -> Refs:
         """Asks the remote. Raises ProjectError."""
-        return parse_refs(self._git.run("ls-remote", "--symref", "--", url).decode(errors="replace"))
+        given, environment = self._git.dialled(url)
+        listed = self._git.run("ls-remote", "--symref", "--", given, environment=environment)
+        return parse_refs(listed.decode(errors="replace"))
 
     def _make(self) -> None:
         if not self.is_there:
             self.path.mkdir(parents=True, exist_ok=True)
             self._git.run("init", "--quiet", "--bare", "--template=", "--", str(self.path), writable=(self.path,))
 
-    def _fetch(self, *words: str) -> None:
+    def _fetch(self, url: str, *refs: str, options: Sequence[str]) -> None:
+        given, environment = self._git.dialled(url)
         fixed = ("fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
-        self._git.run(*fixed, *words, repository=self.path, writable=(self.path,))
+        words = (*fixed, *options, "--", given, *refs)
+        self._git.run(*words, repository=self.path, writable=(self.path,), environment=environment)
 
     def _repack(self) -> None:
         packs = list((self.path / "objects" / "pack").glob("*.pack"))

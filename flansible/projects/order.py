@@ -20,9 +20,10 @@ class Order:
 
     what: `prepare` makes the tree of `commit` ready; `resolve` finds the commit of `ref`. folder: of all projects on
     this machine; ref: empty for the remote's default branch; allow_refs: globs of branches and tags; must_answer:
-    whether the remote has to; allowed_signers: the text of such a file, or null; requirements: `auto`, `none` or a
-    path; seconds: for one command; sandbox: the words before it, empty where nothing is confined; offline_sandbox:
-    before one that needs no network; most_bytes, kept_seconds: of what no run uses.
+    whether the remote has to; public_only: whether its addresses have to be public ones; allowed_signers: the text of
+    such a file, or null; requirements: `auto`, `none` or a path; seconds: for one command; sandbox: the words before
+    it, empty where nothing is confined; offline_sandbox: before one that needs no network; most_bytes, kept_seconds:
+    of what no run uses.
     """
 
     what: Literal["prepare", "resolve"]
@@ -33,6 +34,7 @@ class Order:
     commit: str
     allow_refs: tuple[str, ...]
     must_answer: bool
+    public_only: bool
     known_hosts: str | None
     allowed_signers: str | None
     submodules: bool

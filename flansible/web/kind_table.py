@@ -8,11 +8,12 @@ from flansible.definitions.definition_store import Find, NewDefinition
 from flansible.history.definition_rows import StoredDefinition
 from flansible.identity.users import User
 from flansible.models.definition_specs import Spec
-from flansible.web import hook_rules, schedule_rules, template_rules
+from flansible.web import hook_rules, project_rules, schedule_rules, template_rules
 from flansible.web.context import WebContext
 from flansible.web.kind_rules import KindRules, Written
 
 RULES: dict[str, KindRules] = {
+    "projects": KindRules(project_rules.check),
     "templates": KindRules(template_rules.check, template_rules.compute),
     "schedules": KindRules(schedule_rules.check, schedule_rules.compute),
     "freezes": KindRules(schedule_rules.check_freeze, schedule_rules.compute_freeze),

@@ -33,10 +33,12 @@ def find(user: User, project: str, ref: str | None, queue: str | None = None) ->
     project_rights.check_use(user, project)
     if not grants.may_name_queue(user, queue):
         grants.check_queue(user, queue, ())
-    spec = ProjectSpec.model_validate(stored(project).spec, strict=False)
+    spec, owner = _defined(project)
     named = ref or spec.ref or ""
     project_rights.check_ref(spec, named)
-    run = _run(project, spec, named, is_own_ref=named == (spec.ref or ""))
+    if named != (spec.ref or ""):
+        project_rights.check_ref_of_user(user, project, named)
+    run = _run(project, spec, owner, named)
     secrets = credential_of(user, spec)
     store = web_context().store
     known = store.known_commit(project, spec.url, named)
@@ -49,8 +51,8 @@ def find(user: User, project: str, ref: str | None, queue: str | None = None) ->
 def refresh(user: User, project: str) -> tuple[ProjectRun, str | None]:
     """Asks the remote for the project's own ref, whatever its `refresh` says. Raises as `find`."""
     project_rights.check_use(user, project)
-    spec = ProjectSpec.model_validate(stored(project).spec, strict=False)
-    return ask(user, _run(project, spec, spec.ref or "", is_own_ref=True), credential_of(user, spec))
+    spec, owner = _defined(project)
+    return ask(user, _run(project, spec, owner, spec.ref or ""), credential_of(user, spec))
 
 
 def stored(project: str) -> StoredDefinition:
@@ -60,6 +62,16 @@ def stored(project: str) -> StoredDefinition:
         message = f"There is no project {project}."
         raise NotFound(message, code="project_not_found", errors=[FieldError("project", "does not exist")])
     return found
+
+
+def _defined(project: str) -> tuple[ProjectSpec, str]:
+    """Returns how a project is defined, and its owner. Raises NotFound, Unavailable, Forbidden for an owner's url."""
+    found = stored(project)
+    spec = ProjectSpec.model_validate(found.spec, strict=False)
+    if found.owner != ADMIN and (why := project_rights.needs_admin(spec)):
+        message = f"Project {project} belongs to {found.owner}: {why}."
+        raise Forbidden(message, code="project_url_forbidden", errors=[FieldError("project", message)])
+    return spec, found.owner
 
 
 def credential_of(user: User, spec: ProjectSpec) -> Secrets | None:
@@ -148,14 +160,15 @@ def _is_recent(spec: ProjectSpec, known: KnownCommit) -> bool:
     return spec.refresh == "manual"
 
 
-def _run(project: str, spec: ProjectSpec, ref: str, *, is_own_ref: bool) -> ProjectRun:
+def _run(project: str, spec: ProjectSpec, owner: str, ref: str) -> ProjectRun:
     return ProjectRun(
         name=project,
         url=spec.url,
         ref=ref,
-        is_own_ref=is_own_ref,
+        is_own_ref=ref == (spec.ref or ""),
         allow_refs=tuple(filter(None, (spec.ref, *spec.allow_refs))),
         must_answer=spec.refresh == "on_launch",
+        public_only=project_rights.is_public_only(owner, spec, web_context().settings.project_host_list),
         known_hosts=spec.known_hosts,
         allowed_signers=spec.verify_signatures,
         submodules=spec.submodules,

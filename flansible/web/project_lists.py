@@ -54,7 +54,13 @@ def inventories(user: User, project: ProjectRun, secrets: Secrets | None) -> lis
     """Lists the inventories in the project that the user may use; for admin those that look like some."""
     prefix = f"{project.name}:"
     if not user.is_admin:
-        granted = {text for entry in user.entries for text in entry.project_inventories if text.startswith(prefix)}
+        granted = {
+            text
+            for entry in user.entries
+            if project_runs.may_use_inventories(entry, project)
+            for text in entry.project_inventories
+            if text.startswith(prefix)
+        }
         return [_inventory(text.removeprefix(prefix)) for text in sorted(granted)]
     return [_inventory(str(path)) for path in _listed(user, project, secrets, ()).get("inventories", [])]
 

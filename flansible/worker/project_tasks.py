@@ -188,6 +188,7 @@ def order_of(
             commit=project.commit,
             allow_refs=project.allow_refs,
             must_answer=project.must_answer,
+            public_only=project.public_only,
             known_hosts=project.known_hosts,
             allowed_signers=project.allowed_signers,
             submodules=project.submodules,

@@ -15,6 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from tests.helpers.waiting import eventually
 
 ON_DEV = {"playbook": "site.yml", "inventory": "inventories/dev"}
 PROJECTS = ("shop", "vendor", "hostile", "lists", "moving")
+MAKER = ("maker", "maker secret")
 _GONE = "0" * 40
 
 
@@ -48,6 +50,8 @@ def root() -> Iterator[Path]:
     rbac["rbac"][1]["projects"] = list(PROJECTS)
     rbac["rbac"][1]["inventories"] += [f"{name}:inventories/dev" for name in PROJECTS]
     rbac["rbac"].append({"user": "other", "password": "other secret", "inventories": ["inventories/dev"]})
+    maker = {"user": MAKER[0], "password": MAKER[1], "inventories": ["shop:inventories/dev", "mine:inventories/dev"]}
+    rbac["rbac"].append({**maker, "projects": ["shop", "mine"], "may_define": ["projects"]})
     (path / "rbac.json").write_text(json.dumps(rbac))
     yield path
     shutil.rmtree(path)
@@ -341,6 +345,45 @@ def test_lists_and_previews_are_of_the_commit_asked_for(service: Service, shop: 
     preview = service.client().post("/api/preview", json={"kind": "playbook", "request": body}).json()
     assert preview["plays"][0]["hosts"] == ["one"], preview
     assert f"git -C shop checkout --detach {commit}" in preview["command"]
+
+
+def test_a_ref_at_which_one_may_run_nothing_is_not_listed_either(service: Service, shop: Repository) -> None:
+    shop.git("branch", "-f", "draft")
+    client = service.client(MAKER)
+    for route in ("listplaybooks", "listinventories"):
+        assert client.get(f"/api/{route}?project=shop").status_code == 200
+        reply = client.get(f"/api/{route}?project=shop&ref=draft")
+        assert (reply.status_code, reply.json()["code"]) == (403, "ref_forbidden")
+    assert refused(service, {"project": "shop", "ref": "draft"}, MAKER)[:2] == (403, "ref_forbidden")
+    # With an inventory of one's own it can be run: of the project's none is listed.
+    found = service.client(DEV).get("/api/listinventories?project=shop&ref=draft").json()["inventories"]
+    assert found == [] and service.client(DEV).get("/api/listplaybooks?project=shop&ref=draft").status_code == 200
+
+
+def test_a_user_who_may_define_projects_cannot_have_internal_addresses_dialled(service: Service, url: str) -> None:
+    client = service.client(MAKER)
+    for given in (
+        *("git://127.0.0.1/x", "https://2130706433/x", "ssh://git@0x7f.1/x", "https://[::ffff:127.0.0.1]/x"),
+        *("git@localhost:x", "https://169.254.169.254/x", "http://git.example.org/x", "/srv/git/x"),
+    ):
+        reply = client.put("/api/projects/mine", json={"url": given})
+        assert (reply.status_code, reply.json()["errors"][0]["field"]) == (400, "url"), given
+        body = {"definitions": [{"kind": "projects", "name": "mine", "spec": {"url": given}}]}
+        assert client.post("/api/apply", json=body).status_code == 400
+    assert client.put("/api/projects/mine", json={"url": "git://git.example.org/x", "ref": "main"}).status_code == 201
+    # A name, such as this machine's own, is looked up when it is fetched.
+    port = url.rpartition(":")[2]
+    body = {"url": f"git://{socket.gethostname()}:{port}/shop", "ref": "main"}
+    assert client.put("/api/projects/mine", json=body).status_code == 200
+    status, code, message = refused(service, {"project": "mine"}, MAKER)
+    assert (status, code) == (502, "remote_unreachable")
+    assert "is not a public one" in message or "Name or service not known" in message
+    # One of before that rule.
+    with closing(sqlite3.connect(service.root / ".flansible" / "history.sqlite3")) as connection, connection:
+        connection.execute("UPDATE definitions SET spec = replace(spec, 'git://', 'http://') WHERE name = 'mine'")
+    assert refused(service, {"project": "mine"}, MAKER)[:2] == (403, "project_url_forbidden")
+    define(service, "mine", url=f"{url}/shop", ref="main")
+    service.wait(submit(service, {"project": "mine"}, MAKER)["task_id"])
 
 
 def collection(folder: Path, version: str) -> Path:

@@ -51,7 +51,7 @@ class Repository:
 
 
 @contextmanager
-def git_daemon(base: Path) -> Iterator[str]:
+def git_daemon(base: Path, address: str = "127.0.0.1") -> Iterator[str]:
     """Serves all repositories below a folder; yields the url that their names are joined to."""
     port = free_port()
     words = [
@@ -60,7 +60,7 @@ def git_daemon(base: Path) -> Iterator[str]:
         "--export-all",
         "--reuseaddr",
         f"--base-path={base}",
-        "--listen=127.0.0.1",
+        f"--listen={address}",
         f"--port={port}",
     ]
     environment = {
@@ -77,7 +77,7 @@ def git_daemon(base: Path) -> Iterator[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    url = f"git://127.0.0.1:{port}"
+    url = f"git://{address}:{port}"
     try:
         eventually(lambda: _answers(url, base), 20)
         yield url
@@ -92,7 +92,7 @@ def _answers(url: str, base: Path) -> bool:
 
 
 @contextmanager
-def git_http(base: Path, user: str, password: str) -> Iterator[str]:
+def git_http(base: Path, user: str, password: str, address: str = "127.0.0.1") -> Iterator[str]:
     """Serves all repositories below a folder over HTTP, to who has this password; yields the url."""
     wanted = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
@@ -148,11 +148,11 @@ def git_http(base: Path, user: str, password: str) -> Iterator[str]:
             pass
 
     seen.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer((address, 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield f"http://{address}:{server.server_address[1]}"
         finally:
             server.shutdown()
             thread.join(10)

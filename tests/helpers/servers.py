@@ -94,7 +94,7 @@ class SshServer:
     host_key: str
 
 
-def sshd(directory: Path) -> SshServer:
+def sshd(directory: Path, address: str = "127.0.0.1") -> SshServer:
     """Needs root: to make users and to become them. The caller removes them with `remove_users`."""
     program = require_program("/usr/sbin/sshd")
     if os.geteuid() != 0:
@@ -118,7 +118,7 @@ def sshd(directory: Path) -> SshServer:
     port = free_port()
     config = directory / "sshd_config"
     config.write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\nAuthorizedKeysFile {authorized}\n"
+        f"Port {port}\nListenAddress {address}\nHostKey {directory}/host\nAuthorizedKeysFile {authorized}\n"
         f"PidFile {directory}/pid\nPasswordAuthentication yes\nUsePAM no\nStrictModes no\n"
         f"AllowUsers {users[0]}\nMaxSessions 100\nMaxStartups 100\nSubsystem sftp internal-sftp\n"
     )

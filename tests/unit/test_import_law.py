@@ -145,9 +145,13 @@ LAW: dict[str, tuple[str, ...]] = {
     "web.scheduler": (*_WEB, *_LAUNCHING, "web.template_launch"),
     "web.schedule_rules": (*_WEB, "web.template_launch", "web.kind_rules", "web.scheduler"),
     "web.hook_rules": (*_WEB, "web.template_launch", "web.kind_rules"),
+    "web.project_rules": (*_WEB, "web.kind_rules"),
     "web.hook_calls": (*_WEB, "web.parsing", "web.project_commit", "web.task_launch", "web.template_launch"),
     "web.hook_starts": (*_WEB, "web.task_launch", "web.hook_calls"),
-    "web.kind_table": (*_WEB, "web.kind_rules", "web.template_rules", "web.schedule_rules", "web.hook_rules"),
+    "web.kind_table": (
+        *(*_WEB, "web.kind_rules", "web.template_rules", "web.schedule_rules", "web.hook_rules"),
+        "web.project_rules",
+    ),
     "web.resources": (
         *_WEB,
         "wording",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ BAD_URLS = (
     "https://git.example.org/shop.git\n",
     "https://git.example.org/shop .git",
     "ftp://git.example.org/shop.git",
+    "[::1]:shop.git",
     "../shop",
     "",
 )
@@ -91,11 +93,50 @@ def test_a_pushed_ref_is_the_projects_own_branch_or_allowed_whatever_its_name_lo
             project_rights.check_pushed_ref(spec, ref)
 
 
-def test_only_admin_defines_projects_of_local_paths_and_with_credentials() -> None:
+def test_only_admin_defines_projects_of_local_paths_by_http_and_with_credentials() -> None:
     lee = User("lee", "", (), projects=(ProjectGrant("shop"),))
     admin = User("admin", "", ())
-    for body in ({"url": "/srv/git"}, {"url": "file:///srv/git"}, {"url": "https://a/b", "credential": "key"}):
+    bodies: tuple[dict[str, Any], ...] = (
+        {"url": "/srv/git"},
+        {"url": "file:///srv/git"},
+        {"url": "http://git.example.org/shop.git"},
+        {"url": "https://a/b", "credential": "key"},
+    )
+    for body in bodies:
         spec = ProjectSpec.model_validate(body)
         project_rights.check_definition(admin, spec)
         with pytest.raises(InvalidRequest, match="Only admin"):
             project_rights.check_definition(lee, spec)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    (
+        ("https://ann@git.example.org:8443/team/shop", "git.example.org"),
+        ("git@git.example.org:team/shop.git", "git.example.org"),
+        ("ssh://git@[::1]:22/shop", "::1"),
+        ("/srv/git", ""),
+    ),
+)
+def test_the_host_of_a_url_is_what_is_dialled(url: str, host: str) -> None:
+    assert ProjectSpec.model_validate({"url": url}).host == host
+
+
+def test_hosts_must_have_public_addresses_unless_admin_owns_the_project_or_an_operator_names_them() -> None:
+    spec = ProjectSpec.model_validate({"url": "ssh://git@git.corp.example.org/shop"})
+    assert project_rights.is_public_only("lee", spec, ("other.example.org",))
+    assert not project_rights.is_public_only("lee", spec, ("*.corp.example.org",))
+    assert not project_rights.is_public_only("admin", spec, ())
+
+
+def test_another_ref_is_for_those_who_may_run_something_at_it() -> None:
+    def user(**entry: Any) -> User:
+        return User("lee", "", entry.pop("inventories", ()), **entry)
+
+    project_rights.check_ref_of_user(User("admin", "", ()), "shop", "dev")
+    project_rights.check_ref_of_user(user(projects=(ProjectGrant("shop", ("d*",)),)), "shop", "dev")
+    project_rights.check_ref_of_user(user(projects=(ProjectGrant("shop"),), inventories=(Path("/x"),)), "shop", "dev")
+    for grants in ((ProjectGrant("shop"),), (ProjectGrant("shop", ("v*",)),), (ProjectGrant("other", ("d*",)),)):
+        with pytest.raises(Forbidden, match="only at its own ref") as refused:
+            project_rights.check_ref_of_user(user(projects=grants), "shop", "dev")
+        assert refused.value.code == "ref_forbidden"

@@ -1,4 +1,4 @@
-"""Which addresses a notification dials, and that the one dialled is the one that was checked."""
+"""Which addresses are dialled for users, and that the one dialled is the one that was checked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from flansible.authorization.callbacks import is_host_allowed
-from flansible.errors import DeliveryFailed, DeliveryRefused
+from flansible.errors import AddressRefused, DeliveryFailed, DeliveryRefused
 from flansible.notifications import webhook_sender
-from flansible.notifications.addresses import LookUp, checked_addresses
 from flansible.notifications.webhook_sender import Post
+from flansible.system.addresses import LookUp, checked_addresses, is_internal
 from tests.helpers.receivers import Receiver
 
 
@@ -45,13 +45,13 @@ PUBLIC = ("93.184.216.34", "2606:2800:220:1::1", "1.1.1.1")
 
 @pytest.mark.parametrize("address", [*PRIVATE, *NEVER])
 def test_what_is_not_public_is_refused(address: str) -> None:
-    with pytest.raises(DeliveryRefused):
+    with pytest.raises(AddressRefused):
         checked_addresses("receiver", 80, allow_private=False, look_up=names(address))
 
 
 @pytest.mark.parametrize("address", NEVER)
 def test_what_is_no_receiver_is_refused_even_where_private_ones_are_allowed(address: str) -> None:
-    with pytest.raises(DeliveryRefused):
+    with pytest.raises(AddressRefused):
         checked_addresses("receiver", 80, allow_private=True, look_up=names(address))
 
 
@@ -61,8 +61,29 @@ def test_public_ones_are_dialled(address: str) -> None:
 
 
 def test_one_private_address_among_public_ones_refuses_all() -> None:
-    with pytest.raises(DeliveryRefused, match=r"10\.0\.0\.1"):
+    with pytest.raises(AddressRefused, match=r"10\.0\.0\.1"):
         checked_addresses("receiver", 80, allow_private=False, look_up=names("1.1.1.1", "10.0.0.1"))
+
+
+INTERNAL_HOSTS = (
+    *("localhost", "LocalHost", "git.localhost", "localhost.", "0", "2130706433", "0x7f.1", "0177.0.0.1", "127.1"),
+    *("10.1", "169.254.169.254", "[::1]", "::1", "[::ffff:127.0.0.1]", "[fe80::1%eth0]", "[::]", "[fd00::1]"),
+)
+
+
+@pytest.mark.parametrize("host", INTERNAL_HOSTS)
+def test_an_internal_host_is_seen_in_every_spelling(host: str) -> None:
+    assert is_internal(host)
+
+
+@pytest.mark.parametrize("host", ("git.example.org", "localhost.example.org", "1.1.1.1", "16843009", "[2606:4700::1]"))
+def test_a_public_host_and_a_name_are_not_taken_for_an_internal_one(host: str) -> None:
+    assert not is_internal(host)
+
+
+def test_a_webhook_to_a_private_address_is_refused_for_good_and_says_what_allows_it() -> None:
+    with pytest.raises(DeliveryRefused, match=r"not a public one \(allow_private\)"):
+        webhook_sender.post(Post("http://127.0.0.1:1/", "msg_1", b"{}"))
 
 
 def test_a_name_that_changes_its_address_between_look_up_and_dial_is_dialled_where_it_was_checked(

@@ -1,7 +1,7 @@
-"""Looks a receiver's name up and checks its addresses; what was checked is dialled, so that no second look-up decides.
+"""Looks a host's name up and checks its addresses; what was checked is dialled, so that no second look-up decides.
 
-Refused: this machine, link-local and private networks, and addresses that contain one of them, unless the notification
-allows it; never dialled: unspecified and multicast addresses.
+Refused: this machine, link-local and private networks, and addresses that contain one of them, unless the caller allows
+it; never dialled: unspecified and multicast addresses. For what users have the service dial: notifications, projects.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flansible.errors import DeliveryRefused
+from flansible.errors import AddressRefused
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 LookUp = Callable[..., list[tuple[Any, ...]]]
@@ -23,12 +23,12 @@ _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
 def checked_addresses(
     host: str, port: int, *, allow_private: bool, look_up: LookUp = socket.getaddrinfo
 ) -> list[tuple[str, int]]:
-    """Returns the addresses to dial, in the order of the look-up. Raises DeliveryRefused and OSError."""
+    """Returns the addresses to dial, in the order of the look-up. Raises AddressRefused and OSError."""
     found = []
     for _family, _kind, _protocol, _name, target in look_up(host, port, type=socket.SOCK_STREAM):
         address = ipaddress.ip_address(str(target[0]).partition("%")[0])
         if why := _refusal(address, allow_private):
-            raise DeliveryRefused(f"{host} has the address {address}, which is {why}")
+            raise AddressRefused(f"{host} has the address {address}, which is {why}")
         if (pair := (str(target[0]), int(target[1]))) not in found:
             found.append(pair)
     if not found:
@@ -47,13 +47,26 @@ def dial(addresses: list[tuple[str, int]], seconds: float) -> socket.socket:
     raise last
 
 
+def is_internal(host: str) -> bool:
+    """Whether a host is seen to be refused without a look-up: an address in any spelling, or a name of this machine."""
+    name = host.strip("[]").partition("%")[0].rstrip(".").lower()
+    try:
+        address: Address = ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(name))  # `0`, `0x7f.1`, `2130706433`
+        except OSError:
+            return name == "localhost" or name.endswith(".localhost")
+    return bool(_refusal(address, False))
+
+
 def _refusal(address: Address, allow_private: bool) -> str:
     """Returns why an address is not dialled, '' if it is."""
     for one in (address, *_contained(address)):
         if one.is_unspecified or one.is_multicast or (isinstance(one, ipaddress.IPv4Address) and int(one) >> 24 == 0):
-            return "no address of a receiver"
+            return "no address of a host"
         if not allow_private and (not one.is_global or one.is_private or getattr(one, "is_site_local", False)):
-            return "not a public one (allow_private)"
+            return "not a public one"
     return ""
 
 
