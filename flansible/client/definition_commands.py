@@ -15,7 +15,12 @@ from flansible.client.profile import Profile
 from flansible.errors import OptionError, ServiceRefused
 
 # What the service adds to the fields of a definition.
-_ADDED = ("name", "owner", "set", "created_at", "updated_at", "etag", "sealed")
+ADDED = frozenset(
+    ("name", "owner", "set", "created_at", "updated_at", "etag", "sealed")  # to all kinds
+    + ("may_launch", "launch_schema")  # to templates
+    + ("words", "next", "paused_by", "skips_left", "failures")  # to schedules
+    + ("is_active", "commits")  # to freezes, to projects
+)
 _APPLY_TIMEOUT_SECONDS = 120.0
 _ITEM = re.compile(r"definitions\[(\d+)\]\.?(.*)", re.DOTALL)
 
@@ -56,7 +61,7 @@ def get(login: Profile, kind: str, name: str | None) -> int:
 
 
 def _yaml(kind: str, found: dict[str, Any]) -> str:
-    spec = {key: value for key, value in found.items() if key not in _ADDED and value is not None}
+    spec = {key: value for key, value in found.items() if key not in ADDED and value is not None}
     document = {"kind": kind, "name": found["name"], "spec": spec}
     text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     if found["sealed"]:

@@ -162,6 +162,12 @@ class Settings(BaseModel):
     projects_days: int = Field(
         30, ge=1, le=36500, description="Days a worker keeps a tree of a project that no run uses."
     )
+    mirrors_bytes: int = Field(
+        20 * 1024**3,
+        ge=0,
+        description="Bytes of mirrors of projects' repositories that a worker keeps in `data_dir`; above it those are "
+        "removed that nobody uses, the longest unused first. They are fetched again when needed.",
+    )
     project_hosts: str = Field(
         "",
         description="Hosts of which users other than admin may define projects although their addresses are those of "

@@ -22,7 +22,7 @@ from flansible.models.definition_specs import (
 )
 from flansible.models.hook_specs import WebhookSpec
 from flansible.models.notification_specs import NotificationSpec
-from flansible.models.project_spec import ProjectSpec
+from flansible.models.project_spec import ProjectComputed, ProjectSpec
 from flansible.models.schedule_specs import FreezeComputed, FreezeSpec, ScheduleComputed, ScheduleSpec
 from flansible.models.template_specs import TemplateComputed, TemplateSpec
 
@@ -95,6 +95,7 @@ PROJECTS = DefinitionKind(
     ProjectSpec,
     granted=project_rights.names,
     check=project_rights.check_definition,
+    computed=ProjectComputed,
 )
 
 # In the order in which `apply` writes them; later ones may name earlier ones.

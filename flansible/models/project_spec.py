@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from flansible.models.definition_specs import DefinitionName, Spec
 from flansible.models.records import Record
@@ -143,3 +143,40 @@ class ProjectRemote(Record):
     ref: str | None = Field(description="The ref that was asked for last.")
     commit: str | None = Field(description="Its commit, 40 digits; null: there was no answer.")
     problem: str | None = Field(description="Why it did not answer, in git's words; null: it did.")
+
+
+class ProjectCommit(Record):
+    """A commit whose tree a worker has."""
+
+    worker: str = Field(description="The worker.")
+    commit: str = Field(description="40 digits.")
+    in_use: bool = Field(description="Whether a run uses it now; else it is at hand.")
+    since: str = Field(description="When the tree was written; RFC 3339, UTC.")
+    used_at: str = Field(description="When a run took it last.")
+    bytes: int = Field(description="Its size on disk.")
+
+
+class ProjectComputed(BaseModel):
+    """What the service adds when it shows a project."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "commits": [
+                    {
+                        "worker": "worker@host",
+                        "commit": "3f1c0e6bd9a4c7f28e5d1b0a9c8f7e6d5c4b3a29",
+                        "in_use": True,
+                        "since": "2026-11-30T08:15:00Z",
+                        "used_at": "2026-12-01T09:30:00Z",
+                        "bytes": 45056,
+                    }
+                ]
+            }
+        }
+    )
+
+    commits: list[ProjectCommit] | None = Field(
+        description="Commits whose trees workers have, of each worker the 100 that were used last. Null in lists, and "
+        "where they are not known."
+    )

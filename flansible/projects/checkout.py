@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from flansible.errors import ProjectError
 from flansible.projects.git_command import GitRunner, host_of, protocol_of, words_of
-from flansible.projects.mirror import Mirror
+from flansible.projects.mirror import Mirror, using
 from flansible.projects.order import mirror_of
 
 _DEEPEST = 5  # submodules in submodules
@@ -85,12 +85,12 @@ def _write_submodules(
             raise ProjectError(f"submodule {path} would be written outside of the project")
         target.mkdir(parents=True, exist_ok=True)
         say(f"submodule {path} at {wanted[:12]}")
-        own = Mirror(git, mirror_of(git.order.own_folder, inner))
-        if write(git, own, wanted, target) is None:
-            own.fetch(inner, depth=git.order.depth, commit=wanted)
+        with using(git, mirror_of(git.order.own_folder, inner)) as own:
             if write(git, own, wanted, target) is None:
-                raise ProjectError(f"submodule {path}: its remote does not have commit {wanted}")
-        _write_submodules(git, own, inner, wanted, target, say, depth + 1)
+                own.fetch(inner, depth=git.order.depth, commit=wanted)
+                if write(git, own, wanted, target) is None:
+                    raise ProjectError(f"submodule {path}: its remote does not have commit {wanted}")
+            _write_submodules(git, own, inner, wanted, target, say, depth + 1)
 
 
 def _urls(git: GitRunner, mirror: Mirror, commit: str) -> dict[str, str]:

@@ -60,6 +60,7 @@ _CONFIGURATION = """\
 	missingNameBeforeEmail = ignore
 	badEmail = ignore
 [fetch]
+\tunpackLimit = 1
 \twriteCommitGraph = false
 \trecurseSubmodules = false
 [submodule]

@@ -6,8 +6,10 @@ commit that only such a ref has is of no project.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fcntl
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +20,10 @@ from pathlib import Path
 from flansible.errors import ProjectError
 from flansible.projects.git_command import GitRunner
 from flansible.projects.order import COMMIT, Order
+from flansible.projects.shelf import measure, remove_tree
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
+_GONE = ".gone-"
 _MOST_NEAR = 5
 _MOST_PACKS = 30
 _FETCHED = (f"+{_HEADS}*:{_HEADS}*", f"+{_TAGS}*:{_TAGS}*")
@@ -46,7 +50,7 @@ class Refs:
 
 
 class Mirror:
-    """path: of the bare repository."""
+    """path: of the bare repository. Got by `using`, which keeps it from being removed."""
 
     def __init__(self, git: GitRunner, path: Path) -> None:
         self._git = git
@@ -138,6 +142,47 @@ class Mirror:
             for left in self.path.rglob("*.lock"):
                 left.unlink(missing_ok=True)  # of a git that was killed: whoever runs one holds our lock
             yield
+
+
+@contextmanager
+def using(git: GitRunner, path: Path) -> Iterator[Mirror]:
+    """Yields a mirror, which `make_room` leaves meanwhile. Waits while it is being removed. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(_use_file(path), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        os.utime(lock.fileno())  # when it was used last
+        yield Mirror(git, path)
+
+
+def make_room(projects: Path, most_bytes: int) -> None:
+    """Removes mirrors that nobody uses, the longest unused first, until the rest fits."""
+    for left in projects.glob(f"*/mirrors/{_GONE}*"):
+        with contextlib.suppress(OSError):
+            remove_tree(left)  # of one who was killed while removing
+    found = []
+    for path in projects.glob("*/mirrors/*.git"):
+        with contextlib.suppress(OSError):
+            found.append((_last_use(path), path, measure(path).bytes))
+    total = sum(size for _, _, size in found)
+    for _, path, size in sorted(found):
+        if total <= most_bytes:
+            return
+        gone = path.with_name(_GONE + path.name)
+        with contextlib.suppress(OSError):
+            with open(_use_file(path), "a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.rename(path, gone)
+            total -= size
+            remove_tree(gone)
+
+
+def _use_file(path: Path) -> Path:
+    return path.with_suffix(".used")
+
+
+def _last_use(path: Path) -> float:
+    used = _use_file(path)
+    return (used if used.exists() else path).stat().st_mtime
 
 
 def parse_refs(text: str) -> Refs:

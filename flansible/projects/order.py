@@ -23,7 +23,7 @@ class Order:
     whether the remote has to; public_only: whether its addresses have to be public ones; allowed_signers: the text of
     such a file, or null; requirements: `auto`, `none` or a path; seconds: for one command; sandbox: the words before
     it, empty where nothing is confined; offline_sandbox: before one that needs no network; most_bytes, kept_seconds:
-    of what no run uses.
+    of what no run uses; most_mirror_bytes: of mirrors.
     """
 
     what: Literal["prepare", "resolve"]
@@ -45,6 +45,7 @@ class Order:
     offline_sandbox: tuple[str, ...]
     most_bytes: int
     kept_seconds: float
+    most_mirror_bytes: int
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Order:

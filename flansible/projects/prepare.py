@@ -13,8 +13,9 @@ from typing import Any
 
 from flansible.errors import ProjectError
 from flansible.projects import checkout, requirements
+from flansible.projects import mirror as mirrors
 from flansible.projects.git_command import GitRunner, prepared
-from flansible.projects.mirror import Mirror, resolve
+from flansible.projects.mirror import Mirror, resolve, using
 from flansible.projects.order import Order, all_shelves, trees
 from flansible.projects.order import requirements as requirements_shelf
 from flansible.projects.shelf import make_room
@@ -27,8 +28,8 @@ def find_commit(fields: dict[str, Any], credential: dict[str, str]) -> dict[str,
     order = Order.of(fields)
     order.own_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
-        with prepared(order, credential) as git:
-            return dict(resolve(Mirror(git, order.mirror), order))
+        with prepared(order, credential) as git, using(git, order.mirror) as mirror:
+            return dict(resolve(mirror, order))
     except ProjectError as error:
         return {"error": "unreachable", "message": str(error)}
 
@@ -42,7 +43,7 @@ def make_ready(fields: dict[str, Any], credential: dict[str, str], say: Say) -> 
     with ExitStack() as stack:
         stack.callback(shelf.lease(order.tree).close)
         git = stack.enter_context(prepared(order, credential))
-        _make_tree(git, say)
+        _make_tree(git, stack.enter_context(using(git, order.mirror)), say)
         found = requirements.of(shelf.path(order.tree), order.requirements)
         if found is not None:
             stack.callback(kept.lease(found.key).close)
@@ -70,23 +71,27 @@ def write_tree(fields: dict[str, Any], say: Say) -> None:
     order = Order.of(fields)
     if order.submodules or order.allowed_signers is not None or not order.sandbox or not order.mirror.is_dir():
         return
-    with prepared(order, {}) as git, trees(order.own_folder).building(order.tree, may_wait=False) as folder:
+    with (
+        prepared(order, {}) as git,
+        using(git, order.mirror) as mirror,
+        trees(order.own_folder).building(order.tree, may_wait=False) as folder,
+    ):
         if folder is None:
             return
-        if (day := checkout.write(git, Mirror(git, order.mirror), order.commit, folder)) is None:
+        if (day := checkout.write(git, mirror, order.commit, folder)) is None:
             raise ProjectError("the commit has to be fetched")
-        checkout.complete(git, Mirror(git, order.mirror), folder, say)
+        checkout.complete(git, mirror, folder, say)
         say(f"{order.name} at {order.commit[:12]} of {day}")
     _make_room(order)
 
 
 def _make_room(order: Order) -> None:
     make_room(all_shelves(Path(order.folder)), order.most_bytes, order.kept_seconds, time.time())
+    mirrors.make_room(Path(order.folder), order.most_mirror_bytes)
 
 
-def _make_tree(git: GitRunner, say: Say) -> None:
+def _make_tree(git: GitRunner, mirror: Mirror, say: Say) -> None:
     order = git.order
-    mirror = Mirror(git, order.mirror)
     with trees(order.own_folder).building(order.tree) as folder:
         if folder is None:
             return

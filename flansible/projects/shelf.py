@@ -55,10 +55,11 @@ class FolderLease:
 
 @dataclass(frozen=True)
 class Item:
-    """One folder of a shelf, for who makes room."""
+    """One folder of a shelf. since: when it was built; used: when a run took it last; seconds since 1970."""
 
     shelf: Shelf
     key: str
+    since: float
     used: float
     bytes: int
 
@@ -142,7 +143,18 @@ class Shelf:
         for path in self._kept.glob(f"{self._name}-*.json"):
             key = path.name.removeprefix(f"{self._name}-").removesuffix(".json")
             with contextlib.suppress(OSError, ValueError):
-                yield Item(self, key, self._lock_file(key).stat().st_mtime, self._stamp(key).bytes)
+                yield Item(
+                    self, key, path.stat().st_mtime, self._lock_file(key).stat().st_mtime, self._stamp(key).bytes
+                )
+
+    def is_used(self, key: str) -> bool:
+        """Whether a worker on this machine has a lease. Who wants one at this moment waits for the answer."""
+        with contextlib.suppress(FileNotFoundError), open(self._lock_file(key), "rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def remove_unused(self, key: str) -> bool:
         """Removes a folder that nobody has a lease on; whether it did. Raises OSError."""

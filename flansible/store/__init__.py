@@ -56,6 +56,7 @@
 | flansible:stats:<day>               | hash   | final move  | ... of all users                            | 100 days  |
 | flansible:project:<name>            | string | web         | how the last look at its remote went        | 100 days  |
 | flansible:commit:<name>:<digest>    | string | web         | the commit of a ref of it, and when         | 100 days  |
+| flansible:trees:<name>              | hash   | worker      | worker to the trees of it that it has       | an hour   |
 | flansible:session:<digest>          | string | web         | a browser session, by its cookie's digest   | idle time |
 
 A hidden task (a preview run, an inventory listing) has only the keys of its record, which expire minutes after it was
@@ -77,7 +78,7 @@ from flansible.store.logins import LoginFailures, LoginLimits
 from flansible.store.metric_counts import BOUNDS as METRIC_BOUNDS
 from flansible.store.metric_counts import AnsweredRequest, Durations, MetricCounts, MetricsSnapshot
 from flansible.store.outbox import EVERY_EVENT, LateSchedule, Outbox, OutboxEntry
-from flansible.store.project_refs import KnownCommit, ProjectRefs, RemoteState
+from flansible.store.project_refs import KeptTree, KnownCommit, ProjectRefs, RemoteState
 from flansible.store.recordings import (
     READ_AGAIN_SECONDS,
     AppendResult,
@@ -127,6 +128,7 @@ __all__ = [
     "FinalRecord",
     "FinishedTask",
     "Idempotency",
+    "KeptTree",
     "KnownCommit",
     "LateSchedule",
     "ListFilter",

@@ -53,6 +53,11 @@ def project_key(project: str) -> str:
     return f"{PREFIX}project:{project}"
 
 
+def trees_key(project: str) -> str:
+    """Names which workers have trees of a project's commits."""
+    return f"{PREFIX}trees:{project}"
+
+
 def commit_key(project: str, ref_digest: str) -> str:
     """Names the commit of one of a project's refs."""
     return f"{PREFIX}commit:{project}:{ref_digest}"

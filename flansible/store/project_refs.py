@@ -1,14 +1,18 @@
-"""Commits that the remotes of projects have named for refs, and when: for projects that are not asked each time."""
+"""Projects: commits that their remotes have named for refs, how that went, and whose trees are on which worker."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 from flansible.store.connection import Connection, text, translated
-from flansible.store.keys import commit_key, project_key
+from flansible.store.keys import commit_key, project_key, trees_key
 
+TREES_LOST_SECONDS = 180.0
+_REPORTED_SECONDS = 3600
 _KEPT_SECONDS = 100 * 86400
 
 
@@ -32,6 +36,18 @@ class RemoteState:
     ref: str = ""
 
 
+@dataclass(frozen=True)
+class KeptTree:
+    """The tree of a commit on a worker's machine. since: when it was written; used: when a run took it last; seconds
+    since 1970."""
+
+    commit: str
+    in_use: bool
+    since: float
+    used: float
+    bytes: int
+
+
 class ProjectRefs(Connection):
     """The part of Store for projects."""
 
@@ -52,6 +68,30 @@ class ProjectRefs(Connection):
     def keep_remote_state(self, project: str, state: RemoteState) -> None:
         with translated():
             self._redis.set(project_key(project), json.dumps(asdict(state)), ex=_KEPT_SECONDS)
+
+    def report_trees(self, worker: str, project: str, kept: Sequence[KeptTree]) -> None:
+        """Writes which trees of a project a worker has; to be repeated within TREES_LOST_SECONDS."""
+        key = trees_key(project)
+        with translated():
+            if not kept:
+                self._redis.hdel(key, worker)
+                return
+            pipeline = self._redis.pipeline()
+            report = {"time": time.time(), "trees": [asdict(one) for one in kept]}
+            pipeline.hset(key, worker, json.dumps(report))
+            pipeline.expire(key, _REPORTED_SECONDS)
+            pipeline.execute()
+
+    def trees(self, project: str) -> dict[str, list[KeptTree]]:
+        """Returns the trees of a project by the workers that have reported lately."""
+        with translated():
+            found = self._redis.hgetall(trees_key(project))
+        reports = {text(worker): json.loads(text(report)) for worker, report in sorted(found.items())}
+        return {
+            worker: [KeptTree(**one) for one in report["trees"]]
+            for worker, report in reports.items()
+            if time.time() - report["time"] < TREES_LOST_SECONDS
+        }
 
 
 def _key(project: str, url: str, ref: str) -> str:

@@ -13,7 +13,7 @@ from flansible.web.context import WebContext
 from flansible.web.kind_rules import KindRules, Written
 
 RULES: dict[str, KindRules] = {
-    "projects": KindRules(project_rules.check),
+    "projects": KindRules(project_rules.check, project_rules.compute),
     "templates": KindRules(template_rules.check, template_rules.compute),
     "schedules": KindRules(schedule_rules.check, schedule_rules.compute),
     "freezes": KindRules(schedule_rules.check_freeze, schedule_rules.compute_freeze),

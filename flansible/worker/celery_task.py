@@ -13,7 +13,8 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
 
 Meanwhile, one thread each per worker: lease_renewal.py renews the leases, cancel_watcher.py reads cancel requests,
 message_resend.py sends lost messages again, broker/recovery.py recovers what dead workers left, sandbox_revocation.py
-ends sandboxes when rights are lost, preparation.py makes fork servers ready ahead; readiness.py reports whether the
+ends sandboxes when rights are lost, preparation.py makes fork servers ready ahead, tree_report.py reports
+what it has of projects; readiness.py reports whether the
 worker can run tasks. signal_handling.py and shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`,
 consumer.py survives a lost broker.
 """
@@ -28,6 +29,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from celery import Task
@@ -70,6 +72,7 @@ from flansible.worker.sandbox_revocation import SandboxRevocation
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.store_writer import StoreWriter
 from flansible.worker.supervisor import NO_RIGHTS, Supervisor
+from flansible.worker.tree_report import TreeReport
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +95,7 @@ class _Services:
     periodic: tuple[Periodic, ...]
     shutdown: Shutdown
     ssh_masters: ControlMasters | None
+    trees: TreeReport
 
 
 _lock = threading.Lock()
@@ -113,6 +117,8 @@ def _worker_services() -> _Services:
             leases = LeaseRenewal(lease_store, found.worker_concurrency, found.lease_seconds, found.queues)
             fork_servers = ForkServerPool(found.fork_servers, limits=_limits_before)
             masters = _ssh_masters()
+            name = _readiness.name if _readiness else "worker"
+            trees = TreeReport(store, name, Path(os.path.realpath(found.data_dir)) / "projects")
             _services = _Services(
                 store=store,
                 fork_servers=fork_servers,
@@ -131,9 +137,11 @@ def _worker_services() -> _Services:
                         lambda user: _masters_directory(masters, user),
                         queues=found.queues,
                     ),
+                    trees,
                 ),
                 shutdown=Shutdown(),
                 ssh_masters=masters,
+                trees=trees,
             )
             for thread in (leases, *_services.periodic):
                 thread.start()
@@ -280,7 +288,8 @@ def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellati
         services.store.delete_secrets(recorder.task_id)
     secrets = Sealer(found.secret_key_file).open(sealed) if sealed else None
     if claim.run.project is not None:
-        return project_tasks.carry_out(supervisor, recorder, claim.run, claim.run.project, secrets, found)
+        with services.trees.following():
+            return project_tasks.carry_out(supervisor, recorder, claim.run, claim.run.project, secrets, found)
     return supervisor.carry_out(claim.run, secrets)
 
 

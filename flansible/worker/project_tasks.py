@@ -199,6 +199,7 @@ def order_of(
             offline_sandbox=_offline_words() if is_confined else (),
             most_bytes=settings.projects_bytes,
             kept_seconds=settings.projects_days * 86400.0,
+            most_mirror_bytes=settings.mirrors_bytes,
         )
     )
 

@@ -57,7 +57,7 @@ class Readiness:
     ) -> None:
         self._queues = queues
         self._store = store
-        self._name = name
+        self.name = name
         self._probe = probe
         self._look = look
         self._count = count
@@ -75,21 +75,21 @@ class Readiness:
         last_age = math.inf
         try:
             while True:
-                other = next((one for one in self._store.worker_records() if one.name == self._name), None)
+                other = next((one for one in self._store.worker_records() if one.name == self.name), None)
                 age = other.age_seconds if other else math.inf
                 if other and (process_identity.lives_here(other.process) or age < last_age < math.inf):
                     where = process_identity.describe(other.process)
                     message = f"a worker of this name is running ({where}); stop it, or give this one another --name"
-                    raise ConfigurationError([Fault("flansible worker", self._name, message)])
+                    raise ConfigurationError([Fault("flansible worker", self.name, message)])
                 dead = other.process if other and process_identity.explain_death(other.process) else ""
                 if self._store.report_worker(
-                    self._name, process_identity.own_identity(), self._problem, dead, queues=self._queues
+                    self.name, process_identity.own_identity(), self._problem, dead, queues=self._queues
                 ):
                     break
                 last_age = age
                 time.sleep(_NAME_POLL_SECONDS)
         except StoreUnavailable as error:
-            log.debug("whether another worker has the name %s is not known: %s", self._name, error)
+            log.debug("whether another worker has the name %s is not known: %s", self.name, error)
         self._reporter.start()
 
     def watch(self) -> None:
@@ -102,7 +102,7 @@ class Readiness:
         self._changed.set()
         self._reporter.join(REPORT_SECONDS)
         try:
-            self._store.remove_worker_record(self._name, process_identity.own_identity())
+            self._store.remove_worker_record(self.name, process_identity.own_identity())
         except StoreUnavailable as error:
             log.debug("the worker's record is not removed: %s", error)
         self._store.close()
@@ -135,7 +135,7 @@ class Readiness:
         if problem:
             log.error("this worker cannot run tasks: %s", problem)
         elif before == _STARTING:
-            standard_output.write_line(f"Worker {self._name} is ready")
+            standard_output.write_line(f"Worker {self.name} is ready")
         else:
             log.warning("this worker can run tasks again")
 
@@ -143,12 +143,12 @@ class Readiness:
         was_refused = False
         while not self._stopped.is_set():
             try:
-                own, counts = process_identity.own_identity(), self._count(self._name)
+                own, counts = process_identity.own_identity(), self._count(self.name)
                 is_written = self._store.report_worker(
-                    self._name, own, self._problem, counts=counts, queues=self._queues
+                    self.name, own, self._problem, counts=counts, queues=self._queues
                 )
                 if not is_written and not was_refused:
-                    log.error("another worker has taken the name %s", self._name)
+                    log.error("another worker has taken the name %s", self.name)
                 was_refused = not is_written
             except StoreUnavailable as error:
                 log.debug("the worker's record is not written: %s", error)

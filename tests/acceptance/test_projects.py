@@ -149,6 +149,25 @@ def test_progress_comes_before_the_play_and_a_commit_at_hand_needs_none(service:
     assert "[flansible]" not in second
 
 
+def test_a_project_says_whose_trees_are_on_which_worker(service: Service, shop: Repository) -> None:
+    [queue] = service.client().get("/api/health").json()["queues"]
+    commit = shop.commit({"site.yml": PLAY.format("x") + "    - wait_for: {path: '{{ go }}', timeout: 60}\n"})
+    go = service.root / "go"
+    accepted = submit(service, {"project": "shop", "extra_vars": {"go": str(go)}}, ADMIN)
+
+    def found() -> dict[str, Any]:
+        listed = service.client(DEV).get("/api/projects/shop").json()["commits"]
+        return next((one for one in listed if one["commit"] == commit), {})
+
+    assert eventually(lambda: found() if found().get("in_use") else None)["worker"] == queue["workers"][0]
+    go.write_text("")
+    service.wait(accepted["task_id"])
+    at_hand = eventually(lambda: found() if found().get("in_use") is False else None)
+    assert at_hand["bytes"] > 0 and at_hand["since"].endswith("Z") and at_hand["used_at"].endswith("Z")
+    [item] = [one for one in service.client().get("/api/projects").json()["items"] if one["name"] == "shop"]
+    assert item["commits"] is None
+
+
 def test_another_ref_and_a_commit_are_run_where_the_inventory_is_ones_own(service: Service, shop: Repository) -> None:
     old = shop.commit({"site.yml": PLAY.format("tagged")})
     shop.git("tag", "v1.2")

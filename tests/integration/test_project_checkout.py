@@ -110,7 +110,7 @@ def test_a_commit_that_a_branch_or_tag_is_known_to_have_is_found_without_a_fetch
     repository.git("tag", "-a", "v1", "-m", "v1")
     assert machine.resolve(shop(repository, ref=newest, allow_refs=("v*",)))["commit"] == newest
     mirrors = machine.settings.data_dir / "projects" / "shop" / "mirrors"
-    assert not mirrors.exists()
+    assert not list(mirrors.glob("*.git"))
     machine.tree(shop(repository))
     [lock] = mirrors.glob("*.lock")
     with lock.open() as held:  # another process fetches for a long time
@@ -405,6 +405,34 @@ def test_a_commit_that_is_larger_than_all_that_may_be_kept_is_not_written(
     repository.commit({"bomb": "0" * 2_000_000})
     with pytest.raises(ProjectError, match="larger than what a worker keeps"):
         machine.tree(shop(repository))
+
+
+def test_mirrors_take_no_more_room_than_they_may_and_one_in_use_stays(machine: Machine, tmp_path: Path) -> None:
+    names = ("first", "second", "third")
+    for name in names:
+        Repository.make(tmp_path / "remotes" / name).commit({"large": os.urandom(100_000).hex()})
+
+    def ready(name: str) -> Path:
+        return machine.tree(shop(str(tmp_path / "remotes" / name)).model_copy(update={"name": name}))
+
+    def kept() -> set[str]:
+        return {path.parent.parent.name for path in (tmp_path / "data/projects").glob("*/mirrors/*.git")}
+
+    ready("first")
+    [path] = (tmp_path / "data/projects/first/mirrors").glob("*.git")
+    machine.settings = machine.settings.model_copy(update={"mirrors_bytes": 250_000})
+    with open(path.with_suffix(".used")) as used:  # as a fetch or a checkout has it
+        fcntl.flock(used, fcntl.LOCK_SH)
+        ready("second")
+        assert kept() == {"first", "second"}  # who makes room uses its own
+        ready("third")
+        assert kept() == {"first", "third"}
+    assert (ready("second") / "large").exists()  # its tree is still there, and needs no mirror
+    assert kept() == {"third"}
+    Repository(tmp_path / "remotes" / "second").commit({"more": "x"})
+    assert (ready("second") / "more").exists()
+    assert kept() == {"second"}
+    assert not list((tmp_path / "data/projects").glob("*/mirrors/.gone-*"))
 
 
 def test_two_runs_that_need_the_same_commit_fetch_it_once(repository: Repository, machine: Machine) -> None:

@@ -23,6 +23,7 @@ from flansible.store import (
     ClaimRefusal,
     ColourMark,
     Idempotency,
+    KeptTree,
     KnownCommit,
     ListFilter,
     LoginLimits,
@@ -345,6 +346,7 @@ def live(store: Store, few: Store) -> None:
     assert store.hold_scheduler_lease("token", 6.0)
     store.keep_commit("shop", "https://h/x", "main", KnownCommit("c" * 40, "main", 0.0))
     store.keep_remote_state("shop", RemoteState(0.0))
+    store.report_trees("w@host", "shop", [KeptTree("c" * 40, True, 0.0, 0.0, 1)])
     assert store.count_launch("deploy") == 1
     store.expect_notifications()
     store.publish_rights({"a b": Rights(entry="digest", confinement=None)})
@@ -480,6 +482,7 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
         "flansible:play_tasks",
         "flansible:checked",
         "flansible:project:shop",
+        "flansible:trees:shop",
     }
     assert all(0 < ttl <= 300 for key, ttl in left.items() if key.startswith("flansible:logins:"))
     for one in (store, few, none, watched):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from flansible.client import definition_files
+from flansible.client.definition_commands import ADDED
+from flansible.definitions.kinds import KINDS
 from flansible.errors import OptionError
 
 
@@ -91,3 +93,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yml").write_bytes(b"kind: \xff\n")
     with pytest.raises(OptionError, match="is not UTF-8"):
         definition_files.read([str(tmp_path)])
+
+
+def test_what_the_service_adds_to_a_definition_is_left_out_of_files() -> None:
+    written = {name for kind in KINDS for name in kind.spec.model_fields}
+    shown = {name for kind in KINDS for name in kind.reply.model_fields}
+    assert shown - written == ADDED
