@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from flansible.errors import ProjectError
+from flansible.projects import lfs
 from flansible.projects.git_command import GitRunner, host_of, protocol_of, words_of
+from flansible.projects.git_configuration import as_variables
 from flansible.projects.mirror import Mirror, using
 from flansible.projects.order import mirror_of
 
@@ -32,16 +34,23 @@ _NOT_THERE, _TOO_LARGE = 66, 67
 Say = Callable[[str], object]
 
 
-def write(git: GitRunner, mirror: Mirror, commit: str, folder: Path) -> str | None:
-    """Writes a commit into an empty folder; returns its day, None if the mirror lacks it. Raises ProjectError."""
+def write(
+    git: GitRunner, mirror: Mirror, commit: str, folder: Path, filters: Mapping[str, str] | None = None
+) -> str | None:
+    """Writes a commit into a folder; returns its day, None if the mirror lacks it. Raises ProjectError.
+
+    filters: configuration of git for those of .gitattributes; without them there is none.
+    """
     environment = {
         "GIT_DIR": str(mirror.path),
         "GIT_INDEX_FILE": str(git.private / "home" / "index"),
         "GIT_WORK_TREE": str(folder),
         "MOST_BYTES": str(git.order.most_bytes),
+        **as_variables(filters or {}),
     }
+    writable = (folder, mirror.path) if filters else (folder,)
     # In one sandbox: making one takes longer than git does.
-    done = git.execute(["sh", "-c", _SCRIPT, "sh", commit], (folder,), environment, is_offline=True)
+    done = git.execute(["sh", "-c", _SCRIPT, "sh", commit], writable, environment, is_offline=True)
     if done.returncode == _NOT_THERE:
         return None
     if done.returncode == _TOO_LARGE:
@@ -51,15 +60,31 @@ def write(git: GitRunner, mirror: Mirror, commit: str, folder: Path) -> str | No
     return done.stdout.decode().strip()
 
 
-def complete(git: GitRunner, mirror: Mirror, folder: Path, say: Say) -> None:
-    """Adds submodules, and removes links that lead out of the folder. Raises ProjectError."""
+def complete(git: GitRunner, mirror: Mirror, folder: Path, say: Say, is_offline: bool = False) -> None:
+    """Adds what Git LFS has and submodules, and removes links that lead out of the folder. Raises ProjectError.
+
+    is_offline: raises it also for what has to be fetched.
+    """
     order = git.order
+    _write_large_files(git, mirror, order.url, order.commit, folder, say, is_offline)
     if order.submodules:
         _write_submodules(git, mirror, order.url, order.commit, folder, say)
     removed = remove_outer_links(folder)
     if removed:
         more = f" and {len(removed) - _MOST_NAMED} more" if len(removed) > _MOST_NAMED else ""
         say(f"links out of the project are left out: {', '.join(removed[:_MOST_NAMED])}{more}")
+
+
+def _write_large_files(
+    git: GitRunner, mirror: Mirror, url: str, commit: str, folder: Path, say: Say, is_offline: bool = False
+) -> None:
+    if not lfs.is_needed(git, url, folder, say):
+        return
+    if is_offline:
+        raise ProjectError("files of Git LFS have to be fetched")
+    say("fetching files of Git LFS")
+    lfs.fetch(git, mirror, url, commit, folder)
+    write(git, mirror, commit, folder, lfs.FILTER)
 
 
 def _write_submodules(
@@ -90,6 +115,7 @@ def _write_submodules(
                 own.fetch(inner, depth=git.order.depth, commit=wanted)
                 if write(git, own, wanted, target) is None:
                     raise ProjectError(f"submodule {path}: its remote does not have commit {wanted}")
+            _write_large_files(git, own, inner, wanted, target, say)
             _write_submodules(git, own, inner, wanted, target, say, depth + 1)
 
 

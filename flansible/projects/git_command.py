@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 
 from flansible.errors import ProjectError
 from flansible.projects import pinned_address
+from flansible.projects.git_configuration import CONFIGURATION
 from flansible.projects.order import Order
 
 _PASSED_ON = re.compile(
@@ -39,41 +40,6 @@ _PASSED_ON = re.compile(
 _PRIVATE = 0o700
 _AGENT_SECONDS = 5.0
 _SHOWN_LINES = 20
-_CONFIGURATION = """\
-[core]
-\thooksPath = /dev/null
-\tfsmonitor = false
-\tsymlinks = true
-\tprotectNTFS = true
-[gc]
-\tauto = 0
-[maintenance]
-\tauto = false
-[protocol "ext"]
-\tallow = never
-[transfer]
-\tfsckObjects = true
-[fetch "fsck"]
-	zeroPaddedFilemode = ignore
-	badTimezone = ignore
-	missingSpaceBeforeDate = ignore
-	missingNameBeforeEmail = ignore
-	badEmail = ignore
-[fetch]
-\tunpackLimit = 1
-\twriteCommitGraph = false
-\trecurseSubmodules = false
-[submodule]
-\trecurse = false
-[advice]
-\tdetachedHead = false
-[safe]
-\tdirectory = *
-[http]
-\tfollowRedirects = initial
-[gpg]
-\tformat = ssh
-"""
 
 
 @dataclass
@@ -150,7 +116,7 @@ def prepared(order: Order, credential: dict[str, str]) -> Iterator[GitRunner]:
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flansible-git-")))
         (private / "home").mkdir(_PRIVATE)
-        (private / "gitconfig").write_text(_CONFIGURATION)
+        (private / "gitconfig").write_text(CONFIGURATION)
         kept = {name: value for name, value in os.environ.items() if _PASSED_ON.match(name)}
         git = GitRunner(
             order, private, {**kept, **_environment(order, private)}, ["--ro-bind", str(private), str(private)]
@@ -271,7 +237,7 @@ def _helper(git: GitRunner, url: str, credential: dict[str, str]) -> Iterator[in
         helper = f'!f() {{ test "$1" = get && cat /proc/self/fd/{descriptor}; }}; f'
         quoted = helper.replace("\\", "\\\\").replace('"', '\\"')
         section = f'[credential "{parts.scheme}://{parts.netloc.rpartition("@")[2]}"]\n\thelper = "{quoted}"\n'
-        (git.private / "gitconfig").write_text(_CONFIGURATION + section)
+        (git.private / "gitconfig").write_text(CONFIGURATION + section)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -76,6 +76,12 @@ class Mirror:
                 self._fetch(url, commit, options=shallow)
             self._repack()
 
+    def fetch_lfs(self, commit: str, environment: dict[str, str]) -> None:
+        """Fetches what the pointers of a commit stand for. environment: names the server. Raises ProjectError."""
+        with self._locked():
+            words = ("lfs", "fetch", "origin", commit)
+            self._git.run(*words, repository=self.path, writable=(self.path,), environment=environment)
+
     def refs(self) -> Refs:
         """Returns the branches and tags as of the last fetch."""
         if not self.is_there:

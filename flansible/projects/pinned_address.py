@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from flansible.errors import AddressRefused, ProjectError
+from flansible.projects.git_configuration import as_variables
 from flansible.system import addresses
 
 _PORTS = {"https": 443, "http": 80, "ssh": 22, "git": 9418}
@@ -50,9 +51,4 @@ def _of_curl(host: str, port: int, found: list[str]) -> dict[str, str]:
     if ":" not in host:  # an IPv6 address is dialled as it is
         shown = ",".join(f"[{address}]" if ":" in address else address for address in found)
         given["http.curloptResolve"] = f"{host}:{port}:{shown}"
-    numbered = list(enumerate(given.items()))
-    return {
-        "GIT_CONFIG_COUNT": str(len(numbered)),
-        **{f"GIT_CONFIG_KEY_{number}": name for number, (name, _) in numbered},
-        **{f"GIT_CONFIG_VALUE_{number}": value for number, (_, value) in numbered},
-    }
+    return as_variables(given)

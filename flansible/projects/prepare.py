@@ -80,7 +80,7 @@ def write_tree(fields: dict[str, Any], say: Say) -> None:
             return
         if (day := checkout.write(git, mirror, order.commit, folder)) is None:
             raise ProjectError("the commit has to be fetched")
-        checkout.complete(git, mirror, folder, say)
+        checkout.complete(git, mirror, folder, say, is_offline=True)
         say(f"{order.name} at {order.commit[:12]} of {day}")
     _make_room(order)
 

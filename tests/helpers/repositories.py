@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tests.helpers.ports import free_port
 from tests.helpers.services import LOCAL, write
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import eventually, require_program
 
 PLAY = "- hosts: all\n  gather_facts: false\n  tasks:\n    - debug: msg={}\n"
 INVENTORY = f"[web]\none {LOCAL}\n"
@@ -34,6 +35,12 @@ class Repository:
         made.git("init", "-q", "-b", "main")
         made.commit({"site.yml": PLAY.format("first"), "inventories/dev": INVENTORY})
         return made
+
+    def commit_lfs(self, files: dict[str, str]) -> str:
+        """Commits these files with Git LFS; the commit."""
+        require_program("git-lfs")
+        self.git("lfs", "install", "--local")
+        return self.commit({".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", **files})
 
     def git(self, *words: str, data: bytes | None = None) -> str:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"]
@@ -116,6 +123,10 @@ def git_http(base: Path, user: str, password: str, address: str = "127.0.0.1") -
         do_POST = do_GET
 
         def answer(self, path: str, query: str) -> None:
+            repository, found, what = path.partition("/info/lfs/objects/")
+            if found:
+                self.answer_lfs(f"{base}{repository}/lfs/objects", what)
+                return
             environment = {
                 **os.environ,
                 "GIT_PROJECT_ROOT": str(base),
@@ -140,6 +151,21 @@ def git_http(base: Path, user: str, password: str, address: str = "127.0.0.1") -
             self.send_response(int(fields.pop("Status", "200").split()[0]))
             for name, value in fields.items():
                 self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def answer_lfs(self, folder: str, what: str) -> None:
+            """Stands in for an LFS server: its batch API, and the objects at addresses below."""
+            if what == "batch":
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["objects"]
+                here = f"http://{self.headers['Host']}{self.path.removesuffix('batch')}"
+                objects = [{**one, "actions": {"download": {"href": here + one["oid"]}}} for one in asked]
+                body = json.dumps({"transfer": "basic", "objects": objects}).encode()
+            else:
+                body = Path(folder, what[:2], what[2:4], what).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/vnd.git-lfs+json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -30,6 +30,7 @@ from flansible.projects.order import Order
 from flansible.projects.shelf import FolderLease, make_room
 from flansible.worker import project_tasks
 from tests.helpers.repositories import Repository, git_daemon
+from tests.helpers.waiting import require_program
 
 
 @pytest.fixture
@@ -171,6 +172,63 @@ def test_what_is_export_ignored_is_there_and_no_filter_is_run(repository: Reposi
     assert (tree / "kept.yml").exists()
     assert (tree / "a.txt").read_text() == "text\n"
     assert not mark.exists()
+
+
+def test_files_of_git_lfs_are_fetched_from_the_projects_own_server(repository: Repository, machine: Machine) -> None:
+    elsewhere = "[lfs]\n\turl = file:///nowhere\n\tfetchexclude = nothing\n"
+    repository.commit_lfs({"files/large.bin": "large" * 1000, ".lfsconfig": elsewhere})
+    assert "git-lfs" in repository.git("show", "HEAD:files/large.bin")
+    tree = machine.tree(shop(repository))
+    assert (tree / "files/large.bin").read_text() == "large" * 1000
+    assert "first" in (tree / "site.yml").read_text()
+    machine.said.clear()
+    repository.commit_lfs({"files/more.bin": "more"})
+    assert (machine.tree(shop(repository)) / "files/large.bin").read_text() == "large" * 1000
+
+
+def test_the_workers_own_process_leaves_files_of_git_lfs_to_a_step(repository: Repository, machine: Machine) -> None:
+    commit = repository.commit_lfs({"large.bin": "large" * 1000})
+    repository.git("rm", "-q", "large.bin", ".gitattributes")
+    repository.commit({})
+    machine.tree(shop(repository))  # which fetches both
+    wanted = project_tasks.order_of("prepare", shop(repository, commit=commit), machine.settings, 20)
+    with pytest.raises(ProjectError, match="Git LFS have to be fetched"):
+        prepare.write_tree(wanted, machine.said.append)
+    assert not prepare.tree_of(wanted).exists()
+
+
+def test_where_git_lfs_cannot_fetch_pointers_stay_and_the_output_says_why(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit_lfs({"large.bin": "large" * 1000})
+    unconfined = Machine(tmp_path, "none")
+    tree = unconfined.tree(shop(repository, public_only=True))
+    assert (tree / "large.bin").read_text().startswith("version https://git-lfs")
+    assert any("project_hosts" in line for line in unconfined.said)
+    (tmp_path / "bin").mkdir()
+    for name in ("git", "sh", "rm", "awk"):
+        (tmp_path / "bin" / name).symlink_to(require_program(name))
+    with monkeypatch.context() as without:
+        without.setenv("PATH", str(tmp_path / "bin"))
+        project = shop(repository, commit=repository.git("rev-parse", "HEAD"), name="other")
+        tree = unconfined.tree(project)
+    assert (tree / "large.bin").read_text().startswith("version https://git-lfs")
+    assert any("git-lfs is not installed" in line for line in unconfined.said)
+
+
+def test_a_commit_whose_files_of_git_lfs_are_missing_or_too_large_is_not_written(
+    repository: Repository, machine: Machine
+) -> None:
+    repository.commit_lfs({"large.bin": "large" * 100_000})
+    whole = machine.settings
+    machine.settings = whole.model_copy(update={"projects_bytes": 400_000})
+    with pytest.raises(ProjectError, match="Git LFS is larger than what a worker keeps"):
+        machine.tree(shop(repository))
+    machine.settings = whole
+    shutil.rmtree(repository.folder / ".git/lfs/objects")
+    with pytest.raises(ProjectError):
+        machine.tree(shop(repository))
+    assert not list((whole.data_dir / "projects/shop/shown/trees").glob("*/*"))
 
 
 def test_hooks_of_the_repository_and_of_its_mirror_do_not_run(repository: Repository, machine: Machine) -> None:

@@ -55,6 +55,16 @@ def test_a_password_fetches_over_http(repository: Repository, settings: Settings
             assert "wrong" not in refused["message"]
 
 
+def test_a_password_fetches_files_of_git_lfs(repository: Repository, settings: Settings) -> None:
+    commit = repository.commit_lfs({"large.bin": "large" * 1000})
+    with git_http(repository.folder.parent, "deploy", PASSWORD) as url:
+        wanted = order_of("prepare", f"{url}/shop/.git", settings, commit=commit)
+        prepare.make_ready(wanted, dict(HTTP), lambda _line: None)
+    assert (prepare.tree_of(wanted) / "large.bin").read_text() == "large" * 1000
+    kept = [path for path in settings.data_dir.rglob("*") if path.is_file()]
+    assert not [path for path in kept if PASSWORD.encode() in path.read_bytes()]
+
+
 def test_a_password_goes_to_the_host_of_the_url_alone(repository: Repository, settings: Settings) -> None:
     with git_http(repository.folder.parent, "deploy", PASSWORD) as url:
         answer = prepare.find_commit(order_of("resolve", f"{url}/elsewhere/shop/.git", settings), dict(HTTP))
