@@ -1,11 +1,12 @@
-"""Says in a failed run's description that its sandbox may be the cause, and what to add where.
+"""Says in a failed run's description that its sandbox, or a read-only tree, may be the cause, and what to do.
 
-Called by the supervisor with the plain output of a sandboxed run. Whether a file exists outside is not looked at: the
+Called by the supervisor with the plain output of such a run. Whether a file exists outside is not looked at: the
 answer would tell the user.
 """
 
 from __future__ import annotations
 
+import os
 import re
 
 from flansible.models import split_principal
@@ -38,12 +39,17 @@ _NOT_FOUND = re.compile(
     rb"|Unable to find file matching "
     rb"|Unable to find '[^\n']{1,4096}' in expected paths"
 )
+_NOT_WRITABLE = re.compile(rb"Read-only file system| not writable|Permission denied")
 
 
 class ConfinementHints:
-    """Searches the output, in whatever pieces it arrives. Failures that a play ignores do not count."""
+    """Searches the output, in whatever pieces it arrives. Failures that a play ignores do not count.
 
-    def __init__(self) -> None:
+    tree: of a project, which the run may not write in.
+    """
+
+    def __init__(self, tree: str = "") -> None:
+        self._tree = os.fsencode(tree)
         self._unfinished = b""
         self._play_task: set[str] = set()  # what the current play task printed, which may turn out to be ignored
         self._found: set[str] = set()
@@ -66,11 +72,20 @@ class ConfinementHints:
                 printed = line[0][:_LONGEST_LINE].rstrip()
                 self._play_task |= {"host key"} if _HOST_KEY.search(printed) else set()
                 self._play_task |= {"not found"} if _NOT_FOUND.search(printed) else set()
+                if self._tree and self._tree in printed and _NOT_WRITABLE.search(printed):
+                    self._play_task.add("tree")
 
-    def sentence(self, principal: str) -> str:
+    def sentence(self, principal: str, project: str = "", is_confined: bool = True) -> str:
         """Returns the sentence for the description; empty if nothing that was printed calls for one."""
         self._search(self._unfinished)
         found = self._found | self._play_task
+        if "tree" in found:
+            return (
+                f"Runs share the files of project {project} and cannot write among them: with `private_copy` in the "
+                "project each run has a copy that it may write."
+            )
+        if not is_confined:
+            return ""
         user, group = split_principal(principal)
         command = f"flansible home {user}" + (f" --group {group}" if group else "")
         entry = f"group {group}" if group else user

@@ -80,6 +80,8 @@ def carry_out(
         supervisor.tree_locks = used.locks
         if project.private_copy:
             used.copy(run.principal)
+        else:
+            supervisor.read_only_tree = str(used.tree)
         outcome = supervisor.carry_out(_located(run, used), secrets)
         if run.confinement is None or not isolation.of(settings.isolation).in_force:
             used.look_for_changes(recorder)

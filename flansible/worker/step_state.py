@@ -32,4 +32,4 @@ class StepState(Observed):
     ahead_bytes: int = 0  # how much of it may still be read for the marks of the events just read
     colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
     frames: wire.FrameReader = field(default_factory=wire.FrameReader)
-    hints: ConfinementHints | None = None  # of a sandboxed run
+    hints: ConfinementHints | None = None  # of a sandboxed run, or of a project's

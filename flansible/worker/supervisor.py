@@ -89,9 +89,11 @@ class Supervisor:
         self._ssh_masters = ssh_masters
         self._sandboxes = sandboxes
         self._lease = lease
-        # Of a project's run: what its first step is to do, and the locks that the others hold (project_tasks.py).
+        # Of a project's run (project_tasks.py): what its first step is to do, the locks that the others hold, and the
+        # tree that they may not write in.
         self.project_order: dict[str, Any] | None = None
         self.tree_locks: list[str] = []
+        self.read_only_tree = ""
         self._secrets: Secrets | None = None
         self._masker = Masker(None)
 
@@ -143,7 +145,7 @@ class Supervisor:
                 ends.close_theirs()
             mark = choose_mark()
             colours = ColourSplitter(mark, self._recorder.offset)
-            hints = ConfinementHints() if sandbox else None
+            hints = ConfinementHints(self.read_only_tree) if sandbox or self.read_only_tree else None
             is_listing = step.listing is not None or step.program == "project"
             seen = StepState(is_listing=is_listing, output=ends.output, colours=colours, hints=hints)
             seen.agent = agent
@@ -160,8 +162,10 @@ class Supervisor:
                 if seen.keeper:
                     seen.keeper.close()
             outcome = outcome_of(step, seen, self._timeout)
-            if seen.hints and outcome.state is State.FAILED and (hint := seen.hints.sentence(run.principal)):
-                outcome = replace(outcome, description=f"{outcome.description}. {hint}")
+            if seen.hints and outcome.state is State.FAILED:
+                project = run.project.name if run.project else ""
+                if hint := seen.hints.sentence(run.principal, project, is_confined=sandbox is not None):
+                    outcome = replace(outcome, description=f"{outcome.description}. {hint}")
             return replace(outcome, ended=frame_validation.ended(seen.exited) or seen.killed)
         finally:
             ends.close_ours()

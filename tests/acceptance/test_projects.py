@@ -513,7 +513,9 @@ def test_a_private_copy_may_be_written_and_is_gone_afterwards(
 ) -> None:
     shop.commit({"site.yml": WRITES})
     if auth == DEV:
-        assert ran(service, {"project": "shop"}, auth)[0]["state"] == "failed"
+        status = ran(service, {"project": "shop"}, auth)[0]
+        assert status["state"] == "failed"
+        assert "with `private_copy` in the project each run has a copy" in status["description"]
     define(service, "shop", url=f"{url}/shop", ref="main", private_copy=True)
     try:
         status, output = ran(service, {"project": "shop"}, auth)

@@ -51,3 +51,27 @@ def test_the_sentence_says_what_to_add_where(printed: bytes, words: str, size: i
     assert words in sentence
     assert sentence.startswith("The run was confined") == bool(words)
     assert sentence.count(". ") == 0
+
+
+TREE = "/var/lib/flansible/projects/shop/shown/trees/" + "c" * 40
+UNWRITABLE = {
+    "a module": (FATAL % f"Destination {TREE} not writable".encode(), True),
+    "a lookup": (FATAL % f"[Errno 30] Read-only file system: '{TREE}/credentials'".encode(), True),
+    "a service that is not root": (FATAL % f"[Errno 13] Permission denied: '{TREE}/new'".encode(), True),
+    "a file of a host": (FATAL % b"[Errno 30] Read-only file system: '/srv/new'", False),
+    "a file that is there": (FATAL % f"{TREE}/site.yml is wrong".encode(), False),
+    "an ignored failure": (FATAL % f"Destination {TREE} not writable".encode() + b"\n...ignoring\n", False),
+}
+
+
+@pytest.mark.parametrize(("printed", "is_hinted"), UNWRITABLE.values(), ids=UNWRITABLE)
+@pytest.mark.parametrize("is_confined", [True, False])
+def test_a_playbook_that_writes_beside_itself_is_told_of_private_copies(
+    printed: bytes, is_hinted: bool, is_confined: bool
+) -> None:
+    hints = ConfinementHints(TREE)
+    hints.feed(printed + b"\n")
+    assert ("`private_copy`" in hints.sentence("dev", "shop", is_confined)) == is_hinted
+    without = ConfinementHints()  # of a run that has its copy
+    without.feed(printed + b"\n")
+    assert "private_copy" not in without.sentence("dev", "shop", is_confined)
