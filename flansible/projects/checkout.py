@@ -24,10 +24,11 @@ _MOST_NAMED = 10
 
 # Few bytes in git can be many files, so the size is looked at first.
 _SCRIPT = """\
-git cat-file -e "$1^{commit}" 2>/dev/null || exit 66
-git ls-tree -r -l "$1" | awk '{ total += $4 } END { exit total > ENVIRON["MOST_BYTES"] + 0 }' || exit 67
+git ls-tree -r -l "$1" 2>/dev/null | awk '{ total += $4 } END { exit total > ENVIRON["MOST_BYTES"] + 0 }' & size=$!
+git log -1 --format=%cs "$1" -- 2>/dev/null || exit 66
 rm -f "$GIT_INDEX_FILE"
-git read-tree "$1" && git checkout-index --all --force --quiet && exec git log -1 --format=%cs "$1" --
+wait $size || exit 67
+exec git read-tree --reset -u "$1"
 """
 _NOT_THERE, _TOO_LARGE = 66, 67
 
@@ -45,7 +46,7 @@ def write(
         "GIT_DIR": str(mirror.path),
         "GIT_INDEX_FILE": str(git.private / "home" / "index"),
         "GIT_WORK_TREE": str(folder),
-        "MOST_BYTES": str(git.order.most_bytes),
+        "MOST_BYTES": str(git.order.bounds.bytes),
         **as_variables(filters or {}),
     }
     writable = (folder, mirror.path) if filters else (folder,)

@@ -46,7 +46,7 @@ def is_needed(git: GitRunner, url: str, folder: Path, say: Say) -> bool:
 
 def fetch(git: GitRunner, mirror: Mirror, url: str, commit: str, folder: Path) -> None:
     """Fetches into the mirror what the pointers in a commit's tree stand for. Raises ProjectError."""
-    if _pointed_bytes(folder) > git.order.most_bytes:
+    if _pointed_bytes(folder) > git.order.bounds.bytes:
         raise ProjectError(f"commit {commit[:12]} with Git LFS is larger than what a worker keeps (projects_bytes)")
     values = {"remote.origin.url": url, "lfs.url": _server(url)}
     mirror.fetch_lfs(commit, as_variables(values))

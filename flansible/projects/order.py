@@ -15,6 +15,15 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """Of what no run uses on this machine. bytes, kept_seconds: of trees and requirements; mirror_bytes: of mirrors."""
+
+    bytes: int
+    kept_seconds: float
+    mirror_bytes: int
+
+
+@dataclass(frozen=True)
 class Order:
     """One step of a project.
 
@@ -22,8 +31,7 @@ class Order:
     this machine; ref: empty for the remote's default branch; allow_refs: globs of branches and tags; must_answer:
     whether the remote has to; public_only: whether its addresses have to be public ones; allowed_signers: the text of
     such a file, or null; requirements: `auto`, `none` or a path; seconds: for one command; sandbox: the words before
-    it, empty where nothing is confined; offline_sandbox: before one that needs no network; most_bytes, kept_seconds:
-    of what no run uses; most_mirror_bytes: of mirrors.
+    it, empty where nothing is confined; offline_sandbox: before one that needs no network.
     """
 
     what: Literal["prepare", "resolve"]
@@ -43,15 +51,13 @@ class Order:
     seconds: float
     sandbox: tuple[str, ...]
     offline_sandbox: tuple[str, ...]
-    most_bytes: int
-    kept_seconds: float
-    most_mirror_bytes: int
+    bounds: Bounds
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Order:
         """Reads the form in a frame."""
         lists = {name: tuple(fields[name]) for name in ("allow_refs", "sandbox", "offline_sandbox")}
-        return cls(**{**fields, **lists})
+        return cls(**{**fields, **lists, "bounds": Bounds(**fields["bounds"])})
 
     @property
     def own_folder(self) -> Path:
@@ -79,9 +85,14 @@ def mirror_of(folder: Path, url: str) -> Path:
     return folder / "mirrors" / f"{sha256(url.encode()).hexdigest()[:16]}.git"
 
 
+def folder_of_all(data_dir: Path) -> Path:
+    """Returns the folder of all projects on this machine."""
+    return Path(os.path.realpath(data_dir)) / "projects"
+
+
 def folder_of(data_dir: Path, project: str) -> Path:
     """Returns the folder of a project."""
-    return Path(os.path.realpath(data_dir)) / "projects" / project
+    return folder_of_all(data_dir) / project
 
 
 def copies(folder: Path, principal: str) -> Path:

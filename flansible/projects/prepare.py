@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from flansible.errors import ProjectError
-from flansible.projects import checkout, requirements
+from flansible.projects import checkout, requirements, shelf
 from flansible.projects import mirror as mirrors
 from flansible.projects.git_command import GitRunner, prepared
 from flansible.projects.mirror import Mirror, resolve, using
-from flansible.projects.order import Order, all_shelves, trees
+from flansible.projects.order import Bounds, Order, all_shelves, trees
 from flansible.projects.order import requirements as requirements_shelf
-from flansible.projects.shelf import make_room
 
 Say = Callable[[str], object]
 
@@ -37,23 +36,23 @@ def find_commit(fields: dict[str, Any], credential: dict[str, str]) -> dict[str,
 def make_ready(fields: dict[str, Any], credential: dict[str, str], say: Say) -> None:
     """Carries out an order to prepare a commit. Raises ProjectError in words for the user, and OSError."""
     order = Order.of(fields)
-    shelf, kept = trees(order.own_folder), requirements_shelf(order.own_folder)
-    for one in (shelf, kept):
+    kept_trees, kept = trees(order.own_folder), requirements_shelf(order.own_folder)
+    for one in (kept_trees, kept):
         one.make()
     with ExitStack() as stack:
-        stack.callback(shelf.lease(order.tree).close)
+        stack.callback(kept_trees.lease(order.tree).close)
         git = stack.enter_context(prepared(order, credential))
         _make_tree(git, stack.enter_context(using(git, order.mirror)), say)
-        found = requirements.of(shelf.path(order.tree), order.requirements)
+        found = requirements.of(kept_trees.path(order.tree), order.requirements)
         if found is not None:
             stack.callback(kept.lease(found.key).close)
             with kept.building(found.key) as folder:
                 if folder is not None:
                     say(f"installing {', '.join(found.files)}")
-                    for line in requirements.install(git, shelf.path(order.tree), found, folder).splitlines():
+                    for line in requirements.install(git, kept_trees.path(order.tree), found, folder).splitlines():
                         say(line)
                     checkout.remove_outer_links(folder)
-        _make_room(order)
+        make_room(Path(order.folder), order.bounds)
 
 
 def tree_of(fields: dict[str, Any]) -> Path:
@@ -82,12 +81,12 @@ def write_tree(fields: dict[str, Any], say: Say) -> None:
             raise ProjectError("the commit has to be fetched")
         checkout.complete(git, mirror, folder, say, is_offline=True)
         say(f"{order.name} at {order.commit[:12]} of {day}")
-    _make_room(order)
 
 
-def _make_room(order: Order) -> None:
-    make_room(all_shelves(Path(order.folder)), order.most_bytes, order.kept_seconds, time.time())
-    mirrors.make_room(Path(order.folder), order.most_mirror_bytes)
+def make_room(projects: Path, bounds: Bounds) -> None:
+    """Removes what no run uses and is more than may be kept, of all projects on this machine."""
+    shelf.make_room(all_shelves(projects), bounds.bytes, bounds.kept_seconds, time.time())
+    mirrors.make_room(projects, bounds.mirror_bytes)
 
 
 def _make_tree(git: GitRunner, mirror: Mirror, say: Say) -> None:

@@ -112,7 +112,6 @@ class Shelf:
             if self.is_there(key):
                 yield None
                 return
-            self.sweep()
             with new_folder(self._folder, _NEW) as aside:
                 yield aside
                 os.chmod(aside, 0o755)  # nosec B103: runs as other users read it; data_dir is private

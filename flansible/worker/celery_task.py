@@ -13,8 +13,8 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
 
 Meanwhile, one thread each per worker: lease_renewal.py renews the leases, cancel_watcher.py reads cancel requests,
 message_resend.py sends lost messages again, broker/recovery.py recovers what dead workers left, sandbox_revocation.py
-ends sandboxes when rights are lost, preparation.py makes fork servers ready ahead, tree_report.py reports
-what it has of projects; readiness.py reports whether the
+ends sandboxes when rights are lost, preparation.py makes fork servers ready ahead, project_upkeep.py makes
+room for trees of projects; readiness.py reports whether the
 worker can run tasks. signal_handling.py and shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`,
 consumer.py survives a lost broker.
 """
@@ -29,7 +29,6 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from celery import Task
@@ -51,6 +50,7 @@ from flansible.errors import (
 )
 from flansible.history.limits import history_limits, redis_retention
 from flansible.models import DEFAULT_QUEUE, ForkServerCounts, State
+from flansible.projects import order
 from flansible.sealing import Sealer
 from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, ReadyTask, Store, Transition
 from flansible.system import account, process_identity, rlimits, runner_processes
@@ -65,6 +65,7 @@ from flansible.worker.lease_renewal import Lease, LeaseRenewal, now
 from flansible.worker.message_resend import MessageResend
 from flansible.worker.outcome import Outcome
 from flansible.worker.preparation import Preparation
+from flansible.worker.project_upkeep import ProjectUpkeep, bounds_of
 from flansible.worker.readiness import Readiness, run_nothing
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
@@ -72,7 +73,6 @@ from flansible.worker.sandbox_revocation import SandboxRevocation
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.store_writer import StoreWriter
 from flansible.worker.supervisor import NO_RIGHTS, Supervisor
-from flansible.worker.tree_report import TreeReport
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class _Services:
     periodic: tuple[Periodic, ...]
     shutdown: Shutdown
     ssh_masters: ControlMasters | None
-    trees: TreeReport
+    upkeep: ProjectUpkeep
 
 
 _lock = threading.Lock()
@@ -118,7 +118,7 @@ def _worker_services() -> _Services:
             fork_servers = ForkServerPool(found.fork_servers, limits=_limits_before)
             masters = _ssh_masters()
             name = _readiness.name if _readiness else "worker"
-            trees = TreeReport(store, name, Path(os.path.realpath(found.data_dir)) / "projects")
+            upkeep = ProjectUpkeep(store, name, order.folder_of_all(found.data_dir), bounds_of(found))
             _services = _Services(
                 store=store,
                 fork_servers=fork_servers,
@@ -137,11 +137,11 @@ def _worker_services() -> _Services:
                         lambda user: _masters_directory(masters, user),
                         queues=found.queues,
                     ),
-                    trees,
+                    upkeep,
                 ),
                 shutdown=Shutdown(),
                 ssh_masters=masters,
-                trees=trees,
+                upkeep=upkeep,
             )
             for thread in (leases, *_services.periodic):
                 thread.start()
@@ -288,7 +288,7 @@ def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellati
         services.store.delete_secrets(recorder.task_id)
     secrets = Sealer(found.secret_key_file).open(sealed) if sealed else None
     if claim.run.project is not None:
-        with services.trees.following():
+        with services.upkeep.following():
             return project_tasks.carry_out(supervisor, recorder, claim.run, claim.run.project, secrets, found)
     return supervisor.carry_out(claim.run, secrets)
 
