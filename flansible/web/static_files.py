@@ -16,8 +16,8 @@ from ansi2html import Ansi2HTMLConverter
 from flask import Flask, Response, request
 from werkzeug.exceptions import NotFound
 
-from flansible.errors import SealError, StoreUnavailable
-from flansible.web.login.authentication import optional_user
+from flansible.errors import SealError, StoreUnavailable, TooManyRequests
+from flansible.web.login.authentication import identify
 from flansible.web.middleware import security_headers
 
 _FOLDER = Path(__file__).with_name("console")
@@ -61,8 +61,8 @@ def register(app: Flask) -> None:
 def _is_anonymous() -> bool:
     """Whether the client is certainly not logged in: then the page need not send a request that is refused."""
     try:
-        return optional_user() is None
-    except (StoreUnavailable, SealError):
+        return identify() is None
+    except (StoreUnavailable, SealError, TooManyRequests):
         return False
 
 

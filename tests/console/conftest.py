@@ -114,6 +114,8 @@ def login(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def enter(page: Page, user: tuple[str, str] = ADMIN, place: str = "#/tasks", url: str = "") -> None:
         url = url or request.getfixturevalue("service").url
+        if page.url.startswith(url):  # another fragment of a page's address loads no page
+            page.goto("about:blank")
         reply = page.request.post(f"{url}/api/session", data={"user": user[0], "password": user[1]})
         assert reply.ok, reply.text()
         page.goto(f"{url}/{place}")

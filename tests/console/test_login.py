@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
+import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.helpers.browser_watch import Watch
 from tests.helpers.console_records import Records
@@ -118,6 +120,87 @@ def test_a_user_who_is_removed_is_logged_out_and_comes_back_to_the_same_place(
         path.write_text(before)
     fill(page, ADMIN)
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+# Sessions that begin and end elsewhere in the browser
+
+
+def log_in_elsewhere(page: Page, url: str, user: tuple[str, str] = ADMIN) -> None:
+    """A login of which this page hears nothing; the session that it had is over."""
+    page.request.post(f"{url}/api/session", data={"user": user[0], "password": user[1]})
+
+
+def test_a_request_that_was_on_its_way_during_another_login_is_sent_again(
+    page: Page, login: Callable[..., None], web: Records, watch: Watch
+) -> None:
+    watch.expect("401.*api/stats")
+    login(page, ADMIN, "#/overview", url=web.url)
+    [cookie] = page.context.cookies()
+    expect(page.locator(".chart svg").first).to_be_visible()
+
+    def overtake(route: Route) -> None:
+        log_in_elsewhere(page, web.url)
+        reply = httpx.get(route.request.url, headers={"Cookie": f"{cookie['name']}={cookie['value']}"})
+        assert reply.status_code == 401 and "Set-Cookie" not in reply.headers
+        route.fulfill(status=401, json=reply.json())
+
+    page.route("**/api/stats*", overtake, times=1)
+    with page.expect_response(lambda reply: "api/stats" in reply.url and reply.ok):
+        page.get_by_label("Last", exact=True).select_option("7 days")
+    expect(page.get_by_role("img", name=re.compile("Runs per day in the last 7 days"))).to_be_visible()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+
+
+def test_what_is_sent_with_the_token_of_an_earlier_session_is_sent_again(
+    page: Page, service: Service, login: Callable[..., None], watch: Watch
+) -> None:
+    watch.expect("403.*api/definitions|403.*api/searches")
+    login(page, ADMIN, "#/definitions?kind=searches&name=")
+    page.get_by_label("Name", exact=True).fill("mine")
+    page.get_by_label("text").fill("site.yml")
+    log_in_elsewhere(page, service.url)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("row", name="mine")).to_contain_text("text: site.yml")
+    service.client().delete("/api/searches/mine").raise_for_status()
+
+
+def test_nothing_is_sent_as_the_user_who_has_logged_in_instead(
+    page: Page, service: Service, login: Callable[..., None], watch: Watch
+) -> None:
+    watch.expect("403.*api/searches")
+    login(page, ADMIN, "#/definitions?kind=searches&name=")
+    page.get_by_label("Name", exact=True).fill("mine")
+    page.get_by_label("text").fill("site.yml")
+    log_in_elsewhere(page, service.url, DEV)
+    page.get_by_role("button", name="Create").click()
+    expect(page.locator("#account")).to_contain_text("dev")
+    assert service.client().get("/api/searches/mine").status_code == 404
+
+
+def test_an_address_that_is_opened_after_a_login_elsewhere_needs_no_login(
+    page: Page, login: Callable[..., None], web: Records
+) -> None:
+    page.goto(f"{web.url}/")
+    expect(page.get_by_label("Password")).to_be_visible()
+    log_in_elsewhere(page, web.url)
+    page.goto(f"{web.url}/#/overview")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+def test_who_logs_in_or_out_in_one_tab_has_done_so_in_all(page: Page, web: Records, watch: Watch) -> None:
+    watch.expect(WRONG)
+    other = page.context.new_page()
+    for tab, place in ((page, "overview"), (other, "account")):
+        tab.goto(f"{web.url}/#/{place}")
+        expect(tab.get_by_label("Password")).to_be_visible()
+    fill(page, ADMIN)
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    expect(other.get_by_role("heading", name="Account of admin")).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    expect(other.get_by_label("Password")).to_be_visible()
+    fill(other, DEV)
+    expect(other.get_by_role("heading", name="Account of dev")).to_be_visible()
+    expect(page.locator("#account")).to_contain_text("dev")
 
 
 @pytest.mark.parametrize("address", ["#/%", "#/tasks/%E0%A4%A", "#/nothing", "#//", "#/tasks?state=%"])

@@ -251,6 +251,16 @@ def test_without_the_store_a_session_is_503(app: Flask, anybody: FlaskClient) ->
     assert anybody.get("/api/session", auth=("admin", "root")).status_code == 200
 
 
+def test_without_the_store_the_console_is_not_said_to_have_no_session(app: Flask, anybody: FlaskClient) -> None:
+    """It would show the login form to somebody who is logged in."""
+    assert b'data-session="none"' in anybody.get("/").data
+    with app.test_request_context():
+        name = session_cookie._name(app.extensions["flansible"].settings.secret_key_file)
+    anybody.set_cookie(name, "x")
+    reply = anybody.get("/")
+    assert reply.status_code == 200 and b"data-session" not in reply.data
+
+
 def classes(root: type[FlansibleError]) -> list[type[FlansibleError]]:
     return [root, *(found for child in root.__subclasses__() for found in classes(child))]
 

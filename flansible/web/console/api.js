@@ -4,8 +4,13 @@
 const CONSOLE = { "X-Requested-With": "flansible" };
 const RETRY_SECONDS = [1, 2, 5, 10];
 
+const SESSION = "api/session";
+// Reaches the other tabs: all share one cookie, so who logs in or out in one of them has done so in all.
+const tabs = new BroadcastChannel("flansible-session");
+
 /** The session: `{user, role, groups, is_admin, sees_all, sees, cancels, may_act, may_become, may_use_git, launches_only, rights, csrf_token, flower_url}`, or null when not logged in. */
 export let session = null;
+let reviewing = null;
 
 /** An error reply of the API. status 0: there was no reply. retrySeconds: its Retry-After, 0 without one. */
 export class ApiError extends Error {
@@ -20,7 +25,7 @@ export class ApiError extends Error {
 
 export async function whoami() {
   try {
-    session = await get("api/session");
+    session = await readJson(await exchange("GET", SESSION));
   } catch (error) {
     if (error.status !== 401) throw error;
     session = null;
@@ -29,14 +34,31 @@ export async function whoami() {
 }
 
 export async function login(user, password) {
-  session = await requestJson("POST", "api/session", { body: { user, password } });
+  session = await readJson(await exchange("POST", SESSION, { body: { user, password } }));
+  tabs.postMessage("login");
   return session;
 }
 
 export async function logout() {
-  await remove("api/session");
+  await remove(SESSION);
   session = null;
+  tabs.postMessage("logout");
 }
+
+/** Asks whose session the browser has by now; concurrent calls ask once. When it is another user's, or none, the page is
+ * shown anew: "flansible-session" is dispatched. Throws ApiError without an answer. */
+export function reviewSession() {
+  reviewing ??= review().finally(() => (reviewing = null));
+  return reviewing;
+}
+
+async function review() {
+  const before = session?.user;
+  await whoami();
+  if (session?.user !== before) window.dispatchEvent(new Event("flansible-session"));
+}
+
+tabs.addEventListener("message", () => reviewSession().catch(() => {})); // the next request says what is wrong
 
 /** Requests JSON. params: an object or URLSearchParams; values that are null, undefined or "" are left out. */
 export function get(path, params = {}, signal = undefined) {
@@ -57,7 +79,7 @@ export function remove(path, headers = {}) {
 
 /** Requests a reply that is not JSON. Throws ApiError like the others. */
 export async function fetchReply(path, params = {}, signal = undefined, headers = {}) {
-  return requireSuccess(await send("GET", withQuery(path, params), { signal, headers }));
+  return send("GET", withQuery(path, params), { signal, headers });
 }
 
 /** Follows Server-Sent Events until the server ends them or `signal` aborts; after an interruption it resumes with
@@ -167,35 +189,47 @@ function withQuery(path, params) {
   return kept.length ? `${path}?${new URLSearchParams(kept)}` : path;
 }
 
-async function requestJson(method, path, options = {}) {
-  const reply = await requireSuccess(await send(method, path, options));
+async function requestJson(method, path, options) {
+  return readJson(await send(method, path, options));
+}
+
+async function readJson(reply) {
   return reply.status === 204 ? null : reply.json();
 }
 
-async function send(method, path, { body, headers = {}, signal } = {}) {
+/** Sends a request, and once more if its session was replaced meanwhile by another one of the same user: by a login in
+ * another tab, say. A refused request has changed nothing. */
+async function send(method, path, options) {
+  const sentIn = session;
+  try {
+    return await exchange(method, path, options);
+  } catch (error) {
+    if (!sentIn || (error.status !== 401 && error.code !== "csrf")) throw error;
+    if (session === sentIn) await reviewSession();
+    if (session?.user !== sentIn.user) throw error;
+    return exchange(method, path, options);
+  }
+}
+
+/** Sends a request and returns its reply. Throws ApiError for one that is no success, and without one. */
+async function exchange(method, path, { body, headers = {}, signal } = {}) {
   const all = { ...CONSOLE, ...headers };
   if (body !== undefined) all["Content-Type"] = "application/json";
   if (method !== "GET" && session) all["X-CSRF-Token"] = session.csrf_token;
   const sent = { method, headers: all, signal, cache: "no-store", credentials: "same-origin" };
+  let reply;
   try {
-    return await fetch(path, body === undefined ? sent : { ...sent, body: JSON.stringify(body) });
+    reply = await fetch(path, body === undefined ? sent : { ...sent, body: JSON.stringify(body) });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, { message: "The service does not answer. Try again." });
   }
-}
-
-async function requireSuccess(reply) {
   if (reply.ok) return reply;
-  let body = { message: `The service answered ${reply.status}.` };
+  let text = { message: `The service answered ${reply.status}.` };
   try {
-    body = await reply.json();
+    text = await reply.json();
   } catch {
     // The error body of a proxy in between need not be JSON.
   }
-  if (reply.status === 401 && session) {
-    session = null;
-    window.dispatchEvent(new Event("flansible-logged-out"));
-  }
-  throw new ApiError(reply.status, body, Number(reply.headers.get("Retry-After")) || 0);
+  throw new ApiError(reply.status, text, Number(reply.headers.get("Retry-After")) || 0);
 }

@@ -1,6 +1,6 @@
 // The frame around the views: shows the view that the address names, the navigation, the user, and the colour scheme.
 
-import { logout, session, whoami } from "./api.js";
+import { logout, reviewSession, session, whoami } from "./api.js";
 import { errorBox, h, notify, replace } from "./dom.js";
 import { readRoute } from "./router.js";
 
@@ -71,6 +71,15 @@ async function showView() {
   } catch (error) {
     if (!signal.aborted && error.name !== "AbortError" && error.status !== 401) replace(root, errorBox(error));
   }
+}
+
+/** Shows the view of a new address. Without a session it asks first: one may have begun elsewhere in this browser. */
+async function changeView() {
+  if (!session && readRoute().name !== "login") {
+    await reviewSession().catch(() => {});
+    if (session) return; // shown already
+  }
+  await showView();
 }
 
 function showHeader(route) {
@@ -152,8 +161,8 @@ function enableSheets(name) {
 
 async function start() {
   setTheme(storedTheme());
-  window.addEventListener("hashchange", showView);
-  window.addEventListener("flansible-logged-out", showView);
+  window.addEventListener("hashchange", changeView);
+  window.addEventListener("flansible-session", showView);
   // Loaded while the session is requested: the view is needed in any case. showView reports what fails here.
   const { name } = readRoute();
   VIEWS[name].load().catch(() => {});
@@ -162,7 +171,8 @@ async function start() {
     // The server marks the page when the request had no session: then there is none to request.
     if (document.documentElement.dataset.session !== "none") await whoami();
   } catch (error) {
-    replace(document.getElementById("main"), errorBox(error));
+    const again = h("button", { type: "button", onclick: () => location.reload() }, "Try again");
+    replace(document.getElementById("main"), errorBox(error), again);
     return;
   }
   await showView();
