@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
-from playwright.sync_api import Locator, Page, Request, expect
+from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from flansible.models import State
 from tests.helpers.console_records import Records
@@ -123,18 +123,122 @@ def test_the_timeline_shows_where_a_run_was_cut_off_and_what_failed(
     expect(rows.filter(has_text="slowest")).to_have_count(1)
 
 
-def test_a_phone_shows_the_first_failure_of_a_matrix(
-    new_page: Callable[..., Page], login: Callable[..., None], web: Records, run: RecordedRun
-) -> None:
-    for task in range(20):
-        names = [result(f"host{n}", "failed" if (n, task) == (7, 15) else "ok", f"Step {task}") for n in range(9)]
-        run.write(b"", task_start(f"Step {task}"), *names)
+PHONE, DESKTOP = {"width": 360, "height": 800}, {"width": 1280, "height": 800}
+Matrix = tuple[Page, Locator, Locator]
+
+
+def write_matrix(run: RecordedRun, play_tasks: Iterable[int] = range(20), **failures: int) -> None:
+    """Results of nine hosts; `host7=15`: in that play task it fails."""
+    for task in play_tasks:
+        hosts = sorted({*(f"host{n}" for n in range(9)), *failures})
+        verdicts = (result(host, "failed" if failures.get(host) == task else "ok", f"Step {task}") for host in hosts)
+        run.write(b"", task_start(f"Step {task}"), *verdicts)
+
+
+@pytest.fixture
+def open_matrix(
+    new_page: Callable[..., Page], login: Callable[..., None], web: Records
+) -> Callable[[RecordedRun, dict[str, int]], Matrix]:
+    """The page of a run, its matrix in the middle of the page, and the cell of host7's failure in play task 15."""
+
+    def enter(run: RecordedRun, viewport: dict[str, int]) -> Matrix:
+        page = new_page(viewport=viewport)
+        login(page, ADMIN, f"#/tasks/{run.task_id}?tab=hosts", url=web.url)
+        cell = page.get_by_role("gridcell", name="host7, Step 15: failed")
+        expect(cell).to_be_attached()
+        return page, page.get_by_role("grid"), cell
+
+    return enter
+
+
+def expect_in_view(grid: Locator, cell: Locator) -> None:
+    grid.evaluate("grid => grid.scrollIntoView({block: 'center'})")  # how far up the page it is, is not the point
+    expect(cell).to_be_in_viewport(ratio=1)
+
+
+def drawn(page: Page) -> None:
+    """Waits until the page has drawn all that it was going to."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def test_a_phone_shows_the_first_failure_of_a_matrix(open_matrix: Callable[..., Matrix], run: RecordedRun) -> None:
+    write_matrix(run, host7=15)
     run.end(State.FAILED)
-    page = new_page(viewport={"width": 360, "height": 800})
-    login(page, ADMIN, f"#/tasks/{run.task_id}?tab=hosts", url=web.url)
-    expect(page.get_by_role("gridcell", name="host7, Step 15: failed")).to_be_in_viewport(ratio=1)
+    page, grid, cell = open_matrix(run, PHONE)
+    expect_in_view(grid, cell)
     page.get_by_role("link", name="Result", exact=True).click()
     expect(page.get_by_role("region", name="Result", exact=True)).to_contain_text("host7")
+
+
+def test_the_first_failure_stays_in_view_however_late_the_page_has_its_form(
+    open_matrix: Callable[..., Matrix], run: RecordedRun
+) -> None:
+    write_matrix(run, host7=15)
+    run.end(State.FAILED)
+    page, grid, cell = open_matrix(run, DESKTOP)  # on which nothing has to be scrolled
+    expect_in_view(grid, cell)
+    page.set_viewport_size(PHONE)
+    expect_in_view(grid, cell)
+    page.get_by_role("tab", name="Timeline").click()
+    expect(grid).to_be_hidden()
+    page.get_by_role("tab", name="Hosts").click()
+    expect_in_view(grid, cell)
+
+
+def test_the_first_failure_stays_in_view_when_others_come_above_it(
+    open_matrix: Callable[..., Matrix], run: RecordedRun
+) -> None:
+    write_matrix(run, range(16), host7=15)
+    page, grid, cell = open_matrix(run, PHONE)
+    expect_in_view(grid, cell)
+    write_matrix(run, [16], **dict.fromkeys((f"a{number:02}" for number in range(60)), 16))
+    expect(page.get_by_text("69 hosts × 17 play tasks")).to_be_visible()
+    expect_in_view(grid, cell)
+
+
+def test_a_user_who_has_scrolled_the_matrix_keeps_the_place(
+    open_matrix: Callable[..., Matrix], run: RecordedRun
+) -> None:
+    write_matrix(run, range(16), host7=15)
+    page, grid, cell = open_matrix(run, PHONE)
+    expect_in_view(grid, cell)
+    grid.hover()
+    page.mouse.wheel(-1000, 0)
+    eventually(lambda: grid.evaluate("grid => grid.scrollLeft") == 0)
+    write_matrix(run, [16])
+    expect(page.get_by_text("9 hosts × 17 play tasks")).to_be_visible()
+    page.set_viewport_size({**PHONE, "width": 340})
+    drawn(page)
+    expect(cell).not_to_be_in_viewport()
+    assert grid.evaluate("grid => grid.scrollLeft") == 0
+
+
+@pytest.mark.parametrize("goes_elsewhere", [False, True])
+def test_a_link_to_a_cell_leads_to_it_although_what_is_above_comes_later(
+    new_page: Callable[..., Page], login: Callable[..., None], web: Records, run: RecordedRun, goes_elsewhere: bool
+) -> None:
+    run.write(b"", task_start("Step"), *(result(f"host{n}", "failed", "Step", msg="no " * 50) for n in range(9)))
+    run.end(State.FAILED)
+    page = new_page(viewport=PHONE)
+    held: list[Route] = []
+    # What has failed, for the top of the page.
+    page.route("**/ansibletaskevents/*verdict=*", lambda route: held.append(route))
+    login(page, ADMIN, f"#/tasks/{run.task_id}?tab=hosts&host=host3&seq=5", url=web.url)
+    panel = page.get_by_role("region", name="Result", exact=True)
+    expect(panel).to_contain_text("host3")
+    expect(panel).to_be_in_viewport()
+    eventually(lambda: page.title() and held)  # which lets playwright see requests
+    if goes_elsewhere:
+        page.mouse.wheel(0, -10_000)
+        eventually(lambda: page.evaluate("scrollY") == 0)
+    held[0].continue_()
+    expect(page.get_by_role("heading", name="Failed on 9 hosts")).to_be_visible()
+    expect(page.get_by_role("button", name="Show 5 more")).to_be_attached()
+    drawn(page)
+    if goes_elsewhere:
+        assert page.evaluate("scrollY") == 0
+    else:
+        expect(panel).to_be_in_viewport()
 
 
 def test_many_processes_that_were_ended_are_counted(

@@ -38,7 +38,12 @@ export class CellPanel {
       if (!this.run.signal.aborted) replace(this.element, this.#head(null), errorBox(error));
     }
     this.element.removeAttribute("aria-busy");
-    if (this.element.getBoundingClientRect().top > window.innerHeight - 80) this.element.scrollIntoView({ block: "start" });
+    if (this.isOutOfSight(0)) this.element.scrollIntoView({ block: "start" });
+  }
+
+  /** Whether the panel is so far below the matrix that it is out of sight where the window begins at `top`. */
+  isOutOfSight(top) {
+    return this.element.checkVisibility() && this.element.getBoundingClientRect().top - top > window.innerHeight - 80;
   }
 
   close() {

@@ -5,6 +5,7 @@
 import { h, replace } from "../../dom.js";
 import { duration, plural } from "../../format.js";
 import { setParams } from "../../router.js";
+import { ScrollHold } from "../../scroll_hold.js";
 import { icon, isBad, toneOf, VERDICTS, verdictBadge } from "../../states.js";
 import { CellPanel } from "./cell.js";
 import { verdictOf } from "./events.js";
@@ -25,6 +26,8 @@ export class HostsTab {
     this.panel = new CellPanel(run, { onClose: () => this.#onClose(), onOther: (seq) => this.#open(seq) });
     this.measures = new Measures();
     this.element = this.#build();
+    // A phone shows the first few columns only: the first failure stays in view.
+    this.hold = new ScrollHold(this.grid, () => this.#revealFailure(), this.grid, run.signal);
     run.addEventListener("events", () => this.#onChange());
     new ResizeObserver(() => this.#draw()).observe(this.grid);
   }
@@ -72,15 +75,15 @@ export class HostsTab {
     this.grid.setAttribute("aria-rowcount", this.rows.length + 1);
     this.grid.setAttribute("aria-colcount", columns.length + 1);
     this.#redraw();
-    this.#revealFailure();
   }
 
-  // Once, and only while nobody has scrolled: a phone shows the first few columns only.
+  // Of the host that was the first to be on top: a run that goes on puts others above it.
   #revealFailure() {
-    const [host] = this.rows;
-    if (this.hasRevealed || !host?.bad || !this.grid.clientWidth || this.grid.scrollLeft || this.grid.scrollTop) return;
-    this.hasRevealed = true;
-    this.measures.reveal(this.grid, { row: 0, column: host.cells.findIndex((cell) => cell && isBad(verdictOf(cell))) });
+    const row = Math.max(0, this.rows.findIndex(({ name, bad }) => bad && name === this.heldHost));
+    const host = this.rows[row];
+    if (!host?.bad) return;
+    this.heldHost = host.name;
+    this.measures.reveal(this.grid, { row, column: host.cells.findIndex((cell) => cell && isBad(verdictOf(cell))) });
   }
 
   #redrawSoon() {
@@ -92,7 +95,11 @@ export class HostsTab {
   #draw() {
     this.frame = null;
     const { clientWidth: width, clientHeight: height, scrollLeft, scrollTop } = this.grid;
-    if (!width || this.run.signal.aborted) return;
+    if (this.run.signal.aborted) return;
+    if (!width) {
+      this.hold.update();
+      return;
+    }
     const { columns } = this.run.events;
     const sizes = this.measures.fit(width, columns.length, columns.reduce((most, { task }) => Math.max(most, task.length), 0));
     this.sizer.style.width = `${sizes.first + columns.length * sizes.column}px`;
@@ -106,6 +113,7 @@ export class HostsTab {
     const cell = document.getElementById(this.#idOf(this.active));
     if (cell) this.grid.setAttribute("aria-activedescendant", cell.id);
     else this.grid.removeAttribute("aria-activedescendant");
+    this.hold.update();
   }
 
   // Rows that stay visible are reused, unless their content has changed.

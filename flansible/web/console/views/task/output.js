@@ -47,8 +47,8 @@ export class OutputTab {
       throw error;
     });
     await this.loading;
-    await this.#goTo(params);
     this.#wrap();
+    await this.#goTo(params);
     this.rows.moveTo(this.isFollowing ? Infinity : this.rows.top);
   }
 
@@ -230,15 +230,17 @@ export class OutputTab {
     this.#wrap();
   }
 
-  /** Wraps lines at the terminal's width; the topmost line stays at the top. */
+  /** Wraps lines at the terminal's width; the topmost line stays at the top, unless that puts the marked one out of view. */
   #wrap() {
     const columns = this.isWrapped ? this.#columnsThatFit() : 0;
     if (columns === this.lines.columns) return this.rows.refresh();
+    const isMarkSeen = this.marked !== null && this.rows.isInView(this.lines.rowOf(this.marked[0]));
     const { line, from } = this.lines.rows ? this.lines.at(Math.floor(this.rows.top)) : { line: 0, from: 0 };
     this.lines.wrap(columns);
     this.rows.element.classList.toggle("is-wrapped", columns > 0);
     this.rows.top = this.lines.rows ? this.lines.rowOf(line, from) : 0;
     this.#onGrow();
+    if (isMarkSeen) this.rows.reveal(this.lines.rowOf(this.marked[0]));
   }
 
   #columnsThatFit() {

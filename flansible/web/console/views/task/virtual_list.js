@@ -51,9 +51,13 @@ export class VirtualList {
     this.refresh();
   }
 
+  isInView(row) {
+    return row >= this.top && row <= this.top + this.viewRows - 1;
+  }
+
   /** Scrolls the row into the middle, unless it is visible. */
   reveal(row) {
-    if (row < this.top || row > this.top + this.viewRows - 1) this.moveTo(row - this.viewRows / 2);
+    if (!this.isInView(row)) this.moveTo(row - this.viewRows / 2);
   }
 
   /** Redraws the visible rows. */
