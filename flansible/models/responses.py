@@ -27,6 +27,9 @@ class SessionReply(Record):
     sees: Literal["own", "inventories", "all"] = Field(
         description="Whose tasks are shown: the user's own, also those on the inventories of an entry, or all."
     )
+    has_team: bool = Field(
+        description="Whether an entry of the user sees tasks of others by their inventories: those of `whose=team`."
+    )
     cancels: Literal["own", "inventories", "all"] = Field(description="Whose tasks may be canceled, likewise.")
     may_act: bool = Field(description="Whether this user may start and cancel tasks.")
     may_become: bool = Field(description="Whether this user's runs may become another user.")

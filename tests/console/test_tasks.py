@@ -202,6 +202,37 @@ def test_a_colleagues_failed_run_is_found_and_understood_without_admin(
     expect(page.get_by_role("button", name="Run again", exact=True)).to_be_visible()
 
 
+def test_who_sees_all_and_has_a_team_chooses_among_three(
+    open_list: Callable[..., Page], records: Records, team: Visibility
+) -> None:
+    path = records.folder / "rbac.json"
+    document = json.loads(path.read_text())
+    document["rbac"][1]["sees"] = "all"
+    path.write_text(json.dumps(document))
+    of_team, of_others, own = (
+        records.running("lee", "lee: on prod", visibility=team),
+        records.running("lee", "lee: on dev"),
+        records.running("dev", "dev: my own"),
+    )
+    page = open_list(user=DEV)
+    expect(page.locator(ROWS)).to_have_count(3)
+    assert page.get_by_label("Whose").locator("option").all_inner_texts() == ["All", "My team's", "Mine"]
+    page.get_by_label("Whose").select_option("My team's")
+    expect(row(page, of_others.task_id)).to_have_count(0)
+    assert "whose=team" in page.url and sorted(shown(page)) == sorted([of_team.task_id, own.task_id])
+    # Whether a new task is of the team, only the service knows.
+    late_of_others = records.running("lee", "lee: later on dev")
+    late = records.running("lee", "lee: later on prod", visibility=team)
+    expect(row(page, late.task_id)).to_be_visible()
+    assert row(page, late_of_others.task_id).count() == 0
+    page.get_by_label("Whose").select_option("Mine")
+    expect(page.locator(ROWS)).to_have_count(1)
+    # admin sees all, and is in no team.
+    open_list("#/tasks?whose=team")
+    expect(page.locator(ROWS)).to_have_count(5)
+    assert page.get_by_label("Whose").locator("option").all_inner_texts() == ["All", "Mine"]
+
+
 def test_who_sees_none_of_others_is_asked_nothing(open_list: Callable[..., Page], records: Records) -> None:
     records.add()
     page = open_list("#/tasks?whose=mine&user=admin", user=DEV)

@@ -17,7 +17,7 @@ from flansible.models import AuthorizedRun, State, TaskStatus
 from flansible.store import ListFilter, Retention, Store
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import make_run, new_id
-from tests.helpers.site import Site, served
+from tests.helpers.site import Entry, Site, served
 from tests.helpers.waiting import eventually
 from tests.helpers.webserver import RecordedRun, result
 
@@ -93,6 +93,21 @@ def test_a_colleague_cancels_by_cancels_alone(site: Site, store: Store) -> None:
     assert store.cancel_requests([run.task_id]) == {run.task_id: "pat"}
     lines = map(json.loads, (site.folder / "data/audit.log").read_text().splitlines())
     assert [line["user"] for line in lines if line["event"] == "cancel" and line["task_id"] == run.task_id] == ["pat"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "sees", "has_team"),
+    [
+        ({}, "own", False),
+        ({"groups": ["ops"]}, "inventories", True),
+        ({"sees": "all"}, "all", False),
+        ({"sees": "all", "groups": ["ops"]}, "all", True),
+    ],
+)
+def test_a_session_says_whose_lists_there_are(site: Site, entry: Entry, sees: str, has_team: bool) -> None:
+    site.grant(pat=entry)
+    session = site.client("pat").get("/api/session").json()
+    assert (session["sees"], session["has_team"]) == (sees, has_team)
 
 
 # Lists.

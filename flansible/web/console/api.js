@@ -8,7 +8,7 @@ const SESSION = "api/session";
 // Reaches the other tabs: all share one cookie, so who logs in or out in one of them has done so in all.
 const tabs = new BroadcastChannel("flansible-session");
 
-/** The session: `{user, role, groups, is_admin, sees_all, sees, cancels, may_act, may_become, may_use_git, launches_only, rights, csrf_token, flower_url}`, or null when not logged in. */
+/** The session: `{user, role, groups, is_admin, sees_all, sees, has_team, cancels, may_act, may_become, may_use_git, launches_only, rights, csrf_token, flower_url}`, or null when not logged in. */
 export let session = null;
 let reviewing = null;
 

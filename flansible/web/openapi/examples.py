@@ -287,6 +287,7 @@ _REPLIES = (
         groups=[],
         sees_all=True,
         sees="all",
+        has_team=False,
         cancels="all",
         may_act=True,
         may_become=True,

@@ -68,6 +68,7 @@ class CurrentSession(PrivateResource):
 
 def _reply(user: User, csrf: str) -> Response:
     acting = [entry for entry in user.entries if entry.may_act]
+    has_team = bool(visibility.readers(user))
     settings = web_context().settings
     found = SessionReply(
         user=user.name,
@@ -75,7 +76,8 @@ def _reply(user: User, csrf: str) -> Response:
         groups=list(user.groups),
         is_admin=user.is_admin,
         sees_all=user.sees_all,
-        sees="all" if user.sees_all else "inventories" if visibility.readers(user) else "own",
+        sees="all" if user.sees_all else "inventories" if has_team else "own",
+        has_team=has_team,
         cancels="all" if user.is_admin else "inventories" if visibility.cancels_of_others(user) else "own",
         may_act=user.may_act,
         may_become=any(entry.may_become for entry in acting),

@@ -7,21 +7,32 @@ import { STATES } from "../../states.js";
 const TYPING_MS = 350;
 const KINDS = { adhoc: "Ad-hoc command", playbook: "Playbook", git: "Git update" };
 const NAMES = ["text", "state", "kind", "whose", "playbook", "user", "host"];
-// Whose tasks the list has without a choice, by what the session sees of others.
-const WHOSE = { inventories: "My team's", all: "All" };
+const TEAM = "My team's";
 const MAX_SUGGESTIONS = 200;
 
+/** Whose tasks a session may choose, in words: by default ("") all that it sees; an empty object where these are its own. */
+function whoseChoices({ sees, has_team: hasTeam }) {
+  if (sees === "own") return {};
+  return sees === "all" ? { "": "All", ...(hasTeam ? { team: TEAM } : {}), mine: "Mine" } : { "": TEAM, mine: "Mine" };
+}
+
 /** Reads the filters of an address: `{state, user, …}`, without empty and invalid ones. */
-export function readFilters(params, sees) {
+export function readFilters(params) {
   const found = Object.fromEntries(NAMES.map((name) => [name, params.get(name)?.trim()]).filter(([, value]) => value));
   if (!(found.state in STATES)) delete found.state;
   if (!(found.kind in KINDS)) delete found.kind;
-  if (sees === "own") delete found.user;
-  if (sees === "own" || found.whose !== "mine") delete found.whose;
+  const choices = whoseChoices(session);
+  if (session.sees === "own") delete found.user;
+  if (!Object.hasOwn(choices, found.whose ?? "")) delete found.whose;
   return found;
 }
 
-/** Whether a task matches the filters. `host` is not checked: only the service knows the hosts of a task. */
+/** Whether a new task may match these filters, which only the service knows: the hosts of a task, and its team. */
+export function isUndecided({ host, whose }) {
+  return Boolean(host) || whose === "team";
+}
+
+/** Whether a task matches the filters, but for those of `isUndecided`. */
 export function matches(task, filters) {
   return (
     (filters.whose !== "mine" || task.user === session?.user) &&
@@ -37,21 +48,21 @@ function asciiLowerCase(text) {
 
 /** The form. onChange(filters, isTyping): isTyping when more changes will follow. */
 export class FilterForm {
-  constructor(filters, sees, signal, onChange) {
-    this.sees = sees;
+  constructor(filters, signal, onChange) {
     this.onChange = onChange;
     this.suggested = { playbook: new Set(), user: new Set() };
     this.lists = {};
     this.inputs = {};
     const stateWords = Object.fromEntries(Object.entries(STATES).map(([state, { word }]) => [state, word]));
+    const { "": anybody, ...whose } = whoseChoices(session);
     const wide = matchMedia("(min-width: 60rem)");
     const text = this.textInput("text", "Search", { type: "search", placeholder: "Text in the summary" });
     const fields = [
       this.selectInput("state", "State", "Any state", stateWords),
       this.selectInput("kind", "Kind", "Any kind", KINDS),
-      sees in WHOSE ? this.selectInput("whose", "Whose", WHOSE[sees], { mine: "Mine" }) : null,
+      anybody ? this.selectInput("whose", "Whose", anybody, whose) : null,
       this.textInput("playbook", "Playbook", { placeholder: "demo/site.yml" }, true),
-      sees in WHOSE ? this.textInput("user", "User", { autocapitalize: "none" }, true) : null,
+      anybody ? this.textInput("user", "User", { autocapitalize: "none" }, true) : null,
       this.textInput("host", "Host", { autocapitalize: "none" }),
     ];
     this.count = h("span", { class: "hint" });
@@ -130,7 +141,7 @@ export class FilterForm {
   emit(isTyping) {
     clearTimeout(this.timer);
     const given = new URLSearchParams(Object.entries(this.inputs).map(([name, input]) => [name, input.value]));
-    const filters = readFilters(given, this.sees);
+    const filters = readFilters(given);
     this.updateCount(filters);
     this.onChange(filters, isTyping);
   }

@@ -4,7 +4,7 @@ import { get, session, stream } from "../../api.js";
 import { errorBox, h, replace } from "../../dom.js";
 import { plural } from "../../format.js";
 import { setParams } from "../../router.js";
-import { FilterForm, matches, readFilters } from "./task_filters.js";
+import { FilterForm, isUndecided, matches, readFilters } from "./task_filters.js";
 import { TaskTable } from "./task_table.js";
 
 const PAGE = 50;
@@ -12,7 +12,7 @@ const MAX_RELOAD = 500; // a reload requests at most so many; the tail of a long
 const RELOAD_MS = 3000;
 
 export async function show(root, route) {
-  const list = new TaskList(readFilters(route.params, session.sees), route.signal);
+  const list = new TaskList(readFilters(route.params), route.signal);
   replace(root, list.elements);
   list.startTimers();
   offerSearches(list.form, route.signal);
@@ -38,7 +38,7 @@ class TaskList {
     this.changes = null; // number of the last change in the first list: the stream resumes after it
     this.table = new TaskTable();
     const applyFilters = (given, isTyping) => this.applyFilters(given, isTyping);
-    this.form = new FilterForm(filters, session.sees, signal, applyFilters);
+    this.form = new FilterForm(filters, signal, applyFilters);
     this.build();
   }
 
@@ -197,7 +197,7 @@ class TaskList {
       this.table.remove(task.task_id);
       this.newTasks.delete(task.task_id);
     } else if (isKnown) this.table.update(task);
-    else if (this.filters.host) this.reloadSoon(RELOAD_MS);
+    else if (isUndecided(this.filters)) this.reloadSoon(RELOAD_MS);
     else if (this.nextBefore === null || !this.table.isBelow(task)) this.add(task);
     this.form.suggest([task]);
     this.updateStatus(false);
