@@ -22,12 +22,26 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.helpers.browser_watch import Watch
 from tests.helpers.console_records import Records
 from tests.helpers.redis_server import RedisServer
-from tests.helpers.services import ADMIN, AUDITOR, Service, lay_out, start_service
+from tests.helpers.services import ADMIN, AUDITOR, Service, lay_out, start_service, write
 from tests.helpers.waiting import missing, require_browser
 from tests.helpers.webserver import RecordedRun
 
 PATIENCE_MS = 20_000  # the machine may have other things to do
 DESKTOP = {"width": 1280, "height": 800}
+GATE = """\
+- hosts: dev1
+  gather_facts: false
+  tasks:
+    - name: Many lines
+      ansible.builtin.debug:
+        msg: "{{ range(0, 300) | map('string') | map('regex_replace', '^', 'early line ') | list }}"
+    - name: Wait at the gate
+      ansible.builtin.wait_for:
+        path: "{{ gate }}"
+        timeout: 60
+    - name: After the gate
+      ansible.builtin.debug: msg="through the gate"
+"""
 SHOTS = Path(__file__).parents[2] / "artefacts/console"
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -48,6 +62,7 @@ def root() -> Iterator[Path]:
     """A folder as a small team has it, with a short name: sockets lie in it. A module may put more into it."""
     path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
     lay_out(path)
+    write(path / "playbooks/gate.yml", GATE)
     users = json.loads((path / "rbac.json").read_text())
     users["rbac"].append({"user": AUDITOR[0], "password": AUDITOR[1], "role": "auditor"})
     (path / "rbac.json").write_text(json.dumps(users))
@@ -156,6 +171,12 @@ def check_accessibility() -> Callable[[Page], None]:
         assert not grave, "\n".join(grave)
 
     return check
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """What `new_task("gate.yml", gate=str(gate))` waits for: it goes on when the test touches this file."""
+    return tmp_path / "gate"
 
 
 @pytest.fixture

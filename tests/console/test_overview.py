@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
@@ -16,7 +17,7 @@ def card(page: Page, name: str) -> str:
 
 
 def test_it_tells_of_now_and_of_the_days_and_keeps_up(
-    page: Page, login: Callable[..., None], new_task: Callable[..., str], shot: Callable[..., None]
+    page: Page, login: Callable[..., None], new_task: Callable[..., str], gate: Path, shot: Callable[..., None]
 ) -> None:
     new_task("site.yml", wait=True)
     new_task("fail.yml", wait=True)
@@ -30,9 +31,10 @@ def test_it_tells_of_now_and_of_the_days_and_keeps_up(
     expect(page.locator(".workers li")).to_contain_text("slots")
     expect(page.get_by_role("row", name=re.compile("site.yml"))).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("dev1"))).to_contain_text("1")
-    new_task("slow.yml", seconds=8)
+    new_task("gate.yml", gate=str(gate))
     expect(page.locator(".card", has_text="Running now").locator("strong")).to_have_text("1")
     shot("overview", full=True)
+    gate.touch()
     expect(page.locator(".card", has_text="Running now").locator("strong")).to_have_text("0")
     expect(page.locator(".card", has_text="Runs").locator("strong").last).to_have_text("3")
 

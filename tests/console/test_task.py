@@ -37,21 +37,6 @@ MIXED = f"""\
     - name: Same name
       ansible.builtin.debug: msg=second
 """
-# Goes on when the test lets it.
-GATE = """\
-- hosts: dev1
-  gather_facts: false
-  tasks:
-    - name: Many lines
-      ansible.builtin.debug:
-        msg: "{{ range(0, 300) | map('string') | map('regex_replace', '^', 'early line ') | list }}"
-    - name: Wait at the gate
-      ansible.builtin.wait_for:
-        path: "{{ gate }}"
-        timeout: 60
-    - name: After the gate
-      ansible.builtin.debug: msg="through the gate"
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +44,6 @@ def files(root: Path) -> None:
     write(root / "inventories/farm", FARM)
     write(root / "inventories/odd", f'"<b>host</b>" {LOCAL}\n')
     write(root / "playbooks/mixed.yml", MIXED)
-    write(root / "playbooks/gate.yml", GATE)
     write(root / "playbooks/broken.yml", "- hosts: all\n  tasks: {\n")
 
 
@@ -125,9 +109,8 @@ def test_a_run_without_hosts_says_why_it_failed(open_task: Callable[..., Page], 
 
 
 def test_lines_arrive_by_themselves_and_can_be_paused(
-    open_task: Callable[..., Page], new_task: Callable[..., str], tmp_path: Path, shot: Callable[..., None]
+    open_task: Callable[..., Page], new_task: Callable[..., str], gate: Path, shot: Callable[..., None]
 ) -> None:
-    gate = tmp_path / "gate"
     page = open_task(new_task("gate.yml", gate=str(gate)))
     expect(page.get_by_text('"early line 299"')).to_be_visible()
     expect(page.locator(".task-state")).to_contain_text("Running")
@@ -146,8 +129,7 @@ def test_lines_arrive_by_themselves_and_can_be_paused(
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
-def test_the_end_is_followed(open_task: Callable[..., Page], new_task: Callable[..., str], tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_the_end_is_followed(open_task: Callable[..., Page], new_task: Callable[..., str], gate: Path) -> None:
     page = open_task(new_task("gate.yml", gate=str(gate)))
     expect(page.get_by_text("TASK [Wait at the gate]")).to_be_visible()
     page.get_by_role("tab", name="Timeline").click()
@@ -159,9 +141,8 @@ def test_the_end_is_followed(open_task: Callable[..., Page], new_task: Callable[
 
 
 def test_the_matrix_grows_while_the_run_does(
-    open_task: Callable[..., Page], new_task: Callable[..., str], tmp_path: Path
+    open_task: Callable[..., Page], new_task: Callable[..., str], gate: Path
 ) -> None:
-    gate = tmp_path / "gate"
     page = open_task(new_task("gate.yml", gate=str(gate)), "tab=hosts")
     expect(page.get_by_role("gridcell", name="dev1, Many lines: ok")).to_be_visible()
     expect(page.get_by_role("columnheader", name="After the gate")).to_have_count(0)
@@ -255,9 +236,9 @@ def test_a_request_with_secrets_is_run_again_from_the_form(
 
 
 def test_a_task_is_canceled_after_a_question(
-    open_task: Callable[..., Page], new_task: Callable[..., str], tmp_path: Path, shot: Callable[..., None]
+    open_task: Callable[..., Page], new_task: Callable[..., str], gate: Path, shot: Callable[..., None]
 ) -> None:
-    page = open_task(new_task("gate.yml", gate=str(tmp_path / "never")))
+    page = open_task(new_task("gate.yml", gate=str(gate)))
     expect(page.locator(".task-state")).to_contain_text("Running")
     page.get_by_role("button", name="Cancel", exact=True).click()
     question = page.get_by_role("dialog", name="Cancel this task?")
@@ -272,9 +253,8 @@ def test_a_task_is_canceled_after_a_question(
 
 
 def test_a_queued_task_says_why_it_waits(
-    open_task: Callable[..., Page], service: Service, new_task: Callable[..., str], tmp_path: Path
+    open_task: Callable[..., Page], service: Service, new_task: Callable[..., str], gate: Path
 ) -> None:
-    gate = tmp_path / "gate"
     first = new_task("gate.yml", gate=str(gate), body={"lock": "farm"})
     page = open_task(new_task("site.yml", body={"lock": "farm"}))
     expect(page.locator(".task-state")).to_contain_text("Queued")

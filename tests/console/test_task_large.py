@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tests.helpers.services import ADMIN
 from tests.helpers.webserver import RecordedRun, result, task_start
 
 LINES = 100_000
-OPEN_SECONDS = 3  # 1 is the aim, on a machine that does nothing else
+OPEN_SECONDS = 3  # of the page's own time, whatever else the machine does; 1 is the aim
 HOSTS, PLAY_TASKS = 300, 60
 FAILED = 5000
 
@@ -40,16 +39,25 @@ def open_task(page: Page, login: Callable[..., None], web: Records) -> Callable[
     return enter
 
 
+def own_seconds(page: Page) -> float:
+    """Processor time that the page's thread has had."""
+    debugger = page.context.new_cdp_session(page)
+    debugger.send("Performance.enable")
+    metrics = {one["name"]: one["value"] for one in debugger.send("Performance.getMetrics")["metrics"]}
+    debugger.detach()
+    return float(metrics["ThreadTime"])
+
+
 def test_a_hundred_thousand_lines_open_at_once_and_scroll(
     open_task: Callable[..., Page], web: Records, long_output: str, shot: Callable[..., None]
 ) -> None:
     page = open_task(web.add()[0])
     expect(page.locator(".line-count")).to_have_text(re.compile("lines?$"))
-    began = time.monotonic()
+    began = own_seconds(page)
     page.evaluate("id => location.hash = `#/tasks/${id}`", long_output)
     expect(page.get_by_text("line 0 of a long output")).to_be_visible()
     expect(page.locator(".line-count")).to_have_text("100,000 lines")
-    seconds = time.monotonic() - began
+    seconds = own_seconds(page) - began
     print(f"{LINES} lines open within {seconds:.2f} s")
     assert seconds < OPEN_SECONDS
     assert page.locator(".line").count() < 200
@@ -128,6 +136,21 @@ def test_a_very_long_line_is_shown_wrapped(open_task: Callable[..., Page], web: 
     expect(page.get_by_text("after it")).to_be_in_viewport()
     page.get_by_label("Search the output").fill("x end")
     expect(page.locator("mark.is-current")).to_be_in_viewport()
+
+
+def test_a_line_that_a_link_leads_to_stays_in_view_when_lines_are_wrapped(
+    open_task: Callable[..., Page], web: Records
+) -> None:
+    run = web.running()
+    run.write(b"".join(b"line %03d %s\n" % (number, b"." * 500) for number in range(200)))
+    run.end()
+    page = open_task(run.task_id, "tab=output&line=101")
+    expect(page.get_by_text("line 100 .")).to_be_in_viewport()
+    page.get_by_role("button", name="Wrap").click()
+    expect(page.get_by_role("button", name="Wrap")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_text("line 100 .")).to_be_in_viewport()
+    page.set_viewport_size({"width": 360, "height": 800})
+    expect(page.get_by_text("line 100 .")).to_be_in_viewport()
 
 
 def test_of_a_very_long_output_the_last_part_is_loaded(open_task: Callable[..., Page], web: Records) -> None:

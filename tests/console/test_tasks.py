@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
@@ -49,24 +50,25 @@ def shown(page: Page) -> list[str]:
 
 
 def test_a_task_appears_by_itself_and_is_followed_to_its_end(
-    page: Page, login: Callable[..., None], new_task: Callable[..., str], shot: Callable[..., None]
+    page: Page, login: Callable[..., None], new_task: Callable[..., str], gate: Path, shot: Callable[..., None]
 ) -> None:
     login(page)
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
-    task_id = new_task("slow.yml", seconds=3)
+    task_id = new_task("gate.yml", gate=str(gate))
     mine = row(page, task_id)
     expect(mine).to_contain_text("Running")
     assert shown(page)[0] == task_id
-    for words in ("slow.yml", "admin", "dev"):
+    for words in ("gate.yml", "admin", "dev"):
         expect(mine).to_contain_text(words)
     took = mine.locator(".cell-duration")
     first = took.inner_text()
     expect(took).not_to_have_text(first)  # it ticks
-    expect(mine).to_contain_text("Play task 2: Wait")
+    expect(mine).to_contain_text("Play task 2: Wait at the gate")
     shot("tasks-running")
+    gate.touch()
     expect(mine).to_contain_text("Succeeded")
     expect(mine.get_by_role("img")).to_have_attribute("aria-label", re.compile(r"\d (ok|changed)"))
-    expect(mine).to_contain_text("2 hosts")
+    expect(mine).to_contain_text("1 host")
 
 
 def test_what_failed_is_found_by_its_state_and_by_its_host(
@@ -277,7 +279,7 @@ def test_a_row_is_changed_in_place(open_list: Callable[..., Page], records: Reco
     link.focus()
     page.evaluate("window.before = document.activeElement")
     # The list is told of a task's progress once a second at most, and of its start just now.
-    expect(row(page, run.task_id).locator(".cell-duration")).to_have_text("2 s")
+    expect(row(page, run.task_id).locator(".cell-duration")).to_have_text(re.compile(r"^([2-9]|\d\d) s$|min"))
     run.write(b"", result("one", "failed"), result("two", "unreachable"))
     expect(row(page, run.task_id)).to_contain_text("1 failed · 1 unreachable · 2 hosts")
     run.end(State.FAILED)
@@ -408,18 +410,8 @@ def test_thousands_of_rows_stay_light(open_list: Callable[..., Page], records: R
     page.get_by_role("button", name="1 new task").click()
     expect(row(page, run.task_id)).to_be_in_viewport()
     # What is far away is not laid out: a change of one row costs one row.
-    spent = page.evaluate(
-        """() => {
-          const cell = document.querySelector(".task-body .cell-duration");
-          const began = performance.now();
-          for (let count = 0; count < 20; count++) {
-            cell.textContent = String(count);
-            cell.getBoundingClientRect();
-          }
-          return (performance.now() - began) / 20;
-        }"""
-    )
-    assert spent < 16
+    cells = "cells => cells.filter(cell => cell.checkVisibility({contentVisibilityAuto: true})).length"
+    assert 0 < page.locator(f"{ROWS} .cell-duration").evaluate_all(cells) < 150
 
 
 @pytest.mark.parametrize("width", [360, 800, 1280])
