@@ -29,6 +29,7 @@ VIEWS = (
     "overview",
     "definitions",
     "deliveries",
+    "hookcalls",
     "account",
 )
 # What is there once a view has all it asked for.
@@ -45,6 +46,7 @@ READY = {
     "overview": ".chart svg, .ranking",
     "definitions": ".about",
     "deliveries": ".panel",
+    "hookcalls": ".panel",
     "account": ".users table",
 }
 

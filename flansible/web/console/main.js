@@ -21,6 +21,7 @@ const VIEWS = {
   overview: { load: () => import("./views/overview/overview.js"), sheets: ["views/overview/overview.css"] },
   definitions: { load: () => import("./views/definitions/definitions.js"), sheets: ["views/definitions/definitions.css"] },
   deliveries: { load: () => import("./views/deliveries/deliveries.js"), sheets: ["views/deliveries/deliveries.css"] },
+  hookcalls: { load: () => import("./views/hookcalls/hookcalls.js"), sheets: ["views/hookcalls/hookcalls.css"] },
   account: { load: () => import("./views/account/account.js"), sheets: ["views/account/account.css"] },
   login: { load: () => import("./views/login/login.js"), sheets: ["views/login/login.css"] },
 };
@@ -86,7 +87,7 @@ function showHeader(route) {
   const top = document.getElementById("top");
   top.hidden = !session;
   if (!session) return;
-  const shown = { task: "tasks", compare: "tasks", host: "hosts", deliveries: "definitions" }[route.name] ?? route.name;
+  const shown = { task: "tasks", compare: "tasks", host: "hosts", deliveries: "definitions", hookcalls: "definitions" }[route.name] ?? route.name;
   const views = session.launches_only ? ONLY_TEMPLATES : NAVIGATION;
   const links = views.filter(([name]) => name !== "launch" || session.may_act).map(([name, word]) =>
     h("a", { href: `#/${name}`, "aria-current": name === shown ? "page" : null }, word),

@@ -1,7 +1,7 @@
 // The address in the browser: which view it names, and the query that a view keeps in it.
 
 // `#/<view>` of each view that has an address without an id; the first one is shown where nothing else is named.
-const ADDRESSES = ["tasks", "search", "hosts", "launch", "templates", "overview", "definitions", "deliveries", "account", "compare", "login"];
+const ADDRESSES = ["tasks", "search", "hosts", "launch", "templates", "overview", "definitions", "deliveries", "hookcalls", "account", "compare", "login"];
 
 /** Parses the address to `{name, id, params}`; `#/tasks/<id>` is the view `task`, `#/hosts/<name>` the view `host`. */
 export function readRoute(hash = location.hash) {

@@ -7,6 +7,9 @@ import { ProjectRemote } from "./remote.js";
 import { schedulePanel } from "./schedule_panel.js";
 import { SchemaForm } from "../../schema_form.js";
 
+// The page with what was sent or received, of the kinds that have one: its view, the word for it, and the view's filter.
+const LOGS = { notifications: ["deliveries", "Deliveries", "notification"], webhooks: ["hookcalls", "Calls", "webhook"] };
+
 /** route.params: `kind`, and `name` of the definition whose form is open ("" for a new one). */
 export async function show(root, { params, signal }) {
   const { kinds } = await get("api/definitions", {}, signal);
@@ -44,13 +47,15 @@ class Definitions {
       after = page.next_after;
     } while (after !== null);
     const button = h("button", { type: "button", class: "primary", onclick: () => this.open(this.kind.kind, "") }, "New");
-    const head = h("div", { class: "row title" }, h("p", { class: "about" }, this.kind.title), this.moreLink(), this.kind.may_define ? button : null);
+    const head = h("div", { class: "row title" }, h("p", { class: "about" }, this.kind.title), this.logLink(), this.kind.may_define ? button : null);
     replace(this.content, head, found.length ? this.table(found) : h("div", { class: "panel" }, h("p", {}, "None yet.")));
   }
 
-  /** A page of its own that a kind has. */
-  moreLink() {
-    return this.kind.kind === "notifications" ? h("a", { href: "#/deliveries" }, "Deliveries") : null;
+  /** The link to what was sent or received by all of the kind, or by the one of this name; null for other kinds. */
+  logLink(name = "") {
+    if (!(this.kind.kind in LOGS)) return null;
+    const [view, word, filter] = LOGS[this.kind.kind];
+    return h("a", { href: `#/${view}${name ? `?${new URLSearchParams({ [filter]: name })}` : ""}` }, word);
   }
 
   table(found) {
@@ -86,6 +91,7 @@ class Definitions {
       { class: "row" },
       mayChange ? h("button", { type: "submit", class: "primary" }, current ? "Save" : "Create") : null,
       h("button", { type: "button", onclick: () => this.open(this.kind.kind, null) }, "Back to the list"),
+      current ? this.logLink(name) : null,
       mayChange && current ? h("button", { type: "button", class: "danger", onclick: () => this.remove(current, errors) }, "Delete") : null,
     );
     const title = h("h2", {}, current ? `${this.kind.kind}/${name}` : `New: ${this.kind.title}`);
