@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import httpx
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.helpers.browser_watch import Watch
 from tests.helpers.services import ADMIN, DEV, Service
+from tests.helpers.waiting import eventually
 
 
 def test_a_definition_is_made_changed_and_deleted(
@@ -37,6 +38,26 @@ def test_a_definition_is_made_changed_and_deleted(
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_text("None yet.")).to_be_visible()
+
+
+def test_a_form_that_comes_late_takes_the_focus_from_nobody(
+    page: Page, service: Service, login: Callable[..., None]
+) -> None:
+    held: list[Route] = []
+    with httpx.Client(base_url=service.url, auth=ADMIN) as client:
+        client.put("/api/searches/late", json={"state": "failed"}).raise_for_status()
+        page.route("**/api/searches/late", lambda route: held.append(route))
+        login(page, ADMIN, "#/definitions?kind=searches&name=late")
+        eventually(lambda: page.title() and held)  # which lets playwright see requests
+        page.get_by_role("link", name="Overview").focus()
+        held[0].continue_()
+        expect(page.get_by_label("state")).to_have_value("failed")
+        expect(page.get_by_role("link", name="Overview")).to_be_focused()
+        page.unroute_all()
+        page.get_by_role("button", name="Back to the list").click()
+        page.get_by_role("button", name="late", exact=True).click()
+        expect(page.locator("form :focus")).to_have_count(1)
+        client.delete("/api/searches/late").raise_for_status()
 
 
 def test_what_somebody_else_has_changed_is_not_overwritten(

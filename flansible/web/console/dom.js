@@ -34,6 +34,12 @@ function nodes(children) {
   return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
+/** Focuses the first field of a form that has just been shown, unless the user has gone elsewhere meanwhile. */
+export function focusFirst(form) {
+  const isElsewhere = ![document.body, document.getElementById("main")].includes(document.activeElement);
+  if (!isElsewhere) form.querySelector(":is(input, select, textarea, button):not(:disabled)")?.focus();
+}
+
 let count = 0;
 
 /** Returns a unique id, for labels. */

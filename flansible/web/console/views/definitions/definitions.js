@@ -1,7 +1,7 @@
 // Definitions: a tab for each kind, the list of its definitions, and a form to make or change one.
 
 import { get, put, remove, session } from "../../api.js";
-import { errorBox, h, notify, replace } from "../../dom.js";
+import { errorBox, focusFirst, h, notify, replace } from "../../dom.js";
 import { setParams } from "../../router.js";
 import { ProjectRemote } from "./remote.js";
 import { schedulePanel } from "./schedule_panel.js";
@@ -106,7 +106,7 @@ class Definitions {
     const more = current && this.kind.kind === "schedules" ? schedulePanel(current, mayChange || session.user === current.owner, this.signal) : null;
     const launch = current?.may_launch ? h("p", {}, h("a", { href: `#/templates?${new URLSearchParams({ name })}` }, "Run this template")) : null;
     replace(this.content, launch, more, element, remote);
-    element.querySelector("input:not(:disabled), select:not(:disabled), textarea:not(:disabled)")?.focus();
+    focusFirst(element);
   }
 
   async save(name, current, form, errors) {

@@ -54,7 +54,10 @@ export class PlaybookChoice {
   mark(playbook_dir = this.fields[0].text.trim(), playbook = this.fields[1].text.trim()) {
     for (const { one, input } of this.items) input.checked = one.playbook === playbook && one.playbook_dir === playbook_dir;
     const chosen = this.items.find(({ input }) => input.checked);
-    if (chosen) chosen.element.parentElement.scrollTop = chosen.element.offsetTop - 8;
+    if (!chosen) return;
+    const { element: { parentElement: list, offsetTop: top, offsetHeight: height } } = chosen;
+    // Not away from where the user has chosen it.
+    if (top < list.scrollTop || top + height > list.scrollTop + list.clientHeight) list.scrollTop = top - 8;
   }
 
   changed() {

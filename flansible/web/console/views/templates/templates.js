@@ -1,7 +1,7 @@
 // The templates that the user may launch: a button for each, and a form for what it leaves open.
 
 import { get, post } from "../../api.js";
-import { errorBox, h, replace } from "../../dom.js";
+import { errorBox, focusFirst, h, replace } from "../../dom.js";
 import { setParams } from "../../router.js";
 import { SchemaForm } from "../../schema_form.js";
 
@@ -86,7 +86,7 @@ class Templates {
       start.disabled = false;
     });
     replace(this.content, element);
-    element.querySelector("input, select, textarea, button")?.focus();
+    focusFirst(element);
   }
 }
 
