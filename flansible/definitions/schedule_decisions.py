@@ -16,6 +16,10 @@ from flansible.models.schedule_specs import ScheduleSpec
 # No start is late within this: a process that dies needs to be replaced.
 LATE = "skipped: late by"  # an outcome, and how late
 GRACE = timedelta(minutes=1)
+# What keeps a due time from starting anything, as outcomes begin to say it.
+NO_STARTS = (
+    *("deleted", "excluded", "failed", "freeze", "late", "on request", "overlap", "paused", "queue is full", "refused"),
+)
 # Due times in one round. Of a night that a schedule of each second has missed there are more: they have further rounds.
 MOST_DUE = 2000
 
@@ -115,6 +119,14 @@ def _reasons(
             yield f"{LATE} {words_of(late)}, and a later one is due"
         else:
             yield None
+
+
+def reason_of(outcome: str) -> str | None:
+    """Returns which of NO_STARTS an outcome has; None where something was started, or is to be."""
+    kind, _, rest = outcome.partition(": ")
+    return next(
+        (reason for reason in NO_STARTS if kind == reason or (kind == "skipped" and rest.startswith(reason))), None
+    )
 
 
 def words_of(late: timedelta) -> str:

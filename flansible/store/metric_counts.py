@@ -6,7 +6,7 @@ last (lua/common/metrics.lua). They fall only where Redis loses them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from flansible.store.keys import index_key
 
 # As in lua/common/metrics.lua: seconds.
 BOUNDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 10800.0, 86400.0)
-_HTTP = "http"
+_HTTP, _SUCCESS = "http", "schedule_success"
 
 
 class AnsweredRequest(NamedTuple):
@@ -65,6 +65,11 @@ class MetricsSnapshot:
                 found[AnsweredRequest(method, route, int(status))] = int(number)
         return found
 
+    def schedule_successes(self) -> dict[str, float]:
+        """Returns when each schedule was last seen to have succeeded, in seconds since 1970."""
+        fields = ((field.partition(":"), at) for field, at in self.counters.items())
+        return {name: at for (what, _, name), at in fields if what == _SUCCESS}
+
 
 class MetricCounts(Connection):
     """The part of Store for GET /metrics."""
@@ -82,6 +87,28 @@ class MetricCounts(Connection):
         """Counts an attempt to deliver a notification."""
         with translated():
             self._redis.hincrby(keys.METRICS, f"deliveries:{kind}:{outcome}", 1)
+
+    def count_schedule_skips(self, counts: Mapping[str, int]) -> None:
+        """Adds due times of schedules that started nothing, by reason."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            for reason, number in counts.items():
+                pipeline.hincrby(keys.METRICS, f"schedule_skips:{reason}", number)
+            pipeline.execute()
+
+    def note_schedule_success(self, name: str, at: float) -> None:
+        """Notes when a task of a schedule was seen to have succeeded, in seconds since 1970."""
+        with translated():
+            self._redis.hset(keys.METRICS, f"{_SUCCESS}:{name}", at)
+
+    def keep_schedule_successes(self, names: Iterable[str]) -> None:
+        """Forgets the successes of all other schedules."""
+        kept = {f"{_SUCCESS}:{name}" for name in names}
+        with translated():
+            found: Any = self._redis.hkeys(keys.METRICS)
+            fields = [field for one in found if (field := text(one)).startswith(f"{_SUCCESS}:")]
+            if gone := [field for field in fields if field not in kept]:
+                self._redis.hdel(keys.METRICS, *gone)
 
     def metrics(self) -> MetricsSnapshot:
         names = [keys.METRICS, index_key(None, State.QUEUED), index_key(None, State.RUNNING)]

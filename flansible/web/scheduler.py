@@ -15,12 +15,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from flansible.definitions.kinds import SCHEDULES
-from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment
+from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment, reason_of
 from flansible.definitions.schedule_times import Times
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError, StoreUnavailable, TooManyRequests
 from flansible.history.definition_rows import StoredDefinition
@@ -54,6 +55,7 @@ class Scheduler:
         self._token = secrets.token_hex(16)
         self._known: dict[str, KnownSchedule] = {}
         self._next_start: dict[str, tuple[tuple[str, int], datetime | None]] = {}
+        self._counted: frozenset[str] | None = None  # the names that /metrics may have
         self._prune_at = 0.0
         self._is_idle = False  # there was nothing to look at
 
@@ -98,6 +100,9 @@ class Scheduler:
                 found[stored.name] = known_schedule(stored)
             except (ValueError, KeyError) as error:
                 log.warning("schedule %s cannot be read: %s", stored.name, error)
+        if found.keys() != self._counted:
+            self._context.store.keep_schedule_successes(found)
+            self._counted = frozenset(found)
         self._known = found
 
     def _claim(self, rows: ScheduleRows, now: datetime) -> list[StoredOccurrence]:
@@ -113,15 +118,18 @@ class Scheduler:
 
         claimed: list[StoredOccurrence] = []
         late: list[tuple[KnownSchedule, StoredOccurrence]] = []
+        skipped: list[StoredOccurrence] = []
         with rows.writing() as writer:
             states = writer.states()
             for known in due:
                 found, state = decide(known, known.state(states.get(known.name)), now, frozen_by)
                 added = writer.add(found)
                 claimed += [one for one in added if one.is_open]
+                skipped += [one for one in added if not one.is_open]
                 # Of a night's, the last one is told.
                 late += [(known, one) for one in added if one.outcome.startswith(LATE)][-1:]
                 writer.set_state(state)
+        _count_skips(self._context, skipped)
         for known, one in late:
             self._tell_late(known, one)
         return sorted(claimed, key=lambda one: one.due)
@@ -181,6 +189,7 @@ class _Waiting:
     """The occurrences that are not over when a round begins, and those that it settles."""
 
     def __init__(self, context: WebContext, rows: ScheduleRows, known: dict[str, KnownSchedule], now: datetime) -> None:
+        self._context = context
         self._rows = rows
         self._now = milliseconds(now)
         self._known = known
@@ -233,7 +242,16 @@ class _Waiting:
                     state = replace(state, paused=True, paused_by="failures", note=note)
                 states[one.schedule] = state
                 writer.set_state(state)
+        _count_skips(self._context, self._settled)
+        for name in {one.schedule for one, is_good in self._ended if is_good and one.schedule in self._known}:
+            self._context.store.note_schedule_success(name, self._now / 1000)
         self._settled, self._ended = [], []
+
+
+def _count_skips(context: WebContext, found: Iterable[StoredOccurrence]) -> None:
+    reasons = Counter(reason for one in found if (reason := reason_of(one.outcome)) is not None)
+    if reasons:
+        context.store.count_schedule_skips(reasons)
 
 
 def known_schedule(stored: StoredDefinition) -> KnownSchedule:

@@ -178,6 +178,20 @@ def test_starts_are_counted_across_restarts_of_a_worker(server: WebServer, empty
     assert found["flansible_run_starts_total cold"] == 3
 
 
+def test_schedules_have_their_last_success_and_the_reasons_of_skips(server: WebServer, empty: Store) -> None:
+    empty.note_schedule_success("nightly", 1.8e9)
+    empty.note_schedule_success("deleted", 1.8e9)
+    empty.keep_schedule_successes(["nightly", "new"])
+    empty.count_schedule_skips({"late": 2, "queue is full": 1})
+    empty.count_schedule_skips({"late": 1})
+    found = {name: value for name, value in figures(server).items() if name.startswith("flansible_schedule_") and value}
+    assert found == {
+        "flansible_schedule_last_success_timestamp_seconds nightly": 1.8e9,
+        "flansible_schedule_skips_total late": 3,
+        "flansible_schedule_skips_total queue_is_full": 1,
+    }
+
+
 def test_workers_and_their_slots(server: WebServer, empty: Store) -> None:
     for worker, slots in (("one", 8), ("two", 3)):
         task_id = new_id()
@@ -255,6 +269,7 @@ def test_promtool_has_no_complaint_and_prometheus_scrapes_it(
     server: WebServer, empty: Store, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     RecordedRun(empty).end()
+    empty.note_schedule_success("nightly", 1.8e9)
     promtool, prometheus = require_program("promtool"), require_program("prometheus")
     checked = subprocess.run([promtool, "check", "metrics"], input=text(server), text=True, capture_output=True)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")

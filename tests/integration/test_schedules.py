@@ -13,7 +13,7 @@ import pytest
 from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.definitions.kinds import SCHEDULES
-from flansible.definitions.schedule_decisions import milliseconds
+from flansible.definitions.schedule_decisions import milliseconds, reason_of
 from flansible.errors import BrokerUnavailable
 from flansible.history.schedule_rows import STARTING, ScheduleRows, StoredOccurrence
 from flansible.models import State
@@ -98,6 +98,40 @@ def test_a_due_time_starts_one_task_of_the_template_as_its_owner(site: Clocked) 
     assert (item["outcome"], item["task_id"]) == ("started", task["task_id"])
     assert item["due_at"] == f"{(site.written + timedelta(hours=1)).isoformat(timespec='milliseconds')[:-6]}Z"
     assert site.run(task["task_id"]).steps[0].launch_vars == VALUES["extra_vars"]
+
+
+def test_successes_and_skips_are_counted_for_prometheus_until_the_schedule_is_deleted(site: Clocked) -> None:
+    site.write()
+    one = site.scheduler()
+    site.look(one, hours=1, seconds=1)
+    site.look(one, hours=2, seconds=1)
+    assert site.outcomes() == ["started", "skipped: overlap"]
+    [task] = site.tasks()
+    site.end(task["task_id"])
+    site.look(one, hours=2, seconds=2)
+    store = site.context.store
+    assert store.metrics().count("schedule_skips", "overlap") == 1
+    assert store.metrics().schedule_successes() == {"nightly": round(site.now.timestamp(), 3)}
+    assert site.client.delete("/api/schedules/nightly", auth=("portal", "secret")).status_code == 204
+    site.look(one, hours=2, seconds=3)
+    assert store.metrics().schedule_successes() == {}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        ("started", None),
+        (STARTING, None),
+        ("skipped: late by 3 h, and a later one is due", "late"),
+        ("skipped: freeze xmas", "freeze"),
+        ("skipped: deleted", "deleted"),
+        ("skipped: queue is full", "queue is full"),
+        ("refused: rights", "refused"),
+        ("failed: see the log of the web server", "failed"),
+    ],
+)
+def test_the_reason_that_an_outcome_has(outcome: str, reason: str | None) -> None:
+    assert reason_of(outcome) == reason
 
 
 def test_of_two_that_look_at_the_same_time_one_starts_it(site: Clocked) -> None:

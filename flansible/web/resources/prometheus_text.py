@@ -1,6 +1,6 @@
 """Writes the figures of the store in Prometheus' text format. All processes' figures are there, and in no process.
 
-Labels have declared values only: kinds, states, routes, statuses.
+Labels have declared values only: kinds, states, routes, statuses, reasons, and names of schedules that there are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from flansible.definitions.schedule_decisions import NO_STARTS
 from flansible.models import FINAL_STATES, Kind
 from flansible.models.notification_specs import NotificationKind
 from flansible.store import METRIC_BOUNDS, Durations, MetricsSnapshot
@@ -46,6 +47,7 @@ class _Figures(Collector):
         yield from self._workers()
         yield self._requests()
         yield from self._deliveries()
+        yield from self._schedules()
 
     def _tasks(self) -> Iterator[Metric]:
         submitted = CounterMetricFamily("flansible_tasks_submitted", "Tasks that were submitted.", labels=["kind"])
@@ -115,6 +117,22 @@ class _Figures(Collector):
         lost = CounterMetricFamily("flansible_outbox_lost", "Entries of a full outbox that were never delivered.")
         lost.add_metric([], self._found.count("outbox", "lost"))
         yield lost
+
+    def _schedules(self) -> Iterator[Metric]:
+        success = GaugeMetricFamily(
+            "flansible_schedule_last_success_timestamp_seconds",
+            "When a task of the schedule was last seen to have succeeded.",
+            labels=["schedule"],
+        )
+        for name, at in sorted(self._found.schedule_successes().items()):
+            success.add_metric([name], at)
+        yield success
+        skips = CounterMetricFamily(
+            "flansible_schedule_skips", "Due times of schedules that started nothing.", labels=["reason"]
+        )
+        for reason in NO_STARTS:
+            skips.add_metric([reason.replace(" ", "_")], self._found.count("schedule_skips", reason))
+        yield skips
 
 
 def _gauge(name: str, about: str, value: float, **labels: str) -> Metric:
