@@ -29,7 +29,7 @@ class Route:
 
     reply: the model of the JSON body, None for a text body; media_types: every form of the reply. errors: the error
     statuses it can return, beside those that every route can; also: further statuses with the same body as `status`;
-    empty: statuses without a body.
+    other: a further status with a body of another model; empty: statuses without a body.
     """
 
     path: str
@@ -45,6 +45,7 @@ class Route:
     public: bool = False
     errors: tuple[int, ...] = field(default=())
     also: tuple[int, ...] = field(default=())
+    other: tuple[int, type[BaseModel]] | None = None
     empty: tuple[int, ...] = field(default=())
     name: str = ""
 

@@ -331,7 +331,8 @@ ROUTES: tuple[Route, ...] = (
         query=LaunchQuery,
         headers=(_KEY,),
         reply_headers=(_LOCATION, _REPLAYED),
-        errors=(403, 404, 409, 413, 415, 429, 503),
+        other=(200, models.PreviewReply),
+        errors=(403, 404, 409, 413, 415, 429, 502, 503),
         name="launch_template",
     ),
     Route(
@@ -352,7 +353,7 @@ ROUTES: tuple[Route, ...] = (
         status=202,
         query=schedules.RunQuery,
         reply_headers=(_LOCATION,),
-        errors=(403, 404, 409, 413, 415, 429, 503),
+        errors=(403, 404, 409, 413, 415, 429, 502, 503),
         name="run_schedule",
     ),
     *(
@@ -390,7 +391,7 @@ ROUTES: tuple[Route, ...] = (
         errors=(403, 404, 413, 415, 502, 503),
         name="ask_remote",
     ),
-    Route("/api/definitions", "get", definitions.DefinitionKinds, definition_specs.KindList),
+    Route("/api/definitions", "get", definitions.DefinitionKinds, definition_specs.KindList, errors=(503,)),
     Route(
         "/api/apply",
         "post",
@@ -434,7 +435,7 @@ ROUTES: tuple[Route, ...] = (
         also=(200,),
         public=True,
         name="hook",
-        errors=(401, 403, 404, 409, 413, 415, 429, 503),
+        errors=(401, 403, 404, 409, 413, 415, 429, 502, 503),
     ),
     Route(
         "/api/hookcalls",
@@ -460,7 +461,7 @@ ROUTES: tuple[Route, ...] = (
         hook_specs.HookReply,
         status=202,
         name="hook_call_again",
-        errors=(403, 404, 409, 413, 415, 503),
+        errors=(403, 404, 409, 413, 415, 502, 503),
     ),
     Route("/api/health", "get", HealthResource, models.Health, public=True, also=(503,)),
     Route(

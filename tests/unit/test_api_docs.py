@@ -195,14 +195,18 @@ def test_path_query_and_header_parameters_are_in_both_documents(
 def test_every_status_is_documented_and_errors_have_the_one_shape(
     route: Route, openapi: dict[str, Any], spec: dict[str, Any]
 ) -> None:
-    errors = {400, 414, 431, 500, *route.errors} | (set() if route.public else {401, 429})
+    errors = {400, 408, 414, 431, 500, *route.errors} | (set() if route.public else {401, 429})
     if route.method == "post":
         errors |= {403}  # a token for reading only
+    others = {route.other[0]: route.other[1].__name__} if route.other else {}
     new = in_openapi(openapi, route)["responses"]
     old = {message["code"]: message for message in in_spec(spec, route)["responseMessages"]}
-    assert {int(status) for status in new} == set(old) == {route.status, *route.also, *route.empty} | errors
+    assert {int(status) for status in new} == set(old) == {route.status, *route.also, *others, *route.empty} | errors
     for status in route.empty:
         assert "content" not in new[str(status)] and "responseModel" not in old[status] and old[status]["message"]
+    for status, model in others.items():
+        assert new[str(status)]["content"]["application/json"]["schema"] == {"$ref": f"#/components/schemas/{model}"}
+        assert old[status]["responseModel"] == model
     for status in errors:
         schema = new[str(status)]["content"]["application/json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/ErrorBody"}
@@ -215,6 +219,15 @@ def test_every_status_is_documented_and_errors_have_the_one_shape(
     assert ("Location" in new[str(route.status)].get("headers", {})) == (route.reply is models.Accepted)
     pages = {"next_before", "next_after"} & set(route.reply.model_fields if route.reply else ())
     assert ("Link" in new[str(route.status)].get("headers", {})) == bool(pages)
+
+
+def test_what_starts_a_run_of_a_project_has_502_and_503(openapi: dict[str, Any]) -> None:
+    """A worker asks the remote for the commit, before anything is queued."""
+    for path in (
+        *("/api/ansiblecommand", "/api/ansibleplaybook", "/api/templates/{name}/launch", "/api/schedules/{name}/run"),
+        *("/api/hooks/{name}", "/api/hookcalls/{call_id}/again", "/api/preview", "/api/projects/{name}/remote"),
+    ):
+        assert {"502", "503"} <= openapi["paths"][path]["post"]["responses"].keys(), path
 
 
 @each_route

@@ -47,8 +47,8 @@ _STATUS_HEADERS = {
     429: (_RETRY_AFTER,),
     503: (_RETRY_AFTER,),
 }
-# Error statuses of every route. URLs and headers that are too long are refused before the route is known.
-ANYWHERE = (400, 414, 431, 500)
+# Error statuses of every route. What is too long, or takes too long to arrive, is refused before the route is known.
+ANYWHERE = (400, 408, 414, 431, 500)
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -108,7 +108,7 @@ def schemas(routes: Iterable[Route]) -> dict[str, Schema]:
     sides: dict[tuple[type[BaseModel], Any], None] = {(models.ErrorBody, "serialization"): None}
     for route in routes:
         sides |= {(model, "validation"): None for model in (route.body, route.query) if model}
-        sides |= {(model, "serialization"): None for model in (route.reply,) if model}
+        sides |= {(model, "serialization"): None for model in (route.reply, *(route.other or ())[1:]) if model}
     _, found = models_json_schema(list(sides), ref_template=_REFERENCE, schema_generator=_Schemas)
     defined: dict[str, Schema] = found["$defs"]
     for model, names in OMITTED_WHEN_NULL.items():
@@ -180,6 +180,12 @@ def _operation(route: Route) -> Operation:
 
 def _replies(route: Route) -> tuple[DocumentedReply, ...]:
     replies = [_reply(status, route) for status in (route.status, *route.also)]
+    if route.other is not None:
+        status, model = route.other
+        headers = (*_STATUS_HEADERS.get(status, ()), _REQUEST_ID)
+        replies.append(
+            DocumentedReply(status, _description(status), model, _example(route, status, model), {}, headers)
+        )
     replies += [DocumentedReply(status, _description(status), headers=(_REQUEST_ID,)) for status in route.empty]
     statuses = {*ANYWHERE, *route.errors}
     if not route.public:
@@ -193,9 +199,13 @@ def _reply(status: int, route: Route) -> DocumentedReply:
     headers = (*route.reply_headers, *_STATUS_HEADERS.get(status, ()), _REQUEST_ID)
     if route.reply is None:
         return DocumentedReply(status, _description(status), texts=texts, headers=headers)
-    example = examples.ROUTE_REPLIES.get((route.endpoint, status)) or examples.REPLIES.get(route.reply)
-    shown = {"reply": example.model_dump(mode="json", exclude_unset=True)} if example else {}
+    shown = _example(route, status, route.reply)
     return DocumentedReply(status, _description(status), route.reply, shown, texts, headers)
+
+
+def _example(route: Route, status: int, model: type[BaseModel]) -> dict[str, Any]:
+    found = examples.ROUTE_REPLIES.get((route.endpoint, status)) or examples.REPLIES.get(model)
+    return {"reply": found.model_dump(mode="json", exclude_unset=True)} if found else {}
 
 
 def _failure(status: int, route: Route) -> DocumentedReply:
