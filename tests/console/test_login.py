@@ -217,6 +217,7 @@ def test_who_is_logged_in_can_try_the_api_out_on_its_page(
     page: Page, login: Callable[..., None], web: Records, run: RecordedRun
 ) -> None:
     login(page, url=web.url)
+    page.set_default_timeout(90_000)  # Swagger UI draws all operations anew at each click
     page.goto(f"{web.url}/api/docs")
     cancel = page.locator(".opblock", has_text="/api/ansibletaskcancel/{task_id}")
     cancel.locator(".opblock-summary-control").click()
