@@ -239,6 +239,7 @@ def test_those_who_look_only_find_no_form(page: Page, service: Service, login: L
     expect(page.get_by_role("button", name="Start")).to_have_count(0)
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1920, "light")])
 def test_it_fits_narrow_and_wide_pages(
     new_page: Callable[..., Page],

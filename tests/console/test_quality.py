@@ -106,6 +106,7 @@ def await_view(page: Page, view: str) -> None:
         expect(page.locator(".error-box")).to_have_count(0)
 
 
+@pytest.mark.by_day(6)
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_view_is_accessible_in_light_and_dark(
     new_page: Callable[..., Page],
@@ -124,6 +125,7 @@ def test_a_view_is_accessible_in_light_and_dark(
         check_accessibility(page)
 
 
+@pytest.mark.by_day(4)
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_page_has_no_horizontal_scrolling(
     new_page: Callable[..., Page], open_view: Callable[..., None], shot: Callable[..., None], view: str

@@ -414,6 +414,7 @@ def test_thousands_of_rows_stay_light(open_list: Callable[..., Page], records: R
     assert 0 < page.locator(f"{ROWS} .cell-duration").evaluate_all(cells) < 150
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("width", [360, 800, 1280])
 def test_the_time_of_another_day_is_whole(
     new_page: Callable[..., Page], login: Callable[..., None], records: Records, width: int
