@@ -183,10 +183,12 @@ def test_500_files_take_seconds_and_a_broken_one_among_them_stops_all(service: S
     write(tmp_path / "123.yml", "kind: searches\nname: s123\n")
     write(tmp_path / "321.yml", "kind: searches\nname: s321\n")
     began = time.monotonic()
+    flansible(service, "apply", "-f", str(tmp_path / "000.yml"))
+    of_one, began = time.monotonic() - began, time.monotonic()
     applied = flansible(service, "apply", "-f", str(tmp_path))
     seconds = time.monotonic() - began
-    assert applied.returncode == 0 and "500 created" in applied.stderr, applied.stderr
-    assert seconds < 5, f"{seconds:.1f} s"  # the bound; about 1 s
+    assert applied.returncode == 0 and "499 created" in applied.stderr, applied.stderr
+    assert seconds < 10 * of_one, f"{seconds:.1f} s, and {of_one:.1f} s for one file"  # about twice as long
 
 
 def test_what_get_prints_apply_takes(service: Service, tmp_path: Path) -> None:
