@@ -200,6 +200,7 @@ def authorized(
         time_limit=time_limit,
         on_lost=request.on_lost,
         locks=request.locks,
+        exclusive=request.exclusive if isinstance(request, RunOptions) else None,
         queue=request.queue or DEFAULT_QUEUE,
         max_running=settings.max_running_per_user if user.max_running is None else user.max_running,
         max_queued=settings.max_queued_per_user if user.max_queued is None else user.max_queued,

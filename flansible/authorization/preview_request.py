@@ -30,6 +30,7 @@ def preview_of(run: AuthorizedRun, what: Literal["plan", "inventory"]) -> Author
             "visibility": None,
             "time_limit": MAX_SECONDS,
             "on_lost": "fail",
+            "exclusive": None,
             # One at a time: previews do not count as runs of the user. No lock of a request can have this name.
             "locks": () if run.confinement is None else (f"\0look of {run.user}",),
             "max_running": 0,

@@ -100,6 +100,7 @@ def flansible_command(run: AuthorizedRun) -> str | None:
     # Those with a null byte are the service's own.
     options += [word for lock in run.locks if "\0" not in lock for word in ("--lock", lock)]
     options += ["--queue", run.queue] if run.queue != DEFAULT_QUEUE else []
+    options += ["--exclusive", run.exclusive] if run.exclusive else []
     options += ["--on-lost", run.on_lost] if run.on_lost != "fail" else []
     return " ".join((*words, _shell_words("flansible", (run.kind, *options, *_arguments(step)))))
 

@@ -110,7 +110,7 @@ def request(line: CommandLine, is_here: bool, environ: Mapping[str, str] = os.en
     else:
         body["playbook"] = line.operands
         body["playbook_dir"] = place.chdir or _current_directory()
-    names = ("project", "ref", "time_limit", "lock", "credentials", "queue", "on_lost")
+    names = ("project", "ref", "time_limit", "lock", "exclusive", "credentials", "queue", "on_lost")
     own = {name: getattr(line.client, name) for name in names}
     body |= {name: value for name, value in own.items() if value is not None}
     environment = {name: value for name, value in _ansible_variables(environ) if not _SECRET_VARIABLE.search(name)}

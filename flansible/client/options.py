@@ -119,6 +119,7 @@ OWN = (
     Option(("--time-limit",), "time_limit", "number", "time limit of the run; then it is ended", "SECONDS"),
     Option(("--lock",), "lock", "repeated", "never run together with another task that names this lock; repeatable",
            "NAME"),
+    Option(("--exclusive",), "exclusive", "text", "hosts: run while no other task runs on the same hosts", "WHAT"),
     Option(("--credential",), "credentials", "repeated", "use this stored secret of the service; repeatable", "NAME"),
     Option(("--queue",), "queue", "text", "run it on a worker of this queue", "NAME"),
     Option(("--on-lost",), "on_lost", "text", "if its worker dies: fail (default), or requeue to run it again",
@@ -150,6 +151,7 @@ class ClientOptions:
     ref: str | None = None
     time_limit: int | None = None
     lock: list[str] | None = None
+    exclusive: str | None = None
     credentials: list[str] | None = None
     queue: str | None = None
     on_lost: str | None = None

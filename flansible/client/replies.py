@@ -49,6 +49,7 @@ class TaskStatusReply(TypedDict):
     output_expired_at: NotRequired[str]  # only where output and events are gone already
     queue: NotRequired[str]  # only until it is final, and unless it is `default`
     reason: NotRequired[str]
+    waiting_host: NotRequired[str]
     expected_start: NotRequired[str]
     attempt: NotRequired[int]  # only after it was lost and queued again
     warning: NotRequired[str]  # only after a success that did nothing: `no hosts matched`, `no play task ran on a host`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from pydantic_core import SchemaError
 
@@ -42,7 +43,10 @@ def check_spec(spec: TemplateSpec, *, is_of_admin: bool) -> list[FieldError]:
     for name, variable in spec.variables.items():
         errors += [FieldError(f"variables.{name}{part}", message) for part, message in _faults(spec, name, variable)]
     if spec.kind == "git":
-        given = {"require_limit": spec.require_limit, "max_hosts": spec.max_hosts, "retry": spec.retry}
+        given: dict[str, Any] = {
+            **{"require_limit": spec.require_limit, "max_hosts": spec.max_hosts},
+            **{"retry": spec.retry, "exclusive": spec.exclusive},
+        }
         errors += [FieldError(name, "is for runs on hosts, not for git") for name, value in given.items() if value]
     return errors
 

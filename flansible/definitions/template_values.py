@@ -100,6 +100,8 @@ def _body(
     if spec.lock is not None:
         locks = [name for given in (body.get("lock"), spec.lock) if given for name in _names(given)]
         body["lock"] = list(dict.fromkeys(locks))
+    if spec.exclusive is not None:
+        body["exclusive"] = spec.exclusive
     given_limit = body.get("time_limit")
     if spec.time_limit is not None and (not isinstance(given_limit, int) or given_limit > spec.time_limit):
         body["time_limit"] = spec.time_limit

@@ -30,6 +30,11 @@ def split_principal(text: str) -> tuple[str, str]:
     return user, group
 
 
+def inventory_place(inventory: str) -> str:
+    """Returns an inventory, resolved or as `project:path`, so that a folder is a prefix of what is in it."""
+    return inventory.removesuffix(".") if inventory.endswith(":.") else f"{inventory.rstrip('/')}/"
+
+
 def is_task_id(text: str) -> bool:
     """Checks the form of a task's id, which is also its message's. Only a valid one may become part of a Redis key."""
     return _TASK_ID.fullmatch(text) is not None
@@ -231,6 +236,9 @@ class AuthorizedRun(Record):
     )
     on_lost: Literal["fail", "requeue"] = "fail"
     locks: tuple[str, ...] = Field(default=(), description="Two tasks that share a lock never run at the same time.")
+    exclusive: Literal["hosts"] | None = Field(
+        default=None, description="`hosts`: no other run may be on one of its hosts at the same time."
+    )
     queue: str = Field(default=DEFAULT_QUEUE, description="The queue whose workers may run it.")
     credentials: tuple[str, ...] = Field(default=(), description="Names of the stored secrets that it uses.")
     own_credentials: tuple[str, ...] = Field(
@@ -253,6 +261,13 @@ class AuthorizedRun(Record):
     def rights_user(self) -> str:
         """Name of the user with whose rights it runs: its own user, unless a template says otherwise."""
         return self.origin.run_as or self.user
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Its inventories, each so that what has another in it is a prefix of that. An empty one is not known."""
+        if self.kind == "git" or self.hidden:
+            return ()
+        return ("",) if self.visibility is None else tuple(map(inventory_place, self.visibility.inventories))
 
     @property
     def has_rights(self) -> bool:

@@ -221,6 +221,11 @@ class RunOptions(TaskOptions):
         None, description="Branch, tag or commit (40 digits) of `project`. Default: the project's own `ref`."
     )
     limit: Text | None = Field(None, description="Further limit the hosts to this pattern.")
+    exclusive: Literal["hosts"] | None = Field(
+        None,
+        description="`hosts`: while it runs, no other task runs on a host of its own in the same inventory; it waits "
+        "for those that do.",
+    )
     extra_vars: ExtraVars | None = Field(
         None,
         description="Variables: an object, a string as `-e` takes it (`key=value`, or `@file` for admin), "

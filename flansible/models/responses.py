@@ -101,7 +101,11 @@ class TaskStatus(Record):
     reason: str | None = Field(
         None,
         description="Only while queued: why it waits: `no_worker`, `workers_busy`, `user_limit`, "
-        "`locked_by: <task_id>` (`locked_by: another user` where you may not see that task), or `starting`.",
+        "`locked_by: <task_id>`, `host_held_by: <task_id>` (`another user` in place of the id where you may not see "
+        "that task), or `starting`.",
+    )
+    waiting_host: str | None = Field(
+        None, description="Only while it waits with `host_held_by`, if that is known: a host that both tasks have."
     )
     queue: str | None = Field(
         None, description="Only until final, and unless it is `default`: the queue whose workers may run it."

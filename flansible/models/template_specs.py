@@ -119,6 +119,9 @@ class TemplateSpec(Spec):
         None, ge=1, le=100, description="How many of its tasks run at the same time; others wait."
     )
     lock: LockNames | None = Field(None, description="Locks that each of its tasks takes, beside those of the request.")
+    exclusive: Literal["hosts"] | None = Field(
+        None, description="`hosts`: each of its tasks has its hosts for itself, as `exclusive` of a request says."
+    )
     time_limit: int | None = Field(
         None, ge=1, le=MAX_SECONDS, description="Seconds that each of its tasks may take; a launch may only set less."
     )

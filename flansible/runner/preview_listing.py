@@ -37,6 +37,14 @@ def preview_class(command: type[CLI], what: str, pipe: EventPipe) -> type[CLI]:
     return command
 
 
+def _plan(plays: list[dict[str, Any]], includes: int) -> dict[str, Any]:
+    """Returns the plan, with the inventories as Ansible has found them, and the folder in which it did."""
+    named = context.CLIARGS["inventory"]
+    given = [named] if isinstance(named, str) else named
+    sources = [text if "," in text else os.path.realpath(text) for text in given]
+    return {"plays": plays, "includes": includes, "inventories": sources, "cwd": os.getcwd()}
+
+
 def _send_plan(pipe: EventPipe, plan: dict[str, Any]) -> None:
     # Bytes in a name that are not UTF-8 are replaced.
     text = json.dumps(plain(plan), ensure_ascii=False).encode(errors="replace")
@@ -54,7 +62,7 @@ def _adhoc_preview_class(command: type[CLI], what: str, pipe: EventPipe) -> type
             if what == "inventory":
                 plan = _inventory_preview(inventory)
             else:
-                plan = {"plays": [_adhoc_play(_hosts(inventory, subset, pattern), pattern)], "includes": 0}
+                plan = _plan([_adhoc_play(_hosts(inventory, subset, pattern), pattern)], 0)
             _send_plan(pipe, plan)
             raise SystemExit(0)  # what Ansible would do next executes something
 
@@ -111,7 +119,7 @@ class PreviewExecutor(PlaybookExecutor):
                 tasks, count = self._play_tasks(play)
                 plays.append(self._play(play, tasks))
                 includes += count
-        _send_plan(self.event_pipe, {"plays": plays, "includes": includes})
+        _send_plan(self.event_pipe, _plan(plays, includes))
         return 0
 
     def _set_basedir(self, play: Play, playbook: str) -> None:

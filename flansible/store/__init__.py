@@ -39,11 +39,14 @@
 | flansible:checked                   | string | web, doctor | nothing: shows that Redis takes writes      | a minute  |
 | flansible:awaited                   | zset   | many        | workers that must report before any claim   | an hour   |
 | flansible:locks                     | hash   | claim       | lock name to the running task that holds it | its end   |
+| flansible:exclusive                 | zset   | claim       | tasks that want hosts alone, run or waiting | its end   |
+| flansible:host_set:<digest>         | set    | worker      | hosts of runs, named by their digest        | 2 days    |
 | flansible:waiting                   | set    | claim       | names of the wait queues below, none empty  | pruned    |
 | flansible:waiting:lock:<name>       | zset   | claim       | queued task ids that wait for a lock        | pruned    |
 | flansible:launches                  | hash   | web         | template with `at_most` to its launches     | none      |
 | flansible:retries                   | zset   | final move  | failed tasks by the time of their retry     | its start |
 | flansible:waiting:user:<user>       | zset   | claim       | ... for a run of their user to end          | pruned    |
+| flansible:waiting:hosts:<id>        | zset   | claim       | ... for hosts that task <id> has            | pruned    |
 | flansible:workers                   | zset   | worker      | workers by the time to which they are alive | an hour   |
 | flansible:workers:slots             | hash   | worker      | `<slots> <runs> <queues> <lease seconds>`   | an hour   |
 | flansible:workers:records           | hash   | worker      | name to process, problem, counts, time      | an hour   |
@@ -96,6 +99,7 @@ from flansible.store.session_records import Session, Sessions
 from flansible.store.task_queries import ListFilter, NumberedPage, NumberedTask, RecordPage
 from flansible.store.task_records import (
     AWAITS_REPORTS,
+    HOSTS_NEEDED,
     LEASE_SECONDS,
     Claim,
     ClaimRefusal,
@@ -110,6 +114,7 @@ from flansible.store.worker_records import REPORT_LOST_SECONDS, WorkerRecord, Wo
 __all__ = [
     "AWAITS_REPORTS",
     "EVERY_EVENT",
+    "HOSTS_NEEDED",
     "LEASE_SECONDS",
     "MAX_ATTEMPTS",
     "METRIC_BOUNDS",

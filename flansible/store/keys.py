@@ -48,6 +48,11 @@ def entry_index_key(entry: str, state: State | None) -> str:
     return f"{TASKS}:entry:{entry}:{state}" if state else f"{TASKS}:entry:{entry}"
 
 
+def host_set_key(digest: str) -> str:
+    """Names a set of hosts by its digest."""
+    return f"{PREFIX}host_set:{digest}"
+
+
 def project_key(project: str) -> str:
     """Names what is known of a project's remote."""
     return f"{PREFIX}project:{project}"

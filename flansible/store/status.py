@@ -72,7 +72,7 @@ def _status(task_id: str, values: list[Any], waiting: list[Any] | None) -> TaskS
     attempt = int(found.get("attempt", 1))
     queue = _queue(waiting) if waiting else {}
     if queue and found["description"] == _SUBMITTED:
-        found["description"] = _WAITS.get(queue["reason"], "waiting for a lock that another task holds")
+        found["description"] = _WAITS.get(queue["reason"]) or _held_words(queue)
         if queue["reason"] == "no_worker" and "queue" in found:
             found["description"] = f"waiting for a worker: none is running that serves queue {found['queue']}"
     shown = TaskStatus(
@@ -99,6 +99,12 @@ def _status(task_id: str, values: list[Any], waiting: list[Any] | None) -> TaskS
     )
 
 
+def _held_words(queue: dict[str, Any]) -> str:
+    if queue["reason"].startswith("host_held_by: "):
+        return f"waiting for {queue['waiting_host'] or 'hosts'}: another task runs there, or comes first"
+    return "waiting for a lock that another task holds"
+
+
 def _shown_in_lists(found: dict[str, str]) -> dict[str, Any]:
     counts = json.loads(found["counts"]) if "counts" in found else {}
     about = json.loads(found["about"]) if "about" in found else {}
@@ -111,7 +117,7 @@ def _shown_in_lists(found: dict[str, str]) -> dict[str, Any]:
 
 def _queue(waiting: list[Any]) -> dict[str, Any]:
     """Returns a queued task's position, why it waits, and its estimated start, from recent run times."""
-    position, waits_for, slots, running, mean, moment, since, ahead, most = (text(value) for value in waiting)
+    position, waits_for, slots, running, mean, moment, since, ahead, most, host = (text(value) for value in waiting)
     reason = waits_for or "starting"
     if not waits_for and int(slots) == 0:
         reason = "no_worker"
@@ -127,4 +133,9 @@ def _queue(waiting: list[Any]) -> dict[str, Any]:
     elif mean and since:
         wait_seconds = max(0.0, float(since) + float(mean) - float(moment)) + float(mean) * int(ahead)
     expected = None if wait_seconds is None else timestamp(datetime.now(UTC) + timedelta(seconds=wait_seconds))
-    return {"queue_position": int(position), "reason": reason, "expected_start": expected}
+    return {
+        "queue_position": int(position),
+        "reason": reason,
+        "waiting_host": host or None,
+        "expected_start": expected,
+    }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Literal
 
 from flansible.errors import IllegalMove, RecordUnreadable, StoreUnavailable
@@ -22,6 +25,9 @@ LEASE_SECONDS = 60
 HIDDEN_SECONDS = 300  # a hidden task is kept so long, and so long again once it is final
 _PRUNE_AT_ONCE = 100
 AWAITS_REPORTS = "reports are awaited"
+HOSTS_NEEDED = "hosts are needed"
+_HOST_SET_SECONDS = 2 * 86400
+_MOST_HOSTS = 20_000  # of one run; more count as all of the inventory
 _READY_AT_ONCE = 100  # wait queues checked in one step
 # Options with which a run has other play tasks than the whole playbook.
 _PARTIAL = ("tags", "skip_tags", "limit", "start_at_task", "list_hosts", "list_tasks", "list_tags", "syntax_check")
@@ -84,9 +90,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimRefusal:
-    """Why a task cannot be claimed: it waits (for a lock, or for its user's other runs), it is not queued, its record
-    cannot be read (it is final now), or AWAITS_REPORTS: this Redis has restarted, and some worker has not reported yet
-    what it runs.
+    """Why a task cannot be claimed: it waits (for a lock, for hosts, or for its user's other runs), it is not queued,
+    its record cannot be read (it is final now), AWAITS_REPORTS: this Redis has restarted, and some worker has not
+    reported yet what it runs, or HOSTS_NEEDED: `set_hosts` has to say first where it will run.
 
     ready: tasks that may start in its place.
     """
@@ -163,6 +169,8 @@ class Tasks(TaskQueries):
             "" if run.retry is None else run.retry.delay_seconds,
             1 if run.request.get("callback") else "",
             "" if run.queue == DEFAULT_QUEUE else run.queue,
+            "" if run.exclusive is None else 1,
+            _places(run.places),
         )
 
     def mark_enqueued(self, task_id: str) -> None:
@@ -187,6 +195,23 @@ class Tasks(TaskQueries):
         as flansible.system.process_identity writes it.
         """
         return self._claim(task_id, worker, nonce or uuid.uuid4().hex, process, lease_seconds)
+
+    def set_hosts(self, task_id: str, hosts: Iterable[str] | None, places: tuple[str, ...] | None = None) -> None:
+        """Records on which hosts a queued task will run; None: not known, so all of its inventories. places: its
+        inventories, as `AuthorizedRun.places`, where the run does not know them."""
+        names = sorted({host.encode(errors="replace") for host in hosts or ()})
+        # No host at all: a play may make its own hosts.
+        is_known = 0 < len(names) <= _MOST_HOSTS
+        digest = sha256(b"\0".join(names)).hexdigest() if is_known else ""
+        self._run(
+            "set_hosts",
+            [task_key(task_id), keys.host_set_key(digest)],
+            digest,
+            _HOST_SET_SECONDS,
+            "" if places is None else 1,
+            _places(places or ()),
+            *(names if is_known else ()),
+        )
 
     def restore(self, task_id: str, claim: Claim) -> bool:
         """Records a claim again that this Redis has lost; whether the task is the worker's again."""
@@ -399,6 +424,10 @@ def _visibility(run: AuthorizedRun) -> str:
 def _about(run: AuthorizedRun) -> str:
     """Returns what lists show of the task, as JSON."""
     return json.dumps(run.about.model_dump(exclude_none=True) | run.origin.model_dump(exclude_none=True))
+
+
+def _places(places: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(place) + b"\0" for place in places)
 
 
 def _compared(run: AuthorizedRun) -> str:

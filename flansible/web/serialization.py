@@ -21,7 +21,17 @@ OMITTED_WHEN_NULL: dict[type[BaseModel], frozenset[str]] = {
     Accepted: frozenset({"commit", "warning"}),
     PlaybookList: frozenset({"project", "ref", "commit"}),
     TaskStatus: frozenset(
-        {"queue_position", "queue", "reason", "expected_start", "attempt", "warning", "ended", "play_task"}
+        {
+            "queue_position",
+            "queue",
+            "reason",
+            "waiting_host",
+            "expected_start",
+            "attempt",
+            "warning",
+            "ended",
+            "play_task",
+        }
         | {"expected_play_tasks", "output_expired_at", "project", "ref", "commit"}
         | {"template", "template_digest", "run_as", "retry_of"}
     ),

@@ -3,7 +3,8 @@
 Celery calls `run_task` with a task id, in a thread of thread_pool.py:
 
 1. `_claim`        claims the record: Redis lets exactly one worker win. The message is an id and receiving it twice is
-                   harmless: without the claim nothing is done
+                   harmless: without the claim nothing is done. Where Redis has to know the task's hosts first,
+                   run_hosts.py finds them by a preview run
 2. `recorder.py`   buffers output and events; store_writer.py (one thread) writes them to Redis, spill_queue.py keeps
                    them while Redis is away
 3. `_supervise`    runs it: project_tasks.py has a project's commit made ready first; supervisor.py, with a fork server
@@ -52,11 +53,20 @@ from flansible.history.limits import history_limits, redis_retention
 from flansible.models import DEFAULT_QUEUE, ForkServerCounts, State
 from flansible.projects import order
 from flansible.sealing import Sealer
-from flansible.store import AWAITS_REPORTS, OTHER_REFUSAL, Claim, ClaimRefusal, ReadyTask, Store, Transition
+from flansible.store import (
+    AWAITS_REPORTS,
+    HOSTS_NEEDED,
+    OTHER_REFUSAL,
+    Claim,
+    ClaimRefusal,
+    ReadyTask,
+    Store,
+    Transition,
+)
 from flansible.system import account, process_identity, rlimits, runner_processes
 from flansible.system.periodic import Periodic
 from flansible.system.ssh_control import ControlMasters
-from flansible.worker import celery_revoke, project_tasks, signal_handling
+from flansible.worker import celery_revoke, project_tasks, run_hosts, signal_handling
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.archiver_process import ArchiverOrder, ArchiverProcess
 from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
@@ -220,6 +230,9 @@ def _claim(services: _Services, task_id: str, hostname: str) -> tuple[Claim | Cl
         asked_at = now()
         try:
             answer = services.store.claim(task_id, hostname, nonce, process, seconds)
+            if isinstance(answer, ClaimRefusal) and answer.reason == HOSTS_NEEDED:
+                _find_hosts(services, task_id, hostname)
+                continue
             if not isinstance(answer, ClaimRefusal) or answer.reason != AWAITS_REPORTS:
                 return answer, asked_at
         except StoreUnavailable as error:
@@ -230,6 +243,18 @@ def _claim(services: _Services, task_id: str, hostname: str) -> tuple[Claim | Cl
                 return ClaimRefusal(str(error)), asked_at
             log.warning("task %s cannot be claimed yet and is tried again: %s", task_id, error)
         time.sleep(_STORE_RETRY_SECONDS)
+
+
+def _find_hosts(services: _Services, task_id: str, hostname: str) -> None:
+    """Has the store know on which hosts a queued task will run. Raises StoreUnavailable."""
+    preview_id, process, seconds = str(uuid.uuid4()), process_identity.own_identity(), settings().lease_seconds
+    run = run_hosts.submit_preview(services.store, Sealer(settings().secret_key_file), task_id, preview_id)
+    if run is not None:
+        asked_at = now()
+        claim = services.store.claim(preview_id, hostname, process=process, lease_seconds=seconds)
+        if isinstance(claim, Claim):
+            _run_claimed(services, preview_id, claim, asked_at)
+    run_hosts.record_hosts(services.store, task_id, run, preview_id)
 
 
 def _requeue(store: Store, task_id: str) -> None:

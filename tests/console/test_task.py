@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.services import ADMIN, AUDITOR, LOCAL, Service, write
+from tests.helpers.waiting import eventually
 
 SCRIPT = "<script>document.title='taken over'</script>"
 FARM = f"[web]\nweb1 {LOCAL}\nweb2 {LOCAL}\nweb3 {LOCAL}\ngone1 ansible_host=127.0.0.1 ansible_port=1\n"
@@ -264,6 +265,18 @@ def test_a_queued_task_says_why_it_waits(
     gate.touch()
     expect(page.locator(".task-state")).to_contain_text("Succeeded")
     expect(page.get_by_text("PLAY RECAP")).to_be_visible()
+
+
+def test_a_queued_task_says_on_which_host_another_is(
+    open_task: Callable[..., Page], new_task: Callable[..., str], tmp_path: Path, service: Service
+) -> None:
+    gate = tmp_path / "gate"
+    first = new_task("gate.yml", gate=str(gate), body={"exclusive": "hosts", "limit": "dev1"})
+    eventually(lambda: service.status(first)["state"] == "running")
+    page = open_task(new_task("site.yml", body={"limit": "dev1"}))
+    expect(page.locator(".task-facts")).to_contain_text(f"dev1 is also of task {first[:8]}, which comes first")
+    gate.touch()
+    expect(page.locator(".task-state")).to_contain_text("Succeeded")
 
 
 def test_a_task_is_run_again_after_a_question(

@@ -2,8 +2,9 @@
 
 What is real: every script, on a real Redis whose clock and run_id are this model's, and the code that renews,
 restores, judges and recovers (Store, LeaseRenewal, Lease, Recovery). What is a model: runs, keepers, links and
-clocks. Each second every actor acts once; after each act no task has two runs, and no lock two holders. In the end
-everything is healed, and every task comes to its end. docs/architecture/fencing.md has the argument.
+clocks. Each second every actor acts once; after each act no task has two runs, no lock two holders, and no host of an
+exclusive run another run. In the end everything is healed, and every task comes to its end.
+docs/architecture/fencing.md has the argument.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from flansible.broker import app as broker_app
 from flansible.broker.recovery import Recovery
 from flansible.errors import IllegalMove, StoreUnavailable
-from flansible.models import FINAL_STATES, State
-from flansible.store import Claim, Store
+from flansible.models import FINAL_STATES, State, Visibility
+from flansible.store import HOSTS_NEEDED, Claim, Store
 from flansible.store.scripts import SCRIPTS
 from flansible.system import process_identity, runner_processes
 from flansible.worker import lease_renewal
@@ -37,6 +38,8 @@ from tests.helpers.runs import make_run, new_id
 SLOTS = 2
 ORPHAN_SECONDS = 5.0  # a keeper without its supervisor takes so long, and so does this model's
 DRIFT = (0.99, 1.0, 1.01)  # how fast the workers' clocks run
+INVENTORY = Visibility(inventories=("/inventory",))
+HOSTS = [("one",), ("two",), ("one", "two"), ("three",)]
 
 
 class World:
@@ -140,7 +143,7 @@ class Fencing(RuleBasedStateMachine):
         self.world = World()
         self.client.flushall()
         self.world.show_clock(self.client)
-        self.tasks: dict[str, tuple[str, ...]] = {}
+        self.tasks: dict[str, tuple[str, ...]] = {}  # with the hosts of each
         self.machines = [Machine(f"worker{number}", DRIFT[number]) for number in range(3)]
         self.web = LinkedStore(self.world, Machine("web", 1.0), self.client)
         for machine in self.machines:
@@ -155,20 +158,36 @@ class Fencing(RuleBasedStateMachine):
 
     # What happens to them
 
-    @rule(count=st.integers(1, 4), lock=st.sampled_from(["", "", "a"]), on_lost=st.sampled_from(["fail", "requeue"]))
-    def submit(self, count: int, lock: str, on_lost: str) -> None:
+    @rule(
+        count=st.integers(1, 4),
+        lock=st.sampled_from(["", "", "a"]),
+        on_lost=st.sampled_from(["fail", "requeue"]),
+        hosts=st.sampled_from(HOSTS),
+        exclusive=st.sampled_from([None, None, "hosts"]),
+    )
+    def submit(
+        self,
+        count: int,
+        lock: str,
+        on_lost: str,
+        hosts: tuple[str, ...] = ("three",),
+        exclusive: str | None = None,
+    ) -> None:
         for _ in range(count):
-            self.submit_one(lock, on_lost)
+            self.submit_one(lock, on_lost, hosts, exclusive)
 
-    def submit_one(self, lock: str, on_lost: str) -> None:
+    def submit_one(
+        self, lock: str, on_lost: str, hosts: tuple[str, ...] = ("three",), exclusive: str | None = None
+    ) -> None:
         task_id = new_id()
         locks = (lock,) if lock else ()
+        run = make_run(locks=locks, on_lost=on_lost, exclusive=exclusive, visibility=INVENTORY)
         try:
-            self.web.submit(task_id, make_run(locks=locks, on_lost=on_lost))
+            self.web.submit(task_id, run)
         except StoreUnavailable:
             return
         self.client.zrem("flansible:unsent", task_id)
-        self.tasks[task_id] = locks
+        self.tasks[task_id] = hosts
 
     @rule(number=st.integers(0, 2), how=st.sampled_from(["in", "out", "both", ""]))
     def cut(self, number: int, how: str) -> None:
@@ -324,6 +343,10 @@ class Fencing(RuleBasedStateMachine):
         asked_at = machine.clock(self.world)
         try:
             claim = machine.store.claim(task_id, machine.name, nonce, machine.name, leases_length())
+            if not isinstance(claim, Claim) and claim.reason == HOSTS_NEEDED:
+                # Now and then they cannot be found.
+                machine.store.set_hosts(task_id, self.chance.choice([self.tasks[task_id]] * 3 + [None]))
+                claim = machine.store.claim(task_id, machine.name, nonce, machine.name, leases_length())
         except StoreUnavailable:
             machine.pending = (task_id, nonce)
             return
@@ -361,6 +384,9 @@ class Fencing(RuleBasedStateMachine):
         assert max(tasks.values(), default=0) <= 1, f"two runs of {tasks.most_common(1)}"
         locks = Counter(lock for run in executing for lock in run.claim.run.locks)
         assert max(locks.values(), default=0) <= 1, f"two holders of {locks.most_common(1)}"
+        hosts = Counter(host for run in executing for host in self.tasks[run.task_id])
+        alone = {host for run in executing if run.claim.run.exclusive for host in self.tasks[run.task_id]}
+        assert all(hosts[host] == 1 for host in alone), f"another run on a host of an exclusive one: {hosts}"
 
     # Redis' memory
 

@@ -595,6 +595,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "mark_enqueued": lambda store: store.mark_enqueued(UNKNOWN),
     "discard": lambda store: store.discard(UNKNOWN),
     "claim": lambda store: store.claim(UNKNOWN, "worker"),
+    "set_hosts": lambda store: store.set_hosts(UNKNOWN, ["web1"]),
     "ready_tasks": lambda store: store.ready_tasks(),
     "oldest_queued": lambda store: store.oldest_queued(10),
     "overtaken": lambda store: store.overtaken(10, 1.0),

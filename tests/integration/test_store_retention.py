@@ -365,6 +365,11 @@ def live(store: Store, few: Store) -> None:
     assert store.ready_tasks() == ()
     status = store.task(waiters[0])
     assert status is not None and (status.queue_position, status.reason) == (1, f"locked_by: {task_id}")
+    alone = new_id()
+    store.submit(alone, make_run("c", exclusive="hosts"))
+    store.set_hosts(alone, ["web1"])
+    assert store.claim(alone, "worker") == ClaimRefusal(f"host_held_by: {task_id}")
+    store.cancel(alone, "c")
     fill(store, task_id, token)
     mark = ColourMark(COLOURS_PER_SEGMENT, "0")
     assert store.colours(task_id, COLOURS_PER_SEGMENT, COLOURS_PER_SEGMENT) == [mark]
@@ -475,7 +480,7 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
     counted = {key: ttl for key, ttl in left.items() if key.startswith("flansible:stats:")}
     assert len(counted) == 3 and all(99 * 86400 < ttl <= 100 * 86400 for ttl in counted.values())
     assert 0 < left.pop(next(key for key in left if key.startswith("flansible:session:"))) <= 60
-    short = ("flansible:logins:", "flansible:stats:", "flansible:commit:shop:")
+    short = ("flansible:logins:", "flansible:stats:", "flansible:commit:shop:", "flansible:host_set:")
     expiring = {key for key, ttl in left.items() if ttl > 0 and not key.startswith(short)}
     assert expiring - {"flansible:scheduler"} == {  # which may be gone after its six seconds
         "flansible:idempotency:c:key",

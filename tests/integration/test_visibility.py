@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from flansible.models import AuthorizedRun, State, TaskStatus
-from flansible.store import ListFilter, Retention, Store
+from flansible.store import Claim, ListFilter, Retention, Store
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import make_run, new_id
 from tests.helpers.site import Entry, Site, served
@@ -195,7 +195,7 @@ def test_rights_that_changed_afterwards_count_in_lists_and_for_each_task(site: S
     assert seen_by("pat") == ([run.task_id], {200}) and site.statuses("eve", other.task_id) == {404}
 
 
-def test_the_holder_of_a_lock_is_named_to_a_colleague(site: Site, store: Store) -> None:
+def test_the_holder_of_a_lock_and_of_a_host_is_named_to_a_colleague(site: Site, store: Store) -> None:
     holder = RecordedRun(store, "lee", locks=("db",), visibility=site.visibility())
     waiting = {user: RecordedRun(store, user, locks=("db",)) for user in ("pat", "eve")}
     reasons = {
@@ -203,6 +203,20 @@ def test_the_holder_of_a_lock_is_named_to_a_colleague(site: Site, store: Store) 
         for user, run in waiting.items()
     }
     assert reasons == {"pat": f"locked_by: {holder.task_id}", "eve": "locked_by: another user"}
+    holder.end()
+    on_host = new_id()
+    store.submit(on_host, make_run("lee", exclusive="hosts", visibility=site.visibility()))
+    store.set_hosts(on_host, ["web1"])
+    assert isinstance(store.claim(on_host, "worker"), Claim)
+    found = {}
+    for user in ("pat", "eve"):
+        waiter = new_id()
+        store.submit(waiter, make_run(user, visibility=site.visibility("nobody")))
+        store.set_hosts(waiter, ["web1", "web2"])
+        store.claim(waiter, "worker")
+        reply = site.client(user).get(f"/api/ansibletaskstatus/{waiter}").json()
+        found[user] = (reply["reason"], reply["waiting_host"])
+    assert found == {"pat": (f"host_held_by: {on_host}", "web1"), "eve": ("host_held_by: another user", "web1")}
 
 
 # Following.

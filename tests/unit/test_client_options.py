@@ -727,11 +727,14 @@ def test_the_clients_records_are_the_services(record: type, model: type[models.R
 
 def test_when_and_how_often_it_may_run_goes_with_the_request() -> None:
     given = ["--lock", "db", "--time-limit=60", "--lock=web", "--on-lost", "requeue", "all", "-m", "ping"]
-    given += ["--credential", "web-key", "--credential=team-vault"]
+    given += ["--credential", "web-key", "--credential=team-vault", "--exclusive=hosts"]
     body = request(parse("adhoc", given), is_here=False, environ={})
     assert (body["lock"], body["time_limit"], body["on_lost"]) == (["db", "web"], 60, "requeue")
-    assert body["credentials"] == ["web-key", "team-vault"]
-    assert not {"lock", "time_limit", "on_lost", "credentials"} & request(parse("adhoc", ["all"]), False, {}).keys()
+    assert (body["credentials"], body["exclusive"]) == (["web-key", "team-vault"], "hosts")
+    assert (
+        not {"lock", "time_limit", "on_lost", "exclusive", "credentials"}
+        & request(parse("adhoc", ["all"]), False, {}).keys()
+    )
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,17 @@ PLAYBOOK = {
 # to run.
 ELSEWHERE = {"extra_vars", "extra_args", "environment", "private_key", "chdir", "update_git_repo"}
 ELSEWHERE |= {"private_key_passphrase"}
-ELSEWHERE |= {"time_limit", "on_lost", "lock", "queue", "strategy", "secret_vars", "credentials", "allow_missing"}
+ELSEWHERE |= {
+    "time_limit",
+    "on_lost",
+    "lock",
+    "exclusive",
+    "queue",
+    "strategy",
+    "secret_vars",
+    "credentials",
+    "allow_missing",
+}
 ELSEWHERE |= {"project", "ref", "callback"}
 
 

@@ -31,6 +31,7 @@ WORDS = {
     "zygote",
     "fork server",
     "keeper",
+    "exclusive",
     "supervisor",
     "worker",
     "store",

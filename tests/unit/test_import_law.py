@@ -114,6 +114,7 @@ LAW: dict[str, tuple[str, ...]] = {
             "authorization.shown_paths",
             "authorization.variable_files",
             "authorization.notes",
+            "authorization.preview_request",
             "playbooks",
             "projects",
             "",

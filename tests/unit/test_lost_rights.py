@@ -288,6 +288,7 @@ _shared = {
     "become": st.booleans(),
     "verbose_level": st.integers(0, 6),
     "lock": st.one_of(st.just("a"), st.just(["b", "a"])),
+    "exclusive": st.just("hosts"),
     "on_lost": st.sampled_from(["fail", "requeue"]),
 }
 _adhoc = st.fixed_dictionaries(

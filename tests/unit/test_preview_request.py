@@ -45,7 +45,13 @@ def admin(root: Path, settings: Settings, users: dict[str, User]) -> Asking:
 
 def test_a_look_lists_and_executes_nothing(dev: Asking) -> None:
     run = dev.playbook(
-        inventory=OWN, limit="host1", verbose_level=4, flush_cache=True, syntax_check=True, on_lost="requeue"
+        inventory=OWN,
+        limit="host1",
+        verbose_level=4,
+        flush_cache=True,
+        syntax_check=True,
+        on_lost="requeue",
+        exclusive="hosts",
     )
     look = preview_request.preview_of(run, "plan")
     [step] = look.steps
@@ -53,6 +59,7 @@ def test_a_look_lists_and_executes_nothing(dev: Asking) -> None:
     options = step.argv[: step.argv.index("--")]
     assert {"--list-hosts", "--list-tasks", "--limit=host1"} <= set(options)
     assert not {"--flush-cache", "--syntax-check", "-vvvv"} & set(options)
+    assert run.exclusive == "hosts" and look.exclusive is None and look.places == ()
     assert (look.hidden, look.on_lost, look.max_running, look.time_limit) == (
         True,
         "fail",

@@ -115,6 +115,7 @@ def test_the_command_is_one_that_a_shell_takes_apart_as_it_was() -> None:
         AdhocRequest(module="ping", inventory=["/a,", "/b c,"], verbose_level=3, become=True, forks=7, time_limit=9),
         PlaybookRequest(playbook_dir=".", playbook=["a.yml", "-b.yml"], tags=["x", "y"], lock=["l 1", "l2"]),
         PlaybookRequest(playbook_dir=".", playbook="a.yml", extra_vars=[{"n": 1}, "k=v w=2"], on_lost="requeue"),
+        AdhocRequest(module="ping", exclusive="hosts"),
         PlaybookRequest(playbook_dir=".", playbook="a.yml", become_password=SECRET, environment={"ANSIBLE_X": "a b"}),
     ],
 )
@@ -134,6 +135,7 @@ def test_the_command_of_flansible_says_the_same(request_: AdhocRequest | Playboo
     line = options.parse(run.kind, words[2:])  # type: ignore[arg-type]
     assert (line.client.chdir, line.client.time_limit) == (run.steps[-1].cwd, run.time_limit)
     assert (tuple(line.client.lock or ()), line.client.on_lost or "fail") == (run.locks, run.on_lost)
+    assert line.client.exclusive == run.exclusive == request_.exclusive
     if isinstance(request_, AdhocRequest):
         assert (line.operands, line.given["module"]) == ([request_.pattern], request_.module)
     else:

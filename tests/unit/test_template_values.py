@@ -39,6 +39,7 @@ DEPLOY = spec(
     variables={"version": {"pattern": "[0-9.]+", "required": True}, "key": {"secret": True}, "n": {"default": "7"}},
     lock=["b", "a"],
     time_limit=30,
+    exclusive="hosts",
 )
 
 
@@ -54,6 +55,7 @@ def test_a_launch_is_merged_with_its_values_apart_and_the_guards_of_the_template
         "limit": "web1",
         "lock": ["a", "b"],
         "time_limit": 30,
+        "exclusive": "hosts",
     }
 
 
@@ -181,6 +183,7 @@ FAULTY: dict[str, tuple[dict[str, Any], str]] = {
         "variables.v.secret",
     ),
     "an open secret with retries": ({"open": ["become_password"], "retry": {"hosts": "failed"}}, "open[0]"),
+    "exclusive hosts of git": ({"kind": "git", "request": {"playbook_dir": "."}, "exclusive": "hosts"}, "exclusive"),
     "hosts of git": ({"kind": "git", "request": {"playbook_dir": "."}, "max_hosts": 3}, "max_hosts"),
 }
 

@@ -16,7 +16,9 @@
 --   5. A worker may still have a claim that this Redis has lost: {'reports are awaited'}.
 --   6. Its user has as many runs as allowed: it joins the wait queue `user:<user>`.
 --   7. Another run holds one of its locks: it joins the wait queue `lock:<name>`.
---   8. It takes all its locks, a token and a lease, and runs.
+--   8. Its hosts have to be known, and are not: {'hosts are needed'}. Its worker finds them, and claims again.
+--   9. A task holds it back by its hosts (common/hosts): it joins the wait queue `hosts:<task id>`.
+--  10. It takes all its locks, a token and a lease, and runs.
 --
 -- KEYS: 1 the record, 2 its run, 3 flansible:leases, 4 flansible:locks, 5 flansible:waiting
 -- ARGV: 1 nonce, 2 the time as text, 3 worker, 4 its process, 5 lease seconds, 6 token of the claim to restore
@@ -24,20 +26,23 @@
 -- Returns {'claimed', run, token, attempt, output bytes, colours, events, end of the last event's output},
 --   {'waits', why, id, summary, queue, ...} with the tasks that may start in its place, or {state or reason}.
 -- Derived keys: flansible:waiting:<queue>, the indexes of its states; those of common/changes, common/continuity and
---   common/waiting, common/metrics and common/outbox.
+--   common/hosts, common/waiting, common/metrics and common/outbox.
 -- include: keys
 -- include: changes
 -- include: claims
 -- include: continuity
 -- include: metrics
 -- include: outbox
+-- include: queues
+-- include: hosts
 -- include: waiting
 
 local task, run, leases, locks_key, waiting = unpack(KEYS)
 local nonce, started_at, worker, process, lease_seconds, restored, restored_attempt = unpack(ARGV)
 local id = task_id(task)
-local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'claim', 'locks', 'attempt', 'max_running', 'token')
-local state, user, seq, claim, locks, attempt, most_running, token = unpack(record, 1, 8)
+local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'claim', 'locks', 'attempt', 'max_running', 'token',
+                          'exclusive', 'hosts_at', 'waits_for')
+local state, user, seq, claim, locks, attempt, most_running, token, exclusive, hosts_at, waited_for = unpack(record, 1, 11)
 locks, most_running = decode(locks), tonumber(most_running or 0) or 0
 user, seq = user or '', seq or 0  -- of a damaged record, which its worker ends
 
@@ -59,6 +64,11 @@ local function wait_in(queue, why)
     if 'lock:' .. lock ~= queue then announce_next('lock:' .. lock, answer) end
   end
   if 'user:' .. user ~= queue then announce_next('user:' .. user, answer) end
+  if exclusive and string.sub(queue, 1, 6) ~= 'hosts:' then
+    -- What it waits for now may take long, and others do not wait for that.
+    redis.call('ZREM', PREFIX .. 'exclusive', id)
+    announce_next('hosts:' .. id, answer)
+  end
   return answer
 end
 
@@ -80,9 +90,24 @@ else
     local holder = lock_holder(lock)
     if holder then return wait_in('lock:' .. lock, 'locked_by: ' .. holder) end
   end
+  local holder, host = find_host_holder(id, seq, exclusive)
+  if holder == 'unknown' then return {'hosts are needed'} end
+  if holder then
+    local answer = wait_in('hosts:' .. holder, 'host_held_by: ' .. holder)
+    if host ~= '' then redis.call('HSET', task, 'waits_host', host) end
+    if exclusive then redis.call('ZADD', PREFIX .. 'exclusive', seq, id) end
+    return answer
+  end
   token = next_token()
+  -- Its files may have changed since its hosts were found: it counts as on all.
+  if hosts_at and not reach_of(id).is_fresh then redis.call('HDEL', task, 'host_set', 'hosts_at') end
 end
 leave_wait_queue(id)
+if exclusive then
+  redis.call('ZADD', PREFIX .. 'exclusive', seq, id)
+  -- Those that wait there still were behind this one; its end announces the next of them.
+  if string.sub(waited_for or '', 1, 6) == 'hosts:' then redis.call('HSET', task, 'came_from', waited_for) end
+end
 for _, lock in ipairs(locks) do redis.call('HSET', locks_key, lock, id) end
 redis.call('HSET', task, 'state', 'running', 'claim', nonce, 'token', token, 'lease', lease_seconds, 'attempt', attempt or 1,
            'started_at', started_at, 'started', now_seconds(), 'worker', worker, 'process', process,

@@ -6,6 +6,8 @@
 -- Derived keys: the idempotency key that the record names, flansible:tasks:user:<user>, the indexes of its state and of the
 --   entries that see it, the task's other keys; those of common/waiting.
 -- include: keys
+-- include: queues
+-- include: hosts
 -- include: waiting
 -- include: record_keys
 

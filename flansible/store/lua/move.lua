@@ -8,7 +8,7 @@
 --   4. The state is not one of the legal ones: {state}.
 --   5. To queued, but a cancel was requested meanwhile: {'to be canceled'}. It must not be forgotten.
 -- Otherwise, in this order: the state and the given fields are written; its lease ends; it changes the indexes; after
--- a run its locks and its user's slot are free, and the next tasks are announced. Then
+-- a run its locks, hosts and its user's slot are free, and the next tasks are announced. Then
 --   to queued: what this attempt has left in the record is cleared, the attempt counted, an event `restart` added;
 --     output and events stay.
 --   final: it leaves its wait queue, loses its secrets, gets the event `final`, the mean duration takes in its run,
@@ -21,12 +21,14 @@
 --       7 colours per segment, then field, value, ...
 -- Returns {'moved', id, summary, queue, ...} with the tasks that may start now, or {why not}.
 -- Derived keys: the indexes of its states, the task's output and colours, flansible:play_tasks, flansible:visibility,
---   flansible:retries; those of common/changes, common/continuity, common/waiting, common/day_counts, common/metrics and
---   common/outbox.
+--   flansible:retries; those of common/changes, common/continuity, common/hosts, common/waiting, common/day_counts,
+--   common/metrics and common/outbox.
 -- include: keys
 -- include: changes
 -- include: claims
 -- include: continuity
+-- include: queues
+-- include: hosts
 -- include: waiting
 -- include: record_keys
 -- include: day_counts
@@ -42,8 +44,9 @@ if condition == 'lapsed' then
   local lease = redis.call('ZSCORE', leases, id)
   if not lease or tonumber(lease) > time then return {'alive'} end
 end
-local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'locks', 'token', 'started', 'hidden', 'kind')
-local from, user, seq, locks, token, started, hidden, kind = unpack(record)
+local record = redis.call('HMGET', task, 'state', 'user', 'seq', 'locks', 'token', 'started', 'hidden', 'kind',
+                          'came_from')
+local from, user, seq, locks, token, started, hidden, kind, came_from = unpack(record, 1, 9)
 if not from then
   redis.call('ZREM', leases, id)
   return {'missing'}
@@ -65,6 +68,8 @@ local function release(answer)
     end
   end
   announce_next('user:' .. user, answer)
+  announce_next('hosts:' .. id, answer)
+  if came_from then announce_next(came_from, answer) end
 end
 
 -- Adds an event that the record makes itself. Its output reaches from the last event's to the end.
@@ -78,7 +83,7 @@ end
 
 local function requeue(description)
   redis.call('HDEL', task, 'claim', 'silent', 'worker', 'process', 'started_at', 'started', 'stats_seq', 'counts',
-             'play_task')
+             'play_task', 'host_set', 'hosts_at')
   redis.call('HINCRBY', task, 'attempt', 1)
   redis.call('DEL', hosts, by_host)
   add_event({event = 'restart', time = at, description = description})
@@ -132,6 +137,7 @@ end
 redis.call('HSET', task, 'state', to)
 for i = 8, #ARGV, 2 do redis.call('HSET', task, ARGV[i], ARGV[i + 1]) end
 redis.call('ZREM', leases, id)
+redis.call('ZREM', PREFIX .. 'exclusive', id)
 each_index(id, user, from, function(index) redis.call('ZREM', index, id) end)
 if not hidden then each_index(id, user, to, function(index) redis.call('ZADD', index, seq, id) end) end
 local answer = {'moved'}

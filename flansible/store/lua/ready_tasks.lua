@@ -6,6 +6,8 @@
 -- Returns {id, summary, queue, ...}.
 -- Derived keys: those of common/waiting.
 -- include: keys
+-- include: queues
+-- include: hosts
 -- include: waiting
 
 local ready = {}

@@ -7,28 +7,35 @@
 -- KEYS: 1 the record
 -- ARGV: none
 -- Returns {values} or, for a queued task, {values, {position in the queue, why it waits ('': for a worker), slots of
---   live workers of its queue, runs, mean seconds of a run, the time now, start of the run that holds its lock, how many are before
---   it in its wait queue, how many runs its user may have}}.
+--   live workers of its queue, runs, mean seconds of a run, the time now, start of the run that holds its lock or hosts,
+--   how many are before it in its wait queue, how many runs its user may have, a host that it waits for}}.
 -- Derived keys, of a queued task alone: flansible:workers, flansible:workers:slots, flansible:tasks:state:queued,
---   flansible:tasks:state:running, flansible:durations, the record of its lock's holder; those of common/waiting.
+--   flansible:tasks:state:running, flansible:durations, the record of who holds its lock or hosts; those of
+--   common/hosts and common/waiting.
 
 local values = redis.call('HMGET', KEYS[1], 'state', 'description', 'returncode', 'user', 'kind', 'summary',
                           'submitted_at', 'started_at', 'finished_at', 'attempt', 'ended', 'about', 'counts', 'warning',
                           'play_task', 'expected_play_tasks', 'visibility', 'queue')
 if values[1] ~= 'queued' then return {values} end
 -- include: keys
--- include: waiting
 -- include: queues
+-- include: hosts
+-- include: waiting
 
 local id = task_id(KEYS[1])
 local waits_for, announced, max_running = unpack(redis.call('HMGET', KEYS[1], 'waits_for', 'told', 'max_running'))
-local why, holder, slots, busy, all_serve = '', nil, 0, 0, true
+local why, holder, host, slots, busy, all_serve = '', nil, '', 0, 0, true
 local queue = not announced and waits_for or ''
 local lock = string.match(queue, '^lock:(.*)$')
 if lock then
   -- The holder of now, not that of when this task began to wait.
   holder = lock_holder(lock)
   why = holder and 'locked_by: ' .. holder or ''
+elseif string.sub(queue, 1, 6) == 'hosts:' then
+  holder = string.sub(queue, 7)
+  if holds_hosts(holder) then
+    why, host = 'host_held_by: ' .. holder, redis.call('HGET', KEYS[1], 'waits_host') or ''
+  end
 elseif queue ~= '' then
   why = 'user_limit'
 end
@@ -47,4 +54,4 @@ local running = all_serve and math.max(busy, redis.call('ZCARD', PREFIX .. 'task
 return {values, {(rank or 0) + 1, why, slots, running,
                  redis.call('HGET', PREFIX .. 'durations', 'mean') or '', tostring(now_seconds()),
                  holder_started or '', redis.call('ZRANK', PREFIX .. 'waiting:' .. queue, id) or 0,
-                 max_running or 0}}
+                 max_running or 0, host}}

@@ -10,7 +10,8 @@
 --       15 user and playbook whose play tasks are compared ('': an ad-hoc command, or a part of a playbook),
 --       16 by what others may see it, and the entries of rbac.json that do, as JSON ('': none does),
 --       17 seconds after which hosts that fail are tried again ('': they are not),
---       18 whether its request has a callback: 1 or '', 19 its queue ('': default)
+--       18 whether its request has a callback: 1 or '', 19 its queue ('': default),
+--       20 whether no other run may be on its hosts: 1 or '', 21 its inventories, as common/hosts has them
 -- Returns {outcome, task id}: `submitted`; `known` (the same request was sent under this key, as that task);
 --   `unsent` (likewise, but its process died before that task was on the queue: the caller puts it there);
 --   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`; `no sequence`
@@ -23,7 +24,8 @@
 
 local task, run, secrets, sequence, tasks, user_tasks, user_queued, unsent, idempotency = unpack(KEYS)
 local user, run_json, submitted_at, kind, summary, sealed, locks, on_lost, most_queued, most_running, about,
-      hidden_seconds, digest, idempotency_seconds, compared, visibility, retry, callback, queue = unpack(ARGV)
+      hidden_seconds, digest, idempotency_seconds, compared, visibility, retry, callback, queue, exclusive, places =
+      unpack(ARGV)
 local id = task_id(task)
 if redis.call('EXISTS', task) == 1 then return {'submitted', id} end
 if redis.call('EXISTS', sequence) == 0 then return {'no sequence', id} end
@@ -49,8 +51,9 @@ local seq = redis.call('INCR', sequence)
 redis.call('HSET', task, 'seq', seq, 'user', user, 'kind', kind, 'summary', summary, 'state', 'queued',
            'description', 'waiting for a worker', 'submitted_at', submitted_at, 'output_bytes', 0, 'colours', 0,
            'events', 0, 'locks', locks, 'on_lost', on_lost, 'max_running', most_running, 'attempt', 1,
-           'idempotency', idempotency or '', 'about', about, 'submitted', now_seconds())
+           'idempotency', idempotency or '', 'about', about, 'submitted', now_seconds(), 'places', places)
 if queue ~= '' then redis.call('HSET', task, 'queue', queue) end
+if exclusive ~= '' then redis.call('HSET', task, 'exclusive', 1) end
 redis.call('SET', run, run_json)
 if #sealed > 0 then redis.call('SET', secrets, sealed) end
 if compared ~= '' then

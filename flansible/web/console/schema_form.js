@@ -54,7 +54,7 @@ function plainSchema(property, defined) {
   if (branches.length !== 1) return { ...property, type: "any" };
   const [branch] = branches;
   const target = branch.$ref ? defined[branch.$ref.split("/").at(-1)] : branch;
-  return { ...target, ...property, anyOf: undefined, type: target.type ?? "any", enum: target.enum };
+  return { ...target, ...property, anyOf: undefined, type: target.type ?? "any", enum: target.enum ?? (target.const === undefined ? undefined : [target.const]) };
 }
 
 function newField(name, schema, isRequired) {

@@ -268,12 +268,12 @@ def recorded_position(task_id: str) -> Position:
 
 def _without_hidden_holder(task: TaskStatus, user: User) -> TaskStatus:
     """Removes the id of the task that this one waits for, if the caller may not see that task."""
-    holder_id = (task.reason or "").partition("locked_by: ")[2]
+    why, _, holder_id = (task.reason or "").partition(": ")
     if not holder_id or user.sees_all:
         return task
     holder = web_context().store.task(holder_id)
     is_seen = holder is not None and visibility.may_see(user, holder)
-    return task if is_seen else task.model_copy(update={"reason": "locked_by: another user"})
+    return task if is_seen else task.model_copy(update={"reason": f"{why}: another user"})
 
 
 def task_not_found() -> NotFound:

@@ -1,14 +1,17 @@
--- Locks, limits of users, and the queued tasks that wait for them. Needs common/keys.
+-- Locks, limits of users, and the queued tasks that wait for them or for hosts. Needs common/hosts.
 --
--- A task that cannot be claimed yet joins one wait queue: `lock:<name>` or `user:<user>`. When what it waits for
+-- A task that cannot be claimed yet joins one wait queue: `lock:<name>`, `user:<user>`, or `hosts:<task id>`, of the task
+-- that holds it back by its hosts. When what it waits for
 -- becomes free, the script that frees it announces the first waiters (at most as many as may start): it returns them
 -- to its caller, which sends their messages again. An announced task stays in its wait queue until it is claimed, so
 -- that no other task is announced in its place.
 --
 -- Derived keys: flansible:waiting, flansible:waiting:<queue>, flansible:locks, flansible:unsent,
--- flansible:tasks:user:<user>:running, records (fields state, waits_for, told, max_running, summary, queue).
+-- flansible:tasks:user:<user>:running, records (fields state, waits_for, told, waits_host, max_running, summary, queue); those
+-- of common/hosts.
 
 local ANNOUNCED_SECONDS = 30  -- a task that is not claimed so long after it was announced is announced again
+local MOST_ANNOUNCED = 100  -- of those that wait for the hosts of one task
 
 local function running_count(user) return redis.call('ZCARD', PREFIX .. 'tasks:user:' .. user .. ':running') end
 
@@ -29,7 +32,7 @@ local function leave_wait_queue(id)
   redis.call('ZREM', PREFIX .. 'unsent', id)
   local queue = redis.call('HGET', task_key(id), 'waits_for')
   if not queue then return end
-  redis.call('HDEL', task_key(id), 'waits_for', 'told')
+  redis.call('HDEL', task_key(id), 'waits_for', 'told', 'waits_host')
   remove_waiter(queue, id)
 end
 
@@ -37,28 +40,35 @@ end
 local function free_slots(queue)
   local lock = string.match(queue, '^lock:(.*)$')
   if lock then return lock_holder(lock) and 0 or 1 end
+  local holder = string.match(queue, '^hosts:(.*)$')
+  if holder then return holds_hosts(holder) and 0 or MOST_ANNOUNCED end
   local first = redis.call('ZRANGE', PREFIX .. 'waiting:' .. queue, 0, 0)[1]
   local most = first and tonumber(redis.call('HGET', task_key(first), 'max_running') or 0) or 0
   return most == 0 and 1 or most - running_count(string.sub(queue, 6))
 end
 
 -- Announces the first task of a wait queue that may start and was not announced yet: appends its id, summary and
--- queue to `ready`. The field `told` holds the time.
+-- queue to `ready`. The field `told` holds the time. Of those that wait for hosts, all that come before an exclusive one
+-- may start, and that one: those behind it wait for it in most cases.
 local function announce_next(queue, ready)
+  if redis.call('EXISTS', PREFIX .. 'waiting:' .. queue) == 0 then return end
   local announced_after, free, rank = now_seconds() - ANNOUNCED_SECONDS, free_slots(queue), 0
+  local are_many = string.sub(queue, 1, 6) == 'hosts:'
   while rank < free do
     local id = redis.call('ZRANGE', PREFIX .. 'waiting:' .. queue, rank, rank)[1]
     if not id then return end
-    local record = redis.call('HMGET', task_key(id), 'state', 'summary', 'told', 'queue')
+    local record = redis.call('HMGET', task_key(id), 'state', 'summary', 'told', 'queue', 'exclusive')
     if record[1] ~= 'queued' then
       remove_waiter(queue, id)
-    elseif not record[3] or tonumber(record[3]) < announced_after then
-      redis.call('HSET', task_key(id), 'told', now_seconds())
-      table.insert(ready, id)
-      table.insert(ready, record[2])
-      table.insert(ready, record[4] or 'default')
-      return
     else
+      local is_new = not record[3] or tonumber(record[3]) < announced_after
+      if is_new then
+        redis.call('HSET', task_key(id), 'told', now_seconds())
+        table.insert(ready, id)
+        table.insert(ready, record[2])
+        table.insert(ready, record[4] or 'default')
+      end
+      if are_many and record[5] or is_new and not are_many then return end
       rank = rank + 1
     end
   end

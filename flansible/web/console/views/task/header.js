@@ -129,18 +129,21 @@ export class Header {
     if (!this.run.signal.aborted) this.draw();
   }
 
-  #queue({ queue_position: position, reason, expected_start: expected }) {
+  #queue({ queue_position: position, reason, waiting_host: host, expected_start: expected }) {
     const facts = [];
     if (position) facts.push(["in the queue", position === 1 ? "next" : `number ${position}`]);
-    if (reason) facts.push(["waits because", reason.startsWith("locked_by: ") ? this.#holder(reason.slice(11)) : (REASONS[reason] ?? reason)]);
+    if (reason) facts.push(["waits because", this.#why(reason, host)]);
     if (expected) facts.push(["expected to start", moment(expected)]);
     return facts;
   }
 
-  // The service names the task only to users who may see it.
-  #holder(id) {
+  // The service names the other task only to users who may see it.
+  #why(reason, host) {
+    const [why, id] = reason.split(": ");
+    if (id === undefined) return REASONS[reason] ?? reason;
     const holder = /^[0-9a-f-]{36}$/.test(id) ? h("a", { href: `#/tasks/${id}` }, `task ${id.slice(0, 8)}`) : "a task of another user";
-    return h("span", {}, "its lock is held by ", holder);
+    if (why === "locked_by") return h("span", {}, "its lock is held by ", holder);
+    return h("span", {}, host ? h("bdi", {}, host) : "a host of its inventory", " is also of ", holder, ", which comes first");
   }
 
   #drawProgress() {
