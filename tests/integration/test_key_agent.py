@@ -60,8 +60,8 @@ def ask(path: str, *messages: bytes) -> list[bytes]:
     """The answers to these messages, on one connection; those that came until it was closed."""
     answers: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionResetError, BrokenPipeError):
+        client.connect(path)  # as ssh does: one with a time limit fails at once where the backlog is full
         client.settimeout(10)
-        client.connect(path)
         for message in messages:
             client.sendall(string(message))
         with client.makefile("rb") as file:

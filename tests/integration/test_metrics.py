@@ -92,16 +92,16 @@ def test_tasks_are_counted_by_kind_and_state_with_their_times(server: WebServer,
 
 
 def test_durations_go_to_the_first_bucket_that_takes_them(server: WebServer, empty: Store, raw: redis.Redis) -> None:
-    for seconds in (0.05, 2.0, 100_000.0):
+    for seconds in (31.0, 181.0, 100_000.0):  # far below their bounds: what this test itself takes comes to them
         run = RecordedRun(empty)
         raw.hincrbyfloat(f"flansible:task:{run.task_id}", "started", -seconds)
         run.end()
     found = figures(server)
     name = "flansible_run_duration_seconds"
     counts = [found[f"{name}_bucket adhoc {bound:g}"] for bound in METRIC_BOUNDS]
-    assert counts == [float(bound >= 0.1) + float(bound >= 3) for bound in METRIC_BOUNDS]
+    assert counts == [float(bound >= 60) + float(bound >= 600) for bound in METRIC_BOUNDS]
     assert found[f"{name}_bucket adhoc +Inf"] == found[f"{name}_count adhoc"] == 3
-    assert 100_002 < found[f"{name}_sum adhoc"] < 100_030
+    assert 100_212 <= found[f"{name}_sum adhoc"] < 100_300
 
 
 def test_the_script_and_the_reader_have_the_same_bounds() -> None:
