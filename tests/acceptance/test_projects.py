@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -525,6 +526,27 @@ def test_a_private_copy_may_be_written_and_is_gone_afterwards(
         eventually(lambda: not [path for path in copies.rglob("*") if path.is_file()])
     finally:
         define(service, "shop", url=f"{url}/shop", ref="main")
+
+
+def test_a_run_of_a_commit_at_hand_does_not_wait_for_a_fetch_that_goes_on(
+    service: Service, remotes: Path, url: str
+) -> None:
+    still = Repository.make(remotes / "still")
+    at_hand = still.commit({"site.yml": PLAY.format("at-hand")})
+    still.git("tag", "v1")
+    define(service, "still", url=f"{url}/still", ref="main", refresh="manual")
+    assert ran(service, {"project": "still", "ref": "v1"}, ADMIN)[0]["Status"] == "SUCCESS"
+    newer = still.commit({"site.yml": PLAY.format("newer")})
+    assert service.client().post("/api/projects/still/remote", json={}).json()["commit"] == newer
+    [lock] = (service.root / ".flansible" / "projects" / "still" / "mirrors").glob("*.lock")
+    with lock.open() as held:  # as a process does that fetches for a long time
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = submit(service, {"project": "still"}, ADMIN)["task_id"]
+        eventually(lambda: "fetching still" in service.output(waiting))
+        status, output = ran(service, {"project": "still", "ref": "v1"}, ADMIN)
+        assert (status["Status"], status["commit"]) == ("SUCCESS", at_hand) and "at-hand" in output
+        assert service.status(waiting)["state"] == "running"
+    assert service.wait(waiting)["Status"] == "SUCCESS" and "newer" in service.output(waiting)
 
 
 @pytest.mark.parametrize("count", (16, pytest.param(200, marks=pytest.mark.nightly)))

@@ -6,6 +6,8 @@ without a way to the machine's network. Delays need netem, which not every kerne
     with Network() as network:
         web, worker = network.machine(), network.machine()
         server = web.popen(["redis-server", "--bind", web.address])
+        with worker.inside():
+            socket.create_connection((web.address, 6379))  # the test itself is on the worker's machine
         worker.cut("out")       # its packets are dropped without a word, as by a pulled cable
         worker.heal()
         worker.freeze()         # SIGSTOP to every process on it, as a paused virtual machine
@@ -17,12 +19,15 @@ The processes of a machine share this machine's files, process ids and clocks: o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -34,6 +39,8 @@ _NETWORKS = itertools.count(1)
 _DEVICE = "eth0"
 _TABLE = "inet link"  # ours in each namespace; all rules of a machine's link are in it
 _HOOKS = {"in": "input", "out": "output"}
+_NAMESPACES = Path("/run/netns")
+_CLONE_NEWNET = 0x40000000
 
 
 def require_network() -> None:
@@ -62,6 +69,16 @@ class Machine:
     def popen(self, words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(self.command(words), **{"stdin": subprocess.DEVNULL, **options})
 
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Puts the calling thread on this machine: sockets that it makes, threads and processes that it starts."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(os.open(_NAMESPACES / self.name, os.O_RDONLY | os.O_CLOEXEC))
+            yield
+        finally:
+            _enter(before)
+
     def cut(self, direction: Direction = "both") -> None:
         """Drops packets in this direction, loopback excepted. Replaces an earlier `cut` or `lose`."""
         self._filter(direction, "drop")
@@ -81,9 +98,9 @@ class Machine:
             _ip("exec", self.name, "tc", "qdisc", "del", "dev", _DEVICE, "root")
 
     def processes(self) -> list[int]:
-        """Ids of the processes on this machine, zombies excepted."""
+        """Ids of the processes on this machine, zombies and the test itself (`inside`) excepted."""
         pids = [int(word) for word in _ip("pids", self.name).split()]
-        return [pid for pid in pids if _state(pid) not in ("Z", "")]
+        return [pid for pid in pids if pid != os.getpid() and _state(pid) not in ("Z", "")]
 
     def freeze(self) -> None:
         """Stops every process on this machine, those started meanwhile too; returns when all are stopped."""
@@ -186,6 +203,14 @@ def _ip(*words: str) -> str:
 
 def _ip_in(namespace: str, *words: str) -> None:
     subprocess.run(["ip", "-n", namespace, *words], text=True, check=True, capture_output=True)
+
+
+def _enter(namespace: int) -> None:
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(namespace)
 
 
 def _state(pid: int) -> str:

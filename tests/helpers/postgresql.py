@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests, on a port of 127.0.0.1 and with a password, which a test may stop and start."""
+"""A PostgreSQL server of the tests, on a port and with a password, which a test may stop and start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ _OPTIONS = {
     "shared_buffers": "16MB",
     "max_connections": "60",
     "autovacuum": "off",
-    "listen_addresses": "127.0.0.1",
     "logging_collector": "off",
 }
 _numbers = count(1)
@@ -32,8 +31,9 @@ _numbers = count(1)
 class PostgresqlServer:
     """A cluster in a folder of its own. PostgreSQL does not run as root: then it is started as Debian's `postgres`."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self._programs = _programs()
+        self.address = address
         self.folder = Path(tempfile.mkdtemp(prefix="fl-pg-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -46,6 +46,8 @@ class PostgresqlServer:
         command = [str(self._programs / "initdb"), "--pgdata", str(self.data), "--username", "flansible", "--no-sync"]
         command += ["--encoding", "UTF8", "--locale", "C.UTF-8", "--auth", "scram-sha-256", "--pwfile", str(secret)]
         subprocess.run(self._as_account(command), check=True, capture_output=True, cwd="/")
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet scram-sha-256\n")
 
     @property
     def data(self) -> Path:
@@ -53,7 +55,8 @@ class PostgresqlServer:
 
     def start(self, **options: str) -> None:
         """options: further settings, this time."""
-        given = {**_OPTIONS, "port": str(self.port), "unix_socket_directories": str(self.folder), **options}
+        own = {"listen_addresses": self.address, "port": str(self.port), "unix_socket_directories": str(self.folder)}
+        given = {**_OPTIONS, **own, **options}
         command = [str(self._programs / "postgres"), "-D", str(self.data)]
         command += [word for key, value in given.items() for word in ("-c", f"{key}={value}")]
         with (self.folder / "log").open("ab") as log:
@@ -75,7 +78,7 @@ class PostgresqlServer:
 
     def url(self, database: str) -> str:
         """As DATABASE_URL has it."""
-        return f"postgresql+psycopg://flansible:pass-w%C3%B6rd%2F%40%3A%25@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg://flansible:pass-w%C3%B6rd%2F%40%3A%25@{self.address}:{self.port}/{database}"
 
     def new_database(self, template: str = "template1") -> str:
         """Makes a database; returns its name."""
@@ -89,7 +92,7 @@ class PostgresqlServer:
 
     def _connect(self, database: str) -> psycopg.Connection:
         return psycopg.connect(
-            host="127.0.0.1", port=self.port, user="flansible", password=PASSWORD, dbname=database, autocommit=True
+            host=self.address, port=self.port, user="flansible", password=PASSWORD, dbname=database, autocommit=True
         )
 
     def _answers(self) -> bool:

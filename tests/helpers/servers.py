@@ -20,10 +20,17 @@ START_SECONDS = 60
 
 
 class Server:
-    """A process that listens on a port of 127.0.0.1 and can be stopped and started again with its data."""
+    """A process that listens on a port and can be stopped and started again with its data."""
 
-    def __init__(self, command: list[str], port: int, directory: Path, environ: dict[str, str] | None = None) -> None:
-        self.port = port
+    def __init__(
+        self,
+        command: list[str],
+        port: int,
+        directory: Path,
+        environ: dict[str, str] | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
+        self.address, self.port = address, port
         self._command = command
         self._directory = directory
         self.environ = {**os.environ, **(environ or {})}
@@ -38,7 +45,7 @@ class Server:
         give_up_at = time.monotonic() + START_SECONDS
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
                 return
             except OSError:
                 ended = self._process.poll() is not None
@@ -53,22 +60,26 @@ class Server:
             self._process = None
 
 
-def redis(directory: Path, password: str) -> Server:
+def redis(directory: Path, password: str, address: str = "127.0.0.1") -> Server:
     port = free_port()
     config = directory / "redis.conf"  # the password must not be on the command line
-    config.write_text(f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nappendonly yes\ndir {directory}\n")
-    return Server([require_program("redis-server"), str(config)], port, directory)
+    config.write_text(f"bind {address}\nport {port}\nrequirepass {password}\nappendonly yes\ndir {directory}\n")
+    return Server([require_program("redis-server"), str(config)], port, directory, address=address)
 
 
-def rabbitmq(directory: Path) -> tuple[Server, Server]:
-    """The node and the port mapper it needs, which would outlive it if it started one itself."""
+def rabbitmq(directory: Path, address: str = "127.0.0.1") -> tuple[Server, Server]:
+    """The node and the port mapper it needs, which would outlive it if it started one itself.
+
+    Its user guest may log in from anywhere.
+    """
     require_program(RABBITMQ)
     mapper_port, port = free_port(), free_port()
     environ = {
         "HOME": str(directory),
         "ERL_EPMD_PORT": str(mapper_port),
         "RABBITMQ_NODENAME": f"flansible{port}@localhost",
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_IP_ADDRESS": address,
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-rabbit loopback_users []",
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_DIST_PORT": str(free_port()),
         "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
@@ -80,7 +91,7 @@ def rabbitmq(directory: Path) -> tuple[Server, Server]:
     mapper = Server(
         [require_program("epmd"), "-port", str(mapper_port), "-address", "127.0.0.1"], mapper_port, directory
     )
-    return Server([RABBITMQ], port, directory, environ), mapper
+    return Server([RABBITMQ], port, directory, environ, address), mapper
 
 
 @dataclass(frozen=True)
