@@ -178,6 +178,9 @@ def _ssh_options(order: Order, private: Path) -> list[str]:
         "BatchMode=yes",
         "-o",
         "ConnectTimeout=10",
+        # A fetch whose connection is dead keeps others of this project waiting.
+        "-o",
+        "ServerAliveInterval=15",
         "-o",
         "PermitLocalCommand=no",
     ]

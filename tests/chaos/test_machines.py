@@ -64,6 +64,24 @@ def test_a_run_of_a_commit_at_hand_does_not_wait_for_a_fetch_that_hangs(site: In
     assert numbers(site.output(fetching["task_id"])) == {project.numbers[newer]}
 
 
+def test_a_fetch_whose_connection_is_dead_is_given_up(site: Installation) -> None:
+    project = site.project("dead", "ssh", refresh="manual")
+    body = {"project": "dead", "queue": "dmz"}
+    assert site.wait(site.submit(body)["task_id"])["Status"] == "SUCCESS"
+    newer = project.push()
+    assert site.client(WEBS[0]).post("/api/projects/dead/remote", json={}).json()["commit"] == newer
+    with site.held_answers() as asked:
+        fetching = site.submit(body)["task_id"]
+        eventually(lambda: "fetching dead" in site.output(fetching))
+        eventually(asked.exists)
+        with cut_off(site.machines["git"]):
+            assert site.wait(fetching)["state"] == "failed"
+            assert "not responding" in site.output(fetching)
+    again = site.submit(body)["task_id"]
+    assert site.wait(again)["Status"] == "SUCCESS"
+    assert numbers(site.output(again)) == {project.numbers[newer]}
+
+
 def numbers(output: str) -> set[int]:
     """What the files of the tree say that a run was of."""
     return {int(number) for found in _SAID.findall(output) for number in found[:3]}
