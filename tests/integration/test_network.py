@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -46,6 +48,19 @@ def test_a_cut_link_drops_packets_without_a_word_and_a_healed_one_carries_them(
         assert not reaches(one, other)
         one.heal()
         assert reaches(one, other)
+    other.kill()
+    assert process.wait(10) == -9
+
+
+def test_the_test_itself_is_on_a_machine_for_a_while(machines: tuple[Machine, Machine]) -> None:
+    one, other = machines
+    process = listen(other)
+    before = os.readlink("/proc/thread-self/ns/net")
+    with one.inside():
+        assert os.readlink("/proc/thread-self/ns/net") != before
+        socket.create_connection((other.address, 7), 5).close()
+        assert os.getpid() not in one.processes()  # `kill` would end the test
+    assert os.readlink("/proc/thread-self/ns/net") == before
     other.kill()
     assert process.wait(10) == -9
 
