@@ -17,7 +17,7 @@ from flansible.errors import OptionError, ServiceRefused
 # What the service adds to the fields of a definition.
 ADDED = frozenset(
     ("name", "owner", "set", "created_at", "updated_at", "etag", "sealed")  # to all kinds
-    + ("may_launch", "launch_schema")  # to templates
+    + ("may_launch", "launch_schema", "choices_problems")  # to templates
     + ("words", "next", "paused_by", "skips_left", "failures")  # to schedules
     + ("is_active", "commits")  # to freezes, to projects
 )

@@ -251,6 +251,14 @@ class Settings(BaseModel):
     callback_private: bool = Field(
         False, description="Whether those hosts may have addresses of this machine and of private networks."
     )
+    choices_hosts: str = Field(
+        "",
+        description="Hosts of URLs that templates may take choices of variables from, separated by commas; "
+        "`*.example.org` is all below it. Empty: none.",
+    )
+    choices_private: bool = Field(
+        False, description="Whether those hosts may have addresses of this machine and of private networks."
+    )
     metrics: bool = Field(
         False,
         description="Serve `GET /metrics` for Prometheus; with `metrics_token_file`, `metrics_addresses` or both.",
@@ -362,6 +370,11 @@ class Settings(BaseModel):
     def callback_host_list(self) -> tuple[str, ...]:
         """The hosts in callback_hosts."""
         return tuple(comma_list(self.callback_hosts))
+
+    @property
+    def choices_host_list(self) -> tuple[str, ...]:
+        """The hosts in choices_hosts."""
+        return tuple(comma_list(self.choices_hosts))
 
     @property
     def link_url(self) -> str:

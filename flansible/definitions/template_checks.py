@@ -88,6 +88,13 @@ def _faults(spec: TemplateSpec, name: str, variable: TemplateVariable) -> Iterab
         except SchemaError:
             yield ".pattern", "is no regular expression (Rust's syntax)"
             return
+    if (source := variable.choices_from) is not None:
+        if variable.choices is not None:
+            yield ".choices_from", "and choices exclude each other: give one of them"
+        if variable.type != "string":
+            yield ".choices_from", "gives strings: the type must be string"
+        if source.tags is not None and not isinstance(spec.request.get("project"), str):
+            yield ".choices_from.tags", "are of a project: name one in the request"
     plain = variable.model_copy(update={"choices": None, "choices_from": None})
     for number, choice in enumerate(variable.choices or ()):
         yield from ((f".choices[{number}]", one.message) for one in value_faults("", choice, plain))

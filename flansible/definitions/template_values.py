@@ -82,6 +82,8 @@ def _given(
             continue
         if variable.default is not None:
             found[name] = variable.default
+            if variable.choices_from is not None:  # others were compared when the template was written
+                errors += value_faults(f"{group}.{name}", variable.default, variable)
         elif variable.required:
             errors.append(FieldError(f"{group}.{name}", "is required"))
     return found

@@ -100,10 +100,10 @@ class Step(Record):
     data_only: bool = False
     environment: dict[str, str] = {}
     strategy: str | None = None
-    listing: Literal["plan", "inventory", "files"] | None = Field(
+    listing: Literal["plan", "inventory", "files", "tags"] | None = Field(
         default=None,
         description="Execute nothing: list the hosts and play tasks, or the hosts and groups; or of a project the "
-        "playbooks, or the one that argv names.",
+        "playbooks, or the one that argv names; or the tags that match its ref.",
     )
 
     @field_validator("extra_vars", mode="before")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from flansible.models.definition_specs import MAX_GROUPS, GroupName, Spec
+from flansible.models.event_names import HttpUrl
 from flansible.models.requests import MAX_LIST_ITEMS, MAX_SECONDS, LockNames, Request, VariableName
+from flansible.models.responses import ErrorItem
 
 MAX_VARIABLES = 100
 MAX_CHOICES = 1000
@@ -23,11 +25,34 @@ _ONE_SCHEMA = ConfigDict(json_schema_mode_override="validation")
 
 
 class ChoicesFrom(Request):
-    """Where the choices of a variable come from."""
+    """Where the choices of a variable come from: one of these."""
 
-    group: str = Field(
-        min_length=1, max_length=255, description="A group of the request's inventory: its hosts are the choices."
+    model_config = ConfigDict(
+        json_schema_mode_override="validation", json_schema_extra={"minProperties": 1, "maxProperties": 1}
     )
+
+    group: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="A group of the request's inventory: its hosts are the choices.",
+    )
+    tags: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="A glob such as `v*`: the git tags of the request's project that match it, the highest version "
+        "first.",
+    )
+    url: HttpUrl | None = Field(
+        None, description="A URL that replies with a JSON list of strings; its host has to be in `choices_hosts`."
+    )
+
+    @model_validator(mode="after")
+    def _require_one(self) -> Self:
+        if sum(one is not None for one in (self.group, self.tags, self.url)) != 1:
+            raise ValueError("needs one of group, tags and url")
+        return self
 
 
 class TemplateVariable(Request):
@@ -154,6 +179,9 @@ class TemplateComputed(BaseModel):
 
     may_launch: bool = Field(description="Whether the caller may launch it.")
     launch_schema: dict[str, Any] = Field(description="JSON Schema of what a launch may set.")
+    choices_problems: list[ErrorItem] = Field(
+        [], description="Variables whose `choices_from` cannot be read now, and why: a launch would be refused so."
+    )
 
 
 class LaunchBody(BaseModel):

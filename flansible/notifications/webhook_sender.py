@@ -47,12 +47,12 @@ def post(request: Post, total_seconds: float = TOTAL_SECONDS) -> str:
     port = parts.port or (443 if is_tls else 80)
     try:
         found = addresses.checked_addresses(host, port, allow_private=request.allow_private, look_up=request.look_up)
-        with _connected(found, host, is_tls, total_seconds) as connection:
-            return _exchange(connection, request, _target(parts.path, parts.query))
+        with connected(found, host, is_tls, total_seconds) as connection:
+            return _exchange(connection, request, target_of(parts.path, parts.query))
     except AddressRefused as error:
         raise DeliveryRefused(f"{error} (allow_private)") from error
     except (OSError, http.client.HTTPException, UnicodeError) as error:
-        raise DeliveryFailed(_reason(error)) from error
+        raise DeliveryFailed(reason_of(error)) from error
 
 
 def _exchange(connection: http.client.HTTPConnection, request: Post, target: str) -> str:
@@ -75,7 +75,7 @@ def _exchange(connection: http.client.HTTPConnection, request: Post, target: str
 
 
 @contextlib.contextmanager
-def _connected(
+def connected(
     found: list[tuple[str, int]], host: str, is_tls: bool, total_seconds: float
 ) -> Iterator[http.client.HTTPConnection]:
     """Yields a connection to one of these addresses that is cut when the time is over, whatever the receiver does."""
@@ -114,11 +114,13 @@ def cut_after(seconds: float, connected: socket.socket) -> Iterator[None]:
         twin.close()
 
 
-def _target(path: str, query: str) -> str:
+def target_of(path: str, query: str) -> str:
+    """Returns what the request line asks for."""
     return (path or "/") + (f"?{query}" if query else "")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Says what was wrong with a connection, for the owner of a definition."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

@@ -26,6 +26,7 @@ _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 _GONE = ".gone-"
 _MOST_NEAR = 5
 _MOST_PACKS = 30
+_MOST_TAGS = 1000
 _FETCHED = (f"+{_HEADS}*:{_HEADS}*", f"+{_TAGS}*:{_TAGS}*")
 
 
@@ -231,6 +232,25 @@ def resolve(mirror: Mirror, order: Order) -> dict[str, object]:
     commit = refs.commits[name]
     found: dict[str, object] = {"commit": commit, "ref": short(name)}
     return found | ({"remote": problem, "date": mirror.date(commit)} if problem else {})
+
+
+def list_tags(mirror: Mirror, order: Order) -> dict[str, object]:
+    """Lists the tags that match a glob, the highest version first."""
+    try:
+        refs = mirror.remote_refs(order.url)
+    except ProjectError as error:
+        if order.must_answer or not mirror.is_there:
+            return {"error": "unreachable", "message": str(error)}
+        refs = mirror.refs()
+    names = (short(name) for name in refs.commits if name.startswith(_TAGS))
+    found = sorted((name for name in names if fnmatchcase(name, order.ref)), key=_version, reverse=True)
+    return {"tags": found[:_MOST_TAGS]}
+
+
+def _version(name: str) -> list[tuple[int, str]]:
+    """Sorts numbers in names by their value: v1.10 is above v1.9. Of any length, so not as numbers."""
+    parts = re.split(r"(\d+)", name)
+    return [(len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (0, part) for part in parts]
 
 
 def _resolve_commit(mirror: Mirror, order: Order) -> dict[str, object]:

@@ -27,14 +27,15 @@ class Bounds:
 class Order:
     """One step of a project.
 
-    what: `prepare` makes the tree of `commit` ready; `resolve` finds the commit of `ref`. folder: of all projects on
-    this machine; ref: empty for the remote's default branch; allow_refs: globs of branches and tags; must_answer:
-    whether the remote has to; public_only: whether its addresses have to be public ones; allowed_signers: the text of
-    such a file, or null; requirements: `auto`, `none` or a path; seconds: for one command; sandbox: the words before
-    it, empty where nothing is confined; offline_sandbox: before one that needs no network.
+    what: `prepare` makes the tree of `commit` ready; `resolve` finds the commit of `ref`; `tags` lists those that match
+    `ref`, a glob. folder: of all projects on this machine; ref: empty for the remote's default branch; allow_refs:
+    globs of branches and tags; must_answer: whether the remote has to; public_only: whether its addresses have to be
+    public ones; allowed_signers: the text of such a file, or null; requirements: `auto`, `none` or a path; seconds: for
+    one command; sandbox: the words before it, empty where nothing is confined; offline_sandbox: before one that needs
+    no network.
     """
 
-    what: Literal["prepare", "resolve"]
+    what: Literal["prepare", "resolve", "tags"]
     folder: str
     name: str
     url: str

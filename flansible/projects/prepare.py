@@ -15,20 +15,20 @@ from flansible.errors import ProjectError
 from flansible.projects import checkout, requirements, shelf
 from flansible.projects import mirror as mirrors
 from flansible.projects.git_command import GitRunner, prepared
-from flansible.projects.mirror import Mirror, resolve, using
+from flansible.projects.mirror import Mirror, list_tags, resolve, using
 from flansible.projects.order import Bounds, Order, all_shelves, trees
 from flansible.projects.order import requirements as requirements_shelf
 
 Say = Callable[[str], object]
 
 
-def find_commit(fields: dict[str, Any], credential: dict[str, str]) -> dict[str, Any]:
-    """Carries out an order to resolve a ref; returns what is found, or which error it is."""
+def answer(fields: dict[str, Any], credential: dict[str, str]) -> dict[str, Any]:
+    """Carries out an order to resolve a ref or to list tags; returns what is found, or which error it is."""
     order = Order.of(fields)
     order.own_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
         with prepared(order, credential) as git, using(git, order.mirror) as mirror:
-            return dict(resolve(mirror, order))
+            return list_tags(mirror, order) if order.what == "tags" else resolve(mirror, order)
     except ProjectError as error:
         return {"error": "unreachable", "message": str(error)}
 

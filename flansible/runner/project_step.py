@@ -30,8 +30,8 @@ def run(request: wire.Frame, event_descriptor: int) -> int:
     order, credential = request["project"], dict((request["secrets"] or {}).get("git_credential") or {})
     try:
         credential = _usable(credential)
-        if order["what"] == "resolve":
-            found = prepare.find_commit(order, credential)
+        if order["what"] != "prepare":
+            found = prepare.answer(order, credential)
             EventPipe(event_descriptor, request["colour_mark"]).send(
                 {"type": "plan", "plan": found, "too_large": False}
             )

@@ -68,6 +68,11 @@ def commit_key(project: str, ref_digest: str) -> str:
     return f"{PREFIX}commit:{project}:{ref_digest}"
 
 
+def choices_key(source_digest: str) -> str:
+    """Names the choices that a source gave."""
+    return f"{PREFIX}choices:{source_digest}"
+
+
 def index_key(user: str | None, state: State | None) -> str:
     """Names the index that lists a user's tasks (None: all users') in a state (None: any)."""
     if user is None:

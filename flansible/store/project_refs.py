@@ -1,4 +1,5 @@
-"""Projects: commits that their remotes have named for refs, how that went, and whose trees are on which worker."""
+"""Projects: commits that their remotes have named for refs, how that went, and whose trees are on which worker; and
+choices of templates' variables, as they were read a moment ago."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 from flansible.store.connection import Connection, text, translated
-from flansible.store.keys import commit_key, project_key, trees_key
+from flansible.store.keys import choices_key, commit_key, project_key, trees_key
 
 TREES_LOST_SECONDS = 180.0
 _REPORTED_SECONDS = 3600
@@ -92,6 +93,16 @@ class ProjectRefs(Connection):
             for worker, report in reports.items()
             if time.time() - report["time"] < TREES_LOST_SECONDS
         }
+
+    def known_choices(self, source: str) -> list[str] | None:
+        """Returns the choices that a source of templates' variables gave a moment ago."""
+        with translated():
+            found = self._redis.get(choices_key(sha256(source.encode()).hexdigest()[:32]))
+        return [str(one) for one in json.loads(text(found))] if found else None
+
+    def keep_choices(self, source: str, found: list[str], seconds: int) -> None:
+        with translated():
+            self._redis.set(choices_key(sha256(source.encode()).hexdigest()[:32]), json.dumps(found), ex=seconds)
 
 
 def _key(project: str, url: str, ref: str) -> str:

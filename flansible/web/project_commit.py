@@ -50,9 +50,15 @@ def find(user: User, project: str, ref: str | None, queue: str | None = None) ->
 
 def refresh(user: User, project: str) -> tuple[ProjectRun, str | None]:
     """Asks the remote for the project's own ref, whatever its `refresh` says. Raises as `find`."""
+    return ask(user, *described(user, project))
+
+
+def described(user: User, project: str) -> tuple[ProjectRun, Secrets | None]:
+    """Returns a project at its own ref, whose commit is not looked for, and its credential. Raises Forbidden, NotFound,
+    Unavailable."""
     project_rights.check_use(user, project)
     spec, owner = _defined(project)
-    return ask(user, _run(project, spec, owner, spec.ref or ""), credential_of(user, spec))
+    return _run(project, spec, owner, spec.ref or ""), credential_of(user, spec)
 
 
 def stored(project: str) -> StoredDefinition:
@@ -124,7 +130,7 @@ def _found(run: ProjectRun, answer: dict[str, Any]) -> tuple[ProjectRun, str | N
     now, store, problem = time.time(), web_context().store, answer.get("error")
     named = run.ref or "the default branch"
     if problem == "unreachable":
-        said = str(answer.get("message") or "git said nothing")[:_SHOWN_CHARACTERS]
+        said = words_of(answer)
         _keep_state(run.name, RemoteState(now, said))
         raise BadGateway(f"The remote of project {run.name} cannot be read: {said}")
     if problem == "unknown_ref":
@@ -147,6 +153,11 @@ def _found(run: ProjectRun, answer: dict[str, Any]) -> tuple[ProjectRun, str | N
         store.keep_commit(run.name, run.url, run.ref, KnownCommit(commit, found.ref, now))
     _keep_state(run.name, RemoteState(now, "", commit, found.ref))
     return found, None
+
+
+def words_of(answer: dict[str, Any]) -> str:
+    """Returns what git said of a remote that did not answer."""
+    return str(answer.get("message") or "git said nothing")[:_SHOWN_CHARACTERS]
 
 
 def _keep_state(project: str, state: RemoteState) -> None:

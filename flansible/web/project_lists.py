@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flansible.authorization import project_runs
-from flansible.errors import FieldError, NotFound, Unavailable
+from flansible.errors import BadGateway, FieldError, NotFound, Unavailable
 from flansible.identity.users import User
 from flansible.models import ListedInventory, ListedPlaybook, ProjectName, ProjectRef, ProjectRun, Secrets
 from flansible.models.file_names import escape
@@ -63,6 +63,24 @@ def inventories(user: User, project: ProjectRun, secrets: Secrets | None) -> lis
         }
         return [_inventory(text.removeprefix(prefix)) for text in sorted(granted)]
     return [_inventory(str(path)) for path in _listed(user, project, secrets, ()).get("inventories", [])]
+
+
+def tags(user: User, name: str, glob: str, queue: str) -> list[str]:
+    """Lists the tags of a project's repository that match, the highest version first, as its remote says now.
+
+    queue: whose workers ask it. Raises Forbidden, NotFound, BadGateway, Unavailable.
+    """
+    project, secrets = project_commit.described(user, name)
+    asked = project.model_copy(update={"ref": glob})
+    hidden = project_runs.hidden_run(user, asked, web_context().settings, "tags", int(project_commit.WAIT_SECONDS))
+    step = hidden.steps[0].model_copy(update={"listing": "tags"})
+    run = hidden.model_copy(update={"steps": (step,), "secrets": secrets, "queue": queue})
+    result = run_preview(run, project_commit.WAIT_SECONDS)
+    if result.content is None:
+        raise Unavailable(f"The tags of project {name} cannot be listed: {result.detail}", code="list_unavailable")
+    if result.content.get("error") is not None:
+        raise BadGateway(f"The remote of project {name} cannot be read: {project_commit.words_of(result.content)}")
+    return [str(tag) for tag in result.content.get("tags") or ()]
 
 
 def _inventory(path: str) -> ListedInventory:

@@ -9,7 +9,7 @@ from flansible.definitions import template_checks, template_schema
 from flansible.errors import FieldError, Forbidden, InvalidRequest, NotFound, RequestError, StoreUnavailable
 from flansible.history.definition_rows import StoredDefinition
 from flansible.identity.users import User
-from flansible.models import AdhocRequest, PlaybookRequest
+from flansible.models import AdhocRequest, ErrorItem, PlaybookRequest
 from flansible.models.template_specs import TemplateSpec
 from flansible.web import choices, task_launch, template_launch
 from flansible.web.context import WebContext
@@ -27,6 +27,9 @@ def check(written: Written) -> None:
         written.refuse([FieldError("run_as", "is no user of rbac.json")])
         return
     written.refuse(template_checks.check_spec(spec, is_of_admin=rights.is_admin))
+    for variable in spec.variables.values():
+        if variable.choices_from is not None:
+            choices.check_host(written.context.settings, variable.choices_from)
     where = f"{written.where}.request" if written.where else "request"
     body = task_launch.parse_request(spec.kind, dict(spec.request), where)
     if isinstance(body, AdhocRequest | PlaybookRequest) and body.project is not None:
@@ -49,14 +52,15 @@ def check(written: Written) -> None:
 
 def compute(context: WebContext, user: User, found: StoredDefinition, is_whole: bool) -> dict[str, Any]:
     """Returns whether the user may launch it, and what they may set. is_whole: with choices that have to be read."""
-    spec = TemplateSpec.model_validate(found.spec)
+    spec, problems = TemplateSpec.model_validate(found.spec), list[ErrorItem]()
     if is_whole:
         try:
             rights = template_launch.rights_user(context, found)
-            spec = choices.filled(context, template_launch.described(context, spec, rights), rights)
+            spec, problems = choices.shown(context, template_launch.described(context, spec, rights), rights)
         except (RequestError, StoreUnavailable):
             pass  # a launch says what is wrong
     return {
         "may_launch": template_launch.may_launch(user, found),
         "launch_schema": template_schema.launch_schema(spec),
+        "choices_problems": [one.model_dump() for one in problems],
     }

@@ -55,7 +55,8 @@ def carry_out(
     """Runs a task of a project; returns how it ended. Raises RunnerError and OSError."""
     is_list = run.steps[0].listing == "files"
     if run.kind == "git" and not is_list:
-        supervisor.project_order = order_of("resolve", project, settings, _RESOLVE_SECONDS)
+        what: Literal["resolve", "tags"] = "tags" if run.steps[0].listing == "tags" else "resolve"
+        supervisor.project_order = order_of(what, project, settings, _RESOLVE_SECONDS)
         return supervisor.carry_out(run, secrets)
     if project.remark:
         recorder.add_notes((project.remark,))
@@ -178,7 +179,7 @@ def _located(run: AuthorizedRun, used: _Used) -> AuthorizedRun:
 
 
 def order_of(
-    what: Literal["prepare", "resolve"], project: ProjectRun, settings: Settings, seconds: float
+    what: Literal["prepare", "resolve", "tags"], project: ProjectRun, settings: Settings, seconds: float
 ) -> dict[str, Any]:
     is_confined = isolation.of(settings.isolation).in_force
     return asdict(

@@ -126,6 +126,26 @@ def test_a_run_is_of_the_commit_that_its_ref_had_whatever_is_pushed_meanwhile(
     assert (listed["task_id"], listed["commit"]) == (accepted["task_id"], commit)
 
 
+def test_choices_of_a_template_are_tags_of_the_project_and_hosts_of_its_inventory(
+    service: Service, shop: Repository
+) -> None:
+    for tag in ("v1.9", "v1.10"):
+        shop.git("tag", tag)
+    variables = {"version": {"choices_from": {"tags": "v*"}}, "target": {"choices_from": {"group": "web"}}}
+    body = {"kind": "playbook", "request": {**ON_DEV, "project": "shop"}, "variables": variables}
+    assert service.client().put("/api/templates/release", json=body).status_code == 201
+    schema = service.client().get("/api/templates/release").json()["launch_schema"]["properties"]["extra_vars"]
+    assert {name: one["enum"] for name, one in schema["properties"].items()} == {
+        "version": ["v1.10", "v1.9"],
+        "target": ["one"],
+    }
+    launch = "/api/templates/release/launch"
+    refusal = service.client().post(launch, json={"extra_vars": {"version": "v2"}})
+    assert (refusal.status_code, refusal.json()["errors"][0]["field"]) == (400, "extra_vars.version")
+    taken = service.client().post(launch, json={"extra_vars": {"version": "v1.10", "target": "one"}})
+    assert service.wait(taken.json()["task_id"])["state"] == "succeeded"
+
+
 def test_history_keeps_project_ref_and_commit(service: Service, shop: Repository) -> None:
     status, _ = ran(service, {"project": "shop"})
     database = service.root / ".flansible" / "history.sqlite3"

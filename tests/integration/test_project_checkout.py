@@ -46,7 +46,11 @@ class Machine:
         self.said: list[str] = []
 
     def resolve(self, project: ProjectRun) -> dict[str, Any]:
-        return prepare.find_commit(project_tasks.order_of("resolve", project, self.settings, 20), {})
+        return prepare.answer(project_tasks.order_of("resolve", project, self.settings, 20), {})
+
+    def tags(self, project: ProjectRun, glob: str) -> dict[str, Any]:
+        asked = project.model_copy(update={"ref": glob})
+        return prepare.answer(project_tasks.order_of("tags", asked, self.settings, 20), {})
 
     def tree(self, project: ProjectRun) -> Path:
         """Makes a project ready at its commit, or at that of its ref."""
@@ -357,7 +361,7 @@ def test_a_git_that_hangs_is_ended_in_time(machine: Machine) -> None:
             "resolve", shop(f"git://127.0.0.1:{silent.getsockname()[1]}/shop"), machine.settings, 1
         )
         began = time.monotonic()
-        answer = prepare.find_commit(wanted, {})
+        answer = prepare.answer(wanted, {})
     assert time.monotonic() - began < 10
     assert "took too long" in answer["message"]
 
@@ -509,3 +513,17 @@ def test_two_runs_that_need_the_same_commit_fetch_it_once(repository: Repository
     assert (machine.tree(project) / "site.yml").exists()
     packs = list((machine.settings.data_dir / "projects").rglob("*.pack"))
     assert len(packs) <= 1
+
+
+def test_tags_are_listed_by_their_versions_as_the_remote_has_them(machine: Machine, repository: Repository) -> None:
+    for tag in ("v1.9", "v1.10", "v1.10.1", "nightly", "v2-rc", f"v{'9' * 150}"):
+        repository.git("tag", tag)
+    repository.git("tag", "-a", "v1.2", "-m", "annotated")
+    repository.git("branch", "v3")
+    found = machine.tags(shop(repository, ref=""), "v*")
+    assert found == {"tags": [f"v{'9' * 150}", "v2-rc", "v1.10.1", "v1.10", "v1.9", "v1.2"]}
+    assert machine.tags(shop(repository), "none*") == {"tags": []}
+    machine.tree(shop(repository))
+    shutil.move(repository.folder, repository.folder.with_name("gone"))
+    assert machine.tags(shop(repository), "*")["error"] == "unreachable"
+    assert machine.tags(shop(repository, must_answer=False), "night*") == {"tags": ["nightly"]}

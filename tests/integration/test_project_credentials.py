@@ -43,14 +43,14 @@ def order_of(what: Any, url: str, settings: Settings, **changes: Any) -> dict[st
 
 def test_a_password_fetches_over_http(repository: Repository, settings: Settings) -> None:
     with git_http(repository.folder.parent, "deploy", PASSWORD) as url:
-        answer = prepare.find_commit(order_of("resolve", f"{url}/shop/.git", settings), dict(HTTP))
+        answer = prepare.answer(order_of("resolve", f"{url}/shop/.git", settings), dict(HTTP))
         commit = repository.git("rev-parse", "HEAD")
         assert answer["commit"] == commit, answer
         wanted = order_of("prepare", f"{url}/shop/.git", settings, commit=commit)
         prepare.make_ready(wanted, dict(HTTP), lambda _line: None)
         assert (prepare.tree_of(wanted) / "site.yml").exists()
         for wrong in ({}, {**HTTP, "password": "wrong"}):
-            refused = prepare.find_commit(order_of("resolve", f"{url}/shop/.git", settings), wrong)
+            refused = prepare.answer(order_of("resolve", f"{url}/shop/.git", settings), wrong)
             assert refused["error"] == "unreachable"
             assert "wrong" not in refused["message"]
 
@@ -67,7 +67,7 @@ def test_a_password_fetches_files_of_git_lfs(repository: Repository, settings: S
 
 def test_a_password_goes_to_the_host_of_the_url_alone(repository: Repository, settings: Settings) -> None:
     with git_http(repository.folder.parent, "deploy", PASSWORD) as url:
-        answer = prepare.find_commit(order_of("resolve", f"{url}/elsewhere/shop/.git", settings), dict(HTTP))
+        answer = prepare.answer(order_of("resolve", f"{url}/elsewhere/shop/.git", settings), dict(HTTP))
         assert answer["error"] == "unreachable"
         assert [given for host, given in repositories.seen if host.startswith("localhost")] == [None]
 
@@ -108,14 +108,14 @@ def test_a_key_fetches_over_ssh_through_an_agent_that_ends_with_it(
         text=True,
         check=True,
     ).stdout.strip()
-    answer = prepare.find_commit(order_of("resolve", url, settings, known_hosts=known), {"private_key": key})
+    answer = prepare.answer(order_of("resolve", url, settings, known_hosts=known), {"private_key": key})
     assert answer.get("commit") == commit, answer
     wanted = order_of("prepare", url, settings, commit=commit, known_hosts=known)
     prepare.make_ready(wanted, {"private_key": key}, lambda _line: None)
     assert (prepare.tree_of(wanted) / "site.yml").exists()
     assert not [one for one in psutil.Process().children(recursive=True) if one.name() == "ssh-agent"]
     for hosts, credential in ((known, {}), ("", {"private_key": key})):
-        refused = prepare.find_commit(order_of("resolve", url, settings, known_hosts=hosts or " "), credential)
+        refused = prepare.answer(order_of("resolve", url, settings, known_hosts=hosts or " "), credential)
         assert refused["error"] == "unreachable"
         assert "Permission denied" in refused["message"] or "Host key verification failed" in refused["message"]
 

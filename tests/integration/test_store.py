@@ -665,6 +665,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "end_session": lambda store: store.end_session("cookie"),
     "publish_rights": lambda store: store.publish_rights({"dev": Rights(entry="x", confinement=None)}),
     "rights": lambda store: store.rights(),
+    "known_choices": lambda store: store.known_choices("url x"),
+    "keep_choices": lambda store: store.keep_choices("url x", ["1"], 30),
     "known_commit": lambda store: store.known_commit("shop", "https://h/x", "main"),
     "keep_commit": lambda store: store.keep_commit("shop", "https://h/x", "main", KnownCommit("c" * 40, "main", 0.0)),
     "remote_state": lambda store: store.remote_state("shop"),

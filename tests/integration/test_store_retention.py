@@ -370,6 +370,8 @@ def live(store: Store, few: Store) -> None:
     store.set_hosts(alone, ["web1"])
     assert store.claim(alone, "worker") == ClaimRefusal(f"host_held_by: {task_id}")
     store.cancel(alone, "c")
+    store.keep_choices("url x", ["1"], 30)
+    assert store.known_choices("url x") == ["1"] and store.ready_tasks() == ()
     fill(store, task_id, token)
     mark = ColourMark(COLOURS_PER_SEGMENT, "0")
     assert store.colours(task_id, COLOURS_PER_SEGMENT, COLOURS_PER_SEGMENT) == [mark]
@@ -480,7 +482,13 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
     counted = {key: ttl for key, ttl in left.items() if key.startswith("flansible:stats:")}
     assert len(counted) == 3 and all(99 * 86400 < ttl <= 100 * 86400 for ttl in counted.values())
     assert 0 < left.pop(next(key for key in left if key.startswith("flansible:session:"))) <= 60
-    short = ("flansible:logins:", "flansible:stats:", "flansible:commit:shop:", "flansible:host_set:")
+    short = (
+        "flansible:logins:",
+        "flansible:stats:",
+        "flansible:commit:shop:",
+        "flansible:host_set:",
+        "flansible:choices:",
+    )
     expiring = {key for key, ttl in left.items() if ttl > 0 and not key.startswith(short)}
     assert expiring - {"flansible:scheduler"} == {  # which may be gone after its six seconds
         "flansible:idempotency:c:key",

@@ -137,7 +137,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "web.task_launch": (*_WEB, "web.parsing", "web.preview_run", "web.project_commit", "web.credential_use"),
     "web.kind_rules": _WEB,
     "web.playbook_variables": _WEB,
-    "web.choices": (*_WEB, "web.preview_run"),
+    "web.choices": (*_WEB, "web.preview_run", "web.project_commit", "web.project_lists", "web.streaming"),
     "web.template_guards": (*_WEB, "web.preview_run", "web.task_launch"),
     "web.template_launch": (*_WEB, *_LAUNCHING),
     "web.template_rules": (*_WEB, *_LAUNCHING, "web.template_launch", "web.kind_rules"),

@@ -183,6 +183,18 @@ FAULTY: dict[str, tuple[dict[str, Any], str]] = {
         "variables.v.secret",
     ),
     "an open secret with retries": ({"open": ["become_password"], "retry": {"hosts": "failed"}}, "open[0]"),
+    "choices and where they come from": (
+        {"variables": {"v": {"choices": ["a"], "choices_from": {"group": "web"}}}},
+        "variables.v.choices_from",
+    ),
+    "numbers from tags": (
+        {"variables": {"v": {"type": "integer", "choices_from": {"group": "web"}}}},
+        "variables.v.choices_from",
+    ),
+    "tags without a project": (
+        {"variables": {"v": {"choices_from": {"tags": "v*"}}}},
+        "variables.v.choices_from.tags",
+    ),
     "exclusive hosts of git": ({"kind": "git", "request": {"playbook_dir": "."}, "exclusive": "hosts"}, "exclusive"),
     "hosts of git": ({"kind": "git", "request": {"playbook_dir": "."}, "max_hosts": 3}, "max_hosts"),
 }

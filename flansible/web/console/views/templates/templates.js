@@ -85,6 +85,8 @@ class Templates {
       }
       start.disabled = false;
     });
+    const problems = form.showErrors(template.choices_problems);
+    if (problems.length) replace(errors, errorBox({ message: "Some choices cannot be read now.", errors: problems }));
     replace(this.content, element);
     focusFirst(element);
   }

@@ -1,0 +1,164 @@
+"""Choices of a template's variables that a URL or the tags of a project give: for the form, and at each launch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flansible.broker import app as broker_app
+from flansible.config import Settings
+from flansible.history.migrate import migrate
+from flansible.web import choices
+from tests.helpers.history import opened
+from tests.helpers.launching import Site
+from tests.helpers.receivers import Answer, Receiver
+from tests.helpers.redis_server import RedisServer
+
+FIELD = "extra_vars.version"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _broker(shared_redis: RedisServer) -> None:
+    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
+    url = shared_redis.url
+    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
+    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def site(make_settings: Callable[..., Settings], redis_url: str, tmp_path: Path) -> Iterator[Site]:
+    urls = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
+    url = f"sqlite:///{tmp_path}/history.sqlite3"
+    with opened(url) as database:
+        migrate(database)
+    found = make_settings(**urls, isolation="none", audit_stdout=False, choices_hosts="127.0.0.1", choices_private=True)
+    made = Site(found.model_copy(update={"DATABASE_URL": url}))
+    yield made
+    made.close()
+
+
+def reply(status: int, body: Any, **headers: str) -> Answer:
+    return status, headers, body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
+def template(site: Site, receiver: Receiver, **changes: Any) -> None:
+    site.template(variables={"version": {"choices_from": {"url": receiver.url}, "required": True, **changes}})
+
+
+def forget(site: Site) -> None:
+    """As half a minute later."""
+    for key in site.context.store._redis.keys("flansible:choices:*"):
+        site.context.store._redis.delete(key)
+
+
+def enum(site: Site) -> list[str] | None:
+    found = site.get("templates/deploy")["launch_schema"]["properties"]["extra_vars"]["properties"]["version"]
+    return found.get("enum")  # type: ignore[no-any-return]
+
+
+def test_what_a_url_says_is_what_the_form_shows_and_a_launch_takes(site: Site, receiver: Receiver) -> None:
+    receiver.answer = lambda _: reply(200, ["1.2", "1.1", "1.2"])
+    template(site, receiver)
+    assert enum(site) == ["1.2", "1.1"] and site.get("templates/deploy")["choices_problems"] == []
+    site.launch()
+    assert site.refusal(extra_vars={"version": "1.3"}) == (400, "invalid_field", {FIELD})
+    assert len(receiver.received) == 1, "kept for a moment"
+    receiver.answer = lambda _: reply(200, ["1.3"])
+    forget(site)
+    assert site.refusal() == (400, "invalid_field", {FIELD})
+    site.launch(extra_vars={"version": "1.3"})
+    assert receiver.received[0].headers["accept"] == "application/json"
+
+
+BAD: dict[str, Answer] = {
+    "an error": reply(500, ["1.2"]),
+    "a redirect": reply(302, b"", Location="http://127.0.0.1:1/"),
+    "no JSON": reply(200, b"<html>"),
+    "no list": reply(200, {"1.2": 1}),
+    "numbers": reply(200, ["1.2", 3]),
+    "lists": reply(200, [["1.2"]]),
+    "a control character": reply(200, ["1.2\x1b[2J"]),
+    "deep": reply(200, b"[" * 100_000),
+    "too many": reply(200, [str(number) for number in range(1001)]),
+    "too large": reply(200, b'["1.2"' + b" " * 300_000 + b"]"),
+    "no reply": None,
+}
+
+
+def test_what_a_url_does_not_say_starts_nothing_and_is_named(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template(site, receiver)
+    for name, answer in BAD.items():
+        if answer is None:
+            monkeypatch.setattr(choices, "_URL_SECONDS", 0.3)
+        receiver.answer = lambda _, answer=answer: answer  # type: ignore[misc]
+        assert site.refusal() == (502, "choices_unknown", {FIELD}), name
+    found = site.get("templates/deploy")
+    assert [one["field"] for one in found["choices_problems"]] == [FIELD] and enum(site) is None
+    assert found["may_launch"] is True
+
+
+def test_no_choices_at_all_are_an_error_of_their_own(site: Site, receiver: Receiver) -> None:
+    receiver.answer = lambda _: reply(200, [])
+    template(site, receiver)
+    assert site.refusal() == (400, "no_choices", {FIELD})
+
+
+def test_a_default_that_is_no_choice_any_more_is_refused(site: Site, receiver: Receiver) -> None:
+    receiver.answer = lambda _: reply(200, ["1.3"])
+    template(site, receiver, default="1.2", required=False)
+    assert site.refusal(extra_vars={}) == (400, "invalid_field", {FIELD})
+
+
+def test_only_hosts_of_the_setting_are_asked_and_only_at_public_addresses(site: Site, receiver: Receiver) -> None:
+    url = receiver.url.replace("127.0.0.1", "localhost")
+    body = {"kind": "playbook", "request": {"playbook": "t.yml"}}
+    variables = {"version": {"choices_from": {"url": url}}}
+    refused = site.put("templates/other", {**body, "variables": variables}, "admin", 403).get_json()
+    assert refused["code"] == "choices_forbidden"
+    template(site, receiver)
+    receiver.received.clear()
+    settings = site.context.settings
+    object.__setattr__(site.context, "settings", settings.model_copy(update={"choices_private": False}))
+    assert site.refusal() == (502, "choices_unknown", {FIELD})
+    object.__setattr__(site.context, "settings", settings.model_copy(update={"choices_hosts": ""}))
+    assert site.refusal() == (403, "choices_forbidden", {FIELD})
+    assert receiver.received == []
+
+
+def test_one_source_is_needed(site: Site) -> None:
+    for source in ({}, {"group": "a", "tags": "b"}, {"url": "file:///etc/passwd"}, {"tags": ""}):
+        body = {"kind": "playbook", "request": {"playbook": "t.yml"}, "variables": {"v": {"choices_from": source}}}
+        site.put("templates/other", body, "admin", 400)
+
+
+def test_tags_that_no_worker_can_list_are_named(site: Site) -> None:
+    site.put("projects/shop", {"url": "https://127.0.0.1:1/shop.git", "ref": "main"}, "admin")
+    variables = {"version": {"choices_from": {"tags": "v*"}}}
+    request = {"playbook": "t.yml", "project": "shop", "inventory": None}
+    site.template("admin", request=request, variables=variables)
+    assert site.refusal("admin") == (503, "choices_unknown", {FIELD})
+
+
+def test_who_may_not_use_the_project_any_more_is_not_told_its_tags(site: Site) -> None:
+    site.put("projects/shop", {"url": "https://127.0.0.1:1/shop.git"}, "admin")
+    site.write_users(dev={"inventories": ["dev"], "may_define": ["templates"], "projects": ["shop"]}, portal={})
+    variables = {"version": {"choices_from": {"tags": "*"}}}
+    request = {"playbook": "t.yml", "project": "shop", "inventory": None}
+    site.template(request=request, variables=variables)
+    site.context.store.keep_choices("tags https://127.0.0.1:1/shop.git *", ["v1"], 30)
+    assert enum(site) == ["v1"]
+    site.write_users(dev={"inventories": ["dev"], "may_define": ["templates"]}, portal={})
+    assert enum(site) is None and site.refusal()[0] == 403
