@@ -113,10 +113,6 @@ class ScheduleWriter:
         if not changed.rowcount:
             self._connection.execute(insert(schedule_states).values(**values))
 
-    def delete_states(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._connection.execute(delete(schedule_states).filter_by(name=name))
-
     def add(self, found: Iterable[StoredOccurrence]) -> list[StoredOccurrence]:
         """Adds occurrences; returns those that were not there yet."""
         added = []
