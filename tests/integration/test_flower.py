@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -512,8 +512,9 @@ def test_wrong_passwords_are_counted_and_audited_as_at_the_api(
             assert httpx.get(url, auth=ADMIN, timeout=30).status_code == 429
             assert httpx.get(url, auth=DEV, timeout=30).status_code == 401
             # The API counts the same attempts: whoever guesses there goes on where Flower stopped.
-            throttle = LoginThrottle(Store(redis_url, Retention()), LoginLimits.for_pair(3))
-            assert throttle.locked_seconds("admin", "127.0.0.1") > 0
+            with closing(Store(redis_url, Retention())) as store:
+                throttle = LoginThrottle(store, LoginLimits.for_pair(3))
+                assert throttle.locked_seconds("admin", "127.0.0.1") > 0
         finally:
             with redis.Redis.from_url(redis_url) as client:
                 client.delete(*client.keys("flansible:logins:*"))

@@ -65,14 +65,14 @@ with ExitStack() as stack:
     )
     orders = project_tasks.order_of("resolve", project, Settings(data_dir=folder / "data"), 10)
     addresses.checked_addresses = checked_before
-    checked = prepare.find_commit(orders, dict(credential))
+    checked = prepare.answer(orders, dict(credential))
     addresses.checked_addresses = real
-    refused = prepare.find_commit(orders, dict(credential))
-    unchecked = prepare.find_commit({**orders, "public_only": False}, dict(credential))
+    refused = prepare.answer(orders, dict(credential))
+    unchecked = prepare.answer({**orders, "public_only": False}, dict(credential))
     if kind == "http":
         addresses.checked_addresses = checked_before
         elsewhere = url.replace("0.0.0.0", NAME).replace("/shop", "/elsewhere/shop")
-        prepare.find_commit({**orders, "url": elsewhere}, dict(credential))
+        prepare.answer({**orders, "url": elsewhere}, dict(credential))
     redirected = [host for host, _ in repositories.seen if host.startswith("localhost")]
     print(json.dumps([commit, checked, refused, unchecked, redirected]))
 """
