@@ -179,6 +179,7 @@ def test_a_folder_that_looks_like_the_installation_is_not_taken_for_it(configure
 CONFIGURED = {"ANSIBLE_MODULE_UTILS": "{folder}/elsewhere"}
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize(
     ("place", "tasks", "environment"),
     [

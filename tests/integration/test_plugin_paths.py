@@ -214,6 +214,7 @@ def servers() -> Iterator[ForkServerPool]:
     servers.close()
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("make", [by_setting, by_variable, at_home, beside, in_a_role, in_a_collection])
 def test_plugins_that_are_added_edited_or_removed_are_what_the_next_run_has(
     make: type[Place], servers: ForkServerPool, tmp_path: Path, _home: Path
@@ -291,6 +292,7 @@ def text_of(loader: dict[str, Any], version: str) -> str:
     return f"{header}class {loader['class']}({base}):\n{body}"
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("place", ["a setting", "a variable", "home", "beside the playbook", "a role"])
 def test_each_loader_of_ansibles_finds_what_was_added_edited_or_removed(
     place: str, loaders: list[dict[str, Any]], servers: ForkServerPool, tmp_path: Path, _home: Path

@@ -307,6 +307,7 @@ def test_submodules_on_the_same_host_are_part_of_the_tree(repository: Repository
     assert not (plain / "roles/inner/site.yml").exists()
 
 
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize(
     "given",
     (

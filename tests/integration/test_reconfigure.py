@@ -134,6 +134,7 @@ def attributes(place: Path, environment: dict[str, str], forked: bool, output: P
     return json.loads(output.read_text()), text
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_a_reconfigured_process_holds_what_a_started_one_holds(tmp_path: Path, name: str) -> None:
     text, environment = CONFIGURATIONS[name]

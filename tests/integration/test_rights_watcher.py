@@ -144,6 +144,7 @@ LOST: dict[str, tuple[Kind, Entry | None, str]] = {
 }
 
 
+@pytest.mark.by_day(4)
 @pytest.mark.parametrize("name", LOST)
 def test_what_a_changed_rbac_json_would_refuse_is_canceled_queued_or_running(site: Site, name: str) -> None:
     kind, after, code = LOST[name]
@@ -180,6 +181,7 @@ GROUPS: dict[str, tuple[dict[str, Entry], list[str], str]] = {
 }
 
 
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize("name", GROUPS)
 def test_what_a_group_allowed_ends_with_the_group_and_nothing_else_does(site: Site, name: str) -> None:
     groups, member_of, code = GROUPS[name]

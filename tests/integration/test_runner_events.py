@@ -208,6 +208,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.by_day(4)
 @pytest.mark.parametrize(("plays", "failed", "rescued"), COUNTS.values(), ids=COUNTS)
 def test_the_verdicts_add_up_to_ansibles_own_counts(
     servers: ForkServerPool, place: Path, plays: str, failed: dict[str, int], rescued: dict[str, int]
@@ -276,6 +277,7 @@ ODD_NAMES = """\
 """
 
 
+@pytest.mark.by_day(4)
 @pytest.mark.parametrize(
     "name", ["2024", "yes", "12.5", "2024-05-01", "0x1F", ".inf", "1:30", "'  '", "~", "'\\uD800'"]
 )
@@ -651,6 +653,7 @@ def cold() -> Iterator[ForkServerPool]:
     servers.close()
 
 
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize(("plays", "configuration", "options", "signs"), SAYING.values(), ids=SAYING)
 def test_the_text_before_a_host_result_is_that_hosts(
     servers: ForkServerPool,

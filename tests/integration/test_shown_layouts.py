@@ -142,6 +142,7 @@ def test_a_multistage_layout_has_the_variables_of_all_stages_by_their_links(tree
 # What a run is told of it.
 
 
+@pytest.mark.by_day(4)
 @pytest.mark.parametrize(
     ("program", "directory", "argv", "names"),
     [
@@ -194,7 +195,7 @@ def test_every_run_is_told_what_no_folder_explains(tree: Tree, monkeypatch: pyte
 # What belongs to an inventory.
 
 
-@pytest.mark.by_day(6)
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize(
     ("entry", "is_seen"),
     [
@@ -296,6 +297,7 @@ def hostile(tree: Tree, script: str) -> set[str]:
     return tree.seen()
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize(
     "script",
     ["exit 1", "echo nonsense", "setsid sleep 600 & sleep 600", "yes '{'", "kill -9 $PPID"],

@@ -73,6 +73,7 @@ def test_fork_servers_of_several_configurations_are_forked_from_one_process(work
     assert {server.pid for server in servers(worker)} == {item.pid for item in tree.fork_servers()}
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("name", ["HOME", "LC_TIME", "PYTHONUTF8", "TZ"])
 def test_what_python_reads_as_it_starts_makes_it_start(worker: Worker, place: Path, tmp_path: Path, name: str) -> None:
     values = {"HOME": str(tmp_path), "LC_TIME": "C.UTF-8", "PYTHONUTF8": "1", "TZ": "Asia/Kathmandu"}
