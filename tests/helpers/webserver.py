@@ -114,8 +114,14 @@ class WebServer:
 
     def clients(self) -> int:
         """Counts connections."""
-        connections = self.process().net_connections("tcp")
-        return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == self.port for one in connections)
+        return sum(self.clients_by_process())
+
+    def clients_by_process(self) -> list[int]:
+        """Counts the connections of each web process."""
+        return [
+            sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == self.port for one in found)
+            for found in (worker.net_connections("tcp") for worker in psutil.Process(self._process.pid).children())
+        ]
 
     def stop(self) -> None:
         if self._process.poll() is None:

@@ -128,6 +128,18 @@ def connects(server: WebServer, request: bytes, source: str) -> bool:
     return False
 
 
+def test_connections_that_come_at_once_are_shared_out(shared_redis: RedisServer, tmp_path: Path) -> None:
+    """One process used to take them all in four of ten bursts, and answered half as many requests as two do."""
+    with contextlib.contextmanager(running)(tmp_path, shared_redis.url, web_workers=2) as server:
+        for _ in range(6):
+            with contextlib.ExitStack() as stack:
+                for _ in range(48):
+                    stack.enter_context(connect(server, b"GET "))
+                eventually(lambda: server.clients() == 48)
+                assert min(server.clients_by_process()) >= 4
+            eventually(lambda: server.clients() == 0)
+
+
 def test_clients_of_a_trusted_proxy_are_counted_one_by_one(proxied: WebServer) -> None:
     """The proxy itself may have any number of connections."""
 

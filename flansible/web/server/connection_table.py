@@ -30,6 +30,9 @@ class ConnectionTable:
         self._connections: dict[int, ClientConnection] = {}
         self._lock = threading.Lock()  # held while a connection begins or ceases to wait
 
+    def __len__(self) -> int:
+        return len(self._connections)
+
     def add(self, connection: ClientConnection) -> None:
         """Takes a new connection in; it waits."""
         self._connections[connection.descriptor] = connection

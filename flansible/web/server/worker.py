@@ -38,6 +38,8 @@ PUBLIC_BODY_SECONDS = 5.0  # of requests that need no login
 MAX_CONNECTIONS = 4096  # of one process, without followers
 _OWN_DESCRIPTORS = 48  # connections to Redis, files, listeners
 _MOST_ACCEPTS = 64  # in one round
+_SHARED_OUT = 64  # up to so many connections, each one more is left to the other processes for a moment
+_TURN_SECONDS = 0.001
 _MOST_EXPIRED = 8  # in one round: each is sent a reply, over TLS in a tenth of a millisecond
 _MOST_REFUSED = 16  # of one address, that may read why
 _STOP_SECONDS = 3.0
@@ -68,11 +70,12 @@ class FrontWorker(Worker):  # type: ignore[misc]
         self._threads = RequestThreads(self.wsgi, self.cfg, stream_loop, self._table, self._is_whole, self._refuse)
         self._listeners = {listener.fileno(): (listener, listener.getsockname()) for listener in self.sockets}
         self._sweep_at = 0.0
+        self._turn_at: float | None = None  # until then the other processes accept
         self._handshaking: list[ClientConnection] = []  # the client has sent its part
         self._table.epoll.register(self.PIPE[0], select.EPOLLIN)  # signals end the wait
         for listener in self.sockets:
             listener.setblocking(False)
-            self._table.epoll.register(listener, _LISTENING)
+        self._listen()
         try:
             while self.alive and self.ppid == os.getppid():
                 self._round()
@@ -83,8 +86,10 @@ class FrontWorker(Worker):  # type: ignore[misc]
     def _stop(self) -> None:
         """Takes no more connections, and lets requests end that have begun."""
         self._threads.is_stopping = True
+        if self._turn_at is None:
+            self._leave_turn()
+        self._turn_at = None
         for listener in self.sockets:
-            self._table.epoll.unregister(listener)
             listener.close()
         give_up_at = time.monotonic() + _STOP_SECONDS
         self._round(0)  # what has arrived is answered
@@ -94,9 +99,14 @@ class FrontWorker(Worker):  # type: ignore[misc]
     def _round(self, seconds: float = 1.0) -> None:
         if self._handshaking or time.monotonic() >= self._sweep_at:
             seconds = 0
+        if self._turn_at is not None:
+            seconds = min(seconds, _TURN_SECONDS)
+            if time.monotonic() >= self._turn_at:
+                self._listen()
         for descriptor, _ in self._table.epoll.poll(seconds):
             if descriptor in self._listeners:
-                self._accept(*self._listeners[descriptor])
+                if self._turn_at is None:
+                    self._accept(*self._listeners[descriptor])
             elif descriptor == self.PIPE[0]:
                 os.read(descriptor, 4096)
             elif connection := self._table.take(descriptor):
@@ -220,6 +230,18 @@ class FrontWorker(Worker):  # type: ignore[misc]
 
     # New connections
 
+    def _listen(self) -> None:
+        for listener in self.sockets:
+            self._table.epoll.register(listener, _LISTENING)
+        self._turn_at = None
+
+    def _leave_turn(self) -> None:
+        """Leaves those that come next to the other processes: the quickest would take all of a client's at once, and
+        answer them with one interpreter while the others have nothing to do."""
+        for listener in self.sockets:
+            self._table.epoll.unregister(listener)
+        self._turn_at = time.monotonic() + _TURN_SECONDS
+
     def _accept(self, listener: socket.socket, server: Any) -> None:
         for _ in range(_MOST_ACCEPTS):
             try:
@@ -236,6 +258,8 @@ class FrontWorker(Worker):  # type: ignore[misc]
                 client.close()
                 if not isinstance(error, OSError):
                     log.exception("a connection is dropped")
+            if self.cfg.workers > 1 and len(self._table) < _SHARED_OUT:
+                return self._leave_turn()
 
     def _admit(self, client: socket.socket, peer: Any, server: Any) -> None:
         """Takes a new connection in, or refuses it. Raises OSError when the client has left."""
