@@ -60,6 +60,7 @@
 | flansible:project:<name>            | string | web         | how the last look at its remote went        | 100 days  |
 | flansible:commit:<name>:<digest>    | string | web         | the commit of a ref of it, and when         | 100 days  |
 | flansible:trees:<name>              | hash   | worker      | worker to the trees of it that it has       | an hour   |
+| flansible:lookups:<queue>           | list   | web         | look-ups in projects that need no slot      | a minute  |
 | flansible:choices:<digest>          | string | web         | choices of templates' variables, as read    | a minute  |
 | flansible:session:<digest>          | string | web         | a browser session, by its cookie's digest   | idle time |
 

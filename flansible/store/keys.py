@@ -63,6 +63,11 @@ def trees_key(project: str) -> str:
     return f"{PREFIX}trees:{project}"
 
 
+def lookups_key(queue: str) -> str:
+    """Names the look-ups in projects that a queue's workers may take without a slot."""
+    return f"{PREFIX}lookups:{queue}"
+
+
 def commit_key(project: str, ref_digest: str) -> str:
     """Names the commit of one of a project's refs."""
     return f"{PREFIX}commit:{project}:{ref_digest}"

@@ -8,13 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from typing import Any
 
 from flansible.store.connection import Connection, text, translated
-from flansible.store.keys import choices_key, commit_key, project_key, trees_key
+from flansible.store.keys import choices_key, commit_key, lookups_key, project_key, trees_key
 
 TREES_LOST_SECONDS = 180.0
 _REPORTED_SECONDS = 3600
 _KEPT_SECONDS = 100 * 86400
+_LOOKUP_SECONDS = 60  # longer than a request waits
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,21 @@ class ProjectRefs(Connection):
             for worker, report in reports.items()
             if time.time() - report["time"] < TREES_LOST_SECONDS
         }
+
+    def announce_lookup(self, task_id: str, queue: str) -> None:
+        """Has a worker of the queue take this hidden task without a slot, as soon as it can."""
+        key = lookups_key(queue)
+        with translated():
+            pipeline = self._redis.pipeline()
+            pipeline.lpush(key, task_id)
+            pipeline.expire(key, _LOOKUP_SECONDS)
+            pipeline.execute()
+
+    def next_lookup(self, queues: Sequence[str], seconds: int) -> str | None:
+        """Takes the oldest look-up of these queues; waits so long for one."""
+        with translated():
+            found: Any = self._redis.brpop([lookups_key(queue) for queue in queues], timeout=seconds)
+        return None if found is None else text(found[1])
 
     def known_choices(self, source: str) -> list[str] | None:
         """Returns the choices that a source of templates' variables gave a moment ago."""

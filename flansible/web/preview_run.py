@@ -58,6 +58,8 @@ def _submit_and_wait(run: AuthorizedRun, wait_seconds: float) -> PreviewResult:
     store.submit(task_id, run, web_context().sealer.seal(run.secrets) if run.secrets else b"")
     try:
         broker_app.enqueue(task_id, run.summary, priority=True, queue=run.queue)
+        if run.steps[0].program == "project":
+            store.announce_lookup(task_id, run.queue)
     except BrokerUnavailable:
         store.discard(task_id)
         raise

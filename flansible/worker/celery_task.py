@@ -13,16 +13,17 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
 4. `_record_final_state`  waits until all output is stored, then makes the record final: final means complete
 
 Meanwhile, one thread each per worker: lease_renewal.py renews the leases, cancel_watcher.py reads cancel requests,
-message_resend.py sends lost messages again, broker/recovery.py recovers what dead workers left, sandbox_revocation.py
-ends sandboxes when rights are lost, preparation.py makes fork servers ready ahead, project_upkeep.py makes
-room for trees of projects; readiness.py reports whether the
-worker can run tasks. signal_handling.py and shutdown.py stop runs in time, celery_revoke.py answers Celery's `revoke`,
-consumer.py survives a lost broker.
+message_resend.py sends lost messages again, project_lookups.py (two) finds commits while all slots are taken,
+broker/recovery.py recovers what dead workers left, sandbox_revocation.py ends sandboxes when rights are lost,
+preparation.py makes fork servers ready ahead, project_upkeep.py makes room for trees of projects; readiness.py reports
+whether the worker can run tasks. signal_handling.py and shutdown.py stop runs in time, celery_revoke.py answers
+Celery's `revoke`, consumer.py survives a lost broker.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -75,6 +76,7 @@ from flansible.worker.lease_renewal import Lease, LeaseRenewal, now
 from flansible.worker.message_resend import MessageResend
 from flansible.worker.outcome import Outcome
 from flansible.worker.preparation import Preparation
+from flansible.worker.project_lookups import THREADS, ProjectLookups
 from flansible.worker.project_upkeep import ProjectUpkeep, bounds_of
 from flansible.worker.readiness import Readiness, run_nothing
 from flansible.worker.recorder import Recorder
@@ -148,6 +150,7 @@ def _worker_services() -> _Services:
                         queues=found.queues,
                     ),
                     upkeep,
+                    *_project_lookups(found),
                 ),
                 shutdown=Shutdown(),
                 ssh_masters=masters,
@@ -165,6 +168,11 @@ def _archivers(found: Settings) -> list[ArchiverProcess]:
     limits = history_limits(found)
     order = ArchiverOrder(found.store_url, url, found.archive_after_seconds, limits, found.log_level, found.keep_facts)
     return [ArchiverProcess(Store(found.store_url, redis_retention(found)), order)]
+
+
+def _project_lookups(found: Settings) -> list[ProjectLookups]:
+    carry_out = functools.partial(_carry_out_hidden, hostname=_readiness.name if _readiness else "worker")
+    return [ProjectLookups(Store(found.store_url), found.queues, carry_out) for _ in range(THREADS)]
 
 
 def _ssh_masters() -> ControlMasters | None:
@@ -231,7 +239,9 @@ def _claim(services: _Services, task_id: str, hostname: str) -> tuple[Claim | Cl
         try:
             answer = services.store.claim(task_id, hostname, nonce, process, seconds)
             if isinstance(answer, ClaimRefusal) and answer.reason == HOSTS_NEEDED:
-                _find_hosts(services, task_id, hostname)
+                sealer = Sealer(settings().secret_key_file)
+                carry_out = functools.partial(_carry_out_hidden, hostname=hostname)
+                run_hosts.find_hosts(services.store, sealer, task_id, carry_out)
                 continue
             if not isinstance(answer, ClaimRefusal) or answer.reason != AWAITS_REPORTS:
                 return answer, asked_at
@@ -245,16 +255,15 @@ def _claim(services: _Services, task_id: str, hostname: str) -> tuple[Claim | Cl
         time.sleep(_STORE_RETRY_SECONDS)
 
 
-def _find_hosts(services: _Services, task_id: str, hostname: str) -> None:
-    """Has the store know on which hosts a queued task will run. Raises StoreUnavailable."""
-    preview_id, process, seconds = str(uuid.uuid4()), process_identity.own_identity(), settings().lease_seconds
-    run = run_hosts.submit_preview(services.store, Sealer(settings().secret_key_file), task_id, preview_id)
-    if run is not None:
-        asked_at = now()
-        claim = services.store.claim(preview_id, hostname, process=process, lease_seconds=seconds)
-        if isinstance(claim, Claim):
-            _run_claimed(services, preview_id, claim, asked_at)
-    run_hosts.record_hosts(services.store, task_id, run, preview_id)
+def _carry_out_hidden(task_id: str, hostname: str) -> None:
+    """Runs a hidden task without a slot of its own, if nobody else does. Raises StoreUnavailable."""
+    services = _worker_services()
+    if services.shutdown.seconds_left() is not None or not services.leases.may_claim:
+        return
+    process, seconds, asked_at = process_identity.own_identity(), settings().lease_seconds, now()
+    claim = services.store.claim(task_id, hostname, process=process, lease_seconds=seconds)
+    if isinstance(claim, Claim):
+        _run_claimed(services, task_id, claim, asked_at)
 
 
 def _requeue(store: Store, task_id: str) -> None:

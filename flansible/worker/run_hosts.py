@@ -10,22 +10,61 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 from flansible.authorization import preview_request
-from flansible.errors import RecordUnreadable, SealError
-from flansible.models import AuthorizedRun, inventory_place
+from flansible.errors import RecordUnreadable, SealError, StoreUnavailable
+from flansible.models import AuthorizedRun, State, inventory_place
 from flansible.sealing import Sealer
 from flansible.store import Store
+from flansible.system.periodic import Periodic
 
 log = logging.getLogger(__name__)
 
 # Longer than a preview that a request waits for: a project's commit may have to be fetched, which the run needs anyway.
 _SECONDS = 120
 _INLINE = ","  # hosts that are given as a list, whichever: they are compared by their names
+_LOOK_SECONDS = 1.0
 
 
-def submit_preview(store: Store, sealer: Sealer, task_id: str, preview_id: str) -> AuthorizedRun | None:
+def find_hosts(store: Store, sealer: Sealer, task_id: str, carry_out: Callable[[str], None]) -> None:
+    """Has the store know on which hosts a queued task will run. Raises StoreUnavailable.
+
+    carry_out: claims and runs the preview run of this id.
+    """
+    preview_id = str(uuid.uuid4())
+    run = _submit_preview(store, sealer, task_id, preview_id)
+    if run is not None:
+        watch = _Watch(store, task_id, preview_id)
+        watch.start()
+        try:
+            carry_out(preview_id)
+        finally:
+            watch.stop()
+    _record_hosts(store, task_id, run, preview_id)
+
+
+class _Watch(Periodic):
+    """Ends the preview run once its task no longer waits: a hung inventory program would hold the slot."""
+
+    def __init__(self, store: Store, task_id: str, preview_id: str) -> None:
+        super().__init__("preview-watch", _LOOK_SECONDS)
+        self._store = store
+        self._task_id, self._preview_id = task_id, preview_id
+
+    def tick(self) -> None:
+        try:
+            task = self._store.task(self._task_id)
+            if task is None or task.state is not State.QUEUED:
+                self._store.cancel(self._preview_id, "the end of its task")
+                self.stop()
+        except (StoreUnavailable, RecordUnreadable) as error:
+            log.debug("whether task %s still waits is not known: %s", self._task_id, error)
+
+
+def _submit_preview(store: Store, sealer: Sealer, task_id: str, preview_id: str) -> AuthorizedRun | None:
     """Records the preview run of a queued task; returns the task's run. None: there can be none.
 
     Raises StoreUnavailable.
@@ -46,7 +85,7 @@ def submit_preview(store: Store, sealer: Sealer, task_id: str, preview_id: str) 
     return run
 
 
-def record_hosts(store: Store, task_id: str, run: AuthorizedRun | None, preview_id: str) -> None:
+def _record_hosts(store: Store, task_id: str, run: AuthorizedRun | None, preview_id: str) -> None:
     """Records the hosts that the preview run has found, or that they are not known. Raises StoreUnavailable."""
     hosts: set[str] | None = None
     places: tuple[str, ...] | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.helpers.services import FLANSIBLE_WORKER, LOCAL, Service, lay_out, start_service, worker_by_hand, write
@@ -167,3 +168,16 @@ def test_a_worker_that_is_killed_frees_the_hosts_of_its_run(farm: Farm, service:
         ["first", "run0", "run1"],
         ["first", "plain"],
     ]
+
+
+def test_a_canceled_one_whose_inventory_program_hangs_gives_its_slot_back(farm: Farm, service: Service) -> None:
+    """Its preview went on to its time limit of two minutes."""
+    program, begun = service.root / "inventories/hung", farm.folder / "pid"
+    write(program, f"#!/bin/sh\necho $$ > {begun}.new; mv {begun}.new {begun}\nexec sleep 300\n")
+    program.chmod(0o755)
+    task_id = service.submit("ansiblecommand", {"module": "debug", "inventory": str(program), "exclusive": "hosts"})
+    eventually(begun.exists, 30)
+    pid = int(begun.read_text())
+    assert service.client().post(f"/api/ansibletaskcancel/{task_id}").json()["state"] == "canceled"
+    eventually(lambda: not psutil.pid_exists(pid), 20)
+    eventually(lambda: [one["running"] for one in service.client().get("/api/stats").json()["workers"]] == [0])

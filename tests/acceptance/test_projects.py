@@ -609,6 +609,24 @@ def test_a_remote_that_says_nothing_is_given_up(service: Service) -> None:
         assert time.monotonic() - began < 15
 
 
+def test_a_request_is_queued_at_its_commit_while_all_slots_are_taken(service: Service, shop: Repository) -> None:
+    def worker() -> dict[str, int]:
+        return dict(service.client().get("/api/stats").json()["workers"][0])
+
+    slots = worker()["slots"]
+    sleep = {"module": "command", "module_args": "sleep 60"}
+    busy = [service.submit("ansiblecommand", sleep) for _ in range(slots)]
+    eventually(lambda: worker()["running"] == slots, 60)
+    commit = shop.commit({"site.yml": PLAY.format("after-all-others")})
+    reply = submit(service, {"project": "shop"})
+    assert reply["commit"] == commit
+    assert service.status(reply["task_id"])["state"] == "queued"
+    for task_id in busy:
+        service.client().post(f"/api/ansibletaskcancel/{task_id}")
+    assert service.wait(reply["task_id"])["Status"] == "SUCCESS"
+    assert "after-all-others" in service.output(reply["task_id"])
+
+
 def test_a_credential_fetches_a_project_and_is_shown_nowhere(service: Service, remotes: Path, shop: Repository) -> None:
     password = "correct horse battery staple"
     client = service.client()

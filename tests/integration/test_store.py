@@ -667,6 +667,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "rights": lambda store: store.rights(),
     "known_choices": lambda store: store.known_choices("url x"),
     "keep_choices": lambda store: store.keep_choices("url x", ["1"], 30),
+    "announce_lookup": lambda store: store.announce_lookup(UNKNOWN, "default"),
+    "next_lookup": lambda store: store.next_lookup(["default"], 1),
     "known_commit": lambda store: store.known_commit("shop", "https://h/x", "main"),
     "keep_commit": lambda store: store.keep_commit("shop", "https://h/x", "main", KnownCommit("c" * 40, "main", 0.0)),
     "remote_state": lambda store: store.remote_state("shop"),
