@@ -1,6 +1,7 @@
-"""What starts tasks by itself: one thread in each web process, which looks about each second.
+"""What starts tasks by itself: a thread for each duty in each web process, which looks about each second.
 
-Its functions are called within an app context, so that they may use what request handlers use.
+The duties are called within an app context, so that they may use what request handlers use. Each has a thread of its
+own: one that waits for a project's remote holds up no other.
 """
 
 from __future__ import annotations
@@ -21,27 +22,34 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 
 
-class Background(Periodic):
-    """The thread of a web process."""
+class Duty(Periodic):
+    """A thread of a web process."""
 
-    def __init__(self, app: Flask) -> None:
-        super().__init__("background", TICK_SECONDS)
+    def __init__(self, app: Flask, name: str, look: Callable[[], None]) -> None:
+        super().__init__(name, TICK_SECONDS)
         self._app = app
-        self._context: WebContext = app.extensions["flansible"]
-        self._scheduler = Scheduler(self._context)
-        self._duties: tuple[Callable[[], None], ...] = (self._start_retries, self._scheduler.tick, self._start_calls)
+        self._look = look
 
     def tick(self) -> None:
         with self._app.app_context():
-            for duty in self._duties:
-                try:
-                    duty()
-                except StoreUnavailable as error:
-                    log.debug("what starts by itself waits: %s", error)
+            try:
+                self._look()
+            except StoreUnavailable as error:
+                log.debug("what starts by itself waits: %s", error)
 
-    def _start_retries(self) -> None:
-        retries.start_due(self._context)
 
-    def _start_calls(self) -> None:
-        if self._scheduler.hold_lease():
-            hook_starts.start_due(self._context)
+def start(app: Flask) -> None:
+    """Starts the threads, in a process that forks no more."""
+    context: WebContext = app.extensions["flansible"]
+    scheduler = Scheduler(context)
+
+    def start_calls() -> None:
+        if scheduler.hold_lease():
+            hook_starts.start_due(context)
+
+    for name, look in (
+        ("retries", lambda: retries.start_due(context)),
+        ("schedules", scheduler.tick),
+        ("hook-calls", start_calls),
+    ):
+        Duty(app, name, look).start()

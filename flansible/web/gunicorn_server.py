@@ -17,8 +17,7 @@ from flansible.config.tls import ServerContext
 from flansible.identity import passwords
 from flansible.models import ErrorBody
 from flansible.system import rlimits, standard_output
-from flansible.web import create_app
-from flansible.web.background import Background
+from flansible.web import background, create_app
 from flansible.web.context import WebContext
 from flansible.web.dispatching import notification_dispatcher
 from flansible.web.middleware import security_headers
@@ -131,7 +130,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             dispatcher.start()
         if context.request_counts is not None:
             context.request_counts.start()
-        Background(self._app).start()
+        background.start(self._app)
         return self._app
 
 

@@ -7,20 +7,25 @@
 | an idempotency key for each due time | whoever goes on after a process that died does not start it twice     |
 
 A due time gets its row first, together with how far the schedule has come; then the task is started, and the row says
-which. A row without an outcome is one whose process died in between: it is started by whoever looks next.
+which. A row without an outcome is one whose process died in between: it is started by whoever looks next. Or its start
+takes long, where a project's remote does not answer: it goes on in a thread (_SlowStarts), and holds up no other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from flansible.definitions.kinds import SCHEDULES
+from flask import current_app
+
+from flansible.definitions.kinds import SCHEDULES, TEMPLATES
 from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment, reason_of
 from flansible.definitions.schedule_times import Times
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError, StoreUnavailable, TooManyRequests
@@ -40,6 +45,8 @@ LEASE_SECONDS = 6.0
 KEPT = timedelta(days=90)  # occurrences that are over
 _PRUNE_SECONDS = 3600
 _WRITTEN_AT_ONCE = 50
+_SLOW_AT_ONCE = 8
+_PATIENCE_SECONDS = 0.5  # of a round, with starts that may be slow
 
 
 def _now() -> datetime:
@@ -58,6 +65,7 @@ class Scheduler:
         self._counted: frozenset[str] | None = None  # the names that /metrics may have
         self._prune_at = 0.0
         self._is_idle = False  # there was nothing to look at
+        self._slow = _SlowStarts()
 
     def tick(self) -> None:
         """Looks, if this process holds the lease. Raises StoreUnavailable."""
@@ -75,11 +83,19 @@ class Scheduler:
         self._is_idle = not self._known and waiting.is_empty
         waiting.write()  # a schedule may be paused for tasks that have failed
         claimed = self._claim(rows, now)
+        slow = self._templates_with_project([*waiting.begun, *claimed])
         for number, occurrence in enumerate([*waiting.begun, *claimed]):
-            waiting.settle(self._start(occurrence, waiting, now))
+            if self._slow.is_starting(occurrence.schedule):
+                continue  # this one, or an earlier one of the same schedule
+            if self._template_of(occurrence) in slow:
+                self._slow.start(occurrence, functools.partial(self._start, occurrence, waiting, now))
+            else:
+                waiting.settle(self._start(occurrence, waiting, now))
             if number % _WRITTEN_AT_ONCE == _WRITTEN_AT_ONCE - 1:
                 waiting.write()
                 self.hold_lease()
+        for occurrence in self._slow.ended(_PATIENCE_SECONDS):
+            waiting.settle(occurrence)
         waiting.write()
         self._prune(rows, now)
 
@@ -149,6 +165,18 @@ class Scheduler:
             self._next_start[known.name] = cached
         return cached[1] is not None and cached[1] <= now
 
+    def _template_of(self, occurrence: StoredOccurrence) -> str | None:
+        known = self._known.get(occurrence.schedule)
+        return None if known is None else known.spec.template
+
+    def _templates_with_project(self, occurrences: list[StoredOccurrence]) -> set[str]:
+        """Returns the templates of these occurrences that have a project, whose remote may not answer."""
+        definitions = self._context.definitions
+        assert definitions is not None
+        names = {name for name in map(self._template_of, occurrences) if name is not None}
+        found = {name: definitions.find(TEMPLATES.name, name) for name in names}
+        return {name for name, stored in found.items() if stored is not None and stored.spec["request"].get("project")}
+
     def _start(self, occurrence: StoredOccurrence, waiting: _Waiting, now: datetime) -> StoredOccurrence:
         """Starts the task of a due time; returns what became of it, the same where it is to be tried again."""
         known = self._known.get(occurrence.schedule)
@@ -183,6 +211,32 @@ class Scheduler:
         if now.timestamp() >= self._prune_at:
             self._prune_at = now.timestamp() + _PRUNE_SECONDS
             rows.prune(milliseconds(now - KEPT))
+
+
+class _SlowStarts:
+    """Starts that may take long, at most one of each schedule at a time."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_SLOW_AT_ONCE, "schedule-start")
+        self._begun: dict[str, Future[StoredOccurrence]] = {}
+
+    def is_starting(self, schedule: str) -> bool:
+        return schedule in self._begun
+
+    def start(self, occurrence: StoredOccurrence, begin: Callable[[], StoredOccurrence]) -> None:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+
+        def start() -> StoredOccurrence:
+            with app.app_context():
+                return begin()
+
+        self._begun[occurrence.schedule] = self._threads.submit(start)
+
+    def ended(self, seconds: float) -> list[StoredOccurrence]:
+        """Waits so long at most; returns those that have ended, as `Scheduler._start` does."""
+        done = wait(self._begun.values(), seconds).done
+        self._begun = {name: future for name, future in self._begun.items() if future not in done}
+        return [future.result() for future in done]
 
 
 class _Waiting:

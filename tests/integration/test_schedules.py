@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,8 +20,10 @@ from flansible.history.schedule_rows import STARTING, ScheduleRows, StoredOccurr
 from flansible.models import State
 from flansible.store import LateSchedule
 from flansible.web import scheduler
-from flansible.web.scheduler import Scheduler, known_schedule
+from flansible.web.context import WebContext
+from flansible.web.scheduler import KnownSchedule, Scheduler, known_schedule
 from tests.helpers.launching import USERS, VALUES, Site
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("broker")
 
@@ -323,6 +326,35 @@ def test_while_the_broker_is_away_a_start_is_tried_again_until_it_is_late(
         site.look(one, hours=2)
         site.look(one, hours=2, seconds=61)
     assert site.outcomes() == ["started", "failed: the service could not start it"]
+
+
+def test_a_project_whose_remote_does_not_answer_holds_up_no_other_schedule(
+    site: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put("projects/shop", {"url": "https://git.example.org/shop.git"}, "admin")
+    site.template("admin", "of-shop", request={"project": "shop", "playbook": "site.yml"})
+    site.write("a-slow", template="of-shop")
+    site.write()
+    answers, asked, launch = threading.Event(), [], scheduler.launch
+
+    def slow(context: WebContext, known: KnownSchedule, due: int, locks: tuple[str, ...]) -> str:
+        if known.name == "nightly":
+            return launch(context, known, due, locks)
+        asked.append(due)
+        assert answers.wait(30)
+        return str(uuid.uuid4())
+
+    monkeypatch.setattr(scheduler, "launch", slow)
+    one = site.scheduler()
+    for hours in (1, 2):
+        site.look(one, hours=hours)
+        assert site.outcomes("a-slow") == ["starting"] * hours and len(asked) == 1
+        assert site.outcomes() == ["started"] * hours
+        site.end(site.items()[0]["task_id"])
+    answers.set()
+    eventually(lambda: site.look(one, hours=2) or "started" in site.outcomes("a-slow"))
+    eventually(lambda: site.look(one, hours=2) or "starting" not in site.outcomes("a-slow"))
+    assert len(asked) == len(set(asked)) == 2
 
 
 def _refuse(*_: Any, **__: Any) -> None:
