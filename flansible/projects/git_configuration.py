@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# A fetch whose connection is dead keeps others of this project waiting: http ends after a minute without a byte.
 CONFIGURATION = """\
 [core]
 \thooksPath = /dev/null

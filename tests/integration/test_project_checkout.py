@@ -367,6 +367,16 @@ def test_a_git_that_hangs_is_ended_in_time(machine: Machine) -> None:
     assert "took too long" in answer["message"]
 
 
+@pytest.mark.nightly
+def test_an_http_remote_that_goes_silent_is_given_up(machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/shop"
+        began = time.monotonic()
+        answer = prepare.answer(project_tasks.order_of("resolve", shop(url), machine.settings, 300), {})
+    assert time.monotonic() - began < 120
+    assert answer["error"] == "unreachable" and "too slow" in answer["message"].lower(), answer
+
+
 def test_git_sees_nothing_of_the_machine_but_its_own(repository: Repository, machine: Machine) -> None:
     if not isolation.of("auto").in_force:
         pytest.skip("bubblewrap does not work here")
