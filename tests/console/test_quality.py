@@ -151,7 +151,7 @@ def assert_nothing_is_beyond_the_edge(page: Page) -> None:
     assert wide <= inner
     # What is cut off at the edge is as lost as what one has to scroll to.
     beyond = page.evaluate(
-        """() => [...document.querySelectorAll("main :is(a, button, input, select)")]
+        """() => [...document.querySelectorAll("main :is(a, button, input, select), nav [aria-current]")]
           .filter((one) => one.checkVisibility() && !one.closest(".scroll"))
           .map((one) => [one.getBoundingClientRect(), one.outerHTML.slice(0, 200)])
           .filter(([box]) => box.width > 0 && (box.right > innerWidth + 1 || box.left < -1))

@@ -94,7 +94,11 @@ function showHeader(route) {
   );
   links.push(h("a", { href: "api/docs", target: "_blank", rel: "noopener" }, "API"));
   if (session.flower_url) links.push(h("a", { href: session.flower_url, target: "_blank", rel: "noopener" }, "Flower"));
-  replace(document.getElementById("nav"), links);
+  const nav = document.getElementById("nav");
+  replace(nav, links);
+  // On a narrow screen the entries are one line that scrolls.
+  const current = nav.querySelector("[aria-current]");
+  if (current) nav.scrollLeft = current.offsetLeft - nav.offsetLeft - (nav.clientWidth - current.offsetWidth) / 2;
   replace(
     document.getElementById("account"),
     themeButton(),
