@@ -22,6 +22,7 @@ from flansible.config import Settings
 from flansible.errors import FieldError, InvalidRequest
 from flansible.identity.users import User, resolve
 from flansible.models import (
+    DEFAULT_QUEUE,
     About,
     AdhocRequest,
     AuthorizedRun,
@@ -128,6 +129,7 @@ def hidden_run(user: User, project: ProjectRun, settings: Settings, summary: str
         summary=authorize.line(f"{user.name}: {summary} of project {project.name}"),
         steps=(Step(program="project", argv=(), cwd="/"),),
         project=project,
+        queue=project.queue or DEFAULT_QUEUE,
         time_limit=seconds,
         confinement=authorize.confinement_of(entry),
         hidden=True,
@@ -214,7 +216,7 @@ def _limit_to_rights(
         path_rules.check_files_of_admin(user, request, Path("/nowhere"))
         vaults = tuple(request.vault_ids), tuple(request.vault_password_files)
         return request, command_line.Paths(tuple(inventories), *vaults, playbook_dir), shown
-    grants.check_queue(user, request.queue, shown)
+    grants.check_queue(user, request.queue or project.queue, shown)
     hosts.check(user, request, None)
     given = [request.module_path] if isinstance(request.module_path, str) else request.module_path or []
     vault_field = "vault_file" if request.vault_file else "vault_password_file"
@@ -324,7 +326,8 @@ def _completed(
     found = None
     if is_known:
         found = Visibility(inventories=named, hosts=tuple(visibility.known_hosts(user, request)))
-    return run.model_copy(update={"project": project, "visibility": found})
+    queue = request.queue or project.queue or DEFAULT_QUEUE
+    return run.model_copy(update={"project": project, "visibility": found, "queue": queue})
 
 
 def _about(project: ProjectRun) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from flansible.models.definition_specs import DefinitionName, Spec
 from flansible.models.records import Record
-from flansible.models.requests import MAX_PATH_CHARACTERS, MAX_TEXT_CHARACTERS, ProjectRef, Request
+from flansible.models.requests import MAX_PATH_CHARACTERS, MAX_TEXT_CHARACTERS, ProjectRef, QueueName, Request
 
 MAX_GLOBS = 100
 _LINES: dict[str, JsonValue] = {"format": "lines"}  # for the console's form
@@ -120,6 +120,10 @@ class ProjectSpec(Spec):
         False,
         description="Whether each run gets a copy of the tree, of at most 1 GiB, that it may write and that is gone "
         "afterwards: for playbooks that write beside themselves.",
+    )
+
+    queue: QueueName | None = Field(
+        None, description="Queue whose workers fetch it and run what names no queue. Default: `default`."
     )
 
     @property

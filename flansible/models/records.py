@@ -132,6 +132,7 @@ class ProjectRun(Record):
     depth: int | None = Field(default=None, description="Commits to fetch of each ref; null: all.")
     requirements: str = Field(default="auto", description="What is installed: `auto`, `none` or a path.")
     private_copy: bool = Field(default=False, description="Whether the run gets a copy of the tree that it may write.")
+    queue: str | None = Field(default=None, description="The queue of requests that name none; null: the default one.")
     remark: str | None = Field(default=None, description="A sentence for the output, such as why it is an old commit.")
 
 

@@ -26,7 +26,7 @@ from flansible.errors import (
     Unavailable,
 )
 from flansible.identity.users import User
-from flansible.models import DEFAULT_QUEUE, AuthorizedRun, ErrorItem
+from flansible.models import AuthorizedRun, ErrorItem
 from flansible.models.template_specs import MAX_CHOICES, ChoicesFrom, TemplateSpec
 from flansible.notifications import checked_get
 from flansible.web import project_commit, project_lists
@@ -120,7 +120,7 @@ class _Reader:
         known = f"tags {run.url} {glob}"
         if (found := self._context.store.known_choices(known)) is None:
             queue = self._request.get("queue")
-            found = project_lists.tags(self._rights, project, glob, queue if isinstance(queue, str) else DEFAULT_QUEUE)
+            found = project_lists.tags(self._rights, project, glob, queue if isinstance(queue, str) else None)
             self._keep(known, found)
         return found
 

@@ -15,7 +15,7 @@ from flansible.definitions.kinds import PROJECTS
 from flansible.errors import BadGateway, FieldError, Forbidden, NotFound, StoreUnavailable, Unavailable
 from flansible.history.definition_rows import StoredDefinition
 from flansible.identity.users import ADMIN, User
-from flansible.models import DEFAULT_QUEUE, AuthorizedRun, ProjectRun, Secrets
+from flansible.models import AuthorizedRun, ProjectRun, Secrets
 from flansible.models.project_spec import MaxAge, ProjectSpec
 from flansible.store import KnownCommit, RemoteState
 from flansible.web.context import definitions_of, web_context
@@ -31,9 +31,10 @@ def find(user: User, project: str, ref: str | None, queue: str | None = None) ->
     Raises Forbidden, NotFound, BadGateway, Unavailable.
     """
     project_rights.check_use(user, project)
+    spec, owner = _defined(project)
+    queue = queue or spec.queue
     if not grants.may_name_queue(user, queue):
         grants.check_queue(user, queue, ())
-    spec, owner = _defined(project)
     named = ref or spec.ref or ""
     project_rights.check_ref(spec, named)
     if named != (spec.ref or ""):
@@ -119,7 +120,7 @@ def ask(
 ) -> tuple[ProjectRun, str | None]:
     """Has a worker ask the remote; returns the project at its commit, and what a remote said that did not answer."""
     hidden = project_runs.hidden_run(user, run, web_context().settings, "commit", int(WAIT_SECONDS))
-    result = run_preview(hidden.model_copy(update={"secrets": secrets, "queue": queue or DEFAULT_QUEUE}), WAIT_SECONDS)
+    result = run_preview(hidden.model_copy(update={"secrets": secrets, "queue": queue or hidden.queue}), WAIT_SECONDS)
     if result.content is None:
         message = f"The commit of {run.ref or 'the default branch'} was not found within {WAIT_SECONDS:g} seconds"
         raise Unavailable(f"{message}: {result.detail}", code="commit_unknown", retry_after_seconds=5)
@@ -186,4 +187,5 @@ def _run(project: str, spec: ProjectSpec, owner: str, ref: str) -> ProjectRun:
         depth=spec.depth,
         requirements=spec.requirements,
         private_copy=spec.private_copy,
+        queue=spec.queue,
     )

@@ -65,16 +65,16 @@ def inventories(user: User, project: ProjectRun, secrets: Secrets | None) -> lis
     return [_inventory(str(path)) for path in _listed(user, project, secrets, ()).get("inventories", [])]
 
 
-def tags(user: User, name: str, glob: str, queue: str) -> list[str]:
+def tags(user: User, name: str, glob: str, queue: str | None) -> list[str]:
     """Lists the tags of a project's repository that match, the highest version first, as its remote says now.
 
-    queue: whose workers ask it. Raises Forbidden, NotFound, BadGateway, Unavailable.
+    queue: whose workers ask it; None: the project's own. Raises Forbidden, NotFound, BadGateway, Unavailable.
     """
     project, secrets = project_commit.described(user, name)
     asked = project.model_copy(update={"ref": glob})
     hidden = project_runs.hidden_run(user, asked, web_context().settings, "tags", int(project_commit.WAIT_SECONDS))
     step = hidden.steps[0].model_copy(update={"listing": "tags"})
-    run = hidden.model_copy(update={"steps": (step,), "secrets": secrets, "queue": queue})
+    run = hidden.model_copy(update={"steps": (step,), "secrets": secrets, "queue": queue or hidden.queue})
     result = run_preview(run, project_commit.WAIT_SECONDS)
     if result.content is None:
         raise Unavailable(f"The tags of project {name} cannot be listed: {result.detail}", code="list_unavailable")

@@ -17,6 +17,7 @@ import pytest
 
 from tests.helpers import servers
 from tests.helpers.ports import free_port
+from tests.helpers.repositories import Repository
 from tests.helpers.services import ADMIN, DEV, SCRIPTS, Service, lay_out, start_service, write
 from tests.helpers.waiting import eventually
 
@@ -28,7 +29,9 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     root, data = (Path(tempfile.mkdtemp(prefix="flansible-test-")) for _ in range(2))
     lay_out(root)
     document = json.loads((root / "rbac.json").read_text())
-    document["rbac"][1]["queues"] = {"dmz": ["inventories/shared"], "empty": []}
+    dev = document["rbac"][1]
+    dev["queues"] = {"dmz": ["inventories/shared"], "empty": []}
+    dev |= {"projects": ["shop"], "inventories": [*dev["inventories"], "shop:inventories/dev"]}
     write(root / "rbac.json", json.dumps(document)).chmod(0o600)
     started: list[servers.Server] = []
     config = f"flower_tcp_port = {free_port()}\n"
@@ -142,6 +145,26 @@ def test_a_lost_message_is_sent_again_by_a_worker_of_its_queue(service: Service)
         assert service.wait(lost, seconds=40)["Status"] == "SUCCESS"
     assert "sending its message again" in (service.root / "far.log").read_text()
     assert "sending its message again" not in service.log.read_text()
+
+
+def test_a_project_names_the_queue_of_requests_that_name_none(service: Service) -> None:
+    folder = service.root / "shop"
+    commit = Repository.make(folder).git("rev-parse", "HEAD")
+    spec = {"url": str(folder), "queue": "dmz"}
+    assert service.client().put("/api/projects/shop", json=spec).status_code == 201
+    request = {"project": "shop", "playbook": "site.yml", "inventory": "inventories/dev"}
+    with worker(service, "far", "dmz"):
+        reply = service.client().post("/api/ansibleplaybook", json=request)
+        assert (reply.status_code, reply.json()["commit"]) == (202, commit)
+        assert service.status(reply.json()["task_id"])["queue"] == "dmz"
+        assert service.wait(reply.json()["task_id"])["Status"] == "SUCCESS"
+        listed = service.client().get("/api/listplaybooks", params={"project": "shop"})
+        assert [one["playbook"] for one in listed.json()["playbooks"]] == ["site.yml"]
+        forbidden = service.client(DEV).post("/api/ansibleplaybook", json=request)
+        assert (forbidden.status_code, forbidden.json()["code"]) == (403, "queue_forbidden"), forbidden.text
+    usual = service.client().post("/api/ansibleplaybook", json={**request, "queue": "default"})
+    assert "queue" not in service.status(usual.json()["task_id"]), "the default one is not shown"
+    assert service.wait(usual.json()["task_id"])["Status"] == "SUCCESS"
 
 
 def test_users_name_the_queues_of_rbac_json(service: Service) -> None:
