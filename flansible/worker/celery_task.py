@@ -12,12 +12,12 @@ Celery calls `run_task` with a task id, in a thread of thread_pool.py:
                    keys, and sandbox.py for confined users; outcome.py decides the final state
 4. `_record_final_state`  waits until all output is stored, then makes the record final: final means complete
 
-Meanwhile, one thread each per worker: lease_renewal.py renews the leases, cancel_watcher.py reads cancel requests,
-message_resend.py sends lost messages again, project_lookups.py (two) finds commits while all slots are taken,
-broker/recovery.py recovers what dead workers left, sandbox_revocation.py ends sandboxes when rights are lost,
-preparation.py makes fork servers ready ahead, project_upkeep.py makes room for trees of projects; readiness.py reports
-whether the worker can run tasks. signal_handling.py and shutdown.py stop runs in time, celery_revoke.py answers
-Celery's `revoke`, consumer.py survives a lost broker.
+Meanwhile, one thread each per worker, which services.py makes: lease_renewal.py renews the leases, cancel_watcher.py
+reads cancel requests, message_resend.py sends lost messages again, project_lookups.py (two) finds commits while all
+slots are taken, broker/recovery.py recovers what dead workers left, sandbox_revocation.py ends sandboxes when rights
+are lost, preparation.py makes fork servers ready ahead, project_upkeep.py makes room for trees of projects;
+readiness.py reports whether the worker can run tasks. signal_handling.py and shutdown.py stop runs in time,
+celery_revoke.py answers Celery's `revoke`, consumer.py survives a lost broker.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import sys
 import threading
 import time
 import uuid
-from dataclasses import dataclass
 from typing import Any
 
 from celery import Task
@@ -39,8 +38,6 @@ from celery.signals import worker_init, worker_shutdown
 from flansible.authorization import isolation
 from flansible.broker import recovery
 from flansible.broker.app import RUN_TASK, app, settings
-from flansible.broker.recovery import Recovery
-from flansible.config import Settings
 from flansible.config.ansible_version import require_tested_ansible
 from flansible.errors import (
     ConfigurationError,
@@ -50,9 +47,7 @@ from flansible.errors import (
     SealError,
     StoreUnavailable,
 )
-from flansible.history.limits import history_limits, redis_retention
 from flansible.models import DEFAULT_QUEUE, ForkServerCounts, State
-from flansible.projects import order
 from flansible.sealing import Sealer
 from flansible.store import (
     AWAITS_REPORTS,
@@ -65,31 +60,20 @@ from flansible.store import (
     Transition,
 )
 from flansible.system import account, process_identity, rlimits, runner_processes
-from flansible.system.periodic import Periodic
-from flansible.system.ssh_control import ControlMasters
-from flansible.worker import celery_revoke, project_tasks, run_hosts, signal_handling
+from flansible.worker import celery_revoke, project_tasks, run_hosts, services, signal_handling
 from flansible.worker.ansible_config import configuration_of
-from flansible.worker.archiver_process import ArchiverOrder, ArchiverProcess
-from flansible.worker.cancel_watcher import Cancellation, CancelWatcher
-from flansible.worker.forkserver_pool import ForkServerPool
-from flansible.worker.lease_renewal import Lease, LeaseRenewal, now
-from flansible.worker.message_resend import MessageResend
+from flansible.worker.cancel_watcher import Cancellation
+from flansible.worker.lease_renewal import Lease, now
 from flansible.worker.outcome import Outcome
-from flansible.worker.preparation import Preparation
-from flansible.worker.project_lookups import THREADS, ProjectLookups
-from flansible.worker.project_upkeep import ProjectUpkeep, bounds_of
 from flansible.worker.readiness import Readiness, run_nothing
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
-from flansible.worker.sandbox_revocation import SandboxRevocation
-from flansible.worker.shutdown import Shutdown
-from flansible.worker.store_writer import StoreWriter
+from flansible.worker.services import LEASE_REPLY_SECONDS, Services
 from flansible.worker.supervisor import NO_RIGHTS, Supervisor
 
 log = logging.getLogger(__name__)
 
 _STORE_RETRY_SECONDS = 1.0
-_LEASE_REPLY_SECONDS = 2.0
 _KNOWN_POLL_SECONDS = 0.05
 # How long the final state waits for a store that is away; then it is not recorded.
 _STORE_AWAY_SECONDS = 24 * 3600.0
@@ -97,151 +81,79 @@ _STOPPING_STORE_AWAY_SECONDS = 2.0
 _EXIT_CONFIGURATION = 2  # the exit code of all flansible commands for a wrong configuration
 
 
-@dataclass(frozen=True)
-class _Services:
-    store: Store
-    fork_servers: ForkServerPool
-    cancel_watcher: CancelWatcher
-    writer: StoreWriter
-    leases: LeaseRenewal
-    periodic: tuple[Periodic, ...]
-    shutdown: Shutdown
-    ssh_masters: ControlMasters | None
-    upkeep: ProjectUpkeep
-
-
 _lock = threading.Lock()
-_services: _Services | None = None
+_services: Services | None = None
 _readiness: Readiness | None = None
 _limits_before: tuple[int, int] | None = None
 
 
-def _worker_services() -> _Services:
+def _worker_services() -> Services:
     """Returns what the supervisors of this process share; made on first use, after any fork of the pool."""
     global _services
     with _lock:
         if _services is None:
-            found = settings()
-            retention = redis_retention(found)
-            store = Store(found.store_url, retention)
-            # What renews or checks leases must not wait long for a reply. Renewals wait for no other thread either.
-            lease_store, checking_store = (Store(found.store_url, retention, _LEASE_REPLY_SECONDS) for _ in range(2))
-            leases = LeaseRenewal(lease_store, found.worker_concurrency, found.lease_seconds, found.queues)
-            fork_servers = ForkServerPool(found.fork_servers, limits=_limits_before)
-            masters = _ssh_masters()
             name = _readiness.name if _readiness else "worker"
-            upkeep = ProjectUpkeep(store, name, order.folder_of_all(found.data_dir), bounds_of(found))
-            _services = _Services(
-                store=store,
-                fork_servers=fork_servers,
-                cancel_watcher=CancelWatcher(store),
-                writer=StoreWriter(store),
-                leases=leases,
-                periodic=(
-                    MessageResend(store, lambda: leases.count < found.worker_concurrency, found.queues),
-                    Recovery(checking_store),
-                    *_archivers(found),
-                    SandboxRevocation(checking_store, fork_servers, lambda: leases.principals, found.grace_seconds),
-                    Preparation(
-                        checking_store,
-                        fork_servers,
-                        Sandboxes(found),
-                        lambda user: _masters_directory(masters, user),
-                        queues=found.queues,
-                    ),
-                    upkeep,
-                    *_project_lookups(found),
-                ),
-                shutdown=Shutdown(),
-                ssh_masters=masters,
-                upkeep=upkeep,
-            )
-            for thread in (leases, *_services.periodic):
-                thread.start()
+            carry_out_hidden = functools.partial(_carry_out_hidden, hostname=name)
+            _services = services.make(settings(), name, _limits_before, carry_out_hidden)
+            _services.start()
         return _services
-
-
-def _archivers(found: Settings) -> list[ArchiverProcess]:
-    """Returns what starts the archiver, where there is a history database."""
-    if (url := found.database_url) is None:
-        return []
-    limits = history_limits(found)
-    order = ArchiverOrder(found.store_url, url, found.archive_after_seconds, limits, found.log_level, found.keep_facts)
-    return [ArchiverProcess(Store(found.store_url, redis_retention(found)), order)]
-
-
-def _project_lookups(found: Settings) -> list[ProjectLookups]:
-    carry_out = functools.partial(_carry_out_hidden, hostname=_readiness.name if _readiness else "worker")
-    return [ProjectLookups(Store(found.store_url), found.queues, carry_out) for _ in range(THREADS)]
-
-
-def _ssh_masters() -> ControlMasters | None:
-    found = settings()
-    if found.ssh_profile == "default":
-        return None
-    try:
-        return ControlMasters(found.ssh_masters_dir)
-    except OSError as error:
-        # Runs are only slower without it.
-        log.warning("the fast ssh profile is not in use: its directory cannot be made: %s", error)
-        return None
 
 
 @app.task(name=RUN_TASK, bind=True, ignore_result=True)
 def run_task(self: Task[Any, Any], task_id: str) -> str:
     """Claims the task of this id and runs it; returns its final state, or why it was not started, for Celery's log."""
-    services = _worker_services()
-    claim, asked_at = _claim(services, task_id, self.request.hostname or "worker")
+    shared = _worker_services()
+    claim, asked_at = _claim(shared, task_id, self.request.hostname or "worker")
     if isinstance(claim, ClaimRefusal):
         recovery.send_messages(claim.ready)
         return f"not started: {claim.reason}"
-    return _run_claimed(services, task_id, claim, asked_at).state.value
+    return _run_claimed(shared, task_id, claim, asked_at).state.value
 
 
-def _run_claimed(services: _Services, task_id: str, claim: Claim, asked_at: float) -> Outcome:
+def _run_claimed(shared: Services, task_id: str, claim: Claim, asked_at: float) -> Outcome:
     """Runs a claimed task and makes it final, whatever fails: otherwise it would end as lost, without the cause."""
     found = settings()
     spill = found.data_dir if os.path.isdir(found.data_dir) else None
     try:
-        recorder = Recorder(task_id, claim, found.max_output_bytes, spill, services.writer.wake)
+        recorder = Recorder(task_id, claim, found.max_output_bytes, spill, shared.writer.wake)
     except OSError as error:
         outcome = _denied(task_id, error)
-        with services.leases.hold(task_id, claim, asked_at, lambda _standing: None) as lease:
+        with shared.leases.hold(task_id, claim, asked_at, lambda _standing: None) as lease:
             lease.is_released = True
-            _settle(services, task_id, claim, outcome, time.monotonic())
+            _settle(shared, task_id, claim, outcome, time.monotonic())
         return outcome
     try:
         with (
             # Until the record is final: storing a long output takes time.
-            services.leases.hold(task_id, claim, asked_at, recorder.refuse) as lease,
-            services.writer.serve(recorder),
+            shared.leases.hold(task_id, claim, asked_at, recorder.refuse) as lease,
+            shared.writer.serve(recorder),
         ):
-            outcome = _supervise(services, recorder, lease)
+            outcome = _supervise(shared, recorder, lease)
             lease.is_released = True
             recorder.finish()
-            _record_final_state(services, recorder, outcome)
+            _record_final_state(shared, recorder, outcome)
     finally:
         recorder.close()
     return outcome
 
 
-def _claim(services: _Services, task_id: str, hostname: str) -> tuple[Claim | ClaimRefusal, float]:
+def _claim(shared: Services, task_id: str, hostname: str) -> tuple[Claim | ClaimRefusal, float]:
     """Claims the task; returns the answer, and when it was requested."""
     nonce, process, seconds = uuid.uuid4().hex, process_identity.own_identity(), settings().lease_seconds
     while True:
-        if services.shutdown.seconds_left() is not None:
-            _requeue(services.store, task_id)
+        if shared.shutdown.seconds_left() is not None:
+            _requeue(shared.store, task_id)
             return ClaimRefusal("the worker is being stopped"), 0.0
-        if not services.leases.may_claim:  # only at the worker's start
+        if not shared.leases.may_claim:  # only at the worker's start
             time.sleep(_KNOWN_POLL_SECONDS)
             continue
         asked_at = now()
         try:
-            answer = services.store.claim(task_id, hostname, nonce, process, seconds)
+            answer = shared.store.claim(task_id, hostname, nonce, process, seconds)
             if isinstance(answer, ClaimRefusal) and answer.reason == HOSTS_NEEDED:
                 sealer = Sealer(settings().secret_key_file)
                 carry_out = functools.partial(_carry_out_hidden, hostname=hostname)
-                run_hosts.find_hosts(services.store, sealer, task_id, carry_out)
+                run_hosts.find_hosts(shared.store, sealer, task_id, carry_out)
                 continue
             if not isinstance(answer, ClaimRefusal) or answer.reason != AWAITS_REPORTS:
                 return answer, asked_at
@@ -257,13 +169,13 @@ def _claim(services: _Services, task_id: str, hostname: str) -> tuple[Claim | Cl
 
 def _carry_out_hidden(task_id: str, hostname: str) -> None:
     """Runs a hidden task without a slot of its own, if nobody else does. Raises StoreUnavailable."""
-    services = _worker_services()
-    if services.shutdown.seconds_left() is not None or not services.leases.may_claim:
+    shared = _worker_services()
+    if shared.shutdown.seconds_left() is not None or not shared.leases.may_claim:
         return
     process, seconds, asked_at = process_identity.own_identity(), settings().lease_seconds, now()
-    claim = services.store.claim(task_id, hostname, process=process, lease_seconds=seconds)
+    claim = shared.store.claim(task_id, hostname, process=process, lease_seconds=seconds)
     if isinstance(claim, Claim):
-        _run_claimed(services, task_id, claim, asked_at)
+        _run_claimed(shared, task_id, claim, asked_at)
 
 
 def _requeue(store: Store, task_id: str) -> None:
@@ -274,11 +186,11 @@ def _requeue(store: Store, task_id: str) -> None:
             recovery.send_messages([ReadyTask(task_id, task.summary, task.queue or DEFAULT_QUEUE)])
 
 
-def _supervise(services: _Services, recorder: Recorder, lease: Lease) -> Outcome:
+def _supervise(shared: Services, recorder: Recorder, lease: Lease) -> Outcome:
     """Supervises the run; returns how it ended, also when it could not be started."""
     try:
-        with services.cancel_watcher.follow(recorder.task_id) as cancellation:
-            return _carry_out(services, recorder, cancellation, lease)
+        with shared.cancel_watcher.follow(recorder.task_id) as cancellation:
+            return _carry_out(shared, recorder, cancellation, lease)
     except (RunnerError, SealError, StoreUnavailable) as error:
         return Outcome(State.ERROR, str(error))
     except OSError as error:
@@ -296,7 +208,7 @@ def _denied(task_id: str, error: OSError) -> Outcome:
     return Outcome(State.ERROR, f"the worker could not run it: {error.strerror or error}{where}")
 
 
-def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellation, lease: Lease) -> Outcome:
+def _carry_out(shared: Services, recorder: Recorder, cancellation: Cancellation, lease: Lease) -> Outcome:
     claim, found = recorder.claim, settings()
     if not claim.run.has_rights:
         return Outcome(State.ERROR, NO_RIGHTS)
@@ -306,57 +218,49 @@ def _carry_out(services: _Services, recorder: Recorder, cancellation: Cancellati
     if claim.attempt > 1:
         recorder.add_output(f"[flansible] Attempt {claim.attempt}: the run begins again.\n".encode(), [])
     supervisor = Supervisor(
-        services.fork_servers,
+        shared.fork_servers,
         recorder,
-        services.shutdown,
+        shared.shutdown,
         timeout_seconds=float(limit),
         grace_seconds=found.grace_seconds,
         cancellation=cancellation,
         timeout_name=limit_name,
-        ssh_masters=_masters_directory(services.ssh_masters, claim.run.principal),
+        ssh_masters=shared.masters_directory(claim.run.principal),
         sandboxes=Sandboxes(found),
         lease=lease,
     )
-    sealed = services.store.secrets(recorder.task_id)
+    sealed = shared.store.secrets(recorder.task_id)
     if sealed and claim.run.on_lost == "fail":
-        services.store.delete_secrets(recorder.task_id)
+        shared.store.delete_secrets(recorder.task_id)
     secrets = Sealer(found.secret_key_file).open(sealed) if sealed else None
     if claim.run.project is not None:
-        with services.upkeep.following():
+        with shared.upkeep.following():
             return project_tasks.carry_out(supervisor, recorder, claim.run, claim.run.project, secrets, found)
     return supervisor.carry_out(claim.run, secrets)
 
 
-def _masters_directory(masters: ControlMasters | None, principal: str) -> str | None:
-    try:
-        return masters.directory_of(principal) if masters else None
-    except OSError as error:
-        log.warning("this run of %s does not use the fast ssh profile: %s", principal, error)
-        return None
-
-
-def _record_final_state(services: _Services, recorder: Recorder, outcome: Outcome) -> None:
+def _record_final_state(shared: Services, recorder: Recorder, outcome: Outcome) -> None:
     """Waits until all output is stored, then makes the record final: in this order, so that final means complete."""
     task_id = recorder.task_id
     began = time.monotonic()
     while not recorder.wait_until_stored(_STORE_RETRY_SECONDS):
-        if recorder.standing != State.RUNNING or _waited_too_long(services, began):
+        if recorder.standing != State.RUNNING or _waited_too_long(shared, began):
             log.error("task %s: its last output was not stored (record: %s)", task_id, recorder.standing)
             break
-    _settle(services, task_id, recorder.claim, outcome, began)
+    _settle(shared, task_id, recorder.claim, outcome, began)
 
 
-def _settle(services: _Services, task_id: str, claim: Claim, outcome: Outcome, began: float) -> None:
+def _settle(shared: Services, task_id: str, claim: Claim, outcome: Outcome, began: float) -> None:
     """Makes the record final, as soon as the store takes that. began: since when that is to be done."""
     while True:
         try:
-            moved = _make_final(services.store, claim, task_id, outcome)
-            return recovery.send_ready(services.store, task_id, moved)
+            moved = _make_final(shared.store, claim, task_id, outcome)
+            return recovery.send_ready(shared.store, task_id, moved)
         except IllegalMove as error:
             log.warning("%s", error)
             return
         except StoreUnavailable as error:
-            if _waited_too_long(services, began):
+            if _waited_too_long(shared, began):
                 log.error("task %s: its final state %s was not recorded: %s", task_id, outcome.state, error)
                 return
             time.sleep(_STORE_RETRY_SECONDS)
@@ -386,9 +290,9 @@ def _move_to_final(store: Store, claim: Claim, task_id: str, outcome: Outcome) -
     )
 
 
-def _waited_too_long(services: _Services, began: float) -> bool:
+def _waited_too_long(shared: Services, began: float) -> bool:
     """Whether to give up a store that is away: after a day, or after two seconds while the worker is being stopped."""
-    stopping = services.shutdown.seconds_left() is not None
+    stopping = shared.shutdown.seconds_left() is not None
     return time.monotonic() - began > (_STOPPING_STORE_AWAY_SECONDS if stopping else _STORE_AWAY_SECONDS)
 
 
@@ -406,7 +310,7 @@ def _check_configuration(sender: Any, **_: Any) -> None:
         account.require_home()
         account.warn()
         _readiness = Readiness(
-            Store(found.store_url, reply_timeout_seconds=_LEASE_REPLY_SECONDS),
+            Store(found.store_url, reply_timeout_seconds=LEASE_REPLY_SECONDS),
             sender.hostname,
             _probe,
             _resume_stopped,
@@ -438,11 +342,11 @@ def _probe() -> str:
     The run is made outside the project: what its ansible.cfg says is no matter of this worker, may be repaired by a
     task, and may start callbacks that nobody asked for.
     """
-    services, root = _worker_services(), str(settings().playbook_root)
+    shared, root = _worker_services(), str(settings().playbook_root)
     is_shared = not os.path.isdir(root) or configuration_of(root) == configuration_of("/")
-    problem = run_nothing(services.fork_servers, services.shutdown, pack_usual=is_shared)
+    problem = run_nothing(shared.fork_servers, shared.shutdown, pack_usual=is_shared)
     if not problem and not is_shared:
-        threading.Thread(target=_warm_up, args=(services, root), name="warm-up", daemon=True).start()
+        threading.Thread(target=_warm_up, args=(shared, root), name="warm-up", daemon=True).start()
     return problem
 
 
@@ -460,11 +364,11 @@ def _resume_stopped() -> str:
     return ""
 
 
-def _warm_up(services: _Services, root: str) -> None:
+def _warm_up(shared: Services, root: str) -> None:
     try:
-        services.fork_servers.warm_up(root, pack_usual=True)
+        shared.fork_servers.warm_up(root, pack_usual=True)
     except (RunnerError, OSError) as error:
-        if services.shutdown.seconds_left() is None:
+        if shared.shutdown.seconds_left() is None:
             log.warning("Ansible does not load with the configuration of %s: %s", root, error)
 
 
@@ -473,11 +377,5 @@ def _close(**_: Any) -> None:
     if _readiness is not None:
         _readiness.stop()
     if _services is not None:
-        for thread in (*_services.periodic, _services.leases):
-            thread.stop()
-        # Before the ssh masters: this ends the sandboxes, whose processes can still write to the masters' sockets.
-        _services.fork_servers.close()
-        if _services.ssh_masters is not None:
-            _services.ssh_masters.close()
-        _services.store.close()
+        _services.close()
     signal_handling.ignore_signals()
