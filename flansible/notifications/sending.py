@@ -72,6 +72,8 @@ class Sender:
         found = self._notifications.get(delivery.notification)
         if found is None:
             raise DeliveryRefused("the notification was deleted, or cannot be read")
+        if found.owner != delivery.owner:
+            raise DeliveryRefused("the notification of this name is another user's now")
         owner = self._users().get(found.owner)
         if owner is None:
             raise DeliveryRefused("its owner is not in rbac.json any more")

@@ -389,6 +389,19 @@ def test_what_only_admin_may_is_not_sent_for_one_who_is_not(bench: Bench, receiv
     assert receiver.received == []
 
 
+def test_a_delivery_is_not_sent_to_who_takes_the_name_of_its_notification(
+    bench: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "PAUSES", (0.2,))
+    bench.define("ops", "http://receiver.invalid/", "succeeded", owner="dev", allow_private=False)
+    RecordedRun(bench.store, "dev").end()
+    bench.until(lambda: bench.deliveries() and bench.deliveries()[0].attempts)
+    bench.define("ops", receiver.url, "succeeded")
+    bench.until(lambda: bench.states() == {"succeeded": "dead"})
+    assert receiver.received == []
+    assert "another user's" in bench.deliveries()[0].attempts[-1]["detail"]
+
+
 def test_conditions_are_looked_at(bench: Bench, receiver: Receiver) -> None:
     bench.define("a", receiver.url, "succeeded", match={"playbook": "other.yml"})
     bench.define("b", receiver.url, "succeeded", match={"playbook": "site.yml", "user": "dev", "inventory": "dev"})
@@ -576,6 +589,25 @@ def test_a_notification_through_the_api_and_a_failed_one_delivered_again(
         assert client.delete("/api/notifications/ops").status_code == 204
     assert [one.id for one in receiver.received] == [found["delivery_id"]] * 2
     Webhook(SECRET).verify(receiver.received[1].body, receiver.received[1].headers)
+
+
+def test_a_delivery_is_sent_again_by_its_own_notification_alone(
+    server: WebServer, store: Store, receiver: Receiver
+) -> None:
+    with server.client() as admin, server.client(DEV) as dev:
+        of_dev = body(receiver, url="https://receiver.invalid/", allow_private=False)
+        dev.put("/api/notifications/taken", json=of_dev).raise_for_status()
+        RecordedRun(store, "dev").end(State.FAILED)
+        [found] = eventually(lambda: dev.get("/api/deliveries", params={"notification": "taken"}).json()["items"])
+        dev.delete("/api/notifications/taken").raise_for_status()
+        for change in ("deleted", "another's"):
+            if change == "another's":
+                admin.put("/api/notifications/taken", json=body(receiver)).raise_for_status()
+            for client in (dev, admin):
+                reply = client.post(f"/api/deliveries/{found['delivery_id']}/redeliver")
+                assert (reply.status_code, reply.json()["code"]) == (404, "definition_not_found")
+        admin.delete("/api/notifications/taken").raise_for_status()
+    assert receiver.received == []
 
 
 def test_deliveries_are_their_owners(server: WebServer, store: Store, receiver: Receiver) -> None:

@@ -14,10 +14,10 @@ from flansible.errors import NotFound
 from flansible.history.delivery_rows import PENDING, DeliveryRows, StoredDelivery
 from flansible.identity.users import User
 from flansible.models.notification_specs import DeliveryFields, DeliveryList, DeliveryState
-from flansible.notifications.recipients import LATE_PREFIX
+from flansible.notifications.recipients import CALLBACK, KIND, LATE_PREFIX
 from flansible.system.timestamps import from_milliseconds
 from flansible.web import serialization
-from flansible.web.context import from_database, web_context
+from flansible.web.context import definitions_of, from_database, web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
 from flansible.web.parsing import NoFields, parse_query, require_no_body
@@ -77,6 +77,7 @@ class Redeliver(PrivateResource):
         user = current_user()
         found = _find(delivery_id, user)
         check_may_act(user)
+        _check_notification(found)
         what = f"{found.notification or found.kind} {found.event}"
         event = audit_context.event("redelivery", what=what, outcome="allowed", task_id=found.task_id)
         web_context().audit.write(event)
@@ -99,6 +100,16 @@ def _find(delivery_id: str, user: User) -> StoredDelivery:
     if found is None or not (user.sees_all or found.owner == user.name):
         raise NotFound("There is no such delivery.", code="delivery_not_found")
     return found
+
+
+def _check_notification(found: StoredDelivery) -> None:
+    """Raises NotFound where its notification is gone: one of the same name may be another user's."""
+    if found.kind == CALLBACK:
+        return
+    notification = definitions_of(web_context()).find(KIND, found.notification)
+    if notification is None or notification.owner != found.owner:
+        message = "The notification of this delivery was deleted, or is another user's now."
+        raise NotFound(message, code="definition_not_found")
 
 
 def _fields(found: StoredDelivery) -> DeliveryFields:
