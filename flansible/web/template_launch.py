@@ -78,12 +78,13 @@ def find(context: WebContext, user: User, name: str) -> StoredDefinition:
 
 def rights_user(context: WebContext, found: StoredDefinition) -> User:
     """Returns the user with whose rights a template runs, as rbac.json is now. Raises Forbidden."""
-    name = found.spec.get("run_as") or found.owner
-    user = context.rbac.users().get(name)
-    if user is None:
-        message = f"This template runs with the rights of {name}, who is not in rbac.json. Ask an admin."
-        raise Forbidden(message, code="rights_lost")
-    return user
+    users = context.rbac.users()
+    # Its owner too where it has `run_as`: that is in force by the rights of who wrote it.
+    for name in (found.owner, found.spec.get("run_as") or found.owner):
+        if name not in users:
+            message = f"This template runs by the rights of {name}, who is not in rbac.json. Ask an admin."
+            raise Forbidden(message, code="rights_lost")
+    return users[name]
 
 
 def digest_of(found: StoredDefinition) -> str:

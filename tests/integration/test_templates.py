@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -133,6 +134,15 @@ def test_only_admin_sets_run_as_and_whoever_writes_a_template_last_owns_it(site:
     site.put("templates/deploy", body, "dev", 403)
     site.put("templates/deploy", body, "admin", 200)
     assert site.run(site.launch()).principal == "admin"
+
+
+def test_run_as_ends_with_the_account_of_who_set_it(site: Site) -> None:
+    site.template("admin", run_as="dev")
+    assert site.run(site.launch()).principal == "dev"
+    document = json.loads(site.settings.rbac_file.read_text())
+    document["rbac"] = [entry for entry in document["rbac"] if entry["user"] != "admin"]
+    site.settings.rbac_file.write_text(json.dumps(document))
+    assert site.refusal()[:2] == (403, "rights_lost")
 
 
 @pytest.mark.parametrize(
