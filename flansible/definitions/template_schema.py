@@ -18,6 +18,8 @@ _LISTED_TYPES = {
     **{"str": "string", "path": "string", "raw": "string", "int": "integer", "float": "number", "bool": "boolean"},
     **{"list": "list", "dict": "object"},
 }
+# Where one is given, the type stays: of another one it would mean something else, or nothing, as a pattern does.
+_MADE_FOR_TYPE = ("pattern", "choices", "choices_from", "default", "secret")
 
 
 def launch_schema(spec: TemplateSpec) -> dict[str, Any]:
@@ -61,18 +63,14 @@ def with_listed(spec: TemplateSpec, listed: Iterable[ListedVariable]) -> Templat
 def _filled(variable: TemplateVariable, listed: ListedVariable | None) -> TemplateVariable:
     if listed is None:
         return variable
-    found: dict[str, Any] = {
-        "type": _LISTED_TYPES[listed.type],
-        "choices": listed.choices,
-        "description": listed.description,
-    }
+    given, found = variable.model_fields_set, dict[str, Any](description=listed.description)
+    if "type" not in given and all(getattr(variable, name) in (None, False) for name in _MADE_FOR_TYPE):
+        found["type"] = _LISTED_TYPES[listed.type]
+    if found.get("type", variable.type) == _LISTED_TYPES[listed.type]:
+        found["choices"] = listed.choices
     if not (variable.secret or listed.private):
         found["default"] = listed.default
-    changes = {
-        name: value
-        for name, value in found.items()
-        if value not in (None, "") and getattr(variable, name) == TemplateVariable.model_fields[name].default
-    }
+    changes = {name: value for name, value in found.items() if value not in (None, "") and name not in given}
     filled = variable.model_copy(update=changes)
     # What the role says is no fault of whoever launches: a default that does not fit is left to it.
     if "default" in changes and value_faults("", filled.default, filled):

@@ -242,6 +242,26 @@ def test_what_a_role_says_about_a_variable_is_not_written_twice() -> None:
     assert filled["other"] == found.variables["other"], "a value that a play sets is no declaration"
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"type": "string"},
+        {"pattern": "[a-z]+"},
+        {"choices": ["a", "b"]},
+        {"choices_from": {"group": "web"}},
+        {"default": "a"},
+        {"default": ""},
+        {"secret": True},
+    ],
+)
+def test_a_role_changes_no_type_that_the_template_relies_on(declared: dict[str, Any]) -> None:
+    found = spec(variables={"v": declared})
+    stored = TemplateSpec.model_validate(found.model_dump(mode="json", exclude_unset=True))
+    listed = [ListedVariable(name="v", source="argument_specs", type="dict", required=False, choices=[{}], default={})]
+    filled = template_schema.with_listed(stored, listed).variables["v"]
+    assert filled == found.variables["v"]
+
+
 def run_of(step: Step) -> AuthorizedRun:
     return AuthorizedRun(kind="playbook", user="a", summary="a", steps=(step,))
 
