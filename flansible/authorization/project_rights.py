@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from flansible.authorization.callbacks import is_host_allowed
+from flansible.authorization.rules import grants
 from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.errors import FieldError, InvalidRequest
 from flansible.identity.users import ADMIN, User
@@ -62,12 +63,15 @@ def needs_admin(spec: ProjectSpec) -> str:
 
 
 def check_definition(user: User, spec: ProjectSpec) -> None:
-    """Raises InvalidRequest for what only admin may define: paths of the workers' machines, http, and credentials."""
+    """Raises InvalidRequest for what only admin may define (paths of the workers' machines, http, and credentials), and
+    for a queue that is not the user's."""
     errors = []
     if not user.is_admin and (why := needs_admin(spec)):
         errors.append(FieldError("url", why))
     if spec.credential is not None and not user.is_admin:
         errors.append(FieldError("credential", "Only admin may name one here: what fetches with it could be anybody's"))
+    if not grants.may_name_queue(user, spec.queue):
+        errors.append(FieldError("queue", f"You may not use queue {spec.queue}"))
     if errors:
         message = f"{errors[0].field}: {errors[0].message}"
         raise InvalidRequest(message, code="invalid_field", errors=errors)

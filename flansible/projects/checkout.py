@@ -17,14 +17,17 @@ from flansible.projects.git_command import GitRunner, host_of, protocol_of, word
 from flansible.projects.git_configuration import as_variables
 from flansible.projects.mirror import Mirror, using
 from flansible.projects.order import mirror_of
+from flansible.projects.shelf import measure
 
 _DEEPEST = 5  # submodules in submodules
 _MOST_SUBMODULES = 100
 _MOST_NAMED = 10
 
-# Few bytes in git can be many files, so the size is looked at first.
+# Few bytes in git can be many files, so the size is looked at first: as on disk, with 4 KiB at least for each name.
 _SCRIPT = """\
-git ls-tree -r -l "$1" 2>/dev/null | awk '{ total += $4 } END { exit total > ENVIRON["MOST_BYTES"] + 0 }' & size=$!
+git ls-tree -r -t -l "$1" 2>/dev/null | awk '
+  { total += 4096 * (1 + int(($4 + 4095) / 4096)); if (total > ENVIRON["MOST_BYTES"] + 0) exit }
+  END { exit total > ENVIRON["MOST_BYTES"] + 0 }' & size=$!
 git log -1 --format=%cs "$1" -- 2>/dev/null || exit 66
 rm -f "$GIT_INDEX_FILE"
 wait $size || exit 67
@@ -36,17 +39,23 @@ Say = Callable[[str], object]
 
 
 def write(
-    git: GitRunner, mirror: Mirror, commit: str, folder: Path, filters: Mapping[str, str] | None = None
+    git: GitRunner,
+    mirror: Mirror,
+    commit: str,
+    folder: Path,
+    filters: Mapping[str, str] | None = None,
+    most_bytes: int | None = None,
 ) -> str | None:
     """Writes a commit into a folder; returns its day, None if the mirror lacks it. Raises ProjectError.
 
-    filters: configuration of git for those of .gitattributes; without them there is none.
+    filters: configuration of git for those of .gitattributes; without them there is none; most_bytes: by default those
+    of all trees.
     """
     environment = {
         "GIT_DIR": str(mirror.path),
         "GIT_INDEX_FILE": str(git.private / "home" / "index"),
         "GIT_WORK_TREE": str(folder),
-        "MOST_BYTES": str(git.order.bounds.bytes),
+        "MOST_BYTES": str(git.order.bounds.bytes if most_bytes is None else most_bytes),
         **as_variables(filters or {}),
     }
     writable = (folder, mirror.path) if filters else (folder,)
@@ -69,7 +78,7 @@ def complete(git: GitRunner, mirror: Mirror, folder: Path, say: Say, is_offline:
     order = git.order
     _write_large_files(git, mirror, order.url, order.commit, folder, say, is_offline)
     if order.submodules:
-        _write_submodules(git, mirror, order.url, order.commit, folder, say)
+        _Submodules(git, folder, say).write(mirror, order.url, order.commit, folder)
     removed = remove_outer_links(folder)
     if removed:
         more = f" and {len(removed) - _MOST_NAMED} more" if len(removed) > _MOST_NAMED else ""
@@ -88,36 +97,50 @@ def _write_large_files(
     write(git, mirror, commit, folder, lfs.FILTER)
 
 
-def _write_submodules(
-    git: GitRunner, mirror: Mirror, url: str, commit: str, folder: Path, say: Say, depth: int = 0
-) -> None:
-    listed = git.run("ls-tree", "-r", "-z", commit, repository=mirror.path).decode(errors="surrogateescape")
-    commits = {}
-    for line in filter(None, listed.split("\0")):
-        about, _, path = line.partition("\t")
-        if about.startswith("160000 "):
-            commits[path] = about.split()[2]
-    if not commits:
-        return
-    if depth == _DEEPEST or len(commits) > _MOST_SUBMODULES:
-        raise ProjectError("there are too many submodules, or submodules in submodules")
-    urls = _urls(git, mirror, commit)
-    for path, wanted in sorted(commits.items()):
-        if path not in urls:
-            raise ProjectError(f"submodule {path} has no url in .gitmodules")
-        inner = absolute_url(urls[path], url)
-        target = folder / path
-        if target.is_symlink() or not os.path.realpath(target).startswith(f"{os.path.realpath(folder)}{os.sep}"):
-            raise ProjectError(f"submodule {path} would be written outside of the project")
-        target.mkdir(parents=True, exist_ok=True)
-        say(f"submodule {path} at {wanted[:12]}")
-        with using(git, mirror_of(git.order.own_folder, inner)) as own:
-            if write(git, own, wanted, target) is None:
-                own.fetch(inner, depth=git.order.depth, commit=wanted)
-                if write(git, own, wanted, target) is None:
-                    raise ProjectError(f"submodule {path}: its remote does not have commit {wanted}")
-            _write_large_files(git, own, inner, wanted, target, say)
-            _write_submodules(git, own, inner, wanted, target, say, depth + 1)
+class _Submodules:
+    """Writes the submodules of a tree, which together with it have the bytes of one."""
+
+    def __init__(self, git: GitRunner, tree: Path, say: Say) -> None:
+        self._git = git
+        self._say = say
+        self._bytes_left = git.order.bounds.bytes - measure(tree).bytes
+
+    def write(self, mirror: Mirror, url: str, commit: str, folder: Path, depth: int = 0) -> None:
+        """Writes those of a commit, and theirs. url, folder: where it comes from, and where it is. Raises
+        ProjectError."""
+        git = self._git
+        listed = git.run("ls-tree", "-r", "-z", commit, repository=mirror.path).decode(errors="surrogateescape")
+        commits = {}
+        for line in filter(None, listed.split("\0")):
+            about, _, path = line.partition("\t")
+            if about.startswith("160000 "):
+                commits[path] = about.split()[2]
+        if not commits:
+            return
+        if depth == _DEEPEST or len(commits) > _MOST_SUBMODULES:
+            raise ProjectError("there are too many submodules, or submodules in submodules")
+        urls = _urls(git, mirror, commit)
+        for path, wanted in sorted(commits.items()):
+            if path not in urls:
+                raise ProjectError(f"submodule {path} has no url in .gitmodules")
+            inner = absolute_url(urls[path], url)
+            target = folder / path
+            if target.is_symlink() or not os.path.realpath(target).startswith(f"{os.path.realpath(folder)}{os.sep}"):
+                raise ProjectError(f"submodule {path} would be written outside of the project")
+            target.mkdir(parents=True, exist_ok=True)
+            self._say(f"submodule {path} at {wanted[:12]}")
+            with using(git, mirror_of(git.order.own_folder, inner)) as own:
+                self._write_one(own, inner, path, wanted, target)
+                self.write(own, inner, wanted, target, depth + 1)
+
+    def _write_one(self, mirror: Mirror, url: str, path: str, commit: str, target: Path) -> None:
+        git, left = self._git, self._bytes_left
+        if write(git, mirror, commit, target, most_bytes=left) is None:
+            mirror.fetch(url, depth=git.order.depth, commit=commit)
+            if write(git, mirror, commit, target, most_bytes=left) is None:
+                raise ProjectError(f"submodule {path}: its remote does not have commit {commit}")
+        _write_large_files(git, mirror, url, commit, target, self._say)
+        self._bytes_left -= measure(target).bytes
 
 
 def _urls(git: GitRunner, mirror: Mirror, commit: str) -> dict[str, str]:

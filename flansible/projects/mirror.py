@@ -146,8 +146,9 @@ class Mirror:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for left in self.path.rglob("*.lock"):
-                left.unlink(missing_ok=True)  # of a git that was killed: whoever runs one holds our lock
+            # Of a git that was killed: whoever runs one holds our lock. Half a pack may be large.
+            for left in (*self.path.rglob("*.lock"), *self.path.glob("objects/pack/tmp_*")):
+                left.unlink(missing_ok=True)
             yield
 
 

@@ -117,7 +117,7 @@ class _Reader:
     def _tags(self, glob: str) -> list[str]:
         project = str(self._request.get("project"))
         run, _ = project_commit.described(self._rights, project)  # the rights come before what is known
-        known = f"tags {run.url} {glob}"
+        known = f"tags of {project} at {run.url} {glob}"
         if (found := self._context.store.known_choices(known)) is None:
             queue = self._request.get("queue")
             found = project_lists.tags(self._rights, project, glob, queue if isinstance(queue, str) else None)

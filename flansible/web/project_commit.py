@@ -32,9 +32,6 @@ def find(user: User, project: str, ref: str | None, queue: str | None = None) ->
     """
     project_rights.check_use(user, project)
     spec, owner = _defined(project)
-    queue = queue or spec.queue
-    if not grants.may_name_queue(user, queue):
-        grants.check_queue(user, queue, ())
     named = ref or spec.ref or ""
     project_rights.check_ref(spec, named)
     if named != (spec.ref or ""):
@@ -42,7 +39,8 @@ def find(user: User, project: str, ref: str | None, queue: str | None = None) ->
     run = _run(project, spec, owner, named)
     secrets = credential_of(user, spec)
     store = web_context().store
-    known = store.known_commit(project, spec.url, named)
+    check_queue(user, run, queue)
+    known = store.known_commit(project, spec.url, _known_as(run))
     if known is not None and _is_recent(spec, known):
         return run.model_copy(update={"commit": known.commit, "ref": named or known.ref}), secrets
     found, _ = ask(user, run, secrets, queue)
@@ -107,6 +105,19 @@ def credential_of(user: User, spec: ProjectSpec) -> Secrets | None:
     return Secrets(git_credential={name: value for name, value in given.items() if value is not None})
 
 
+def check_queue(user: User, project: ProjectRun, queue: str | None) -> None:
+    """Raises Forbidden for a queue that no entry of the user names: its workers would ask the remote."""
+    wanted = queue or project.queue
+    if not grants.may_name_queue(user, wanted):
+        grants.check_queue(user, wanted, ())
+
+
+def _known_as(run: ProjectRun) -> str:
+    """Returns the name under which the answer for a ref is kept. Whether a commit may be run depends on the refs that
+    requests may name, which may be fewer by now."""
+    return " ".join((run.ref, *run.allow_refs)) if project_rights.COMMIT.fullmatch(run.ref) else run.ref
+
+
 def with_secrets(run: AuthorizedRun, secrets: Secrets | None) -> AuthorizedRun:
     """Returns the run with the project's credential among its secrets."""
     if secrets is None:
@@ -119,6 +130,7 @@ def ask(
     user: User, run: ProjectRun, secrets: Secrets | None, queue: str | None = None
 ) -> tuple[ProjectRun, str | None]:
     """Has a worker ask the remote; returns the project at its commit, and what a remote said that did not answer."""
+    check_queue(user, run, queue)
     hidden = project_runs.hidden_run(user, run, web_context().settings, "commit", int(WAIT_SECONDS))
     result = run_preview(hidden.model_copy(update={"secrets": secrets, "queue": queue or hidden.queue}), WAIT_SECONDS)
     if result.content is None:
@@ -151,7 +163,7 @@ def _found(run: ProjectRun, answer: dict[str, Any]) -> tuple[ProjectRun, str | N
         remark = f"remote not reachable, commit of {answer.get('date')}"
         return found.model_copy(update={"remark": remark}), remark
     with contextlib.suppress(StoreUnavailable):
-        store.keep_commit(run.name, run.url, run.ref, KnownCommit(commit, found.ref, now))
+        store.keep_commit(run.name, run.url, _known_as(run), KnownCommit(commit, found.ref, now))
     _keep_state(run.name, RemoteState(now, "", commit, found.ref))
     return found, None
 

@@ -71,6 +71,7 @@ def tags(user: User, name: str, glob: str, queue: str | None) -> list[str]:
     queue: whose workers ask it; None: the project's own. Raises Forbidden, NotFound, BadGateway, Unavailable.
     """
     project, secrets = project_commit.described(user, name)
+    project_commit.check_queue(user, project, queue)
     asked = project.model_copy(update={"ref": glob})
     hidden = project_runs.hidden_run(user, asked, web_context().settings, "tags", int(project_commit.WAIT_SECONDS))
     step = hidden.steps[0].model_copy(update={"listing": "tags"})

@@ -480,6 +480,38 @@ def test_a_commit_that_is_larger_than_all_that_may_be_kept_is_not_written(
         machine.tree(shop(repository))
 
 
+def test_many_small_files_count_with_what_they_take_on_disk(repository: Repository, machine: Machine) -> None:
+    machine.settings = machine.settings.model_copy(update={"projects_bytes": 1_000_000})
+    repository.commit({f"many/{number}": "" for number in range(300)})
+    with pytest.raises(ProjectError, match="larger than what a worker keeps"):
+        machine.tree(shop(repository))
+
+
+def test_submodules_count_together_with_their_project(repository: Repository, machine: Machine) -> None:
+    inner = Repository.make(repository.folder.parent / "inner")
+    inner.commit({"large": "0" * 600_000})
+    with git_daemon(repository.folder.parent) as url:
+        for path in ("one", "two"):
+            repository.git("submodule", "add", "-q", str(inner.folder), path)
+            repository.git("config", "-f", ".gitmodules", f"submodule.{path}.url", "../inner")
+        repository.commit({})
+        assert (machine.tree(shop(f"{url}/shop", submodules=True)) / "two/large").exists()
+        small = Machine(machine.settings.data_dir.parent / "small")
+        small.settings = small.settings.model_copy(update={"projects_bytes": 1_000_000})
+        with pytest.raises(ProjectError, match="larger than what a worker keeps"):
+            small.tree(shop(f"{url}/shop", submodules=True))
+
+
+def test_half_a_pack_of_a_git_that_was_killed_is_removed(repository: Repository, machine: Machine) -> None:
+    machine.tree(shop(repository))
+    [mirror] = (machine.settings.data_dir / "projects").glob("*/mirrors/*.git")
+    left = mirror / "objects/pack/tmp_pack_XXXX"
+    left.write_bytes(b"PACK")
+    repository.commit({"site.yml": "second"})
+    machine.tree(shop(repository))
+    assert not left.exists()
+
+
 def test_mirrors_take_no_more_room_than_they_may_and_one_in_use_stays(machine: Machine, tmp_path: Path) -> None:
     names = ("first", "second", "third")
     for name in names:

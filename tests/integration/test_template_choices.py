@@ -158,7 +158,12 @@ def test_who_may_not_use_the_project_any_more_is_not_told_its_tags(site: Site) -
     variables = {"version": {"choices_from": {"tags": "*"}}}
     request = {"playbook": "t.yml", "project": "shop", "inventory": None}
     site.template(request=request, variables=variables)
-    site.context.store.keep_choices("tags https://127.0.0.1:1/shop.git *", ["v1"], 30)
+    site.context.store.keep_choices("tags of shop at https://127.0.0.1:1/shop.git *", ["v1"], 30)
     assert enum(site) == ["v1"]
+    # Of the same repository, fetched with another credential.
+    site.put("projects/other", {"url": "https://127.0.0.1:1/shop.git"}, "admin")
+    site.write_users(dev={"inventories": ["dev"], "may_define": ["templates"], "projects": ["other"]}, portal={})
+    site.template(name="others", request={**request, "project": "other"}, variables=variables)
+    assert "v1" not in str(site.get("templates/others"))
     site.write_users(dev={"inventories": ["dev"], "may_define": ["templates"]}, portal={})
     assert enum(site) is None and site.refusal()[0] == 403

@@ -107,6 +107,10 @@ def test_only_admin_defines_projects_of_local_paths_by_http_and_with_credentials
         project_rights.check_definition(admin, spec)
         with pytest.raises(InvalidRequest, match="Only admin"):
             project_rights.check_definition(lee, spec)
+    elsewhere = ProjectSpec.model_validate({"url": "https://a/b", "queue": "dmz"})
+    project_rights.check_definition(admin, elsewhere)
+    with pytest.raises(InvalidRequest, match="You may not use queue dmz"):
+        project_rights.check_definition(lee, elsewhere)
 
 
 @pytest.mark.parametrize(
