@@ -17,6 +17,7 @@ A private key is in an agent outside of the sandbox, which signs. A password is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -39,6 +40,7 @@ _PASSED_ON = re.compile(
 )
 _PRIVATE = 0o700
 _AGENT_SECONDS = 5.0
+_BLOCK = 512  # bytes, of ulimit
 _SHOWN_LINES = 20
 
 
@@ -63,7 +65,10 @@ class GitRunner:
         command = ["git", *words] if repository is None else ["git", f"--git-dir={repository}", *words]
         done = self.execute(command, writable, environment)
         if done.returncode != 0:
-            raise ProjectError(words_of(done.stderr) or f"git {words[0]} ended with exit code {done.returncode}")
+            said = words_of(done.stderr) or f"git {words[0]} ended with exit code {done.returncode}"
+            if os.strerror(errno.EFBIG) in said:
+                said = "the repository is larger than what a worker keeps (mirrors_bytes)"
+            raise ProjectError(said)
         return done.stdout
 
     def dialled(self, url: str) -> tuple[str, dict[str, str]]:
@@ -85,7 +90,7 @@ class GitRunner:
         """Runs a command in the sandbox. Raises ProjectError if it does not end in time."""
         try:
             return subprocess.run(
-                [*self._sandbox(writable, cwd, is_offline), *command],
+                [*self._sandbox(writable, cwd, is_offline), *self._limited(command)],
                 env=self.environment | (environment or {}),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -98,6 +103,13 @@ class GitRunner:
             raise ProjectError(f"{command[0]} was ended: it took too long") from None
         except OSError as error:
             raise ProjectError(f"{command[0]} does not start: {error.strerror}") from None
+
+    def _limited(self, command: list[str]) -> list[str]:
+        """No file that a remote sends may be larger than all that is kept: nobody measures it before it is there."""
+        most = max(self.order.bounds.bytes, self.order.bounds.mirror_bytes)
+        # With the signal git would end without a word.
+        limit = f"trap '' XFSZ; ulimit -f {most // _BLOCK} && exec \"$@\""
+        return ["sh", "-c", limit, "sh", *command] if most else command
 
     def _sandbox(self, writable: Sequence[Path], cwd: Path, is_offline: bool) -> list[str]:
         if not self.order.sandbox:

@@ -502,6 +502,16 @@ def test_submodules_count_together_with_their_project(repository: Repository, ma
             small.tree(shop(f"{url}/shop", submodules=True))
 
 
+def test_a_repository_that_is_larger_than_all_mirrors_may_be_is_not_fetched(
+    repository: Repository, machine: Machine
+) -> None:
+    bounds = {"projects_bytes": 1_000_000, "mirrors_bytes": 1_000_000}
+    machine.settings = machine.settings.model_copy(update=bounds)
+    commit = repository.commit({"large": os.urandom(2_000_000).hex()})
+    with pytest.raises(ProjectError, match="larger than what a worker keeps"):
+        machine.tree(shop(repository, commit=commit))
+
+
 def test_half_a_pack_of_a_git_that_was_killed_is_removed(repository: Repository, machine: Machine) -> None:
     machine.tree(shop(repository))
     [mirror] = (machine.settings.data_dir / "projects").glob("*/mirrors/*.git")

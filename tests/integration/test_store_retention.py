@@ -347,6 +347,7 @@ def live(store: Store, few: Store) -> None:
     store.keep_commit("shop", "https://h/x", "main", KnownCommit("c" * 40, "main", 0.0))
     store.keep_remote_state("shop", RemoteState(0.0))
     store.report_trees("w@host", "shop", [KeptTree("c" * 40, True, 0.0, 0.0, 1)])
+    store.announce_lookup(new_id(), "default")
     assert store.count_launch("deploy") == 1
     store.expect_notifications()
     store.publish_rights({"a b": Rights(entry="digest", confinement=None)})
@@ -488,6 +489,7 @@ def test_every_key_is_in_the_table_with_its_type_and_its_expiry(any_redis: Redis
         "flansible:commit:shop:",
         "flansible:host_set:",
         "flansible:choices:",
+        "flansible:lookups:",
     )
     expiring = {key for key, ttl in left.items() if ttl > 0 and not key.startswith(short)}
     assert expiring - {"flansible:scheduler"} == {  # which may be gone after its six seconds

@@ -26,9 +26,9 @@ from tests.helpers.webserver import ADMIN, DEV, RecordedRun, WebServer, descript
 
 MOST_FOLLOWERS = 300
 STREAM = {"Accept": "text/event-stream"}
-# Gunicorn's own, those that answer, one for all followers, one for rbac.json, one for submissions that got a 503, one
+# Gunicorn's own, those that answer, one for all followers, one for rbac.json, one for submissions that got a 503, three
 # for what starts by itself.
-THREADS_AT_MOST = 1 + 4 + 1 + 1 + 1 + 1
+THREADS_AT_MOST = 1 + 4 + 1 + 1 + 1 + 3
 
 
 @pytest.fixture(scope="module")
