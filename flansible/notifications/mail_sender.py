@@ -82,8 +82,15 @@ def _send(mail: Mail, checked: list[tuple[str, int]], total_seconds: float) -> N
             if mail.security == "starttls":
                 smtp.starttls(context=context)
             if mail.login is not None:
-                smtp.login(*mail.login)
+                _log_in(smtp, *mail.login)
             smtp.send_message(_message(mail), mail.sender, list(mail.to))
+
+
+def _log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
+    try:
+        smtp.login(user, password)
+    except UnicodeError as error:
+        raise DeliveryFailed("smtp_user and smtp_password may have ASCII characters alone") from error
 
 
 def _message(mail: Mail) -> EmailMessage:
@@ -95,5 +102,6 @@ def _message(mail: Mail) -> EmailMessage:
     # The same for each attempt: a mail that was accepted twice is one to most readers.
     message["Message-ID"] = f"<{mail.delivery_id}@{mail.sender.partition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(mail.text)
+    # Names of files that are no UTF-8 have halves of characters, which no mail can have.
+    message.set_content(mail.text.encode(errors="replace").decode())
     return message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from flansible.authorization.callbacks import is_host_allowed
 from flansible.authorization.notification_rights import needs_admin
 from flansible.config import Settings
 from flansible.definitions.stored_credentials import Credentials
-from flansible.errors import DeliveryFailed, DeliveryRefused, RequestError, SealError, Unavailable
+from flansible.errors import DeliveryFailed, DeliveryRefused, RequestError, SealError, StoreUnavailable, Unavailable
 from flansible.history.delivery_rows import DEAD, DELIVERED, PENDING, AttemptOutcome, StoredDelivery
 from flansible.identity.users import User
 from flansible.models.notification_specs import NotificationSpec
@@ -21,9 +22,12 @@ from flansible.notifications import apprise_sender, callback_secret, content, ma
 from flansible.notifications.recipients import CALLBACK, Notifications
 from flansible.system.timestamps import from_milliseconds
 
+log = logging.getLogger(__name__)
+
 # Seconds between the attempts: the last one is a day after the first.
 PAUSES = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 21600, 36000)
 _JITTER = 0.1
+_UNEXPECTED = "an error inside Flansible; the log of the web server has it"
 
 
 class Sender:
@@ -49,8 +53,13 @@ class Sender:
             detail = self._send(delivery)
         except DeliveryRefused as error:
             state, detail = DEAD, str(error)
-        except DeliveryFailed as error:
-            detail = str(error)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            # Whatever else it is: a delivery whose attempts are not counted would be tried for ever.
+            detail = str(error) if isinstance(error, DeliveryFailed) else _UNEXPECTED
+            if detail == _UNEXPECTED:
+                log.exception("delivery %s failed inside Flansible", delivery.id)
             if delivery.attempt_count < len(PAUSES):
                 pause = PAUSES[delivery.attempt_count] * random.uniform(1 - _JITTER, 1 + _JITTER)  # nosec B311
                 state, next_at = PENDING, int((time.time() + pause) * 1000)

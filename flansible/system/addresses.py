@@ -24,8 +24,12 @@ def checked_addresses(
     host: str, port: int, *, allow_private: bool, look_up: LookUp = socket.getaddrinfo
 ) -> list[tuple[str, int]]:
     """Returns the addresses to dial, in the order of the look-up. Raises AddressRefused and OSError."""
+    try:
+        looked_up = look_up(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # Python's, of a label that is empty or too long
+        raise socket.gaierror(socket.EAI_NONAME, f"{host[:100]} is no name of a host") from error
     found = []
-    for _family, _kind, _protocol, _name, target in look_up(host, port, type=socket.SOCK_STREAM):
+    for _family, _kind, _protocol, _name, target in looked_up:
         address = ipaddress.ip_address(str(target[0]).partition("%")[0])
         if why := _refusal(address, allow_private):
             raise AddressRefused(f"{host} has the address {address}, which is {why}")

@@ -121,6 +121,24 @@ def test_a_login_that_is_right_and_one_that_is_wrong(start: Start, box: Mailbox)
         mail_sender.send(replace(MAIL, port=port, login=("user", "wrong")))
 
 
+def test_a_login_that_smtp_cannot_send_is_a_failed_delivery(start: Start, box: Mailbox) -> None:
+    with pytest.raises(DeliveryFailed, match="smtp_password may have ASCII"):
+        mail_sender.send(replace(MAIL, port=start(needs_login=True), login=("user", "pässword")))
+    assert box.envelopes == []
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example.org"])
+def test_what_is_no_name_of_a_host_is_a_failed_delivery(host: str) -> None:
+    with pytest.raises(DeliveryFailed):
+        mail_sender.send(replace(MAIL, host=host))
+
+
+def test_a_mail_about_a_file_whose_name_is_no_utf_8_arrives(start: Start, box: Mailbox) -> None:
+    mail_sender.send(replace(MAIL, port=start(), subject="b\udcff.yml failed", text="Task: b\udcff.yml\n"))
+    payload = box.message().get_payload(decode=True)
+    assert isinstance(payload, bytes) and payload.decode().strip() == "Task: b?.yml"
+
+
 def test_a_server_without_starttls_gets_neither_mail_nor_password(start: Start, box: Mailbox) -> None:
     with pytest.raises(DeliveryFailed, match="STARTTLS"):
         mail_sender.send(replace(MAIL, port=start("plain"), login=("user", "pass word")))

@@ -20,7 +20,7 @@ from flansible.definitions.stored_credentials import Credentials
 from flansible.errors import HistoryUnavailable
 from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows, StoredDefinition
-from flansible.history.delivery_rows import DeliveryRows, StoredDelivery
+from flansible.history.delivery_rows import DeliveryRows, NewDelivery, StoredDelivery
 from flansible.history.hook_call_rows import HookCallRows
 from flansible.history.limits import HistoryLimits
 from flansible.history.merged_records import Records
@@ -331,6 +331,21 @@ def test_after_the_last_attempt_it_is_dead_and_a_redelivery_revives_it(
 
 def test_the_pauses_grow_over_a_day() -> None:
     assert 23 * 3600 < sum(sending.PAUSES) <= 24 * 3600 and list(sending.PAUSES) == sorted(sending.PAUSES)
+
+
+def test_an_attempt_that_fails_inside_flansible_counts_as_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sending, "PAUSES", (0.1,))
+    now = int(time.time() * 1000)
+    damaged = NewDelivery(
+        "msg_1", "task", "ops", "failed", "webhook", "admin", "notifications/ops", "no JSON", now, now
+    )
+    bench.rows.add([damaged])
+    bench.until(lambda: bench.states() == {"failed": "dead"})
+    [found] = bench.deliveries()
+    assert ["log of the web server" in one["detail"] for one in found.attempts] == [True, True]
+    assert "JSONDecodeError" in caplog.text
 
 
 def test_410_and_a_forbidden_address_are_dead_at_once(bench: Bench, receiver: Receiver) -> None:
