@@ -19,7 +19,8 @@ _STORE_RETRY_SECONDS = 5.0
 class LoginThrottle:
     """Counts wrong passwords and locks further attempts out.
 
-    Used only before a password has to be verified: a password verified before, or a token, never reaches it.
+    Used only before a password has to be verified: a password verified before, or a token, never reaches it. Calls of
+    webhooks that were found not genuine are counted likewise, apart from logins.
     Throttling is off while Redis is down. Passwords are then verified one at a time, which is the limit that remains,
     and Redis is tried again every five seconds at most, so that a login rarely waits for its timeout.
     """

@@ -40,17 +40,22 @@ _REFUSED = "There is no such webhook, or the call is not signed with its secret.
 
 def find(context: WebContext, name: str, call: Call, address: str) -> tuple[StoredDefinition, WebhookSpec]:
     """Returns the webhook whose secret the caller knows. Raises NotAuthenticated, TooManyRequests, Unavailable."""
-    # For each webhook and address: a wrong secret in one must not stop the others of the same forge.
-    who, throttle = f"hook {name} {address}", context.login_throttle
-    if seconds := throttle.locked_seconds(who, address):
-        message = f"Too many calls with a wrong signature. Try again in {seconds} seconds."
-        raise TooManyRequests(message, code="too_many_logins", retry_after_seconds=seconds)
     found = definitions_of(context).find(KIND, name)
     spec = opened(context, found)
     if not callers.is_genuine(call, spec) or found is None or spec is None:
-        throttle.record_failure(who, address)
-        raise NotAuthenticated(_REFUSED, code="hook_refused")
+        raise _refusal(context, name, address)
     return found, spec
+
+
+def _refusal(context: WebContext, name: str, address: str) -> NotAuthenticated | TooManyRequests:
+    """Counts a call that is not genuine. Genuine ones are never throttled: anybody may call from a forge's address."""
+    # Not the counters of logins: wrong calls must lock no user of that address out.
+    who, where, throttle = f"hook {name}", f"hooks {address}", context.login_throttle
+    if seconds := throttle.locked_seconds(who, where):
+        message = f"Too many calls with a wrong signature. Try again in {seconds} seconds."
+        return TooManyRequests(message, code="too_many_logins", retry_after_seconds=seconds)
+    throttle.record_failure(who, where)
+    return NotAuthenticated(_REFUSED, code="hook_refused")
 
 
 def opened(context: WebContext, found: StoredDefinition | None) -> WebhookSpec | None:

@@ -196,16 +196,22 @@ def test_a_value_that_the_template_refuses_is_refused_and_logged(admin: httpx.Cl
     assert {one["outcome"] for one in items} == {"refused"} and "invalid_field" in items[0]["reason"]
 
 
-def test_many_wrong_signatures_get_429_and_other_webhooks_go_on(admin: httpx.Client, anybody: httpx.Client) -> None:
+def test_many_wrong_signatures_get_429_and_right_ones_go_on(admin: httpx.Client, anybody: httpx.Client) -> None:
     define(admin, "attacked")
-    define(admin, "other")
     statuses = [
         anybody.post("/api/hooks/attacked", **pushed(unique(), secret="guess" * 5)).status_code for _ in range(12)
     ]
     assert statuses[:9] == [401] * 9 and statuses[-1] == 429
-    reply = anybody.post("/api/hooks/attacked", **pushed(unique()))
+    reply = anybody.post("/api/hooks/attacked", **pushed(unique(), secret="guess" * 5))
     assert reply.status_code == 429 and int(reply.headers["Retry-After"]) > 0
-    assert anybody.post("/api/hooks/other", **pushed(unique())).status_code == 202
+    assert anybody.post("/api/hooks/attacked", **pushed(unique())).status_code == 202
+
+
+def test_wrong_signatures_lock_no_login_of_their_address_out(anybody: httpx.Client, server: WebServer) -> None:
+    for number in range(110):
+        anybody.post(f"/api/hooks/none{number}", **pushed(unique()))
+    with server.client((DEV[0], "wrong")) as client:
+        assert client.get("/api/deliveries").status_code == 401
 
 
 def test_a_body_has_the_limits_of_requests_without_a_login(
