@@ -272,7 +272,7 @@ class ArchiveWriter:
         found = list(results.in_order())
         for begin in range(0, len(found), _ROWS):
             part = found[begin : begin + _ROWS]
-            names = [encoding.to_text(host.name) for host in part]
+            names = [encoding.host_name(host.name) for host in part]
             keys = _host_keys(connection, inventory, names)
             rows = [
                 {

@@ -102,12 +102,13 @@ class ArchivedRecordings:
     def host_events(self, task_id: str, hosts: list[str], limit: int, max_bytes: int) -> list[list[dict[str, Any]]]:
         """Reads the first events of each of these hosts, like `event_page`. Each segment is unpacked once for all."""
         wanted = {host: _FirstEvents(limit, max_bytes) for host in hosts}
+        by_name = {encoding.host_name(host): host for host in hosts}
         with self._database.reading() as connection:
             owners: dict[int, str] = {}
             task_key = 0
-            for row in connection.execute(_results_of(task_id, [encoding.to_text(host) for host in hosts])):
+            for row in connection.execute(_results_of(task_id, list(by_name))):
                 task_key = row.task_key
-                owners |= dict.fromkeys(encoding.unpack_numbers(row.seqs)[:limit], row.name)
+                owners |= dict.fromkeys(encoding.unpack_numbers(row.seqs)[:limit], by_name[row.name])
             for first, seqs in _by_segment(connection, task_key, sorted(owners)):
                 seqs = [seq for seq in seqs if wanted[owners[seq]].has_room]
                 if seqs:
@@ -134,7 +135,7 @@ class ArchivedRecordings:
             after = row.last_seq
 
     def _of_host(self, connection: Connection, task_id: str, host: str, after: int) -> Iterator[tuple[int, bytes]]:
-        row = connection.execute(_results_of(task_id, [encoding.to_text(host)])).one_or_none()
+        row = connection.execute(_results_of(task_id, [encoding.host_name(host)])).one_or_none()
         if row is None:
             return
         later = [seq for seq in encoding.unpack_numbers(row.seqs) if seq > after]

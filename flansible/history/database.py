@@ -36,15 +36,19 @@ _SQLITE_REASONS = {
     sqlite3.SQLITE_CANTOPEN: "cannot be opened",
 }
 _POSTGRESQL_REASONS = {
+    "08": "does not answer",
     "28": "refuses the user or password of DATABASE_URL",
     "3D": "does not exist on its server: create it",
     "25006": "is read-only",
+    "40": "is busy: another transaction was in the way",
     "42501": "does not permit its user what is needed (GRANT)",
     "53100": "cannot be written: the disk of its server is full",
     "53": "has no connection or memory left",
     "57014": "does not answer in time",
     "55P03": "is busy: a lock is held for too long",
+    "55": "is busy: what is needed is in use",
     "57": "is being stopped, or is starting",
+    "58": "cannot read or write: its server's disk or system reports an error",
 }
 # What refuses a connection comes as text alone.
 _CONNECT_REASONS = {
@@ -246,7 +250,9 @@ class Database:
         for known in (state, state[:2]):
             if known in _POSTGRESQL_REASONS:
                 return _POSTGRESQL_REASONS[known], ""
-        if isinstance(error, OperationalError):
+        # With another code it is the statement's own error, such as a text too long for an index: if it counted as a
+        # server that is away, the archiver would try the same task for ever, and no other.
+        if isinstance(error, OperationalError) and not state:
             found = (reason for words, reason in _CONNECT_REASONS.items() if words in str(cause))
             return next(found, "does not answer"), ""
         return REFUSED, f" ({' '.join([type(cause or error).__name__, state]).strip()})"

@@ -163,7 +163,7 @@ hosts = Table(
     "hosts",
     metadata,
     Column("key", _Key, primary_key=True),
-    Column("name", Text, nullable=False),
+    Column("name", Text, nullable=False),  # as encoding.host_name cuts it
     Column("inventory", Text, nullable=False),  # as the request named it; '' for none
     UniqueConstraint("name", "inventory", name="hosts_name_inventory"),
 )

@@ -433,6 +433,21 @@ def test_a_task_that_the_database_refuses_stops_no_other(
     assert count_of(history_url, schema.tasks) == 1
 
 
+def test_a_host_whose_name_is_too_long_for_an_index_is_archived(records: Records, archiver: Archiver) -> None:
+    task, name = MadeTask(records), random.Random(1).randbytes(30_000).hex()
+    task.add(b"text", result(name, "changed"), result("web1", "ok"))
+    task.end()
+    before = records.event_page(task.id, host=name)
+    assert len(before) == 1 and records.host_events(task.id, [name], 5, 1 << 20) == [before]
+    archiver.tick()
+    assert keys_of(records, task.id) == []
+    cut, other = records.hosts(task.id, 0, 9)
+    assert cut.startswith(name[:200]) and len(cut) < 300 and other == "web1"
+    for asked in (name, cut):
+        assert records.event_page(task.id, host=asked) == before
+        assert records.host_events(task.id, [asked], 5, 1 << 20) == [before]
+
+
 def test_a_full_disk_leaves_all_in_redis(records: Records, redis_url: str, databases: Databases, tmp_path: Any) -> None:
     folder = tmp_path / "full"
     folder.mkdir()

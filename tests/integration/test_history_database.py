@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import stat
 import subprocess
@@ -133,6 +134,17 @@ def test_a_transaction_that_fails_leaves_nothing(history_url: str) -> None:
             connection.execute(text("INSERT INTO archiver (id, token) VALUES (2, 1)"))
         with database.reading() as connection:
             assert connection.execute(text("SELECT token FROM archiver")).scalar() == 0
+
+
+def test_a_statement_that_postgresql_cannot_do_does_not_count_as_a_server_that_is_away(
+    databases: Databases, tmp_path: Path
+) -> None:
+    """The archiver tries again what is away, and goes on without what was refused."""
+    long = random.Random(1).randbytes(3000).hex()
+    with opened(databases.migrated("postgresql", tmp_path)) as database:
+        refused = pytest.raises(HistoryUnavailable, match=r"refused a statement.*\(ProgramLimitExceeded 54000\)")
+        with refused, database.writing() as connection:
+            connection.execute(text("INSERT INTO hosts (name, inventory) VALUES (:name, '')"), {"name": long})
 
 
 def test_any_folder_will_do(databases: Databases, tmp_path: Path) -> None:
