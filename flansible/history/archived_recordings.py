@@ -112,7 +112,7 @@ class ArchivedRecordings:
             for first, seqs in _by_segment(connection, task_key, sorted(owners)):
                 seqs = [seq for seq in seqs if wanted[owners[seq]].has_room]
                 if seqs:
-                    texts = self._segments.texts(connection, task_key, first)
+                    texts = self._segments.texts(connection, task_id, task_key, first)
                     for seq in seqs:
                         wanted[owners[seq]].take(seq, texts[seq - first])
         return [found.events for found in wanted.values()]
@@ -129,7 +129,7 @@ class ArchivedRecordings:
             row = connection.execute(wanted).one_or_none()
             if row is None:
                 return
-            texts = self._segments.texts(connection, row.task_key, row.first_seq)
+            texts = self._segments.texts(connection, task_id, row.task_key, row.first_seq)
             for seq in range(max(row.first_seq, after + 1), row.last_seq + 1):
                 yield seq, texts[seq - row.first_seq]
             after = row.last_seq
@@ -140,7 +140,7 @@ class ArchivedRecordings:
             return
         later = [seq for seq in encoding.unpack_numbers(row.seqs) if seq > after]
         for first, seqs in _by_segment(connection, row.task_key, later):
-            texts = self._segments.texts(connection, row.task_key, first)
+            texts = self._segments.texts(connection, task_id, row.task_key, first)
             yield from ((seq, texts[seq - first]) for seq in seqs)
 
 
@@ -165,14 +165,17 @@ class _FirstEvents:
 
 
 class _SegmentCache:
-    """The segments that were unpacked last: a page of results reads the same one for each host."""
+    """The segments that were unpacked last: a page of results reads the same one for each host.
+
+    By the task's id: SQLite gives the key of a deleted task to another one, and a database may be put back.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
+        self._found: OrderedDict[tuple[str, int], list[bytes]] = OrderedDict()
 
-    def texts(self, connection: Connection, task_key: int, first_seq: int) -> list[bytes]:
-        name = (task_key, first_seq)
+    def texts(self, connection: Connection, task_id: str, task_key: int, first_seq: int) -> list[bytes]:
+        name = (task_id, first_seq)
         with self._lock:
             if (known := self._found.get(name)) is not None:
                 self._found.move_to_end(name)

@@ -350,6 +350,21 @@ def test_a_reader_in_the_middle_goes_on_from_the_other_place(records: Records, a
     assert of_host == [event for event in expected if event.get("host") == "web2"]
 
 
+def test_a_key_that_is_used_again_shows_no_event_of_the_task_before(
+    records: Records, archiver: Archiver, history_url: str
+) -> None:
+    for number in range(2):
+        task = MadeTask(records)
+        task.add(b"text", result("web1", "ok", n=number))
+        task.end()
+        archive_all(archiver)
+        assert [event["n"] for event in records.event_page(task.id)[:1]] == [number]
+        assert [event["n"] for event in records.event_page(task.id, host="web1")] == [number]
+        assert [event["n"] for event in records.host_events(task.id, ["web1"], 5, 1 << 20)[0]] == [number]
+        with opened(history_url) as database, database.writing() as connection:
+            connection.execute(delete(schema.tasks))
+
+
 def test_a_status_of_a_live_task_is_one_command_and_asks_no_database(
     records: Records, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
