@@ -328,6 +328,28 @@ def test_what_a_redis_that_was_put_back_takes_for_live_is_ended(records: Records
     assert MadeTask(records).id == list_of(records, ListFilter(), 5)[0].task_id
 
 
+def test_what_a_redis_that_was_put_back_has_of_a_task_replaces_no_record_whose_output_has_expired(
+    records: Records, redis_url: str, history_url: str
+) -> None:
+    archiver = new_archiver(redis_url, history_url, limits=HistoryLimits(365, output_days=25))
+    task = MadeTask(records)
+    task.add(b"text", result("web1", "changed"))
+    saved = {key: records._redis.dump(key) for key in records._redis.keys("*")}  # type: ignore[union-attr]
+    task.end(State.FAILED, 2)
+    archive_all(archiver)
+    aged(history_url, {task.id: 30})
+    archiver._prune_at = 0.0
+    archive_all(archiver)
+    known = records.task(task.id)
+    assert known is not None and known.output_expired_at is not None
+    records._redis.flushall()
+    for key, value in saved.items():
+        records._redis.restore(key, 0, value)
+    archive_all(archiver)
+    assert keys_of(records, task.id) == [] and records.task(task.id) == known
+    archiver.close()
+
+
 def test_a_reader_in_the_middle_goes_on_from_the_other_place(records: Records, archiver: Archiver) -> None:
     task = MadeTask(records)
     dice = random.Random(5)
