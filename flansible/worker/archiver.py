@@ -224,7 +224,7 @@ class Archiver:
             record = self._store.final_record(task.task_id)
             if record is None:
                 return True  # it has expired, and the pruning removes its index
-            if _age_seconds(record.status.finished_at) < self._after_seconds:
+            if 0 <= _age_seconds(record.status.finished_at) < self._after_seconds:
                 return False
             if not self._store.forget(task, self._token, self._writer().archive(record)):
                 raise ArchiverReplaced(f"task {task.task_id} was not deleted in Redis")
@@ -262,6 +262,8 @@ class Archiver:
 
 
 def _age_seconds(finished_at: str | None) -> float:
+    """Returns how long ago a task has ended; below 0 where the clock of its worker is fast. Such a task is due at once:
+    all others would have to wait for it."""
     if finished_at is None:
         return float("inf")  # of a damaged record
     return (datetime.now(UTC) - datetime.fromisoformat(finished_at)).total_seconds()

@@ -103,7 +103,9 @@ class ArchiverProcess(Periodic):
             return True
         if task is None or task.finished_at is None:
             return task is not None
-        return datetime.now(UTC) - datetime.fromisoformat(task.finished_at) >= self._after
+        # Below 0 where the clock of its worker is fast: due at once, or all others would have to wait for it.
+        age = datetime.now(UTC) - datetime.fromisoformat(task.finished_at)
+        return not timedelta(0) <= age < self._after
 
     def _start_process(self) -> None:
         # -P: files in the working directory must not be imported in place of our modules.

@@ -130,6 +130,16 @@ def test_a_task_stays_in_redis_until_its_time_has_come(records: Records, redis_u
     archiver.close()
 
 
+def test_a_task_of_a_worker_whose_clock_is_fast_keeps_no_other_waiting(
+    records: Records, redis_url: str, history_url: str
+) -> None:
+    archiver = new_archiver(redis_url, history_url, after_seconds=3600)
+    for finished_at in ("2126-01-31T12:00:00.000Z", "2020-01-31T12:00:00.000Z"):
+        records._redis.hset(f"flansible:task:{MadeTask(records).end()}", "finished_at", finished_at)
+    assert archiver.run_round() == 2 and count_of(history_url, schema.tasks) == 2
+    archiver.close()
+
+
 def test_what_is_not_final_or_hidden_stays(records: Records, archiver: Archiver, history_url: str) -> None:
     running, queued = MadeTask(records).id, new_id()
     records.submit(queued, make_run())

@@ -94,6 +94,15 @@ def test_it_is_started_for_a_task_that_is_due(make: Make, store: Store, history_
         assert connection.execute(select(func.count()).select_from(schema.tasks)).scalar() == 2
 
 
+def test_it_is_started_for_a_task_of_a_worker_whose_clock_is_fast(make: Make, store: Store, history_url: str) -> None:
+    found = make(history_url, 3600.0)
+    found._hourly_at, found._run_id = time.monotonic() + 3600, store.run_id()
+    store._redis.hset(f"flansible:task:{MadeTask(store).end()}", "finished_at", "2126-01-31T12:00:00.000Z")
+    found.tick()
+    assert is_running(found)
+    eventually(lambda: store.finished_count() == 0)
+
+
 def test_none_is_started_while_another_worker_has_one(make: Make, store: Store, history_url: str) -> None:
     found = make(history_url)
     found._hourly_at, found._run_id = time.monotonic() + 3600, store.run_id()
