@@ -251,9 +251,9 @@ class Archiver:
 
     def _report(self, problem: str) -> None:
         """Reports for health; logs what has changed."""
-        if problem != self._problem and problem:
+        if problem and problem != self._problem:
             log.error("finished tasks stay in Redis: %s", problem)
-        elif self._problem:
+        elif self._problem and not problem:
             log.warning("finished tasks are archived again")
         if self._token is not None and (problem != self._problem or time.monotonic() >= self._report_at):
             self._store.report_archiver(self._token, problem)

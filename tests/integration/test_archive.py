@@ -437,19 +437,27 @@ def test_while_the_database_is_away_what_is_live_is_read_and_what_is_archived_is
 
 
 def test_it_catches_up_by_itself_when_the_database_is_back(
-    records: Records, redis_url: str, history_url: str, tmp_path: Any, databases: Databases
+    records: Records,
+    redis_url: str,
+    history_url: str,
+    tmp_path: Any,
+    databases: Databases,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = tmp_path / "later"
     url = f"sqlite:///{folder}/history.sqlite3"
     archiver = new_archiver(redis_url, url)
     tasks = [MadeTask(records).end() for _ in range(4)]
     archiver.tick()
+    archiver.tick()
     report = records.archiver_report()
     assert "cannot be opened" in report.problem and report.age_seconds is not None and report.age_seconds < 5
+    assert [said.levelname for said in caplog.records] == ["ERROR"]
     assert all(keys_of(records, task_id) for task_id in tasks) and records.finished_count() == 4
     folder.mkdir()
     archiver.tick()
     assert records.archiver_report().problem == "" and records.finished_count() == 0
+    assert [said.message for said in caplog.records][1:] == ["finished tasks are archived again"]
     archiver.close()
     assert count_of(url, schema.tasks) == 4
 
