@@ -12,6 +12,9 @@ one is elected, by a lease in Redis with a token, as claims have one. For each t
 A crash between two steps leaves it in both places; the next archiver finds the copy, checks it and goes on with 3. So
 it may be killed at any moment, and is, when its worker ends. While the database is away nothing is deleted; it tries
 again, and health shows what it reports.
+
+A task that cannot be archived, by its own fault, is left where it is, and tried again after an hour. At its end the
+process prints which ones are left: the next process begins with them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from flansible.errors import (
@@ -59,6 +63,8 @@ _PAGE = 500
 _AT_ONCE = 50  # tasks of one round
 _PRUNE_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
 _LONGEST_REST_SECONDS = 1.0
+_RETRY_SECONDS = 3600.0  # of what was left
+_MOST_LEFT = 500  # that are handed on: what a pipe takes at once
 _BACKFILL_SECONDS = 2.0  # of one round, for what was archived without an index for search
 _FILL_SECONDS = 0.5  # of each round
 _STANDARD_INPUT = 0
@@ -67,10 +73,16 @@ _NICE = 5  # runs come first
 
 class Archiver:
     """Archives. url: the database's; after_seconds: since a task's end; limits: of what is kept; keep_facts: whether
-    the facts of hosts are."""
+    the facts of hosts are; left: tasks that could not be archived a short time ago."""
 
     def __init__(
-        self, store: Store, url: str, after_seconds: float, limits: HistoryLimits, keep_facts: bool = True
+        self,
+        store: Store,
+        url: str,
+        after_seconds: float,
+        limits: HistoryLimits,
+        keep_facts: bool = True,
+        left: Iterable[str] = (),
     ) -> None:
         self._stopped = threading.Event()
         self._store = store
@@ -83,8 +95,9 @@ class Archiver:
         self._token: int | None = None
         self._prepared_for: int | None = None
         self._renew_at = self._report_at = 0.0
-        self._problem: str | None = None
-        self._left: set[str] = set()
+        self.left = set(left)
+        self._retry_at = time.monotonic() + _RETRY_SECONDS
+        self._problem = _cannot_archive(len(self.left))
 
     def close(self) -> None:
         """Lets another one be elected at once, and closes the connections."""
@@ -131,17 +144,21 @@ class Archiver:
             self._prepared_for = None
             return 0
         self._prepare()
+        if time.monotonic() >= self._retry_at:
+            self.left.clear()
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
         count = 0
-        finished = self._store.finished(0, _AT_ONCE + len(self._left))
+        finished = self._store.finished(0, _AT_ONCE + len(self.left))
         for task in finished:
-            if self._stopped.is_set() or not (task.task_id in self._left or self._archive(task)):
+            if task.task_id in self.left:
+                continue
+            if self._stopped.is_set() or not self._archive(task):
                 break
-            count += 1
+            count += task.task_id not in self.left
         count += self._fill_summaries()
         self._prune()
         count += self._make_searchable()
-        left = sum(task.task_id in self._left for task in finished)
-        self._report(f"{left} tasks cannot be archived, the worker's log says why" if left else "")
+        self._report(_cannot_archive(sum(task.task_id in self.left for task in finished)))
         return count
 
     def _prepare(self) -> None:
@@ -232,7 +249,7 @@ class Archiver:
             # What the database refuses of one task it may take of the next: that one must not stop all others.
             if isinstance(error, HistoryUnavailable) and error.reason != REFUSED:
                 raise
-            self._left.add(task.task_id)
+            self.left.add(task.task_id)
             log.error("task %s stays in Redis: %s", task.task_id, error)
         # Half of a processor's time at most, and no more of what writes to the disk.
         self._stopped.wait(min(time.monotonic() - began, _LONGEST_REST_SECONDS))
@@ -259,6 +276,10 @@ class Archiver:
             self._store.report_archiver(self._token, problem)
             self._report_at = time.monotonic() + _REPORT_SECONDS
         self._problem = problem
+
+
+def _cannot_archive(count: int) -> str:
+    return f"{count} tasks cannot be archived, the worker's log says why" if count else ""
 
 
 def _age_seconds(finished_at: str | None) -> float:
@@ -293,12 +314,16 @@ def main() -> int:
     os.nice(_NICE)
     limits = HistoryLimits(*order.limits)
     try:
-        archiver = Archiver(Store(order.store_url), order.history_url, order.after_seconds, limits, order.keep_facts)
+        archiver = Archiver(
+            Store(order.store_url), order.history_url, order.after_seconds, limits, order.keep_facts, order.left
+        )
     except ConfigurationError as error:
         log.error("finished tasks stay in Redis: %s", error)
         return EXIT_IDLE
     try:
-        return 0 if archiver.serve(IDLE_SECONDS) else EXIT_IDLE
+        count = archiver.serve(IDLE_SECONDS)
+        print(json.dumps(sorted(archiver.left)[:_MOST_LEFT]))
+        return 0 if count else EXIT_IDLE
     finally:
         archiver.close()
 

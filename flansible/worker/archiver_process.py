@@ -37,6 +37,7 @@ class ArchiverOrder(NamedTuple):
     limits: HistoryLimits
     log_level: str
     keep_facts: bool = True
+    left: tuple[str, ...] = ()  # tasks that the process before it could not archive
 
 
 class ArchiverProcess(Periodic):
@@ -50,6 +51,7 @@ class ArchiverProcess(Periodic):
         self._process: subprocess.Popen[bytes] | None = None
         self._hourly_at = self._not_before = 0.0
         self._run_id = ""
+        self._left: tuple[str, ...] = ()  # until the next hour, no reason to start one
         self._had_task = False  # whether the process was started for a task
 
     def stop(self) -> None:
@@ -77,7 +79,8 @@ class ArchiverProcess(Periodic):
         code = self._process.poll()
         if code is None:
             return True
-        self._end(self._process)
+        said, _ = self._process.communicate()  # one that was killed says nothing
+        self._left = tuple(json.loads(said or b"[]"))
         self._process = None
         if code != 0 and self._had_task:  # it, or another one, cannot archive that task now
             self._not_before = time.monotonic() + _PAUSE_SECONDS
@@ -89,16 +92,17 @@ class ArchiverProcess(Periodic):
             if self._store.has_archiver():
                 return False  # that one, or a killed one, of which its lease is left: later, or nobody would migrate
             self._hourly_at, self._run_id = time.monotonic() + _HOURLY_SECONDS, run_id
-            self._had_task = False
+            self._had_task, self._left = False, ()
             return True
         if time.monotonic() < self._not_before or self._store.has_archiver():
             return False
         self._had_task = True
-        oldest = self._store.finished(0, 1)
-        if not oldest:
+        finished = self._store.finished(0, len(self._left) + 1)
+        oldest = next((task.task_id for task in finished if task.task_id not in self._left), None)
+        if oldest is None:
             return False
         try:
-            task = self._store.task(oldest[0].task_id)
+            task = self._store.task(oldest)
         except RecordUnreadable:
             return True
         if task is None or task.finished_at is None:
@@ -110,9 +114,10 @@ class ArchiverProcess(Periodic):
     def _start_process(self) -> None:
         # -P: files in the working directory must not be imported in place of our modules.
         command = [sys.executable, "-P", "-m", "flansible.worker.archiver"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(self._order).encode() + b"\n")
+        order = self._order._replace(left=self._left)
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
@@ -124,3 +129,5 @@ class ArchiverProcess(Periodic):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

@@ -488,6 +488,18 @@ def test_a_task_that_the_database_refuses_stops_no_other(
     assert count_of(history_url, schema.tasks) == 1
 
 
+def test_a_task_that_is_left_is_no_work_until_it_is_tried_again(records: Records, archiver: Archiver) -> None:
+    task_id = MadeTask(records).end()
+    record = f"flansible:task:{task_id}"
+    kind = str(records._redis.hget(record, "kind"), "ascii")  # type: ignore[arg-type]
+    records._redis.hset(record, "kind", "no such kind")
+    assert [archiver.run_round() for _ in range(2)] == [0, 0], "its process would never end"
+    records._redis.hset(record, "kind", kind)
+    assert archiver.run_round() == 0 and "1 tasks cannot be archived" in records.archiver_report().problem
+    archiver._retry_at = 0.0
+    assert archiver.run_round() == 1 and records.archiver_report().problem == ""
+
+
 def test_a_host_whose_name_is_too_long_for_an_index_is_archived(records: Records, archiver: Archiver) -> None:
     task, name = MadeTask(records), random.Random(1).randbytes(30_000).hex()
     task.add(b"text", result(name, "changed"), result("web1", "ok"))

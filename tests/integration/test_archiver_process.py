@@ -94,6 +94,29 @@ def test_it_is_started_for_a_task_that_is_due(make: Make, store: Store, history_
         assert connection.execute(select(func.count()).select_from(schema.tasks)).scalar() == 2
 
 
+def test_a_task_that_cannot_be_archived_keeps_none_running_and_is_a_reason_each_hour_alone(
+    make: Make, store: Store, history_url: str
+) -> None:
+    damaged = MadeTask(store).end()
+    store._redis.hset(f"flansible:task:{damaged}", "kind", "no such kind")
+    found = make(history_url)
+    found.tick()
+    eventually(lambda: not is_running(found))
+    for _ in range(3):
+        found.tick()
+        assert found._process is None
+    MadeTask(store).end()
+    found.tick()
+    assert is_running(found)
+    eventually(lambda: store.finished_count() == 1)
+    eventually(lambda: not is_running(found))
+    found.tick()
+    assert found._process is None
+    found._hourly_at = 0.0
+    found.tick()
+    assert is_running(found)
+
+
 def test_it_is_started_for_a_task_of_a_worker_whose_clock_is_fast(make: Make, store: Store, history_url: str) -> None:
     found = make(history_url, 3600.0)
     found._hourly_at, found._run_id = time.monotonic() + 3600, store.run_id()
