@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import posixpath
-import subprocess
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -24,9 +23,9 @@ from flansible.authorization import isolation
 from flansible.config import Settings
 from flansible.errors import ProjectError, RunnerError
 from flansible.models import AuthorizedRun, ProjectRun, Secrets, State, Step
-from flansible.projects import order, prepare, requirements, shelf
+from flansible.projects import order, prepare, requirements
 from flansible.projects.order import Order
-from flansible.system.atomic_files import new_folder
+from flansible.projects.private_copy import private_copy
 from flansible.worker import mounts, project_files
 from flansible.worker.mounts import Mounts
 from flansible.worker.outcome import Outcome
@@ -149,15 +148,7 @@ class _Used:
         """Has the run work in a copy of the tree that it may write; gone afterwards. Raises RunnerError."""
         if self._trees.size(self._tree_key) > _MOST_COPIED_BYTES:
             raise RunnerError(f"the tree of project {self._project.name} is too large for a private copy (1 GiB)")
-        parent = order.copies(self._folder, principal)
-        parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        target = self._stack.enter_context(new_folder(parent, ".run-"))
-        words = ["cp", "-a", "--reflink=auto", "--", f"{self.tree}/.", str(target)]
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RunnerError(f"project {self._project.name} cannot be copied: {done.stderr.strip()[:500]}")
-        shelf.make_writable(target)
-        self.tree = target
+        self.tree = self._stack.enter_context(private_copy(self.tree, self._folder, principal))
 
     def look_for_changes(self, recorder: Recorder) -> None:
         """Takes a tree that a run has changed out of use."""
