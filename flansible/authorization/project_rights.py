@@ -10,7 +10,7 @@ from flansible.authorization.callbacks import is_host_allowed
 from flansible.authorization.rules import grants
 from flansible.authorization.rules.refusal import ASK, forbidden
 from flansible.errors import FieldError, InvalidRequest
-from flansible.identity.users import ADMIN, User
+from flansible.identity.users import ADMIN, ProjectGrant, User
 from flansible.models.project_spec import ProjectSpec
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -37,7 +37,7 @@ def check_ref(spec: ProjectSpec, ref: str) -> None:
 def check_pushed_ref(spec: ProjectSpec, ref: str) -> None:
     """Raises Forbidden for a branch or tag, by its full name, that requests may not name. A tag that is called as the
     project's own branch is not that branch."""
-    if spec.ref is None or ref != f"refs/heads/{spec.ref}":
+    if spec.ref is None or ref not in (spec.ref, f"refs/heads/{spec.ref}"):
         _check_allowed(spec, ref)
 
 
@@ -51,6 +51,12 @@ def matches(ref: str, globs: Iterable[str]) -> bool:
     """Whether one of the globs has a ref, by its short or full name."""
     short = re.sub(r"^refs/(heads|tags)/", "", ref)
     return any(fnmatchcase(short, glob) or fnmatchcase(ref, glob) for glob in globs)
+
+
+def is_granted(ref: str, grant: ProjectGrant) -> bool:
+    """Whether a user may run a project's inventories at a ref, by the name by which it is asked for: `v1` may stand for
+    a tag, and `refs/heads/v1` would be somebody's branch."""
+    return any(fnmatchcase(ref, glob) for glob in grant.refs)
 
 
 def needs_admin(spec: ProjectSpec) -> str:
@@ -85,7 +91,7 @@ def is_public_only(owner: str, spec: ProjectSpec, allowed_hosts: Iterable[str]) 
 def check_ref_of_user(user: User, project: str, ref: str) -> None:
     """Raises Forbidden for a ref, other than the project's own, at which the user may run nothing of it."""
     may = any(
-        matches(ref, grant.refs) or entry.inventories
+        is_granted(ref, grant) or entry.inventories
         for entry in user.entries
         for grant in entry.projects
         if grant.name == project

@@ -280,8 +280,8 @@ def _check_inventory(user: User, name: str, project: ProjectRun) -> None:
 
 def may_use_inventories(entry: User, project: ProjectRun) -> bool:
     """Whether an entry may use a project's inventories at this ref."""
-    globs = [glob for grant in entry.projects if grant.name == project.name for glob in grant.refs]
-    return project.is_own_ref or project_rights.matches(project.ref, globs)
+    grants_of_it = (grant for grant in entry.projects if grant.name == project.name)
+    return project.is_own_ref or any(project_rights.is_granted(project.ref, grant) for grant in grants_of_it)
 
 
 def _vault_id(user: User, given: str, folder: str, settings: Settings) -> str:

@@ -38,15 +38,24 @@ class Refs:
     default: str | None = None
 
     def full_name(self, ref: str) -> str | None:
-        """Returns the full name of a branch or tag, a branch first; None if there is none. ref: '' for the default."""
+        """Returns the full name of a branch or tag; None if there is none. ref: '' for the default."""
         if not ref:
             return self.default
         names = (ref,) if ref.startswith("refs/") else (_HEADS + ref, _TAGS + ref)
         return next((name for name in names if name in self.commits), None)
 
+    def is_ambiguous(self, ref: str) -> bool:
+        """Whether a short name is that of a branch and of a tag: who may push the one could pass for the other."""
+        return _HEADS + ref in self.commits and _TAGS + ref in self.commits
+
+    def is_allowed(self, name: str, allowed: Iterable[str]) -> bool:
+        """Whether one of these globs has a ref, by its full name, or by its short one unless that is ambiguous."""
+        names = (name,) if self.is_ambiguous(short(name)) else (name, short(name))
+        return any(fnmatchcase(one, glob) for one in names for glob in allowed)
+
     def nearest(self, ref: str, allowed: Iterable[str]) -> list[str]:
         """Returns the names most like this one, of those that a request may name."""
-        names = [short(name) for name in self.commits if is_allowed(name, allowed)]
+        names = [short(name) for name in self.commits if self.is_allowed(name, allowed)]
         return difflib.get_close_matches(short(ref), names, _MOST_NEAR, 0.4)
 
 
@@ -102,17 +111,18 @@ class Mirror:
 
     def contains(self, commit: str, allowed: Iterable[str]) -> bool:
         """Whether a branch or tag that a request may name has this commit."""
-        return any(is_allowed(name, allowed) for name in self._refs(f"--contains={commit}").commits)
+        every = self._refs()
+        return any(every.is_allowed(name, allowed) for name in self._refs(f"--contains={commit}").commits)
 
     def is_within(self, commit: str, remote: Refs, allowed: Iterable[str]) -> bool:
         """Whether a branch or tag of the remote that a request may name has this commit, as far as that is known
         without a fetch."""
-        if any(found == commit and is_allowed(name, allowed) for name, found in remote.commits.items()):
+        if any(found == commit and remote.is_allowed(name, allowed) for name, found in remote.commits.items()):
             return True
         if not self.has(commit):
             return False
         here = self._refs(f"--contains={commit}").commits.items()
-        return any(remote.commits.get(name) == found and is_allowed(name, allowed) for name, found in here)
+        return any(remote.commits.get(name) == found and remote.is_allowed(name, allowed) for name, found in here)
 
     def date(self, commit: str) -> str:
         """Returns the day of a commit."""
@@ -210,11 +220,6 @@ def short(name: str) -> str:
     return re.sub(r"^refs/(heads|tags)/", "", name)
 
 
-def is_allowed(name: str, allowed: Iterable[str]) -> bool:
-    """Whether one of these globs has a ref, by its short or full name."""
-    return any(fnmatchcase(short(name), glob) or fnmatchcase(name, glob) for glob in allowed)
-
-
 def resolve(mirror: Mirror, order: Order) -> dict[str, object]:
     """Finds the commit of a ref, or of a commit; returns what the web process is told."""
     ref, allowed = order.ref, order.allow_refs
@@ -227,9 +232,13 @@ def resolve(mirror: Mirror, order: Order) -> dict[str, object]:
         refs, problem = mirror.refs(), str(error)
         if order.must_answer or refs.full_name(ref) is None:
             return {"error": "unreachable", "message": problem}
+    if refs.is_ambiguous(ref):
+        return {"error": "ambiguous_ref"}
     name = refs.full_name(ref)
     if name is None or name not in refs.commits:
         return {"error": "unknown_ref", "near": refs.nearest(ref, allowed)}
+    if ref and not refs.is_allowed(name, allowed):
+        return {"error": "not_reachable"}
     commit = refs.commits[name]
     found: dict[str, object] = {"commit": commit, "ref": short(name)}
     return found | ({"remote": problem, "date": mirror.date(commit)} if problem else {})

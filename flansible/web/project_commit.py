@@ -12,7 +12,7 @@ from typing import Any
 from flansible.authorization import isolation, project_rights, project_runs
 from flansible.authorization.rules import grants
 from flansible.definitions.kinds import PROJECTS
-from flansible.errors import BadGateway, FieldError, Forbidden, NotFound, StoreUnavailable, Unavailable
+from flansible.errors import BadGateway, FieldError, Forbidden, InvalidRequest, NotFound, StoreUnavailable, Unavailable
 from flansible.history.definition_rows import StoredDefinition
 from flansible.identity.users import ADMIN, User
 from flansible.models import AuthorizedRun, ProjectRun, Secrets
@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS = 2000
 def find(user: User, project: str, ref: str | None, queue: str | None = None) -> tuple[ProjectRun, Secrets | None]:
     """Returns the project of a request at its commit, and its credential. queue: whose workers find the commit.
 
-    Raises Forbidden, NotFound, BadGateway, Unavailable.
+    Raises InvalidRequest, Forbidden, NotFound, BadGateway, Unavailable.
     """
     project_rights.check_use(user, project)
     spec, owner = _defined(project)
@@ -151,8 +151,12 @@ def _found(run: ProjectRun, answer: dict[str, Any]) -> tuple[ProjectRun, str | N
         advice = f" Did you mean {' or '.join(near)}?" if near else ""
         message = f"Project {run.name} has no branch, tag or commit {named}.{advice}"
         raise NotFound(message, code="ref_not_found", errors=[FieldError("ref", "does not exist")])
+    if problem == "ambiguous_ref":
+        both = f"refs/heads/{named} or refs/tags/{named}"
+        message = f"Project {run.name} has a branch and a tag {named}. Name {both}, here or as the project's ref."
+        raise InvalidRequest(message, code="ref_ambiguous", errors=[FieldError("ref", f"name {both}")])
     if problem == "not_reachable":
-        message = f"Commit {named} of project {run.name} is in no branch or tag that requests may name."
+        message = f"{named} of project {run.name} is in no branch or tag that requests may name."
         raise Forbidden(message, code="ref_forbidden", errors=[FieldError("ref", "is in no allowed branch or tag")])
     commit = str(answer.get("commit", ""))
     if not project_rights.COMMIT.fullmatch(commit):

@@ -224,6 +224,28 @@ def test_refs_that_are_not_there_or_not_allowed_are_refused_at_once(
         define(service, "shop", url=f"{url}/shop", ref="main")
 
 
+def test_a_projects_own_tag_is_not_taken_from_a_branch_that_is_pushed_later(
+    service: Service, shop: Repository, url: str
+) -> None:
+    tagged = shop.commit({"site.yml": PLAY.format("tagged")})
+    shop.git("tag", "v9")
+    define(service, "shop", url=f"{url}/shop", ref="v9")
+    try:
+        assert submit(service, {"project": "shop"})["commit"] == tagged
+        shop.git("checkout", "-q", "-b", "v9")
+        shop.commit({"site.yml": PLAY.format("pushed")})
+        shop.git("checkout", "-q", "main")
+        assert refused(service, {"project": "shop"}) == (
+            400,
+            "ref_ambiguous",
+            "Project shop has a branch and a tag v9. Name refs/heads/v9 or refs/tags/v9, here or as the project's ref.",
+        )
+        define(service, "shop", url=f"{url}/shop", ref="refs/tags/v9")
+        assert submit(service, {"project": "shop"})["commit"] == tagged
+    finally:
+        define(service, "shop", url=f"{url}/shop", ref="main")
+
+
 def test_a_project_that_is_not_granted_or_not_there(service: Service, shop: Repository) -> None:
     other = ("other", "other secret")
     for name in ("shop", "nothing"):

@@ -94,6 +94,31 @@ def test_an_unknown_ref_is_answered_with_the_nearest_of_those_allowed(repository
     assert answer == {"error": "unknown_ref", "near": ["release/1.0"]}
 
 
+def test_a_branch_does_not_pass_for_a_tag_of_the_same_name(repository: Repository, machine: Machine) -> None:
+    tagged = repository.git("rev-parse", "HEAD")
+    repository.git("tag", "v1")
+    project = shop(repository, ref="v1", allow_refs=("v1",))
+    assert machine.resolve(project)["commit"] == tagged
+    repository.git("checkout", "-q", "-b", "v1")
+    pushed = repository.commit({"site.yml": "[]"})
+    assert machine.resolve(project) == {"error": "ambiguous_ref"}
+
+    def found(ref: str, *allowed: str) -> dict[str, Any]:
+        return machine.resolve(shop(repository, ref=ref, allow_refs=allowed))
+
+    assert [found(f"refs/{kind}/v1", "*")["commit"] for kind in ("heads", "tags")] == [pushed, tagged]
+    # v1 may have been meant as the tag: of two, each is allowed by its full name alone.
+    for ref in ("refs/heads/v1", pushed):
+        for allowed in ("v1", "refs/tags/*"):
+            assert found(ref, allowed) == {"error": "not_reachable"}
+        assert found(ref, "refs/heads/v*")["commit"] == pushed
+    machine.tree(shop(repository))  # it has all refs now, and is asked without the remote
+    shutil.move(repository.folder, repository.folder.with_name("away"))
+    assert machine.resolve(project.model_copy(update={"must_answer": False})) == {"error": "ambiguous_ref"}
+    inner = project.model_copy(update={"ref": pushed, "must_answer": False})
+    assert machine.resolve(inner) == {"error": "not_reachable"}
+
+
 def test_a_commit_must_be_in_an_allowed_branch_or_tag(repository: Repository, machine: Machine) -> None:
     repository.git("checkout", "-q", "-b", "other")
     hidden = repository.commit({"other.yml": "[]"})

@@ -100,8 +100,9 @@ def test_an_inventory_counts_at_the_projects_own_ref_and_at_those_that_the_entry
     assert refused.value.code == "inventory_ref_forbidden"
     named = {**DEV, "projects": [{"name": "shop", "refs": ["feature/*"]}]}
     assert judge(named, ON_DEV, ref="feature/x", is_own_ref=False).about.ref == "feature/x"
-    with pytest.raises(Forbidden):
-        judge(named, ON_DEV, ref="c" * 40, is_own_ref=False)
+    for ref in ("c" * 40, "refs/heads/feature/x"):
+        with pytest.raises(Forbidden):
+            judge(named, ON_DEV, ref=ref, is_own_ref=False)
     assert judge({}, ON_DEV, "admin", ref="feature/x", is_own_ref=False).steps
 
 

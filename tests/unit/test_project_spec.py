@@ -88,6 +88,8 @@ def test_a_pushed_ref_is_the_projects_own_branch_or_allowed_whatever_its_name_lo
     spec = ProjectSpec.model_validate({"url": "/srv/git", "ref": "main", "allow_refs": ["release/*"]})
     for ref in ("refs/heads/main", "refs/heads/release/1", "refs/tags/release/1"):
         project_rights.check_pushed_ref(spec, ref)
+    named_in_full = spec.model_copy(update={"ref": "refs/heads/main"})
+    project_rights.check_pushed_ref(named_in_full, "refs/heads/main")
     for ref in ("refs/tags/main", "refs/heads/other", f"refs/heads/{'a' * 40}", "a" * 40, ""):
         with pytest.raises(Forbidden, match="not run at"):
             project_rights.check_pushed_ref(spec, ref)
@@ -144,3 +146,14 @@ def test_another_ref_is_for_those_who_may_run_something_at_it() -> None:
         with pytest.raises(Forbidden, match="only at its own ref") as refused:
             project_rights.check_ref_of_user(user(projects=grants), "shop", "dev")
         assert refused.value.code == "ref_forbidden"
+
+
+def test_a_grant_of_a_short_name_is_none_of_the_full_name_of_a_branch_that_somebody_may_push() -> None:
+    def user(*refs: str) -> User:
+        return User("lee", "", (), projects=(ProjectGrant("shop", refs),))
+
+    for refs in (("v1.2",), ("v*", "refs/tags/*")):
+        with pytest.raises(Forbidden, match="only at its own ref"):
+            project_rights.check_ref_of_user(user(*refs), "shop", "refs/heads/v1.2")
+    for refs in (("*",), ("refs/heads/v*",)):
+        project_rights.check_ref_of_user(user(*refs), "shop", "refs/heads/v1.2")
