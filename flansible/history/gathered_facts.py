@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import Connection, delete, insert, select
 
 from flansible.history import encoding, schema
 from flansible.history.encoding import milliseconds
@@ -47,7 +47,7 @@ class GatheredFacts:
         self._bytes = 0
 
     def write(self, connection: Connection, task_key: int, scope: int, host_keys: Mapping[str, int]) -> None:
-        """Writes the facts of these hosts in place of those of before. host_keys: by name."""
+        """Writes the facts of these hosts in place of those that were gathered before. host_keys: by name."""
         table = schema.host_facts
         rows = [
             {"host_key": key, "scope_key": scope, "task_key": task_key, "gathered": at, "data": data}
@@ -57,9 +57,14 @@ class GatheredFacts:
         ]
         for begin in range(0, len(rows), _ROWS):
             part = rows[begin : begin + _ROWS]
-            earlier = table.c.host_key.in_([row["host_key"] for row in part])
-            connection.execute(delete(table).where(table.c.scope_key == scope, earlier))
-            connection.execute(insert(table), part)
+            there = (table.c.scope_key == scope, table.c.host_key.in_([row["host_key"] for row in part]))
+            stored = connection.execute(select(table.c.host_key, table.c.gathered).where(*there))
+            known = {row.host_key: row.gathered for row in stored}
+            # A task that gathered its facts early may end late, or wait longer to be archived.
+            if latest := [row for row in part if row["gathered"] >= known.get(row["host_key"], 0)]:
+                earlier = table.c.host_key.in_([row["host_key"] for row in latest])
+                connection.execute(delete(table).where(table.c.scope_key == scope, earlier))
+                connection.execute(insert(table), latest)
 
 
 def _gathered(time: Any) -> int:

@@ -63,8 +63,10 @@ def archive_all(archiver: Archiver) -> None:
         pass
 
 
-def facts(host: str, module: str = "ansible.builtin.setup", **of_host: Any) -> StoredEvent:
-    return result(host, "ok", module=module, time="2026-01-31T12:00:00.120Z", result={"ansible_facts": of_host})
+def facts(
+    host: str, module: str = "ansible.builtin.setup", at: str = "2026-01-31T12:00:00.120Z", **of_host: Any
+) -> StoredEvent:
+    return result(host, "ok", module=module, time=at, result={"ansible_facts": of_host})
 
 
 def ended(records: Records, *events: StoredEvent, inventory: str = "prod", **changes: Any) -> MadeTask:
@@ -270,6 +272,19 @@ def test_facts_of_one_run_are_joined_and_replace_those_of_the_run_before(records
     found = history.facts("web1", None)
     assert found is not None and found.facts == {"a": 1, "b": 2} and found.gathered == 1769860800120
     assert history.facts("web2", None) is None
+
+
+def test_facts_are_those_that_were_gathered_last_whichever_task_ended_last(
+    records: Records, archiver: Archiver
+) -> None:
+    ended(records, facts("web1", at="2026-01-31T13:00:00Z", a=2), facts("web2", at="2026-01-31T11:00:00Z", a=1))
+    archive_all(archiver)
+    ended(records, facts("web1", a=1), facts("web2", a=2))
+    archive_all(archiver)
+    history = HostHistory(records, ADMIN)
+    for host in ("web1", "web2"):
+        found = history.facts(host, None)
+        assert found is not None and found.facts == {"a": 2}, host
 
 
 def test_facts_of_an_attempt_that_was_lost_are_not_kept(records: Records, archiver: Archiver) -> None:
