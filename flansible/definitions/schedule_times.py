@@ -26,6 +26,7 @@ from flansible.models.schedule_specs import FreezeSpec, NextTime, ScheduleSpec, 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _WORDS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week"}
 _FIRST_YEAR, _LAST_YEAR = 1971, 2999
+LONGEST = timedelta(days=3650)
 _MOST_EXCLUDED = 5000  # due times that `exclude` leaves out, before a search for the next one ends
 
 
@@ -129,7 +130,8 @@ def cron_after(line: str, start: datetime, zone: ZoneInfo) -> Iterator[datetime]
 
 
 def duration(text: str) -> timedelta:
-    return timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])
+    """Returns how long, LONGEST at most: what was written when there was no limit must not leave the calendar."""
+    return timedelta(seconds=min(_seconds(text), LONGEST.total_seconds()))
 
 
 def moment_of(text: str, zone: ZoneInfo) -> datetime:
@@ -147,6 +149,8 @@ def faults(spec: ScheduleSpec) -> list[FieldError]:
     if zone is None:
         return [_no_zone()]
     errors = _cron_faults(spec.cron)
+    for name in ("every", "catch_up", "jitter"):
+        errors += _duration_faults(name, getattr(spec, name))
     for field, text in (("at", spec.at), ("until", spec.until)):
         errors += _time_faults(field, text)
     for number, item in enumerate(spec.exclude):
@@ -171,7 +175,7 @@ def freeze_faults(spec: FreezeSpec) -> list[FieldError]:
         return [_no_zone()]
     if spec.start is not None and spec.end is not None:
         return _window_faults("", spec.start, spec.end)
-    return _cron_faults(spec.cron)
+    return _cron_faults(spec.cron) + _duration_faults("duration", spec.duration)
 
 
 def _zone(name: str) -> ZoneInfo | None:
@@ -197,6 +201,16 @@ def _cron_faults(line: str | None) -> list[FieldError]:
     except StopIteration:
         return [FieldError("cron", "is never due")]
     return []
+
+
+def _duration_faults(field: str, text: str | None) -> list[FieldError]:
+    if text is None or _seconds(text) <= LONGEST.total_seconds():
+        return []
+    return [FieldError(field, f"must be {LONGEST.days} days or less")]
+
+
+def _seconds(text: str) -> int:
+    return int(text[:-1]) * _UNITS[text[-1]]
 
 
 def _time_faults(field: str, text: str | None) -> list[FieldError]:

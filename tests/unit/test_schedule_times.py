@@ -169,6 +169,9 @@ FAULTY: dict[str, tuple[dict[str, Any], str]] = {
         {"every": "1h", "exclude": [{"start": "2026-01-02T00:00", "end": "2026-01-01T00:00"}]},
         "exclude[0].end",
     ),
+    "an interval beyond the calendar": ({"every": "999999w"}, "every"),
+    "a lateness beyond it": ({"every": "1h", "catch_up": "999999999w"}, "catch_up"),
+    "a delay beyond it": ({"every": "1h", "jitter": "3651d"}, "jitter"),
 }
 
 
@@ -199,6 +202,18 @@ def test_a_freeze_may_come_again_and_lasts_as_long_as_it_says() -> None:
     assert held == [False, True, True, False, False]
     errors = schedule_times.freeze_faults(FreezeSpec(timezone="UTC", start="2026-01-01T00:00", duration="1h"))
     assert [error.field for error in errors] == ["start"]
+
+
+def test_durations_of_more_than_ten_years_are_refused_and_what_is_stored_already_counts_as_ten_years() -> None:
+    ten_years = timedelta(days=3650)
+    assert schedule_times.faults(spec(every="3650d", catch_up="3650d", jitter="3650d")) == []
+    assert times(every="999999999w").next(WRITTEN, 5)[0].local == (WRITTEN + ten_years).isoformat()
+    found = known(every="1h", catch_up="999999999w", jitter="999999w")
+    assert found.latest(WRITTEN) == found.start_of(WRITTEN) + ten_years
+    assert outcomes(found, after(hours=2)) == []
+    endless = FreezeSpec(timezone="UTC", cron="0 22 * * FRI", duration="999999d")
+    assert [error.field for error in schedule_times.freeze_faults(endless)] == ["duration"]
+    assert Freeze("f", endless).is_active(WRITTEN)
 
 
 def known(**fields: Any) -> KnownSchedule:
