@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,12 @@ from flansible.web.context import WebContext
 from flansible.web.kind_rules import Written
 from flansible.web.scheduler import known_schedule
 
+log = logging.getLogger(__name__)
+
 _SHOWN_TIMES = 5
+# What is raised for one that this machine cannot compute, such as after an upgrade without its zone. It is shown so:
+# a list must not fail for it.
+_NOT_COMPUTED = (ValueError, KeyError, OverflowError)
 
 
 def check(written: Written) -> None:
@@ -32,6 +38,15 @@ def check(written: Written) -> None:
 
 def compute(context: WebContext, _user: User, found: StoredDefinition, _is_whole: bool) -> dict[str, Any]:
     """Returns the next times, and `paused` and `note` as they are now: sent back in a PUT, they stay so."""
+    try:
+        return _computed(context, found)
+    except _NOT_COMPUTED as error:
+        log.error("schedule %s cannot be computed: %r", found.name, error)
+        words = f"Never: it cannot be computed ({type(error).__name__}); write it anew"
+        return ScheduleComputed(words=words, next=[], paused_by=None, skips_left=0, failures=0).model_dump()
+
+
+def _computed(context: WebContext, found: StoredDefinition) -> dict[str, Any]:
     known = known_schedule(found)
     stored = context.schedules.state(found.name) if context.schedules else None
     state = known.state(stored)
@@ -54,8 +69,12 @@ def check_freeze(written: Written) -> None:
 
 def compute_freeze(_context: WebContext, _user: User, found: StoredDefinition, _is_whole: bool) -> dict[str, Any]:
     """Returns whether it is in force."""
-    freeze = Freeze(found.name, FreezeSpec.model_validate(found.spec))
-    return {"is_active": freeze.is_active(datetime.now(UTC))}
+    try:
+        freeze = Freeze(found.name, FreezeSpec.model_validate(found.spec))
+        return {"is_active": freeze.is_active(datetime.now(UTC))}
+    except _NOT_COMPUTED as error:
+        log.error("freeze %s cannot be computed, and holds nothing: %r", found.name, error)
+        return {"is_active": False}
 
 
 def _template_faults(written: Written, spec: ScheduleSpec) -> list[FieldError]:

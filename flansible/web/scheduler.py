@@ -14,7 +14,6 @@ takes long, where a project's remote does not answer: it goes on in a thread (_S
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import secrets
 from collections import Counter
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from flask import current_app
 
@@ -36,7 +36,7 @@ from flansible.models.schedule_specs import ScheduleSpec
 from flansible.store import LateSchedule
 from flansible.web import task_launch, template_launch
 from flansible.web.context import WebContext
-from flansible.web.freezes import freezes_of
+from flansible.web.freezes import freezes_of, holding
 from flansible.web.template_launch import TemplateLaunch
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Scheduler:
         self._known: dict[str, KnownSchedule] = {}
         self._next_start: dict[str, tuple[tuple[str, int], datetime | None]] = {}
         self._counted: frozenset[str] | None = None  # the names that /metrics may have
+        self._faulty: set[str] = set()  # revisions of schedules that cannot be computed
         self._prune_at = 0.0
         self._is_idle = False  # there was nothing to look at
         self._slow = _SlowStarts()
@@ -88,7 +89,7 @@ class Scheduler:
             if self._slow.is_starting(occurrence.schedule):
                 continue  # this one, or an earlier one of the same schedule
             if self._template_of(occurrence) in slow:
-                self._slow.start(occurrence, functools.partial(self._start, occurrence, waiting, now))
+                self._slow.start(occurrence, partial(self._start, occurrence, waiting, now))
             else:
                 waiting.settle(self._start(occurrence, waiting, now))
             if number % _WRITTEN_AT_ONCE == _WRITTEN_AT_ONCE - 1:
@@ -114,12 +115,18 @@ class Scheduler:
                 continue
             try:
                 found[stored.name] = known_schedule(stored)
-            except (ValueError, KeyError) as error:
-                log.warning("schedule %s cannot be read: %s", stored.name, error)
+            except Exception:
+                self._log_faulty(stored)
         if found.keys() != self._counted:
             self._context.store.keep_schedule_successes(found)
             self._counted = frozenset(found)
         self._known = found
+
+    def _log_faulty(self, stored: StoredDefinition) -> None:
+        """Logs, once for each version, a schedule that cannot be computed: it must not hold up the others."""
+        if stored.revision not in self._faulty:
+            self._faulty.add(stored.revision)
+            log.exception("schedule %s cannot be computed, and starts nothing", stored.name)
 
     def _claim(self, rows: ScheduleRows, now: datetime) -> list[StoredOccurrence]:
         """Records the times that are due, and returns those that this process is to start."""
@@ -129,16 +136,17 @@ class Scheduler:
             return []
         freezes = freezes_of(self._context)
 
-        def frozen_by(at: datetime, template: str) -> str | None:
-            return next((freeze.name for freeze in freezes if freeze.holds(at, template)), None)
-
         claimed: list[StoredOccurrence] = []
         late: list[tuple[KnownSchedule, StoredOccurrence]] = []
         skipped: list[StoredOccurrence] = []
         with rows.writing() as writer:
             states = writer.states()
             for known in due:
-                found, state = decide(known, known.state(states.get(known.name)), now, frozen_by)
+                try:
+                    found, state = decide(known, known.state(states.get(known.name)), now, partial(holding, freezes))
+                except Exception:
+                    self._log_faulty(known.stored)
+                    continue
                 added = writer.add(found)
                 claimed += [one for one in added if one.is_open]
                 skipped += [one for one in added if not one.is_open]
@@ -161,7 +169,11 @@ class Scheduler:
         key = (state.revision, state.position)
         cached = self._next_start.get(known.name)
         if cached is None or cached[0] != key:
-            cached = (key, known.next_start(state))
+            try:
+                cached = (key, known.next_start(state))
+            except Exception:
+                self._log_faulty(known.stored)
+                cached = (key, None)
             self._next_start[known.name] = cached
         return cached[1] is not None and cached[1] <= now
 

@@ -8,11 +8,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
 
 from flansible.broker import app as broker_app
 from flansible.config import Settings
+from flansible.definitions import schedule_times
 from flansible.definitions.kinds import SCHEDULES
 from flansible.definitions.schedule_decisions import milliseconds, reason_of
 from flansible.errors import BrokerUnavailable
@@ -277,6 +279,50 @@ def test_it_pauses_after_failures_in_a_row_and_goes_on_when_it_is_resumed(site: 
     assert (resumed["paused"], resumed["failures"]) == (False, 0)
     site.look(hours=7)
     assert site.outcomes()[-1] == "started"
+
+
+def test_a_schedule_and_a_freeze_whose_zone_is_gone_hold_up_no_other_and_are_shown(
+    site: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write("a-gone")
+    site.write()
+    site.put("freezes/gone", {"cron": "* * * * *", "duration": "1h", "timezone": "Pacific/Apia"}, "admin")
+    site.put("schedules/a-gone", {**NIGHTLY, "timezone": "Pacific/Apia"}, "portal")
+
+    def without(name: str) -> ZoneInfo:
+        if name == "Pacific/Apia":
+            raise ZoneInfoNotFoundError(name)
+        return ZoneInfo(name)
+
+    monkeypatch.setattr(schedule_times, "ZoneInfo", without)
+    site.look(hours=1)
+    assert (site.outcomes("a-gone"), site.outcomes()) == ([], ["started"])
+    shown = {item["name"]: item for item in site.get("schedules", "admin")["items"]}
+    assert len(shown["nightly"]["next"]) == 5
+    assert shown["a-gone"]["next"] == [] and "cannot be computed" in shown["a-gone"]["words"]
+    assert [item["is_active"] for item in site.get("freezes", "admin")["items"]] == [False]
+    site.launch()
+
+
+@pytest.mark.parametrize("where", ["due", "next_start"])
+def test_a_schedule_that_cannot_be_computed_holds_up_no_other_and_is_logged_once(
+    site: Clocked, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.write("a-faulty")
+    site.write()
+    compute = getattr(KnownSchedule, where)
+
+    def faulty(known: KnownSchedule, *args: Any) -> Any:
+        if known.name == "a-faulty":
+            raise OverflowError("date value out of range")
+        return compute(known, *args)
+
+    monkeypatch.setattr(KnownSchedule, where, faulty)
+    one = site.scheduler()
+    for seconds in (0, 1):
+        site.look(one, hours=1, seconds=seconds)
+    assert (site.outcomes("a-faulty"), site.outcomes()) == ([], ["started"])
+    assert caplog.text.count("schedule a-faulty cannot be computed") == 1
 
 
 REFUSED: dict[str, Callable[[Clocked], object]] = {

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flansible.authorization import authorize, definition_rights
 from flansible.definitions.kinds import SCHEDULES
 from flansible.definitions.schedule_decisions import KnownSchedule, milliseconds
+from flansible.history.definition_rows import StoredDefinition
 from flansible.history.schedule_rows import STARTED, ScheduleRows, ScheduleState, StoredOccurrence
 from flansible.models.schedule_specs import Occurrence, PauseBody
 from flansible.system.timestamps import from_milliseconds
@@ -138,18 +139,18 @@ def _rows() -> ScheduleRows:
     return rows
 
 
-def _read(name: str) -> KnownSchedule:
+def _read(name: str) -> StoredDefinition:
     """Returns a schedule that the caller may read. Raises NotFound."""
     definitions.find_name(SCHEDULES, name)
-    return known_schedule(definitions_of(web_context()).get(current_user(), SCHEDULES, name))
+    return definitions_of(web_context()).get(current_user(), SCHEDULES, name)
 
 
 def _may_change(name: str) -> KnownSchedule:
     """Returns a schedule that the caller may change. Raises NotFound, Forbidden."""
-    known = _read(name)
+    found = _read(name)
     authorize.check_may_act(current_user())
-    definition_rights.check_may_change(current_user(), SCHEDULES.name, name, known.stored.owner)
-    return known
+    definition_rights.check_may_change(current_user(), SCHEDULES.name, name, found.owner)
+    return known_schedule(found)
 
 
 def _change(name: str, outcome: str, change: Callable[[ScheduleState], ScheduleState]) -> Response:
