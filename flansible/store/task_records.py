@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -259,11 +258,11 @@ class Tasks(TaskQueries):
         moved = self.settle(task_id, State.ERROR, description, token=token)
         return ClaimRefusal(description, moved.ready)
 
-    def due_retries(self, limit: int) -> list[str]:
-        """Returns failed tasks whose hosts are to be tried again now."""
-        with translated():
-            found: Any = self._redis.zrangebyscore(keys.RETRIES, "-inf", time.time(), start=0, num=limit)
-        return [text(task_id) for task_id in found]
+    def take_retry(self, seconds: int) -> str | None:
+        """Returns a failed task whose hosts are to be tried again now, to one process alone for so long: then it is due
+        again, unless it was ended."""
+        answer: Any = self._run("take_retry", [keys.RETRIES], seconds)
+        return None if answer is None else text(answer)
 
     def end_retry(self, task_id: str) -> None:
         """Records that the retry of a task was started, or will never be."""

@@ -1,15 +1,17 @@
 """Starts the retries of templates: a new task on the hosts that failed, some time after a task of a template did.
 
-The script that ends a task records that its retry is due (store/lua/move.lua). Any web process starts it: a key makes
-two that do so at the same time harmless.
+The script that ends a task records that its retry is due (store/lua/move.lua). A web process takes it for a minute
+before it starts it: one that cannot start now is tried again after that, by whichever process, behind all others that
+are due. A key makes two that start it harmless.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from datetime import UTC, datetime, timedelta
 
-from flansible.errors import RecordUnreadable, RequestError
+from flansible.errors import Forbidden, RecordUnreadable, RequestError
 from flansible.web import task_launch, template_launch
 from flansible.web.context import WebContext
 from flansible.web.template_launch import TemplateLaunch
@@ -17,22 +19,30 @@ from flansible.web.template_launch import TemplateLaunch
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 20
+_TAKEN_SECONDS = 60  # longer than a launch takes
+_GIVEN_UP = timedelta(days=1)  # after it was due
 # A name that means more than itself in a limit is left out: inventory programs choose names.
 _PLAIN_NAME = re.compile(r"[\w.:-]+")
 
 
 def start_due(context: WebContext) -> None:
     """Starts the retries that are due. Raises StoreUnavailable."""
-    for task_id in context.store.due_retries(_AT_ONCE):
+    for _ in range(_AT_ONCE):
+        task_id = context.store.take_retry(_TAKEN_SECONDS)
+        if task_id is None:
+            return
         try:
             _start(context, task_id)
-        except task_launch.MAY_SUCCEED_LATER as error:
-            log.info("the retry of task %s is started later: %s", task_id, error)
-            continue
-        except (RequestError, RecordUnreadable, ValueError) as error:
-            if isinstance(error, RequestError) and error.code == "frozen":
+        except (*task_launch.MAY_SUCCEED_LATER, Forbidden) as error:
+            is_later = not isinstance(error, Forbidden) or error.code == "frozen"
+            if is_later and not _is_given_up(context, task_id):
+                log.info("the retry of task %s is started later: %s", task_id, error)
                 continue
+            log.warning("task %s is not retried%s: %s", task_id, ", after a day" if is_later else "", error)
+        except (RequestError, RecordUnreadable) as error:
             log.warning("task %s is not retried: %s", task_id, error)
+        except Exception:  # one that cannot be started must not hold up the others
+            log.exception("task %s is not retried", task_id)
         context.store.end_retry(task_id)
 
 
@@ -41,6 +51,15 @@ def failed_hosts(stats: dict[str, dict[str, int]], which: str) -> list[str]:
     words = ("unreachable",) if which == "unreachable" else ("unreachable", "failures")
     found = (host for host, counts in stats.items() if any(counts.get(word) for word in words))
     return sorted(host for host in found if _PLAIN_NAME.fullmatch(host) and host != "all")
+
+
+def _is_given_up(context: WebContext, task_id: str) -> bool:
+    """Whether a retry has been due for so long that it is not to be started any more."""
+    task, run = context.store.task(task_id), context.store.authorized_run(task_id)
+    if task is None or task.finished_at is None or run is None or run.retry is None:
+        return True
+    due = datetime.fromisoformat(task.finished_at) + timedelta(seconds=run.retry.delay_seconds)
+    return datetime.now(UTC) > due + _GIVEN_UP
 
 
 def _start(context: WebContext, task_id: str) -> None:

@@ -675,7 +675,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "keep_remote_state": lambda store: store.keep_remote_state("shop", RemoteState(0.0)),
     "report_trees": lambda store: store.report_trees("w@host", "shop", [KeptTree("c" * 40, True, 0.0, 0.0, 1)]),
     "trees": lambda store: store.trees("shop"),
-    "due_retries": lambda store: store.due_retries(10),
+    "take_retry": lambda store: store.take_retry(60),
     "end_retry": lambda store: store.end_retry(UNKNOWN),
     "count_launch": lambda store: store.count_launch("deploy"),
     "lock_loads": lambda store: store.lock_loads(["db"]),

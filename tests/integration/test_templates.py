@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from flansible.config import Settings
+from flansible.errors import BrokerUnavailable, SealError, StoreUnavailable, Unavailable
 from flansible.models import State
-from flansible.web import retries
+from flansible.web import retries, template_launch
+from flansible.web.context import WebContext
 from flansible.web.rights_watcher import RightsWatcher
+from flansible.web.task_launch import Launched, MakeEvent
+from flansible.web.template_launch import TemplateLaunch
 from tests.helpers.launching import DEPLOY, USERS, VALUES, Site
+from tests.helpers.redis_server import RedisServer
 
 pytestmark = pytest.mark.usefixtures("broker")
 
@@ -222,6 +228,101 @@ def test_the_hosts_that_failed_are_tried_again_as_often_as_the_template_says(sit
     assert len(site.get("ansibletasks?template=deploy")["tasks"]) == 2
 
 
+def fail(site: Site, name: str = "deploy") -> str:
+    """Has a launch of a template fail; returns its id."""
+    task_id = site.launch(name=name)
+    site.end(task_id, State.FAILED, web1={"failures": 1})
+    return task_id
+
+
+def start_retries(site: Site) -> None:
+    with site.app.app_context():
+        retries.start_due(site.context)
+
+
+def retried(site: Site) -> set[str]:
+    tasks = site.get("ansibletasks?limit=1000", "admin")["tasks"]
+    return {task["retry_of"] for task in tasks if task.get("retry_of")}
+
+
+def be_due(server: RedisServer, task_id: str) -> None:
+    client = server.client()
+    client.zadd("flansible:retries", {task_id: 0}, xx=True)
+    client.close()
+
+
+def test_retries_that_a_freeze_holds_let_others_pass_and_start_after_it(
+    site: Site, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_AT_ONCE", 2)
+    site.template(retry={"hosts": "failed"})
+    site.template(name="other", retry={"hosts": "failed"})
+    frozen = [fail(site) for _ in range(2)]
+    passing = fail(site, "other")
+    freeze = {"start": "2020-01-01T00:00", "end": "2999-01-01T00:00", "timezone": "UTC", "templates": ["deploy"]}
+    site.put("freezes/now", freeze, "admin")
+    start_retries(site)
+    start_retries(site)
+    assert retried(site) == {passing}
+    site.client.delete("/api/freezes/now", auth=("admin", "secret"))
+    start_retries(site)
+    assert retried(site) == {passing}, "each is looked at once a minute"
+    be_due(shared_redis, frozen[0])
+    start_retries(site)
+    assert retried(site) == {passing, frozen[0]}
+
+
+@pytest.mark.parametrize("error", [Unavailable("no worker"), BrokerUnavailable("away"), StoreUnavailable("away")])
+def test_a_retry_that_cannot_start_now_is_tried_once_a_minute_and_given_up_after_a_day(
+    site: Site,
+    shared_redis: RedisServer,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    site.template(retry={"hosts": "failed"})
+    task_id, launches = fail(site), []
+
+    def launch(*_: Any) -> None:
+        launches.append(1)
+        raise error
+
+    monkeypatch.setattr(template_launch, "launch", launch)
+    for _ in range(3):
+        start_retries(site)
+    assert len(launches) == 1
+    be_due(shared_redis, task_id)
+    start_retries(site)
+    assert len(launches) == 2
+    monkeypatch.setattr(retries, "_GIVEN_UP", timedelta())
+    be_due(shared_redis, task_id)
+    start_retries(site)
+    assert f"task {task_id} is not retried, after a day" in caplog.text
+    be_due(shared_redis, task_id)
+    start_retries(site)
+    assert len(launches) == 3
+
+
+def test_a_retry_that_raises_ends_and_holds_up_no_other(
+    site: Site, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.template(retry={"hosts": "failed"})
+    site.template(name="other", retry={"hosts": "failed"})
+    first, second = fail(site), fail(site, "other")
+    launch = template_launch.launch
+
+    def failing(context: WebContext, wanted: TemplateLaunch, event: MakeEvent) -> Launched:
+        if wanted.name == "deploy":
+            raise SealError("another key")
+        return launch(context, wanted, event)
+
+    monkeypatch.setattr(template_launch, "launch", failing)
+    start_retries(site)
+    assert retried(site) == {second} and f"task {first} is not retried" in caplog.text
+    be_due(shared_redis, first)
+    assert site.context.store.take_retry(60) is None
+
+
 @pytest.mark.parametrize(
     ("which", "state", "stats"),
     [
@@ -239,4 +340,4 @@ def test_what_has_no_host_to_try_again_is_not_retried(
     with site.app.app_context():
         retries.start_due(site.context)
     assert len(site.get("ansibletasks?template=deploy")["tasks"]) == 1
-    assert site.context.store.due_retries(10) == []
+    assert site.context.store.take_retry(60) is None
