@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 Scope = Literal["read", "run"]
 SCOPES: tuple[Scope, ...] = ("read", "run")
+MOST_OF_USER = 100  # that have not expired: the file is read as a whole
+_SHOWN_EXPIRED = timedelta(days=30)
 TEXT = re.compile(r"flansible_([0-9a-f]{12})_([0-9a-f]{64})")
 
 
@@ -87,7 +89,7 @@ def add(path: Path, token: Token) -> None:
     try:
         atomic_files.make_private_folder(path.parent)
         with atomic_files.exclusive_lock(path):
-            _write(path, [*read(path), token])
+            _write(path, [*(one for one in read(path) if not one.is_expired(token.created - _SHOWN_EXPIRED)), token])
     except OSError as error:
         raise ConfigurationError([Fault(str(path), "", f"cannot be written: {error}")]) from error
 

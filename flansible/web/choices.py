@@ -1,5 +1,5 @@
 """Choices of a template's variables that are read at each launch: the hosts of a group of the inventory, the tags of
-the project, or what a URL says. Tags and URLs are kept for half a minute.
+the project, or what a URL says. They are kept for half a minute.
 
 What cannot be read is an error that names the variable: a value that nobody could compare is never taken.
 """
@@ -101,7 +101,7 @@ class _Reader:
     def read(self, source: ChoicesFrom) -> list[str]:
         """Raises RequestError and StoreUnavailable."""
         if source.group is not None:
-            return sorted(self._groups.get(source.group, ()))
+            return self._hosts(source.group)
         if source.tags is not None:
             return self._tags(source.tags)
         assert source.url is not None
@@ -138,15 +138,25 @@ class _Reader:
         with contextlib.suppress(StoreUnavailable):
             self._context.store.keep_choices(source, found, KEPT_SECONDS)
 
+    def _hosts(self, group: str) -> list[str]:
+        run = self._inventory_run  # the rights come before what is known
+        step, commit = run.steps[0], run.project and run.project.commit
+        known = f"group {group} {json.dumps([run.principal, commit, step.cwd, step.argv])}"
+        if found := self._context.store.known_choices(known):
+            return found
+        found = sorted(self._groups.get(group, ()))
+        self._keep(known, found)
+        return found
+
     @cached_property
     def _groups(self) -> dict[str, list[str]]:
-        run = self._inventory_run()
-        found = run_preview(preview_request.preview_of(run, "inventory"))
+        found = run_preview(preview_request.preview_of(self._inventory_run, "inventory"))
         if found.content is None or not isinstance(found.content.get("groups"), dict):
             raise Unavailable(found.detail or "no reply")
         groups: dict[str, list[str]] = found.content["groups"]
         return groups
 
+    @cached_property
     def _inventory_run(self) -> AuthorizedRun:
         settings, rights, project = self._context.settings, self._rights, self._request.get("project")
         inventory = self._request.get("inventory") or settings.default_inventory

@@ -81,6 +81,8 @@ def parse_query(model: type[Model]) -> Model:
     if twice:
         _refuse([FieldError(name or "query", "occurs more than once") for name in twice])
     values = given.to_dict()
+    if errors := list(_bad_text(values, "")):
+        _refuse(errors)
     try:
         return model.model_validate(values, strict=False)
     except ValidationError as error:

@@ -58,12 +58,12 @@ def _submit_and_wait(run: AuthorizedRun, wait_seconds: float) -> PreviewResult:
     store.submit(task_id, run, web_context().sealer.seal(run.secrets) if run.secrets else b"")
     try:
         broker_app.enqueue(task_id, run.summary, priority=True, queue=run.queue)
-        if run.steps[0].program == "project":
-            store.announce_lookup(task_id, run.queue)
     except BrokerUnavailable:
         store.discard(task_id)
         raise
     try:
+        if run.steps[0].program == "project":
+            store.announce_lookup(task_id, run.queue)
         task = _wait(store, task_id, wait_seconds)
         if task is not None and task.state not in FINAL_STATES:
             return PreviewResult(messages=_messages(store, task_id), detail=_unfinished_reason(task, wait_seconds))

@@ -308,7 +308,7 @@ ROUTES: tuple[Route, ...] = (
         status=201,
         body=account_bodies.TokenRequest,
         name="create_token",
-        errors=(403, 413, 415, 503),
+        errors=(403, 409, 413, 415, 503),
     ),
     Route(
         "/api/account/tokens/<string:token_id>",

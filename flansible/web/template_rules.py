@@ -14,6 +14,7 @@ from flansible.models.template_specs import TemplateSpec
 from flansible.web import choices, task_launch, template_launch
 from flansible.web.context import WebContext
 from flansible.web.kind_rules import Written
+from flansible.web.login.authentication import may_run
 
 
 def check(written: Written) -> None:
@@ -51,9 +52,12 @@ def check(written: Written) -> None:
 
 
 def compute(context: WebContext, user: User, found: StoredDefinition, is_whole: bool) -> dict[str, Any]:
-    """Returns whether the user may launch it, and what they may set. is_whole: with choices that have to be read."""
+    """Returns whether the user may launch it, and what they may set. is_whole: with choices that have to be read.
+
+    Reading them may run an inventory program with the template's rights, so it is for those who may start one.
+    """
     spec, problems = TemplateSpec.model_validate(found.spec), list[ErrorItem]()
-    if is_whole:
+    if is_whole and template_launch.may_launch(user, found) and user.may_act and may_run():
         try:
             rights = template_launch.rights_user(context, found)
             spec, problems = choices.shown(context, template_launch.described(context, spec, rights), rights)

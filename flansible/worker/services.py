@@ -13,13 +13,14 @@ from flansible.projects import order
 from flansible.store import Store
 from flansible.system.periodic import Periodic
 from flansible.system.ssh_control import ControlMasters
+from flansible.worker import project_lookups
 from flansible.worker.archiver_process import ArchiverOrder, ArchiverProcess
 from flansible.worker.cancel_watcher import CancelWatcher
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.lease_renewal import LeaseRenewal
 from flansible.worker.message_resend import MessageResend
 from flansible.worker.preparation import Preparation
-from flansible.worker.project_lookups import THREADS, ProjectLookups
+from flansible.worker.project_lookups import LookupOrder
 from flansible.worker.project_upkeep import ProjectUpkeep, bounds_of
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.sandbox_revocation import SandboxRevocation
@@ -74,6 +75,10 @@ def make(
     leases = LeaseRenewal(lease_store, settings.worker_concurrency, settings.lease_seconds, settings.queues)
     fork_servers = ForkServerPool(settings.fork_servers, limits=limits)
     masters = _ssh_masters(settings)
+    shutdown = Shutdown()
+    lookups = LookupOrder(
+        settings.queues, lambda: leases.may_claim and shutdown.seconds_left() is None, carry_out_hidden
+    )
     upkeep = ProjectUpkeep(store, name, order.folder_of_all(settings.data_dir), bounds_of(settings))
     return Services(
         store=store,
@@ -94,9 +99,9 @@ def make(
                 queues=settings.queues,
             ),
             upkeep,
-            *(ProjectLookups(Store(settings.store_url), settings.queues, carry_out_hidden) for _ in range(THREADS)),
+            *project_lookups.threads(lambda: Store(settings.store_url), lookups),
         ),
-        shutdown=Shutdown(),
+        shutdown=shutdown,
         ssh_masters=masters,
         upkeep=upkeep,
     )

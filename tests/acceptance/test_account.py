@@ -95,6 +95,16 @@ def test_a_token_makes_no_token_and_sets_no_password(service: Service) -> None:
     assert len(service.client(DEV).get("/api/account/tokens").json()["tokens"]) == 1
 
 
+def test_an_account_has_a_hundred_tokens_at_most(service: Service) -> None:
+    client = service.client(DEV)
+    there = len(client.get("/api/account/tokens").json()["tokens"])
+    made = [client.post("/api/account/tokens", json={}).json()["id"] for _ in range(100 - there)]
+    refused = client.post("/api/account/tokens", json={})
+    assert (refused.status_code, refused.json()["code"]) == (409, "too_many_tokens")
+    for token_id in made:
+        assert client.delete(f"/api/account/tokens/{token_id}").status_code == 204
+
+
 @pytest.mark.parametrize("expires", ["yesterday", "2001-01-01", "0d", "-1d", "30", "", "1d 2h", "99999999999d"])
 def test_an_end_that_is_none_is_refused(service_for_reading: Service, expires: str) -> None:
     reply = service_for_reading.client(DEV).post("/api/account/tokens", json={"expires": expires})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.history.migrate import migrate
+from flansible.identity import tokens
+from flansible.models import AuthorizedRun
 from flansible.web import choices
+from flansible.web.preview_run import PreviewResult
 from tests.helpers.history import opened
 from tests.helpers.launching import Site
 from tests.helpers.receivers import Answer, Receiver
@@ -79,6 +83,33 @@ def test_what_a_url_says_is_what_the_form_shows_and_a_launch_takes(site: Site, r
     assert site.refusal() == (400, "invalid_field", {FIELD})
     site.launch(extra_vars={"version": "1.3"})
     assert receiver.received[0].headers["accept"] == "application/json"
+
+
+def test_they_are_read_for_those_who_may_launch_alone(site: Site, receiver: Receiver) -> None:
+    receiver.answer = lambda _: reply(200, ["1.2"])
+    template(site, receiver)  # its owner is told at once
+    receiver.received.clear()
+    forget(site)
+    made = tokens.make("portal", "read", None, datetime.now(UTC))
+    tokens.add(site.settings.token_file, made.token)
+    shown = site.client.get("/api/templates/deploy", headers={"Authorization": f"Bearer {made.text}"}).get_json()
+    assert shown["name"] == site.get("templates/deploy", "eve")["name"] == "deploy"
+    assert receiver.received == [] and "1.2" not in str(shown["launch_schema"])
+    assert enum(site) == ["1.2"]
+
+
+def test_hosts_of_a_group_are_kept_for_a_moment(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[AuthorizedRun] = []
+
+    def preview(run: AuthorizedRun) -> PreviewResult:
+        asked.append(run)
+        return PreviewResult(content={"groups": {"web": ["web2", "web1"]}})
+
+    monkeypatch.setattr(choices, "run_preview", preview)
+    site.template(variables={"version": {"choices_from": {"group": "web"}}})
+    assert enum(site) == enum(site) == ["web1", "web2"] and len(asked) == 1
+    forget(site)
+    assert enum(site) == ["web1", "web2"] and len(asked) == 2
 
 
 BAD: dict[str, Answer] = {

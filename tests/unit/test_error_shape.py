@@ -150,6 +150,15 @@ def test_what_cannot_be_a_task_id_is_404_without_asking_the_store(client: FlaskC
     assert_shape(client.get(f"/api/ansibletask{word}/{task_id}"), 404)
 
 
+@pytest.mark.parametrize(
+    "query", ["listplaybooks?playbook_dir=%00", "listinventories?inventory=a%00", "projects?after=%00"]
+)
+def test_a_null_byte_in_a_query_is_400(client: FlaskClient, query: str) -> None:
+    reply = client.get(f"/api/{query}")
+    assert_shape(reply, 400)
+    assert "null bytes" in reply.get_json()["message"]
+
+
 @pytest.mark.parametrize(("method", "path"), SUBMISSIONS)
 def test_a_body_of_another_kind_is_415(client: FlaskClient, method: str, path: str) -> None:
     assert_shape(client.open(at(path), method=method.upper(), data={"module": "ping"}), 415)

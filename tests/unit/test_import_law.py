@@ -140,7 +140,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "web.choices": (*_WEB, "web.preview_run", "web.project_commit", "web.project_lists", "web.streaming"),
     "web.template_guards": (*_WEB, "web.preview_run", "web.task_launch"),
     "web.template_launch": (*_WEB, *_LAUNCHING),
-    "web.template_rules": (*_WEB, *_LAUNCHING, "web.template_launch", "web.kind_rules"),
+    "web.template_rules": (*_WEB, *_LAUNCHING, "web.template_launch", "web.kind_rules", "web.login"),
     "web.retries": (*_WEB, *_LAUNCHING, "web.template_launch"),
     "web.freezes": _WEB,
     "web.scheduler": (*_WEB, *_LAUNCHING, "web.template_launch"),

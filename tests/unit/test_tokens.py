@@ -35,6 +35,12 @@ def added(path: Path, user: str = "dev", expires: datetime | None = None) -> New
     return made
 
 
+def test_tokens_that_expired_long_ago_leave_the_file(path: Path) -> None:
+    old, late = added(path, expires=NOW - timedelta(days=31)), added(path, expires=NOW - timedelta(days=1))
+    new = added(path)
+    assert [one.id for one in tokens.read(path)] == [late.token.id, new.token.id] and old.token.id != new.token.id
+
+
 def test_a_token_is_found_by_its_text(path: Path) -> None:
     one, other = added(path), added(path, "ops")
     file = TokenFile(path)

@@ -165,9 +165,14 @@ def _verify(_name: str, _password: str) -> User | None:
     return found.user
 
 
+def may_run() -> bool:
+    """Whether this request's login may start runs: a token of scope read may not. Only within a PrivateResource."""
+    return bool(g.scope != "read")
+
+
 def require_run_scope() -> None:
     """Raises Forbidden for a token that may only read; for a GET that starts a run. Only within a PrivateResource."""
-    if g.scope == "read":
+    if not may_run():
         raise Forbidden("This token is read-only (scope read).", code="scope_forbidden")
 
 

@@ -8,7 +8,15 @@ from typing import Any
 from flask import Response, jsonify
 
 from flansible.authorization import describe, isolation
-from flansible.errors import ConfigurationError, FieldError, Forbidden, InvalidRequest, NotFound, Unavailable
+from flansible.errors import (
+    ConfigurationError,
+    Conflict,
+    FieldError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+)
 from flansible.identity import passwords, tokens
 from flansible.identity.tokens import Token
 from flansible.models.account_bodies import (
@@ -84,6 +92,9 @@ class OwnTokens(PrivateResource):
             message = "takes never, 30d, 12h, 90m, or a future date such as 2027-01-31"
             raise InvalidRequest(f"expires: {message}", errors=[FieldError("expires", message)]) from None
         user = current_user().name
+        if sum(one.user == user and not one.is_expired(now) for one in _read()) >= tokens.MOST_OF_USER:
+            message = f"You have {tokens.MOST_OF_USER} tokens, and no account may have more. Revoke one first."
+            raise Conflict(message, code="too_many_tokens")
         made = tokens.make(user, body.scope, until, now)
         what = f"for {user}, scope {body.scope}, expires {timestamp(until, 'seconds') if until else 'never'}"
         # Audited first: a token without an audit line would go unnoticed.
