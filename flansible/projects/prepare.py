@@ -41,15 +41,19 @@ def make_ready(fields: dict[str, Any], credential: dict[str, str], say: Say) -> 
         one.make()
     with ExitStack() as stack:
         stack.callback(kept_trees.lease(order.tree).close)
-        git = stack.enter_context(prepared(order, credential))
-        _make_tree(git, stack.enter_context(using(git, order.mirror)), say)
-        found = requirements.of(kept_trees.path(order.tree), order.requirements)
+        with prepared(order, credential) as git:
+            _make_tree(git, stack.enter_context(using(git, order.mirror)), say)
+        tree = kept_trees.path(order.tree)
+        found = requirements.of(tree, order.requirements)
         if found is not None:
             stack.callback(kept.lease(found.key).close)
             with kept.building(found.key) as folder:
                 if folder is not None:
                     say(f"installing {', '.join(found.files)}")
-                    for line in requirements.install(git, kept_trees.path(order.tree), found, folder).splitlines():
+                    # Whatever Galaxy runs could use a credential: it starts after the project's is gone.
+                    with prepared(order, {}) as git:
+                        said = requirements.install(git, tree, found, folder)
+                    for line in said.splitlines():
                         say(line)
                     checkout.remove_outer_links(folder)
         make_room(Path(order.folder), order.bounds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import io
 import os
 import re
 import sys
@@ -25,7 +26,15 @@ _LOOKED_FOR = tuple(
     f"{folder}requirements.{end}" for folder in ("", "roles/", "collections/") for end in ("yml", "yaml")
 )
 _MOST_BYTES = 1024 * 1024
-_GALAXY_SECTION = re.compile(r"galaxy(_server\..*)?$")
+# What a repository's ansible.cfg may say to ansible-galaxy. Other options name programs and files.
+_GALAXY_OPTIONS = (
+    "server server_list server_timeout ignore_certs disable_gpg_verify gpg_keyring required_valid_signature_count "
+    "ignore_signature_status_codes"
+).split()
+_SERVER_OPTIONS = (
+    "url username password token auth_url api_version validate_certs client_id client_secret timeout"
+).split()
+_SERVER = re.compile(r"galaxy_server\.")
 _GALAXY_VARIABLE = re.compile(r"ANSIBLE_GALAXY_\w+$")
 _HAS_ROLES = re.compile(rb"^roles\s*:", re.MULTILINE)
 _HAS_COLLECTIONS = re.compile(rb"^collections\s*:", re.MULTILINE)
@@ -36,10 +45,11 @@ _SHOWN_LINES = 100
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a tree requires. files: below its root; key: on the shelf."""
+    """What a tree requires. files: below its root; key: on the shelf; configuration: an ansible.cfg for Galaxy."""
 
     files: tuple[str, ...]
     key: str
+    configuration: str
 
 
 def of(tree: Path, wanted: str) -> Requirements | None:
@@ -59,8 +69,9 @@ def of(tree: Path, wanted: str) -> Requirements | None:
         digest.update(repr((name, data)).encode())
     if not names:
         return None
-    digest.update(repr((_ansible(), sys.version_info[:2], _settings(tree))).encode())
-    return Requirements(tuple(names), digest.hexdigest()[:32])
+    configuration = _configuration(tree)
+    digest.update(repr((_ansible(), sys.version_info[:2], configuration, sorted(_variables().items()))).encode())
+    return Requirements(tuple(names), digest.hexdigest()[:32], configuration)
 
 
 def environment(installed: Path, cwd: Path, given: Mapping[str, str]) -> dict[str, str]:
@@ -85,11 +96,12 @@ def environment(installed: Path, cwd: Path, given: Mapping[str, str]) -> dict[st
 
 
 def install(git: GitRunner, tree: Path, found: Requirements, folder: Path) -> str:
-    """Installs into a folder, with the settings of the tree's ansible.cfg; returns what Galaxy said.
+    """Installs into a folder, with the settings of Galaxy in the tree's ansible.cfg; returns what Galaxy said.
 
     Raises ProjectError with Galaxy's own words.
     """
     said = ""
+    _configuration_file(git).write_text(found.configuration, encoding="utf-8")
     (folder / "roles").mkdir()
     (folder / "collections").mkdir()
     for name in found.files:
@@ -107,18 +119,20 @@ def _galaxy(git: GitRunner, kind: str, where: tuple[str, ...], tree: Path, name:
     program = os.path.join(os.path.dirname(sys.executable), "ansible-galaxy")
     own = git.private / "home"
     environment = {
-        **{key: value for key, value in os.environ.items() if key.startswith("ANSIBLE_GALAXY_")},
+        **_variables(),
+        "ANSIBLE_CONFIG": str(_configuration_file(git)),
         "ANSIBLE_HOME": str(own / ".ansible"),
         "ANSIBLE_LOCAL_TEMP": str(own / "tmp"),
         "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
         "ANSIBLE_ROLES_PATH": str(folder / "roles"),
         "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_NOCOWS": "1",
         "GIT_ALLOW_PROTOCOL": "https:http:ssh:git",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONNOUSERSITE": "1",
     }
     command = [program, kind, "install", "-r", str(tree / name), *where]
-    # In the tree's root: its ansible.cfg counts, and so do paths in the file.
+    # In the tree's root: paths in the file count from there.
     done = git.execute(command, (folder,), environment, tree)
     text = (done.stdout + done.stderr).decode(errors="replace").strip()
     if done.returncode != 0:
@@ -133,14 +147,28 @@ def _ansible() -> str:
     return ""
 
 
-def _settings(cwd: Path) -> list[tuple[str, str, str]]:
-    """Returns the settings of Galaxy: of ansible.cfg and the environment."""
-    found = [("", name, value) for name, value in os.environ.items() if _GALAXY_VARIABLE.match(name)]
-    parser = _parsed(cwd / "ansible.cfg")
-    for section in parser.sections():
-        if _GALAXY_SECTION.match(section):
-            found += [(section, name, value) for name, value in parser.items(section)]
-    return sorted(found)
+def _configuration_file(git: GitRunner) -> Path:
+    return git.private / "ansible.cfg"
+
+
+def _configuration(tree: Path) -> str:
+    """Returns an ansible.cfg with what the tree's says of Galaxy, and nothing else: `cowpath` names a program."""
+    given, kept = _parsed(tree / "ansible.cfg"), configparser.ConfigParser(interpolation=None)
+    for section in given.sections():
+        allowed = _GALAXY_OPTIONS if section == "galaxy" else _SERVER_OPTIONS if _SERVER.match(section) else []
+        options = {name: value for name, value in given.items(section) if name in allowed}
+        if "gpg_keyring" in options:
+            options["gpg_keyring"] = str(tree / options["gpg_keyring"])
+        if options:
+            kept[section] = options
+    text = io.StringIO()
+    kept.write(text)
+    return text.getvalue()
+
+
+def _variables() -> dict[str, str]:
+    """Returns the operator's settings of Galaxy."""
+    return {name: value for name, value in os.environ.items() if _GALAXY_VARIABLE.match(name)}
 
 
 def _section(path: Path, section: str) -> dict[str, str]:
