@@ -1,7 +1,8 @@
 """A project's requirements: found in its tree, installed by ansible-galaxy, shared by all commits with the same file.
 
 The key is a digest of the file, the Ansible version and the settings of Galaxy: not the commit, so an unchanged file
-costs nothing at the next one. The worker looks whether they are there, a run process of the runner installs them.
+costs nothing at the next one. Galaxy then runs where it finds nothing of the tree. If the file names others of the
+tree, the commit is part of the key. The worker looks whether they are there, a run process of the runner installs them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _LOOKED_FOR = tuple(
     f"{folder}requirements.{end}" for folder in ("", "roles/", "collections/") for end in ("yml", "yaml")
 )
 _MOST_BYTES = 1024 * 1024
+_MOST_SEARCHED_BYTES = 64 * 1024
 # What a repository's ansible.cfg may say to ansible-galaxy. Other options name programs and files.
 _GALAXY_OPTIONS = (
     "server server_list server_timeout ignore_certs disable_gpg_verify gpg_keyring required_valid_signature_count "
@@ -36,6 +38,8 @@ _SERVER_OPTIONS = (
 ).split()
 _SERVER = re.compile(r"galaxy_server\.")
 _GALAXY_VARIABLE = re.compile(r"ANSIBLE_GALAXY_\w+$")
+_COMMENT = re.compile(r"(^|\s)#.*", re.MULTILINE)
+_BETWEEN_WORDS = re.compile(r"[\s'\",+\[\]{}]+")
 _HAS_ROLES = re.compile(rb"^roles\s*:", re.MULTILINE)
 _HAS_COLLECTIONS = re.compile(rb"^collections\s*:", re.MULTILINE)
 _ROLES_PATH = "~/.ansible/roles:/usr/share/ansible/roles:/etc/ansible/roles"
@@ -45,11 +49,16 @@ _SHOWN_LINES = 100
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a tree requires. files: below its root; key: on the shelf; configuration: an ansible.cfg for Galaxy."""
+    """What a tree requires.
 
-    files: tuple[str, ...]
+    files: by their paths in it; key: on the shelf; configuration: an ansible.cfg for Galaxy; reads_tree: whether they
+    name files of the tree.
+    """
+
+    files: dict[str, bytes]
     key: str
     configuration: str
+    reads_tree: bool
 
 
 def of(tree: Path, wanted: str) -> Requirements | None:
@@ -57,7 +66,7 @@ def of(tree: Path, wanted: str) -> Requirements | None:
     if wanted == NONE:
         return None
     names = [name for name in _LOOKED_FOR if (tree / name).is_file()] if wanted == AUTO else [wanted]
-    digest = sha256()
+    files = {}
     for name in names:
         try:
             with open(tree / name, "rb") as file:
@@ -66,12 +75,15 @@ def of(tree: Path, wanted: str) -> Requirements | None:
             raise ProjectError(f"requirements {name}: {error.strerror}") from None
         if len(data) > _MOST_BYTES:
             raise ProjectError(f"requirements {name} is larger than {_MOST_BYTES} bytes")
-        digest.update(repr((name, data)).encode())
-    if not names:
+        files[name] = data
+    if not files:
         return None
     configuration = _configuration(tree)
-    digest.update(repr((_ansible(), sys.version_info[:2], configuration, sorted(_variables().items()))).encode())
-    return Requirements(tuple(names), digest.hexdigest()[:32], configuration)
+    reads_tree = any(_names_files(tree, data) for data in files.values())
+    settings = (_ansible(), sys.version_info[:2], configuration, sorted(_variables().items()))
+    # A tree's name has its commit.
+    digest = sha256(repr((files, settings, tree.name if reads_tree else "")).encode())
+    return Requirements(files, digest.hexdigest()[:32], configuration, reads_tree)
 
 
 def environment(installed: Path, cwd: Path, given: Mapping[str, str]) -> dict[str, str]:
@@ -104,18 +116,21 @@ def install(git: GitRunner, tree: Path, found: Requirements, folder: Path) -> st
     _configuration_file(git).write_text(found.configuration, encoding="utf-8")
     (folder / "roles").mkdir()
     (folder / "collections").mkdir()
-    for name in found.files:
-        data = (tree / name).read_bytes()
+    start = tree if found.reads_tree else git.private / "requirements"
+    for name, data in found.files.items():
+        if not found.reads_tree:
+            (start / name).parent.mkdir(parents=True, exist_ok=True)
+            (start / name).write_bytes(data)
         # A file of the old form is a list of roles.
         has_collections = bool(_HAS_COLLECTIONS.search(data))
         if has_collections or name.startswith("collections/"):
-            said += _galaxy(git, "collection", ("-p", str(folder / "collections")), tree, name, folder)
+            said += _galaxy(git, "collection", ("-p", str(folder / "collections")), start, name, folder)
         if _HAS_ROLES.search(data) or not (has_collections or name.startswith("collections/")):
-            said += _galaxy(git, "role", ("-p", str(folder / "roles")), tree, name, folder)
+            said += _galaxy(git, "role", ("-p", str(folder / "roles")), start, name, folder)
     return said
 
 
-def _galaxy(git: GitRunner, kind: str, where: tuple[str, ...], tree: Path, name: str, folder: Path) -> str:
+def _galaxy(git: GitRunner, kind: str, where: tuple[str, ...], start: Path, name: str, folder: Path) -> str:
     program = os.path.join(os.path.dirname(sys.executable), "ansible-galaxy")
     own = git.private / "home"
     environment = {
@@ -131,14 +146,23 @@ def _galaxy(git: GitRunner, kind: str, where: tuple[str, ...], tree: Path, name:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONNOUSERSITE": "1",
     }
-    command = [program, kind, "install", "-r", str(tree / name), *where]
-    # In the tree's root: paths in the file count from there.
-    done = git.execute(command, (folder,), environment, tree)
+    command = [program, kind, "install", "-r", str(start / name), *where]
+    # Paths in the file count from there.
+    done = git.execute(command, (folder,), environment, start)
     text = (done.stdout + done.stderr).decode(errors="replace").strip()
     if done.returncode != 0:
         lines = "\n".join(text.splitlines()[-_SHOWN_LINES:])
         raise ProjectError(f"ansible-galaxy {kind} install -r {name} ended with exit code {done.returncode}\n{lines}")
     return text + "\n"
+
+
+def _names_files(tree: Path, data: bytes) -> bool:
+    """Whether a word or a value of requirements is a path in the tree. One that is not seen here Galaxy cannot read."""
+    if len(data) > _MOST_SEARCHED_BYTES:
+        return True
+    text = _COMMENT.sub("", data.decode(errors="replace"))
+    values = (line.partition(": ")[2].strip(" '\"") for line in text.splitlines())
+    return any(os.path.exists(tree / word) for word in {*_BETWEEN_WORDS.split(text), *values} if word)
 
 
 def _ansible() -> str:
@@ -172,13 +196,20 @@ def _variables() -> dict[str, str]:
 
 
 def _section(path: Path, section: str) -> dict[str, str]:
-    parser = _parsed(path)
-    return dict(parser.items(section)) if parser.has_section(section) else {}
+    with contextlib.suppress(ProjectError):
+        parser = _parsed(path)
+        return dict(parser.items(section)) if parser.has_section(section) else {}
+    return {}
 
 
 def _parsed(path: Path) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    with contextlib.suppress(OSError, ValueError, configparser.Error):
-        if path.is_file() and path.stat().st_size <= _MOST_BYTES:
+    """Reads a configuration as Ansible does; an empty one if there is none. Raises ProjectError."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=(";",))
+    if path.is_file():
+        if path.stat().st_size > _MOST_BYTES:
+            raise ProjectError(f"{path.name} is larger than {_MOST_BYTES} bytes")
+        try:
             parser.read_string(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, configparser.Error) as error:
+            raise ProjectError(f"{path.name} cannot be read: {' '.join(str(error).split())}") from None
     return parser

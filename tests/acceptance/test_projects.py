@@ -10,8 +10,6 @@ import os
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -33,7 +31,6 @@ from tests.helpers.services import (
     lay_out,
     start_service,
     worker_by_hand,
-    write,
 )
 from tests.helpers.waiting import eventually
 
@@ -448,26 +445,21 @@ def test_a_user_who_may_define_projects_cannot_have_internal_addresses_dialled(s
     service.wait(submit(service, {"project": "mine"}, MAKER)["task_id"])
 
 
-def collection(folder: Path, version: str) -> Path:
-    """A collection's tarball, with a filter that says its version."""
-    source = folder / f"source-{version}"
+def release(tools: Repository, version: str) -> None:
+    """Commits and tags a version of a collection, with a filter that says it."""
     about = {"namespace": "team", "name": "tools", "version": version, "authors": ["t"], "readme": "README.md"}
-    write(source / "galaxy.yml", json.dumps(about))
-    write(source / "README.md", "x")
     plugin = f"class FilterModule:\n    def filters(self): return {{'version': lambda x: 'tools-{version}'}}\n"
-    write(source / "plugins/filter/version.py", plugin)
-    galaxy = Path(sys.executable).parent / "ansible-galaxy"
-    subprocess.run([galaxy, "collection", "build", "--output-path", folder, source], check=True, capture_output=True)
-    return folder / f"team-tools-{version}.tar.gz"
+    tools.commit({"galaxy.yml": json.dumps(about), "README.md": "x", "plugins/filter/version.py": plugin})
+    tools.git("tag", f"v{version}")
 
 
 def test_requirements_are_installed_once_and_shared_by_commits_with_the_same_file(
-    service: Service, remotes: Path, url: str, tmp_path: Path
+    service: Service, remotes: Path, url: str
 ) -> None:
-    vendor = Repository.make(remotes / "vendor")
+    vendor, tools = Repository.make(remotes / "vendor"), Repository.make(remotes / "tools")
     define(service, "vendor", url=f"{url}/vendor", ref="main")
-    shutil.copy(collection(tmp_path, "1.0.0"), vendor.folder)
-    required = "collections:\n  - name: team-tools-{}.tar.gz\n    type: file\n"
+    release(tools, "1.0.0")
+    required = f"collections:\n  - name: git+{url}/tools\n    type: git\n    version: v{{}}\n"
     vendor.commit(
         {"requirements.yml": required.format("1.0.0"), "site.yml": PLAY.format('"{{ 1 | team.tools.version }}"')}
     )
@@ -477,13 +469,13 @@ def test_requirements_are_installed_once_and_shared_by_commits_with_the_same_fil
     vendor.commit({"other": "x"})
     output = ran(service, {"project": "vendor"})[1]
     assert "tools-1.0.0" in output and "installing" not in output
-    shutil.copy(collection(tmp_path, "2.0.0"), vendor.folder)
+    release(tools, "2.0.0")
     vendor.commit({"requirements.yml": required.format("2.0.0")})
     output = ran(service, {"project": "vendor"})[1]
     assert "[flansible] installing requirements.yml" in output and "tools-2.0.0" in output
     vendor.commit({"requirements.yml": required.format("9.9.9")})
     status, output = ran(service, {"project": "vendor"})
-    assert (status["state"], "team-tools-9.9.9.tar.gz" in output) == ("failed", True)
+    assert (status["state"], "v9.9.9" in output) == ("failed", True)
     assert "PLAY" not in output
     define(service, "vendor", url=f"{url}/vendor", ref="main", requirements="none")
     assert "installing" not in ran(service, {"project": "vendor"})[1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +20,12 @@ from flansible.models import ProjectRun
 from flansible.projects import prepare, requirements
 from flansible.worker import project_tasks
 from tests.helpers import servers
-from tests.helpers.repositories import Repository
+from tests.helpers.repositories import Repository, git_daemon
 from tests.helpers.services import write
 
 # A cow can write beside what is installed.
 COW = '#!/bin/sh\necho "from a cow" > "$ANSIBLE_ROLES_PATH/mark"\n'
+NOWHERE = "[galaxy]\nserver = http://127.0.0.1:1\n"
 
 
 @pytest.fixture
@@ -76,3 +80,78 @@ def test_galaxy_cannot_sign_with_the_projects_key(
     subprocess.run(["chown", "-R", user, str(repository.folder)], check=True)
     with pytest.raises(ProjectError, match="Permission denied"):
         installed(settings, repository, {"private_key": ssh.private_key}, url=url, known_hosts=known, commit=commit)
+
+
+def archive(path: Path, text: str) -> None:
+    """Writes a role's tarball, with this text in its tasks."""
+    with tarfile.open(path, "w:gz") as file:
+        for name, data in (("role/meta/main.yml", b"galaxy_info: {}\n"), ("role/tasks/main.yml", text.encode())):
+            about = tarfile.TarInfo(name)
+            about.size = len(data)
+            file.addfile(about, io.BytesIO(data))
+
+
+def test_what_the_tree_itself_has_is_installed_for_its_commit_alone(repository: Repository, settings: Settings) -> None:
+    about = {"namespace": "team", "name": "tools", "version": "1.0.0", "authors": ["t"], "readme": "README.md"}
+    roles = "- include: other.yml\n- src: team.role\n  name: plain\n"
+    repository.commit(
+        {
+            "requirements.yml": roles,
+            "other.yml": "- src: ./team.role\n  name: included\n",
+            "collections/requirements.yml": "collections:\n- source: ./tools\n  type: dir\n",
+            "tools/galaxy.yml": json.dumps(about),
+            "tools/README.md": "x",
+        }
+    )
+    for text in ("one", "two"):
+        archive(repository.folder / "team.role", text)
+        repository.commit({"tools/meta/text": text})
+        folder = installed(settings, repository)
+        found = [folder / f"roles/{name}/tasks/main.yml" for name in ("plain", "included")]
+        found.append(folder / "collections/ansible_collections/team/tools/meta/text")
+        assert [path.read_text() for path in found] == [text] * 3
+
+
+def test_what_a_role_depends_on_is_not_looked_for_in_the_tree(repository: Repository, settings: Settings) -> None:
+    """A branch could put there what the commits of all others then get."""
+    role = Repository.make(repository.folder.parent / "role")
+    role.commit({"meta/main.yml": "galaxy_info: {}\ndependencies:\n- src: ./evil.tar.gz\n  name: evil\n"})
+    archive(repository.folder / "evil.tar.gz", "evil")
+    with git_daemon(repository.folder.parent) as url:
+        repository.commit({"requirements.yml": f"- src: git+{url}/role\n  name: role\n", "ansible.cfg": NOWHERE})
+        with pytest.raises(ProjectError, match="evil"):
+            installed(settings, repository)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_shared"),
+    (
+        ("- geerlingguy.docker", True),
+        ("collections:\n- name: team.tools\n  source: hub # not site.yml\n", True),
+        ("- src: git+https://example.org/role\n  name: inner", True),
+        ("- src: 'a role.tar.gz'", False),
+        ("- ./role.tar.gz,v1,role", False),
+        ("- {src: hg+role, name: role}", False),
+        ("roles:\n- include: other.yml", False),
+        ("collections:\n- other.yml", False),
+        (f"- geerlingguy.docker #{' ' * 70_000}", False),
+    ),
+)
+def test_commits_share_requirements_that_name_nothing_of_the_tree(text: str, is_shared: bool, tmp_path: Path) -> None:
+    keys = set()
+    for commit in ("a" * 40, "b" * 40):
+        for name in ("site.yml", "other.yml", "role.tar.gz", "a role.tar.gz", "role/.hg/hgrc"):
+            write(tmp_path / commit / name, commit)
+        write(tmp_path / commit / "requirements.yml", text)
+        found = requirements.of(tmp_path / commit, "auto")
+        assert found is not None
+        keys.add(found.key)
+    assert (len(keys) == 1) is is_shared
+
+
+@pytest.mark.parametrize("text", ("#" * 1024 * 1024 + "\n", "[galaxy\n", "\udcff"))
+def test_an_ansible_cfg_that_cannot_be_read_is_refused(text: str, tmp_path: Path) -> None:
+    write(tmp_path / "requirements.yml", "- geerlingguy.docker")
+    (tmp_path / "ansible.cfg").write_text(text, errors="surrogateescape")
+    with pytest.raises(ProjectError, match="ansible.cfg"):
+        requirements.of(tmp_path, "auto")
