@@ -126,6 +126,7 @@ class ProjectRun(Record):
     allow_refs: tuple[str, ...] = Field(default=("*",), description="Globs of the refs that requests may name.")
     must_answer: bool = Field(default=True, description="Whether the remote has to answer when a ref is looked for.")
     public_only: bool = Field(default=False, description="Whether the remote's addresses have to be public ones.")
+    is_admins: bool = Field(default=False, description="Whether admin owns it: for others Galaxy gets no tokens.")
     known_hosts: str | None = Field(default=None, description="Keys of the ssh host; null: those the worker knows.")
     allowed_signers: str | None = Field(default=None, description="Who must have signed the commit; null: anybody.")
     submodules: bool = Field(default=False, description="Whether submodules are part of the tree.")

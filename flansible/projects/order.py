@@ -30,9 +30,9 @@ class Order:
     what: `prepare` makes the tree of `commit` ready; `resolve` finds the commit of `ref`; `tags` lists those that match
     `ref`, a glob. folder: of all projects on this machine; ref: empty for the remote's default branch; allow_refs:
     globs of branches and tags; must_answer: whether the remote has to; public_only: whether its addresses have to be
-    public ones; allowed_signers: the text of such a file, or null; requirements: `auto`, `none` or a path; seconds: for
-    one command; sandbox: the words before it, empty where nothing is confined; offline_sandbox: before one that needs
-    no network.
+    public ones; is_admins: whether admin owns the project; allowed_signers: the text of such a file, or null;
+    requirements: `auto`, `none` or a path; seconds: for one command; sandbox: the words before it, empty where nothing
+    is confined; offline_sandbox: before one that needs no network.
     """
 
     what: Literal["prepare", "resolve", "tags"]
@@ -44,6 +44,7 @@ class Order:
     allow_refs: tuple[str, ...]
     must_answer: bool
     public_only: bool
+    is_admins: bool
     known_hosts: str | None
     allowed_signers: str | None
     submodules: bool

@@ -44,7 +44,7 @@ def make_ready(fields: dict[str, Any], credential: dict[str, str], say: Say) -> 
         with prepared(order, credential) as git:
             _make_tree(git, stack.enter_context(using(git, order.mirror)), say)
         tree = kept_trees.path(order.tree)
-        found = requirements.of(tree, order.requirements)
+        found = requirements.of(tree, order.requirements, order.is_admins)
         if found is not None:
             stack.callback(kept.lease(found.key).close)
             with kept.building(found.key) as folder:

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -29,15 +29,17 @@ _LOOKED_FOR = tuple(
 _MOST_BYTES = 1024 * 1024
 _MOST_SEARCHED_BYTES = 64 * 1024
 # What a repository's ansible.cfg may say to ansible-galaxy. Other options name programs and files.
-_GALAXY_OPTIONS = (
-    "server server_list server_timeout ignore_certs disable_gpg_verify gpg_keyring required_valid_signature_count "
-    "ignore_signature_status_codes"
+_SIGNATURE_OPTIONS = (
+    "disable_gpg_verify gpg_keyring required_valid_signature_count ignore_signature_status_codes"
 ).split()
+_GALAXY_OPTIONS = ["server", "server_list", "server_timeout", "ignore_certs", *_SIGNATURE_OPTIONS]
 _SERVER_OPTIONS = (
     "url username password token auth_url api_version validate_certs client_id client_secret timeout"
 ).split()
 _SERVER = re.compile(r"galaxy_server\.")
 _GALAXY_VARIABLE = re.compile(r"ANSIBLE_GALAXY_\w+$")
+_NAMES_SERVER = re.compile(r"ANSIBLE_GALAXY_(SERVER(_LIST|_\w+_\w+)?|TOKEN_PATH)$")
+_SECRET = re.compile(r"_(TOKEN|TOKEN_PATH|USERNAME|PASSWORD|AUTH_URL|CLIENT_ID|CLIENT_SECRET)$")
 _COMMENT = re.compile(r"(^|\s)#.*", re.MULTILINE)
 _BETWEEN_WORDS = re.compile(r"[\s'\",+\[\]{}]+")
 _HAS_ROLES = re.compile(rb"^roles\s*:", re.MULTILINE)
@@ -51,18 +53,22 @@ _SHOWN_LINES = 100
 class Requirements:
     """What a tree requires.
 
-    files: by their paths in it; key: on the shelf; configuration: an ansible.cfg for Galaxy; reads_tree: whether they
-    name files of the tree.
+    files: by their paths in it; key: on the shelf; configuration, variables: an ansible.cfg and an environment for
+    Galaxy; reads_tree: whether they name files of the tree.
     """
 
     files: dict[str, bytes]
     key: str
     configuration: str
+    variables: dict[str, str] = field(repr=False)
     reads_tree: bool
 
 
-def of(tree: Path, wanted: str) -> Requirements | None:
-    """Returns what a tree requires; None if nothing. wanted: `auto`, `none`, or a file's path. Raises ProjectError."""
+def of(tree: Path, wanted: str, is_admins: bool) -> Requirements | None:
+    """Returns what a tree requires; None if nothing. Raises ProjectError.
+
+    wanted: `auto`, `none`, or a file's path; is_admins: whether Galaxy gets the operator's tokens.
+    """
     if wanted == NONE:
         return None
     names = [name for name in _LOOKED_FOR if (tree / name).is_file()] if wanted == AUTO else [wanted]
@@ -78,12 +84,12 @@ def of(tree: Path, wanted: str) -> Requirements | None:
         files[name] = data
     if not files:
         return None
-    configuration = _configuration(tree)
+    variables, configuration = _variables(is_admins), _configuration(tree)
     reads_tree = any(_names_files(tree, data) for data in files.values())
-    settings = (_ansible(), sys.version_info[:2], configuration, sorted(_variables().items()))
+    settings = (_ansible(), sys.version_info[:2], configuration, sorted(variables.items()))
     # A tree's name has its commit.
     digest = sha256(repr((files, settings, tree.name if reads_tree else "")).encode())
-    return Requirements(files, digest.hexdigest()[:32], configuration, reads_tree)
+    return Requirements(files, digest.hexdigest()[:32], configuration, variables, reads_tree)
 
 
 def environment(installed: Path, cwd: Path, given: Mapping[str, str]) -> dict[str, str]:
@@ -124,17 +130,17 @@ def install(git: GitRunner, tree: Path, found: Requirements, folder: Path) -> st
         # A file of the old form is a list of roles.
         has_collections = bool(_HAS_COLLECTIONS.search(data))
         if has_collections or name.startswith("collections/"):
-            said += _galaxy(git, "collection", ("-p", str(folder / "collections")), start, name, folder)
+            said += _galaxy(git, found, "collection", start, name, folder)
         if _HAS_ROLES.search(data) or not (has_collections or name.startswith("collections/")):
-            said += _galaxy(git, "role", ("-p", str(folder / "roles")), start, name, folder)
+            said += _galaxy(git, found, "role", start, name, folder)
     return said
 
 
-def _galaxy(git: GitRunner, kind: str, where: tuple[str, ...], start: Path, name: str, folder: Path) -> str:
+def _galaxy(git: GitRunner, found: Requirements, kind: str, start: Path, name: str, folder: Path) -> str:
     program = os.path.join(os.path.dirname(sys.executable), "ansible-galaxy")
     own = git.private / "home"
     environment = {
-        **_variables(),
+        **found.variables,
         "ANSIBLE_CONFIG": str(_configuration_file(git)),
         "ANSIBLE_HOME": str(own / ".ansible"),
         "ANSIBLE_LOCAL_TEMP": str(own / "tmp"),
@@ -146,7 +152,7 @@ def _galaxy(git: GitRunner, kind: str, where: tuple[str, ...], start: Path, name
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONNOUSERSITE": "1",
     }
-    command = [program, kind, "install", "-r", str(start / name), *where]
+    command = [program, kind, "install", "-r", str(start / name), "-p", str(folder / f"{kind}s")]
     # Paths in the file count from there.
     done = git.execute(command, (folder,), environment, start)
     text = (done.stdout + done.stderr).decode(errors="replace").strip()
@@ -178,8 +184,14 @@ def _configuration_file(git: GitRunner) -> Path:
 def _configuration(tree: Path) -> str:
     """Returns an ansible.cfg with what the tree's says of Galaxy, and nothing else: `cowpath` names a program."""
     given, kept = _parsed(tree / "ansible.cfg"), configparser.ConfigParser(interpolation=None)
+    # A repository that could name a server, or options of one, would be sent the operator's tokens.
+    has_servers = any(_NAMES_SERVER.match(name) for name in os.environ)
     for section in given.sections():
-        allowed = _GALAXY_OPTIONS if section == "galaxy" else _SERVER_OPTIONS if _SERVER.match(section) else []
+        allowed = []
+        if section == "galaxy":
+            allowed = _SIGNATURE_OPTIONS if has_servers else _GALAXY_OPTIONS
+        elif _SERVER.match(section) and not has_servers:
+            allowed = _SERVER_OPTIONS
         options = {name: value for name, value in given.items(section) if name in allowed}
         if "gpg_keyring" in options:
             options["gpg_keyring"] = str(tree / options["gpg_keyring"])
@@ -190,9 +202,12 @@ def _configuration(tree: Path) -> str:
     return text.getvalue()
 
 
-def _variables() -> dict[str, str]:
-    """Returns the operator's settings of Galaxy."""
-    return {name: value for name, value in os.environ.items() if _GALAXY_VARIABLE.match(name)}
+def _variables(is_admins: bool) -> dict[str, str]:
+    """Returns the operator's settings of Galaxy, with tokens for a project of admin's alone."""
+    found = {name: value for name, value in os.environ.items() if _GALAXY_VARIABLE.match(name)}
+    if is_admins:
+        return found
+    return {name: value for name, value in found.items() if not (_SECRET.search(name) or "@" in value)}
 
 
 def _section(path: Path, section: str) -> dict[str, str]:

@@ -197,6 +197,7 @@ def _run(project: str, spec: ProjectSpec, owner: str, ref: str) -> ProjectRun:
         allow_refs=tuple(filter(None, (spec.ref, *spec.allow_refs))),
         must_answer=spec.refresh == "on_launch",
         public_only=project_rights.is_public_only(owner, spec, web_context().settings.project_host_list),
+        is_admins=owner == ADMIN,
         known_hosts=spec.known_hosts,
         allowed_signers=spec.verify_signatures,
         submodules=spec.submodules,

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.helpers.receivers import Receiver
 from tests.helpers.repositories import INVENTORY, PLAY, Repository, git_daemon, git_http
 from tests.helpers.services import (
     ADMIN,
@@ -479,6 +480,43 @@ def test_requirements_are_installed_once_and_shared_by_commits_with_the_same_fil
     assert "PLAY" not in output
     define(service, "vendor", url=f"{url}/vendor", ref="main", requirements="none")
     assert "installing" not in ran(service, {"project": "vendor"})[1]
+
+
+@pytest.fixture
+def hub() -> Iterator[Receiver]:
+    """The operator's server of Galaxy, which has nothing."""
+    found = Receiver()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def service_with_hub(open_folder: Path, hub: Receiver) -> Iterator[Service]:
+    lay_out(open_folder)
+    server = {"LIST": "hub", "HUB_URL": hub.url, "HUB_TOKEN": "operators"}
+    variables = {f"ANSIBLE_GALAXY_SERVER_{name}": value for name, value in server.items()}
+    running = start_service(open_folder, variables=variables)
+    yield running
+    assert running.stop() < 10
+
+
+def test_the_operators_token_for_galaxy_is_for_projects_of_admin_alone(
+    service_with_hub: Service, remotes: Path, url: str, hub: Receiver
+) -> None:
+    service = service_with_hub
+    Repository.make(remotes / "tokens").commit({"requirements.yml": "collections:\n- team.tools\n"})
+    define(service, "tokens", url=f"{url}/tokens", ref="main", refresh="manual")
+
+    def asked_with() -> set[str | None]:
+        hub.received.clear()
+        status, output = ran(service, {"project": "tokens"}, ADMIN)
+        assert status["state"] == "failed" and "ansible-galaxy collection install" in output, output
+        return {one.headers.get("authorization") for one in hub.received}
+
+    assert asked_with() == {"Token operators"}
+    with closing(sqlite3.connect(service.root / ".flansible" / "history.sqlite3")) as connection, connection:
+        connection.execute("UPDATE definitions SET owner = ? WHERE name = 'tokens'", (MAKER[0],))
+    assert asked_with() == {None}
 
 
 HOSTILE = """\

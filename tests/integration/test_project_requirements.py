@@ -20,6 +20,7 @@ from flansible.models import ProjectRun
 from flansible.projects import prepare, requirements
 from flansible.worker import project_tasks
 from tests.helpers import servers
+from tests.helpers.receivers import Receiver
 from tests.helpers.repositories import Repository, git_daemon
 from tests.helpers.services import write
 
@@ -58,7 +59,7 @@ def installed(
     project = ProjectRun.model_validate(fields)
     order = project_tasks.order_of("prepare", project, settings, 60)
     prepare.make_ready(order, credential or {}, lambda _line: None)
-    found = requirements.of(prepare.tree_of(order), "auto")
+    found = requirements.of(prepare.tree_of(order), "auto", project.is_admins)
     assert found is not None
     return settings.data_dir / "projects/shop/shown/requirements" / found.key
 
@@ -80,6 +81,21 @@ def test_galaxy_cannot_sign_with_the_projects_key(
     subprocess.run(["chown", "-R", user, str(repository.folder)], check=True)
     with pytest.raises(ProjectError, match="Permission denied"):
         installed(settings, repository, {"private_key": ssh.private_key}, url=url, known_hosts=known, commit=commit)
+
+
+@pytest.fixture
+def hub() -> Iterator[Receiver]:
+    """Stands in for a server of Galaxy, which has nothing."""
+    found = Receiver()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Receiver]:
+    found = Receiver()
+    yield found
+    found.stop()
 
 
 def archive(path: Path, text: str) -> None:
@@ -143,7 +159,7 @@ def test_commits_share_requirements_that_name_nothing_of_the_tree(text: str, is_
         for name in ("site.yml", "other.yml", "role.tar.gz", "a role.tar.gz", "role/.hg/hgrc"):
             write(tmp_path / commit / name, commit)
         write(tmp_path / commit / "requirements.yml", text)
-        found = requirements.of(tmp_path / commit, "auto")
+        found = requirements.of(tmp_path / commit, "auto", True)
         assert found is not None
         keys.add(found.key)
     assert (len(keys) == 1) is is_shared
@@ -154,4 +170,42 @@ def test_an_ansible_cfg_that_cannot_be_read_is_refused(text: str, tmp_path: Path
     write(tmp_path / "requirements.yml", "- geerlingguy.docker")
     (tmp_path / "ansible.cfg").write_text(text, errors="surrogateescape")
     with pytest.raises(ProjectError, match="ansible.cfg"):
-        requirements.of(tmp_path, "auto")
+        requirements.of(tmp_path, "auto", True)
+
+
+def asked_with(hub: Receiver) -> set[str | None]:
+    return {one.headers.get("authorization") for one in hub.received}
+
+
+@pytest.mark.parametrize("is_admins", (True, False))
+def test_the_operators_token_goes_to_the_operators_server_alone_and_for_projects_of_admin_alone(
+    is_admins: bool,
+    repository: Repository,
+    settings: Settings,
+    hub: Receiver,
+    elsewhere: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANSIBLE_GALAXY_SERVER_LIST", "hub")
+    monkeypatch.setenv("ANSIBLE_GALAXY_SERVER_HUB_URL", hub.url)
+    monkeypatch.setenv("ANSIBLE_GALAXY_SERVER_HUB_TOKEN", "operators")
+    repository.commit(
+        {
+            "requirements.yml": "collections:\n- team.tools\n",
+            "ansible.cfg": f"[galaxy_server.hub]\nauth_url = {elsewhere.url}\n",
+        }
+    )
+    with pytest.raises(ProjectError, match="ansible-galaxy collection install"):
+        installed(settings, repository, is_admins=is_admins)
+    assert elsewhere.received == []
+    assert asked_with(hub) == {"Token operators" if is_admins else None}
+
+
+def test_a_repository_names_its_own_server_of_galaxy_where_the_operator_names_none(
+    repository: Repository, settings: Settings, hub: Receiver
+) -> None:
+    servers = f"[galaxy]\nserver_list = own\n[galaxy_server.own]\nurl = {hub.url}\ntoken = own\n"
+    repository.commit({"requirements.yml": "collections:\n- team.tools\n", "ansible.cfg": servers})
+    with pytest.raises(ProjectError, match="ansible-galaxy collection install"):
+        installed(settings, repository)
+    assert asked_with(hub) == {"Token own"}
