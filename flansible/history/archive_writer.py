@@ -37,7 +37,7 @@ _ROW_BYTES = 400  # of a task's row and its entries in the indexes, about
 
 @dataclass
 class _Written:
-    """What was written of a task so far."""
+    """What was written of a task so far. bytes: of all but its hosts."""
 
     digests: Digests = field(default_factory=Digests)
     bytes: int = _ROW_BYTES
@@ -79,7 +79,7 @@ class ArchiveWriter:
             key = self._insert_task(connection, record)
             written = self._write_recordings(connection, key, record)
             # Last: what its size is. A reader sees the row when it is committed.
-            size = {"stored_bytes": written.bytes}
+            size = {"stored_bytes": written.bytes + host_summaries.bytes_of_hosts()}
             connection.execute(update(schema.tasks).where(schema.tasks.c.key == key).values(size))
         self._check(key, record, written.digests)
         return record.stored
@@ -297,8 +297,22 @@ class ArchiveWriter:
             )
             host_summaries.note(connection, scope, ends)
             by_name = {host.name: keys[name] for host, name in zip(part, names, strict=True)}
-            results.facts.write(connection, key, scope, by_name)
+            if self._keep_facts:
+                self._write_facts(connection, key, scope, results, by_name)
             self._keep_elected()
+
+    def _write_facts(
+        self, connection: Connection, key: int, scope: int, results: HostResults, host_keys: dict[str, int]
+    ) -> None:
+        """Writes facts. The tasks whose facts they replace take less then."""
+        before = host_summaries.bytes_of_facts(connection, scope, host_keys.values())
+        results.facts.write(connection, key, scope, host_keys)
+        after = host_summaries.bytes_of_facts(connection, scope, host_keys.values())
+        table = schema.tasks
+        for other, size in before.items():
+            if less := size - after.get(other, 0):
+                changed = {"stored_bytes": table.c.stored_bytes - less}
+                connection.execute(update(table).where(table.c.key == other).values(changed))
 
     def _keep_elected(self) -> None:
         if not self._still_elected():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, func, insert, select, update
 
 from flansible.history import encoding, schema
 from flansible.history.database import Database
@@ -23,6 +23,7 @@ from flansible.models import Visibility
 FAILED = ("failed", "unreachable")
 _AT_ONCE = 2000
 _KEYS = 500  # in one statement
+_ROW_BYTES = 100  # of a host's row in `task_hosts` and its entries in the indexes, about
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,28 @@ def scope_key(connection: Connection, username: str, visibility: str | None) -> 
     if rows := [{"entry": entry, "scope_key": key} for entry in dict.fromkeys(map(encoding.to_text, entries))]:
         connection.execute(insert(schema.scope_readers), rows)
     return key
+
+
+def bytes_of_hosts() -> ColumnElement[int]:
+    """What the rows of a task's hosts take, and the facts that it was the last to gather: for the task of the row of
+    `tasks` that a statement is about. They stay as long as the task."""
+    of_task, facts = schema.task_hosts, schema.host_facts
+    size = func.length(of_task.c.counts) + func.length(of_task.c.seqs) + _ROW_BYTES
+    sums = (
+        select(func.coalesce(func.sum(size), 0)).where(of_task.c.task_key == schema.tasks.c.key),
+        select(func.coalesce(func.sum(func.length(facts.c.data)), 0)).where(facts.c.task_key == schema.tasks.c.key),
+    )
+    rows, gathered = (one.scalar_subquery() for one in sums)
+    return rows + gathered
+
+
+def bytes_of_facts(connection: Connection, scope: int, host_keys: Iterable[int]) -> dict[int, int]:
+    """Returns what the facts of these hosts take in a scope, by the task that gathered them."""
+    facts = schema.host_facts
+    wanted = select(facts.c.task_key, func.sum(func.length(facts.c.data))).where(
+        facts.c.scope_key == scope, facts.c.host_key.in_(list(host_keys))
+    )
+    return {int(task): int(size) for task, size in connection.execute(wanted.group_by(facts.c.task_key))}
 
 
 def note(connection: Connection, scope: int, ends: Iterable[HostEnd]) -> None:
@@ -156,7 +179,11 @@ class HostSummaries:
                 return
         with self._database.writing() as connection:
             self._fence(connection)
-            connection.execute(delete(schema.host_facts))
+            facts, table = schema.host_facts, schema.tasks
+            gathered = select(func.sum(func.length(facts.c.data))).where(facts.c.task_key == table.c.key)
+            less = update(table).where(table.c.key.in_(select(facts.c.task_key)))
+            connection.execute(less.values(stored_bytes=table.c.stored_bytes - gathered.scalar_subquery()))
+            connection.execute(delete(facts))
 
 
 def _enter(connection: Connection, scope: int, keys: Sequence[int]) -> list[HostEnd]:

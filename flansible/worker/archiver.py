@@ -27,7 +27,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from flansible.errors import (
@@ -62,6 +62,7 @@ _REPORT_SECONDS = 5.0
 _PAGE = 500
 _AT_ONCE = 50  # tasks of one round
 _PRUNE_SECONDS, _PAUSE_SECONDS = 60.0, 0.05
+_PRUNE_ROUND_SECONDS = 2.0  # of one round: what is archived waits meanwhile
 _LONGEST_REST_SECONDS = 1.0
 _RETRY_SECONDS = 3600.0  # of what was left
 _MOST_LEFT = 500  # that are handed on: what a pipe takes at once
@@ -90,6 +91,8 @@ class Archiver:
         self._database = Database(url)
         self._retention = HistoryRetention(self._database, limits)
         self._prune_at = 0.0
+        self._pruning: Iterator[int] | None = None  # what is left of a pass
+        self._pruned = 0  # in this pass
         self._after_seconds = after_seconds
         self._keep_facts = keep_facts
         self._token: int | None = None
@@ -135,7 +138,8 @@ class Archiver:
         return -1
 
     def run_round(self) -> int:
-        """Archives the tasks that are due, some of them; returns how many, and with them those made searchable.
+        """Archives the tasks that are due, some of them; returns how many, and with them those made searchable, and
+        those deleted while there are more to delete.
 
         Raises StoreUnavailable, HistoryUnavailable, ConfigurationError and ArchiverReplaced.
         """
@@ -156,7 +160,7 @@ class Archiver:
                 break
             count += task.task_id not in self.left
         count += self._fill_summaries()
-        self._prune()
+        count += self._prune()
         count += self._make_searchable()
         self._report(_cannot_archive(sum(task.task_id in self.left for task in finished)))
         return count
@@ -165,6 +169,7 @@ class Archiver:
         """Once for each election: another program may have changed the tables, and Redis may have been put back."""
         if self._prepared_for == self._token:
             return
+        self._pruning = None  # others may have deleted since it counted
         upgrade.upgrade(self._database, self._url)
         archived = ArchivedTasks(self._database)
         self._store.raise_sequence(archived.highest_number())
@@ -203,19 +208,23 @@ class Archiver:
             with contextlib.suppress(IllegalMove):
                 self._store.settle(task_id, State.LOST, f"has ended already: {known.status.state}")
 
-    def _prune(self) -> None:
-        """Deletes what is older than it is kept, now and then."""
-        if time.monotonic() < self._prune_at:
-            return
-        self._prune_at = time.monotonic() + _PRUNE_SECONDS
-        count = 0
-        while not self._stopped.is_set() and self._still_elected():
-            if not (pruned := self._retention.prune(self._store.being_read())):
-                break
-            count += pruned
+    def _prune(self) -> int:
+        """Deletes some of what is older than it is kept, now and then; returns how many tasks, 0 when that is all."""
+        if self._pruning is None:
+            if time.monotonic() < self._prune_at:
+                return 0
+            self._prune_at, self._pruned = time.monotonic() + _PRUNE_SECONDS, 0
+            self._pruning = self._retention.prune(self._store.being_read, self._writer().fence)
+        began, before = time.monotonic(), self._pruned
+        for count in self._pruning:
+            self._pruned += count
             self._stopped.wait(_PAUSE_SECONDS)
-        if count and self._still_elected():
+            if time.monotonic() - began > _PRUNE_ROUND_SECONDS or self._stopped.is_set() or not self._still_elected():
+                return self._pruned - before
+        self._pruning = None
+        if self._pruned:
             self._summaries().prune()
+        return 0
 
     def _make_searchable(self) -> int:
         """Makes some tasks searchable that were archived before there was a search; returns how many."""

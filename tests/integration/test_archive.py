@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import delete, event, func, select, text, update
 
 from flansible.errors import ArchiverReplaced, HistoryUnavailable, StoreUnavailable
-from flansible.history import archive_writer, schema
+from flansible.history import archive_writer, retention, schema
 from flansible.history.archive import Archive
 from flansible.history.database import Database
 from flansible.history.limits import HistoryLimits
@@ -594,6 +594,73 @@ def stored_bytes_of_one(records: Records, redis_url: str, url: str) -> int:
     return size
 
 
+def bytes_of(url: str, task_id: str) -> int:
+    with opened(url) as database, database.reading() as connection:
+        wanted = select(schema.tasks.c.stored_bytes).where(schema.tasks.c.id == task_id)
+        return int(connection.execute(wanted).scalar_one())
+
+
+def test_the_hosts_of_a_task_count_as_long_as_it_is_kept(records: Records, redis_url: str, history_url: str) -> None:
+    archiver = new_archiver(redis_url, history_url, limits=HistoryLimits(365, output_days=25))
+    dice, hosts = random.Random(1), [f"web{number}" for number in range(600)]
+    tasks = []
+    for _ in range(2):
+        task = MadeTask(records)
+        for host in hosts:
+            gathered = {"ansible_facts": {"key": dice.randbytes(500).hex()}}
+            task.add(b"x" * 10, result(host, "ok", module="setup", result=gathered))
+        tasks.append(task.end())
+        archive_all(archiver)
+        assert bytes_of(history_url, task.id) > 600 * (500 + 500 + 100)  # its events, its facts, its rows
+    first, second = tasks
+    less = bytes_of(history_url, second) - bytes_of(history_url, first)
+    assert 600 * 480 < less < 600 * 600, "only the latest facts are kept"
+    aged(history_url, dict.fromkeys(tasks, 30))
+    archiver._prune_at = 0.0
+    archive_all(archiver)
+    assert 600 * 100 < bytes_of(history_url, first) < 600 * 200
+    assert 600 * 600 < bytes_of(history_url, second) < 600 * 800
+    archiver.close()
+    forgetful = Archiver(Store(redis_url), history_url, 0.0, KEEPS_ALL, keep_facts=False)
+    forgetful.run_round()
+    assert 600 * 100 < bytes_of(history_url, second) < 600 * 200
+    forgetful.close()
+
+
+def test_what_is_deleted_does_not_keep_what_has_ended_waiting(
+    records: Records, redis_url: str, history_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver_module, "_PRUNE_ROUND_SECONDS", -1.0)
+    monkeypatch.setattr(retention, "_AT_ONCE", 1)
+    for limits in (HistoryLimits(5), HistoryLimits(365, tasks=1), HistoryLimits(365, bytes=1)):
+        archiver, tasks = archived_and_aged(records, redis_url, history_url, limits)
+        assert archiver.run_round() > 0, "there is more to delete"
+        assert [records.task(task_id) is not None for task_id in tasks] == [False, True, True, True]
+        later = MadeTask(records).end()
+        assert archiver.run_round() > 0 and keys_of(records, later) == []
+        assert [records.task(task_id) is not None for task_id in tasks] == [False, False, True, True]
+        archive_all(archiver)
+        assert records.task(tasks[2]) is None
+        with opened(history_url) as database, database.writing() as connection:
+            connection.execute(delete(schema.tasks))
+        archiver.close()
+
+
+def test_who_is_elected_again_counts_again(
+    records: Records, redis_url: str, history_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver_module, "_PRUNE_ROUND_SECONDS", -1.0)
+    monkeypatch.setattr(retention, "_AT_ONCE", 1)
+    archiver, tasks = archived_and_aged(records, redis_url, history_url, HistoryLimits(365, tasks=2))
+    archiver.run_round()
+    with opened(history_url) as database, database.writing() as connection:
+        connection.execute(delete(schema.tasks).where(schema.tasks.c.id == tasks[1]))  # as another archiver does
+    records._redis.delete("flansible:archiver")
+    archive_all(archiver)
+    assert [records.task(task_id) is not None for task_id in tasks] == [False, False, True, True]
+    archiver.close()
+
+
 def test_output_and_events_may_go_before_their_task(records: Records, redis_url: str, history_url: str) -> None:
     archiver, tasks = archived_and_aged(records, redis_url, history_url, HistoryLimits(365, output_days=25))
     archiver.run_round()
@@ -619,4 +686,20 @@ def test_a_task_that_is_read_is_spared_for_a_while(records: Records, redis_url: 
     archiver._prune_at = 0.0
     archiver.run_round()
     assert [records.task(task_id) is not None for task_id in tasks] == [False, False, True, True]
+    archiver.close()
+
+
+@pytest.mark.parametrize("limits", [HistoryLimits(365, tasks=3), HistoryLimits(365, bytes=1)])
+def test_a_task_that_is_over_a_limit_is_spared_for_an_hour_at_most(
+    records: Records, redis_url: str, history_url: str, limits: HistoryLimits
+) -> None:
+    archiver, tasks = archived_and_aged(records, redis_url, history_url, limits)
+    records.keep_while_read(tasks)
+    archiver.run_round()
+    assert all(records.task(task_id) for task_id in tasks)
+    with opened(history_url) as database, database.writing() as connection:
+        connection.execute(update(schema.tasks).values(archived=schema.tasks.c.archived - 3_601_000))
+    archiver._prune_at = 0.0
+    archiver.run_round()
+    assert [records.task(task_id) is not None for task_id in tasks] == [False, *([not limits.bytes] * 3)]
     archiver.close()
