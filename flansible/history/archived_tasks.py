@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, func, or_, select
@@ -23,6 +23,14 @@ log = logging.getLogger(__name__)
 
 # A filter that no index serves reads tasks by number, window by window: what a rare match costs stays bounded.
 _FIRST_WINDOW, _LARGEST_WINDOW = 2_000, 64_000
+# Which conditions together an index has, with the order of numbers, in `tasks` or in the table of the source.
+_INDEXED = {
+    frozenset(names.split())
+    for names in (
+        *("", "user", "state", "user state", "playbook", "user playbook"),
+        *("returncode", "template", "host", "user entries"),
+    )
+}
 _CLOCKS_MILLISECONDS = 300_000
 _ABOUT = ("playbook", "module", "hosts", "inventory", "project", "ref", "commit")
 _Source = tuple[Select[Any], Column[Any]]
@@ -68,7 +76,7 @@ class ArchivedTasks:
                 return NumberedPage((), None)
             sources = self._sources(connection, wanted)
             before = min(highest + 1, before) if before is not None else highest + 1
-            is_scanned = wanted.is_scanned and wanted != ListFilter(returncode=wanted.returncode)
+            is_scanned = _conditions_of(wanted) not in _INDEXED
             if wanted.words and (keys := self._tasks_with_text(connection, wanted.words)) is not None:
                 is_scanned = False
                 sources = [(source.where(schema.tasks.c.key.in_(keys)), number) for source, number in sources if keys]
@@ -167,6 +175,12 @@ class ArchivedTasks:
         if self._database.is_sqlite:
             return func.instr(func.lower(column), words) > 0
         return func.strpos(func.lower(column.collate("C")), words) > 0
+
+
+def _conditions_of(wanted: ListFilter) -> frozenset[str]:
+    """Returns which of its conditions a filter has."""
+    names = (one.name for one in fields(wanted))
+    return frozenset(name for name in names if getattr(wanted, name) not in (None, "", ()))
 
 
 def _lowered(words: str) -> str:

@@ -44,12 +44,6 @@ class ListFilter:
     changed: bool | None = None
     returncode: int | None = None
 
-    @property
-    def is_scanned(self) -> bool:
-        """Whether tasks are read to see whether they match: no index has these conditions."""
-        conditions = (self.since, self.until, self.changed, self.returncode)
-        return bool(self.kind or self.words or self.of_user) or any(value is not None for value in conditions)
-
 
 @dataclass(frozen=True)
 class NumberedTask:

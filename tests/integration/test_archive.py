@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import delete, event, func, select, text, update
 
 from flansible.errors import ArchiverReplaced, HistoryUnavailable, StoreUnavailable
-from flansible.history import archive_writer, retention, schema
+from flansible.history import archive_writer, archived_tasks, retention, schema
 from flansible.history.archive import Archive
 from flansible.history.database import Database
 from flansible.history.limits import HistoryLimits
@@ -99,6 +99,27 @@ def test_lists_are_the_same_wherever_the_tasks_are(
         listed = [task for task in list_of(records, one, limit) if task.user != "nobody in the filters"]
         assert listed == found, one
         assert len({task.task_id for task in listed}) == len(listed)
+
+
+OPS = {"user": "user1", "entries": ("group:ops",)}
+SCANNED = [
+    *({"host": "web1", **more} for more in ({"state": State.LOST}, {"playbook": "site1.yml"}, {"user": "user1"}, OPS)),
+    *(OPS | more for more in ({"state": State.LOST}, {"playbook": "site1.yml"}, {"template": "none"})),
+    *({"template": "none", **more} for more in ({"user": "user1"}, {"state": State.LOST})),
+]
+INDEXED = [{}, OPS, {"host": "web1"}, {"template": "none"}, {"user": "user1", "state": State.LOST}]
+
+
+def test_a_list_that_no_index_has_is_looked_for_in_windows(
+    records: Records, archiver: Archiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tasks(records, large=False)
+    archive_all(archiver)
+    monkeypatch.setattr(archived_tasks, "_FIRST_WINDOW", 2)
+    assert records.archive is not None
+    for wanted, left in (*((one, 22) for one in SCANNED), *((one, None) for one in INDEXED)):
+        page = records.archive.page(ListFilter(**wanted), None, 100, give_up_at=0.0)  # type: ignore[arg-type]
+        assert page.next_before == (None if left is None else left + 1), wanted
 
 
 def test_a_list_is_whole_while_tasks_move(records: Records, archiver: Archiver) -> None:
