@@ -14,6 +14,7 @@
     ├── BrokerUnavailable         the Celery broker does not answer, or refuses (translated in broker)
     ├── RecordUnreadable          a task's record is damaged, or of a version that this one does not know
     ├── TaskDeleted               a task's record was deleted while it was read
+    │   └── OutputExpired         its output and events were, and its record is there
     ├── IllegalMove               a task cannot move from its state to the requested one (states.STATES)
     ├── BackupUnusable            a backup cannot be written, or one cannot be restored: damaged, newer, in the way
     ├── DeliveryFailed            a notification was not accepted; it is tried again
@@ -205,6 +206,17 @@ class TaskDeleted(FlansibleError):
 
     def __init__(self, task_id: str) -> None:
         super().__init__(f"task {task_id} was deleted while it was read: it is older than the retention keeps")
+
+
+class OutputExpired(TaskDeleted):
+    """Output and events of a task were deleted by the retention, perhaps while they were read; its record is there."""
+
+    def __init__(self, task_id: str, expired_at: str) -> None:
+        super().__init__(task_id)
+        self.expired_at = expired_at
+
+    def __str__(self) -> str:
+        return f"Output and events of this task were deleted at {self.expired_at}, as it is that old."
 
 
 class IllegalMove(FlansibleError):

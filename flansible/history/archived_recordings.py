@@ -7,6 +7,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -67,7 +68,7 @@ class ArchivedRecordings:
         """Reads events with a seq above `after`, in order: at most `limit`, and at most max_bytes of JSON, but always
         one. host: only this host's."""
         found: list[dict[str, Any]] = []
-        with self._database.reading() as connection:
+        with self._at_one_moment() as connection:
             texts = self._of_host(connection, task_id, host, after) if host else self._all(connection, task_id, after)
             for seq, text in texts:
                 if found and max_bytes < len(text):
@@ -103,7 +104,7 @@ class ArchivedRecordings:
         """Reads the first events of each of these hosts, like `event_page`. Each segment is unpacked once for all."""
         wanted = {host: _FirstEvents(limit, max_bytes) for host in hosts}
         by_name = {encoding.host_name(host): host for host in hosts}
-        with self._database.reading() as connection:
+        with self._at_one_moment() as connection:
             owners: dict[int, str] = {}
             task_key = 0
             for row in connection.execute(_results_of(task_id, list(by_name))):
@@ -116,6 +117,14 @@ class ArchivedRecordings:
                     for seq in seqs:
                         wanted[owners[seq]].take(seq, texts[seq - first])
         return [found.events for found in wanted.values()]
+
+    @contextmanager
+    def _at_one_moment(self) -> Iterator[Connection]:
+        """Opens a transaction in which events stay that are deleted meanwhile; in SQLite every one is."""
+        with self._database.reading() as connection:
+            if not self._database.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
 
     def _all(self, connection: Connection, task_id: str, after: int) -> Iterator[tuple[int, bytes]]:
         table = schema.event_segments

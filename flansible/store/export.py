@@ -111,7 +111,8 @@ def _write(store: Store, task: TaskStatus, with_output: bool, keep: _Keeper, fil
             keep()
             file.write(json.dumps(text)[1:-1])
         file.write('"')
-    store.position(task.task_id)  # what was read is all there is, if the task is still there
+    require = store.position if task.output_expired_at else store.recorded_position
+    require(task.task_id)  # what was read is all there is, if it is still there
     file.write("}\n")
 
 

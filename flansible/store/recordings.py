@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from flansible.errors import TaskDeleted
+from flansible.errors import OutputExpired, TaskDeleted
 from flansible.models import State
 from flansible.store.connection import Connection, encoded, text, translated
 from flansible.store.keys import READING, task_key
@@ -94,6 +94,13 @@ class Position:
     events: int
     expired_at: str | None = None
 
+    def require_recordings(self, task_id: str) -> None:
+        """Raises TaskDeleted when the task is gone, OutputExpired when its output and events are."""
+        if self.state is None:
+            raise TaskDeleted(task_id)
+        if self.expired_at is not None:
+            raise OutputExpired(task_id, self.expired_at)
+
 
 class Recordings(Connection):
     """The part of Store for output and events."""
@@ -141,6 +148,13 @@ class Recordings(Connection):
         found = self.positions([task_id])[task_id]
         if found.state is None:
             raise TaskDeleted(task_id)
+        return found
+
+    def recorded_position(self, task_id: str) -> Position:
+        """Reads one position, like `position`: for those who read output or events, before and after. Raises
+        OutputExpired too."""
+        found = self.position(task_id)
+        found.require_recordings(task_id)
         return found
 
     def being_read(self) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,21 @@ import httpx
 import pytest
 import redis
 from click.testing import CliRunner
+from sqlalchemy import text
 
 from flansible.cli import cli
 from flansible.config import Settings
-from flansible.errors import TaskDeleted
+from flansible.errors import OutputExpired, TaskDeleted
+from flansible.history.archive import Archive
+from flansible.history.limits import HistoryLimits
+from flansible.history.merged_records import Records
+from flansible.history.retention import HistoryRetention
 from flansible.store import Retention, Store
 from flansible.store.export import export, parse_moment
 from flansible.store.recordings import MOST_READ_SECONDS, READ_SECONDS, SEGMENT_BYTES
 from flansible.web import create_app
+from flansible.worker.archiver import Archiver
+from tests.helpers.history import opened
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
 from tests.helpers.webserver import ADMIN, RecordedRun, WebServer, read_head, read_to_end, result
@@ -292,6 +300,87 @@ def test_what_is_deleted_before_its_first_piece_is_404(
     assert (reply.status_code, reply.get_json()["code"]) == (404, "task_not_found")
 
 
+PAGES_OF_ARCHIVED = [
+    *BETWEEN_READS,
+    ("/api/ansibletaskoutput/{}", "output"),
+    ("/api/ansibletaskoutput/{}?format=ansi", "colours"),
+    ("/api/ansibletaskresult/{}", "host_events"),
+    ("/api/compare?task={0}&with={0}", "hosts"),
+    ("/api/compare?task={0}&with={0}", "host_events"),
+]
+
+
+@pytest.mark.parametrize(("path", "method"), PAGES_OF_ARCHIVED)
+def test_a_page_of_what_expires_between_two_reads_says_so(
+    app: Any, store: Store, redis_url: str, history_url: str, monkeypatch: pytest.MonkeyPatch, path: str, method: str
+) -> None:
+    run = ended(store, b"text\n", results=3)
+    archive(redis_url, history_url)
+    records = app.extensions["flansible"].store
+    records.archive = Archive(history_url, 5.0)
+    do_before(monkeypatch, records, method, lambda: expire_all(history_url))
+    reply = app.test_client().get(path.format(run.task_id), auth=ADMIN, buffered=True)
+    assert (reply.status_code, reply.get_json()["code"]) == (410, "output_expired"), reply.get_data()
+
+
+@pytest.mark.parametrize("host", ["", "host1"])
+def test_events_that_expire_in_the_middle_of_a_page_are_all_in_it(
+    store: Store, redis_url: str, history_url: str, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    run = ended(store, results=300)
+    before = store.event_page(run.task_id, limit=5000, host=host)
+    archive(redis_url, history_url)
+    with contextlib.closing(Archive(history_url, 5.0)) as archived:
+        do_before(monkeypatch, archived._recordings._segments, "texts", lambda: expire_all(history_url))
+        assert archived.event_page(run.task_id, 0, 5000, 1 << 30, host) == before != []
+        assert archived.event_page(run.task_id, 0, 5000, 1 << 30, host) == []
+
+
+def test_compared_tasks_and_results_are_spared_while_they_are_read(
+    app: Any, store: Store, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ended(store, results=3)
+    for path in (f"/api/ansibletaskresult/{run.task_id}", f"/api/compare?task={run.task_id}&with={run.task_id}"):
+        is_spared: list[bool] = []
+        with monkeypatch.context() as patch:
+            note = partial(note_spared, raw, run, is_spared)
+            do_before(patch, app.extensions["flansible"].store, "hosts", note)
+            assert app.test_client().get(path, auth=ADMIN).status_code == 200
+        assert is_spared == [True], path
+        raw.delete("flansible:reading")
+
+
+def note_spared(raw: redis.Redis, run: RecordedRun, notes: list[bool]) -> None:
+    notes.append(raw.zscore("flansible:reading", run.task_id) is not None)
+
+
+def archive(redis_url: str, history_url: str) -> None:
+    archiver = Archiver(Store(redis_url), history_url, 0.0, HistoryLimits(36500))
+    assert archiver.run_round() == 1
+    archiver.close()
+
+
+def expire_all(url: str) -> None:
+    """Has the output and events of all archived tasks be older than they are kept."""
+    with opened(url) as database:
+        with database.writing() as connection:
+            connection.execute(text("UPDATE tasks SET finished = finished - 8 * 86400000"))
+        limits = HistoryLimits(36500, output_days=7)
+        assert sum(HistoryRetention(database, limits).prune(lambda: (), lambda connection: None)) <= 1
+
+
+def do_before(monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, act: Callable[[], None]) -> None:
+    """Does something just before the first call of a method."""
+    call, acts = getattr(owner, method), [act]
+
+    def first(*args: Any, **more: Any) -> Any:
+        if acts:
+            acts.pop()()
+        return call(*args, **more)
+
+    monkeypatch.setattr(owner, method, first)
+
+
 def delete_before(
     monkeypatch: pytest.MonkeyPatch, store: Store, method: str, raw: redis.Redis, run: RecordedRun
 ) -> None:
@@ -329,6 +418,22 @@ def test_an_export_of_what_is_deleted_meanwhile_fails_and_ends_no_line(store: St
     with pytest.raises(TaskDeleted, match="while it was read"):
         export(store, parse_moment("1h"), None, True, file)
     assert "\n" not in file.getvalue()
+
+
+@pytest.mark.parametrize("at", ['"request"', '"events"', '"output"'])
+def test_an_export_of_what_expires_meanwhile_fails_and_what_had_expired_is_exported(
+    store: Store, redis_url: str, history_url: str, at: str
+) -> None:
+    ended(store, b"text\n" * 1_000_000, results=3)
+    archive(redis_url, history_url)
+    with contextlib.closing(Records(redis_url, Archive(history_url, 5.0))) as records:
+        file = Deleting(at, lambda: expire_all(history_url))
+        with pytest.raises(OutputExpired):
+            export(records, parse_moment("1h"), None, True, file)
+        assert "\n" not in file.getvalue()
+        later = io.StringIO()
+        assert export(records, parse_moment("1h"), None, True, later) == (1, 0)
+        assert (json.loads(later.getvalue())["events"], json.loads(later.getvalue())["output"]) == ([], "")
 
 
 def test_an_export_spares_what_it_writes_and_leaves_out_what_is_gone(

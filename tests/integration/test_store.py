@@ -636,6 +636,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "append": lambda store: store.append(UNKNOWN, 1, TEXT),
     "positions": lambda store: store.positions([UNKNOWN]),
     "position": lambda store: store.position(UNKNOWN),
+    "recorded_position": lambda store: store.recorded_position(UNKNOWN),
     "keep_while_read": lambda store: store.keep_while_read([UNKNOWN]),
     "output": lambda store: store.output(UNKNOWN, 0, 10),
     "colours": lambda store: store.colours(UNKNOWN, 0, 10),

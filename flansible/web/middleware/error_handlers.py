@@ -13,7 +13,9 @@ from werkzeug.exceptions import HTTPException
 from flansible.errors import (
     AuditUnavailable,
     BrokerUnavailable,
+    Expired,
     HistoryUnavailable,
+    OutputExpired,
     RecordUnreadable,
     RequestError,
     SealError,
@@ -65,6 +67,8 @@ def error_response(error: Exception) -> Response:
         log.warning("%s", error)
         message = f"The record of this task cannot be read; it may be damaged, or of another version ({error.why})."
         return _reply(404, "record_unreadable", message, [])
+    if isinstance(error, OutputExpired):
+        return error_response(Expired(str(error)))
     if isinstance(error, TaskDeleted):
         log.info("%s", error)
         return _reply(404, "task_not_found", "Task not found", [])

@@ -40,6 +40,7 @@ class Reader:
         marks = self._marks(start, stop if stop == end else stop - 1) if self._coloured else []
         chunk = self._store.output(self._task_id, start, stop - start)
         if len(chunk) < stop - start:
+            self._store.recorded_position(self._task_id)
             raise TaskDeleted(self._task_id)
         if self.colour is None:
             return chunk, stop

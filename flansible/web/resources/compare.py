@@ -74,11 +74,12 @@ class Compare(PrivateResource):
         other = visible_task(query["with"] or _id_of(found))
         recorded_position(other.task_id)
         store = web_context().store
+        store.keep_while_read([task.task_id, other.task_id])
         hosts = compare_hosts(store, task.task_id, other.task_id, query["after"] or "", query["limit"], _SECONDS)
         run, other_run = _run(store, task), _run(store, other)
         masked = {*redaction.masked_fields(run.request), *redaction.masked_fields(other_run.request)}
         for one in (task, other):
-            store.position(one.task_id)  # what was read is all there is, if the task is still there
+            store.recorded_position(one.task_id)  # what was read is all there is, if it is still there
         reply = {
             "task": serialization.reply_fields(task),
             "other": serialization.reply_fields(other),

@@ -128,15 +128,14 @@ class _EventFilter:
 
     def read(self, store: Store, position: Position, limit: int, max_bytes: int) -> tuple[list[dict[str, Any]], int]:
         """Reads once; returns the matching events, and the seq up to which there are no others. Raises TaskDeleted."""
-        if position.state is None:
-            raise TaskDeleted(self.task_id)
+        position.require_recordings(self.task_id)
         if self.after >= position.events:
             return [], self.after
         # Few events may match the filter, so more are read than the limit.
         count = 500 if self.verdicts else limit
         page = store.event_page(self.task_id, self.after, count, max_bytes, self.host)
         if not page:
-            store.position(self.task_id)  # none of this host, if the task is still there
+            store.recorded_position(self.task_id)  # none of this host, if all is still there
         found = [event for event in page if self._matches(event)]
         if len(found) > limit:
             return found[:limit], int(found[limit - 1]["seq"])

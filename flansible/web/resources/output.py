@@ -19,7 +19,6 @@ from ansi2html import Ansi2HTMLConverter
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from flansible.errors import TaskDeleted
 from flansible.models import FINAL_STATES
 from flansible.store import READ_AGAIN_SECONDS, Position, Store
 from flansible.web.context import web_context
@@ -102,8 +101,7 @@ class _OutputStream(Feed):
     colour: Colour | None = None
 
     def next(self, store: Store, position: Position) -> Piece:
-        if position.state is None:
-            raise TaskDeleted(self.task_id)
+        position.require_recordings(self.task_id)
         if self.start < position.output_bytes:
             reader = Reader(store, self.task_id, self.coloured, self.colour)
             data, stop = reader.read(self.start, position.output_bytes, PIECE_BYTES)

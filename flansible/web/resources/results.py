@@ -60,9 +60,10 @@ class AnsibleTaskResult(PrivateResource):
         rank, seq = (int(part) for part in (query.after or "0-0").split("-"))
         page = _Page(rank, seq)
         store = web_context().store
+        store.keep_while_read([task_id])
         page.fill(store, task_id, query.limit)
         response = Response(page.body(task, store), mimetype="application/json")
-        store.position(task_id)  # what was read is all there is, if the task is still there
+        store.recorded_position(task_id)  # what was read is all there is, if it is still there
         if page.cursor:
             store.keep_while_read([task_id])  # until the client has read the next page
             response.headers.add(*serialization.request_url().next_page(after=page.cursor))

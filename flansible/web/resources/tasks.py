@@ -10,7 +10,7 @@ from flask import Response, jsonify, request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from flansible.authorization import authorize, redaction, visibility
-from flansible.errors import Conflict, Expired, FieldError, Forbidden, NotFound
+from flansible.errors import Conflict, FieldError, Forbidden, NotFound
 from flansible.identity.users import User
 from flansible.models import FINAL_STATES, Kind, State, TaskRequest, TaskStatus, is_task_id
 from flansible.store import ListFilter, Position, Store
@@ -259,11 +259,8 @@ def visible_task(task_id: str) -> TaskStatus:
 
 
 def recorded_position(task_id: str) -> Position:
-    """Returns how far output and events reach of a task that the caller may see. Raises Expired when they are gone."""
-    position = web_context().store.position(visible_task(task_id).task_id)
-    if position.expired_at:
-        raise Expired(f"Output and events of this task were deleted at {position.expired_at}, as it is that old.")
-    return position
+    """Returns how far output and events reach of a task that the caller may see. Raises OutputExpired."""
+    return web_context().store.recorded_position(visible_task(task_id).task_id)
 
 
 def _without_hidden_holder(task: TaskStatus, user: User) -> TaskStatus:
