@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, or_, select
 from flansible.history import encoding, schema
 from flansible.history.database import Database
 from flansible.history.host_records import (
+    ALL_TASKS,
     HostFilter,
     HostPage,
     HostSummary,
@@ -162,50 +163,72 @@ class ArchivedHosts:
         for row in self._scopes(connection, [host.key for host in hosts]):
             by_host.setdefault(row.host_key, []).append(row)
         latest = {key: _Latest.of(rows) for key, rows in by_host.items()}
-        tasks = _tasks(connection, [number for found in latest.values() for number in found.numbers])
+        tasks = _tasks(connection, [place for found in latest.values() for place in found.places if place])
         for host in hosts:
-            if (found := latest.get(host.key)) is not None and (last := tasks.get(found.last.number)) is not None:
-                groups = found.last.host_groups
+            if (found := latest.get(host.key)) is not None and (last := tasks.get(found.last)) is not None:
+                groups = found.groups
                 yield HostSummary(
                     name=host.name,
                     inventory=host.inventory,
-                    verdict=found.last.verdict,
+                    verdict=found.verdict,
                     groups=None if groups is None else tuple(json.loads(groups)),
                     last=last,
-                    changed=tasks.get(found.changed),
-                    failed=tasks.get(found.failed),
+                    changed=tasks.get(found.changed) if found.changed else None,
+                    failed=tasks.get(found.failed) if found.failed else None,
                 )
+
+
+# The number and the scope of a task. A Redis that was put back may have given a number twice, the second time to a task
+# that the viewer does not see. None: whoever sees all.
+_Place = tuple[int, int | None]
 
 
 @dataclass(frozen=True)
 class _Latest:
-    """Of a host's scopes the row of the task that ended last, and the numbers of its last tasks that changed it and in
-    which it failed; 0: none."""
+    """Of a host's scopes: the task that ended last and how the host fared in it, the last one that changed it, and the
+    last one in which it failed."""
 
-    last: Row[Any]
-    changed: int
-    failed: int
+    last: _Place
+    verdict: str
+    groups: str | None
+    changed: _Place | None
+    failed: _Place | None
 
     @classmethod
     def of(cls, rows: Sequence[Row[Any]]) -> _Latest:
-        changed = max(((row.changed, row.changed_number) for row in rows if row.changed is not None), default=(0, 0))
-        failed = max(((row.failed, row.failed_number) for row in rows if row.failed is not None), default=(0, 0))
-        return cls(max(rows, key=lambda row: (row.finished, row.number)), changed[1], failed[1])
+        last = max(rows, key=lambda row: (row.finished, row.number))
+        changed = max(
+            (row for row in rows if row.changed), key=lambda row: (row.changed, row.changed_number), default=None
+        )
+        failed = max((row for row in rows if row.failed), key=lambda row: (row.failed, row.failed_number), default=None)
+        return cls(
+            (last.number, _scope(last)),
+            last.verdict,
+            last.host_groups,
+            None if changed is None else (changed.changed_number, _scope(changed)),
+            None if failed is None else (failed.failed_number, _scope(failed)),
+        )
 
     @property
-    def numbers(self) -> tuple[int, int, int]:
-        return self.last.number, self.changed, self.failed
+    def places(self) -> tuple[_Place | None, ...]:
+        return self.last, self.changed, self.failed
 
 
-def _tasks(connection: Connection, numbers: Iterable[int]) -> dict[int, HostTask]:
-    """Reads tasks by their numbers; some may have been deleted."""
+def _scope(row: Row[Any]) -> int | None:
+    return None if row.username == ALL_TASKS else int(row.scope_key)
+
+
+def _tasks(connection: Connection, places: Iterable[_Place]) -> dict[_Place, HostTask]:
+    """Reads tasks; some may have been deleted."""
     table = schema.tasks
-    names = ("number", "id", "finished", "kind", "username", "summary", "state")
-    wanted = select(*(table.c[name] for name in names)).where(table.c.number.in_(sorted(set(numbers) - {0})))
-    return {
-        row.number: HostTask(row.id, row.number, row.finished, row.kind, row.username, row.summary, row.state)
-        for row in connection.execute(wanted)
-    }
+    names = ("number", "id", "finished", "kind", "username", "summary", "state", "scope_key")
+    numbers = sorted({number for number, _ in places})
+    wanted = select(*(table.c[name] for name in names)).where(table.c.number.in_(numbers))
+    found: dict[_Place, HostTask] = {}
+    for row in connection.execute(wanted):
+        task = HostTask(row.id, row.number, row.finished, row.kind, row.username, row.summary, row.state)
+        found[row.number, row.scope_key] = found[row.number, None] = task
+    return found
 
 
 def _of_name(name: str, inventory: str | None) -> Select[Any]:

@@ -7,6 +7,7 @@ from flansible.models import State
 PREFIX = "flansible:"
 CHANGED_CHANNEL = f"{PREFIX}changed:"
 SEQUENCE = f"{PREFIX}sequence"
+STORE = f"{PREFIX}store"
 TASKS = f"{PREFIX}tasks"
 LISTED = f"{PREFIX}listed"
 UNSENT = f"{PREFIX}unsent"

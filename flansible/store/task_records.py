@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
 
-from flansible.errors import IllegalMove, RecordUnreadable, StoreUnavailable
+from flansible.errors import HistoryUnavailable, IllegalMove, RecordUnreadable, StoreUnavailable
 from flansible.models import DEFAULT_QUEUE, FINAL_STATES, STATES, AuthorizedRun, State
 from flansible.store import keys, record_parsing
 from flansible.store.connection import REPLY_TIMEOUT_SECONDS, text, translated
@@ -120,23 +120,38 @@ class Tasks(TaskQueries):
     def submit(
         self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes = b"", idempotency: Idempotency | None = None
     ) -> SubmitResult:
-        """Records a task as queued. Recording it twice changes nothing."""
+        """Records a task as queued. Recording it twice changes nothing. Raises HistoryUnavailable when Redis is empty:
+        where numbers go on is not known then."""
         answer = self._submit(task_id, run, sealed_secrets, idempotency)
         if text(answer[0]) == "no sequence":
-            # An empty Redis. Numbers go on above those that are in the history database.
-            self.raise_sequence(self._highest_archived())
-            answer = self._submit(task_id, run, sealed_secrets, idempotency)
+            # An empty Redis, or one that was restarted and may have been put back. Numbers go on above those that are
+            # in the history database; while that is away, above those of this Redis.
+            unavailable: HistoryUnavailable | None = None
+            try:
+                self.raise_sequence(self._highest_archived())
+            except HistoryUnavailable as error:
+                unavailable = error
+            answer = self._submit(task_id, run, sealed_secrets, idempotency, any_sequence=True)
+            if text(answer[0]) == "no sequence" and unavailable is not None:
+                raise unavailable
         return SubmitResult(text(answer[0]), text(answer[1]))  # type: ignore[arg-type]  # the script's words are these
 
     def raise_sequence(self, number: int) -> None:
         """Has the next task get a number above this one: a Redis that was emptied, or put back, begins lower."""
-        self._run("raise_sequence", [keys.SEQUENCE], number)
+        self._run("raise_sequence", [keys.SEQUENCE, keys.STORE], number)
 
     def _highest_archived(self) -> int:
         """Returns the highest number of a task that is not in Redis any more."""
         return 0
 
-    def _submit(self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes, idempotency: Idempotency | None) -> Any:
+    def _submit(
+        self,
+        task_id: str,
+        run: AuthorizedRun,
+        sealed_secrets: bytes,
+        idempotency: Idempotency | None,
+        any_sequence: bool = False,
+    ) -> Any:
         key = [f"{keys.PREFIX}idempotency:{run.user}:{idempotency.key}"] if idempotency else []
         return self._run(
             "submit",
@@ -147,6 +162,7 @@ class Tasks(TaskQueries):
                 index_key(run.user, None),
                 index_key(run.user, State.QUEUED),
                 keys.UNSENT,
+                keys.STORE,
                 *key,
             ],
             run.user,
@@ -170,6 +186,7 @@ class Tasks(TaskQueries):
             "" if run.queue == DEFAULT_QUEUE else run.queue,
             "" if run.exclusive is None else 1,
             _places(run.places),
+            1 if any_sequence else "",
         )
 
     def mark_enqueued(self, task_id: str) -> None:

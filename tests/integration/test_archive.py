@@ -457,6 +457,36 @@ def test_while_the_database_is_away_what_is_live_is_read_and_what_is_archived_is
     records.close()
 
 
+def put_back(records: Records, number: int) -> None:
+    """Makes this Redis one that was restarted with what it had when this was its last number."""
+    records._redis.set("flansible:sequence", number)
+    records._redis.hset("flansible:store", mapping={"run_id": "of before", "numbered": "of before"})
+
+
+def test_numbers_go_on_above_the_archived_ones_in_a_redis_that_was_put_back(
+    records: Records, archiver: Archiver
+) -> None:
+    first = [MadeTask(records).end() for _ in range(3)]
+    archive_all(archiver)
+    put_back(records, 1)
+    later = [MadeTask(records).end() for _ in range(2)]
+    archive_all(archiver)
+    assert records.archive is not None
+    numbers = [task.number for task in records.archive.tasks([*first, *later]).values()]
+    assert sorted(numbers) == [1, 2, 3, 4, 5]
+
+
+def test_a_restarted_redis_takes_tasks_while_the_database_is_away(redis_url: str, tmp_path: Any) -> None:
+    folder = tmp_path / "away"
+    records = Records(redis_url, Archive(f"sqlite:///{folder}/history.sqlite3", 1.0))
+    records.raise_sequence(7)
+    put_back(records, 7)
+    tasks = [MadeTask(records).id for _ in range(2)]
+    assert [record.number for record in records.live_page(ListFilter(), None, 9, 0.0).tasks] == [9, 8]
+    assert all(records.task(task_id) for task_id in tasks)
+    records.close()
+
+
 def test_it_catches_up_by_itself_when_the_database_is_back(
     records: Records,
     redis_url: str,

@@ -378,3 +378,24 @@ def test_the_latest_is_what_ended_last_whatever_was_submitted_last(records: Reco
         fast.id,
         slow.id,
     ]
+
+
+def test_of_two_tasks_with_one_number_a_user_is_shown_the_one_they_see(
+    records: Records, archiver: Archiver, history_url: str
+) -> None:
+    """A Redis that was put back has given numbers twice."""
+    of_user = {user: ended(records, result("web1", "failed"), user=user, visibility=None) for user in ("lee", "pat")}
+    archive_all(archiver)
+    with opened(history_url) as database, database.writing() as connection:
+        for table in (schema.tasks, schema.task_hosts, schema.host_scopes):
+            connection.execute(update(table).values(number=7))
+        connection.execute(update(schema.host_scopes).values(failed_number=7))
+    assert records.archive is not None
+    for user, task in of_user.items():
+        known = records.archive.known_hosts(TaskViewer(user))
+        assert known is not None
+        [host] = known.named("web1")
+        assert (host.last.task_id, host.last.user) == (task.id, user)
+        assert host.failed == host.last and host.changed is None
+    known = records.archive.known_hosts(ADMIN)
+    assert known is not None and [host.last.number for host in known.named("web1")] == [7]

@@ -282,7 +282,7 @@ def test_what_cannot_be_enqueued_is_forgotten_whole(store: Store, raw: redis.Red
     store.submit(task_id, make_run("dev user", locks=("db",)), b"sealed", Idempotency("key", "digest"))
     store.discard(task_id)
     # Counters, and for lists the id of what is no more.
-    left = {b"flansible:sequence", b"flansible:metrics", b"flansible:task:all", b"flansible:listed"}
+    left = {b"flansible:sequence", b"flansible:store", b"flansible:metrics", b"flansible:task:all", b"flansible:listed"}
     assert set(raw.keys()) == left
 
 

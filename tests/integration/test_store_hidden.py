@@ -54,7 +54,7 @@ def test_what_waits_is_in_no_list_and_goes_by_itself(store: Store, raw: redis.Re
     store.mark_enqueued(task_id)
     assert all_of(task_id, keys(raw))
     store.discard(task_id)
-    assert keys(raw).keys() == {"flansible:sequence"}
+    assert keys(raw).keys() == {"flansible:sequence", "flansible:store"}
 
 
 def test_what_runs_has_a_lease_and_counts_nowhere(store: Store, raw: redis.Redis) -> None:

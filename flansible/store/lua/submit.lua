@@ -2,7 +2,7 @@
 --
 -- KEYS: 1 the record, 2 its run, 3 its secrets, 4 flansible:sequence, 5 flansible:tasks,
 --       6 flansible:tasks:user:<user>, 7 flansible:tasks:user:<user>:queued, 8 flansible:unsent,
---       9 the idempotency key (absent: none)
+--       9 flansible:store, 10 the idempotency key (absent: none)
 -- ARGV: 1 user, 2 the run as JSON, 3 the time as text, 4 kind, 5 summary, 6 sealed secrets, 7 locks as JSON,
 --       8 on_lost, 9 most queued tasks of the user (0: no limit), 10 most runs of the user (0: no limit),
 --       11 what it is about, as JSON, 12 seconds to keep a hidden task ('': not hidden), 13 digest of the request,
@@ -11,24 +11,28 @@
 --       16 by what others may see it, and the entries of rbac.json that do, as JSON ('': none does),
 --       17 seconds after which hosts that fail are tried again ('': they are not),
 --       18 whether its request has a callback: 1 or '', 19 its queue ('': default),
---       20 whether no other run may be on its hosts: 1 or '', 21 its inventories, as common/hosts has them
+--       20 whether no other run may be on its hosts: 1 or '', 21 its inventories, as common/hosts has them,
+--       22 whether any sequence is good enough: 1 or ''
 -- Returns {outcome, task id}: `submitted`; `known` (the same request was sent under this key, as that task);
 --   `unsent` (likewise, but its process died before that task was on the queue: the caller puts it there);
 --   `conflict` (another request was); `in_flight` (the same request is being submitted now); `full`; `no sequence`
---   (nothing is recorded: raise_sequence.lua has to say first where numbers begin).
+--   (nothing is recorded: raise_sequence.lua has to say first where numbers begin, once for each run of Redis. One that
+--   was put back begins with numbers that were given before).
 -- Derived keys: flansible:tasks:state:queued, the indexes of the entries that see it, flansible:play_tasks; those of
 --   common/changes and common/metrics.
 -- include: keys
 -- include: changes
 -- include: metrics
 
-local task, run, secrets, sequence, tasks, user_tasks, user_queued, unsent, idempotency = unpack(KEYS)
+local task, run, secrets, sequence, tasks, user_tasks, user_queued, unsent, store, idempotency = unpack(KEYS)
 local user, run_json, submitted_at, kind, summary, sealed, locks, on_lost, most_queued, most_running, about,
-      hidden_seconds, digest, idempotency_seconds, compared, visibility, retry, callback, queue, exclusive, places =
-      unpack(ARGV)
+      hidden_seconds, digest, idempotency_seconds, compared, visibility, retry, callback, queue, exclusive, places,
+      any_sequence = unpack(ARGV)
 local id = task_id(task)
 if redis.call('EXISTS', task) == 1 then return {'submitted', id} end
-if redis.call('EXISTS', sequence) == 0 then return {'no sequence', id} end
+local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local is_numbered = any_sequence ~= '' or redis.call('HGET', store, 'numbered') == run_id
+if not is_numbered or redis.call('EXISTS', sequence) == 0 then return {'no sequence', id} end
 if idempotency then
   local first = redis.call('HMGET', idempotency, 'task', 'digest', 'enqueued', 'at')
   if first[1] then
