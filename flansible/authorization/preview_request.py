@@ -31,12 +31,16 @@ def preview_of(run: AuthorizedRun, what: Literal["plan", "inventory"]) -> Author
             "time_limit": MAX_SECONDS,
             "on_lost": "fail",
             "exclusive": None,
-            # One at a time: previews do not count as runs of the user. No lock of a request can have this name.
-            "locks": () if run.confinement is None else (f"\0look of {run.user}",),
+            "locks": locks_of(run),
             "max_running": 0,
             "max_queued": 0,
         }
     )
+
+
+def locks_of(run: AuthorizedRun) -> tuple[str, ...]:
+    """Returns the lock by which a user has one preview at a time: they do not count as runs of the user."""
+    return () if run.confinement is None else (f"\0look of {run.user}",)  # no lock of a request can have this name
 
 
 def _list_options(step: Step) -> tuple[str, ...]:

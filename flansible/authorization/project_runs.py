@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
-from flansible.authorization import authorize, project_rights, visibility
+from flansible.authorization import authorize, preview_request, project_rights, visibility
 from flansible.authorization.entries import by_one_entry
 from flansible.authorization.isolation import Isolation
 from flansible.authorization.rules import credential_rules, grants, hosts, modules, unsandboxed
@@ -134,6 +134,18 @@ def hidden_run(user: User, project: ProjectRun, settings: Settings, summary: str
         confinement=authorize.confinement_of(entry),
         hidden=True,
     )
+
+
+def listing_run(
+    user: User, project: ProjectRun, settings: Settings, playbook: tuple[str, ...], seconds: int
+) -> AuthorizedRun:
+    """Returns the hidden run that lists a project's files, or one playbook with its variables: of a user one at a time,
+    previews included. Raises Forbidden."""
+    run = hidden_run(user, project, settings, "list", seconds)
+    step = run.steps[0].model_copy(update={"listing": "files", "argv": playbook})
+    # What is installed does not matter here.
+    read_only = project.model_copy(update={"requirements": "none"})
+    return run.model_copy(update={"steps": (step,), "project": read_only, "locks": preview_request.locks_of(run)})
 
 
 def _uses(entry: User, project: ProjectRun) -> bool:

@@ -267,7 +267,7 @@ class ListedPlaybook(Record):
     )
     playbook_dir: str = Field(description="Absolute directory, as `ansibleplaybook` takes it.")
     description: str = Field(default="", description="The comment at the top of its file.")
-    plays: list[ListedPlay] = Field(default=[], description="Its plays, in order.")
+    plays: list[ListedPlay] = Field(default=[], description="Its plays, in order, the first 200.")
     encrypted: bool | None = Field(
         default=None, description="Only if the whole file is encrypted with ansible-vault: what is in it is unknown."
     )

@@ -31,6 +31,7 @@ _VAULT = "$ANSIBLE_VAULT;"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_DESCRIPTION = 2000
 _MOST_VARIABLES = 500
+_MOST_PLAYS = 200  # a file of 1 MiB can have a quarter of a million, and the plays of thousands of files are kept
 _MOST_IMPORTS = 100
 _MOST_PROMPTING_FILES = 100
 _MOST_PROMPTING_BYTES = 128 * 1024  # flow mappings take 2.5 s per MB to parse
@@ -47,7 +48,8 @@ class Playbook:
 
     @property
     def plays(self) -> list[ListedPlay]:
-        return [_play(yaml_outline.entries(node)) for node in self.node.value]
+        """The first of its plays."""
+        return [_play(yaml_outline.entries(node)) for node in self.node.value[:_MOST_PLAYS]]
 
 
 def read(path: Path) -> Playbook | None:

@@ -100,12 +100,8 @@ def _may_start(user: User, project: ProjectRun, path: str) -> bool:
 
 
 def _listed(user: User, project: ProjectRun, secrets: Secrets | None, words: tuple[str, ...]) -> dict[str, Any]:
-    hidden = project_runs.hidden_run(user, project, web_context().settings, "list", int(WAIT_SECONDS))
-    step = hidden.steps[0].model_copy(update={"listing": "files", "argv": words})
-    # What is installed does not matter here.
-    read_only = project.model_copy(update={"requirements": "none"})
-    run = hidden.model_copy(update={"steps": (step,), "project": read_only, "secrets": secrets})
-    result = run_preview(run)
+    run = project_runs.listing_run(user, project, web_context().settings, words, int(WAIT_SECONDS))
+    result = run_preview(run.model_copy(update={"secrets": secrets}))
     if result.content is None:
         message = "; ".join(filter(None, (result.detail, *result.messages)))
         raise Unavailable(f"The files of project {project.name} cannot be listed: {message}", code="list_unavailable")

@@ -52,6 +52,7 @@ def carry_out(
     settings: Settings,
 ) -> Outcome:
     """Runs a task of a project; returns how it ended. Raises RunnerError and OSError."""
+    began = time.monotonic()
     is_list = run.steps[0].listing == "files"
     if run.kind == "git" and not is_list:
         what: Literal["resolve", "tags"] = "tags" if run.steps[0].listing == "tags" else "resolve"
@@ -75,9 +76,7 @@ def carry_out(
         if not is_ready:
             return Outcome(State.ERROR, "what was made ready of the project is gone again; submit it again")
         if is_list:
-            plan = project_files.of_tree(used.tree, settings.playbook_filter, run.steps[0].argv)
-            recorder.add_event({"event": "plan", "plan": plan, "too_large": False, "time": time.time()})
-            return Outcome(State.SUCCEEDED, "the files are listed", 0)
+            return _list(recorder, run, used.tree, settings, began)
         supervisor.tree_locks = used.locks
         if project.private_copy:
             used.copy(run.principal)
@@ -87,6 +86,17 @@ def carry_out(
         if run.confinement is None or not isolation.of(settings.isolation).in_force:
             used.look_for_changes(recorder)
         return outcome
+
+
+def _list(recorder: Recorder, run: AuthorizedRun, tree: Path, settings: Settings, began: float) -> Outcome:
+    """Lists a tree's files within the run's time limit, which counts from `began`: nothing else ends this."""
+    seconds = run.time_limit or settings.CELERY_TASK_TIMEOUT
+    try:
+        plan = project_files.of_tree(tree, settings.playbook_filter, run.steps[0].argv, began + seconds)
+    except ProjectError as error:
+        return Outcome(State.FAILED, str(error))
+    recorder.add_event({"event": "plan", "plan": plan, "too_large": False, "time": time.time()})
+    return Outcome(State.SUCCEEDED, "the files are listed", 0)
 
 
 def _written(recorder: Recorder, project: ProjectRun, settings: Settings) -> bool:

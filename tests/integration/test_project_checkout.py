@@ -23,12 +23,13 @@ import pytest
 from flansible.authorization import isolation
 from flansible.config import Settings
 from flansible.errors import ProjectError
-from flansible.models import ProjectRun
+from flansible.models import AuthorizedRun, ProjectRun, State, Step
 from flansible.projects import checkout, order, prepare
 from flansible.projects.git_command import prepared
 from flansible.projects.order import Order
 from flansible.projects.shelf import FolderLease, make_room
 from flansible.worker import project_tasks
+from flansible.worker.outcome import Outcome
 from tests.helpers.repositories import Repository, git_daemon
 from tests.helpers.waiting import require_program
 
@@ -166,6 +167,30 @@ def test_a_remote_that_is_away_is_named_and_what_is_at_hand_is_used_where_that_i
     assert answer["remote"]
     assert machine.resolve(shop(repository, ref="never-seen", must_answer=False))["error"] == "unreachable"
     assert (machine.tree(shop(repository, commit=commit)) / "site.yml").exists()
+
+
+def test_a_list_of_files_ends_with_the_time_limit_of_its_run(repository: Repository, machine: Machine) -> None:
+    class Recorder:
+        events: list[dict[str, Any]] = []
+
+        def add_event(self, event: dict[str, Any]) -> None:
+            self.events.append(event)
+
+    def listed(seconds: int) -> Outcome:
+        project = shop(repository, commit=repository.git("rev-parse", "HEAD"), requirements="none")
+        machine.tree(project)
+        step = Step(program="project", argv=(), cwd="/", listing="files")
+        run = AuthorizedRun(kind="git", user="lee", summary="list", steps=(step,), project=project, time_limit=seconds)
+        nothing_to_run: Any = None
+        recorder: Any = Recorder()
+        return project_tasks.carry_out(nothing_to_run, recorder, run, project, None, machine.settings)
+
+    assert listed(60).state is State.SUCCEEDED
+    assert [one["playbook"] for one in Recorder.events[0]["plan"]["playbooks"]] == ["site.yml"]
+    slow = "- hosts: all\n  x: [" + "{a: b}," * 30_000 + "]\n"  # six of them take seconds to parse
+    repository.commit({f"slow-{number}.yml": slow for number in range(6)})
+    outcome = listed(1)
+    assert outcome.state is State.FAILED and "more than can be listed in the time" in outcome.description
 
 
 def test_each_commit_keeps_its_tree_while_others_are_pushed(repository: Repository, machine: Machine) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flansible.authorization import lost_rights, project_rights, project_runs, redaction
+from flansible.authorization import lost_rights, preview_request, project_rights, project_runs, redaction
 from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
 from flansible.errors import ConfigurationError, Forbidden, InvalidRequest
@@ -104,6 +104,17 @@ def test_an_inventory_counts_at_the_projects_own_ref_and_at_those_that_the_entry
         with pytest.raises(Forbidden):
             judge(named, ON_DEV, ref=ref, is_own_ref=False)
     assert judge({}, ON_DEV, "admin", ref="feature/x", is_own_ref=False).steps
+
+
+def test_a_list_of_files_runs_alone_among_the_previews_of_its_user(judge: Judge, tmp_path: Path) -> None:
+    run = judge(DEV, ON_DEV)
+    assert run.project is not None
+    for name, entry in entries(tmp_path, DEV).items():
+        listing = project_runs.listing_run(entry, run.project, Settings(), ("site.yml",), 15)
+        look = preview_request.preview_of(judge(DEV, ON_DEV, name), "plan")
+        assert listing.locks == look.locks == (() if name == "admin" else ("\0look of lee",))
+        assert (listing.steps[0].listing, listing.steps[0].argv, listing.time_limit) == ("files", ("site.yml",), 15)
+        assert listing.project is not None and listing.project.requirements == "none"
 
 
 def test_an_absolute_inventory_stays_itself_under_the_rules_of_today(judge: Judge, tmp_path: Path) -> None:
