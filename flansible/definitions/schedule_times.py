@@ -14,8 +14,11 @@ Wall-clock times that a change of the zone leaves out or doubles:
 from __future__ import annotations
 
 import fnmatch
+from bisect import bisect_right
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from operator import itemgetter
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -27,7 +30,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _WORDS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week"}
 _FIRST_YEAR, _LAST_YEAR = 1971, 2999
 LONGEST = timedelta(days=3650)
-_MOST_EXCLUDED = 5000  # due times that `exclude` leaves out, before a search for the next one ends
+_ONE_DAY = timedelta(days=1)
+_START = itemgetter(0)
 
 
 class Times:
@@ -48,24 +52,20 @@ class Times:
 
     def is_excluded(self, due: datetime) -> bool:
         """Whether `exclude` leaves this time out."""
-        local = due.astimezone(self._zone)
-        for item in self._spec.exclude:
-            if isinstance(item, Window):
-                if moment_of(item.start, self._zone) <= due < moment_of(item.end, self._zone):
-                    return True
-            elif item == local.date().isoformat():
-                return True
-        return False
+        return self._excluded_until(due) is not None
 
     def next(self, start: datetime, count: int) -> list[NextTime]:
         """Returns the next times behind a moment that are not left out."""
         found: list[NextTime] = []
-        for number, due in enumerate(self.after(start)):
-            if not self.is_excluded(due):
-                local = due.astimezone(self._zone).isoformat(timespec="seconds")
-                found.append(NextTime(local=local, utc=_utc_text(due)))
-            if len(found) == count or number == _MOST_EXCLUDED:
-                break
+        dues = self.after(start)
+        while len(found) < count and (due := next(dues, None)) is not None:
+            end = self._excluded_until(due)
+            if end is not None:
+                # Not one by one: a schedule of each second has millions of due times in a window of weeks.
+                dues = self.after(end - timedelta.resolution)
+                continue
+            local = due.astimezone(self._zone).isoformat(timespec="seconds")
+            found.append(NextTime(local=local, utc=_utc_text(due)))
         return found
 
     def words(self) -> str:
@@ -80,6 +80,31 @@ class Times:
         else:
             words = f"Once, at {(spec.at or '').replace('T', ' ')}"
         return f"{words} ({spec.timezone})" + (f", until {spec.until.replace('T', ' ')}" if spec.until else "")
+
+    def _excluded_until(self, due: datetime) -> datetime | None:
+        """Returns when what leaves a time out ends, None for a time that is not left out."""
+        number = bisect_right(self._excluded, due, key=_START)
+        if number == 0 or due >= self._excluded[number - 1][1]:
+            return None
+        return self._excluded[number - 1][1]
+
+    @cached_property
+    def _excluded(self) -> list[tuple[datetime, datetime]]:
+        """The windows of `exclude` in UTC: in order, none overlaps or touches the next. Converting them takes long, and
+        thousands of due times are compared with them."""
+        merged: list[tuple[datetime, datetime]] = []
+        for start, end in sorted(map(self._window_of, self._spec.exclude)):
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return merged
+
+    def _window_of(self, item: str | Window) -> tuple[datetime, datetime]:
+        if isinstance(item, Window):
+            return moment_of(item.start, self._zone), moment_of(item.end, self._zone)
+        following = date.fromisoformat(item) + _ONE_DAY
+        return moment_of(f"{item}T00:00", self._zone), moment_of(f"{following}T00:00", self._zone)
 
     def _all_after(self, start: datetime) -> Iterator[datetime]:
         spec = self._spec

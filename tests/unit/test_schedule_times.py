@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -143,6 +144,38 @@ def test_the_next_times_leave_out_dates_and_windows_and_end_with_until() -> None
     assert times(cron="0 0 * * *", exclude=[f"2026-01-{day:02}" for day in range(1, 32)]).next(WRITTEN, 1)[0].utc == (
         "2026-02-01T00:00:00Z"
     )
+
+
+def test_the_next_times_come_after_a_window_that_leaves_out_any_number_of_them() -> None:
+    window, following = {"start": "2026-01-01T00:00", "end": "2026-03-01T00:00"}, "2026-03-01"
+    found = times("Europe/Berlin", every="1s", exclude=[following, window]).next(WRITTEN, 2)
+    assert [item.local for item in found] == ["2026-03-02T00:00:00+01:00", "2026-03-02T00:00:01+01:00"]
+    assert times(every="1s", exclude=[window], until="2026-02-01T00:00").next(WRITTEN, 2) == []
+    [last] = times(cron="* * * * *", exclude=[window], until="2026-03-01T00:00").next(WRITTEN, 2)
+    assert last.utc == "2026-03-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_a_date_is_left_out_as_long_as_it_is_in_the_zone(zone: str) -> None:
+    for change in changes(zone):
+        day = change.astimezone(ZoneInfo(zone)).date()
+        found = times(zone, every="10m", exclude=[day.isoformat()])
+        near = [change + timedelta(minutes=10 * number) for number in range(-300, 300)]
+        assert [due for due in near if found.is_excluded(due)] == [
+            due for due in near if due.astimezone(ZoneInfo(zone)).date() == day
+        ]
+
+
+def test_as_many_windows_as_a_schedule_may_have_cost_little_also_over_many_due_times() -> None:
+    late = [{"start": f"{1999 + number}-05-01T00:00", "end": f"{1999 + number}-05-02T00:00"} for number in range(999)]
+    found = times(
+        "Europe/Berlin", every="1s", exclude=[*late, {"start": "2020-01-01T00:00", "end": "2999-01-01T00:00"}]
+    )
+    began = time.process_time()
+    assert [item.local[:10] for item in found.next(WRITTEN, 5)] == ["2999-01-01"] * 5
+    dues = itertools.islice(found.after(WRITTEN), 2000)
+    assert all(found.is_excluded(due) for due in dues)
+    assert time.process_time() - began < 1, "compares each due time with each window"
 
 
 def test_words_say_when_it_starts() -> None:
