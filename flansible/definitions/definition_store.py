@@ -15,13 +15,14 @@ from typing import Any, Literal, Protocol
 
 from flansible.authorization import definition_rights
 from flansible.definitions.kinds import KINDS, DefinitionKind
-from flansible.errors import FieldError, InvalidRequest, NotFound, PreconditionFailed
+from flansible.errors import FieldError, InvalidRequest, NotFound, PreconditionFailed, Unavailable
 from flansible.history.definition_rows import DefinitionRows, DefinitionWriter, StoredDefinition
 from flansible.identity.users import User
 from flansible.models.definition_specs import Spec
 from flansible.sealing import Sealer
 
 _PAGE = 1000
+_MOST_TRIES = 20  # of a change, while others change what it depends on
 Action = Literal["created", "changed", "unchanged", "deleted"]
 # Parses a document into a kind's spec, or raises InvalidRequest that names each field.
 ParseSpec = Callable[[type[Spec], dict[str, Any]], Spec]
@@ -73,6 +74,33 @@ class Change:
 
     action: Action
     stored: StoredDefinition
+
+
+class _Reader:
+    """Reads what a change depends on, each definition once."""
+
+    def __init__(self, rows: DefinitionRows) -> None:
+        self._rows = rows
+        self._read: dict[tuple[str, str], StoredDefinition | None] = {}
+        # As they will be: what is written together.
+        self.planned: dict[tuple[str, str], StoredDefinition] = {}
+
+    def get(self, kind: str, name: str) -> StoredDefinition | None:
+        if (kind, name) not in self._read:
+            self._read[kind, name] = self._rows.get(kind, name)
+        return self._read[kind, name]
+
+    def find(self, kind: str, name: str) -> StoredDefinition | None:
+        return self.planned.get((kind, name)) or self.get(kind, name)
+
+    def of_set(self, set_name: str) -> list[StoredDefinition]:
+        found = self._rows.of_set(set_name)
+        self._read |= {(row.kind, row.name): row for row in found if (row.kind, row.name) not in self._read}
+        return found
+
+    def is_current(self, writer: DefinitionWriter) -> bool:
+        """Whether all of it is still what was read."""
+        return all(_revision(writer.get(*key)) == _revision(found) for key, found in self._read.items())
 
 
 def etag(found: StoredDefinition) -> str:
@@ -153,15 +181,16 @@ class Definitions:
     ) -> Change:
         """Makes or changes one definition. Raises Forbidden, PreconditionFailed and what `parse` and `check` raise."""
         definition_rights.check_may_define(user, given.kind.name)
-        with self._rows.writing() as writer:
-            current = writer.get(given.kind.name, given.name)
+
+        def decide(reader: _Reader) -> list[Change]:
+            current = reader.get(given.kind.name, given.name)
             if current is not None:
                 definition_rights.check_may_change(user, given.kind.name, given.name, current.owner)
             condition.check(current)
             set_name = current.set_name if current else None
-            change = self._next(user, given, current, parse, set_name, lambda spec: check(given, spec, writer.get))
-            _write(writer, change, note)
-        return change
+            return [self._next(user, given, current, parse, set_name, lambda spec: check(given, spec, reader.find))]
+
+        return self._write_decided(decide, note)[0]
 
     def delete(self, user: User, kind: DefinitionKind, name: str, condition: Condition, note: NoteChange) -> None:
         """Deletes one definition. Raises Forbidden, PreconditionFailed, and NotFound for one that may not be read."""
@@ -191,38 +220,53 @@ class Definitions:
         parse: for the definition with this number. prune: delete what was applied with this set, is not among them,
         and is the user's to change.
         """
-        with self._rows.writing() as writer:
+
+        def decide(reader: _Reader) -> list[Change]:
             changes: list[Change] = []
             errors: list[FieldError] = []
-
-            def find(kind: str, name: str) -> StoredDefinition | None:
-                new = (change.stored for change in changes if (change.stored.kind, change.stored.name) == (kind, name))
-                return next(new, None) or writer.get(kind, name)
-
             # Whatever file they come from: a schedule is written after the template that it names.
             for number, item in sorted(enumerate(given), key=_place):
                 definition_rights.check_may_define(user, item.kind.name)
-                current = writer.get(item.kind.name, item.name)
+                current = reader.get(item.kind.name, item.name)
                 if current is not None:
                     definition_rights.check_may_change(user, item.kind.name, item.name, current.owner)
+                checked = partial(check, item, find=reader.find)
                 try:
-                    change = self._next(user, item, current, parse(number), set_name, partial(check, item, find=find))
-                    changes.append(change)
+                    change = self._next(user, item, current, parse(number), set_name, checked)
                 except InvalidRequest as error:
                     errors += error.errors
+                    continue
+                changes.append(change)
+                reader.planned[item.kind.name, item.name] = change.stored
             if errors:
                 raise InvalidRequest(f"{errors[0].field}: {errors[0].message}", code="invalid_field", errors=errors)
             if prune:
                 kept = {(item.kind.name, item.name) for item in given}
-                for row in reversed(writer.of_set(set_name)):
+                for row in reversed(reader.of_set(set_name)):
                     # Another user may have a set of the same name: a refusal would name what is theirs.
                     if (row.kind, row.name) not in kept and definition_rights.may_change(user, row.owner):
                         definition_rights.check_may_define(user, row.kind)
                         changes.append(Change("deleted", row))
-            if not dry_run:
-                for change in changes:
-                    _write(writer, change, note)
-        return changes
+            return changes
+
+        return decide(_Reader(self._rows)) if dry_run else self._write_decided(decide, note)
+
+    def _write_decided(self, decide: Callable[[_Reader], list[Change]], note: NoteChange) -> list[Change]:
+        """Writes what `decide` returns, and decides again when others have changed what it has read.
+
+        It is not within the transaction, for which every other writer waits: the checks of a kind read files, and fetch
+        secrets over the network. Raises Unavailable.
+        """
+        for _ in range(_MOST_TRIES):
+            reader = _Reader(self._rows)
+            changes = decide(reader)
+            with self._rows.writing() as writer:
+                if reader.is_current(writer):
+                    for change in changes:
+                        _write(writer, change, note)
+                    return changes
+        message = "Others kept changing this, or what it names, while it was checked. Send it again."
+        raise Unavailable(message, retry_after_seconds=1)
 
     def _next(
         self,
@@ -283,6 +327,10 @@ _ORDER = {kind.name: place for place, kind in enumerate(KINDS)}
 def _place(numbered: tuple[int, NewDefinition]) -> tuple[int, int]:
     number, item = numbered
     return _ORDER.get(item.kind.name, len(_ORDER)), number
+
+
+def _revision(found: StoredDefinition | None) -> str | None:
+    return None if found is None else found.revision
 
 
 def _write(writer: DefinitionWriter, change: Change, note: NoteChange) -> None:

@@ -54,9 +54,19 @@ class DefinitionRows:
         with self._database.reading() as connection:
             return [_parse(row) for row in connection.execute(query.order_by(definitions.c.name).limit(limit))]
 
+    def of_set(self, set_name: str) -> list[StoredDefinition]:
+        """Returns what was applied with this set, by kind and name."""
+        query = select(definitions).where(definitions.c.set_name == set_name)
+        with self._database.reading() as connection:
+            rows = connection.execute(query.order_by(definitions.c.kind, definitions.c.name))
+            return [_parse(row) for row in rows]
+
     @contextmanager
     def writing(self) -> Iterator[DefinitionWriter]:
-        """Opens a transaction; until it ends every other writer waits. It is rolled back by any error."""
+        """Opens a transaction; until it ends every other writer waits. It is rolled back by any error.
+
+        On SQLite every other writer of the whole database fails after some seconds: nothing slow belongs in it.
+        """
         with self._database.writing() as connection:
             if not self._database.is_sqlite:  # SQLite's transactions that write exclude each other
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -71,12 +81,6 @@ class DefinitionWriter:
 
     def get(self, kind: str, name: str) -> StoredDefinition | None:
         return _get(self._connection, kind, name)
-
-    def of_set(self, set_name: str) -> list[StoredDefinition]:
-        """Returns what was applied with this set, by kind and name."""
-        query = select(definitions).where(definitions.c.set_name == set_name)
-        rows = self._connection.execute(query.order_by(definitions.c.kind, definitions.c.name))
-        return [_parse(row) for row in rows]
 
     def put(self, found: StoredDefinition, is_new: bool) -> None:
         """Writes a definition; is_new: there is none of this kind and name."""

@@ -19,7 +19,7 @@ from flansible.web.context import WebContext
 
 @dataclass(frozen=True)
 class Written:
-    """A definition that is about to be written, within the transaction that writes it.
+    """A definition that is about to be written. What `find` finds is compared again when it is.
 
     user: who writes it; find: looks others up, as they will be then; where: its place in the body, if it is not the
     body.

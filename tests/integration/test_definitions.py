@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from pydantic import Field, ValidationError
 from sqlalchemy import text
 
-from flansible.definitions.definition_store import Action, Change, Condition, Definitions, NewDefinition, etag
+from flansible.definitions.definition_store import Action, Change, Condition, Definitions, Find, NewDefinition, etag
 from flansible.definitions.kinds import KINDS, DefinitionKind
 from flansible.errors import (
     AuditUnavailable,
@@ -21,6 +22,7 @@ from flansible.errors import (
     NotFound,
     PreconditionFailed,
     SealError,
+    Unavailable,
 )
 from flansible.history.definition_rows import DefinitionRows
 from flansible.identity.rbac_schema import DefinitionKindName
@@ -328,6 +330,62 @@ def test_what_cannot_be_audited_is_not_written(room: Room) -> None:
         with pytest.raises(AuditUnavailable):
             action()
     assert room.names(ROOT) == ["front"] and room.get(ROOT, "front") == {}
+
+
+class Meanwhile:
+    """A check during which something else happens, as often as it is asked to."""
+
+    def __init__(self, action: Callable[[], object], times: int = 1) -> None:
+        self.seen: list[str | None] = []
+        self._action, self._times = action, times
+
+    def __call__(self, given: NewDefinition, spec: Spec, find: Find) -> None:
+        side = find("doors", "side")
+        self.seen.append(None if side is None else side.spec.get("colour"))
+        if len(self.seen) <= self._times:
+            thread = threading.Thread(target=self._action)
+            thread.start()
+            thread.join(10)
+            assert not thread.is_alive(), "waits for the check of another"
+
+
+def put(room: Room, user: User, name: str, check: Meanwhile) -> Action:
+    given = NewDefinition(DOORS, name, {"key": SECRET})
+    return room.definitions.put(user, given, ANY, parse, room.note, check).action
+
+
+@pytest.mark.parametrize("way", ["put", "apply", "dry run"])
+def test_while_definitions_are_checked_others_are_written(room: Room, way: str) -> None:
+    written: list[Change] = []
+    check = Meanwhile(lambda: written.append(room.put(BERT, "other", {"key": SECRET})))
+    if way == "put":
+        assert put(room, ANNA, "front", check) == "created"
+    else:
+        assert room.apply(ANNA, {"front": {"key": SECRET}}, check=check, dry_run=way == "dry run") == [
+            ("front", "created")
+        ]
+    assert [change.action for change in written] == ["created"] and len(check.seen) == 1
+    assert room.names(ROOT) == (["other"] if way == "dry run" else ["front", "other"])
+
+
+def test_what_changes_while_a_definition_is_checked_is_checked_again(room: Room) -> None:
+    room.put(BERT, "side", {"key": SECRET, "colour": "red"})
+    check = Meanwhile(lambda: room.put(BERT, "side", {"key": SECRET, "colour": "blue"}))
+    assert put(room, ANNA, "front", check) == "created" and check.seen == ["red", "blue"]
+    with pytest.raises(Forbidden):
+        put(room, ANNA, "back", Meanwhile(lambda: room.put(BERT, "back", {"key": SECRET})))
+    room.apply(ANNA, {"a1": {"key": SECRET}, "a2": {"key": SECRET}}, set_name="a")
+    check = Meanwhile(lambda: room.put(ANNA, "a1", {"colour": "red"}))
+    found = room.apply(ANNA, {"a1": {"colour": "red"}}, set_name="a", prune=True, check=check)
+    assert found == [("a1", "unchanged"), ("a2", "deleted")] and len(check.seen) == 2
+
+
+def test_what_others_keep_changing_is_refused_and_not_checked_for_ever(room: Room) -> None:
+    colours = map(str, itertools.count())
+    check = Meanwhile(lambda: room.put(BERT, "side", {"key": SECRET, "colour": next(colours)}), times=1000)
+    with pytest.raises(Unavailable) as caught:
+        put(room, ANNA, "front", check)
+    assert caught.value.retry_after_seconds and len(check.seen) < 100 and room.names(ROOT) == ["side"]
 
 
 def test_rbac_json_knows_the_kinds_that_there_are() -> None:
