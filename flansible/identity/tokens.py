@@ -171,6 +171,11 @@ class TokenFile:
         is_right = hmac.compare_digest(_digest(given[2] if given else text), expected)
         return token if token is not None and is_right and not token.is_expired(now) else None
 
+    def is_valid(self, token_id: str, now: datetime) -> bool:
+        """Whether there is a token of this id that has not expired."""
+        token = self._current().get(token_id)
+        return token is not None and not token.is_expired(now)
+
     def _current(self) -> dict[str, Token]:
         stamp = _stamp(self._path)
         if stamp != self._stamp:

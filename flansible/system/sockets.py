@@ -36,8 +36,13 @@ def end_sending(connection: socket.socket) -> None:
     socket.socket.shutdown(connection, socket.SHUT_WR)
 
 
-def reset(connection: socket.socket) -> None:
-    """Closes a connection so that the client gets an error; after `close` alone it sees a proper end."""
+def end_as_reset(connection: socket.socket) -> None:
+    """Has the next `close` give the client an error; after `close` alone it sees a proper end."""
     with contextlib.suppress(OSError):  # a Unix socket
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def reset(connection: socket.socket) -> None:
+    """Closes a connection so that the client gets an error."""
+    end_as_reset(connection)
     connection.close()

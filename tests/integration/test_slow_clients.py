@@ -158,6 +158,22 @@ def test_clients_of_a_trusted_proxy_are_counted_one_by_one(proxied: WebServer) -
         eventually(lambda: code(ask("192.0.2.1", "Connection: close\r\n\r\n"))[0] == 401)
 
 
+def test_a_trusted_proxy_with_an_ipv6_address_has_no_limit_of_its_own(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    settings = {"trusted_proxies": "::1", "max_connections_per_address": 3, "Flask_tcp_ip": "::"}
+    for server in running(tmp_path, shared_redis.url, **settings):
+        with contextlib.ExitStack() as stack:
+            for _ in range(30):  # as those that a proxy keeps
+                stack.enter_context(socket.create_connection(("::1", server.port), 20))
+            eventually(lambda server=server: server.clients() >= 30)
+            asked = stack.enter_context(socket.create_connection(("::1", server.port), 20))
+            asked.sendall(
+                b"GET /nothing HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\nConnection: close\r\n\r\n"
+            )
+            assert code(asked) == (404, "not_found")
+
+
 def test_who_needs_no_login_sends_a_body_within_seconds(server: WebServer) -> None:
     began = time.monotonic()
     with contextlib.ExitStack() as stack:

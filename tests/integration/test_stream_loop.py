@@ -11,18 +11,30 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from flansible.identity import tokens
 from flansible.models import State
 from flansible.store import Store, StoredEvent
 from tests.helpers import certificates
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
-from tests.helpers.webserver import ADMIN, DEV, RecordedRun, WebServer, descriptors, read_head, read_to_end, result
+from tests.helpers.webserver import (
+    ADMIN,
+    DEV,
+    RecordedRun,
+    WebServer,
+    descriptors,
+    read_head,
+    read_to_end,
+    result,
+    task_start,
+)
 
 MOST_FOLLOWERS = 300
 STREAM = {"Accept": "text/event-stream"}
@@ -418,6 +430,62 @@ def test_followers_over_tls_cost_no_thread(shared_redis: RedisServer, store: Sto
     finally:
         server.stop()
     assert "Traceback" not in server.log.read_text()
+
+
+def test_an_ipv6_address_is_counted_with_its_network(shared_redis: RedisServer, store: Store, tmp_path: Path) -> None:
+    limits = {"max_followers_per_address": 2, "trusted_proxies": "127.0.0.1"}
+    server, run, codes = WebServer(tmp_path, shared_redis.url, **limits), RecordedRun(store), []
+    try:
+        with contextlib.ExitStack() as stack:
+            for address in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"):
+                path = f"{run.output_path}?follow=true"
+                connection = stack.enter_context(server.connect(path, f"X-Forwarded-For: {address}"))
+                codes.append(int(read_head(connection)[0].split()[1]))
+    finally:
+        server.stop()
+    assert codes == [200, 200, 429, 200]
+
+
+@pytest.mark.parametrize("login", ["a token", "a password"])
+def test_a_stream_ends_with_the_login_that_asked_for_it(
+    shared_redis: RedisServer, store: Store, tmp_path: Path, login: str
+) -> None:
+    server, run = WebServer(tmp_path, shared_redis.url), RecordedRun(store, user=DEV[0])
+    made = tokens.make(DEV[0], "read", None, datetime.now(UTC))
+    tokens.add(tmp_path / "data/tokens.json", made.token)
+    headers = {"Authorization": f"Bearer {made.text}"} if login == "a token" else {}
+    try:
+        with contextlib.ExitStack() as stack:
+
+            def follow(path: str) -> Iterator[str]:
+                client = stack.enter_context(server.client(DEV))
+                request = client.build_request("GET", path, headers=STREAM | headers)
+                if headers:
+                    request.headers["Authorization"] = headers["Authorization"]
+                reply = client.send(request, stream=True, auth=None if headers else httpx.USE_CLIENT_DEFAULT)
+                assert reply.status_code == 200
+                return reply.iter_lines()
+
+            followed = [follow(run.events_path), follow("/api/ansibletasks")]
+            for lines in followed:
+                next(lines)
+            if login == "a token":
+                tokens.remove(tmp_path / "data/tokens.json", made.token.id)
+            else:
+                document = json.loads((tmp_path / "rbac.json").read_text())
+                document["rbac"][1]["password"] = "another secret"
+                (tmp_path / "new").write_text(json.dumps(document))
+                (tmp_path / "new").chmod(0o600)
+                (tmp_path / "new").replace(tmp_path / "rbac.json")
+            time.sleep(1.5)  # a password is looked at each second
+            run.write(b"", task_start("secret"))
+            for lines in followed:
+                got: list[str] = []
+                with pytest.raises(httpx.RemoteProtocolError):  # what is cut off does not look whole
+                    got.extend(lines)
+                assert "secret" not in "".join(got)
+    finally:
+        server.stop()
 
 
 def test_one_user_and_one_address_follow_so_many_replies_and_no_more(

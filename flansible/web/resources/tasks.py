@@ -158,7 +158,9 @@ class AnsibleTasks(PrivateResource):
         last = last_event_id()
         if request.accept_mimetypes.best_match((JSON, STREAM), JSON) == STREAM:
             begin = query.after if last is None else last
-            return follow(TaskListStream(Viewer.of(user), changes if begin is None else begin), STREAM)
+            viewer = Viewer.of(user)
+            stream = TaskListStream(viewer, changes if begin is None else begin)
+            return follow(stream, STREAM, may_follow=viewer.is_logged_in)
         found = store.search(listed, query.before, query.limit)
         tasks = [serialization.reply_fields(task) for task in found.tasks if visibility.may_see(user, task)]
         response = jsonify({"tasks": tasks, "next_before": found.next_before, "changes": changes})

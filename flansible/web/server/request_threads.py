@@ -17,7 +17,7 @@ from gunicorn import util
 from gunicorn.http import wsgi
 
 from flansible.errors import TaskDeleted
-from flansible.system.sockets import reset
+from flansible.system.sockets import end_as_reset
 from flansible.web.server.client_connection import ClientConnection, Phase
 from flansible.web.server.connection_table import ConnectionTable
 from flansible.web.server.fair_queue import FairQueue
@@ -174,8 +174,8 @@ class RequestThreads:
             connection.deadline = time.monotonic() + CLOSING_SECONDS
             self._table.wait(connection)
         else:
-            reset(connection.sock)  # without chunks, only this shows it
-            self._table.drop(connection)
+            end_as_reset(connection.sock)  # without chunks, only this shows it
+            self._table.drop(connection)  # which closes it when nobody finds it any more: the loop may reuse its number
         return False
 
     def _has_next(self, connection: ClientConnection) -> bool:

@@ -265,7 +265,7 @@ class FrontWorker(Worker):  # type: ignore[misc]
         """Takes a new connection in, or refuses it. Raises OSError when the client has left."""
         address = counted_by(peer[0]) if isinstance(peer, tuple) else ""  # a Unix socket: a proxy of this machine
         count = self._table.shares.count(address)
-        most = self._most_of_address if address and not self._proxies.is_trusted(address) else 0
+        most = self._most_of_address if address and not self._proxies.is_trusted(peer[0]) else 0
         if most and count >= most + _MOST_REFUSED:
             client.close()
             return

@@ -16,6 +16,7 @@ from flansible.errors import TooManyRequests, Unavailable
 from flansible.history.opening import open_records
 from flansible.web.context import WebContext, web_context
 from flansible.web.middleware import audit_context
+from flansible.web.middleware.proxy_headers import counted_by
 from flansible.web.streaming.feeds import Feed
 from flansible.web.streaming.stream_loop import Owner, StreamLoop, always
 
@@ -54,7 +55,7 @@ def follow(
     """
     if request.method == "HEAD":
         return Response(iter(()), mimetype=mimetype)
-    owner = Owner(audit_context.user(), request.remote_addr or "", may_follow)
+    owner = Owner(audit_context.user(), counted_by(request.remote_addr or ""), may_follow)
     _require_place(stream_loop_of(current_app), owner, web_context().settings)
     response = Response(FollowedBody(feed, owner, wait_seconds), mimetype=mimetype, direct_passthrough=True)  # type: ignore[arg-type]
     if wait_seconds is None:
