@@ -83,6 +83,73 @@ def test_a_waiter_is_announced_with_its_queue(store: Store) -> None:
     assert store.settle(waiters[0], State.SUCCEEDED, "").ready == (ReadyTask(waiters[1], "default", "default"),)
 
 
+def announced(ready: tuple[ReadyTask, ...]) -> list[str]:
+    return [one.task_id for one in ready]
+
+
+@pytest.mark.parametrize(
+    ("locks", "changes"),
+    [(("db",), {}), ((), {"max_running": 1}), ((), {"exclusive": "hosts"})],
+    ids=["lock", "user", "hosts"],
+)
+@pytest.mark.parametrize("is_announced", [False, True])
+def test_a_waiter_whose_worker_is_gone_blocks_nobody(
+    store: Store, locks: tuple[str, ...], changes: dict[str, Any], is_announced: bool
+) -> None:
+    def waits(queue: str) -> str:
+        task_id = queued(store, queue, *locks, **changes)
+        store.set_hosts(task_id, ["web1"])
+        assert not isinstance(store.claim(task_id, "worker"), Claim)
+        return task_id
+
+    store.renew_leases("one", 4, [])
+    store.renew_leases("two", 1, [], queues=("dmz",))
+    holder = queued(store, "default", *locks, **changes)
+    store.set_hosts(holder, ["web1"])
+    store.claim(holder, "worker")
+    first, second = waits("dmz"), waits("default")
+    if is_announced:
+        assert announced(store.settle(holder, State.SUCCEEDED, "").ready)[0] == first
+        store.remove_worker("two")
+    else:
+        store.remove_worker("two")
+        assert first in announced(store.settle(holder, State.SUCCEEDED, "").ready)
+    store.ready_tasks()
+    assert store._redis.hget(f"flansible:task:{second}", "told"), "or nobody would send its message"
+    assert isinstance(store.claim(second, "worker"), Claim)
+    assert store.ready_tasks() == ()
+    assert (status(store, first).reason, status(store, first).queue) == ("no_worker", "dmz")
+    store.renew_leases("two", 1, [], queues=("dmz",))
+    assert first in ids(store.oldest_queued(9, queues=("dmz",))), "should its message have been lost"
+    assert not isinstance(store.claim(first, "two"), Claim), "it waits in its place again"
+    assert announced(store.settle(second, State.SUCCEEDED, "").ready) == [first]
+    assert isinstance(store.claim(first, "two"), Claim)
+
+
+def test_waiters_of_a_queue_that_nobody_serves_are_passed_over_however_many(store: Store) -> None:
+    store.renew_leases("one", 4, [])
+    holder = queued(store, "default", "db")
+    store.claim(holder, "worker")
+    others, ours = [queued(store, "dmz", "db") for _ in range(250)], queued(store, "default", "db")
+    for task_id in (*others, ours):
+        store.claim(task_id, "worker")
+    sent = announced(store.settle(holder, State.SUCCEEDED, "").ready)
+    assert len(sent) == 100, "no step is long"
+    for _ in range(3):
+        sent += announced(store.ready_tasks())
+    assert sent == [*others, ours], "each once"
+
+
+def test_while_no_worker_is_alive_waiters_keep_their_places(store: Store) -> None:
+    holder = queued(store, "default", "db")
+    store.claim(holder, "worker")
+    waiters = [queued(store, "default", "db") for _ in range(3)]
+    for waiter in waiters:
+        store.claim(waiter, "worker")
+    assert announced(store.settle(holder, State.SUCCEEDED, "").ready) == waiters[:1]
+    assert store.ready_tasks() == ()
+
+
 def test_those_that_wait_are_found_by_queue_behind_any_number_of_others(store: Store) -> None:
     others = [queued(store, "dmz") for _ in range(1100)]
     ours, more = queued(store), queued(store, "lan")

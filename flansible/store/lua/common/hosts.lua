@@ -9,8 +9,8 @@
 -- after it, or they would overtake it for ever; not while no worker serves its queue. Nothing is held while waiting, and
 -- a task waits for runs and for earlier tasks only: no two wait for each other.
 --
--- Derived keys: flansible:exclusive, flansible:host_set:<digest>, flansible:tasks:state:running, flansible:workers,
---   flansible:workers:slots, records (fields state, seq, kind, queue, waits_for, exclusive, places, host_set, hosts_at).
+-- Derived keys: flansible:exclusive, flansible:host_set:<digest>, flansible:tasks:state:running, records (fields
+--   state, seq, kind, waits_for, exclusive, places, host_set, hosts_at); those of common/queues.
 
 local HOSTS_SECONDS = 30  -- hosts that were found longer ago are found again before a claim
 
@@ -46,11 +46,7 @@ local function holds_hosts(id)
   local state, waits_for, exclusive = unpack(redis.call('HMGET', task_key(id), 'state', 'waits_for', 'exclusive'), 1, 3)
   if state == 'running' then return true end
   if state ~= 'queued' or not exclusive or string.sub(waits_for or '', 1, 6) ~= 'hosts:' then return false end
-  local queue = queue_of(id)
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', PREFIX .. 'workers', now_seconds(), '+inf')) do
-    if serves(redis.call('HGET', PREFIX .. 'workers:slots', name) or '', queue) then return true end
-  end
-  return false
+  return (is_served(queue_of(id)))
 end
 
 -- Returns the task that holds this one back by its hosts, and such a host ('': it is not known which); nil for none;

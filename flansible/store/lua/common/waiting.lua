@@ -4,14 +4,15 @@
 -- that holds it back by its hosts. When what it waits for
 -- becomes free, the script that frees it announces the first waiters (at most as many as may start): it returns them
 -- to its caller, which sends their messages again. An announced task stays in its wait queue until it is claimed, so
--- that no other task is announced in its place.
+-- that no other task is announced in its place. One whose queue no live worker serves leaves it, and waits for a worker
+-- alone: nobody could claim it, and all behind it would wait as long.
 --
 -- Derived keys: flansible:waiting, flansible:waiting:<queue>, flansible:locks, flansible:unsent,
 -- flansible:tasks:user:<user>:running, records (fields state, waits_for, told, waits_host, max_running, summary, queue); those
 -- of common/hosts.
 
 local ANNOUNCED_SECONDS = 30  -- a task that is not claimed so long after it was announced is announced again
-local MOST_ANNOUNCED = 100  -- of those that wait for the hosts of one task
+local MOST_ANNOUNCED = 100  -- of those that wait for the hosts of one task; the next look takes the rest
 
 local function running_count(user) return redis.call('ZCARD', PREFIX .. 'tasks:user:' .. user .. ':running') end
 
@@ -27,13 +28,18 @@ local function remove_waiter(queue, id)
   if redis.call('EXISTS', PREFIX .. 'waiting:' .. queue) == 0 then redis.call('SREM', PREFIX .. 'waiting', queue) end
 end
 
+-- Removes a task that may start from its wait queue, as its message was sent. `told` stays: it is the time of that.
+local function leave_to_workers(queue, id)
+  redis.call('HDEL', task_key(id), 'waits_for', 'waits_host')
+  remove_waiter(queue, id)
+end
+
 -- Removes a task from its wait queue, if it is in one. Its message has arrived, so it is not `unsent` either.
 local function leave_wait_queue(id)
   redis.call('ZREM', PREFIX .. 'unsent', id)
-  local queue = redis.call('HGET', task_key(id), 'waits_for')
-  if not queue then return end
-  redis.call('HDEL', task_key(id), 'waits_for', 'told', 'waits_host')
-  remove_waiter(queue, id)
+  local queue, told = unpack(redis.call('HMGET', task_key(id), 'waits_for', 'told'), 1, 2)
+  if queue or told then redis.call('HDEL', task_key(id), 'waits_for', 'told', 'waits_host') end
+  if queue then remove_waiter(queue, id) end
 end
 
 -- Returns how many tasks of a wait queue may start now.
@@ -49,12 +55,13 @@ end
 
 -- Announces the first task of a wait queue that may start and was not announced yet: appends its id, summary and
 -- queue to `ready`. The field `told` holds the time. Of those that wait for hosts, all that come before an exclusive one
--- may start, and that one: those behind it wait for it in most cases.
+-- may start, and that one: those behind it wait for it in most cases. Those that no live worker could claim are announced
+-- as well, and in nobody's place; while no worker is alive at all, nobody else could start either.
 local function announce_next(queue, ready)
   if redis.call('EXISTS', PREFIX .. 'waiting:' .. queue) == 0 then return end
-  local announced_after, free, rank = now_seconds() - ANNOUNCED_SECONDS, free_slots(queue), 0
-  local are_many = string.sub(queue, 1, 6) == 'hosts:'
-  while rank < free do
+  local announced_after, free, rank, left = now_seconds() - ANNOUNCED_SECONDS, free_slots(queue), 0, 0
+  local are_many, unserved = string.sub(queue, 1, 6) == 'hosts:', {}
+  while rank < free and left < MOST_ANNOUNCED do
     local id = redis.call('ZRANGE', PREFIX .. 'waiting:' .. queue, rank, rank)[1]
     if not id then return end
     local record = redis.call('HMGET', task_key(id), 'state', 'summary', 'told', 'queue', 'exclusive')
@@ -62,14 +69,24 @@ local function announce_next(queue, ready)
       remove_waiter(queue, id)
     else
       local is_new = not record[3] or tonumber(record[3]) < announced_after
+      local its_queue = record[4] or 'default'
+      if unserved[its_queue] == nil then
+        local served, are_alive = is_served(its_queue)
+        unserved[its_queue] = are_alive and not served
+      end
       if is_new then
         redis.call('HSET', task_key(id), 'told', now_seconds())
         table.insert(ready, id)
         table.insert(ready, record[2])
-        table.insert(ready, record[4] or 'default')
+        table.insert(ready, its_queue)
       end
-      if are_many and record[5] or is_new and not are_many then return end
-      rank = rank + 1
+      if unserved[its_queue] then
+        leave_to_workers(queue, id)
+        left = left + 1
+      else
+        if are_many and record[5] or is_new and not are_many then return end
+        rank = rank + 1
+      end
     end
   end
 end
