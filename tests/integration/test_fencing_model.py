@@ -178,16 +178,17 @@ class Fencing(RuleBasedStateMachine):
 
     def submit_one(
         self, lock: str, on_lost: str, hosts: tuple[str, ...] = ("three",), exclusive: str | None = None
-    ) -> None:
+    ) -> str:
         task_id = new_id()
         locks = (lock,) if lock else ()
         run = make_run(locks=locks, on_lost=on_lost, exclusive=exclusive, visibility=INVENTORY)
         try:
             self.web.submit(task_id, run)
         except StoreUnavailable:
-            return
+            return task_id
         self.client.zrem("flansible:unsent", task_id)
         self.tasks[task_id] = hosts
+        return task_id
 
     @rule(number=st.integers(0, 2), how=st.sampled_from(["in", "out", "both", ""]))
     def cut(self, number: int, how: str) -> None:
@@ -279,7 +280,7 @@ class Fencing(RuleBasedStateMachine):
     def acts(self, machine: Machine) -> bool:
         return not (machine.frozen or machine.worker_stopped)
 
-    def advance(self, seconds: int) -> None:
+    def advance(self, seconds: int, serve: bool = True) -> None:
         for _ in range(seconds):
             self.world.time += 1
             self.world.show_clock(self.client)
@@ -288,7 +289,8 @@ class Fencing(RuleBasedStateMachine):
                     self.keep(machine)
                     self.check()
                 self.world.actor = machine
-                for act in (self.renew, self.serve) if self.acts(machine) else ():
+                acts = (self.renew, self.serve) if serve else (self.renew,)
+                for act in acts if self.acts(machine) else ():
                     act(machine)
                     self.check()
                 if not machine.frozen:  # a web process does it as well
@@ -490,6 +492,35 @@ def model(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def test_no_task_has_two_runs_and_each_comes_to_its_end(model: type[Fencing]) -> None:
     run_state_machine_as_test(model, settings=scaled(40, 30, derandomize=True))
+
+
+def test_a_claim_that_is_restored_late_takes_no_lock_from_another_run(model: type[Fencing]) -> None:
+    """Of one that Redis has lost, its worker cut off until another may have the lock."""
+    fencing = model()
+    fencing.begin(0)
+    first, second, third = (fencing.submit_one("a", "fail") for _ in range(3))
+    cut_off, other = fencing.machines[:2]
+
+    def claim(machine: Machine, task_id: str) -> list[Running]:
+        fencing.world.actor = machine
+        fencing.claim(machine, task_id, uuid.uuid4().hex)
+        fencing.check()
+        return [run for run in machine.runs if run.task_id == task_id]
+
+    try:
+        before = fencing.dump()
+        [lost] = claim(cut_off, first)
+        cut_off.cut = "both"
+        fencing.restore(before)
+        fencing.world.run_id = uuid.uuid4().hex
+        fencing.advance(90, serve=False)
+        assert not lost.executes and claim(other, second)
+        cut_off.cut, fencing.world.actor = "", cut_off
+        assert not fencing.settle(cut_off.store, lost), "it was forgotten, and is restored"
+        assert fencing.settle(cut_off.store, lost)
+        assert not claim(other, third), "the second has the lock"
+    finally:
+        fencing.teardown()
 
 
 @pytest.mark.nightly

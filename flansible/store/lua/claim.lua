@@ -11,7 +11,8 @@
 --   1. There is no record: {'missing'}.
 --   2. The same nonce claims again (the first answer was lost): the lease begins anew, with the first answer.
 --   3. A claim is restored, which this Redis has lost (common/continuity): it is taken over as it was, over a claim
---      with a lower token if there is one. Without having been lost it is refused, as common/claims says.
+--      with a lower token if there is one, but for locks that another run has got meanwhile. Without having been lost
+--      it is refused, as common/claims says.
 --   4. The task is not queued: {its state}.
 --   5. A worker may still have a claim that this Redis has lost: {'reports are awaited'}.
 --   6. Its user has as many runs as allowed: it joins the wait queue `user:<user>`.
@@ -108,7 +109,11 @@ if exclusive then
   -- Those that wait there still were behind this one; its end announces the next of them.
   if string.sub(waited_for or '', 1, 6) == 'hosts:' then redis.call('HSET', task, 'came_from', waited_for) end
 end
-for _, lock in ipairs(locks) do redis.call('HSET', locks_key, lock, id) end
+for _, lock in ipairs(locks) do
+  -- One that is restored after its lease was over has ended its run, and its lock may be another's.
+  local holder = restored ~= '' and lock_holder(lock)
+  if not holder or holder == id then redis.call('HSET', locks_key, lock, id) end
+end
 redis.call('HSET', task, 'state', 'running', 'claim', nonce, 'token', token, 'lease', lease_seconds, 'attempt', attempt or 1,
            'started_at', started_at, 'started', now_seconds(), 'worker', worker, 'process', process,
            'description', 'running on ' .. worker)
