@@ -117,7 +117,10 @@ class TaskQueries(Connection):
         return [(numbers[task.task_id], task) for task in tasks], rows[-1][0]
 
     def overtaken(self, limit: int, seconds: float) -> list[TaskStatus]:
-        """Returns tasks that wait only for a worker, although a task submitted later has been running for `seconds`."""
+        """Returns tasks that wait only for a worker, although a task submitted later has been running for `seconds`.
+
+        Each of them once, until one that is started from now on has been running for as long.
+        """
         indexes = [index_key(None, State.QUEUED), index_key(None, State.RUNNING), keys.UNSENT]
         return self._load([text(task_id) for task_id in self._run("overtaken", indexes, limit, seconds)])
 

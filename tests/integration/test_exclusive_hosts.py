@@ -229,6 +229,16 @@ def test_one_whose_queue_no_worker_serves_holds_back_nobody(store: Store) -> Non
     assert len(store.ready_tasks()) == 1
 
 
+def test_one_whose_workers_are_busy_is_not_overtaken(store: Store, raw: redis.Redis) -> None:
+    running, alone, _ = waiting_behind(store)
+    behind = task(store, "web1")
+    assert reason(store, behind) == f"host_held_by: {alone}"
+    assert end(store, running) == {alone}
+    raw.hincrbyfloat(f"flansible:task:{alone}", "told", -31)
+    assert store.ready_tasks() == () and reason(store, behind) == f"host_held_by: {alone}"
+    assert runs(store, alone) and end(store, alone) == {behind}
+
+
 def test_one_that_is_lost_and_begins_again_lets_the_others_go(store: Store) -> None:
     alone, plain = task(store, "web1", exclusive=True, on_lost="requeue"), task(store, "web1")
     claim = store.claim(alone, "worker")

@@ -352,17 +352,67 @@ def test_a_newcomer_that_was_faster_does_not_end_the_turn_of_the_one_that_was_to
     assert end(store, newcomer) == [waiter], "and is again the first"
 
 
-def test_one_that_was_told_and_never_came_is_sent_again(store: Store, raw: redis.Redis) -> None:
-    """By a worker with time on its hands at once, by anybody after a while."""
+def test_one_that_was_told_and_never_came_is_sent_again_by_an_idle_worker(store: Store) -> None:
     holder, waiter, last = started(store, "db"), queued(store, "db"), queued(store, "db")
     refusal(store, waiter)
     refusal(store, last)
     assert store.oldest_queued(10) == [], "those in line wait for something else than a worker"
     assert end(store, holder) == [waiter]
     assert ids(store.oldest_queued(10)) == [waiter]
-    raw.hset(f"flansible:task:{waiter}", "told", time.time() - 31)
-    assert ids(store.ready_tasks()) == [waiter]
+
+
+def pass_half_a_minute(raw: redis.Redis, *tasks: str) -> None:
+    """For those of these tasks that were told, or run."""
+    for task_id in tasks:
+        for field in ("told", "started"):
+            if raw.hexists(f"flansible:task:{task_id}", field):
+                raw.hincrbyfloat(f"flansible:task:{task_id}", field, -31)
+
+
+def test_one_that_was_told_and_does_not_come_in_time_keeps_nobody_waiting(store: Store, raw: redis.Redis) -> None:
+    """Workers of its queue may be busy for hours, and those of the next one's free."""
+    holder, late, last = started(store, "db"), queued(store, "db"), queued(store, "db")
+    refusal(store, late)
+    refusal(store, last)
+    assert end(store, holder) == [late]
     assert store.ready_tasks() == ()
+    pass_half_a_minute(raw, late)
+    assert ids(store.ready_tasks()) == [last]
+    assert ids(store.oldest_queued(10)) == [late, last], "should its message have been lost"
+    claim(store, last)
+    assert refusal(store, late).reason == f"locked_by: {last}"
+    assert end(store, last) == [late], "and it is told again"
+    claim(store, late)
+
+
+def test_while_workers_are_busy_each_one_that_waits_is_sent_once(store: Store, raw: redis.Redis) -> None:
+    """Or the queue in the broker would grow for as long."""
+    holders = [started(store, "db", user="b"), started(store, user="a", max_running=1)]
+    line = [queued(store, "db", user="b") for _ in range(5)]
+    line += [queued(store, user="a", max_running=1) for _ in range(5)]
+    for task_id in line:
+        refusal(store, task_id)
+    busy = started(store)
+    sent = [task_id for holder in holders for task_id in end(store, holder)]
+    for _ in range(20):
+        pass_half_a_minute(raw, *line, busy)
+        sent += [*ids(store.ready_tasks()), *ids(store.overtaken(10, 0))]
+    assert sorted(sent) == line
+
+
+def test_one_that_was_told_is_overtaken_by_those_that_were_started_later(store: Store, raw: redis.Redis) -> None:
+    holder, waiter = started(store, "db"), queued(store, "db")
+    refusal(store, waiter)
+    before = started(store)
+    assert end(store, holder) == [waiter]
+    assert store.overtaken(10, 0) == [], "workers may just be busy"
+    after = started(store)
+    assert ids(store.overtaken(10, 0)) == [waiter]
+    assert store.overtaken(10, 0) == [], "it was sent again"
+    end(store, before)
+    end(store, after)
+    started(store)
+    assert ids(store.overtaken(10, 0)) == [waiter]
 
 
 def test_when_one_that_was_told_is_canceled_the_next_is_found(store: Store) -> None:

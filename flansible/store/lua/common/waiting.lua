@@ -4,14 +4,15 @@
 -- that holds it back by its hosts. When what it waits for
 -- becomes free, the script that frees it announces the first waiters (at most as many as may start): it returns them
 -- to its caller, which sends their messages again. An announced task stays in its wait queue until it is claimed, so
--- that no other task is announced in its place. One whose queue no live worker serves leaves it, and waits for a worker
--- alone: nobody could claim it, and all behind it would wait as long.
+-- that no other task is announced in its place. One whose queue no live worker serves, or that no worker claims in time,
+-- as all may be busy for hours, leaves it, and waits for a worker alone: all behind it would wait as long. Nothing is
+-- announced twice: message_resend finds messages that are lost.
 --
 -- Derived keys: flansible:waiting, flansible:waiting:<queue>, flansible:locks, flansible:unsent,
 -- flansible:tasks:user:<user>:running, records (fields state, waits_for, told, waits_host, max_running, summary, queue); those
 -- of common/hosts.
 
-local ANNOUNCED_SECONDS = 30  -- a task that is not claimed so long after it was announced is announced again
+local ANNOUNCED_SECONDS = 30  -- a task that is not claimed so long after it was announced does not hold its place any more
 local MOST_ANNOUNCED = 100  -- of those that wait for the hosts of one task; the next look takes the rest
 
 local function running_count(user) return redis.call('ZCARD', PREFIX .. 'tasks:user:' .. user .. ':running') end
@@ -55,8 +56,9 @@ end
 
 -- Announces the first task of a wait queue that may start and was not announced yet: appends its id, summary and
 -- queue to `ready`. The field `told` holds the time. Of those that wait for hosts, all that come before an exclusive one
--- may start, and that one: those behind it wait for it in most cases. Those that no live worker could claim are announced
--- as well, and in nobody's place; while no worker is alive at all, nobody else could start either.
+-- may start, and that one: those behind it wait for it in most cases, and may not overtake it while its workers are busy.
+-- Those that no live worker could claim are announced as well, and in nobody's place; while no worker is alive at all,
+-- nobody else could start either.
 local function announce_next(queue, ready)
   if redis.call('EXISTS', PREFIX .. 'waiting:' .. queue) == 0 then return end
   local announced_after, free, rank, left = now_seconds() - ANNOUNCED_SECONDS, free_slots(queue), 0, 0
@@ -68,7 +70,7 @@ local function announce_next(queue, ready)
     if record[1] ~= 'queued' then
       remove_waiter(queue, id)
     else
-      local is_new = not record[3] or tonumber(record[3]) < announced_after
+      local is_new, is_first_alone = not record[3], are_many and record[5]
       local its_queue = record[4] or 'default'
       if unserved[its_queue] == nil then
         local served, are_alive = is_served(its_queue)
@@ -80,11 +82,11 @@ local function announce_next(queue, ready)
         table.insert(ready, record[2])
         table.insert(ready, its_queue)
       end
-      if unserved[its_queue] then
+      if unserved[its_queue] or not is_new and not is_first_alone and tonumber(record[3]) < announced_after then
         leave_to_workers(queue, id)
         left = left + 1
       else
-        if are_many and record[5] or is_new and not are_many then return end
+        if is_first_alone or is_new and not are_many then return end
         rank = rank + 1
       end
     end
