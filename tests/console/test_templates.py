@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,43 @@ def test_a_template_is_made_from_a_task_given_to_another_user_and_launched(
     expect(portal.get_by_text("template show")).to_be_visible()
     expect(portal.get_by_role("status").get_by_text("succeeded", exact=False).first).to_be_visible()
     expect(portal.get_by_role("link", name="Run this template again")).to_be_visible()
+
+
+def test_a_run_gets_what_the_launch_form_shows(page: Page, service: Service, login: Callable[..., None]) -> None:
+    variables: dict[str, Any] = {
+        "quick": {"type": "boolean", "default": True},
+        "sure": {"type": "boolean", "required": True},
+        "word": {"default": "hello"},
+        "size": {"type": "integer", "default": 5},
+        "text": {"default": "one\ntwo"},
+        "left": {"default": "one\ntwo"},
+    }
+    request = {"playbook": "vars.yml", "inventory": str(service.root / "inventories/dev"), "check": True}
+    request |= {"playbook_dir": str(service.root / "playbooks"), "limit": "dev1", "extra_vars": {"own": "given"}}
+    spec = {"kind": "playbook", "request": request, "variables": variables}
+    put(service, "templates/defaults", {**spec, "open": ["check", "limit", "tags", "extra_vars.own"]})
+    login(page, ADMIN, "#/templates?name=defaults")
+    expect(page.get_by_label("check")).to_be_checked()
+    expect(page.get_by_label("limit")).to_have_value("dev1")
+    expect(page.get_by_label("own")).to_have_value('"given"')
+    expect(page.get_by_label("text")).to_have_value("one\ntwo")
+    page.get_by_label("check").uncheck()
+    page.get_by_label("quick").uncheck()
+    page.get_by_label("sure").select_option("false")
+    page.get_by_label("limit").fill("")
+    page.get_by_label("word").fill("")
+    page.get_by_label("text").fill("one\nthree")
+    page.get_by_label("size").fill("")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(".field-error:visible")).to_have_text(["This cannot be empty: what stood here would apply."])
+    page.get_by_label("size").fill("0")
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url(re.compile(r"#/tasks/[0-9a-f-]{36}"))
+    task_id = page.url.rpartition("/")[2]
+    body = service.client().get(f"/api/ansibletaskrequest/{task_id}").json()["body"]
+    assert (body.get("check"), body.get("limit")) == (False, None)
+    shown = {"quick": False, "sure": False, "word": "", "size": 0, "text": "one\nthree", "left": "one\ntwo"}
+    assert body["extra_vars"] == [{"own": "given"}, shown]
 
 
 def test_the_launch_form_is_saved_as_a_template(page: Page, service: Service, login: Callable[..., None]) -> None:

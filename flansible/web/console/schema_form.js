@@ -6,29 +6,52 @@ import { Field } from "./fields.js";
 /** Reads and writes the body of a definition's PUT. schema: as `GET /api/definitions` returns it. */
 export class SchemaForm {
   constructor(schema) {
+    this.schema = schema;
     this.fields = new Map();
-    for (const [name, property] of Object.entries(schema.properties ?? {})) {
-      this.fields.set(name, newField(name, plainSchema(property, schema.$defs ?? {}), (schema.required ?? []).includes(name)));
-    }
+    for (const name of Object.keys(schema.properties ?? {})) this.fields.set(name, this.#newField(name));
     this.element = h("div", { class: "schema-form" }, [...this.fields.values()].map((field) => field.element));
+  }
+
+  #newField(name, changes = {}) {
+    const { properties, required = [], $defs = {} } = this.schema;
+    return newField(name, { ...plainSchema(properties[name], $defs), ...changes }, required.includes(name));
   }
 
   /** Fills the form. sealed: names of fields that are set and not shown. */
   fill(values, sealed) {
     for (const [name, field] of this.fields) {
-      if (values[name] !== undefined && values[name] !== null) field.write(values[name]);
+      const value = values[name];
+      if (value !== undefined && value !== null && !field.write(value) && field.input.type === "text") this.#showLines(name, value);
       if (sealed.includes(name)) field.input.placeholder = "set; leave empty to keep it";
     }
+    for (const field of this.fields.values()) field.filled = field.text;
+  }
+
+  /** Puts a textarea in the place of an input that cannot hold the value: it would drop the ends of lines. */
+  #showLines(name, value) {
+    const field = this.#newField(name, { format: "lines" });
+    field.write(value);
+    this.fields.get(name).element.replaceWith(field.element);
+    this.fields.set(name, field);
   }
 
   /** Returns the body. errors: the number of invalid fields; each shows its error. */
   read() {
+    return this.#read((field) => field.read());
+  }
+
+  /** Like `read`, but only what differs from what the form was filled with, also what was emptied or unchecked. */
+  readChanges() {
+    return this.#read((field) => (field.text === field.filled ? undefined : changed(field)));
+  }
+
+  #read(valueOf) {
     const body = {};
     let errors = 0;
     for (const [name, field] of this.fields) {
       field.setError("");
       try {
-        const value = field.read();
+        const value = valueOf(field);
         if (value !== undefined) body[name] = value;
       } catch (error) {
         field.setError(error.message);
@@ -48,21 +71,38 @@ export class SchemaForm {
   }
 }
 
+function changed(field) {
+  if (field.input.type === "checkbox") return field.input.checked;
+  const value = field.read() ?? field.emptied;
+  if (value === undefined) throw new Error("This cannot be empty: what stood here would apply.");
+  return value;
+}
+
 /** Resolves references, and the union with null that an optional field is. */
 function plainSchema(property, defined) {
   const branches = (property.anyOf ?? [property]).filter((branch) => branch.type !== "null");
-  if (branches.length !== 1) return { ...property, type: "any" };
+  const isNullable = branches.length < (property.anyOf?.length ?? 1);
+  if (branches.length !== 1) return { ...property, isNullable, type: "any" };
   const [branch] = branches;
   const target = branch.$ref ? defined[branch.$ref.split("/").at(-1)] : branch;
-  return { ...target, ...property, anyOf: undefined, type: target.type ?? "any", enum: target.enum ?? (target.const === undefined ? undefined : [target.const]) };
+  return { ...target, ...property, isNullable, anyOf: undefined, type: target.type ?? "any", enum: target.enum ?? (target.const === undefined ? undefined : [target.const]) };
 }
 
 function newField(name, schema, isRequired) {
+  const field = createField(name, schema, isRequired);
+  // The value that says that there is none; undefined for a type that has no such value.
+  field.emptied = schema.isNullable ? null : schema.enum ? undefined : { string: "", array: [] }[schema.type];
+  return field;
+}
+
+function createField(name, schema, isRequired) {
   const label = isRequired ? `${name} (required)` : name;
   const hint = schema.description ?? "";
-  if (schema.enum) {
-    const options = schema.enum.map((value) => h("option", { value }, value));
-    return new Field(name, label, h("select", { name }, h("option", { value: "" }, ""), options), { hint, parse: choiceOf(schema.enum), format: String });
+  // Without a default, false is another value than none.
+  const choices = schema.enum ?? (schema.type === "boolean" && typeof schema.default !== "boolean" ? [true, false] : null);
+  if (choices) {
+    const options = choices.map((value) => h("option", { value }, String(value)));
+    return new Field(name, label, h("select", { name }, h("option", { value: "" }, ""), options), { hint, parse: choiceOf(choices), format: String });
   }
   if (schema.type === "boolean") return new Field(name, label, h("input", { name, type: "checkbox" }), { hint });
   if (schema.type === "integer" || schema.type === "number") {

@@ -52,7 +52,7 @@ class Templates {
   }
 
   showForm(template) {
-    const form = new LaunchFields(template.launch_schema);
+    const form = new LaunchFields(template.launch_schema, template.request);
     const errors = h("div", {});
     const start = h("button", { type: "submit", class: "primary" }, "Start");
     const back = h("button", { type: "button", onclick: () => this.open(null) }, "All templates");
@@ -94,7 +94,8 @@ class Templates {
 
 /** The fields of a launch: those of the request, its variables, and its secret variables. */
 class LaunchFields {
-  constructor(schema) {
+  /** request: of the template; what it sets is shown where it is open. */
+  constructor(schema, request) {
     const { extra_vars: variables, secret_vars: secrets, ...plain } = schema.properties;
     const schemas = [
       ["", { ...schema, properties: plain }],
@@ -102,7 +103,10 @@ class LaunchFields {
       ["secret_vars", secrets],
     ];
     this.forms = schemas.filter(([, one]) => Object.keys(one?.properties ?? {}).length).map(([group, one]) => [group, new SchemaForm({ $defs: schema.$defs, ...one })]);
-    for (const [group, form] of this.forms) if (group) form.fill(defaults(schema.properties[group]), []);
+    for (const [group, form] of this.forms) {
+      const own = group ? request[group] : request;
+      form.fill({ ...(Array.isArray(own) ? {} : own), ...(group ? defaults(schema.properties[group]) : {}) }, []);
+    }
     this.element = h("div", {}, this.forms.map(([, form]) => form.element));
   }
 
@@ -110,11 +114,12 @@ class LaunchFields {
     return !this.forms.length;
   }
 
+  /** Reads what was changed: for the rest the template has the value that is shown. */
   read() {
     const body = {};
     let errors = 0;
     for (const [group, form] of this.forms) {
-      const found = form.read();
+      const found = form.readChanges();
       errors += found.errors;
       if (!group) Object.assign(body, found.body);
       else if (Object.keys(found.body).length) body[group] = found.body;
