@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.helpers.browser_watch import Watch
 from tests.helpers.console_records import Records
@@ -137,6 +137,29 @@ def login(request: pytest.FixtureRequest) -> Callable[..., None]:
         expect(page.get_by_role("button", name="Log out")).to_be_visible()
 
     return enter
+
+
+@pytest.fixture
+def lose_first_reply(watch: Watch) -> Callable[[Page, str], list[str | None]]:
+    """`lose_first_reply(page, "**/run")`: the first request gets there, its reply does not come back; gives the
+    Idempotency-Keys of all."""
+
+    def lose(page: Page, address: str) -> list[str | None]:
+        keys: list[str | None] = []
+        watch.expect("ERR_FAILED")
+
+        def handle(route: Route) -> None:
+            keys.append(route.request.headers.get("idempotency-key"))
+            if len(keys) > 1:
+                route.continue_()
+            else:
+                route.fetch()
+                route.abort()
+
+        page.route(address, handle)
+        return keys
+
+    return lose
 
 
 @pytest.fixture

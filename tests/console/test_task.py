@@ -300,6 +300,20 @@ def test_a_task_is_run_again_after_a_question(
     assert "once more" in service.output(second)
 
 
+def test_a_task_whose_reply_was_lost_is_run_again_once(
+    open_task: Callable[..., Page], new_task: Callable[..., str], lose_first_reply: Callable[..., list[str | None]]
+) -> None:
+    page = open_task(new_task(wait=True))
+    keys = lose_first_reply(page, "**/api/ansiblecommand")
+    page.get_by_role("button", name="Run again").click()
+    question = page.get_by_role("dialog", name="Run it again?")
+    question.get_by_role("button", name="Run again").click()
+    expect(question.get_by_role("alert")).to_contain_text("does not answer")
+    question.get_by_role("button", name="Run again").click()
+    expect(question).to_have_count(0)
+    assert len(keys) == 2 and keys[0] and keys[0] == keys[1]
+
+
 def test_a_task_is_run_again_on_the_hosts_that_failed(
     open_task: Callable[..., Page], service: Service, mixed: str
 ) -> None:

@@ -116,6 +116,30 @@ def test_a_run_gets_what_the_launch_form_shows(page: Page, service: Service, log
     assert body["extra_vars"] == [{"own": "given"}, shown]
 
 
+def test_what_is_started_again_after_a_lost_reply_starts_once(
+    page: Page, service: Service, login: Callable[..., None], lose_first_reply: Callable[..., list[str | None]]
+) -> None:
+    request = {"playbook": "site.yml", "inventory": str(service.root / "inventories/dev")}
+    put(service, "templates/lost", {"kind": "playbook", "request": request})
+    put(service, "schedules/lost", {"template": "lost", "cron": "30 2 * * *", "timezone": "UTC"})
+
+    def count() -> int:
+        return len(service.client().get("/api/ansibletasks", params={"template": "lost"}).json()["tasks"])
+
+    places = {"templates?name=lost": "Start", "definitions?kind=schedules&name=lost": "Run now"}
+    for number, (place, button) in enumerate(places.items(), 1):
+        login(page, ADMIN, f"#/{place}")
+        keys = lose_first_reply(page, "**/lost/{launch,run}")
+        page.get_by_role("button", name=button).click()
+        expect(page.get_by_role("alert")).to_contain_text("does not answer")
+        page.get_by_role("button", name=button).click()
+        page.wait_for_url(re.compile(r"#/tasks/[0-9a-f-]{36}"))
+        assert len(keys) == 2 and keys[0] == keys[1] and count() == number
+        page.unroute_all()
+    items = service.client().get("/api/schedules/lost/occurrences").json()["items"]
+    assert [one["detail"] for one in items] == ["run by admin"]
+
+
 def test_the_launch_form_is_saved_as_a_template(page: Page, service: Service, login: Callable[..., None]) -> None:
     login(page, ADMIN, "#/launch?kind=adhoc&module=ping&host_pattern=dev1")
     page.get_by_role("button", name="Save as template").click()

@@ -270,7 +270,8 @@ def test_a_call_is_started_again_by_its_owner_alone(
     with server.client(DEV) as dev:
         assert dev.post(path).json()["code"] == "call_not_found"
         assert dev.get("/api/hookcalls", params={"webhook": "redo"}).json()["items"] == []
-    again = admin.post(path)
+    again = admin.post(path, headers={"Idempotency-Key": first})
+    assert admin.post(path, headers={"Idempotency-Key": first}).json() == again.json()
     assert again.status_code == 202 and again.json()["task_id"] != first
     assert (
         admin.get("/api/hookcalls", params={"webhook": "redo"}).json()["items"][0]["task_id"] == again.json()["task_id"]

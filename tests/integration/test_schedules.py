@@ -463,6 +463,14 @@ def test_owner_and_admin_run_pause_and_skip_it_and_others_do_not(site: Clocked) 
     assert '"what": "schedules/nightly", "outcome": "paused"' in lines
 
 
+def test_run_with_the_same_key_starts_one_task(site: Clocked) -> None:
+    site.write()
+    first, second = [site.post("schedules/nightly/run", None, Idempotency_Key="k1") for _ in range(2)]
+    assert first.status_code == second.status_code == 202 and first.get_json() == second.get_json()
+    assert "Idempotency-Replayed" not in first.headers and second.headers["Idempotency-Replayed"] == "true"
+    assert [one["detail"] for one in site.items()] == ["run by portal"]
+
+
 def test_a_change_ends_pause_and_skips_and_counts_anew(site: Clocked) -> None:
     site.write()
     site.post("schedules/nightly/pause", {})

@@ -17,7 +17,7 @@ from flansible.identity.users import User
 from flansible.models.definition_specs import NAME_PATTERN
 from flansible.models.hook_specs import HookCall, HookCallList, HookReply
 from flansible.system.timestamps import from_milliseconds
-from flansible.web import hook_calls, serialization
+from flansible.web import hook_calls, serialization, task_launch
 from flansible.web.context import from_database, web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
@@ -97,7 +97,8 @@ class HookCallAgain(PrivateResource):
         webhook = hook_calls.of_call(web_context(), call)
         if not user.is_admin and webhook.owner != user.name:
             raise Forbidden("This webhook belongs to another user now.", code="not_owner")
-        launched = webhook.launch(call, None, audit_context.event)
+        key = task_launch.check_key(request.headers.get(task_launch.IDEMPOTENCY_KEY))
+        launched = webhook.launch(call, key, audit_context.event)
         _rows().settle(call_id, STARTED, launched.task_id)
         return _accepted(_started(launched.task_id))
 

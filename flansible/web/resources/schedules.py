@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from flansible.authorization import authorize, definition_rights
@@ -16,7 +16,7 @@ from flansible.history.definition_rows import StoredDefinition
 from flansible.history.schedule_rows import STARTED, ScheduleRows, ScheduleState, StoredOccurrence
 from flansible.models.schedule_specs import Occurrence, PauseBody
 from flansible.system.timestamps import from_milliseconds
-from flansible.web import serialization, template_launch
+from flansible.web import serialization, task_launch, template_launch
 from flansible.web.context import definitions_of, web_context
 from flansible.web.login.authentication import PrivateResource, current_user
 from flansible.web.middleware import audit_context
@@ -24,7 +24,7 @@ from flansible.web.parsing import MAX_NUMBER, NoFields, parse_body, parse_query,
 from flansible.web.resources import definitions
 from flansible.web.resources.submissions import accepted
 from flansible.web.scheduler import known_schedule
-from flansible.web.task_launch import Launched
+from flansible.web.task_launch import IDEMPOTENCY_KEY, Launched
 from flansible.web.template_launch import TemplateLaunch
 
 
@@ -88,10 +88,13 @@ class ScheduleRun(PrivateResource):
         query = parse_query(RunQuery)
         require_no_body()
         known = _may_change(name)
+        key = task_launch.check_key(request.headers.get(IDEMPOTENCY_KEY))
         wanted = TemplateLaunch(
-            known.spec.template, current_user(), known.spec.values, during_freeze=query.during_freeze
+            known.spec.template, current_user(), known.spec.values, key=key, during_freeze=query.during_freeze
         )
         launched: Launched = template_launch.launch(web_context(), wanted, audit_context.event)
+        if launched.is_replay:
+            return accepted(launched)
         now = milliseconds(datetime.now(UTC))
         found = StoredOccurrence(
             *(name, now, STARTED, now, f"run by {current_user().name}"), task_id=launched.task_id, is_open=True

@@ -2,6 +2,7 @@
 
 import { get, post } from "../../api.js";
 import { errorBox, h, notify, replace } from "../../dom.js";
+import { startOnce } from "../../start_once.js";
 
 const SHOWN = 20;
 
@@ -13,9 +14,9 @@ export function schedulePanel(current, mayChange, signal) {
     const { items } = await get(`${path}/occurrences`, { limit: SHOWN }, signal);
     replace(panel, h("h2", {}, "Times"), facts(schedule), mayChange ? buttons(schedule) : null, strip(schedule.next), occurrences(items));
   };
-  const change = (verb, word, body) => async () => {
+  const change = (verb, word, body, send = post) => async () => {
     try {
-      const reply = await post(`${path}/${verb}`, body);
+      const reply = await send(`${path}/${verb}`, body);
       if (reply.task_id) location.hash = `#/tasks/${reply.task_id}`;
       else await draw(reply);
       notify(word);
@@ -24,6 +25,7 @@ export function schedulePanel(current, mayChange, signal) {
     }
   };
   const button = (word, act) => h("button", { type: "button", onclick: act }, word);
+  const run = change("run", "Started", undefined, startOnce());
   const pause = () => {
     const note = prompt("Why is it paused?", "");
     return note === null ? null : change("pause", "Paused", { note })();
@@ -32,7 +34,7 @@ export function schedulePanel(current, mayChange, signal) {
     h(
       "div",
       { class: "row" },
-      button("Run now", change("run", "Started")),
+      button("Run now", run),
       schedule.paused ? button("Resume", change("resume", "Resumed")) : button("Pause", pause),
       button("Skip the next time", change(`skip?next=${schedule.skips_left + 1}`, "It will be skipped")),
     );

@@ -5,6 +5,7 @@ import { errorBox, h, replace } from "../../dom.js";
 import { plural } from "../../format.js";
 import { setParams } from "../../router.js";
 import { saveTemplate } from "../../save_template.js";
+import { startOnce } from "../../start_once.js";
 import { LaunchForm } from "./form.js";
 import { previewResult } from "./preview_result.js";
 import { ProjectChoice } from "./project.js";
@@ -46,7 +47,7 @@ class Launch {
     Object.assign(this, { listed, inventories, credentials, signal });
     this.source = new ProjectChoice(projects, { listed, inventories }, signal, (found) => this.useLists(found));
     this.forms = {};
-    this.sent = { body: "", key: "" };
+    this.send = startOnce();
     this.formSlot = h("div", { class: "launch-fields" });
     this.errorSlot = h("div", { class: "launch-error", tabindex: 0, hidden: true });
     this.outdated = h("p", { class: "hint", hidden: true }, "The form has changed since.");
@@ -153,11 +154,7 @@ class Launch {
     const body = this.body();
     if (!body) return;
     await this.whileBusy(this.startButton, "Starting…", async () => {
-      const text = JSON.stringify([this.kind, body]);
-      // Pressed again after a reply was lost, the same request with the same key starts nothing twice.
-      if (this.sent.body !== text) this.sent = { body: text, key: newKey() };
-      const accepted = await post(PATHS[this.kind], body, { "Idempotency-Key": this.sent.key });
-      this.sent = { body: "", key: "" };
+      const accepted = await this.send(PATHS[this.kind], body);
       location.hash = `#/tasks/${accepted.task_id}`;
     });
   }
@@ -210,9 +207,4 @@ class Launch {
     this.hasFieldErrors = false;
     replace(this.errorSlot);
   }
-}
-
-/** Creates an Idempotency-Key. Without TLS browsers have no randomUUID. */
-function newKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -3,6 +3,7 @@
 import { post } from "../../api.js";
 import { errorBox, h, notify, replace } from "../../dom.js";
 import { listed, plural } from "../../format.js";
+import { startOnce } from "../../start_once.js";
 import { stateRow } from "../../states.js";
 
 const SHOWN_HOSTS = 20;
@@ -53,8 +54,9 @@ export async function confirmAgain(run, place, hosts = null) {
     location.hash = `#/launch?${params}`;
     return;
   }
+  const send = startOnce();
   const act = async () => {
-    const { task_id: id } = await post(path.replace(/^\//, ""), limit ? { ...body, limit } : body);
+    const { task_id: id } = await send(path.replace(/^\//, ""), limit ? { ...body, limit } : body);
     notify("Started again");
     location.hash = `#/tasks/${id}`;
   };

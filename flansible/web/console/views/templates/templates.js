@@ -1,9 +1,10 @@
 // The templates that the user may launch: a button for each, and a form for what it leaves open.
 
-import { get, post } from "../../api.js";
+import { get } from "../../api.js";
 import { errorBox, focusFirst, h, replace } from "../../dom.js";
 import { setParams } from "../../router.js";
 import { SchemaForm } from "../../schema_form.js";
+import { startOnce } from "../../start_once.js";
 
 const GROUPS = ["extra_vars", "secret_vars"];
 
@@ -66,22 +67,18 @@ class Templates {
       errors,
       h("div", { class: "row" }, start, back),
     );
-    // Pressed again after a reply was lost, the same values with the same key start nothing twice.
-    let sent = { text: "", key: "" };
+    const send = startOnce();
     element.addEventListener("submit", async (event) => {
       event.preventDefault();
       const { body, errors: count } = form.read();
       if (count) return;
-      const text = JSON.stringify(body);
-      if (sent.text !== text) sent = { text, key: newKey() };
       start.disabled = true;
       replace(errors);
       try {
-        const accepted = await post(`api/templates/${encodeURIComponent(template.name)}/launch`, body, { "Idempotency-Key": sent.key });
+        const accepted = await send(`api/templates/${encodeURIComponent(template.name)}/launch`, body);
         location.hash = `#/tasks/${accepted.task_id}`;
       } catch (error) {
         if (!this.signal.aborted) replace(errors, errorBox({ message: error.message, errors: form.showErrors(error.errors ?? []) }));
-        sent = { text: "", key: "" };
       }
       start.disabled = false;
     });
@@ -140,8 +137,4 @@ class LaunchFields {
 
 function defaults(schema) {
   return Object.fromEntries(Object.entries(schema.properties).filter(([, one]) => "default" in one).map(([name, one]) => [name, one.default]));
-}
-
-function newKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
