@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from flansible.errors import NotFound, RequestError
+from flansible.errors import NotFound, RequestError, TooManyRequests
 from flansible.history.hook_call_rows import REFUSED, STARTED, HookCallRows, StoredHookCall
 from flansible.web import hook_calls, task_launch
 from flansible.web.context import WebContext
@@ -35,7 +35,7 @@ def start_due(context: WebContext) -> None:
 def _start(context: WebContext, rows: HookCallRows, call: StoredHookCall) -> None:
     try:
         launched = _launch(context, call)
-    except task_launch.MAY_SUCCEED_LATER as error:
+    except (*task_launch.MAY_SUCCEED_LATER, TooManyRequests) as error:
         if _now() < call.received + _GIVEN_UP_MS:
             log.info("call %s of webhook %s is started later: %s", call.id, call.webhook, error)
             rows.postpone(call.id, _now() + _PAUSE_MS)

@@ -11,7 +11,7 @@ import logging
 import re
 from datetime import UTC, datetime, timedelta
 
-from flansible.errors import Forbidden, RecordUnreadable, RequestError
+from flansible.errors import Forbidden, RecordUnreadable, RequestError, TooManyRequests
 from flansible.web import task_launch, template_launch
 from flansible.web.context import WebContext
 from flansible.web.template_launch import TemplateLaunch
@@ -33,7 +33,7 @@ def start_due(context: WebContext) -> None:
             return
         try:
             _start(context, task_id)
-        except (*task_launch.MAY_SUCCEED_LATER, Forbidden) as error:
+        except (*task_launch.MAY_SUCCEED_LATER, TooManyRequests, Forbidden) as error:
             is_later = not isinstance(error, Forbidden) or error.code == "frozen"
             if is_later and not _is_given_up(context, task_id):
                 log.info("the retry of task %s is started later: %s", task_id, error)

@@ -46,6 +46,7 @@ KEPT = timedelta(days=90)  # occurrences that are over
 _PRUNE_SECONDS = 3600
 _WRITTEN_AT_ONCE = 50
 _SLOW_AT_ONCE = 8
+_TRIED_AGAIN = timedelta(seconds=5)  # a start that failed, which may ask a remote or run a preview
 _PATIENCE_SECONDS = 0.5  # of a round, with starts that may be slow
 
 
@@ -63,6 +64,7 @@ class Scheduler:
         self._known: dict[str, KnownSchedule] = {}
         self._next_start: dict[str, tuple[tuple[str, int], datetime | None]] = {}
         self._counted: frozenset[str] | None = None  # the names that /metrics may have
+        self._tried: dict[tuple[str, int], datetime] = {}  # when due times that are open were last tried
         self._faulty: set[str] = set()  # revisions of schedules that cannot be computed
         self._prune_at = 0.0
         self._is_idle = False  # there was nothing to look at
@@ -88,17 +90,31 @@ class Scheduler:
         for number, occurrence in enumerate([*waiting.begun, *claimed]):
             if self._slow.is_starting(occurrence.schedule):
                 continue  # this one, or an earlier one of the same schedule
+            if self._was_tried(occurrence, now):
+                continue
             if self._template_of(occurrence) in slow:
                 self._slow.start(occurrence, partial(self._start, occurrence, waiting, now))
             else:
-                waiting.settle(self._start(occurrence, waiting, now))
+                self._settle(self._start(occurrence, waiting, now), waiting, now)
             if number % _WRITTEN_AT_ONCE == _WRITTEN_AT_ONCE - 1:
                 waiting.write()
                 self.hold_lease()
         for occurrence in self._slow.ended(_PATIENCE_SECONDS):
-            waiting.settle(occurrence)
+            self._settle(occurrence, waiting, now)
         waiting.write()
         self._prune(rows, now)
+
+    def _was_tried(self, occurrence: StoredOccurrence, now: datetime) -> bool:
+        tried = self._tried.get((occurrence.schedule, occurrence.due))
+        return tried is not None and timedelta() <= now - tried < _TRIED_AGAIN
+
+    def _settle(self, found: StoredOccurrence, waiting: _Waiting, now: datetime) -> None:
+        key = (found.schedule, found.due)
+        if found.outcome == STARTING:
+            self._tried[key] = now
+        else:
+            self._tried.pop(key, None)
+        waiting.settle(found)
 
     def hold_lease(self) -> bool:
         """Whether this process is the one that starts what is due. Raises StoreUnavailable."""

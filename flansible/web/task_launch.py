@@ -22,6 +22,7 @@ from flansible.authorization.rules.grants import check_may_act
 from flansible.broker import app as broker_app
 from flansible.errors import (
     AuditUnavailable,
+    BadGateway,
     BrokerUnavailable,
     Conflict,
     FieldError,
@@ -62,7 +63,7 @@ _MODELS: dict[Kind, type[AdhocRequest | PlaybookRequest | GitRequest]] = {
 }
 BY_REQUEST = Origin()
 # What a launch raises that may succeed when it is tried again; of Conflict a key that another process uses.
-MAY_SUCCEED_LATER = (StoreUnavailable, BrokerUnavailable, AuditUnavailable, Unavailable, Conflict)
+MAY_SUCCEED_LATER = (StoreUnavailable, BrokerUnavailable, AuditUnavailable, Unavailable, BadGateway, Conflict)
 # Makes an audit event of a name and fields; that of a request has its address and id (audit_context.event).
 MakeEvent = Callable[..., AuditEvent]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from unittest.mock import Mock
 
 import pytest
 
 from flansible.config import Settings
+from flansible.errors import BadGateway, RequestError, TooManyRequests
 from flansible.history.hook_call_rows import HookCallRows, StoredHookCall
-from flansible.web import hook_starts
+from flansible.web import hook_starts, template_launch
 from tests.helpers.launching import Site
 
 pytestmark = pytest.mark.usefixtures("broker")
@@ -69,6 +71,22 @@ def test_a_process_that_died_before_it_noted_the_task_has_started_it_once(site: 
     start_due(site)
     again = rows_of(site).get(call_id)
     assert again is not None and (again.outcome, again.task, again.due) == ("started", first.task, None)
+
+
+@pytest.mark.parametrize("error", [BadGateway("no answer"), TooManyRequests("your queue is full")])
+def test_a_call_whose_remote_is_away_or_whose_queue_is_full_is_started_later(
+    site: Site, error: RequestError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call_id = wait(site)
+    with monkeypatch.context() as away:
+        away.setattr(template_launch, "launch", Mock(side_effect=error))
+        start_due(site)
+    found = rows_of(site).get(call_id)
+    assert found is not None and found.due is not None and found.outcome != "refused"
+    rows_of(site).postpone(call_id, 1)
+    start_due(site)
+    found = rows_of(site).get(call_id)
+    assert found is not None and (found.outcome, found.due) == ("started", None)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from flansible.config import Settings
 from flansible.definitions import schedule_times
 from flansible.definitions.kinds import SCHEDULES
 from flansible.definitions.schedule_decisions import milliseconds, reason_of
-from flansible.errors import BrokerUnavailable
+from flansible.errors import BadGateway, BrokerUnavailable
 from flansible.history.schedule_rows import STARTING, ScheduleRows, StoredOccurrence
 from flansible.models import State
 from flansible.store import LateSchedule
@@ -372,6 +372,27 @@ def test_while_the_broker_is_away_a_start_is_tried_again_until_it_is_late(
         site.look(one, hours=2)
         site.look(one, hours=2, seconds=61)
     assert site.outcomes() == ["started", "failed: the service could not start it"]
+
+
+def test_a_start_whose_remote_is_away_is_tried_every_few_seconds_for_as_long_as_it_may_be_late(
+    site: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write(catch_up="3h")
+    one, tries = site.scheduler(), []
+
+    def fail(*_: Any) -> None:
+        tries.append(1)
+        raise BadGateway("the remote does not answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(scheduler, "launch", fail)
+        for seconds in range(12):
+            site.look(one, hours=1, seconds=seconds)
+        assert site.outcomes() == ["starting"] and len(tries) == 3
+        site.look(one, hours=1)
+        assert len(tries) == 4, "a clock that was set back"
+    site.look(one, hours=1, minutes=30)
+    assert site.outcomes() == ["started"]
 
 
 def test_a_project_whose_remote_does_not_answer_holds_up_no_other_schedule(

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from flansible.config import Settings
-from flansible.errors import BrokerUnavailable, SealError, StoreUnavailable, Unavailable
+from flansible.errors import (
+    BadGateway,
+    BrokerUnavailable,
+    SealError,
+    StoreUnavailable,
+    TooManyRequests,
+    Unavailable,
+)
 from flansible.models import State
 from flansible.web import retries, template_launch
 from flansible.web.context import WebContext
@@ -272,7 +279,13 @@ def test_retries_that_a_freeze_holds_let_others_pass_and_start_after_it(
     assert retried(site) == {passing, frozen[0]}
 
 
-@pytest.mark.parametrize("error", [Unavailable("no worker"), BrokerUnavailable("away"), StoreUnavailable("away")])
+LATER = [
+    *(Unavailable("no worker"), BrokerUnavailable("away"), StoreUnavailable("away")),
+    *(BadGateway("no answer"), TooManyRequests("your queue is full")),
+]
+
+
+@pytest.mark.parametrize("error", LATER, ids=repr)
 def test_a_retry_that_cannot_start_now_is_tried_once_a_minute_and_given_up_after_a_day(
     site: Site,
     shared_redis: RedisServer,
