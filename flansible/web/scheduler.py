@@ -85,11 +85,15 @@ class Scheduler:
         waiting = _Waiting(self._context, rows, self._known, now)
         self._is_idle = not self._known and waiting.is_empty
         waiting.write()  # a schedule may be paused for tasks that have failed
+        held = self._held_back(rows, now) if waiting.begun else {}
         claimed = self._claim(rows, now)
         slow = self._templates_with_project([*waiting.begun, *claimed])
         for number, occurrence in enumerate([*waiting.begun, *claimed]):
             if self._slow.is_starting(occurrence.schedule):
                 continue  # this one, or an earlier one of the same schedule
+            if occurrence.schedule in held and number < len(waiting.begun):
+                self._settle(_over(occurrence, held[occurrence.schedule]), waiting, now)
+                continue
             if self._was_tried(occurrence, now):
                 continue
             if self._template_of(occurrence) in slow:
@@ -103,6 +107,17 @@ class Scheduler:
             self._settle(occurrence, waiting, now)
         waiting.write()
         self._prune(rows, now)
+
+    def _held_back(self, rows: ScheduleRows, now: datetime) -> dict[str, str]:
+        """Returns the schedules that may start nothing now, and why: for starts that an earlier round has put off."""
+        states, freezes = rows.states(), freezes_of(self._context)
+        found: dict[str, str] = {}
+        for name, known in self._known.items():
+            if known.is_paused(known.state(states.get(name))):
+                found[name] = "skipped: paused"
+            elif (freeze := holding(freezes, now, known.spec.template)) is not None:
+                found[name] = f"skipped: freeze {freeze}"
+        return found
 
     def _was_tried(self, occurrence: StoredOccurrence, now: datetime) -> bool:
         tried = self._tried.get((occurrence.schedule, occurrence.due))

@@ -126,7 +126,7 @@ def launch(context: WebContext, wanted: TemplateLaunch, event: MakeEvent) -> Lau
     """
     prepared = prepare(context, wanted)
     if wanted.trigger != "schedule":  # the scheduler has looked, and recorded it
-        freezes.check(context, wanted.name, wanted.user, is_meant=wanted.during_freeze)
+        freezes.check(context, wanted.name, wanted.user, wanted.trigger, is_meant=wanted.during_freeze)
     template_guards.check(context, prepared.spec, prepared.run, prepared.body, prepared.rights)
     run = template_guards.with_slot(context, wanted.name, prepared.spec, prepared.run)
     run = template_guards.with_retry(prepared.spec, run, wanted.values, wanted.attempt)

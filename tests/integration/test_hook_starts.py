@@ -73,6 +73,15 @@ def test_a_process_that_died_before_it_noted_the_task_has_started_it_once(site: 
     assert again is not None and (again.outcome, again.task, again.due) == ("started", first.task, None)
 
 
+def test_a_freeze_holds_the_calls_of_a_webhook_of_admin(site: Site) -> None:
+    site.put("freezes/now", {"start": "2020-01-01T00:00", "end": "2999-01-01T00:00", "timezone": "UTC"}, "admin")
+    call_id = wait(site)
+    start_due(site)
+    found = rows_of(site).get(call_id)
+    assert found is not None and (found.outcome, found.task) == ("refused", None)
+    assert found.reason.startswith("frozen:")
+
+
 @pytest.mark.parametrize("error", [BadGateway("no answer"), TooManyRequests("your queue is full")])
 def test_a_call_whose_remote_is_away_or_whose_queue_is_full_is_started_later(
     site: Site, error: RequestError, monkeypatch: pytest.MonkeyPatch

@@ -374,6 +374,21 @@ def test_while_the_broker_is_away_a_start_is_tried_again_until_it_is_late(
     assert site.outcomes() == ["started", "failed: the service could not start it"]
 
 
+@pytest.mark.parametrize("outcome", ["skipped: freeze now", "skipped: paused"])
+def test_a_start_that_was_put_off_does_not_begin_in_a_freeze_or_a_pause(
+    site: Clocked, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write(catch_up="8h")
+    one = site.scheduler()
+    with monkeypatch.context() as away:
+        away.setattr(broker_app, "enqueue", _refuse)
+        site.look(one, hours=1)
+    assert site.outcomes() == ["starting"]
+    REFUSED[outcome](site)
+    site.look(one, hours=1, minutes=30)
+    assert site.outcomes() == [outcome] and site.tasks() == []
+
+
 def test_a_start_whose_remote_is_away_is_tried_every_few_seconds_for_as_long_as_it_may_be_late(
     site: Clocked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,9 +235,9 @@ def test_the_hosts_that_failed_are_tried_again_as_often_as_the_template_says(sit
     assert len(site.get("ansibletasks?template=deploy")["tasks"]) == 2
 
 
-def fail(site: Site, name: str = "deploy") -> str:
+def fail(site: Site, name: str = "deploy", user: str = "portal") -> str:
     """Has a launch of a template fail; returns its id."""
-    task_id = site.launch(name=name)
+    task_id = site.launch(user, name)
     site.end(task_id, State.FAILED, web1={"failures": 1})
     return task_id
 
@@ -264,7 +264,7 @@ def test_retries_that_a_freeze_holds_let_others_pass_and_start_after_it(
     monkeypatch.setattr(retries, "_AT_ONCE", 2)
     site.template(retry={"hosts": "failed"})
     site.template(name="other", retry={"hosts": "failed"})
-    frozen = [fail(site) for _ in range(2)]
+    frozen = [fail(site), fail(site, user="admin")]
     passing = fail(site, "other")
     freeze = {"start": "2020-01-01T00:00", "end": "2999-01-01T00:00", "timezone": "UTC", "templates": ["deploy"]}
     site.put("freezes/now", freeze, "admin")
