@@ -233,10 +233,11 @@ class Scheduler:
             # No request can name such a lock: it has a null byte.
             locks = (f"\0schedule:{known.name}",)
         try:
+            task_id = launch(self._context, known, occurrence.due, locks)
             if known.spec.overlap == "cancel_running":
+                # Not before: a start that is refused cancels nothing. Until then the new task waits for the lock.
                 for one in earlier:
                     self._context.store.cancel(one.task_id or "", f"schedule {known.name}")
-            task_id = launch(self._context, known, occurrence.due, locks)
         except task_launch.MAY_SUCCEED_LATER as error:
             if now <= known.latest(moment(occurrence.due)):
                 log.info("schedule %s starts later: %s", known.name, error)

@@ -255,6 +255,17 @@ def test_while_a_task_runs_the_next_is_skipped_waits_or_replaces_it(site: Clocke
         )
 
 
+@pytest.mark.parametrize("outcome", ["refused: rights", "refused: values", "refused: not there"])
+def test_a_start_that_is_refused_cancels_no_running_task(site: Clocked, outcome: str) -> None:
+    site.write(overlap="cancel_running")
+    one = site.scheduler()
+    site.look(one, hours=1)
+    REFUSED[outcome](site)
+    site.look(one, hours=2)
+    assert site.outcomes() == ["started", outcome]
+    assert [task["state"] for task in site.tasks()] == ["queued"]
+
+
 def test_a_task_that_has_ended_holds_nothing_back(site: Clocked) -> None:
     site.write()
     one = site.scheduler()
