@@ -8,7 +8,7 @@
 
 A due time gets its row first, together with how far the schedule has come; then the task is started, and the row says
 which. A row without an outcome is one whose process died in between: it is started by whoever looks next. Or its start
-takes long, where a project's remote does not answer: it goes on in a thread (_SlowStarts), and holds up no other.
+takes long, where it waits for a remote, a URL or a preview: it goes on in a thread (_SlowStarts) and delays no other.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import contextlib
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from time import monotonic
+from typing import Any
 
 from flask import current_app
 
@@ -87,7 +89,8 @@ class Scheduler:
         waiting.write()  # a schedule may be paused for tasks that have failed
         held = self._held_back(rows, now) if waiting.begun else {}
         claimed = self._claim(rows, now)
-        slow = self._templates_with_project([*waiting.begun, *claimed])
+        slow = self._slow_templates([*waiting.begun, *claimed])
+        renewed = monotonic()
         for number, occurrence in enumerate([*waiting.begun, *claimed]):
             if self._slow.is_starting(occurrence.schedule):
                 continue  # this one, or an earlier one of the same schedule
@@ -100,9 +103,11 @@ class Scheduler:
                 self._slow.start(occurrence, partial(self._start, occurrence, waiting, now))
             else:
                 self._settle(self._start(occurrence, waiting, now), waiting, now)
-            if number % _WRITTEN_AT_ONCE == _WRITTEN_AT_ONCE - 1:
+            if number % _WRITTEN_AT_ONCE == _WRITTEN_AT_ONCE - 1 or monotonic() - renewed > LEASE_SECONDS / 3:
                 waiting.write()
-                self.hold_lease()
+                if not self.hold_lease():
+                    break  # whoever has it goes on
+                renewed = monotonic()
         for occurrence in self._slow.ended(_PATIENCE_SECONDS):
             self._settle(occurrence, waiting, now)
         waiting.write()
@@ -212,13 +217,13 @@ class Scheduler:
         known = self._known.get(occurrence.schedule)
         return None if known is None else known.spec.template
 
-    def _templates_with_project(self, occurrences: list[StoredOccurrence]) -> set[str]:
-        """Returns the templates of these occurrences that have a project, whose remote may not answer."""
+    def _slow_templates(self, occurrences: list[StoredOccurrence]) -> set[str]:
+        """Returns the templates of these occurrences whose launch waits for a remote, a URL or a preview."""
         definitions = self._context.definitions
         assert definitions is not None
         names = {name for name in map(self._template_of, occurrences) if name is not None}
         found = {name: definitions.find(TEMPLATES.name, name) for name in names}
-        return {name for name, stored in found.items() if stored is not None and stored.spec["request"].get("project")}
+        return {name for name, stored in found.items() if stored is not None and _is_slow(stored.spec)}
 
     def _start(self, occurrence: StoredOccurrence, waiting: _Waiting, now: datetime) -> StoredOccurrence:
         """Starts the task of a due time; returns what became of it, the same where it is to be tried again."""
@@ -367,6 +372,12 @@ def launch(context: WebContext, known: KnownSchedule, due: int, locks: tuple[str
     wanted = TemplateLaunch(known.spec.template, user, known.spec.values, trigger="schedule", key=key, locks=locks)
     event = task_launch.background_event(user.name, f"schedule {known.name}")
     return template_launch.launch(context, wanted, event).task_id
+
+
+def _is_slow(template: Mapping[str, Any]) -> bool:
+    if template["request"].get("project") or template.get("max_hosts") or template.get("require_limit"):
+        return True
+    return any(variable.get("choices_from") for variable in template.get("variables", {}).values())
 
 
 def _over(occurrence: StoredOccurrence, outcome: str, detail: str | None = None) -> StoredOccurrence:

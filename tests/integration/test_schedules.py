@@ -25,6 +25,7 @@ from flansible.web import scheduler
 from flansible.web.context import WebContext
 from flansible.web.scheduler import KnownSchedule, Scheduler, known_schedule
 from tests.helpers.launching import USERS, VALUES, Site
+from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("broker")
@@ -421,12 +422,21 @@ def test_a_start_whose_remote_is_away_is_tried_every_few_seconds_for_as_long_as_
     assert site.outcomes() == ["started"]
 
 
-def test_a_project_whose_remote_does_not_answer_holds_up_no_other_schedule(
-    site: Clocked, monkeypatch: pytest.MonkeyPatch
+SLOW: dict[str, dict[str, Any]] = {
+    "project": {"request": {"project": "shop", "playbook": "site.yml"}},
+    "max_hosts": {"max_hosts": 5},
+    "require_limit": {"require_limit": True, "request": {"playbook": "t.yml", "limit": "web1"}},
+    "choices_from": {"variables": {"version": {"choices_from": {"group": "releases"}}}},
+}
+
+
+@pytest.mark.parametrize("waits_for", SLOW)
+def test_a_start_that_waits_for_something_holds_up_no_other_schedule(
+    site: Clocked, waits_for: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.put("projects/shop", {"url": "https://git.example.org/shop.git"}, "admin")
-    site.template("admin", "of-shop", request={"project": "shop", "playbook": "site.yml"})
-    site.write("a-slow", template="of-shop")
+    site.template("admin", "slow", **SLOW[waits_for])
+    site.write("a-slow", template="slow")
     site.write()
     answers, asked, launch = threading.Event(), [], scheduler.launch
 
@@ -448,6 +458,30 @@ def test_a_project_whose_remote_does_not_answer_holds_up_no_other_schedule(
     eventually(lambda: site.look(one, hours=2) or "started" in site.outcomes("a-slow"))
     eventually(lambda: site.look(one, hours=2) or "starting" not in site.outcomes("a-slow"))
     assert len(asked) == len(set(asked)) == 2
+
+
+def test_the_lease_is_renewed_after_each_start_that_took_long(
+    site: Clocked, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        site.write(name)
+    one, other = site.scheduler(), site.scheduler()
+    site.now = site.written + timedelta(hours=1)
+    elapsed, taken = [0.0], []
+
+    def launch_slowly(*_: Any) -> str:
+        taken.append(other.hold_lease())
+        elapsed[0] += scheduler.LEASE_SECONDS
+        client = shared_redis.client()
+        client.delete("flansible:scheduler")  # as Redis does when the time is over
+        client.close()
+        return str(uuid.uuid4())
+
+    monkeypatch.setattr(scheduler, "launch", launch_slowly)
+    monkeypatch.setattr(scheduler, "monotonic", lambda: elapsed[0], raising=False)
+    with site.app.app_context():
+        one.tick()
+    assert taken == [False, False, False]
 
 
 def _refuse(*_: Any, **__: Any) -> None:
