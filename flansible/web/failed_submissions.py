@@ -1,4 +1,5 @@
-"""Deletes what a submission has left that failed: nobody knows of this task, and it is not on the queue.
+"""Completes what the store did not answer: deletes what a submission has left that failed, for nobody knows of this
+task, and notes that a task is on the queue, or it would end as one that never was.
 
 A Redis that was frozen, or cut off, executes what it was sent before, long after the request was answered with 503. One
 thread in each web process; should that end first, the task ends as an error ten minutes later (broker/recovery.py).
@@ -50,6 +51,18 @@ class FailedSubmissions(Periodic):
         self._clock = clock
         self._lock = threading.Lock()
         self._due: OrderedDict[str, _Attempts] = OrderedDict()  # by task id
+        self._sent: OrderedDict[str, None] = OrderedDict()
+
+    def note_sent(self, task_id: str) -> None:
+        """Notes that a recorded task is on the queue: now, or when the store answers."""
+        try:
+            self._store.mark_enqueued(task_id)
+        except StoreUnavailable as error:
+            log.debug("that task %s is on the queue is noted later: %s", task_id, error)
+            with self._lock:
+                self._sent[task_id] = None
+                while len(self._sent) > _MOST_TASKS:
+                    self._sent.popitem(last=False)
 
     def discard(self, task_id: str) -> None:
         """Deletes a task that is recorded: now, or when the store answers."""
@@ -70,7 +83,12 @@ class FailedSubmissions(Periodic):
         now = self._clock()
         with self._lock:
             due = [(task_id, attempts) for task_id, attempts in self._due.items() if attempts.next_at <= now]
+            sent = list(self._sent)
         try:
+            for task_id in sent:
+                self._store.mark_enqueued(task_id)
+                with self._lock:
+                    self._sent.pop(task_id, None)
             for task_id, attempts in due:
                 was_there = self._store.discard(task_id)
                 attempts.count(now)

@@ -6,7 +6,6 @@ be enqueued is discarded, so that none waits for ever.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import uuid
@@ -175,12 +174,10 @@ def submit(
         except (BrokerUnavailable, Forbidden):
             context.failed_submissions.discard(task_id)
             raise
-        with contextlib.suppress(StoreUnavailable):
-            store.mark_enqueued(task_id)  # it is on the queue, whether or not this can be recorded
+        context.failed_submissions.note_sent(task_id)
     if submitted.outcome == "unsent":
         broker_app.enqueue(submitted.task_id, run.summary, queue=run.queue)
-        with contextlib.suppress(StoreUnavailable):
-            store.mark_enqueued(submitted.task_id)
+        context.failed_submissions.note_sent(submitted.task_id)
     if submitted.outcome in ("known", "unsent"):
         context.audit.note(event("submission", outcome="known already", task_id=submitted.task_id))
     return Launched(submitted.task_id, is_replay=submitted.outcome != "submitted", project=run.project)

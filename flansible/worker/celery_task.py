@@ -30,6 +30,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from celery import Task
@@ -241,39 +242,51 @@ def _carry_out(shared: Services, recorder: Recorder, cancellation: Cancellation,
 
 def _record_final_state(shared: Services, recorder: Recorder, outcome: Outcome) -> None:
     """Waits until all output is stored, then makes the record final: in this order, so that final means complete."""
-    task_id = recorder.task_id
     began = time.monotonic()
-    while not recorder.wait_until_stored(_STORE_RETRY_SECONDS):
-        if recorder.standing != State.RUNNING or _waited_too_long(shared, began):
-            log.error("task %s: its last output was not stored (record: %s)", task_id, recorder.standing)
-            break
-    _settle(shared, task_id, recorder.claim, outcome, began)
+
+    def store_all() -> bool:
+        while not recorder.wait_until_stored(_STORE_RETRY_SECONDS):
+            if recorder.standing != State.RUNNING or _waited_too_long(shared, began):
+                return False
+        return True
+
+    def store_again() -> None:
+        recorder.finish()  # asks once more whether the store has everything
+        store_all()
+
+    if not store_all():
+        log.error("task %s: its last output was not stored (record: %s)", recorder.task_id, recorder.standing)
+    _settle(shared, recorder.task_id, recorder.claim, outcome, began, store_again)
 
 
-def _settle(shared: Services, task_id: str, claim: Claim, outcome: Outcome, began: float) -> None:
-    """Makes the record final, as soon as the store takes that. began: since when that is to be done."""
+def _settle(
+    shared: Services,
+    task_id: str,
+    claim: Claim,
+    outcome: Outcome,
+    began: float,
+    store_again: Callable[[], None] = lambda: None,
+) -> None:
+    """Makes the record final, as soon as the store takes that.
+
+    began: since when that is to be done; store_again: called when the store may have lost its last second.
+    """
     while True:
         try:
-            moved = _make_final(shared.store, claim, task_id, outcome)
-            return recovery.send_ready(shared.store, task_id, moved)
-        except IllegalMove as error:
-            log.warning("%s", error)
-            return
+            try:
+                moved = _move_to_final(shared.store, claim, task_id, outcome)
+                return recovery.send_ready(shared.store, task_id, moved)
+            except IllegalMove as error:
+                # A Redis that was killed just now may have lost the claim.
+                if error.standing != "forgotten" or not shared.store.restore(task_id, claim):
+                    log.warning("%s", error)
+                    return
         except StoreUnavailable as error:
             if _waited_too_long(shared, began):
                 log.error("task %s: its final state %s was not recorded: %s", task_id, outcome.state, error)
                 return
             time.sleep(_STORE_RETRY_SECONDS)
-
-
-def _make_final(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Transition:
-    try:
-        return _move_to_final(store, claim, task_id, outcome)
-    except IllegalMove as error:
-        # A Redis that was killed just now may have lost the claim.
-        if error.standing != "forgotten" or not store.restore(task_id, claim):
-            raise
-        return _move_to_final(store, claim, task_id, outcome)
+        store_again()
 
 
 def _move_to_final(store: Store, claim: Claim, task_id: str, outcome: Outcome) -> Transition:

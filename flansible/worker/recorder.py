@@ -29,6 +29,7 @@ _KEEP_BYTES = 4 * 1024 * 1024
 _FAILED = frozenset({"failed", "unreachable"})
 _NAMES = ("host", "play", "task", "module")
 _PLAY_TASK_CHARS = 200  # of the name in the status, which lists show
+_COLOUR_BYTES = 16  # of a mark in the store
 
 
 class Recorder:
@@ -55,7 +56,7 @@ class Recorder:
         self._wake = wake
         self._max_bytes = max_output_bytes
         self._seen = self._kept = claim.progress.output_bytes
-        self._event_bytes = 0
+        self._event_bytes = self._colour_bytes = 0
         self._cut_at: int | None = None  # offset at which the cap cut the output
         self._memory_bytes = memory_bytes
         # Events whose output has not arrived yet, each with its offset and approximate size.
@@ -200,8 +201,11 @@ class Recorder:
         self._kept = self._cut_at + len(note)
 
     def _add_colours(self, marks: list[ColourMark]) -> None:
+        """Queues marks, of no more bytes than the output may have: a run can send any number without a character."""
         for mark in marks:
-            self._queue.add(mark)
+            self._colour_bytes += _COLOUR_BYTES
+            if self._colour_bytes <= self._max_bytes:
+                self._queue.add(mark)
 
     def _release_events(self, up_to: int | None) -> None:
         """Queues the events whose output has arrived: an event must not be stored before its output."""
@@ -216,7 +220,18 @@ class Recorder:
             if isinstance(event.get("time"), int | float):
                 event["time"] = timestamp(datetime.fromtimestamp(event["time"], UTC))
             self._events_end = end
-            self._queue.add((self._stored_event(event), end))
+            self._add_event(event, end)
+
+    def _add_event(self, event: dict[str, Any], end: int) -> None:
+        """Queues an event. Those without results may have as many bytes again as the results; then one says so, and
+        only the last one follows."""
+        most = 2 * self._max_bytes
+        was_over = self._event_bytes > most
+        stored = self._stored_event(event)
+        if self._event_bytes <= most or stored.is_stats:
+            self._queue.add((stored, end))
+        elif not was_over:
+            self._queue.add((_missing(end), end))
 
     def _stored_event(self, event: dict[str, Any]) -> StoredEvent:
         # No NaN or Infinity: JSON has none. Ansible's own arrive as text.
@@ -303,6 +318,9 @@ def _filler(stored: Progress, first: Progress) -> list[Piece]:
         note = f"\n[flansible] Redis lost {lost} bytes of output here.\n".encode()
         pieces.append(note[:lost].ljust(lost, b"."))
     pieces += [ColourMark(stored.output_bytes, "0")] * max(0, first.colours - stored.colours)
-    event = {"event": "missing", "output_start": stored.events_end, "output_end": stored.events_end}
-    missing = (StoredEvent(json.dumps(event)), stored.events_end)
+    missing = (_missing(stored.events_end), stored.events_end)
     return pieces + [missing] * max(0, first.events - stored.events)
+
+
+def _missing(at: int) -> StoredEvent:
+    return StoredEvent(json.dumps({"event": "missing", "output_start": at, "output_end": at}))

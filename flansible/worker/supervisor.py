@@ -350,6 +350,8 @@ class Supervisor:
     def _record(self, frame: wire.Frame, seen: StepState) -> None:
         kind = frame.get("type")
         if kind == "end":
+            if seen.end is not None:
+                return  # once, as for `hide`
             seen.end = end = frame_validation.end(frame)
             event: dict[str, Any] = {
                 "event": "stats",

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from flansible.broker import app as broker_app
 from flansible.config import Settings
-from flansible.errors import BrokerUnavailable
+from flansible.errors import BrokerUnavailable, StoreUnavailable
 from flansible.store import Store
 from flansible.web import create_app
 from flansible.web.context import WebContext
@@ -147,3 +147,21 @@ def test_a_task_that_could_be_neither_enqueued_nor_deleted_is_deleted_later(
     assert len(site.tasks()) == 1
     site.context.failed_submissions.tick()
     assert site.tasks() == []
+
+
+def test_that_a_task_is_on_the_queue_is_noted_when_the_store_answers_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended as an error after ten minutes of busy workers, though its submission had got 202."""
+
+    def refuse(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "mark_enqueued", refuse)
+        reply = site.post()
+    assert reply.status_code == 202
+    store = site.context.store
+    assert [task.task_id for task in store.oldest_queued(10, was_sent=False)] == [reply.get_json()["task_id"]]
+    site.context.failed_submissions.tick()
+    assert store.oldest_queued(10, was_sent=False) == []

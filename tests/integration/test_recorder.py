@@ -8,14 +8,17 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 
+from flansible.errors import StoreUnavailable
 from flansible.models import State
 from flansible.store import AppendResult, Batch, Claim, ColourMark, Progress, Store
-from flansible.worker import spill_queue
+from flansible.worker import celery_task, spill_queue
+from flansible.worker.outcome import Outcome
 from flansible.worker.recorder import Recorder
 from flansible.worker.spill_queue import SpillQueue
 from flansible.worker.store_writer import StoreWriter
@@ -142,6 +145,19 @@ def test_results_over_the_cap_are_left_out_and_say_so(write: Callable[..., Writi
     assert writing.events[-1]["verdict"] == "ok"
 
 
+def test_events_and_colours_are_bounded_however_little_they_come_with(write: Callable[..., Writing]) -> None:
+    """A run's code can send any number of either without a result and without a character: Redis filled with them."""
+    writing = write(max_output_bytes=4096)
+    for _ in range(500):
+        writing.recorder.add_event({"event": "task_start", "task": "t" * 100, "time": 0.0, "offset": 0})
+        writing.recorder.add_output(b"", [ColourMark(0, "1;31"), ColourMark(0, "0")])
+    writing.recorder.add_event({"event": "stats", "stats": {}, "time": 0.0, "offset": 0})
+    writing.finish()
+    kinds = [item["event"] for item in writing.events]
+    assert kinds[-2:] == ["missing", "stats"] and set(kinds[:-2]) == {"task_start"} and 20 < len(kinds) < 60
+    assert len(writing.store.colours(writing.task_id, 0, 1 << 20)) <= 4096 // 16
+
+
 def test_order_is_kept_through_memory_and_disk() -> None:
     pieces: list[spill_queue.Piece] = []
     queue = SpillQueue(1000, None)
@@ -236,6 +252,32 @@ def test_what_redis_has_forgotten_is_stored_again(write: Callable[..., Writing],
     assert writing.output == b"".join(b"line %d\n" % number for number in range(10))
     assert [item["number"] for item in writing.events] == list(range(10))
     assert [item["seq"] for item in writing.events] == list(range(1, 11))
+
+
+def test_what_redis_loses_before_it_takes_the_final_state_is_stored_again(
+    write: Callable[..., Writing], shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = write()
+    writing.recorder.add_output(b"a" * 100, [])
+    writing.recorder.add_event(event(100))
+    writing.finish()
+    settle, refused = Store.settle, list[str]()
+
+    def settle_later(store: Store, *arguments: Any, **fields: Any) -> Any:
+        if refused:
+            return settle(store, *arguments, **fields)
+        refused.append("once")
+        client = shared_redis.client()
+        rolled_back(client, writing.task_id, output_bytes=50, events=0)
+        client.close()
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(Store, "settle", settle_later)
+    shared = SimpleNamespace(store=writing.store, shutdown=SimpleNamespace(seconds_left=lambda: None))
+    celery_task._record_final_state(shared, writing.recorder, Outcome(State.SUCCEEDED, "it ended", 0))  # type: ignore[arg-type]
+    task = writing.store.task(writing.task_id)
+    assert task is not None and task.state is State.SUCCEEDED
+    assert writing.output == b"a" * 100 and writing.events[0]["event"] == "host_result"
 
 
 def test_what_nobody_has_any_more_is_said_to_be_lost(write: Callable[..., Writing], shared_redis: RedisServer) -> None:
