@@ -47,9 +47,21 @@ def service(root: Path) -> Iterator[Service]:
     write(root / "playbooks/roles/sized/meta/argument_specs.yml", SPECS)
     write(root / "playbooks/roles/sized/tasks/main.yml", "- ansible.builtin.debug: msg=sized\n")
     write(root / "playbooks/roles/sized/defaults/main.yml", "names: [a]\n")
+    write(root / "playbooks/flags.yml", FLAGS)
+    write(root / "playbooks/roles/flagged/meta/argument_specs.yml", FLAG_SPECS)
+    write(root / "playbooks/roles/flagged/tasks/main.yml", "- ansible.builtin.debug: msg=flagged\n")
     running = start_service(root, "default_inventory = inventories/dev\n")
     yield running
     assert running.stop() < 10
+
+
+FLAGS = """\
+- hosts: dev1
+  gather_facts: false
+  vars: {flag: false, word: hello}
+  roles: [flagged]
+"""
+FLAG_SPECS = "argument_specs: {main: {options: {sure: {type: bool, required: true}, loud: {type: bool}}}}\n"
 
 
 Login = Callable[..., None]
@@ -215,6 +227,23 @@ def test_a_task_is_run_again_but_its_secrets_are_typed_again(page: Page, service
     assert body["secret_vars"] == {"db_password": "********", "api_key": "********"}
     assert (body["timeout"], body["lock"], body["extra_vars"]) == (20, ["a", "b"], {"size": "large"})
     assert "become_password" not in body
+
+
+def test_false_and_an_empty_text_are_values_also_when_it_is_run_again(
+    page: Page, service: Service, login: Login
+) -> None:
+    login(page, DEV, "#/launch?kind=playbook&playbook_dir=.&playbook=flags.yml")
+    page.get_by_label("sure").select_option("false")
+    _, body = body_of(service, page)
+    assert body["extra_vars"] == {"sure": False}
+    variables = {"sure": False, "loud": False, "flag": False, "word": ""}
+    request = {"playbook_dir": ".", "playbook": "flags.yml", "extra_vars": variables}
+    before = service.submit("ansibleplaybook", request, DEV)
+    login(page, DEV, f"#/launch?from={before}")
+    expect(page.get_by_label("loud")).to_have_value("1")
+    expect(page.get_by_label("word", exact=True)).to_have_attribute("placeholder", "")
+    _, body = body_of(service, page)
+    assert body["extra_vars"] == variables
 
 
 def test_pressed_twice_it_starts_once(page: Page, service: Service, login: Login, watch: Watch) -> None:

@@ -7,7 +7,8 @@ const SOURCES = { vars_prompt: "prompted by", argument_specs: "of the role", var
 const FORMS = { list: 'List as JSON, such as ["a", "b"]', dict: 'Object as JSON, such as {"a": 1}' };
 const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
-/** The variables of the chosen playbook. Unchanged ones are not sent: then the playbook's default applies. */
+/** The variables of the chosen playbook. Unchanged ones are not sent, but for those of a request that is run again: then
+ * the playbook's default applies. */
 export class VariableFields {
   constructor() {
     this.fields = new Map();
@@ -69,12 +70,17 @@ function fieldOf(variable) {
   field.isRequired = variable.required;
   // A cleared checkbox is a value too: it is sent if it was changed.
   field.changed = () => {
+    if (field.text === field.given?.text) return field.given.value;
     if (field.input.type === "checkbox") return field.input.checked === (initial === "true") ? undefined : field.input.checked;
     return field.read();
   };
   field.assign = (value, isSecret) => {
     if (field.isSecret && (isSecret || typeof value !== "object")) return field.requireRetyping(), true;
-    return !isSecret && field.write(value);
+    if (isSecret || !field.write(value)) return false;
+    // It is sent as it was given, also where it is the playbook's default by now, or "".
+    field.given = { value, text: field.text };
+    if (value === "") field.input.placeholder = "";
+    return true;
   };
   return field;
 }
@@ -87,9 +93,11 @@ function createInput(variable) {
   const options = { hint, placeholder: shown };
   if (variable.private) return secretField(name, label, options);
   if (Array.isArray(choices) && choices.length) return selectField(name, label, choices, shown, hint);
+  // Without a default, false is another value than none.
+  if (type === "bool" && typeof variable.default !== "boolean") return selectField(name, label, [true, false], shown, hint);
   if (type === "bool") {
     const field = checkboxField(name, label, { hint });
-    field.input.checked = variable.default === true;
+    field.input.checked = variable.default;
     return field;
   }
   if (type === "int") return numberField(name, label, options);
