@@ -60,6 +60,39 @@ def test_a_launch_begins_with_project_ref_and_playbook_and_the_task_shows_the_co
     expect(page.get_by_role("status").first).to_contain_text("succeeded", ignore_case=True)
 
 
+def test_another_ref_keeps_what_was_typed_secrets_too(
+    page: Page, service: Service, login: Login, shop: Repository
+) -> None:
+    prompts = "vars_prompt: [{name: word, prompt: A word}]\n  vars: {port: 80}"
+    shop.commit({"ask.yml": f"- hosts: all\n  gather_facts: false\n  {prompts}\n  tasks: []\n"})
+    shop.git("tag", "v2")
+    login(page, ADMIN, "#/launch?kind=playbook&project=shop")
+    lines = "-----BEGIN-----\nabc\n-----END-----\n"
+    page.get_by_role("radio", name="ask.yml").check()
+    page.get_by_label("port").fill("443")
+    page.get_by_role("textbox", name="word (required)").fill(lines)
+    page.get_by_label("Extra variables").fill('{"api_token": "x"}')
+    page.get_by_text("Passwords and secret variables").click()
+    page.get_by_label("Become password").fill("hush")
+    page.get_by_role("button", name="Add a secret variable").click()
+    page.get_by_label("Name", exact=True).fill("pem")
+    page.get_by_label("Value", exact=True).fill(lines)
+    page.get_by_role("radio", name="Ad-hoc command").check()
+    page.get_by_label("Arguments").fill("password=1")
+    page.get_by_label("Ref").fill("v2")
+    page.get_by_label("Ref").blur()
+    expect(page.get_by_text("of v2")).to_be_visible()
+    expect(page.get_by_label("Arguments")).to_have_value("password=1")
+    page.get_by_role("radio", name="Playbook", exact=True).check()
+    expect(page.get_by_label("Extra variables")).to_have_value('{"api_token": "x"}')
+    expect(page.get_by_label("Become password")).to_have_value("hush")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("pem")
+    expect(page.get_by_label("Value", exact=True)).to_have_value(lines)
+    page.get_by_role("radio", name="ask.yml").check()
+    expect(page.get_by_role("textbox", name="word (required)")).to_have_value(lines)
+    expect(page.get_by_label("port")).to_have_value("443")
+
+
 def test_a_ref_that_is_not_there_is_said_at_the_form(
     page: Page, service: Service, login: Login, shop: Repository, watch: Watch
 ) -> None:

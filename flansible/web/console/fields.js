@@ -51,6 +51,12 @@ export class Field {
     else this.input.value = text;
   }
 
+  /** Takes the text of another field, and its error. */
+  copy(other) {
+    this.text = other.text;
+    this.setError(other.error.textContent);
+  }
+
   setError(message) {
     if (message) this.input.setAttribute("aria-invalid", "true");
     else this.input.removeAttribute("aria-invalid");
@@ -98,7 +104,7 @@ export function textareaField(name, label, options = {}) {
 
 /** Creates a field for a secret of several lines. */
 export function secretTextarea(name, label, options = {}) {
-  const input = h("textarea", { rows: 2, class: "secret-area", autocomplete: "off", spellcheck: "false", autocapitalize: "none" });
+  const input = h("textarea", { rows: 2, class: "secret-area", placeholder: options.placeholder ?? "", autocomplete: "off", spellcheck: "false", autocapitalize: "none" });
   return new Field(name, label, input, { ...options, parse: (text) => text || undefined, isSecret: true });
 }
 

@@ -11,6 +11,7 @@ import { SecretRows, VariableFields } from "./variables.js";
 
 // Aliases of the API -> names of fields.
 const ALIASES = { host_filter: "host_pattern", extra_args: "extra_vars" };
+const OF_PROJECT = new Set(["playbook_dir", "playbook", "inventory"]);
 // Free text: may contain a password under its name.
 const FREE_TEXT = new Set(["module_args", "extra_vars", "other"]);
 
@@ -106,6 +107,14 @@ export class LaunchForm {
     } catch {
       // A truncated link: the form is filled as far as possible.
     }
+    this.openFilled();
+  }
+
+  /** Takes what another form has, but for its playbook and inventory: those are of its project. */
+  takeOver(other) {
+    for (const [name, field] of this.fields) if (!OF_PROJECT.has(name)) field.copy(other.fields.get(name));
+    this.secretRows.copy(other.secretRows);
+    this.variables.keep(other.variables);
     this.openFilled();
   }
 

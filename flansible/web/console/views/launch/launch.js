@@ -104,20 +104,24 @@ class Launch {
     else await this.form.fillFrom(params);
   }
 
-  /** Shows another project's playbooks and inventories, with what the form has otherwise. */
-  async useLists(found) {
+  /** Shows another project's playbooks and inventories, with what the forms have otherwise. */
+  useLists(found) {
     Object.assign(this, found);
-    const params = new URLSearchParams(this.form.params());
-    for (const name of ["playbook_dir", "playbook", "inventory"]) params.delete(name);
-    this.forms = {};
+    for (const [kind, form] of Object.entries(this.forms)) {
+      this.forms[kind] = this.newForm(kind);
+      this.forms[kind].takeOver(form);
+    }
     this.choose(this.kind);
-    await this.form.fillFrom(params);
+  }
+
+  newForm(kind) {
+    return new LaunchForm(kind, { ...this, onChange: () => this.changed() });
   }
 
   choose(kind, isUserChange = true) {
     this.kind = kind;
     for (const input of this.kinds.querySelectorAll("input")) input.checked = input.value === kind;
-    this.forms[kind] ??= new LaunchForm(kind, { ...this, onChange: () => this.changed() });
+    this.forms[kind] ??= this.newForm(kind);
     this.form = this.forms[kind];
     replace(this.formSlot, this.form.element);
     this.clearError();

@@ -1,7 +1,7 @@
 // Fields for the variables of a playbook, built from the service's description of it; and secret variables by name.
 
 import { h, replace } from "../../dom.js";
-import { textareaField, choiceField, numberField, secretField, strictJson, textField, checkboxField } from "../../fields.js";
+import { textareaField, choiceField, numberField, secretTextarea, strictJson, textField, checkboxField } from "../../fields.js";
 
 const SOURCES = { vars_prompt: "prompted by", argument_specs: "of the role", vars: "set by" };
 const FORMS = { list: 'List as JSON, such as ["a", "b"]', dict: 'Object as JSON, such as {"a": 1}' };
@@ -12,12 +12,19 @@ const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 export class VariableFields {
   constructor() {
     this.fields = new Map();
+    this.kept = new Map();
     this.element = h("div", { class: "variables" });
+  }
+
+  /** Keeps the fields of another form: those of the same names that are shown from now on take their values. */
+  keep({ fields, kept }) {
+    this.kept = new Map([...kept, ...fields]);
   }
 
   show(variables) {
     this.fields = new Map();
     for (const variable of variables) if (!this.fields.has(variable.name)) this.fields.set(variable.name, fieldOf(variable));
+    for (const [name, field] of this.fields) takeValue(field, this.kept.get(name));
     const all = [...this.fields.values()].map((field) => field.element);
     replace(this.element, all.length ? [h("h2", {}, "Variables"), h("div", { class: "field-grid" }, all)] : null);
   }
@@ -85,13 +92,24 @@ function fieldOf(variable) {
   return field;
 }
 
+function takeValue(field, kept) {
+  if (!kept || kept.isSecret !== field.isSecret) return;
+  if (field.isSecret) return field.copy(kept);
+  try {
+    const value = kept.changed();
+    if (value !== undefined) field.assign(value);
+  } catch {
+    field.copy(kept); // not valid yet: the user may still be typing
+  }
+}
+
 function createInput(variable) {
   const { name, type, choices } = variable;
   const label = [h("code", {}, name), variable.required ? h("span", { class: "required" }, " (required)") : null];
   const hint = [variable.description, FORMS[type], `${SOURCES[variable.source]} ${variable.role ?? variable.play}`].filter(Boolean).join(" — ");
   const shown = variable.default === null || variable.default === undefined ? "" : asText(variable.default);
   const options = { hint, placeholder: shown };
-  if (variable.private) return secretField(name, label, options);
+  if (variable.private) return secretTextarea(name, label, options);
   if (Array.isArray(choices) && choices.length) return selectField(name, label, choices, shown, hint);
   // Without a default, false is another value than none.
   if (type === "bool" && typeof variable.default !== "boolean") return selectField(name, label, [true, false], shown, hint);
@@ -148,7 +166,7 @@ export class SecretRows {
   add(name = "") {
     const row = {
       name: textField("secret_vars", "Name"),
-      value: secretField("secret_vars", "Value"),
+      value: secretTextarea("secret_vars", "Value"),
     };
     row.name.text = name;
     const drop = () => {
@@ -161,9 +179,8 @@ export class SecretRows {
     return row;
   }
 
-  clear() {
-    this.rows = [];
-    replace(this.list);
+  copy(other) {
+    for (const { name, value } of other.rows) this.add(name.text).value.copy(value);
   }
 
   read() {
