@@ -6,6 +6,8 @@ sends brings the page forward.
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterable
@@ -14,6 +16,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from flansible.models import State
+from tests.helpers.browser_watch import Watch
 from tests.helpers.console_records import Records
 from tests.helpers.services import ADMIN, DEV
 from tests.helpers.waiting import eventually
@@ -58,6 +61,37 @@ def test_the_end_of_a_run_is_shown_when_its_output_ends(
     open_run(paused, run)
     run.end()
     expect(paused.locator(".task-state")).to_contain_text("Succeeded")
+
+
+def test_the_output_goes_on_and_ends_where_no_more_followers_are_taken(
+    paused: Page, open_run: Callable[..., None], run: RecordedRun, watch: Watch
+) -> None:
+    watch.expect("429")
+    refused: list[Route] = []
+
+    def refuse(route: Route) -> None:
+        refused.append(route)
+        body = json.dumps({"message": "Too many.", "code": "follower_limit", "errors": []})
+        route.fulfill(status=429, headers={"Retry-After": "5", "Content-Type": "application/json"}, body=body)
+
+    paused.route(re.compile("ansibletaskoutput.*follow=true"), refuse)
+    run.write(b"line one\n")
+    open_run(paused, run)
+    lines = paused.locator(".line")
+    expect(lines).to_have_count(1)
+    seconds = itertools.count(1)
+
+    def goes_on_to(count: int) -> bool:
+        next(seconds)
+        paused.clock.run_for(1000)
+        return lines.count() == count
+
+    run.write(b"line two\n")
+    eventually(lambda: goes_on_to(2), 10)
+    run.write(b"line three\n")
+    run.end()
+    eventually(lambda: goes_on_to(3), 10)
+    assert len(refused) <= 1 + next(seconds) / 5
 
 
 def test_events_that_come_while_the_status_may_not_be_read_yet_are_not_forgotten(

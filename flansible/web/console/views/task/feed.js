@@ -56,17 +56,32 @@ export class OutputFeed {
   /** Follows the output until the task is final. */
   async follow() {
     while (!this.isFinal && !this.signal.aborted) {
+      let seconds = RETRY_SECONDS;
       try {
         await untilVisible(this.signal);
-        await this.#readAll(await this.#request({ format: "txt", offset: this.text.end, follow: true }, abortWhenHidden(this.signal)));
+        seconds = await this.#readMore();
         await this.run.refresh();
         this.isFinal = this.run.isFinal && (await this.#isAll());
       } catch (error) {
         if (error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
+        seconds = Math.max(RETRY_SECONDS, error.retrySeconds ?? 0);
       }
-      if (!this.isFinal && !document.hidden) await pause(RETRY_SECONDS, this.signal);
+      if (!this.isFinal && !document.hidden) await pause(seconds, this.signal);
     }
     if (!this.signal.aborted) this.onMore();
+  }
+
+  // Where the service takes no more followers, what there is is read without. Returns the seconds until the next time.
+  async #readMore() {
+    const rest = { format: "txt", offset: this.text.end };
+    try {
+      await this.#readAll(await this.#request({ ...rest, follow: true }, abortWhenHidden(this.signal)));
+      return RETRY_SECONDS;
+    } catch (error) {
+      if (error.status !== 429 && error.status !== 503) throw error;
+      await this.#readAll(await this.#request(rest));
+      return Math.max(RETRY_SECONDS, error.retrySeconds);
+    }
   }
 
   // A proxy may have cut the stream just before its end: the rest is requested once more.
