@@ -23,7 +23,7 @@ from tests.helpers.browser_watch import Watch
 from tests.helpers.console_records import Records
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.services import ADMIN, AUDITOR, Service, lay_out, start_service, write
-from tests.helpers.waiting import missing, require_browser
+from tests.helpers.waiting import eventually, missing, require_browser
 from tests.helpers.webserver import RecordedRun
 
 PATIENCE_MS = 20_000  # the machine may have other things to do
@@ -160,6 +160,25 @@ def lose_first_reply(watch: Watch) -> Callable[[Page, str], list[str | None]]:
         return keys
 
     return lose
+
+
+@pytest.fixture
+def hold_first_reply() -> Callable[[Page, str], Callable[[], None]]:
+    """`release = hold_first_reply(page, "**/a")`: the first request waits until `release()`, which returns when its
+    reply could have been shown."""
+
+    def hold(page: Page, address: str) -> Callable[[], None]:
+        held: list[Route] = []
+        page.route(address, lambda route: route.continue_() if held else held.append(route))
+
+        def release() -> None:
+            eventually(lambda: page.title() and held)  # which lets playwright see requests
+            held[0].continue_()
+            page.evaluate("() => fetch('api/session').then(() => new Promise(done => setTimeout(done, 300)))")
+
+        return release
+
+    return hold
 
 
 @pytest.fixture

@@ -60,6 +60,27 @@ def test_a_form_that_comes_late_takes_the_focus_from_nobody(
         client.delete("/api/searches/late").raise_for_status()
 
 
+def test_a_list_that_comes_late_is_not_shown_as_another_kind(
+    page: Page, service: Service, login: Callable[..., None], hold_first_reply: Callable[..., Callable[[], None]]
+) -> None:
+    with httpx.Client(base_url=service.url, auth=ADMIN) as client:
+        client.put("/api/searches/slow", json={"state": "failed"}).raise_for_status()
+        release = hold_first_reply(page, "**/api/searches?*")
+        login(page, ADMIN, "#/definitions?kind=searches")
+        page.get_by_role("button", name="freezes", exact=True).click()
+        expect(page.get_by_text("None yet.")).to_be_visible()
+        release()
+        expect(page.get_by_role("row", name="slow")).to_have_count(0)
+        release = hold_first_reply(page, "**/api/searches/slow")
+        page.get_by_role("button", name="searches", exact=True).click()
+        page.get_by_role("button", name="slow", exact=True).click()
+        page.get_by_role("button", name="freezes", exact=True).click()
+        expect(page.get_by_text("None yet.")).to_be_visible()
+        release()
+        expect(page.get_by_role("button", name="Save", exact=True)).to_have_count(0)
+        client.delete("/api/searches/slow").raise_for_status()
+
+
 def test_what_somebody_else_has_changed_is_not_overwritten(
     page: Page, service: Service, login: Callable[..., None], watch: Watch
 ) -> None:

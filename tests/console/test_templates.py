@@ -140,6 +140,21 @@ def test_what_is_started_again_after_a_lost_reply_starts_once(
     assert [one["detail"] for one in items] == ["run by admin"]
 
 
+def test_a_template_that_comes_late_does_not_take_the_place_of_another(
+    page: Page, service: Service, login: Callable[..., None], hold_first_reply: Callable[..., Callable[[], None]]
+) -> None:
+    request = {"playbook": "site.yml", "inventory": str(service.root / "inventories/dev")}
+    for name in ("slow", "quick"):
+        put(service, f"templates/{name}", {"kind": "playbook", "request": request})
+    login(page, ADMIN, "#/templates")
+    release = hold_first_reply(page, "**/api/templates/slow")
+    page.get_by_role("button", name="Run slow").click()
+    page.get_by_role("button", name="Run quick").click()
+    expect(page.get_by_role("heading", name="quick")).to_be_visible()
+    release()
+    expect(page.get_by_role("heading", name="quick")).to_be_visible()
+
+
 def test_the_launch_form_is_saved_as_a_template(page: Page, service: Service, login: Callable[..., None]) -> None:
     login(page, ADMIN, "#/launch?kind=adhoc&module=ping&host_pattern=dev1")
     page.get_by_role("button", name="Save as template").click()

@@ -8,7 +8,7 @@ import { setParams } from "./router.js";
  * filters: name -> [word, choices]. heads: words of the columns. row(entry): its cells; it may call `load` to read anew. */
 export class LogPage {
   constructor(root, params, signal, { title, path, kind: [kind, word], filters, heads, row }) {
-    Object.assign(this, { signal, title, path, heads, row });
+    Object.assign(this, { signal, loading: new AbortController(), title, path, heads, row });
     this.filters = Object.fromEntries(Object.keys(filters).map((name) => [name, params.get(name) ?? ""]));
     this.list = h("div", {});
     const fields = Object.entries(filters).map(([name, [label, choices]]) => this.#filter(name, label, choices));
@@ -18,13 +18,16 @@ export class LogPage {
   }
 
   async load(before = null, shown = []) {
+    this.loading.abort();
+    this.loading = new AbortController();
+    const signal = AbortSignal.any([this.loading.signal, this.signal]);
     try {
-      const page = await get(this.path, { ...this.filters, before }, this.signal);
+      const page = await get(this.path, { ...this.filters, before }, signal);
       const items = [...shown, ...page.items];
       const more = page.next_before === null ? null : h("button", { type: "button", onclick: () => this.load(page.next_before, items) }, "More");
       replace(this.list, items.length ? this.#table(items) : h("div", { class: "panel" }, h("p", {}, "None yet.")), more);
     } catch (error) {
-      if (!this.signal.aborted) replace(this.list, errorBox(error));
+      if (!signal.aborted) replace(this.list, errorBox(error));
     }
   }
 

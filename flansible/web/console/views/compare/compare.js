@@ -20,11 +20,11 @@ export async function show(root, { params, signal }) {
 
 class Compare {
   constructor(signal) {
-    this.signal = signal;
+    Object.assign(this, { signal, loading: new AbortController() });
     this.content = h("div", {});
     this.hosts = h("div", {});
     this.counted = h("p", { class: "hint", role: "status" });
-    this.moreButton = h("button", { type: "button", hidden: true, onclick: () => this.loadMore() }, "Compare more hosts");
+    this.moreButton = h("button", { type: "button", hidden: true, onclick: () => this.loadMore(AbortSignal.any([this.loading.signal, this.signal])) }, "Compare more hosts");
     this.offers = h("datalist", { id: newId("offers") });
     const field = (word, list) => {
       const input = h("input", { id: newId("compared"), type: "text", placeholder: "id or address of a task", list, autocomplete: "off", spellcheck: "false" });
@@ -41,6 +41,8 @@ class Compare {
   }
 
   async load(task, other) {
+    this.loading.abort();
+    this.loading = new AbortController();
     this.query = { task, with: other };
     this.after = null;
     this.compared = this.differing = 0;
@@ -52,16 +54,20 @@ class Compare {
     replace(this.counted);
     this.moreButton.hidden = true;
     if (!task) return;
-    this.offer(task);
-    await this.loadMore();
+    const signal = AbortSignal.any([this.loading.signal, this.signal]);
+    this.offer(task, signal);
+    await this.loadMore(signal);
   }
 
-  async loadMore() {
+  async loadMore(signal) {
+    this.moreButton.hidden = true;
     let found;
     try {
-      found = await get("api/compare", { ...this.query, limit: PAGE, after: this.after, if_any: this.query.with ? null : true }, this.signal);
+      found = await get("api/compare", { ...this.query, limit: PAGE, after: this.after, if_any: this.query.with ? null : true }, signal);
     } catch (error) {
-      if (!this.signal.aborted) replace(this.content, errorBox(error));
+      if (signal.aborted) return;
+      replace(this.content, errorBox(error));
+      this.moreButton.hidden = this.after === null;
       return;
     }
     if (found === null) {
@@ -94,10 +100,10 @@ class Compare {
   }
 
   /** Offers the latest tasks of the same playbook or kind. */
-  async offer(task) {
+  async offer(task, signal) {
     try {
-      const { playbook, kind } = await get(`api/ansibletaskstatus/${encodeURIComponent(task)}`, {}, this.signal);
-      const { tasks } = await get("api/ansibletasks", { limit: OFFERED, ...(playbook ? { playbook } : { kind }) }, this.signal);
+      const { playbook, kind } = await get(`api/ansibletaskstatus/${encodeURIComponent(task)}`, {}, signal);
+      const { tasks } = await get("api/ansibletasks", { limit: OFFERED, ...(playbook ? { playbook } : { kind }) }, signal);
       const option = (one) => h("option", { value: one.task_id }, `${one.state}, ${new Date(one.submitted_at).toLocaleString()}: ${one.summary}`);
       replace(this.offers, tasks.filter((one) => one.task_id !== task).map(option));
     } catch {

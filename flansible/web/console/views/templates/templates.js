@@ -15,26 +15,29 @@ export async function show(root, { params, signal }) {
 
 class Templates {
   constructor(root, signal) {
-    this.signal = signal;
+    Object.assign(this, { signal, opening: new AbortController() });
     this.content = h("div", {});
     replace(root, h("h1", {}, "Templates"), this.content);
   }
 
   async open(name) {
     setParams({ name });
+    this.opening.abort();
+    this.opening = new AbortController();
+    const signal = AbortSignal.any([this.opening.signal, this.signal]);
     try {
-      if (name) this.showForm(await get(`api/templates/${encodeURIComponent(name)}`, {}, this.signal));
-      else this.showList(await this.load());
+      if (name) this.showForm(await get(`api/templates/${encodeURIComponent(name)}`, {}, signal));
+      else this.showList(await this.load(signal));
     } catch (error) {
-      if (!this.signal.aborted) replace(this.content, errorBox(error));
+      if (!signal.aborted) replace(this.content, errorBox(error));
     }
   }
 
-  async load() {
+  async load(signal) {
     const found = [];
     let after = null;
     do {
-      const page = await get("api/templates", { after, limit: 1000 }, this.signal);
+      const page = await get("api/templates", { after, limit: 1000 }, signal);
       found.push(...page.items);
       after = page.next_after;
     } while (after !== null);
