@@ -211,7 +211,9 @@ USE = """\
 - hosts: dev1
   gather_facts: false
   tasks:
-    - ansible.builtin.shell: echo "$MARKED_ENV {{ api_token }}"; env
+    - ansible.builtin.shell: echo "$MARKED_ENV $(cat)"; env  # not an argument: that would be seen, if only for a moment
+      args:
+        stdin: "{{ api_token }}"
     - ansible.builtin.debug: msg="{{ lookup('env', 'MARKED_ENV') }} {{ api_token }} {{ vaulted }}"
     - ansible.builtin.fail: msg="{{ api_token }}"
       ignore_errors: true
