@@ -666,7 +666,7 @@ def test_a_request_is_queued_at_its_commit_while_all_slots_are_taken(service: Se
         return dict(service.client().get("/api/stats").json()["workers"][0])
 
     slots = worker()["slots"]
-    sleep = {"module": "command", "module_args": "sleep 60"}
+    sleep = {"module": "command", "module_args": "sleep 900"}  # until they are canceled
     busy = [service.submit("ansiblecommand", sleep) for _ in range(slots)]
     eventually(lambda: worker()["running"] == slots, 60)
     commit = shop.commit({"site.yml": PLAY.format("after-all-others")})

@@ -51,7 +51,7 @@ class Watched:
 
     def leave(self, folder: str = "playbooks") -> None:
         played(self.pool, self.place, f"setsid nohup sleep {self.mark} >/dev/null 2>&1 &", False, folder)
-        assert self.goes_on
+        eventually(lambda: self.goes_on)  # the shell does not wait until it has begun
 
     @property
     def goes_on(self) -> bool:
