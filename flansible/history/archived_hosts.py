@@ -233,7 +233,7 @@ def _tasks(connection: Connection, places: Iterable[_Place]) -> dict[_Place, Hos
 
 def _of_name(name: str, inventory: str | None) -> Select[Any]:
     hosts = schema.hosts
-    wanted = select(hosts).where(hosts.c.name == encoding.to_text(name)).order_by(hosts.c.inventory)
+    wanted = select(hosts).where(hosts.c.name == encoding.host_name(name)).order_by(hosts.c.inventory)
     return wanted if inventory is None else wanted.where(hosts.c.inventory == encoding.to_text(inventory))
 
 

@@ -130,7 +130,7 @@ class ArchivedTasks:
         """Returns the keys of all hosts of this name, one for each inventory that has it; [None] for no condition."""
         if not host:
             return [None]
-        wanted = select(schema.hosts.c.key).where(schema.hosts.c.name == encoding.to_text(host))
+        wanted = select(schema.hosts.c.key).where(schema.hosts.c.name == encoding.host_name(host))
         return [int(key) for (key,) in connection.execute(wanted)]
 
     def _filtered(self, wanted: ListFilter, host_key: int | None) -> Select[Any]:

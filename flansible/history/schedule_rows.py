@@ -127,6 +127,8 @@ class ScheduleWriter:
         """Writes what became of an occurrence. Another process may have started what this one has not."""
         values = {name: getattr(found, name) for name in ("outcome", "recorded", "detail", "task_id", "is_open")}
         statement = update(schedule_occurrences).filter_by(schedule=found.schedule, due=found.due)
+        if found.outcome == STARTED and found.is_open:
+            statement = statement.where(schedule_occurrences.c.is_open)  # not again, when its task has ended meanwhile
         if found.outcome != STARTED:
             statement = statement.where(schedule_occurrences.c.outcome == STARTING)
         self._connection.execute(statement.values(**values))

@@ -126,7 +126,9 @@ class ProjectRun(Record):
     allow_refs: tuple[str, ...] = Field(default=("*",), description="Globs of the refs that requests may name.")
     must_answer: bool = Field(default=True, description="Whether the remote has to answer when a ref is looked for.")
     public_only: bool = Field(default=False, description="Whether the remote's addresses have to be public ones.")
-    is_admins: bool = Field(default=False, description="Whether admin owns it: for others Galaxy gets no tokens.")
+    is_admins: bool | None = Field(
+        default=None, description="Whether admin owns it: for others Galaxy gets no tokens. Null: of an older version."
+    )
     known_hosts: str | None = Field(default=None, description="Keys of the ssh host; null: those the worker knows.")
     allowed_signers: str | None = Field(default=None, description="Who must have signed the commit; null: anybody.")
     submodules: bool = Field(default=False, description="Whether submodules are part of the tree.")
@@ -135,6 +137,11 @@ class ProjectRun(Record):
     private_copy: bool = Field(default=False, description="Whether the run gets a copy of the tree that it may write.")
     queue: str | None = Field(default=None, description="The queue of requests that name none; null: the default one.")
     remark: str | None = Field(default=None, description="A sentence for the output, such as why it is an old commit.")
+
+    @property
+    def gets_tokens(self) -> bool:
+        """Whether Galaxy gets the operator's tokens."""
+        return not self.public_only if self.is_admins is None else self.is_admins
 
 
 class Confinement(Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ HOSTS_NEEDED = "hosts are needed"
 _HOST_SET_SECONDS = 2 * 86400
 _MOST_HOSTS = 20_000  # of one run; more count as all of the inventory
 _READY_AT_ONCE = 100  # wait queues checked in one step
+_ASKED_AGAIN_SECONDS = 5.0
 # Options with which a run has other play tasks than the whole playbook.
 _PARTIAL = ("tags", "skip_tags", "limit", "start_at_task", "list_hosts", "list_tasks", "list_tags", "syntax_check")
 
@@ -116,6 +118,8 @@ class Tasks(TaskQueries):
     ) -> None:
         super().__init__(url, reply_timeout_seconds)
         self._retention = retention
+        self._unavailable: HistoryUnavailable | None = None
+        self._asked_again_at = 0.0  # then the database is asked for its highest number again
 
     def submit(
         self, task_id: str, run: AuthorizedRun, sealed_secrets: bytes = b"", idempotency: Idempotency | None = None
@@ -126,11 +130,14 @@ class Tasks(TaskQueries):
         if text(answer[0]) == "no sequence":
             # An empty Redis, or one that was restarted and may have been put back. Numbers go on above those that are
             # in the history database; while that is away, above those of this Redis.
-            unavailable: HistoryUnavailable | None = None
-            try:
-                self.raise_sequence(self._highest_archived())
-            except HistoryUnavailable as error:
-                unavailable = error
+            # Each try costs a request seconds.
+            unavailable = self._unavailable if time.monotonic() < self._asked_again_at else None
+            if unavailable is None:
+                try:
+                    self.raise_sequence(self._highest_archived())
+                except HistoryUnavailable as error:
+                    unavailable = self._unavailable = error
+                    self._asked_again_at = time.monotonic() + _ASKED_AGAIN_SECONDS
             answer = self._submit(task_id, run, sealed_secrets, idempotency, any_sequence=True)
             if text(answer[0]) == "no sequence" and unavailable is not None:
                 raise unavailable

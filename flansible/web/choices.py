@@ -141,7 +141,7 @@ class _Reader:
     def _hosts(self, group: str) -> list[str]:
         run = self._inventory_run  # the rights come before what is known
         step, commit = run.steps[0], run.project and run.project.commit
-        known = f"group {group} {json.dumps([run.principal, commit, step.cwd, step.argv])}"
+        known = f"group {group} {json.dumps([run.principal, run.queue, commit, step.cwd, step.argv])}"
         if found := self._context.store.known_choices(known):
             return found
         found = sorted(self._groups.get(group, ()))

@@ -121,10 +121,19 @@ class HookCalls:
         self._rows().add(done)
         return done
 
-    def launch(self, call: StoredHookCall, key: str | None, event: MakeEvent) -> Launched:
+    def launch(
+        self, call: StoredHookCall, key: str | None, event: MakeEvent, *, during_freeze: bool = False
+    ) -> Launched:
         """Launches the template with the values of a call. A refusal is logged, and raised."""
         try:
-            wanted = TemplateLaunch(self._spec.template, self._owner(), self._values(call), trigger="hook", key=key)
+            wanted = TemplateLaunch(
+                self._spec.template,
+                self._owner(),
+                self._values(call),
+                trigger="hook",
+                key=key,
+                during_freeze=during_freeze,
+            )
             return template_launch.launch(self._context, wanted, event)
         except RequestError as error:
             if not call.number:

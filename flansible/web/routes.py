@@ -461,6 +461,7 @@ ROUTES: tuple[Route, ...] = (
         hooks.HookCallAgain,
         hook_specs.HookReply,
         status=202,
+        query=schedules.RunQuery,
         name="hook_call_again",
         headers=(_KEY,),
         errors=(403, 404, 409, 413, 415, 502, 503),

@@ -16,16 +16,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
 from typing import Any
 
-from flask import current_app
+from flask import Flask, current_app
 
 from flansible.definitions.kinds import SCHEDULES, TEMPLATES
 from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment, reason_of
@@ -33,6 +33,7 @@ from flansible.definitions.schedule_times import Times
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError, StoreUnavailable, TooManyRequests
 from flansible.history.definition_rows import StoredDefinition
 from flansible.history.schedule_rows import STARTED, STARTING, ScheduleRows, ScheduleState, StoredOccurrence
+from flansible.identity.users import ADMIN
 from flansible.models import FINAL_STATES, State
 from flansible.models.schedule_specs import ScheduleSpec
 from flansible.store import LateSchedule
@@ -47,7 +48,7 @@ LEASE_SECONDS = 6.0
 KEPT = timedelta(days=90)  # occurrences that are over
 _PRUNE_SECONDS = 3600
 _WRITTEN_AT_ONCE = 50
-_SLOW_AT_ONCE = 8
+_SLOW_AT_ONCE, _SLOW_OF_ADMIN = 8, 3
 _TRIED_AGAIN = timedelta(seconds=5)  # a start that failed, which may ask a remote or run a preview
 _PATIENCE_SECONDS = 0.5  # of a round, with starts that may be slow
 
@@ -94,13 +95,15 @@ class Scheduler:
         for number, occurrence in enumerate([*waiting.begun, *claimed]):
             if self._slow.is_starting(occurrence.schedule):
                 continue  # this one, or an earlier one of the same schedule
-            if occurrence.schedule in held and number < len(waiting.begun):
+            # One that this process has not tried may have been started by another one, which died before it said so.
+            if occurrence.schedule in held and (occurrence.schedule, occurrence.due) in self._tried:
                 self._settle(_over(occurrence, held[occurrence.schedule]), waiting, now)
                 continue
             if self._was_tried(occurrence, now):
                 continue
             if self._template_of(occurrence) in slow:
-                self._slow.start(occurrence, partial(self._start, occurrence, waiting, now))
+                owner = self._known[occurrence.schedule].stored.owner
+                self._slow.start(occurrence, owner, partial(self._start, occurrence, waiting, now))
             else:
                 self._settle(self._start(occurrence, waiting, now), waiting, now)
             if number % _WRITTEN_AT_ONCE == _WRITTEN_AT_ONCE - 1 or monotonic() - renewed > LEASE_SECONDS / 3:
@@ -239,10 +242,6 @@ class Scheduler:
             locks = (f"\0schedule:{known.name}",)
         try:
             task_id = launch(self._context, known, occurrence.due, locks)
-            if known.spec.overlap == "cancel_running":
-                # Not before: a start that is refused cancels nothing. Until then the new task waits for the lock.
-                for one in earlier:
-                    self._context.store.cancel(one.task_id or "", f"schedule {known.name}")
         except task_launch.MAY_SUCCEED_LATER as error:
             if now <= known.latest(moment(occurrence.due)):
                 log.info("schedule %s starts later: %s", known.name, error)
@@ -254,6 +253,15 @@ class Scheduler:
         except Exception:  # one that cannot be started must not hold up the others
             log.exception("schedule %s cannot be started", known.name)
             return _over(occurrence, "failed: see the log of the web server")
+        if known.spec.overlap == "cancel_running":
+            # Not before: a start that is refused cancels nothing. Until then the new task waits for the lock.
+            for one in earlier:
+                try:
+                    self._context.store.cancel(one.task_id or "", f"schedule {known.name}")
+                except StoreUnavailable as error:
+                    log.warning(
+                        "task %s goes on, and the next of schedule %s waits: %s", one.task_id, known.name, error
+                    )
         return replace(occurrence, outcome=STARTED, task_id=task_id)
 
     def _prune(self, rows: ScheduleRows, now: datetime) -> None:
@@ -263,29 +271,61 @@ class Scheduler:
 
 
 class _SlowStarts:
-    """Starts that may take long, at most one of each schedule at a time."""
+    """Starts that may take long, in threads: at most one of each schedule at a time, and few of each owner, whose
+    look-ups and previews exclude each other or have to share the places of those that wait.
+
+    The threads are daemons: a process that ends does not wait for them.
+    """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_SLOW_AT_ONCE, "schedule-start")
-        self._begun: dict[str, Future[StoredOccurrence]] = {}
+        self._changed = threading.Condition()
+        self._waiting: dict[str, deque[tuple[StoredOccurrence, Callable[[], StoredOccurrence]]]] = {}
+        self._running: Counter[str] = Counter()  # by owner
+        self._threads = 0
+        self._begun: set[str] = set()
+        self._ended: list[StoredOccurrence] = []
 
     def is_starting(self, schedule: str) -> bool:
-        return schedule in self._begun
+        with self._changed:
+            return schedule in self._begun
 
-    def start(self, occurrence: StoredOccurrence, begin: Callable[[], StoredOccurrence]) -> None:
+    def start(self, occurrence: StoredOccurrence, owner: str, begin: Callable[[], StoredOccurrence]) -> None:
         app = current_app._get_current_object()  # type: ignore[attr-defined]
-
-        def start() -> StoredOccurrence:
-            with app.app_context():
-                return begin()
-
-        self._begun[occurrence.schedule] = self._threads.submit(start)
+        with self._changed:
+            self._begun.add(occurrence.schedule)
+            self._waiting.setdefault(owner, deque()).append((occurrence, begin))
+            if self._threads < _SLOW_AT_ONCE:
+                self._threads += 1
+                threading.Thread(target=self._work, args=(app,), name="schedule-start", daemon=True).start()
 
     def ended(self, seconds: float) -> list[StoredOccurrence]:
         """Waits so long at most; returns those that have ended, as `Scheduler._start` does."""
-        done = wait(self._begun.values(), seconds).done
-        self._begun = {name: future for name, future in self._begun.items() if future not in done}
-        return [future.result() for future in done]
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._ended) == len(self._begun), seconds)
+            ended, self._ended = self._ended, []
+            self._begun -= {one.schedule for one in ended}
+            return ended
+
+    def _work(self, app: Flask) -> None:
+        while (taken := self._take()) is not None:
+            owner, occurrence, begin = taken
+            try:
+                with app.app_context():
+                    occurrence = begin()
+            finally:
+                with self._changed:
+                    self._running[owner] -= 1
+                    self._ended.append(occurrence)
+                    self._changed.notify_all()
+
+    def _take(self) -> tuple[str, StoredOccurrence, Callable[[], StoredOccurrence]] | None:
+        with self._changed:
+            for owner, waiting in self._waiting.items():
+                if waiting and self._running[owner] < (_SLOW_OF_ADMIN if owner == ADMIN else 1):
+                    self._running[owner] += 1
+                    return owner, *waiting.popleft()
+            self._threads -= 1
+            return None
 
 
 class _Waiting:

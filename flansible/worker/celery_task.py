@@ -171,8 +171,6 @@ def _claim(shared: Services, task_id: str, hostname: str) -> tuple[Claim | Claim
 def _carry_out_hidden(task_id: str, hostname: str) -> None:
     """Runs a hidden task without a slot of its own, if nobody else does. Raises StoreUnavailable."""
     shared = _worker_services()
-    if shared.shutdown.seconds_left() is not None or not shared.leases.may_claim:
-        return
     process, seconds, asked_at = process_identity.own_identity(), settings().lease_seconds, now()
     claim = shared.store.claim(task_id, hostname, process=process, lease_seconds=seconds)
     if isinstance(claim, Claim):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flansible.errors import StoreUnavailable
-from flansible.models import DEFAULT_QUEUE
+from flansible.models import DEFAULT_QUEUE, AuthorizedRun
 from flansible.store import Claim, Store
 from flansible.system import process_identity
 from flansible.system.periodic import Periodic
@@ -94,7 +94,7 @@ class LeaseRenewal(Periodic):
         self._stopped.set()
         self._thread.join(TICK_SECONDS)
         try:
-            if not self.count:
+            if not self._leases:
                 self._store.remove_worker(process_identity.own_identity())
         except StoreUnavailable as error:
             log.debug("the worker is not removed from the list of workers: %s", error)
@@ -102,8 +102,9 @@ class LeaseRenewal(Periodic):
 
     @property
     def count(self) -> int:
-        """How many runs this worker has, those included that it is ending."""
-        return len(self._leases)
+        """How many runs this worker has in its slots, those included that it is ending."""
+        with self._lock:
+            return sum(not _is_lookup(lease.claim.run) for lease in self._leases)
 
     @property
     def principals(self) -> set[str]:
@@ -169,3 +170,8 @@ class LeaseRenewal(Periodic):
             lease.extend(asked_at)
         else:
             lease.refuse(standing)
+
+
+def _is_lookup(run: AuthorizedRun) -> bool:
+    """Whether it may have been taken without a slot (project_lookups.py)."""
+    return run.hidden and run.steps[0].program == "project"

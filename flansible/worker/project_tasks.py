@@ -144,7 +144,7 @@ class _Used:
         """Whether tree and requirements are there. Raises ProjectError for requirements that cannot be read."""
         if not self._trees.is_there(self._tree_key):
             return False
-        found = requirements.of(self.tree, self._project.requirements, self._project.is_admins)
+        found = requirements.of(self.tree, self._project.requirements, self._project.gets_tokens)
         if found is None:
             return True
         if self.requirements is None:
@@ -194,7 +194,7 @@ def order_of(
             allow_refs=project.allow_refs,
             must_answer=project.must_answer,
             public_only=project.public_only,
-            is_admins=project.is_admins,
+            is_admins=project.gets_tokens,
             known_hosts=project.known_hosts,
             allowed_signers=project.allowed_signers,
             submodules=project.submodules,

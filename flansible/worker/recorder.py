@@ -30,6 +30,7 @@ _FAILED = frozenset({"failed", "unreachable"})
 _NAMES = ("host", "play", "task", "module")
 _PLAY_TASK_CHARS = 200  # of the name in the status, which lists show
 _COLOUR_BYTES = 16  # of a mark in the store
+_PLAIN_EVENT_BYTES = 64 * 1024 * 1024  # of events without results, at least
 
 
 class Recorder:
@@ -223,9 +224,9 @@ class Recorder:
             self._add_event(event, end)
 
     def _add_event(self, event: dict[str, Any], end: int) -> None:
-        """Queues an event. Those without results may have as many bytes again as the results; then one says so, and
-        only the last one follows."""
-        most = 2 * self._max_bytes
+        """Queues an event. Those without results may have as many bytes again as the results, and some more; then one
+        says so, and only the last one follows."""
+        most = 2 * self._max_bytes + _PLAIN_EVENT_BYTES
         was_over = self._event_bytes > most
         stored = self._stored_event(event)
         if self._event_bytes <= most or stored.is_stats:

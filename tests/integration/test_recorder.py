@@ -17,7 +17,7 @@ import redis
 from flansible.errors import StoreUnavailable
 from flansible.models import State
 from flansible.store import AppendResult, Batch, Claim, ColourMark, Progress, Store
-from flansible.worker import celery_task, spill_queue
+from flansible.worker import celery_task, recorder, spill_queue
 from flansible.worker.outcome import Outcome
 from flansible.worker.recorder import Recorder
 from flansible.worker.spill_queue import SpillQueue
@@ -145,8 +145,11 @@ def test_results_over_the_cap_are_left_out_and_say_so(write: Callable[..., Writi
     assert writing.events[-1]["verdict"] == "ok"
 
 
-def test_events_and_colours_are_bounded_however_little_they_come_with(write: Callable[..., Writing]) -> None:
+def test_events_and_colours_are_bounded_however_little_they_come_with(
+    write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run's code can send any number of either without a result and without a character: Redis filled with them."""
+    monkeypatch.setattr(recorder, "_PLAIN_EVENT_BYTES", 0)
     writing = write(max_output_bytes=4096)
     for _ in range(500):
         writing.recorder.add_event({"event": "task_start", "task": "t" * 100, "time": 0.0, "offset": 0})
