@@ -276,6 +276,12 @@ def test_a_call_is_started_again_by_its_owner_alone(
     assert (
         admin.get("/api/hookcalls", params={"webhook": "redo"}).json()["items"][0]["task_id"] == again.json()["task_id"]
     )
+    freeze = {"start": "2020-01-01T00:00", "end": "2999-01-01T00:00", "timezone": "UTC"}
+    assert admin.put("/api/freezes/redo", json=freeze).status_code == 201
+    assert anybody.post("/api/hooks/redo", **pushed(unique())).json()["code"] == "frozen"
+    assert admin.post(path).status_code == 202, "a person, and admin, says so"
+    assert admin.post(f"{path}?during_freeze=true").status_code == 202
+    assert admin.delete("/api/freezes/redo").status_code == 204
     assert admin.delete("/api/webhooks/redo").status_code == 204
     assert admin.post(path).json()["code"] == "definition_not_found"
 
