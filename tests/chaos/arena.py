@@ -157,7 +157,8 @@ class Arena:
             except OSError:
                 continue
             if any("flansible.worker.archiver" in child.words for child in tree.children(seen.pid)):
-                now = now.without("pipe")  # the archiver's standard input; it ends when nothing is left to archive
+                # The archiver's standard input and output; it ends when nothing is left to archive.
+                now = now.without("pipe").without("pipe")
             level = self._level.setdefault(seen.pid, now)
             if now.others != level.others:
                 if len(now.others) < len(level.others):
