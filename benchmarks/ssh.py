@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +36,7 @@ Times = dict[tuple[str, str, str], list[float]]
 HOSTS = 10
 _POLL_SECONDS = 0.01
 _START_SECONDS = 10.0
+_LISTENS = 16  # addresses that one sshd can listen on
 _CONNECTION = "ansible_connection=ssh ansible_port={port} ansible_private_key_file={root}/user_key"
 _SSH_OPTIONS = (
     "-o UserKnownHostsFile={root}/known_hosts -o HostKeyAlias=bench -o IdentitiesOnly=yes -o IdentityAgent=none"
@@ -93,26 +94,34 @@ def sshd(hosts: int = HOSTS) -> Iterator[Path]:
         shutil.copy(root / "user_key.pub", root / "authorized_keys")
         (root / "known_hosts").write_text("bench " + (root / "host_key.pub").read_text())
         port = _free_port()
-        _write_sshd_config(root, port, hosts)
+        firsts = range(1, hosts + 1, _LISTENS)
+        configs = [_write_sshd_config(root, port, range(n, min(n + _LISTENS, hosts + 1))) for n in firsts]
         _write_project(root, port, hosts)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # it insists, for a process it would give away its rights in
         program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or sys.exit("sshd is not installed")
-        process = subprocess.Popen([program, "-D", "-E", str(root / "sshd.log"), "-f", str(root / "sshd_config")])
+        processes = []
         try:
-            _await(port, process, root)
+            for config in configs:
+                processes.append(subprocess.Popen([program, "-D", "-E", str(root / "sshd.log"), "-f", str(config)]))
+            for first, process in zip(firsts, processes, strict=True):
+                _await((f"127.0.0.{first}", port), process, root)
             yield root
         finally:
-            _end(process)
+            for process in processes:
+                _end(process)
 
 
-def _write_sshd_config(root: Path, port: int, count: int) -> None:
-    addresses = "".join(f"ListenAddress 127.0.0.{number}\n" for number in range(1, count + 1))
-    (root / "sshd_config").write_text(
+def _write_sshd_config(root: Path, port: int, numbers: Sequence[int]) -> Path:
+    """Writes the configuration of an sshd that listens on 127.0.0.N for these N; returns its path."""
+    addresses = "".join(f"ListenAddress 127.0.0.{number}\n" for number in numbers)
+    path = root / f"sshd_config_{numbers[0]}"
+    path.write_text(
         f"Port {port}\n{addresses}HostKey {root}/host_key\nAuthorizedKeysFile {root}/authorized_keys\n"
-        f"PidFile {root}/sshd.pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        f"PidFile {path}.pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
         "PermitRootLogin prohibit-password\nMaxSessions 100\nMaxStartups 100\nSubsystem sftp internal-sftp\n"
     )
+    return path
 
 
 def _write_project(root: Path, port: int, count: int) -> None:
@@ -129,11 +138,11 @@ def _write_project(root: Path, port: int, count: int) -> None:
     (root / "ten-local.yml").write_text(_TEN_LOCAL_TASKS)
 
 
-def _await(port: int, process: subprocess.Popen[bytes], root: Path) -> None:
+def _await(address: tuple[str, int], process: subprocess.Popen[bytes], root: Path) -> None:
     give_up_at = time.monotonic() + _START_SECONDS
     while True:
         with contextlib.suppress(OSError):
-            return socket.create_connection(("127.0.0.1", port), 1).close()
+            return socket.create_connection(address, 1).close()
         if process.poll() is not None or time.monotonic() > give_up_at:
             sys.exit(f"sshd did not start:\n{(root / 'sshd.log').read_text()}")
         time.sleep(0.05)
@@ -141,7 +150,7 @@ def _await(port: int, process: subprocess.Popen[bytes], root: Path) -> None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """sshd, and the sessions it has open."""
-    sessions = psutil.Process(process.pid).children(recursive=True)
+    sessions = [] if process.poll() is not None else psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     process.wait()
     for session in sessions:
