@@ -125,7 +125,8 @@ def _share(service: Running, client: httpx.Client, hosts: int, rounds: int) -> S
     of_all: list[tuple[float, float, float]] = []
     for _ in range(rounds):
         before = cpu_by_role(service.process.pid)
-        works.through_the_api(client, work)
+        # A poll costs the same whatever the run does: what grows with its results must not be hidden among hundreds.
+        works.through_the_api(client, work, poll_seconds=1.0)
         spent = {role: after - before.get(role, 0.0) for role, after in cpu_by_role(service.process.pid).items()}
         run = spent.pop("run", 0.0)
         before_shell = _ended_children_cpu()

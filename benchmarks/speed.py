@@ -65,7 +65,7 @@ def table_against(rows: Sequence[Row]) -> str:
 def single_runs(service: Running, scale: float) -> list[Row]:
     """One run at a time. scale: of the numbers of rounds."""
     place = service.playbooks
-    debug, ping = works.adhoc("debug", 0.12), works.adhoc("ping", 0.35, rounds=7)
+    debug, ping = works.adhoc("debug", 0.12), works.adhoc("ping", 0.22, rounds=7)
     play = works.playbook("playbook: debug, ping, command", place, "play.yml", 0.50, rounds=5)
     loop = works.playbook(f"one `debug` looping over {works.ITEMS:,} items", place, "loop.yml", 0.95, rounds=3)
     with service.client() as client, runner(service) as peer:
@@ -73,7 +73,7 @@ def single_runs(service: Running, scale: float) -> list[Row]:
             _measured(service, client, debug, scale, peer.module("debug")),
             _measured(service, client, ping, scale, peer.module("ping")),
             _measured(service, client, play, scale, peer.play("play.yml")),
-            _measured(service, client, works.fleet(place, 0.90, rounds=3), scale),
+            _measured(service, client, works.fleet(place, 0.60, rounds=3), scale),
             _measured(service, client, loop, scale),
         ]
 

@@ -96,18 +96,18 @@ def submit(client: httpx.Client, work: Work) -> str:
     return str(client.post(f"/api/{work.route}", json=work.body).raise_for_status().json()["task_id"])
 
 
-def await_success(client: httpx.Client, task_id: str, name: str) -> None:
+def await_success(client: httpx.Client, task_id: str, name: str, poll_seconds: float = POLL_SECONDS) -> None:
     while (status := client.get(f"/api/ansibletaskstatus/{task_id}").json())["Status"] == "PROGRESS":
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
     if status["Status"] != "SUCCESS":
         sys.exit(f"{name} did not succeed: {status['description']}")
 
 
-def through_the_api(client: httpx.Client, work: Work, count: int = 1) -> float:
+def through_the_api(client: httpx.Client, work: Work, count: int = 1, poll_seconds: float = POLL_SECONDS) -> float:
     """Seconds until all of `count` are final, submitted at once."""
     began = time.perf_counter()
     for task_id in [submit(client, work) for _ in range(count)]:
-        await_success(client, task_id, work.name)
+        await_success(client, task_id, work.name, poll_seconds)
     return time.perf_counter() - began
 
 
