@@ -21,6 +21,7 @@ from flansible.models import AuthorizedRun, State, Step
 from flansible.store import Batch, Claim, Progress, Store, StoredEvent
 from tests.helpers import certificates
 from tests.helpers.certificates import Pair
+from tests.helpers.passwords import CHEAP_HASHES
 from tests.helpers.waiting import eventually
 
 ADMIN, DEV = ("admin", "admin secret"), ("dev", "dev secret")
@@ -29,9 +30,10 @@ _SERVE = """
 import json, sys
 from pathlib import Path
 from flansible.config import Settings
+from flansible.identity import users
 from flansible.web import gunicorn_server as server
 from flansible.web.streaming import feeds, stream_loop
-folder, redis_url, broker_url, port, keep_alive_seconds, most, given = json.loads(sys.argv[1])
+folder, redis_url, broker_url, port, keep_alive_seconds, most, given, users._OUR_METHOD = json.loads(sys.argv[1])
 feeds.Feed.keep_alive_seconds = keep_alive_seconds
 stream_loop.MAX_FOLLOWERS = most
 server.Recovery.start = lambda recovery: None  # no worker renews leases of the runs that a test records
@@ -79,9 +81,8 @@ class WebServer:
             pair = certificates.signed(folder, trusted)
             settings |= {"tls_certificate": str(pair.certificate), "tls_key": str(pair.key)}
         self.log = folder / "web.log"
-        given = json.dumps(
-            [str(folder), redis_url, broker_url or redis_url, self.port, keep_alive_seconds, most_followers, settings]
-        )
+        places = str(folder), redis_url, broker_url or redis_url, self.port
+        given = json.dumps([*places, keep_alive_seconds, most_followers, settings, CHEAP_HASHES])
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", before + _SERVE, given], stdin=subprocess.DEVNULL, stdout=log, stderr=log

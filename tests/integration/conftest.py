@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
+from flask import Flask
 
 from flansible.broker import app as broker_app
 from flansible.config import Settings
+from flansible.identity import users
 from flansible.store import Claim, Store
+from flansible.web import create_app
 from flansible.worker.store_writer import StoreWriter
 from tests.helpers.broker import use_broker
+from tests.helpers.passwords import CHEAP_HASHES
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import CLAIM, Worker, make_run, new_id
 from tests.helpers.waiting import require_program
-from tests.helpers.webserver import WebServer
+from tests.helpers.webserver import ADMIN, WebServer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_hashes() -> Iterator[None]:
+    """Checking a password takes next to no time in this process; `WebServer` does the same in its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(users, "_OUR_METHOD", CHEAP_HASHES)
+        yield
 
 
 @pytest.fixture
@@ -25,12 +40,30 @@ def store(redis_url: str) -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    """A web server of one process, as `flansible web` starts it. A module with other wishes has one of its own."""
+    """A web server of one process, as `flansible web` starts it, for all files that have no other wishes."""
     running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
     yield running
     running.stop()
+
+
+@pytest.fixture
+def make_app(
+    make_settings: Callable[..., Settings], redis_url: str, settings_folder: Path
+) -> Iterator[Callable[..., Flask]]:
+    """Makes web applications in this process, over an empty Redis, for the user admin: without a server and threads."""
+    made: list[Flask] = []
+
+    def make(**settings: Any) -> Flask:
+        (settings_folder / "playbooks").mkdir(exist_ok=True)
+        (settings_folder / "rbac.json").write_text(json.dumps({"rbac": [{"user": ADMIN[0], "password": ADMIN[1]}]}))
+        made.append(create_app(make_settings(CELERY_RESULT_BACKEND=redis_url, **settings)))
+        return made[-1]
+
+    yield make
+    for app in made:
+        app.extensions["flansible"].store.close()
 
 
 @pytest.fixture(scope="module")
