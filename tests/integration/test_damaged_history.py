@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from flansible.config import Settings
@@ -20,8 +22,8 @@ from flansible.history.limits import HistoryLimits
 from flansible.history.schema import VERSION
 from flansible.store import Store
 from flansible.worker.archiver import Archiver
-from tests.helpers.history import EMBEDDED, Databases, opened
-from tests.helpers.webserver import RecordedRun, WebServer, result
+from tests.helpers.history import Databases, opened
+from tests.helpers.webserver import ADMIN, RecordedRun, result
 
 TASKS = 6
 
@@ -51,10 +53,13 @@ def tasks(store: Store, redis_url: str, file: Path) -> list[RecordedRun]:
 
 
 @pytest.fixture
-def server(redis_url: str, file: Path, tmp_path: Path) -> Iterator[WebServer]:
-    running = WebServer(tmp_path, redis_url, before=EMBEDDED)
-    yield running
-    running.stop()
+def client(make_app: Callable[..., Flask], file: Path, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+    with monkeypatch.context() as patch:
+        patch.setattr(Settings, "database_url", property(lambda _: f"sqlite:///{file}"))
+        made = make_app().test_client()
+    login = base64.b64encode(":".join(ADMIN).encode()).decode()
+    made.environ_base["HTTP_AUTHORIZATION"] = f"Basic {login}"
+    return made
 
 
 def damage(file: Path, table: str) -> None:
@@ -69,20 +74,19 @@ def damage(file: Path, table: str) -> None:
 
 
 def test_a_damaged_page_is_said_in_health_and_by_the_doctor_and_the_rest_is_read(
-    tasks: list[RecordedRun], file: Path, server: WebServer, make_settings: Callable[..., Settings]
+    tasks: list[RecordedRun], file: Path, client: FlaskClient, make_settings: Callable[..., Settings]
 ) -> None:
     damage(file, "output_chunks")
-    with server.client() as client:
-        for run in tasks:
-            assert client.get(f"/api/ansibletaskstatus/{run.task_id}").status_code == 200
-            reply = client.get(run.output_path)
-            assert (reply.status_code, reply.json()["code"]) == (503, "history_unavailable")
-            assert "is damaged" in reply.json()["message"] and str(file) not in reply.json()["message"]
-        assert len(client.get("/api/ansibletasks").json()["tasks"]) == TASKS
-        health = client.get("/api/health").json()
-        said = health["parts"]["history"]["detail"]
-        assert str(file) in said and "run `flansible repair`" in said
-        assert "repair" not in httpx.get(f"{server.url}/api/health").text, "not for everybody"
+    for run in tasks:
+        assert client.get(f"/api/ansibletaskstatus/{run.task_id}").status_code == 200
+        reply = client.get(run.output_path, buffered=True)
+        assert (reply.status_code, reply.get_json()["code"]) == (503, "history_unavailable")
+        assert "is damaged" in reply.get_json()["message"] and str(file) not in reply.get_json()["message"]
+    assert len(client.get("/api/ansibletasks").get_json()["tasks"]) == TASKS
+    health = client.get("/api/health").get_json()
+    said = health["parts"]["history"]["detail"]
+    assert str(file) in said and "run `flansible repair`" in said
+    assert "repair" not in client.application.test_client().get("/api/health").text, "not for everybody"
     [line] = map(str, servers.history(make_settings(data_dir=file.parent, CELERY_RESULT_BACKEND="embedded")))
     assert line.startswith("FAIL history") and "is damaged" in line and "flansible repair" in line
 
@@ -162,13 +166,12 @@ def test_a_bit_that_has_changed_in_a_stored_piece_is_noticed(at: int) -> None:
 
 
 def test_output_whose_bytes_have_changed_is_refused_in_words(
-    tasks: list[RecordedRun], file: Path, server: WebServer
+    tasks: list[RecordedRun], file: Path, client: FlaskClient
 ) -> None:
     with opened(f"sqlite:///{file}") as database, database.writing() as connection:
         connection.execute(text("UPDATE output_chunks SET data = x'0128b52ffd00' WHERE task_key = 1"))
-    with server.client() as client:
-        replies = [client.get(run.output_path) for run in tasks]
-        assert sorted(reply.status_code for reply in replies) == [200] * 5 + [503]
-        [refused] = [reply for reply in replies if reply.status_code == 503]
-        assert "cannot be unpacked" in refused.json()["message"]
-        assert client.get("/api/search?in=output&q=nothing").json()["hits"] == []
+    replies = [client.get(run.output_path, buffered=True) for run in tasks]
+    assert sorted(reply.status_code for reply in replies) == [200] * 5 + [503]
+    [refused] = [reply for reply in replies if reply.status_code == 503]
+    assert "cannot be unpacked" in refused.get_json()["message"]
+    assert client.get("/api/search?in=output&q=nothing").get_json()["hits"] == []

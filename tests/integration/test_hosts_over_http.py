@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from flansible.history.limits import HistoryLimits
 from flansible.models import About, State
 from flansible.store import Store, StoredEvent
 from flansible.worker.archiver import Archiver
-from tests.helpers.history import Databases
+from tests.helpers.history import Databases, opened
+from tests.helpers.redis_server import RedisServer
 from tests.helpers.site import Site, served
 from tests.helpers.webserver import RecordedRun, result
 
 
-@pytest.fixture
-def url(databases: Databases, tmp_path: Path) -> str:
-    return databases.migrated("postgresql", tmp_path)
+@pytest.fixture(scope="module")
+def url(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return databases.migrated("postgresql", tmp_path_factory.mktemp("history"))
 
 
-@pytest.fixture
-def site(tmp_path: Path, redis_url: str, url: str) -> Iterator[Site]:
-    with served(tmp_path, redis_url, DATABASE_URL=url) as made:
+@pytest.fixture(scope="module")
+def shared_site(shared_redis: RedisServer, url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with served(tmp_path_factory.mktemp("site"), shared_redis.url, DATABASE_URL=url) as made:
         yield made
+
+
+@pytest.fixture
+def site(shared_site: Site, redis_url: str, url: str) -> Iterator[Site]:
+    """The site of this file, whose history is empty."""
+    with opened(url) as database, database.writing() as connection:
+        connection.execute(text("TRUNCATE tasks, hosts, scopes, summaries CASCADE"))
+    shared_site.grant()
+    yield shared_site
+    for client in shared_site.clients.values():
+        client.close()
+    shared_site.clients.clear()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
+from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from flansible.models import ForkServerCounts, State
@@ -23,7 +24,7 @@ from tests.helpers.ports import free_port
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import make_run, new_id, token_of
 from tests.helpers.waiting import eventually, require_program
-from tests.helpers.webserver import RecordedRun, WebServer
+from tests.helpers.webserver import ADMIN, RecordedRun, WebServer
 
 TOKEN = "a token for the tests"
 Figures = dict[str, float]
@@ -61,10 +62,14 @@ def text(server: WebServer) -> str:
 
 
 def figures(server: WebServer) -> Figures:
+    return samples(text(server))
+
+
+def samples(shown: str) -> Figures:
     """Each sample by its name and the values of its labels, which are sorted by their names."""
     return {
         " ".join([sample.name, *sample.labels.values()]): sample.value
-        for family in text_string_to_metric_families(text(server))
+        for family in text_string_to_metric_families(shown)
         for sample in family.samples
     }
 
@@ -110,18 +115,15 @@ def test_the_script_and_the_reader_have_the_same_bounds() -> None:
 
 
 def test_counters_survive_archiving_retention_and_a_new_web_process(
-    server: WebServer, empty: Store, raw: redis.Redis, tmp_path: Path, shared_redis: RedisServer
+    server: WebServer, empty: Store, raw: redis.Redis, make_app: Callable[..., Flask]
 ) -> None:
     for _ in range(3):
         RecordedRun(empty).end()
     before = figures(server)
     raw.delete(*raw.keys("flansible:task*"), "flansible:expiring")  # as if archived, or pruned
-    other = WebServer(tmp_path, shared_redis.url, metrics=True, metrics_addresses="127.0.0.1")
-    try:
-        reply = httpx.get(f"{other.url}/metrics", timeout=20)  # from an allowed address, without a token
-        assert reply.status_code == 200 and "flansible_tasks_finished_total" in reply.text
-    finally:
-        other.stop()
+    other = make_app(metrics=True, metrics_addresses="127.0.0.1").test_client()
+    reply = other.get("/metrics")  # from an allowed address, without a token
+    assert reply.status_code == 200 and "flansible_tasks_finished_total" in reply.text
     after = figures(server)
     counters = [name for name in before if name.split()[0].endswith(("_total", "_count", "_sum"))]
     assert len(counters) > 20 and [name for name in counters if after[name] < before[name]] == []
@@ -231,37 +233,25 @@ def test_a_new_token_counts_at_once_and_a_short_one_never(server: WebServer, emp
         file.write_text(TOKEN)
 
 
-def test_another_address_is_403_and_without_the_setting_it_is_404(shared_redis: RedisServer, tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir()
-    (tmp_path / "off").mkdir()
-    closed = WebServer(tmp_path / "closed", shared_redis.url, metrics=True, metrics_addresses="10.0.0.0/8")
-    off = WebServer(tmp_path / "off", shared_redis.url)
-    try:
-        reply = httpx.get(f"{closed.url}/metrics", timeout=20)
-        assert (reply.status_code, reply.json()["code"]) == (403, "metrics_forbidden")
-        with off.client() as client:
-            reply = client.get("/metrics")
-        assert (reply.status_code, reply.json()["code"]) == (404, "metrics_off")
-    finally:
-        closed.stop()
-        off.stop()
+def test_another_address_is_403_and_without_the_setting_it_is_404(make_app: Callable[..., Flask]) -> None:
+    closed, off = make_app(metrics=True, metrics_addresses="10.0.0.0/8"), make_app()
+    for app, expected in ((closed, (403, "metrics_forbidden")), (off, (404, "metrics_off"))):
+        reply = app.test_client().get("/metrics", auth=ADMIN)
+        assert (reply.status_code, reply.get_json()["code"]) == expected
 
 
 def test_the_archive_is_there_with_a_history_database(
-    shared_redis: RedisServer, store: Store, databases: Databases, tmp_path: Path
+    make_app: Callable[..., Flask], store: Store, databases: Databases, tmp_path: Path
 ) -> None:
     store._redis.flushall()
     run = RecordedRun(store)
     run.end()
     store._redis.hincrbyfloat(f"flansible:task:{run.task_id}", "finished", -100)
     url = databases.migrated("postgresql", tmp_path)
-    server = WebServer(tmp_path, shared_redis.url, metrics=True, metrics_addresses="127.0.0.1", DATABASE_URL=url)
-    try:
-        found = figures(server)
-        assert found["flansible_archive_waiting_tasks"] == 1
-        assert 100 <= found["flansible_archive_delay_seconds"] < 160
-    finally:
-        server.stop()
+    app = make_app(metrics=True, metrics_addresses="127.0.0.1", DATABASE_URL=url)
+    found = samples(app.test_client().get("/metrics").text)
+    assert found["flansible_archive_waiting_tasks"] == 1
+    assert 100 <= found["flansible_archive_delay_seconds"] < 160
 
 
 @pytest.mark.nightly
