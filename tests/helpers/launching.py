@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 from flask import Flask
 from flask.testing import FlaskClient
@@ -44,6 +46,20 @@ class Site:
         self.write_users(**USERS)
         self.app: Flask = create_app(settings)
         self.context: WebContext = self.app.extensions["flansible"]
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, make_settings: Callable[..., Settings], redis_url: str, history_url: str, **changes: Any
+    ) -> Iterator[Self]:
+        """A site with these settings changed; closed behind the test."""
+        urls = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
+        settings = make_settings(**urls, isolation="none", audit_stdout=False, **changes)
+        made = cls(settings.model_copy(update={"DATABASE_URL": history_url}))
+        try:
+            yield made
+        finally:
+            made.close()
 
     def write_users(self, **entries: dict[str, Any]) -> None:
         users = [{"user": name, "password": "secret", **entry} for name, entry in entries.items()]

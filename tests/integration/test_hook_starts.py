@@ -22,13 +22,10 @@ WEBHOOK = {"source": "github", "secret": "a secret of the forge alone", "templat
 
 @pytest.fixture
 def site(make_settings: Callable[..., Settings], redis_url: str, history_url: str) -> Iterator[Site]:
-    urls = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
-    settings = make_settings(**urls, isolation="none", audit_stdout=False)
-    made = Site(settings.model_copy(update={"DATABASE_URL": history_url}))
-    made.template()
-    made.put("webhooks/push", {**WEBHOOK, "variables": {"version": "/after"}}, "admin")
-    yield made
-    made.close()
+    with Site.open(make_settings, redis_url, history_url) as made:
+        made.template()
+        made.put("webhooks/push", {**WEBHOOK, "variables": {"version": "/after"}}, "admin")
+        yield made
 
 
 def rows_of(site: Site) -> HookCallRows:

@@ -20,11 +20,8 @@ COMMIT = "a" * 40
 
 @pytest.fixture
 def site(make_settings: Callable[..., Settings], redis_url: str, history_url: str) -> Iterator[Site]:
-    urls = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
-    settings = make_settings(**urls, isolation="none", audit_stdout=False)
-    made = Site(settings.model_copy(update={"DATABASE_URL": history_url}))
-    yield made
-    made.close()
+    with Site.open(make_settings, redis_url, history_url) as made:
+        yield made
 
 
 def test_a_project_is_asked_for_only_on_queues_of_the_user(site: Site) -> None:

@@ -83,11 +83,8 @@ class Clocked(Site):
 
 @pytest.fixture
 def site(make_settings: Callable[..., Settings], redis_url: str, history_url: str) -> Iterator[Clocked]:
-    urls = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
-    settings = make_settings(**urls, isolation="none", audit_stdout=False)
-    made = Clocked(settings.model_copy(update={"DATABASE_URL": history_url}))
-    yield made
-    made.close()
+    with Clocked.open(make_settings, redis_url, history_url) as made:
+        yield made
 
 
 def test_a_due_time_starts_one_task_of_the_template_as_its_owner(site: Clocked) -> None:

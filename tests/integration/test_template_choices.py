@@ -10,27 +10,18 @@ from typing import Any
 
 import pytest
 
-from flansible.broker import app as broker_app
 from flansible.config import Settings
-from flansible.history.migrate import migrate
 from flansible.identity import tokens
 from flansible.models import AuthorizedRun
 from flansible.web import choices
 from flansible.web.preview_run import PreviewResult
-from tests.helpers.history import opened
+from tests.helpers.history import copy_migrated
 from tests.helpers.launching import Site
 from tests.helpers.receivers import Answer, Receiver
-from tests.helpers.redis_server import RedisServer
+
+pytestmark = pytest.mark.usefixtures("broker")
 
 FIELD = "extra_vars.version"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _broker(shared_redis: RedisServer) -> None:
-    """Connections to the broker belong to the process: opened before the first test, they are no test's leak."""
-    url = shared_redis.url
-    broker_app.configure(Settings(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url))
-    broker_app.enqueue("00000000-0000-4000-8000-000000000000", "")
 
 
 @pytest.fixture
@@ -42,14 +33,10 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def site(make_settings: Callable[..., Settings], redis_url: str, tmp_path: Path) -> Iterator[Site]:
-    urls = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
+    copy_migrated(tmp_path)
     url = f"sqlite:///{tmp_path}/history.sqlite3"
-    with opened(url) as database:
-        migrate(database)
-    found = make_settings(**urls, isolation="none", audit_stdout=False, choices_hosts="127.0.0.1", choices_private=True)
-    made = Site(found.model_copy(update={"DATABASE_URL": url}))
-    yield made
-    made.close()
+    with Site.open(make_settings, redis_url, url, choices_hosts="127.0.0.1", choices_private=True) as made:
+        yield made
 
 
 def reply(status: int, body: Any, **headers: str) -> Answer:

@@ -34,11 +34,8 @@ NOT_FOUND = (404, "definition_not_found", set[str]())
 
 @pytest.fixture
 def site(make_settings: Callable[..., Settings], redis_url: str, history_url: str) -> Iterator[Site]:
-    urls = {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
-    settings = make_settings(**urls, isolation="none", audit_stdout=False)
-    made = Site(settings.model_copy(update={"DATABASE_URL": history_url}))
-    yield made
-    made.close()
+    with Site.open(make_settings, redis_url, history_url) as made:
+        yield made
 
 
 def test_a_launch_has_the_rights_of_the_owner_and_is_the_task_of_who_launched_it(site: Site) -> None:
