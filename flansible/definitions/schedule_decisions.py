@@ -32,6 +32,11 @@ class KnownSchedule:
     spec: ScheduleSpec
     times: Times
 
+    @classmethod
+    def of(cls, stored: StoredDefinition) -> KnownSchedule:
+        spec = ScheduleSpec.model_validate(stored.spec)
+        return cls(stored, spec, Times(spec, moment(stored.updated)))
+
     @property
     def name(self) -> str:
         return self.stored.name

@@ -9,6 +9,7 @@ from typing import Any
 from flansible.authorization.redaction import SECRET_FIELDS
 from flansible.definitions import schedule_times, template_values
 from flansible.definitions.kinds import TEMPLATES
+from flansible.definitions.schedule_decisions import KnownSchedule
 from flansible.definitions.schedule_times import Freeze
 from flansible.errors import FieldError, InvalidRequest
 from flansible.history.definition_rows import StoredDefinition
@@ -18,7 +19,6 @@ from flansible.models.template_specs import TemplateSpec
 from flansible.web import template_launch
 from flansible.web.context import WebContext
 from flansible.web.kind_rules import Written
-from flansible.web.scheduler import known_schedule
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def compute(context: WebContext, _user: User, found: StoredDefinition, _is_whole
 
 
 def _computed(context: WebContext, found: StoredDefinition) -> dict[str, Any]:
-    known = known_schedule(found)
+    known = KnownSchedule.of(found)
     stored = context.schedules.state(found.name) if context.schedules else None
     state = known.state(stored)
     computed = ScheduleComputed(

@@ -29,13 +29,11 @@ from flask import Flask, current_app
 
 from flansible.definitions.kinds import SCHEDULES, TEMPLATES
 from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment, reason_of
-from flansible.definitions.schedule_times import Times
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError, StoreUnavailable, TooManyRequests
 from flansible.history.definition_rows import StoredDefinition
 from flansible.history.schedule_rows import STARTED, STARTING, ScheduleRows, ScheduleState, StoredOccurrence
 from flansible.identity.users import ADMIN
 from flansible.models import FINAL_STATES, State
-from flansible.models.schedule_specs import ScheduleSpec
 from flansible.store import LateSchedule
 from flansible.web import task_launch, template_launch
 from flansible.web.context import WebContext
@@ -153,7 +151,7 @@ class Scheduler:
                 found[stored.name] = before
                 continue
             try:
-                found[stored.name] = known_schedule(stored)
+                found[stored.name] = KnownSchedule.of(stored)
             except Exception:
                 self._log_faulty(stored)
         if found.keys() != self._counted:
@@ -395,11 +393,6 @@ def _count_skips(context: WebContext, found: Iterable[StoredOccurrence]) -> None
     reasons = Counter(reason for one in found if (reason := reason_of(one.outcome)) is not None)
     if reasons:
         context.store.count_schedule_skips(reasons)
-
-
-def known_schedule(stored: StoredDefinition) -> KnownSchedule:
-    spec = ScheduleSpec.model_validate(stored.spec)
-    return KnownSchedule(stored, spec, Times(spec, moment(stored.updated)))
 
 
 def launch(context: WebContext, known: KnownSchedule, due: int, locks: tuple[str, ...]) -> str:

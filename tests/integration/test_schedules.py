@@ -16,14 +16,14 @@ from flansible.broker import app as broker_app
 from flansible.config import Settings
 from flansible.definitions import schedule_times
 from flansible.definitions.kinds import SCHEDULES
-from flansible.definitions.schedule_decisions import milliseconds, reason_of
+from flansible.definitions.schedule_decisions import KnownSchedule, milliseconds, reason_of
 from flansible.errors import BadGateway, BrokerUnavailable
 from flansible.history.schedule_rows import STARTING, ScheduleRows, StoredOccurrence
 from flansible.models import State
 from flansible.store import LateSchedule
 from flansible.web import scheduler
 from flansible.web.context import WebContext
-from flansible.web.scheduler import KnownSchedule, Scheduler, known_schedule
+from flansible.web.scheduler import Scheduler
 from tests.helpers.launching import USERS, VALUES, Site
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
@@ -193,7 +193,7 @@ def test_what_a_process_has_started_and_not_recorded_when_it_died_is_not_started
     stored = site.context.definitions.find(SCHEDULES.name, "nightly")
     assert stored is not None
     with site.app.app_context():
-        task_id = scheduler.launch(site.context, known_schedule(stored), due, ())
+        task_id = scheduler.launch(site.context, KnownSchedule.of(stored), due, ())
     site.template(description="another digest")
     site.look(minutes=60, seconds=8)
     [item] = site.items()

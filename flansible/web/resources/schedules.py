@@ -23,7 +23,6 @@ from flansible.web.middleware import audit_context
 from flansible.web.parsing import MAX_NUMBER, NoFields, parse_body, parse_query, require_no_body
 from flansible.web.resources import definitions
 from flansible.web.resources.submissions import accepted
-from flansible.web.scheduler import known_schedule
 from flansible.web.task_launch import IDEMPOTENCY_KEY, Launched
 from flansible.web.template_launch import TemplateLaunch
 
@@ -153,7 +152,7 @@ def _may_change(name: str) -> KnownSchedule:
     found = _read(name)
     authorize.check_may_act(current_user())
     definition_rights.check_may_change(current_user(), SCHEDULES.name, name, found.owner)
-    return known_schedule(found)
+    return KnownSchedule.of(found)
 
 
 def _change(name: str, outcome: str, change: Callable[[ScheduleState], ScheduleState]) -> Response:
