@@ -8,7 +8,7 @@
 
 A due time gets its row first, together with how far the schedule has come; then the task is started, and the row says
 which. A row without an outcome is one whose process died in between: it is started by whoever looks next. Or its start
-takes long, where it waits for a remote, a URL or a preview: it goes on in a thread (_SlowStarts) and delays no other.
+takes long, since it waits for a remote, a URL or a preview: it goes on in a thread and delays no other (SlowStarts).
 """
 
 from __future__ import annotations
@@ -16,28 +16,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
-from typing import Any
-
-from flask import Flask, current_app
 
 from flansible.definitions.kinds import SCHEDULES, TEMPLATES
 from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment, reason_of
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError, StoreUnavailable, TooManyRequests
 from flansible.history.definition_rows import StoredDefinition
 from flansible.history.schedule_rows import STARTED, STARTING, ScheduleRows, ScheduleState, StoredOccurrence
-from flansible.identity.users import ADMIN
 from flansible.models import FINAL_STATES, State
 from flansible.store import LateSchedule
 from flansible.web import task_launch, template_launch
 from flansible.web.context import WebContext
 from flansible.web.freezes import freezes_of, holding
+from flansible.web.slow_starts import SlowStarts, is_slow
 from flansible.web.template_launch import TemplateLaunch
 
 log = logging.getLogger(__name__)
@@ -46,7 +42,6 @@ LEASE_SECONDS = 6.0
 KEPT = timedelta(days=90)  # occurrences that are over
 _PRUNE_SECONDS = 3600
 _WRITTEN_AT_ONCE = 50
-_SLOW_AT_ONCE, _SLOW_OF_ADMIN = 8, 3
 _TRIED_AGAIN = timedelta(seconds=5)  # a start that failed, which may ask a remote or run a preview
 _PATIENCE_SECONDS = 0.5  # of a round, with starts that may be slow
 
@@ -69,7 +64,7 @@ class Scheduler:
         self._faulty: set[str] = set()  # revisions of schedules that cannot be computed
         self._prune_at = 0.0
         self._is_idle = False  # there was nothing to look at
-        self._slow = _SlowStarts()
+        self._slow = SlowStarts()
 
     def tick(self) -> None:
         """Looks, if this process holds the lease. Raises StoreUnavailable."""
@@ -224,7 +219,7 @@ class Scheduler:
         assert definitions is not None
         names = {name for name in map(self._template_of, occurrences) if name is not None}
         found = {name: definitions.find(TEMPLATES.name, name) for name in names}
-        return {name for name, stored in found.items() if stored is not None and _is_slow(stored.spec)}
+        return {name for name, stored in found.items() if stored is not None and is_slow(stored.spec)}
 
     def _start(self, occurrence: StoredOccurrence, waiting: _Waiting, now: datetime) -> StoredOccurrence:
         """Starts the task of a due time; returns what became of it, the same where it is to be tried again."""
@@ -266,64 +261,6 @@ class Scheduler:
         if now.timestamp() >= self._prune_at:
             self._prune_at = now.timestamp() + _PRUNE_SECONDS
             rows.prune(milliseconds(now - KEPT))
-
-
-class _SlowStarts:
-    """Starts that may take long, in threads: at most one of each schedule at a time, and few of each owner, whose
-    look-ups and previews exclude each other or have to share the places of those that wait.
-
-    The threads are daemons: a process that ends does not wait for them.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._waiting: dict[str, deque[tuple[StoredOccurrence, Callable[[], StoredOccurrence]]]] = {}
-        self._running: Counter[str] = Counter()  # by owner
-        self._threads = 0
-        self._begun: set[str] = set()
-        self._ended: list[StoredOccurrence] = []
-
-    def is_starting(self, schedule: str) -> bool:
-        with self._changed:
-            return schedule in self._begun
-
-    def start(self, occurrence: StoredOccurrence, owner: str, begin: Callable[[], StoredOccurrence]) -> None:
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
-        with self._changed:
-            self._begun.add(occurrence.schedule)
-            self._waiting.setdefault(owner, deque()).append((occurrence, begin))
-            if self._threads < _SLOW_AT_ONCE:
-                self._threads += 1
-                threading.Thread(target=self._work, args=(app,), name="schedule-start", daemon=True).start()
-
-    def ended(self, seconds: float) -> list[StoredOccurrence]:
-        """Waits so long at most; returns those that have ended, as `Scheduler._start` does."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._ended) == len(self._begun), seconds)
-            ended, self._ended = self._ended, []
-            self._begun -= {one.schedule for one in ended}
-            return ended
-
-    def _work(self, app: Flask) -> None:
-        while (taken := self._take()) is not None:
-            owner, occurrence, begin = taken
-            try:
-                with app.app_context():
-                    occurrence = begin()
-            finally:
-                with self._changed:
-                    self._running[owner] -= 1
-                    self._ended.append(occurrence)
-                    self._changed.notify_all()
-
-    def _take(self) -> tuple[str, StoredOccurrence, Callable[[], StoredOccurrence]] | None:
-        with self._changed:
-            for owner, waiting in self._waiting.items():
-                if waiting and self._running[owner] < (_SLOW_OF_ADMIN if owner == ADMIN else 1):
-                    self._running[owner] += 1
-                    return owner, *waiting.popleft()
-            self._threads -= 1
-            return None
 
 
 class _Waiting:
@@ -405,12 +342,6 @@ def launch(context: WebContext, known: KnownSchedule, due: int, locks: tuple[str
     wanted = TemplateLaunch(known.spec.template, user, known.spec.values, trigger="schedule", key=key, locks=locks)
     event = task_launch.background_event(user.name, f"schedule {known.name}")
     return template_launch.launch(context, wanted, event).task_id
-
-
-def _is_slow(template: Mapping[str, Any]) -> bool:
-    if template["request"].get("project") or template.get("max_hosts") or template.get("require_limit"):
-        return True
-    return any(variable.get("choices_from") for variable in template.get("variables", {}).values())
 
 
 def _over(occurrence: StoredOccurrence, outcome: str, detail: str | None = None) -> StoredOccurrence:
