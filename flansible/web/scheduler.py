@@ -16,23 +16,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic
 
 from flansible.definitions.kinds import SCHEDULES, TEMPLATES
-from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment, reason_of
+from flansible.definitions.schedule_decisions import LATE, KnownSchedule, decide, milliseconds, moment
 from flansible.errors import Forbidden, InvalidRequest, NotFound, RequestError, StoreUnavailable, TooManyRequests
 from flansible.history.definition_rows import StoredDefinition
 from flansible.history.schedule_rows import STARTED, STARTING, ScheduleRows, ScheduleState, StoredOccurrence
-from flansible.models import FINAL_STATES, State
 from flansible.store import LateSchedule
 from flansible.web import task_launch, template_launch
 from flansible.web.context import WebContext
 from flansible.web.freezes import freezes_of, holding
+from flansible.web.open_occurrences import OpenOccurrences, count_skips
 from flansible.web.slow_starts import SlowStarts, is_slow
 from flansible.web.template_launch import TemplateLaunch
 
@@ -78,35 +77,35 @@ class Scheduler:
         self._read_definitions()
         if self._is_idle and not self._known:
             return
-        waiting = _Waiting(self._context, rows, self._known, now)
-        self._is_idle = not self._known and waiting.is_empty
-        waiting.write()  # a schedule may be paused for tasks that have failed
-        held = self._held_back(rows, now) if waiting.begun else {}
+        still_open = OpenOccurrences(self._context, rows, self._known, now)
+        self._is_idle = not self._known and still_open.is_empty
+        still_open.write()  # a schedule may be paused for tasks that have failed
+        held = self._held_back(rows, now) if still_open.begun else {}
         claimed = self._claim(rows, now)
-        slow = self._slow_templates([*waiting.begun, *claimed])
+        slow = self._slow_templates([*still_open.begun, *claimed])
         renewed = monotonic()
-        for number, occurrence in enumerate([*waiting.begun, *claimed]):
+        for number, occurrence in enumerate([*still_open.begun, *claimed]):
             if self._slow.is_starting(occurrence.schedule):
                 continue  # this one, or an earlier one of the same schedule
             # One that this process has not tried may have been started by another one, which died before it said so.
             if occurrence.schedule in held and (occurrence.schedule, occurrence.due) in self._tried:
-                self._settle(_over(occurrence, held[occurrence.schedule]), waiting, now)
+                self._settle(_over(occurrence, held[occurrence.schedule]), still_open, now)
                 continue
             if self._was_tried(occurrence, now):
                 continue
             if self._template_of(occurrence) in slow:
                 owner = self._known[occurrence.schedule].stored.owner
-                self._slow.start(occurrence, owner, partial(self._start, occurrence, waiting, now))
+                self._slow.start(occurrence, owner, partial(self._start, occurrence, still_open, now))
             else:
-                self._settle(self._start(occurrence, waiting, now), waiting, now)
+                self._settle(self._start(occurrence, still_open, now), still_open, now)
             if number % _WRITTEN_AT_ONCE == _WRITTEN_AT_ONCE - 1 or monotonic() - renewed > LEASE_SECONDS / 3:
-                waiting.write()
+                still_open.write()
                 if not self.hold_lease():
                     break  # whoever has it goes on
                 renewed = monotonic()
         for occurrence in self._slow.ended(_PATIENCE_SECONDS):
-            self._settle(occurrence, waiting, now)
-        waiting.write()
+            self._settle(occurrence, still_open, now)
+        still_open.write()
         self._prune(rows, now)
 
     def _held_back(self, rows: ScheduleRows, now: datetime) -> dict[str, str]:
@@ -124,13 +123,13 @@ class Scheduler:
         tried = self._tried.get((occurrence.schedule, occurrence.due))
         return tried is not None and timedelta() <= now - tried < _TRIED_AGAIN
 
-    def _settle(self, found: StoredOccurrence, waiting: _Waiting, now: datetime) -> None:
+    def _settle(self, found: StoredOccurrence, still_open: OpenOccurrences, now: datetime) -> None:
         key = (found.schedule, found.due)
         if found.outcome == STARTING:
             self._tried[key] = now
         else:
             self._tried.pop(key, None)
-        waiting.settle(found)
+        still_open.settle(found)
 
     def hold_lease(self) -> bool:
         """Whether this process is the one that starts what is due. Raises StoreUnavailable."""
@@ -185,7 +184,7 @@ class Scheduler:
                 # Of a night's, the last one is told.
                 late += [(known, one) for one in added if one.outcome.startswith(LATE)][-1:]
                 writer.set_state(state)
-        _count_skips(self._context, skipped)
+        count_skips(self._context, skipped)
         for known, one in late:
             self._tell_late(known, one)
         return sorted(claimed, key=lambda one: one.due)
@@ -221,12 +220,12 @@ class Scheduler:
         found = {name: definitions.find(TEMPLATES.name, name) for name in names}
         return {name for name, stored in found.items() if stored is not None and is_slow(stored.spec)}
 
-    def _start(self, occurrence: StoredOccurrence, waiting: _Waiting, now: datetime) -> StoredOccurrence:
+    def _start(self, occurrence: StoredOccurrence, still_open: OpenOccurrences, now: datetime) -> StoredOccurrence:
         """Starts the task of a due time; returns what became of it, the same where it is to be tried again."""
         known = self._known.get(occurrence.schedule)
         if known is None:
             return _over(occurrence, "skipped: deleted")
-        earlier = waiting.open_tasks(occurrence.schedule)
+        earlier = still_open.open_tasks(occurrence.schedule)
         locks: tuple[str, ...] = ()
         if earlier and known.spec.overlap == "skip" or len(earlier) > 1 and known.spec.overlap == "queue_one":
             return _over(occurrence, "skipped: overlap", f"task {earlier[-1].task_id} is not final")
@@ -261,75 +260,6 @@ class Scheduler:
         if now.timestamp() >= self._prune_at:
             self._prune_at = now.timestamp() + _PRUNE_SECONDS
             rows.prune(milliseconds(now - KEPT))
-
-
-class _Waiting:
-    """The occurrences that are not over when a round begins, and those that it settles."""
-
-    def __init__(self, context: WebContext, rows: ScheduleRows, known: dict[str, KnownSchedule], now: datetime) -> None:
-        self._context = context
-        self._rows = rows
-        self._now = milliseconds(now)
-        self._known = known
-        self._settled: list[StoredOccurrence] = []
-        self._ended: list[tuple[StoredOccurrence, bool]] = []
-        found = rows.waiting()
-        self.begun = [one for one in found if one.task_id is None]
-        self._open: dict[str, list[StoredOccurrence]] = {}
-        started = [one for one in found if one.task_id is not None]
-        positions = context.store.positions([one.task_id or "" for one in started]) if started else {}
-        for one in started:
-            position = positions.get(one.task_id or "")
-            state = position.state if position else None
-            if state is None or state in FINAL_STATES:
-                self._ended.append((one, state is State.SUCCEEDED))
-            else:
-                self._open.setdefault(one.schedule, []).append(one)
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.begun or self._open or self._ended)
-
-    def open_tasks(self, name: str) -> list[StoredOccurrence]:
-        """Returns the occurrences of a schedule whose task is not final."""
-        return self._open.get(name, [])
-
-    def settle(self, found: StoredOccurrence) -> None:
-        if found.outcome != STARTING:
-            self._settled.append(found)
-        if found.task_id is not None and found.is_open:
-            self._open.setdefault(found.schedule, []).append(found)
-
-    def write(self) -> None:
-        """Writes what was settled since the last time, and counts tasks that have ended."""
-        if not self._settled and not self._ended:
-            return
-        with self._rows.writing() as writer:
-            for one in self._settled:
-                writer.settle(replace(one, recorded=self._now))
-            states = writer.states() if self._ended else {}
-            for one, is_good in self._ended:
-                writer.settle(replace(one, is_open=False))
-                known, state = self._known.get(one.schedule), states.get(one.schedule)
-                if known is None or state is None:
-                    continue
-                state = replace(state, failures=0 if is_good else state.failures + 1)
-                most = known.spec.pause_after_failures
-                if most is not None and state.failures >= most and not known.is_paused(state):
-                    note = f"{state.failures} tasks in a row did not succeed"
-                    state = replace(state, paused=True, paused_by="failures", note=note)
-                states[one.schedule] = state
-                writer.set_state(state)
-        _count_skips(self._context, self._settled)
-        for name in {one.schedule for one, is_good in self._ended if is_good and one.schedule in self._known}:
-            self._context.store.note_schedule_success(name, self._now / 1000)
-        self._settled, self._ended = [], []
-
-
-def _count_skips(context: WebContext, found: Iterable[StoredOccurrence]) -> None:
-    reasons = Counter(reason for one in found if (reason := reason_of(one.outcome)) is not None)
-    if reasons:
-        context.store.count_schedule_skips(reasons)
 
 
 def launch(context: WebContext, known: KnownSchedule, due: int, locks: tuple[str, ...]) -> str:
