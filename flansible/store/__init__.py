@@ -76,6 +76,7 @@ and `errors`.
 
 from flansible.store.archive_queue import ArchiveQueue, ArchiverReport, FinalRecord, FinishedTask
 from flansible.store.changes import Changes
+from flansible.store.claims import AWAITS_REPORTS, HOSTS_NEEDED, LEASE_SECONDS, Claim, ClaimRefusal
 from flansible.store.day_statistics import Counts, PlaybookCounts, Stats, WorkerLoad
 from flansible.store.leases import MAX_ATTEMPTS, Leases, Run
 from flansible.store.login_throttle import LoginThrottle
@@ -99,18 +100,7 @@ from flansible.store.rights_records import RightsRecords
 from flansible.store.scheduler_lease import SchedulerLease
 from flansible.store.session_records import Session, Sessions
 from flansible.store.task_queries import ListFilter, NumberedPage, NumberedTask, RecordPage
-from flansible.store.task_records import (
-    AWAITS_REPORTS,
-    HOSTS_NEEDED,
-    LEASE_SECONDS,
-    Claim,
-    ClaimRefusal,
-    Idempotency,
-    ReadyTask,
-    Retention,
-    SubmitResult,
-    Transition,
-)
+from flansible.store.task_records import Idempotency, ReadyTask, Retention, SubmitResult, Transition
 from flansible.store.worker_records import REPORT_LOST_SECONDS, WorkerRecord, WorkerRecords
 
 __all__ = [

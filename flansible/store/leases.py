@@ -11,9 +11,10 @@ from typing import Any
 
 from flansible.errors import IllegalMove
 from flansible.models import DEFAULT_QUEUE, State
+from flansible.store.claims import LEASE_SECONDS, Claims
 from flansible.store.connection import text, translated
 from flansible.store.keys import AWAITED, LEASES, WORKER_SLOTS, WORKERS, index_key, task_key
-from flansible.store.task_records import LEASE_SECONDS, Tasks, Transition
+from flansible.store.task_records import Transition
 
 MAX_ATTEMPTS = 3
 
@@ -33,7 +34,7 @@ class Run:
     is_silent: bool
 
 
-class Leases(Tasks):
+class Leases(Claims):
     """The part of Store for leases and workers."""
 
     def renew_leases(

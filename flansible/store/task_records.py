@@ -1,34 +1,26 @@
-"""Task records: submitting, claiming, moving from state to state and pruning them."""
+"""Task records: submitting, moving from state to state and pruning them; claims.py has how workers get them."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Literal
 
-from flansible.errors import HistoryUnavailable, IllegalMove, RecordUnreadable, StoreUnavailable
+from flansible.errors import HistoryUnavailable, IllegalMove
 from flansible.models import DEFAULT_QUEUE, FINAL_STATES, STATES, AuthorizedRun, State
-from flansible.store import keys, record_parsing
+from flansible.store import keys
 from flansible.store.connection import REPLY_TIMEOUT_SECONDS, text, translated
 from flansible.store.keys import index_key, task_key, task_keys
-from flansible.store.recordings import COLOURS_PER_SEGMENT, MOST_READ_SECONDS, SEGMENT_BYTES, Progress
+from flansible.store.recordings import COLOURS_PER_SEGMENT, MOST_READ_SECONDS, SEGMENT_BYTES
 from flansible.store.task_queries import TaskQueries
 from flansible.system.timestamps import timestamp
 
 IDEMPOTENCY_SECONDS = 24 * 3600
-LEASE_SECONDS = 60
 HIDDEN_SECONDS = 300  # a hidden task is kept so long, and so long again once it is final
 _PRUNE_AT_ONCE = 100
-AWAITS_REPORTS = "reports are awaited"
-HOSTS_NEEDED = "hosts are needed"
-_HOST_SET_SECONDS = 2 * 86400
-_MOST_HOSTS = 20_000  # of one run; more count as all of the inventory
-_READY_AT_ONCE = 100  # wait queues checked in one step
 _ASKED_AGAIN_SECONDS = 5.0
 # Options with which a run has other play tasks than the whole playbook.
 _PARTIAL = ("tags", "skip_tags", "limit", "start_at_task", "list_hosts", "list_tasks", "list_tags", "syntax_check")
@@ -72,34 +64,6 @@ class ReadyTask:
     task_id: str
     summary: str
     queue: str = DEFAULT_QUEUE
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A task that this worker runs. token: proves that, and is higher than that of each earlier claim; progress: what
-    earlier attempts have stored; nonce: makes repeating the claim harmless; worker, process: who claimed it."""
-
-    run: AuthorizedRun
-    token: int
-    attempt: int
-    progress: Progress
-    nonce: str = ""
-    worker: str = ""
-    process: str = ""
-    lease_seconds: int = LEASE_SECONDS
-
-
-@dataclass(frozen=True)
-class ClaimRefusal:
-    """Why a task cannot be claimed: it waits (for a lock, for hosts, or for its user's other runs), it is not queued,
-    its record cannot be read (it is final now), AWAITS_REPORTS: this Redis has restarted, and some worker has not
-    reported yet what it runs, or HOSTS_NEEDED: `set_hosts` has to say first where it will run.
-
-    ready: tasks that may start in its place.
-    """
-
-    reason: str
-    ready: tuple[ReadyTask, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,7 +156,7 @@ class Tasks(TaskQueries):
             1 if run.request.get("callback") else "",
             "" if run.queue == DEFAULT_QUEUE else run.queue,
             "" if run.exclusive is None else 1,
-            _places(run.places),
+            joined_places(run.places),
             1 if any_sequence else "",
         )
 
@@ -203,84 +167,6 @@ class Tasks(TaskQueries):
     def discard(self, task_id: str) -> bool:
         """Deletes a task that could not be enqueued, unless a worker has claimed it meanwhile; whether it did."""
         return bool(self._run("discard", [task_key(task_id), keys.TASKS], SEGMENT_BYTES, COLOURS_PER_SEGMENT))
-
-    def claim(
-        self,
-        task_id: str,
-        worker: str,
-        nonce: str = "",
-        process: str = "",
-        lease_seconds: int = LEASE_SECONDS,
-    ) -> Claim | ClaimRefusal:
-        """Moves a task from queued to running, unless it has to wait.
-
-        nonce: identifies the request: repeating one whose reply was lost returns the same reply. process: the worker's,
-        as flansible.system.process_identity writes it.
-        """
-        return self._claim(task_id, worker, nonce or uuid.uuid4().hex, process, lease_seconds)
-
-    def set_hosts(self, task_id: str, hosts: Iterable[str] | None, places: tuple[str, ...] | None = None) -> None:
-        """Records on which hosts a queued task will run; None: not known, so all of its inventories. places: its
-        inventories, as `AuthorizedRun.places`, where the run does not know them."""
-        names = sorted({host.encode(errors="replace") for host in hosts or ()})
-        # No host at all: a play may make its own hosts.
-        is_known = 0 < len(names) <= _MOST_HOSTS
-        digest = sha256(b"\0".join(names)).hexdigest() if is_known else ""
-        self._run(
-            "set_hosts",
-            [task_key(task_id), keys.host_set_key(digest)],
-            digest,
-            _HOST_SET_SECONDS,
-            "" if places is None else 1,
-            _places(places or ()),
-            *(names if is_known else ()),
-        )
-
-    def restore(self, task_id: str, claim: Claim) -> bool:
-        """Records a claim again that this Redis has lost; whether the task is the worker's again."""
-        more = (claim.token, claim.attempt)
-        found = self._claim(task_id, claim.worker, claim.nonce, claim.process, claim.lease_seconds, *more)
-        return isinstance(found, Claim) and found.token == claim.token
-
-    def _claim(
-        self,
-        task_id: str,
-        worker: str,
-        nonce: str,
-        process: str,
-        lease_seconds: int,
-        restored: int | str = "",
-        attempt: int | str = "",
-    ) -> Claim | ClaimRefusal:
-        answer: Any = self._run(
-            "claim",
-            [*task_keys(task_id, "run"), keys.LEASES, keys.LOCKS, keys.WAITING],
-            nonce,
-            timestamp(),
-            worker,
-            process,
-            lease_seconds,
-            restored,
-            attempt,
-        )
-        what = text(answer[0])
-        if what == "claimed":
-            try:
-                run = record_parsing.authorized_run(task_id, answer[1])
-                progress = Progress(*(int(value) for value in answer[4:8]))
-            except (RecordUnreadable, ValueError, TypeError) as error:
-                return self._refuse_unreadable(task_id, int(answer[2]), error)
-            return Claim(run, int(answer[2]), int(answer[3]), progress, nonce, worker, process, lease_seconds)
-        if what == "waits":
-            return ClaimRefusal(text(answer[1]), _ready(answer[2:]))
-        return ClaimRefusal(what)
-
-    def _refuse_unreadable(self, task_id: str, token: int, error: Exception) -> ClaimRefusal:
-        """Ends a task that was claimed just now and cannot be run by anybody."""
-        why = error.why if isinstance(error, RecordUnreadable) else "a number in it is none"
-        description = f"its record cannot be read, it may be of another version ({why}); submit it again"
-        moved = self.settle(task_id, State.ERROR, description, token=token)
-        return ClaimRefusal(description, moved.ready)
 
     def take_retry(self, seconds: int) -> str | None:
         """Returns a failed task whose hosts are to be tried again now, to one process alone for so long: then it is due
@@ -307,24 +193,6 @@ class Tasks(TaskQueries):
                 pipeline.zcard(f"{keys.WAITING}:lock:{lock}")
             found = pipeline.execute()
         return {lock: int(found[2 * number]) + int(found[2 * number + 1]) for number, lock in enumerate(locks)}
-
-    def ready_tasks(self) -> tuple[ReadyTask, ...]:
-        """Returns waiting tasks that may start although their messages were not sent: the sender has died."""
-        return _ready(self._run("ready_tasks", [keys.WAITING], _READY_AT_ONCE))
-
-    def secrets(self, task_id: str) -> bytes | None:
-        """Reads a task's sealed secrets. The worker that claimed it then calls `delete_secrets`."""
-        with translated():
-            sealed: Any = self._redis.get(task_key(task_id, "secrets"))
-        return bytes(sealed) if sealed else None
-
-    def delete_secrets(self, task_id: str) -> None:
-        """Deletes a task's secrets. When Redis is away now, the task's final move deletes them."""
-        try:
-            with translated():
-                self._redis.delete(task_key(task_id, "secrets"))
-        except StoreUnavailable:
-            pass
 
     def settle(
         self,
@@ -434,7 +302,7 @@ class Tasks(TaskQueries):
         )
         if text(answer[0]) != "moved":
             raise IllegalMove(f"task {task_id} is {text(answer[0])} and cannot become {to}", text(answer[0]))
-        return Transition(to, _ready(answer[1:]))
+        return Transition(to, ready_tasks_of(answer[1:]))
 
 
 def _visibility(run: AuthorizedRun) -> str:
@@ -449,7 +317,8 @@ def _about(run: AuthorizedRun) -> str:
     return json.dumps(run.about.model_dump(exclude_none=True) | run.origin.model_dump(exclude_none=True))
 
 
-def _places(places: Iterable[str]) -> bytes:
+def joined_places(places: Iterable[str]) -> bytes:
+    """Encodes places for scripts, each with a null byte behind it."""
     return b"".join(os.fsencode(place) + b"\0" for place in places)
 
 
@@ -459,6 +328,7 @@ def _compared(run: AuthorizedRun) -> str:
     return "" if run.about.playbook is None or is_partial else f"{run.user}:{run.about.playbook}"
 
 
-def _ready(flat: Any) -> tuple[ReadyTask, ...]:
+def ready_tasks_of(flat: Any) -> tuple[ReadyTask, ...]:
+    """Decodes the tasks at the end of a script's reply, three values each."""
     rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
     return tuple(ReadyTask(*map(text, row)) for row in rows)
