@@ -101,6 +101,7 @@ from flansible.store.scheduler_lease import SchedulerLease
 from flansible.store.session_records import Session, Sessions
 from flansible.store.task_queries import ListFilter, NumberedPage, NumberedTask, RecordPage
 from flansible.store.task_records import Idempotency, ReadyTask, Retention, SubmitResult, Transition
+from flansible.store.template_launches import TemplateLaunches
 from flansible.store.worker_records import REPORT_LOST_SECONDS, WorkerRecord, WorkerRecords
 
 __all__ = [
@@ -166,6 +167,7 @@ class Store(
     SchedulerLease,
     Sessions,
     Stats,
+    TemplateLaunches,
     WorkerRecords,
 ):
     """Keeps records in one Redis. Connects at the first use; threads may share it, processes after a fork may not."""

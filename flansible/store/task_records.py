@@ -168,32 +168,6 @@ class Tasks(TaskQueries):
         """Deletes a task that could not be enqueued, unless a worker has claimed it meanwhile; whether it did."""
         return bool(self._run("discard", [task_key(task_id), keys.TASKS], SEGMENT_BYTES, COLOURS_PER_SEGMENT))
 
-    def take_retry(self, seconds: int) -> str | None:
-        """Returns a failed task whose hosts are to be tried again now, to one process alone for so long: then it is due
-        again, unless it was ended."""
-        answer: Any = self._run("take_retry", [keys.RETRIES], seconds)
-        return None if answer is None else text(answer)
-
-    def end_retry(self, task_id: str) -> None:
-        """Records that the retry of a task was started, or will never be."""
-        with translated():
-            self._redis.zrem(keys.RETRIES, task_id)
-
-    def count_launch(self, template: str) -> int:
-        """Counts a launch of a template whose tasks share slots; returns how many there were, this one included."""
-        with translated():
-            return int(self._redis.hincrby(keys.LAUNCHES, template, 1))
-
-    def lock_loads(self, locks: list[str]) -> dict[str, int]:
-        """Returns how many tasks hold a lock or wait for it, for each of these; in one round trip."""
-        with translated():
-            pipeline = self._redis.pipeline(transaction=False)
-            for lock in locks:
-                pipeline.hexists(keys.LOCKS, lock)
-                pipeline.zcard(f"{keys.WAITING}:lock:{lock}")
-            found = pipeline.execute()
-        return {lock: int(found[2 * number]) + int(found[2 * number + 1]) for number, lock in enumerate(locks)}
-
     def settle(
         self,
         task_id: str,
