@@ -11,12 +11,17 @@ from flansible.worker.confinement_hints import ConfinementHints
 from flansible.worker.keeper_handle import KeeperHandle
 from flansible.worker.key_agent import KeyAgent
 from flansible.worker.outcome import Observed
+from flansible.worker.step_descriptors import StepDescriptors
 
 
 @dataclass(kw_only=True)
 class StepState(Observed):
     """What the supervisor keeps of the step it watches, besides what decides its outcome."""
 
+    ends: StepDescriptors
+    open_pipes: set[int] = field(init=False)  # whose end was not read yet
+    channel_frames: wire.FrameReader = field(default_factory=wire.FrameReader)  # of the keeper
+    event_frames: wire.FrameReader = field(default_factory=wire.FrameReader)  # of the run
     give_up_at: float = math.inf  # when a keeper that does not answer an order loses its channel
     channel_ended: bool = False
     unsent: bytes = b""  # what the channel did not take yet: a user's code can stop the process that reads it
@@ -28,8 +33,9 @@ class StepState(Observed):
     is_refused: bool = False
     is_listing: bool = False  # plan frames of any other run are ignored: a user's code may write into the pipe
     awaits_key: bool = False  # the run decrypts a private key, which must be masked
-    output: int = -1  # the output pipe
-    ahead_bytes: int = 0  # how much of it may still be read for the marks of the events just read
+    ahead_bytes: int = 0  # how much of the output pipe may still be read for the marks of the events just read
     colours: ColourSplitter = field(default_factory=lambda: ColourSplitter(choose_mark(), 0))
-    frames: wire.FrameReader = field(default_factory=wire.FrameReader)
     hints: ConfinementHints | None = None  # of a sandboxed run, or of a project's
+
+    def __post_init__(self) -> None:
+        self.open_pipes = {self.ends.output, self.ends.events}

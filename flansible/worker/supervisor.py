@@ -18,7 +18,6 @@ import fcntl
 import logging
 import math
 import os
-import select
 import socket
 import time
 from dataclasses import replace
@@ -43,6 +42,7 @@ from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
 from flansible.worker.step_descriptors import StepDescriptors
+from flansible.worker.step_poll import StepPoll
 from flansible.worker.step_state import StepState
 
 log = logging.getLogger(__name__)
@@ -147,13 +147,13 @@ class Supervisor:
             colours = ColourSplitter(mark, self._recorder.offset)
             hints = ConfinementHints(self.read_only_tree) if sandbox or self.read_only_tree else None
             is_listing = step.listing is not None or step.program == "project"
-            seen = StepState(is_listing=is_listing, output=ends.output, colours=colours, hints=hints)
+            seen = StepState(ends=ends, is_listing=is_listing, colours=colours, hints=hints)
             seen.agent = agent
             seen.start_by = time.monotonic() + RUN_START_SECONDS
             seen.awaits_key = is_ansible and self._secrets is not None and self._secrets.has_encrypted_key
             try:
-                self._send_request(ends.channel, step, mark, rules, seen)
-                self._watch(ends.channel, ends.output, ends.events, server, seen)
+                self._send_request(step, mark, rules, seen)
+                self._watch(server, seen)
             finally:
                 if seen.exited is None and not seen.failure:
                     # Processes in the same sandbox can stop or kill the keeper: have the kernel end all of them.
@@ -170,9 +170,7 @@ class Supervisor:
         finally:
             ends.close_ours()
 
-    def _send_request(
-        self, channel: socket.socket, step: Step, colour_mark: str, rules: dict[str, Any] | None, seen: StepState
-    ) -> None:
+    def _send_request(self, step: Step, colour_mark: str, rules: dict[str, Any] | None, seen: StepState) -> None:
         request = {
             "type": "run",
             "grace_seconds": self._grace_seconds,
@@ -187,9 +185,9 @@ class Supervisor:
             "kill_at": self._lease.kill_at if self._lease else None,
             **step.model_dump(mode="json"),
         }
-        channel.setblocking(False)
+        seen.ends.channel.setblocking(False)
         seen.unsent = wire.encode(request)
-        self._send_unsent(channel, seen)
+        self._send_unsent(seen)
 
     def _secrets_for(self, step: Step) -> dict[str, Any] | None:
         """Returns what a step gets of the secrets: a project's credential is for git alone, and alone for it."""
@@ -199,18 +197,18 @@ class Supervisor:
             return self._secrets.model_dump(include={"git_credential"})
         return self._secrets.for_run
 
-    def _send_unsent(self, channel: socket.socket, seen: StepState) -> None:
+    def _send_unsent(self, seen: StepState) -> None:
         """Sends as much of the pending bytes as the channel takes, without blocking."""
         try:
             if seen.unsent:
-                seen.unsent = seen.unsent[channel.send(seen.unsent) :]
+                seen.unsent = seen.unsent[seen.ends.channel.send(seen.unsent) :]
         except BlockingIOError:
             pass
         except OSError:
             # The other end is closed. What it sent before that, such as how the run ended, is still to be read.
             seen.unsent = b""
 
-    def _send_lease(self, channel: socket.socket, seen: StepState) -> None:
+    def _send_lease(self, seen: StepState) -> None:
         """Sends the keeper its new deadline, now and then; never behind bytes that wait, where it would grow old."""
         if self._lease is None or seen.unsent or time.monotonic() < seen.lease_frame_at:
             return
@@ -219,9 +217,9 @@ class Supervisor:
             seen.sent_stop_at = self._lease.stop_at
             deadline = {"type": "lease", "stop_at": self._lease.stop_at, "kill_at": self._lease.kill_at}
             seen.unsent = wire.encode(deadline)
-            self._send_unsent(channel, seen)
+            self._send_unsent(seen)
 
-    def _watch(self, channel: socket.socket, output: int, events: int, server: ForkServer, seen: StepState) -> None:
+    def _watch(self, server: ForkServer, seen: StepState) -> None:
         """Watches the step until its keeper has reported the end or is gone, in one poll loop.
 
             running ──a reason to stop──▶ ordered to end ──give_up_at──▶ killed from outside
@@ -243,46 +241,45 @@ class Supervisor:
         The first reason counts. A run that finishes by itself after the order keeps its own result (`outcome_of`). A
         full recorder pauses the reading: the run then blocks on its pipes until the store or the disk has taken more.
         """
-        reader = wire.FrameReader()
-        poll = select.poll()
         signals = {self._shutdown.descriptor}
         if self._cancellation is not None:
             signals.add(self._cancellation.descriptor)
-        for descriptor in (self._recorder.descriptor, *signals):
-            poll.register(descriptor, select.POLLIN)
-        open_pipes = {output, events}
-        reading: set[int] = set()
+        channel = seen.ends.channel
+        poll = StepPoll(channel, self._recorder.descriptor, signals)
         while not seen.channel_ended and seen.exited is None and not seen.failure:
-            # What an encrypted key must hide comes before all output.
-            wanted = set() if self._recorder.full else open_pipes & {events} if seen.awaits_key else open_pipes
-            for descriptor in reading - wanted:
-                poll.unregister(descriptor)
-            for descriptor in wanted - reading:
-                poll.register(descriptor, select.POLLIN)
-            reading = set(wanted)
-            poll.register(channel, select.POLLIN | (select.POLLOUT if seen.unsent else 0))
-            ready = {descriptor for descriptor, _ in poll.poll(self._poll_milliseconds(seen))}
-            for descriptor in (output, events):
-                if descriptor in ready and not self._read_pipe(descriptor, descriptor == events, seen):
-                    open_pipes.discard(descriptor)
-                    seen.awaits_key = False
+            ready = poll.wait(self._wanted_pipes(seen), bool(seen.unsent), self._poll_milliseconds(seen))
+            self._read_pipes(ready, seen)
             if channel.fileno() in ready:
-                self._send_unsent(channel, seen)
-                self._read_channel(channel, reader, server, seen)
+                self._send_unsent(seen)
+                self._read_channel(server, seen)
             if self._recorder.descriptor in ready:
                 os.eventfd_read(self._recorder.descriptor)
-            for descriptor in signals & ready:
-                # It stays readable: without this, poll would return at once from now on.
-                poll.unregister(descriptor)
-                signals.discard(descriptor)
-            if time.monotonic() >= seen.start_by:
-                self._fork_servers.discard(server)
-                raise RunnerError(f"the fork server did not start the run within {RUN_START_SECONDS:g} s")
-            self._stop_if_due(channel, seen)
-            self._send_lease(channel, seen)
+            self._refuse_late_start(server, seen)
+            self._stop_if_due(seen)
+            self._send_lease(seen)
         if seen.stop_reason is None and self._lease is not None and self._lease.is_over:
             seen.stop_reason, seen.lost_because = State.LOST, self._lease.silence  # its keeper was faster than we
-        self._drain(output, events, open_pipes, seen)
+        self._drain(seen)
+
+    def _wanted_pipes(self, seen: StepState) -> set[int]:
+        """Returns the pipes that are to be read now."""
+        if self._recorder.full:
+            return set()
+        # What an encrypted key must hide comes before all output.
+        return seen.open_pipes & {seen.ends.events} if seen.awaits_key else seen.open_pipes
+
+    def _read_pipes(self, ready: set[int], seen: StepState) -> None:
+        """Reads once from each pipe that is ready."""
+        for descriptor in (seen.ends.output, seen.ends.events):
+            if descriptor in ready and not self._read_pipe(descriptor, seen):
+                seen.open_pipes.discard(descriptor)
+                seen.awaits_key = False
+
+    def _refuse_late_start(self, server: ForkServer, seen: StepState) -> None:
+        """Raises RunnerError when the fork server has not started the run in time, and ends that fork server."""
+        if time.monotonic() >= seen.start_by:
+            self._fork_servers.discard(server)
+            raise RunnerError(f"the fork server did not start the run within {RUN_START_SECONDS:g} s")
 
     def _poll_milliseconds(self, seen: StepState) -> float:
         """Returns the time until the next deadline, which no descriptor announces."""
@@ -298,38 +295,38 @@ class Supervisor:
             moments.append(max(0.0, seen.lease_frame_at - time.monotonic()))
         return min(moment for moment in moments if moment is not None) * 1000 + 0.5
 
-    def _stop_if_due(self, channel: socket.socket, seen: StepState) -> None:
+    def _stop_if_due(self, seen: StepState) -> None:
         """Orders the run to end when one of the reasons in `_watch` applies; later gives up a keeper that is late."""
         if self._recorder.standing != State.RUNNING and not seen.is_refused:
             seen.is_refused, seen.stop_reason = True, seen.stop_reason or State.CANCELED
-            self._order_stop(channel, 0.0, _LEASE_KEEPER_SECONDS, seen)
+            self._order_stop(0.0, _LEASE_KEEPER_SECONDS, seen)
         if seen.stop_reason is not None:
             lease_is_over = self._lease is not None and now() >= self._lease.kill_at + _LEASE_KEEPER_SECONDS
             seen.channel_ended |= lease_is_over or time.monotonic() >= seen.give_up_at
             return
         if self._cancellation is not None and self._cancellation.by:
             seen.stop_reason, seen.canceled_by = State.CANCELED, self._cancellation.by
-            self._order_stop(channel, self._grace_seconds, _KEEPER_SECONDS, seen)
+            self._order_stop(self._grace_seconds, _KEEPER_SECONDS, seen)
         elif time.monotonic() >= self._deadline:
             seen.stop_reason = State.TIMED_OUT
-            self._order_stop(channel, self._grace_seconds, _KEEPER_SECONDS, seen)
+            self._order_stop(self._grace_seconds, _KEEPER_SECONDS, seen)
         elif self._shutdown.seconds_left() == 0.0:
             seen.stop_reason = State.LOST
             grace = min(self._grace_seconds, _SHUTDOWN_GRACE_SECONDS)
-            self._order_stop(channel, grace, _SHUTDOWN_KEEPER_SECONDS, seen)
+            self._order_stop(grace, _SHUTDOWN_KEEPER_SECONDS, seen)
         elif self._lease is not None and self._lease.is_over:
             seen.stop_reason, seen.lost_because = State.LOST, self._lease.silence
             grace = min(self._grace_seconds, max(0.0, self._lease.kill_at - now()))
-            self._order_stop(channel, grace, _LEASE_KEEPER_SECONDS, seen)
+            self._order_stop(grace, _LEASE_KEEPER_SECONDS, seen)
 
-    def _order_stop(self, channel: socket.socket, grace_seconds: float, keeper_seconds: float, seen: StepState) -> None:
+    def _order_stop(self, grace_seconds: float, keeper_seconds: float, seen: StepState) -> None:
         seen.give_up_at = min(seen.give_up_at, time.monotonic() + grace_seconds + keeper_seconds)
         seen.unsent += wire.encode({"type": "stop", "grace_seconds": grace_seconds})
-        self._send_unsent(channel, seen)
+        self._send_unsent(seen)
 
-    def _read_pipe(self, descriptor: int, is_events: bool, seen: StepState) -> bool:
+    def _read_pipe(self, descriptor: int, seen: StepState) -> bool:
         """Reads once from a pipe; False at its end."""
-        if not is_events:
+        if descriptor == seen.ends.output:
             return self._read_output(seen) != 0
         try:
             data = os.read(descriptor, _READ_BYTES)
@@ -338,10 +335,10 @@ class Supervisor:
         if not data:
             return False
         # The marks of these events are in the pipe by now; more must not be read here, where nobody asks if it is full.
-        seen.ahead_bytes = fcntl.fcntl(seen.output, fcntl.F_GETPIPE_SZ)
+        seen.ahead_bytes = fcntl.fcntl(seen.ends.output, fcntl.F_GETPIPE_SZ)
         # After a broken frame the rest cannot be parsed; it is still read, or the run would block on a full pipe.
         try:
-            for frame in seen.frames.feed(data) if seen.fault is None else ():
+            for frame in seen.event_frames.feed(data) if seen.fault is None else ():
                 self._record(frame, seen)
         except (WireError, TypeError, ValueError, RecursionError) as error:
             seen.fault = f"the run's events cannot be read: {error}"
@@ -387,7 +384,7 @@ class Supervisor:
     def _read_output(self, seen: StepState) -> int | None:
         """Reads once from the output pipe. Returns the number of bytes, 0 at its end, None when it is empty."""
         try:
-            data = os.read(seen.output, _READ_BYTES)
+            data = os.read(seen.ends.output, _READ_BYTES)
         except BlockingIOError:
             return None
         text, colours = seen.colours.feed(data)
@@ -396,15 +393,13 @@ class Supervisor:
         self._recorder.add_output(*self._masker.feed(text, colours))
         return len(data)
 
-    def _read_channel(
-        self, channel: socket.socket, reader: wire.FrameReader, server: ForkServer, seen: StepState
-    ) -> None:
+    def _read_channel(self, server: ForkServer, seen: StepState) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(channel, _READ_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _, _ = socket.recv_fds(seen.ends.channel, _READ_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
             for descriptor in descriptors:
                 # A user's code in the sandbox may send others, at any time.
                 seen.agent.serve(descriptor) if seen.agent else os.close(descriptor)
-            for frame in reader.feed(data):
+            for frame in seen.channel_frames.feed(data):
                 if frame.get("type") == "exited":
                     seen.exited = frame_validation.exited(frame)
                 elif frame.get("type") == "failed":
@@ -419,13 +414,13 @@ class Supervisor:
         if not data:
             seen.channel_ended = True
 
-    def _drain(self, output: int, events: int, open_pipes: set[int], seen: StepState) -> None:
+    def _drain(self, seen: StepState) -> None:
         """Reads what the run wrote before it ended: one read takes all that a pipe can hold.
 
         Not until the pipes' end: a daemon that the run started may hold them open and continue to write.
         """
-        for descriptor in (output, events):
-            if descriptor in open_pipes:
-                self._read_pipe(descriptor, descriptor == events, seen)
+        for descriptor in (seen.ends.output, seen.ends.events):
+            if descriptor in seen.open_pipes:
+                self._read_pipe(descriptor, seen)
         self._recorder.add_output(*self._masker.feed(*seen.colours.finish()))
         self._recorder.add_output(*self._masker.finish())
