@@ -24,7 +24,7 @@ from flansible.models.hook_specs import HookCall
 from flansible.models.notification_specs import DeliveryFields
 from flansible.web.middleware.audit_context import REQUEST_ID
 from flansible.web.middleware.error_handlers import REALM, RETRY_AFTER_SECONDS, TOKEN_REALM
-from flansible.web.openapi import examples
+from flansible.web.openapi import examples, failure_examples
 from flansible.web.route_types import Header, Route
 from flansible.web.serialization import JSON, OMITTED_WHEN_NULL
 
@@ -209,8 +209,8 @@ def _example(route: Route, status: int, model: type[BaseModel]) -> dict[str, Any
 
 
 def _failure(status: int, route: Route) -> DocumentedReply:
-    known = examples.FAILURES | (examples.BODY_FAILURES if route.body else {})
-    more = examples.ROUTE_FAILURES.get((route.endpoint, status), ())
+    known = failure_examples.FAILURES | (failure_examples.BODY_FAILURES if route.body else {})
+    more = failure_examples.ROUTE_FAILURES.get((route.endpoint, status), ())
     fields = {name for model in (route.body, route.query) if model for name in model.model_fields}
     shown = {
         body.code: body.model_dump(mode="json")
