@@ -122,7 +122,7 @@ InventoryPaths = Annotated[list[str], AfterValidator(_inventories)]
 ProjectText = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 NameGlobs = Annotated[list[str], AfterValidator(_names)]
 ModuleGlobs = Annotated[list[str], AfterValidator(_modules)]
-# As flansible.models.requests has it, which stands beside this floor; a test compares them.
+# As flansible.models.request_fields has it, which stands beside this floor; a test compares them.
 QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 EnvironmentNames = list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]]
 

@@ -27,20 +27,22 @@ from flansible.models.records import (
     principal,
     split_principal,
 )
-from flansible.models.requests import (
-    DEFAULT_VAULT_ID,
+from flansible.models.request_fields import (
     MAX_PATH_CHARACTERS,
-    AdhocRequest,
-    GitRequest,
     Inventory,
-    LoginBody,
-    ModuleArgument,
     PathText,
-    PlaybookRequest,
-    PreviewRequest,
     ProjectName,
     ProjectRef,
     Request,
+)
+from flansible.models.requests import (
+    DEFAULT_VAULT_ID,
+    AdhocRequest,
+    GitRequest,
+    LoginBody,
+    ModuleArgument,
+    PlaybookRequest,
+    PreviewRequest,
     RunOptions,
     TaskOptions,
 )

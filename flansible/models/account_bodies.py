@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from flansible.models.records import Record
-from flansible.models.requests import MAX_TEXT_CHARACTERS, Request, Secret
+from flansible.models.request_fields import MAX_TEXT_CHARACTERS, Request, Secret
 
 MIN_PASSWORD_CHARACTERS = 8
 

@@ -14,14 +14,8 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationInfo, field_validat
 
 from flansible.models import private_keys
 from flansible.models.definition_specs import Sealed, SealedMark, Spec
-from flansible.models.requests import (
-    DEFAULT_VAULT_ID,
-    MAX_LIST_ITEMS,
-    EnvironmentName,
-    Password,
-    Secret,
-    VariableName,
-)
+from flansible.models.request_fields import MAX_LIST_ITEMS, EnvironmentName, Password, Secret, VariableName
+from flansible.models.requests import DEFAULT_VAULT_ID
 
 CredentialKind = Literal["ssh", "become", "vault", "git", "environment", "http"]
 SealedPassword = Annotated[Password, SealedMark(), Field(json_schema_extra={"format": "password", "writeOnly": True})]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from flansible.models.records import Record
-from flansible.models.requests import MAX_TEXT_CHARACTERS, Request
+from flansible.models.request_fields import MAX_TEXT_CHARACTERS, Request
 from flansible.states import State
 
 MAX_NAME_CHARACTERS = 100

@@ -10,7 +10,7 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 from flansible.models.definition_specs import DefinitionName, Sealed, Spec
 from flansible.models.notification_specs import SECRET_PREFIX, secret_bytes
 from flansible.models.records import Record
-from flansible.models.requests import Request, VariableName
+from flansible.models.request_fields import Request, VariableName
 
 Source = Literal["github", "gitlab", "gitea", "forgejo", "bitbucket", "standard", "generic"]
 CallOutcome = Literal["waiting", "starting", "merged", "started", "ignored", "refused"]

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from flansible.models.definition_specs import FilterText, Sealed, Spec
 from flansible.models.event_names import EventName, Events, HttpUrl
 from flansible.models.records import Kind, Record
-from flansible.models.requests import Request
+from flansible.models.request_fields import Request
 
 NotificationKind = Literal["webhook", "mail", "apprise"]
 DeliveryState = Literal["pending", "delivered", "dead"]

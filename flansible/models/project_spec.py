@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from flansible.models.definition_specs import DefinitionName, Spec
 from flansible.models.records import Record
-from flansible.models.requests import MAX_PATH_CHARACTERS, MAX_TEXT_CHARACTERS, ProjectRef, QueueName, Request
+from flansible.models.request_fields import MAX_PATH_CHARACTERS, MAX_TEXT_CHARACTERS, ProjectRef, QueueName, Request
 
 MAX_GLOBS = 100
 _LINES: dict[str, JsonValue] = {"format": "lines"}  # for the console's form

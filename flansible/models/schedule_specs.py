@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from flansible.models.definition_specs import DefinitionName, Spec
 from flansible.models.records import Record
-from flansible.models.requests import MAX_LIST_ITEMS, Request
+from flansible.models.request_fields import MAX_LIST_ITEMS, Request
 
 MAX_NOTE_CHARACTERS = 1000
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}[smhdw]$", max_length=10)]

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from flansible.models.definition_specs import MAX_GROUPS, GroupName, Spec
 from flansible.models.event_names import HttpUrl
-from flansible.models.requests import MAX_LIST_ITEMS, MAX_SECONDS, LockNames, Request, VariableName
+from flansible.models.request_fields import MAX_LIST_ITEMS, MAX_SECONDS, LockNames, Request, VariableName
 from flansible.models.responses import ErrorItem
 
 MAX_VARIABLES = 100

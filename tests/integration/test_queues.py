@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from flansible.config import values
 from flansible.identity import rbac_schema
 from flansible.models import State, TaskStatus
-from flansible.models import requests as request_models
+from flansible.models.request_fields import QueueName
 from flansible.store import Claim, ReadyTask, Store
 from tests.helpers.runs import make_run, new_id
 
@@ -179,7 +179,7 @@ def test_workers_report_their_queues(store: Store) -> None:
 @pytest.mark.parametrize("name", ["default", "dmz-1", "A_b", "x" * 63])
 def test_a_name_is_one_wherever_it_is_written(name: str) -> None:
     assert values.queue_names(f" {name} ") == name
-    for kind in (rbac_schema.QueueName, request_models.QueueName):
+    for kind in (rbac_schema.QueueName, QueueName):
         assert TypeAdapter(kind).validate_python(name) == name
 
 
@@ -187,7 +187,7 @@ def test_a_name_is_one_wherever_it_is_written(name: str) -> None:
 def test_what_is_no_name_is_none_anywhere(name: str) -> None:
     with pytest.raises(ValueError):
         values.queue_names(name)
-    for kind in (rbac_schema.QueueName, request_models.QueueName):
+    for kind in (rbac_schema.QueueName, QueueName):
         with pytest.raises(ValidationError):
             TypeAdapter(kind).validate_python(name)
-    assert get_args(request_models.QueueName)
+    assert get_args(QueueName)

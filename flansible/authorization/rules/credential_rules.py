@@ -20,7 +20,8 @@ from flansible.errors import FieldError, InvalidRequest
 from flansible.identity.users import ADMIN, User
 from flansible.models import AuthorizedRun, RunOptions, Secrets
 from flansible.models.credential_spec import CredentialSpec
-from flansible.models.requests import DEFAULT_VAULT_ID, secrets_problem
+from flansible.models.request_fields import secrets_problem
+from flansible.models.requests import DEFAULT_VAULT_ID
 
 RunBody = TypeVar("RunBody", bound=RunOptions)
 
