@@ -29,7 +29,7 @@ def ssh() -> Iterator[servers.SshServer]:
 
 @pytest.fixture(scope="package")
 def shared_service() -> Iterator[Service]:
-    """For the files that say SHARES_SERVICE: they submit runs of their own, and leave users and processes alone."""
+    """For the files that say SHARES_SERVICE: they leave its processes alone, and add users of their own at most."""
     with started("") as service:
         yield service
 
@@ -63,12 +63,18 @@ def shares_service(request: pytest.FixtureRequest) -> bool:
 
 
 def reset(service: Service) -> None:
-    """As it was before this file: no task goes on, the users are the same, and the folders are those of the team."""
+    """As it was before this file: no task goes on, and definitions, users and folders are those of the team."""
+    delete_definitions(service)
     for state in ("running", "queued"):
         eventually(lambda state=state: not service.client().get(f"/api/ansibletasks?state={state}").json()["tasks"])
-    users = (service.root / "rbac.json").read_text()
     for path in service.root.iterdir():
         if path.name not in (".flansible", "config.ini", "rbac.json", "up.log"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     lay_out(service.root)
-    assert (service.root / "rbac.json").read_text() == users
+
+
+def delete_definitions(service: Service) -> None:
+    client = service.client()
+    for kind in client.get("/api/definitions").json()["kinds"]:
+        for item in client.get(f"/api/{kind['kind']}", params={"limit": 1000}).json()["items"]:
+            assert client.delete(f"/api/{kind['kind']}/{item['name']}").status_code == 204

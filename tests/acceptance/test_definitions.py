@@ -13,17 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.helpers.services import ADMIN, DEV, SCRIPTS, Service, lay_out, start_service, write
+from tests.helpers.services import ADMIN, DEV, SCRIPTS, Service, write
 
+SHARES_SERVICE = True
 OPS = ("ops-member", "ops secret")
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/team"
 FAILED = {"state": "failed"}
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    root = tmp_path_factory.mktemp("definitions")
-    lay_out(root)
+@pytest.fixture(scope="module", autouse=True)
+def users(root: Path) -> None:
     document = json.loads((root / "rbac.json").read_text())
     document["groups"] = [{"name": "ops", "inventories": ["inventories/shared"]}]
     for user in document["rbac"]:
@@ -31,9 +30,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             user["may_define"] = ["searches"]
     document["rbac"].append({"user": OPS[0], "password": OPS[1], "groups": ["ops"]})
     write(root / "rbac.json", json.dumps(document)).chmod(0o600)
-    started = start_service(root)
-    yield started
-    started.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from flansible.authorization import isolation
 from tests.helpers.services import ADMIN, DEV, Service, write
 from tests.helpers.waiting import eventually
 
+SHARES_SERVICE = True
+
 
 def test_ping_succeeds_and_its_result_says_pong(service: Service) -> None:
     task_id = service.submit("ansiblecommand", {"module": "ping"})

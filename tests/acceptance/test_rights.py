@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.services import DEV, Service, write
 
+SHARES_SERVICE = True
 VIEWER = ("viewer", "viewer secret")
 AUDITOR = ("auditor", "auditor secret")
 DEPLOY = ("deploy", "deploy secret")

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from tests.helpers.services import Service, child, lay_out, start_service
+from tests.helpers.services import Service, child, started
 from tests.helpers.waiting import eventually
 
+SHARES_SERVICE = True
 ROUNDS = 3
-
-
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
-    lay_out(root)
-    running = start_service(root, "web_workers = 2\n")
-    yield running
-    assert running.stop() < 10
 
 
 def put(service: Service, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -37,13 +28,13 @@ def occurrences(service: Service, name: str) -> list[dict[str, Any]]:
     return list(reply.json()["items"])[::-1]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def template(service: Service) -> None:
+def define_ping(service: Service) -> None:
     request = {"module": "ping", "host_pattern": "dev1", "inventory": str(service.root / "inventories/dev")}
     put(service, "templates/ping", {"kind": "adhoc", "request": request})
 
 
 def test_a_schedule_runs_the_template_for_real(service: Service) -> None:
+    define_ping(service)
     shown = put(service, "schedules/often", {"template": "ping", "every": "2s", "timezone": "Europe/Berlin"})
     assert len(shown["next"]) == 5 and shown["words"].startswith("Every 2 seconds")
     first = eventually(lambda: next(iter(occurrences(service, "often")), None), 30)
@@ -57,7 +48,13 @@ def test_a_schedule_runs_the_template_for_real(service: Service) -> None:
 
 
 @pytest.mark.nightly
-def test_when_the_process_that_starts_them_is_killed_each_time_is_started_once(service: Service) -> None:
+def test_when_the_process_that_starts_them_is_killed_each_time_is_started_once() -> None:
+    with started("web_workers = 2\n") as service:
+        define_ping(service)
+        survive_deaths(service)
+
+
+def survive_deaths(service: Service) -> None:
     body = {"template": "ping", "every": "1s", "timezone": "UTC", "overlap": "allow"}
     put(service, "schedules/each", body)
     for _ in range(ROUNDS):

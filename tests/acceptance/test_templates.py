@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.services import ADMIN, DEV, Service, lay_out, start_service, write
+from tests.helpers.services import ADMIN, Service, write
 from tests.helpers.waiting import eventually
 
+SHARES_SERVICE = True
+OWNER = ("owner", "owner secret")
 PORTAL = ("portal", "portal secret")
 USES = """\
 - name: Uses {{ word }}
@@ -35,19 +36,16 @@ USES = """\
 """
 
 
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
-    lay_out(root)
+@pytest.fixture(scope="module", autouse=True)
+def users(root: Path) -> None:
     users = json.loads((root / "rbac.json").read_text())
-    users["rbac"][1] |= {"may_define": ["templates"], "control_node": True, "writable": ["out"]}
+    owner = {**users["rbac"][1], "user": OWNER[0], "password": OWNER[1], "may_define": ["templates"]}
+    users["rbac"].append({**owner, "control_node": True, "writable": ["out"]})
     users["rbac"].append({"user": PORTAL[0], "password": PORTAL[1], "inventories": []})
     (root / "rbac.json").write_text(json.dumps(users))
     (root / "out").mkdir()
     write(root / "playbooks/uses.yml", USES)
     write(root / "playbooks/word.j2", "{{ word }} {{ nested }}\n")
-    running = start_service(root)
-    yield running
-    assert running.stop() < 10
 
 
 def put(service: Service, name: str, owner: tuple[str, str], **fields: Any) -> None:
@@ -73,8 +71,8 @@ ATTACKS = {
 }
 
 
-@pytest.mark.by_day(4)
-@pytest.mark.parametrize("owner", [ADMIN, DEV], ids=["admin", "dev"])
+@pytest.mark.by_day(2)
+@pytest.mark.parametrize("owner", [ADMIN, OWNER], ids=["admin", "owner"])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_values_of_a_launch_are_never_templates_whoever_owns_the_template(
     service: Service, owner: tuple[str, str], name: str
@@ -83,7 +81,8 @@ def test_values_of_a_launch_are_never_templates_whoever_owns_the_template(
     word = ATTACKS[name] % mark
     place = service.root / "out" / f"place-{owner[0]}"
     variables = {"word": {"required": True}, "data": {"type": "object"}}
-    put(service, f"attack-{owner[0]}", owner, request={"extra_vars": {"place": str(place)}}, variables=variables)
+    request = {"extra_vars": {"place": str(place)}, "limit": "dev1"}
+    put(service, f"attack-{owner[0]}", owner, request=request, variables=variables)
     given = {"word": word, "data": {"__ansible_type": "x", "word": word, word[:20]: [word]}}
     reply = launch(service, f"attack-{owner[0]}", {"extra_vars": given})
     assert reply.status_code == 202, reply.text
@@ -109,7 +108,7 @@ LIMITS |= {"all:!dev2": 202, "dev1:&web": 202, "~.*": 400, "~dev1": 202, ",": 40
 @pytest.mark.by_day(6)
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_required_limit_selects_less_than_all(service: Service, limit: str) -> None:
-    put(service, "limited", DEV, request={"playbook": "site.yml"}, open=["limit"], require_limit=True)
+    put(service, "limited", OWNER, request={"playbook": "vars.yml"}, open=["limit"], require_limit=True)
     reply = launch(service, "limited", {"limit": limit} if limit else {"limit": "dev2"})
     assert reply.status_code == LIMITS[limit], reply.text
     if LIMITS[limit] == 400:
@@ -117,17 +116,17 @@ def test_a_required_limit_selects_less_than_all(service: Service, limit: str) ->
 
 
 def test_without_a_limit_or_on_too_many_hosts_nothing_starts(service: Service) -> None:
-    put(service, "limited", DEV, request={"playbook": "site.yml"}, open=["limit"], require_limit=True)
+    put(service, "limited", OWNER, request={"playbook": "vars.yml"}, open=["limit"], require_limit=True)
     assert launch(service, "limited", {}).json()["code"] == "limit_required"
     assert launch(service, "limited", {"limit": None}).json()["code"] == "limit_required"
-    put(service, "few", DEV, request={"playbook": "site.yml"}, open=["limit"], max_hosts=1)
+    put(service, "few", OWNER, request={"playbook": "vars.yml"}, open=["limit"], max_hosts=1)
     refused = launch(service, "few", {})
     assert (refused.status_code, refused.json()["code"]) == (403, "too_many_hosts")
     assert launch(service, "few", {"limit": "dev1"}).status_code == 202
 
 
 def test_a_preview_shows_hosts_and_starts_nothing(service: Service) -> None:
-    put(service, "seen", DEV, request={"playbook": "site.yml"}, open=["limit"])
+    put(service, "seen", OWNER, request={"playbook": "vars.yml"}, open=["limit"])
     found = launch(service, "seen", {"limit": "dev1"}, "?preview=true")
     assert found.status_code == 200 and found.json()["hosts"] == ["dev1"] and found.json()["rights"] == []
     refused = launch(service, "seen", {"limit": "dev1", "tags": "x"}, "?preview=true").json()
@@ -154,7 +153,7 @@ def test_choices_are_the_hosts_of_a_group_as_they_are_now(service: Service) -> N
 
 
 def test_hosts_that_fail_are_tried_again(service: Service) -> None:
-    put(service, "again", DEV, request={"playbook": "fail.yml"}, retry={"hosts": "failed", "times": 1})
+    put(service, "again", OWNER, request={"playbook": "fail.yml"}, retry={"hosts": "failed", "times": 1})
     first = launch(service, "again", {}).json()["task_id"]
     service.wait(first, PORTAL)
     client = service.client(PORTAL)

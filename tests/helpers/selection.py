@@ -16,7 +16,6 @@ import pytest
 
 # Folders and files by how long one file takes; what is not named comes last.
 _LONGEST_FIRST = (
-    "acceptance/test_conformance",
     "acceptance/test_brokers",
     "acceptance/test_start_and_stop",
     "acceptance/test_attacks",
