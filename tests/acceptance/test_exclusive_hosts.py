@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.helpers.services import FLANSIBLE_WORKER, LOCAL, Service, lay_out, start_service, worker_by_hand, write
+from tests.helpers.services import FLANSIBLE_WORKER, LOCAL, Service, worker_by_hand, write
 from tests.helpers.waiting import eventually
 
+SHARES_SERVICE = True
 # Each host writes when it begins, each beat, and when it ends.
 BEATS = """\
 - hosts: "{{ target | default('all') }}"
@@ -27,16 +27,12 @@ BEATS = """\
 """
 
 
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
-    lay_out(root)
+@pytest.fixture(scope="module", autouse=True)
+def fleet(root: Path) -> None:
     write(root / "inventories/fleet", f"[web]\nh1 {LOCAL}\nh2 {LOCAL}\n[db]\nh3 {LOCAL}\n[other]\nh4 {LOCAL}\n")
     write(root / "playbooks/beats.yml", BEATS)
     write(root / "playbooks/own/ansible.cfg", "[defaults]\ninventory = ../../inventories/fleet\n")
     write(root / "playbooks/own/beats.yml", BEATS)
-    running = start_service(root, "worker_concurrency = 6\nfork_servers = 4\n")
-    yield running
-    assert running.stop() < 10
 
 
 class Farm:
@@ -150,6 +146,7 @@ def test_a_template_has_its_hosts_for_itself(farm: Farm, service: Service) -> No
     assert {name for *_, name in farm.spans()["h3"]} == {"run0", "run1", "run2", "plain"}
 
 
+@pytest.mark.nightly
 def test_a_worker_that_is_killed_frees_the_hosts_of_its_run(farm: Farm, service: Service) -> None:
     with worker_by_hand(service, *FLANSIBLE_WORKER, "--queues", "dmz") as worker:
         first = farm.submit("first", "h1,h2", beats=600, exclusive="hosts", queue="dmz")

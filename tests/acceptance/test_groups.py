@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from tests.helpers.process_tree import sleeping
-from tests.helpers.services import ADMIN, DEV, Service, start_service, write
+from tests.helpers.services import Service, write
 from tests.helpers.waiting import eventually, require_program
 
+SHARES_SERVICE = True
+MEMBER = ("member", "member secret")
 CANCELED_SECONDS, ENDED_SECONDS = 10, 20  # five and ten, and as many for a busy machine
 Entry = dict[str, Any]
-# dev may do anything on dev, and by the group one playbook on prod.
+# The member may do anything on dev, and by the group one playbook on prod.
 OWN: Entry = {"inventories": ["inventories/dev"], "lasting_processes": True}
 OPS: Entry = {
     "inventories": ["inventories/prod"],
@@ -40,10 +42,9 @@ class Team:
 
     def grant(self, own: Entry, groups: dict[str, Entry]) -> None:
         """Replaces rbac.json, as an editor does."""
-        users = [
-            {"user": ADMIN[0], "password": ADMIN[1]},
-            {"user": DEV[0], "password": DEV[1], "groups": list(groups), **own},
-        ]
+        users = json.loads((self.service.root / "rbac.json").read_text())["rbac"]
+        users = [item for item in users if item["user"] != MEMBER[0]]
+        users.append({"user": MEMBER[0], "password": MEMBER[1], "groups": list(groups), **own})
         named = [{"name": name, **entry} for name, entry in groups.items()]
         new = self.service.root / "new.json"
         write(new, json.dumps({"rbac": users, "groups": named})).chmod(0o600)
@@ -52,29 +53,28 @@ class Team:
     def release(self, **fields: Any) -> str:
         """Starts what the group allows."""
         body = {"playbook_dir": ".", "playbook": "release.yml", "inventory": self.inventory("prod"), **fields}
-        return self.service.submit("ansibleplaybook", body, DEV)
+        return self.service.submit("ansibleplaybook", body, MEMBER)
 
     def shell(self, script: str) -> str:
-        """Starts a program of dev's choice, by dev's own entry."""
+        """Starts a program of the member's choice, by the own entry."""
         body = {"module": "shell", "module_args": {"cmd": script}, "host_pattern": "dev1"}
-        return self.service.submit("ansiblecommand", {**body, "inventory": self.inventory("dev")}, DEV)
+        return self.service.submit("ansiblecommand", {**body, "inventory": self.inventory("dev")}, MEMBER)
 
     def inventory(self, name: str) -> str:
         return str(self.service.root / "inventories" / name)
 
     def output(self, task_id: str) -> str:
-        assert self.service.wait(task_id, DEV)["state"] == "succeeded", self.service.output(task_id)
-        return self.service.output(task_id, DEV)
+        assert self.service.wait(task_id, MEMBER)["state"] == "succeeded", self.service.output(task_id)
+        return self.service.output(task_id, MEMBER)
 
 
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module", autouse=True)
+def playbook(root: Path, service: Service) -> Iterator[None]:
     require_program("bwrap")
     write(root / "playbooks/release.yml", RELEASE.format(root=root))
-    running = start_service(root, "grace_seconds = 1\n")
-    yield running
-    assert running.stop() < 10
-    assert "Traceback" not in running.log.read_text()
+    before = len(service.log.read_text())
+    yield
+    assert "Traceback" not in service.log.read_text()[before:]
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def team(service: Service) -> Team:
 
 
 def test_prod_for_one_playbook_and_dev_for_all_are_not_prod_for_all(team: Team) -> None:
-    client = team.service.client(DEV)
+    client = team.service.client(MEMBER)
     shell = {"module": "shell", "module_args": "id", "host_pattern": "all", "inventory": team.inventory("prod")}
     reply = client.post("/api/ansiblecommand", json=shell)
     assert (reply.status_code, reply.json()["code"]) == (403, "module_forbidden")
@@ -97,8 +97,9 @@ def test_prod_for_one_playbook_and_dev_for_all_are_not_prod_for_all(team: Team) 
     assert client.post("/api/ansibleplaybook", json=both).status_code == 403
 
 
+@pytest.mark.nightly
 def test_a_run_sees_what_its_entry_grants_and_nothing_that_a_run_by_another_has_left(team: Team) -> None:
-    """dev's own runs execute anything. What they plant, in the home or /tmp, no run on prod finds; nor the reverse."""
+    """Own runs execute anything. What they plant, in the home or /tmp, no run on prod finds; nor the reverse."""
     own = team.output(team.shell(f"ls {team.service.root}/inventories; echo planted | tee ~/note > /tmp/note"))
     assert "dev" in own and "prod" not in own
     said = team.output(team.release())
@@ -110,16 +111,16 @@ def test_a_run_sees_what_its_entry_grants_and_nothing_that_a_run_by_another_has_
 def test_the_request_and_the_audit_log_name_the_entry(team: Team) -> None:
     by_group, by_own = team.release(), team.shell("true")
     for task_id, entry in ((by_group, "group:ops"), (by_own, "own")):
-        assert team.service.client(DEV).get(f"/api/ansibletaskrequest/{task_id}").json()["entry"] == entry
+        assert team.service.client(MEMBER).get(f"/api/ansibletaskrequest/{task_id}").json()["entry"] == entry
     lines = map(json.loads, (team.service.root / ".flansible/audit.log").read_text().splitlines())
     found = {line["task_id"]: line["what"] for line in lines if line["event"] == "submission"}
     assert found[by_group].endswith("(by group ops)") and "(by" not in found[by_own]
     for task_id in (by_group, by_own):
-        team.service.wait(task_id, DEV)
+        team.service.wait(task_id, MEMBER)
 
 
 def test_a_preview_and_the_session_say_which_entry_it_is(team: Team) -> None:
-    client = team.service.client(DEV)
+    client = team.service.client(MEMBER)
     request = {"playbook_dir": ".", "playbook": "release.yml", "inventory": team.inventory("prod")}
     reply = client.post("/api/preview", json={"kind": "playbook", "request": request}).json()
     assert reply["allowed"] and reply["hosts"] == ["prod1"]
@@ -137,7 +138,7 @@ def test_a_preview_and_the_session_say_which_entry_it_is(team: Team) -> None:
 @pytest.mark.parametrize("is_removed", [True, False], ids=["the group is removed", "its member leaves"])
 def test_a_group_that_is_lost_ends_what_it_allowed_with_all_that_is_left(team: Team, is_removed: bool) -> None:
     seconds, left = (f"{random.randrange(10**6, 10**7)}.5" for _ in range(2))
-    team.service.wait(team.shell(f"setsid nohup sleep {left} >/dev/null 2>&1 &"), DEV)
+    team.service.wait(team.shell(f"setsid nohup sleep {left} >/dev/null 2>&1 &"), MEMBER)
     running = team.release(extra_vars={"seconds": seconds})
     eventually(lambda: sleeping(seconds))
     assert sleeping(left)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,11 @@ import pytest
 
 from flansible.client import Client
 from flansible.errors import ServiceRefused
-from tests.helpers.services import ADMIN, DEV, Service, start_service, write
+from tests.helpers.services import ADMIN, DEV, Service, write
 
+SHARES_SERVICE = True
 PING = {"module": "ping", "inventory": "../inventories/dev", "host_pattern": "dev1"}
 CONNECTIONS = 12  # so many that both web processes get some
-
-
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
-    running = start_service(root)
-    yield running
-    assert running.stop() < 10
 
 
 def flansible(service: Service, *words: str, code: int = 0, **environ: str) -> str:
@@ -60,6 +53,7 @@ def audit(service: Service, *events: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, lines) if line["event"] in events]
 
 
+@pytest.mark.nightly
 def test_a_revoked_token_is_refused_at_once_by_all_web_processes(service: Service) -> None:
     text = made(service, ADMIN[0], "--expires", "1h")
     assert set(asked(service, text)) == {200}
@@ -95,6 +89,7 @@ def test_the_client_commands_take_a_token(service: Service) -> None:
     flansible(service, "tasks", code=5, FLANSIBLE_TOKEN=text)
 
 
+@pytest.mark.nightly
 def test_wrong_passwords_close_the_door_for_a_user_and_not_for_its_clients(service: Service) -> None:
     path = service.root / "rbac.json"
     document = json.loads(path.read_text())
