@@ -15,10 +15,12 @@ import httpx
 import psutil
 import pytest
 
+from tests.helpers.process_tree import detached, sleepers
 from tests.helpers.services import ADMIN, DEV, Service, lay_out, start_service
 from tests.helpers.waiting import eventually
 
-CONFIG = "worker_concurrency = 2\ngrace_seconds = 1\n"
+# The time of a run is enough to start what is to be ended, on a busy machine too.
+CONFIG = "worker_concurrency = 2\ngrace_seconds = 1\nCELERY_TASK_TIMEOUT = 20\n"
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,7 @@ def test_of_many_equal_requests_at_once_one_runs(service: Service, tmp_path: Pat
     assert (tmp_path / "mark").read_text() == "ran\n"
 
 
+@pytest.mark.nightly
 def test_two_tasks_that_share_a_lock_never_run_together_and_go_in_order(service: Service, tmp_path: Path) -> None:
     script = f"echo in $(date +%s.%N) >> {tmp_path}/log; sleep 0.4; echo out $(date +%s.%N) >> {tmp_path}/log"
     locks: list[Any] = ["a", ["a", "b"], ["b", "a"], "a", ["b"]]
@@ -161,21 +164,34 @@ def test_a_time_limit_of_the_request_ends_it(service: Service) -> None:
     assert reply.status_code == 400 and reply.json()["errors"][0]["field"] == "time_limit"
 
 
+def test_a_run_over_the_time_of_all_runs_is_ended_with_everything_it_started(service: Service) -> None:
+    mark = f"98{os.getpid()}.25"
+    task_id = service.submit("ansiblecommand", detached(mark))
+    eventually(lambda: len(sleepers(mark)) >= 4)
+    status = service.wait(task_id)
+    assert (status["Status"], status["state"]) == ("TIMEOUT", "timed_out")
+    assert "CELERY_TASK_TIMEOUT" in status["description"]
+    assert sleepers(mark) == []
+
+
 def worker_of(service: Service) -> psutil.Process:
     children = psutil.Process(service.process.pid).children()
     return next(child for child in children if child.cmdline()[4:5] == ["worker"])
 
 
 def test_a_run_whose_worker_is_killed_begins_again_when_asked_to(service: Service, tmp_path: Path) -> None:
-    log = tmp_path / "log"
+    """The other, which nobody asked for, is lost, and is never run again."""
+    log, ran, mark = tmp_path / "log", tmp_path / "ran", f"94{os.getpid()}.25"
     script = f"echo begun >> {log}; test $(wc -l < {log}) -ge 2 || sleep 60; echo done"
     body = {"module": "shell", "module_args": script, "on_lost": "requeue", "lock": "again"}
     again = service.submit("ansiblecommand", body)
-    lost = service.submit("ansiblecommand", sleep(60))
-    eventually(lambda: log.exists() and service.status(lost)["state"] == "running")
+    body = {"module": "shell", "module_args": f"echo x >> {ran}; sleep {mark}"}
+    lost = service.submit("ansiblecommand", body)
+    eventually(lambda: log.exists() and sleepers(mark))
     os.kill(worker_of(service).pid, signal.SIGKILL)
+    eventually(lambda: not sleepers(mark))  # nothing goes on unsupervised
     status = service.wait(lost, seconds=15)
-    assert status["state"] == "lost" and "died while it ran" in status["description"]
+    assert (status["Status"], status["state"]) == ("LOST", "lost") and "died while it ran" in status["description"]
     status = service.wait(again, seconds=40)
     assert (status["state"], status["attempt"]) == ("succeeded", 2)
     assert log.read_text() == "begun\nbegun\n"
@@ -184,3 +200,4 @@ def test_a_run_whose_worker_is_killed_begins_again_when_asked_to(service: Servic
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert "restart" in [event["event"] for event in events] and events[-1]["event"] == "final"
     assert service.result(again)["contacted"]["localhost"][0]["verdict"] == "changed"
+    assert ran.read_text() == "x\n"

@@ -20,6 +20,7 @@ import pytest
 import redis
 from werkzeug.security import generate_password_hash
 
+from tests.helpers.leaks import fail_on_leaks
 from tests.helpers.ports import free_port
 from tests.helpers.process_tree import detached, sleepers
 from tests.helpers.services import (
@@ -29,13 +30,20 @@ from tests.helpers.services import (
     flansible_environ,
     lay_out,
     start_service,
-    started,
     worker_by_hand,
     write,
 )
 from tests.helpers.waiting import eventually
 
 FLANSIBLE = str(Path(sys.executable).parent / "flansible")
+THREE_SLOTS = "worker_concurrency = 3\n"
+LONG = "worker_concurrency = 1\ndrain_seconds = 3600\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leaves_nothing_behind(_home: Path, _subreaper: None) -> Iterator[None]:
+    """Of the module in place of each test: a test goes on with the service that another has started."""
+    yield from fail_on_leaks(_home, False, "module")
 
 
 @pytest.fixture
@@ -123,68 +131,69 @@ def test_a_port_in_use_is_told_before_anything_starts_or_is_written(place: Path)
     assert list(place.iterdir()) == []
 
 
+class Site:
+    """A folder whose service is stopped, killed and started again; a test goes on with what another has started."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.with_flower = f"{LONG}flower_tcp_port = {free_port()}\n"
+        self._config, self._service = "", None  # type: tuple[str, Service | None]
+
+    def service(self, config: str = LONG) -> Service:
+        """The one that runs, if one does that was started like this; else a new one."""
+        if self._service is None or self._config != config or self._service.process.poll() is not None:
+            self.stop()
+            arguments = ("--flower",) if "flower" in config else ()
+            self._config, self._service = config, start_service(self.root, config, arguments)
+        return self._service
+
+    def stop(self) -> float:
+        """Seconds that it took."""
+        service, self._service = self._service, None
+        return service.stop() if service is not None else 0.0
+
+
 @pytest.fixture(scope="module")
-def impatient() -> Iterator[Service]:
-    """A service whose runs may take ten seconds: enough to start what is to be ended, on a busy machine too."""
-    with started("CELERY_TASK_TIMEOUT = 10\ngrace_seconds = 1\n") as service:
-        yield service
+def site() -> Iterator[Site]:
+    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    lay_out(root)
+    found = Site(root)
+    yield found
+    assert found.stop() < 10
+    shutil.rmtree(root)
 
 
-def test_a_run_over_its_time_is_ended_with_everything_it_started(impatient: Service) -> None:
-    mark = f"98{os.getpid()}.25"
-    task_id = impatient.submit("ansiblecommand", detached(mark))
-    eventually(lambda: len(sleepers(mark)) >= 4)
-    status = impatient.wait(task_id)
-    assert (status["Status"], status["state"]) == ("TIMEOUT", "timed_out")
-    assert "CELERY_TASK_TIMEOUT" in status["description"]
-    assert sleepers(mark) == []
-
-
-def test_a_second_service_or_worker_on_the_same_data_is_refused(impatient: Service) -> None:
+def test_a_second_service_or_worker_on_the_same_data_is_refused(site: Site) -> None:
+    service = site.service(THREE_SLOTS)
     environ = {"FLANSIBLE_FLASK_TCP_PORT": str(free_port())}
-    assert "another `flansible up`" in refused(impatient.root, environ)
+    assert "another `flansible up`" in refused(service.root, environ)
     worker = subprocess.run(
-        [FLANSIBLE, "worker"], cwd=impatient.root, env=impatient.environ, capture_output=True, text=True, timeout=60
+        [FLANSIBLE, "worker"], cwd=service.root, env=service.environ, capture_output=True, text=True, timeout=60
     )
     assert worker.returncode == 2, worker
     assert "a worker of this name is running" in worker.stderr and "--name" in worker.stderr
 
 
-def test_a_stop_during_runs_ends_them_and_says_so(place: Path) -> None:
-    """Eight that do not want to end, as many as there are slots, and one behind them."""
-    lay_out(place)
-    service = start_service(place)
+@pytest.mark.parametrize("slots", (3, pytest.param(8, marks=pytest.mark.nightly)))
+def test_a_stop_during_runs_ends_them_and_says_so(site: Site, slots: int) -> None:
+    """As many that do not want to end as there are slots, and one behind them."""
+    service = site.service(THREE_SLOTS.replace("3", str(slots)))
     mark = f"97{os.getpid()}.25"
-    lost = [service.submit("ansiblecommand", detached(mark)) for _ in range(8)]
-    eventually(lambda: len(sleepers(mark)) >= 4 * 8, 60)
+    lost = [service.submit("ansiblecommand", detached(mark)) for _ in range(slots)]
+    eventually(lambda: len(sleepers(mark)) >= 4 * slots, 60)
     queued = service.submit("ansiblecommand", {"module": "debug"})
-    assert service.stop() < 10
+    assert site.stop() < 10
     assert sleepers(mark) == []
-    again = start_service(place)
-    try:
-        for task_id in lost:
-            status = again.status(task_id)
-            assert (status["Status"], status["state"]) == ("LOST", "lost")
-            assert "worker was stopped" in status["description"]
-        assert again.wait(queued)["state"] == "succeeded"
-    finally:
-        assert again.stop() < 10
+    again = site.service()
+    for task_id in lost:
+        status = again.status(task_id)
+        assert (status["Status"], status["state"]) == ("LOST", "lost")
+        assert "worker was stopped" in status["description"]
+    assert again.wait(queued)["state"] == "succeeded"
 
 
-def test_a_stop_waits_for_runs_as_long_as_it_is_told_to_and_the_web_server_shows_them(place: Path) -> None:
-    lay_out(place)
-    service = start_service(place, "drain_seconds = 60\n")
-    task_id = service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 4"})
-    eventually(lambda: service.status(task_id)["state"] == "running")
-    service.process.send_signal(signal.SIGTERM)
-    assert service.wait(task_id)["state"] == "succeeded"
-    assert service.process.wait(10) == 0
-    service.stop()
-
-
-def test_a_second_signal_ends_the_stop_at_once(place: Path) -> None:
-    lay_out(place)
-    service = start_service(place, "drain_seconds = 3600\n")
+def test_a_second_signal_ends_the_stop_at_once(site: Site) -> None:
+    service = site.service()
     mark = f"93{os.getpid()}.25"
     task_id = service.submit("ansiblecommand", detached(mark))
     eventually(lambda: len(sleepers(mark)) >= 4)
@@ -196,27 +205,23 @@ def test_a_second_signal_ends_the_stop_at_once(place: Path) -> None:
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(10) == 0
     assert sleepers(mark) == []
-    service.stop()
-    again = start_service(place)
-    try:
-        status = again.status(task_id)
-        assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
-        assert again.wait(later)["state"] == "succeeded"
-    finally:
-        assert again.stop() < 10
+    again = site.service(site.with_flower)
+    status = again.status(task_id)
+    assert (status["state"], "worker was stopped" in status["description"]) == ("lost", True)
+    assert again.wait(later)["state"] == "succeeded"
 
 
-@pytest.fixture(scope="module")
-def busy() -> Iterator[Service]:
+@pytest.fixture
+def busy(site: Site) -> Iterator[Service]:
     """A service whose own worker is taken up, and whose workers let runs go on for an hour when they are stopped."""
-    with started("worker_concurrency = 1\ndrain_seconds = 3600\n") as service:
-        mark = f"36{os.getpid()}.25"
-        blocker = service.submit("ansiblecommand", {"module": "command", "module_args": f"sleep {mark}"})
-        eventually(lambda: sleepers(mark))
-        yield service
-        assert service.status(blocker)["state"] == "running"  # what ended meanwhile was run by workers started by hand
-        service.client().post(f"/api/ansibletaskcancel/{blocker}")
-        service.wait(blocker)
+    service = site.service(site.with_flower)
+    mark = f"36{os.getpid()}.25"
+    blocker = service.submit("ansiblecommand", {"module": "command", "module_args": f"sleep {mark}"})
+    eventually(lambda: sleepers(mark))
+    yield service
+    assert service.status(blocker)["state"] == "running"  # what ended meanwhile was run by workers started by hand
+    service.client().post(f"/api/ansibletaskcancel/{blocker}")
+    service.wait(blocker)
 
 
 @pytest.mark.by_day(1)
@@ -262,6 +267,7 @@ def test_a_first_signal_to_a_worker_by_hand_lets_its_run_end_and_leaves_what_wai
         worker.wait(15)
 
 
+@pytest.mark.nightly
 def test_a_task_whose_message_is_gone_is_run_all_the_same(busy: Service) -> None:
     waiting = busy.submit("ansiblecommand", {"module": "debug"})
     with redis.Redis(unix_socket_path=str(busy.root / ".flansible/redis.sock")) as store:
@@ -273,25 +279,31 @@ def test_a_task_whose_message_is_gone_is_run_all_the_same(busy: Service) -> None
         worker.wait(15)
 
 
-def test_when_up_itself_is_killed_everything_ends_and_a_new_one_works_at_once(place: Path) -> None:
-    lay_out(place)
+@pytest.mark.parametrize("drain_seconds", ("3600", pytest.param("2", marks=pytest.mark.nightly)))
+def test_when_up_itself_is_killed_everything_ends_and_a_new_one_works_at_once(site: Site, drain_seconds: str) -> None:
     mark = f"96{os.getpid()}.25"
-    with_flower = f"flower_tcp_port = {free_port()}\ndrain_seconds = "
-    service = start_service(place, f"{with_flower}3600\n", ("--flower",))
-    for config, arguments in ((f"{with_flower}2\n", ("--flower",)), ("", ())):
-        task_id = service.submit("ansiblecommand", detached(mark))
-        eventually(lambda: len(sleepers(mark)) >= 4)
-        tree = psutil.Process(service.process.pid).children(recursive=True)
-        service.process.kill()
-        service.process.wait()
-        service.stop()
-        service = start_service(place, config, arguments)  # waits for what the other has left
-        _, alive = psutil.wait_procs(tree, timeout=10)
-        assert alive == []
-        assert sleepers(mark) == []
-        assert service.wait(task_id, seconds=40)["state"] == "lost"
-        assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
-    assert service.stop() < 10
+    service = site.service(site.with_flower.replace("3600", drain_seconds))
+    task_id = service.submit("ansiblecommand", detached(mark))
+    eventually(lambda: len(sleepers(mark)) >= 4)
+    tree = psutil.Process(service.process.pid).children(recursive=True)
+    service.process.kill()
+    service.process.wait()
+    again = site.service()  # waits for what the other has left
+    _, alive = psutil.wait_procs(tree, timeout=10)
+    assert alive == []
+    assert sleepers(mark) == []
+    assert again.wait(task_id, seconds=40)["state"] == "lost"
+    assert again.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
+
+
+def test_a_stop_waits_for_runs_as_long_as_it_is_told_to_and_the_web_server_shows_them(site: Site) -> None:
+    """After those that start it again: there is no service afterwards."""
+    service = site.service()
+    task_id = service.submit("ansiblecommand", {"module": "command", "module_args": "sleep 4"})
+    eventually(lambda: service.status(task_id)["state"] == "running")
+    service.process.send_signal(signal.SIGTERM)
+    assert service.wait(task_id)["state"] == "succeeded"
+    assert service.process.wait(10) == 0
 
 
 @pytest.mark.nightly
