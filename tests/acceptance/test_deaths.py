@@ -39,7 +39,6 @@ class Mortal:
         self._stack = ExitStack()
         self._service: Service | None = None
         self._deaths: Counter[str] = Counter()
-        self.flower_url = ""
 
     def service(self, **deaths: int) -> Service:
         """deaths: how often each role will be killed. Another service, where this one has seen too many."""
@@ -47,10 +46,7 @@ class Mortal:
         if self._service is None or max(self._deaths.values(), default=0) > self.MOST_DEATHS:
             self.close()
             self._deaths = Counter(deaths)
-            port = free_port()
-            self.flower_url = f"http://127.0.0.1:{port}/healthcheck"
-            config = f"drain_seconds = 1\nflower_tcp_port = {port}\n"
-            self._service = self._stack.enter_context(started(config, "--flower"))
+            self._service = self._stack.enter_context(started("drain_seconds = 1\n"))
         return self._service
 
     def close(self) -> None:
@@ -64,11 +60,12 @@ def mortal() -> Iterator[Mortal]:
     found.close()
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("role", ["web", "worker", "redis"])
-def test_what_dies_is_started_again(mortal: Mortal, role: str) -> None:
+def test_what_dies_is_started_again(mortal: Mortal, role: str, times: int) -> None:
     """Killed alone: what it had started itself must not stand in its successor's way."""
-    service = mortal.service(**{role: 2})
-    for _ in range(2):
+    service = mortal.service(**{role: times})
+    for _ in range(times):
         victim = child(service, role)
         orphans = victim.children(recursive=True)
         victim.kill()
@@ -91,13 +88,15 @@ def test_a_web_process_that_dies_is_started_again(mortal: Mortal) -> None:
 
 
 @pytest.mark.nightly
-def test_flower_that_dies_is_started_again(mortal: Mortal) -> None:
-    service = mortal.service(flower=2)
-    for _ in range(2):
-        eventually(lambda: is_answered(mortal.flower_url), 60)
-        child(service, "flower").kill()
-        eventually(lambda: not is_answered(mortal.flower_url))
-    eventually(lambda: is_answered(mortal.flower_url), 60)
+def test_flower_that_dies_is_started_again() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/healthcheck"
+    with started(f"flower_tcp_port = {port}\n", "--flower") as service:
+        for _ in range(2):
+            eventually(lambda: is_answered(url), 60)
+            child(service, "flower").kill()
+            eventually(lambda: not is_answered(url))
+        eventually(lambda: is_answered(url), 60)
 
 
 def healthy_again(service: Service) -> bool:
@@ -123,6 +122,7 @@ def test_a_worker_told_to_stop_by_celery_control_drains_too(mortal: Mortal) -> N
     eventually(lambda: healthy_again(service), 60)  # `up` has started another
 
 
+@pytest.mark.nightly
 def test_a_task_whose_worker_is_killed_becomes_lost_and_is_never_run_again(mortal: Mortal, tmp_path: Path) -> None:
     service = mortal.service(worker=1)
     mark, ran = f"94{os.getpid()}.25", tmp_path / "ran"
@@ -200,6 +200,7 @@ def test_a_silent_run_that_an_emptied_redis_does_not_know_ends_and_the_service_w
     assert service.run("ansiblecommand", {"module": "debug"})[0]["Status"] == "SUCCESS"
 
 
+@pytest.mark.nightly
 def test_two_workers_share_twenty_tasks(mortal: Mortal) -> None:
     service = mortal.service()
     with worker_by_hand(service, *FLANSIBLE_WORKER) as second:
