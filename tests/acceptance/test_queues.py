@@ -21,7 +21,10 @@ from tests.helpers.repositories import Repository
 from tests.helpers.services import ADMIN, DEV, SCRIPTS, Service, lay_out, start_service, write
 from tests.helpers.waiting import eventually
 
-PASSWORD = "word-for-redis"
+# What does not depend on the broker.
+ON_REDIS = pytest.mark.parametrize(
+    "service", ("redis", pytest.param("rabbitmq", marks=pytest.mark.nightly)), indirect=True
+)
 
 
 @pytest.fixture(scope="module", params=["redis", "rabbitmq"])
@@ -41,7 +44,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
         for server in started:
             server.start()
         config += f"CELERY_BROKER_URL = amqp://guest:guest@127.0.0.1:{node.port}//\n"
-    running = start_service(root, config, ("--flower",))
+    running = start_service(root, config)
     yield running
     assert running.stop() < 10
     for server in reversed(started):
@@ -64,6 +67,55 @@ def worker(service: Service, name: str, queues: str) -> Iterator[subprocess.Pope
     finally:
         process.terminate()
         assert process.wait(20) == 0, (service.root / f"{name}.log").read_text()
+
+
+@contextmanager
+def flower(service: Service) -> Iterator[httpx.Client]:
+    """A client of Flower, which runs as long."""
+    config = (service.root / "config.ini").read_text()
+    port = next(line.split()[-1] for line in config.splitlines() if "flower" in line)
+    with (service.root / "flower.log").open("w") as log:
+        command = [str(SCRIPTS / "flansible"), "flower"]
+        process = subprocess.Popen(command, cwd=service.root, env=service.environ, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=ADMIN, timeout=30) as client:
+            eventually(lambda: answers(client), 60)
+            yield client
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthcheck").is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def lost(service: Service) -> str:
+    """A task of which no worker has a message: it is taken from the broker, as a worker does that dies at once."""
+    task_id = service.submit("ansiblecommand", adhoc(service, queue="dmz"))
+    take = (
+        "from flansible.broker import app as broker\n"
+        "with broker.app.connection_for_write() as connection:\n"
+        "    queue = broker._queue('dmz', False)(connection.default_channel)\n"
+        "    queue.declare()\n"
+        "    message = queue.get(no_ack=True)\n"
+        "    print(message.headers['id'])\n"
+    )
+    python = [str(SCRIPTS / "python"), "-c", take]
+    done = subprocess.run(python, cwd=service.root, env=service.environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == task_id, done
+    return task_id
+
+
+@pytest.fixture(scope="module")
+def far(service: Service, lost: str) -> Iterator[None]:
+    """A worker of two queues, for the tests that follow."""
+    with worker(service, "far", "dmz,lan"):
+        yield
 
 
 def health(service: Service) -> dict[str, list[str]]:
@@ -104,64 +156,50 @@ def test_a_task_goes_to_a_worker_of_its_queue_and_waits_for_one(service: Service
     assert preview["plays"] is None and "no worker answers" in preview["detail"]
 
 
-@pytest.mark.by_day(1)
+@ON_REDIS
+@pytest.mark.usefixtures("far")
 def test_what_waited_for_a_lock_is_sent_to_its_own_queue(service: Service) -> None:
-    with worker(service, "far", "dmz"):
-        holder = adhoc(service, module="command", module_args="sleep 2", lock="door")
-        task_id = service.submit("ansiblecommand", holder)
-        eventually(lambda: service.status(task_id)["state"] == "running")
-        waiter = service.submit("ansiblecommand", adhoc(service, queue="dmz", lock="door"))
-        eventually(
-            lambda: (
-                service.status(waiter)["state"] != "queued" or service.status(waiter)["reason"].startswith("locked_by")
-            )
-        )
-        assert service.wait(waiter)["Status"] == "SUCCESS"
-
-
-@pytest.mark.by_day(1)
-def test_a_worker_of_two_queues_serves_both(service: Service) -> None:
-    with worker(service, "both", "dmz,lan"):
-        for queue in ("dmz", "lan"):
-            assert service.run("ansiblecommand", adhoc(service, queue=queue))[0]["Status"] == "SUCCESS"
-
-
-@pytest.mark.by_day(1)
-def test_a_lost_message_is_sent_again_by_a_worker_of_its_queue(service: Service) -> None:
-    """No worker has it: its message is taken from the broker, as a worker does that dies at once."""
-    lost = service.submit("ansiblecommand", adhoc(service, queue="dmz"))
-    take = (
-        "from flansible.broker import app as broker\n"
-        "with broker.app.connection_for_write() as connection:\n"
-        "    queue = broker._queue('dmz', False)(connection.default_channel)\n"
-        "    queue.declare()\n"
-        "    message = queue.get(no_ack=True)\n"
-        "    print(message.headers['id'])\n"
+    holder = adhoc(service, module="command", module_args="sleep 2", lock="door")
+    task_id = service.submit("ansiblecommand", holder)
+    eventually(lambda: service.status(task_id)["state"] == "running")
+    waiter = service.submit("ansiblecommand", adhoc(service, queue="dmz", lock="door"))
+    eventually(
+        lambda: service.status(waiter)["state"] != "queued" or service.status(waiter)["reason"].startswith("locked_by")
     )
-    python = [str(SCRIPTS / "python"), "-c", take]
-    done = subprocess.run(python, cwd=service.root, env=service.environ, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == lost, done
-    with worker(service, "far", "dmz"):
-        assert service.wait(lost, seconds=40)["Status"] == "SUCCESS"
+    assert service.wait(waiter)["Status"] == "SUCCESS"
+
+
+@ON_REDIS
+@pytest.mark.usefixtures("far")
+def test_a_worker_of_two_queues_serves_both(service: Service) -> None:
+    for queue in ("dmz", "lan"):
+        assert service.run("ansiblecommand", adhoc(service, queue=queue))[0]["Status"] == "SUCCESS"
+
+
+@ON_REDIS
+@pytest.mark.usefixtures("far")
+def test_a_lost_message_is_sent_again_by_a_worker_of_its_queue(service: Service, lost: str) -> None:
+    assert service.wait(lost, seconds=40)["Status"] == "SUCCESS"
     assert "sending its message again" in (service.root / "far.log").read_text()
     assert "sending its message again" not in service.log.read_text()
 
 
+@ON_REDIS
+@pytest.mark.usefixtures("far")
 def test_a_project_names_the_queue_of_requests_that_name_none(service: Service) -> None:
     folder = service.root / "shop"
     commit = Repository.make(folder).git("rev-parse", "HEAD")
     spec = {"url": str(folder), "queue": "dmz"}
     assert service.client().put("/api/projects/shop", json=spec).status_code == 201
     request = {"project": "shop", "playbook": "site.yml", "inventory": "inventories/dev"}
-    with worker(service, "far", "dmz"):
-        reply = service.client().post("/api/ansibleplaybook", json=request)
-        assert (reply.status_code, reply.json()["commit"]) == (202, commit)
-        assert service.status(reply.json()["task_id"])["queue"] == "dmz"
-        assert service.wait(reply.json()["task_id"])["Status"] == "SUCCESS"
-        listed = service.client().get("/api/listplaybooks", params={"project": "shop"})
-        assert [one["playbook"] for one in listed.json()["playbooks"]] == ["site.yml"]
-        forbidden = service.client(DEV).post("/api/ansibleplaybook", json=request)
-        assert (forbidden.status_code, forbidden.json()["code"]) == (403, "queue_forbidden"), forbidden.text
+    reply = service.client().post("/api/ansibleplaybook", json=request)
+    assert (reply.status_code, reply.json()["commit"]) == (202, commit)
+    assert service.status(reply.json()["task_id"])["queue"] == "dmz"
+    assert service.wait(reply.json()["task_id"])["Status"] == "SUCCESS"
+    listed = service.client().get("/api/listplaybooks", params={"project": "shop"})
+    assert [one["playbook"] for one in listed.json()["playbooks"]] == ["site.yml"]
+    forbidden = service.client(DEV).post("/api/ansibleplaybook", json=request)
+    assert (forbidden.status_code, forbidden.json()["code"]) == (403, "queue_forbidden"), forbidden.text
     usual = service.client().post("/api/ansibleplaybook", json={**request, "queue": "default"})
     assert "queue" not in service.status(usual.json()["task_id"]), "the default one is not shown"
     assert service.wait(usual.json()["task_id"])["Status"] == "SUCCESS"
@@ -181,22 +219,21 @@ def test_users_name_the_queues_of_rbac_json(service: Service) -> None:
     assert refusal(queue="dmz") == (202, "")
 
 
-@pytest.mark.by_day(1)
+@ON_REDIS
+@pytest.mark.usefixtures("far")
 def test_flower_shows_the_queues_of_a_worker(service: Service) -> None:
-    port = next(line.split()[-1] for line in (service.root / "config.ini").read_text().splitlines() if "flower" in line)
-    with (
-        worker(service, "far", "dmz"),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=ADMIN, timeout=30) as client,
-    ):
-        name = health(service)["dmz"][0]
+    name = health(service)["dmz"][0]
+    with flower(service) as client:
 
         def queues() -> Any:
             shown = client.get("/api/workers", params={"refresh": "true"}).json().get(name, {})
             return sorted(queue["name"] for queue in shown.get("active_queues", []))
 
-        assert eventually(lambda: queues() == ["flansible.queue.dmz", "flansible.queue.dmz.next"], 30)
+        both = [f"flansible.queue.{queue}{kind}" for queue in ("dmz", "lan") for kind in ("", ".next")]
+        assert eventually(lambda: queues() == both, 30)
 
 
+@ON_REDIS
 def test_a_wrong_name_stops_the_start(service: Service) -> None:
     command = [str(SCRIPTS / "flansible"), "worker", "--queues", "d.m"]
     done = subprocess.run(command, cwd=service.root, env=os.environ, capture_output=True, text=True)
