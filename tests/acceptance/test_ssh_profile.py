@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import psutil
 import pytest
 
 from tests.helpers import servers
-from tests.helpers.services import ADMIN, DEV, Service, lay_out, start_service, write
+from tests.helpers.services import ADMIN, DEV, Service, start_service, write
 from tests.helpers.waiting import eventually
 
 SLOW = "- hosts: far\n  gather_facts: false\n  tasks:\n    - command: id -un\n    - command: sleep 60.{pid}\n"
@@ -40,10 +39,6 @@ def no_masters_from_before(fast: Service) -> None:
 @pytest.fixture
 def far(root: Path, ssh: servers.SshServer) -> dict[str, Any]:
     """A request for a host that is reached by ssh alone; both users may make it."""
-    return request(root, ssh)
-
-
-def request(root: Path, ssh: servers.SshServer) -> dict[str, Any]:
     known = write(root / "known_hosts", f"[127.0.0.1]:{ssh.server.port} {ssh.host_key}")
     inventory = write(
         root / "inventories/shared/far",
@@ -148,6 +143,7 @@ def test_what_the_environment_says_wins(fast: Service, far: dict[str, Any], root
     assert masters(fast) == {}
 
 
+@pytest.mark.nightly
 def test_what_the_inventory_says_wins(fast: Service, far: dict[str, Any]) -> None:
     variables = {"ansible_pipelining": False, "ansible_ssh_args": "-C"}
     assert " PUT " in connect(fast, far, verbose_level=3, extra_vars=variables)
@@ -184,20 +180,6 @@ def test_a_cancel_does_not_break_another_run_that_uses_the_same_master(
     eventually(lambda: not master.is_running())
 
 
-def test_nothing_is_left_when_the_service_stops(ssh: servers.SshServer) -> None:
-    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
-    try:
-        lay_out(root)
-        service = start_service(root, "ssh_profile = fast\n")
-        connect(service, request(root, ssh))
-        (master,) = masters(service).values()
-        assert service.stop() < 10
-        assert not master.is_running()
-        assert not (root / ".flansible/ssh").exists()
-    finally:
-        shutil.rmtree(root)
-
-
 @pytest.mark.nightly
 def test_the_masters_of_a_killed_worker_are_ended_by_the_next(fast: Service, far: dict[str, Any]) -> None:
     connect(fast, far)
@@ -206,3 +188,12 @@ def test_the_masters_of_a_killed_worker_are_ended_by_the_next(fast: Service, far
     worker.kill()
     eventually(lambda: not master.is_running() or master.status() == psutil.STATUS_ZOMBIE)
     connect(fast, far)
+
+
+def test_nothing_is_left_when_the_service_stops(fast: Service, far: dict[str, Any]) -> None:
+    """The last test: there is no service afterwards."""
+    connect(fast, far)
+    (master,) = masters(fast).values()
+    assert fast.stop() < 10
+    assert not master.is_running()
+    assert not (fast.root / ".flansible/ssh").exists()
