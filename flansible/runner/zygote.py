@@ -34,7 +34,7 @@ from flansible.runner.module_packer import Packer
 from flansible.runner.reconfigure import Captured
 
 DESCRIPTORS_PER_SERVER = 2
-_IDLE_MILLISECONDS = 3000  # later than a fork server
+_IDLE_MILLISECONDS = 1000
 
 ServeRuns = Callable[[socket.socket, Captured, ModuleCache], None]
 

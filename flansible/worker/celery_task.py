@@ -348,16 +348,15 @@ def _install_handlers(**_: Any) -> None:
 
 
 def _probe() -> str:
-    """Returns why no run can succeed, '' if one did; then loads Ansible before the first request needs it.
+    """Returns why no run can succeed, '' if one did; then looks whether Ansible loads with the project's configuration.
 
     The run is made outside the project: what its ansible.cfg says is no matter of this worker, may be repaired by a
     task, and may start callbacks that nobody asked for.
     """
     shared, root = _worker_services(), str(settings().playbook_root)
-    is_shared = not os.path.isdir(root) or configuration_of(root) == configuration_of("/")
-    problem = run_nothing(shared.fork_servers, shared.shutdown, pack_usual=is_shared)
-    if not problem and not is_shared:
-        threading.Thread(target=_warm_up, args=(shared, root), name="warm-up", daemon=True).start()
+    problem = run_nothing(shared.fork_servers, shared.shutdown)
+    if not problem and os.path.isdir(root) and configuration_of(root) != configuration_of("/"):
+        threading.Thread(target=_try_configuration, args=(shared, root), name="try-configuration", daemon=True).start()
     return problem
 
 
@@ -375,9 +374,10 @@ def _resume_stopped() -> str:
     return ""
 
 
-def _warm_up(shared: Services, root: str) -> None:
+def _try_configuration(shared: Services, root: str) -> None:
     try:
-        shared.fork_servers.warm_up(root, pack_usual=True)
+        with shared.fork_servers.briefly_warm(root, runs=0):
+            pass
     except (RunnerError, OSError) as error:
         if shared.shutdown.seconds_left() is None:
             log.warning("Ansible does not load with the configuration of %s: %s", root, error)

@@ -26,6 +26,7 @@ class ForkServer:
         # The latest run's directory and variables, and when that was.
         self.asked: tuple[str, Mapping[str, str]] = configuration.directory, dict(configuration.environment)
         self.used_at = -math.inf
+        self.runs = 0  # that it was given to
 
     @property
     def was_forked(self) -> bool:

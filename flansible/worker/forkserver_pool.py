@@ -20,7 +20,8 @@ import socket
 import threading
 import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from flansible.errors import NotForkable, RunnerError
 from flansible.models import ForkServerCounts
@@ -44,11 +45,19 @@ _MOST_RECENT = 20
 class ForkServerPool:
     """Keeps at most `limit` fork servers warm and drops the least recently used."""
 
-    def __init__(self, limit: int, module: str = MODULE, limits: tuple[int, int] | None = None) -> None:
-        """module: another one than the real fork server's is started each time; limits: see fork_server.start."""
+    def __init__(
+        self,
+        limit: int,
+        module: str = MODULE,
+        limits: tuple[int, int] | None = None,
+        pack_usual: bool = False,
+    ) -> None:
+        """module: another one than the real fork server's is started each time; limits, pack_usual: see
+        fork_server.start. In sandboxes nothing is packed before a run needs it."""
         self._limit = limit
         self._module = module
         self._limits = limits
+        self._pack_usual = pack_usual
         self._lock = threading.Lock()
         self._servers: OrderedDict[Configuration, ForkServer] = OrderedDict()
         self._starting: defaultdict[str | None, threading.Lock] = defaultdict(threading.Lock)
@@ -129,13 +138,26 @@ class ForkServerPool:
         host.kill()
         self._retire(self._take_servers_of(host), [host])
 
-    def warm_up(self, directory: str, pack_usual: bool = False) -> None:
+    def warm_up(self, directory: str) -> None:
         """Starts the fork server for `directory` before the first run needs it."""
-        self.prepare(configuration_of(directory), pack_usual)
+        self.prepare(configuration_of(directory))
 
-    def prepare(self, configuration: Configuration, pack_usual: bool = False) -> None:
+    @contextmanager
+    def briefly_warm(self, directory: str, runs: int) -> Iterator[None]:
+        """Starts the fork server for `directory`; ends it again if it has had no other runs than the caller's.
+
+        runs: how many the caller makes. Kept, it would take 13 MB; forked when a run needs it, it takes that run
+        some 20 ms. One that had to be started would take half a second, and is kept.
+        """
+        self.warm_up(directory)
+        try:
+            yield
+        finally:
+            self._end_unused(configuration_of(directory), runs)
+
+    def prepare(self, configuration: Configuration) -> None:
         """Makes the fork server of a configuration, if there is none. Raises RunnerError."""
-        self._server(configuration, pack_usual, is_for_run=False)
+        self._server(configuration, is_for_run=False)
 
     def used_lately(self) -> list[tuple[str, Mapping[str, str], Sandbox | None]]:
         """Returns directory, variables and sandbox of recent runs, the latest first, one of each fork server."""
@@ -161,7 +183,7 @@ class ForkServerPool:
         for host in (*zygotes, *retired):
             host.close()
 
-    def _server(self, configuration: Configuration, pack_usual: bool = False, is_for_run: bool = True) -> ForkServer:
+    def _server(self, configuration: Configuration, is_for_run: bool = True) -> ForkServer:
         with self._lock:
             if (server := self._warm_server(configuration, is_for_run)) is not None:
                 return server
@@ -174,12 +196,13 @@ class ForkServerPool:
                     return server
                 dropped = self._take_replaced(configuration)
             try:
-                server = self._make(configuration, pack_usual)
+                server = self._make(configuration)
             finally:
                 self._retire(dropped)
             with self._lock:
                 if is_open := not self._closed:
                     self._servers[configuration] = server
+                    server.runs += is_for_run
         if is_open:
             self._end_unused_zygotes()
             return server
@@ -187,8 +210,9 @@ class ForkServerPool:
         server.kill_sandbox()
         raise RunnerError("the worker is being stopped")
 
-    def _make(self, configuration: Configuration, pack_usual: bool) -> ForkServer:
+    def _make(self, configuration: Configuration) -> ForkServer:
         """Forks the fork server, or starts it. Raises RunnerError."""
+        pack_usual = self._pack_usual and configuration.sandbox is None
         try:
             zygote = self._zygotes.living(configuration.sandbox, pack_usual, self._retire_host)
             server = fork_server.fork(configuration, zygote, pack_usual)
@@ -211,6 +235,7 @@ class ForkServerPool:
             return None
         if is_for_run:
             self._found_warm += 1
+            server.runs += 1
             self._servers.move_to_end(configuration)
         return server
 
@@ -238,6 +263,14 @@ class ForkServerPool:
         with self._lock:
             if self._servers.get(server.configuration) is server:
                 del self._servers[server.configuration]
+        self._retire([server])
+
+    def _end_unused(self, configuration: Configuration, runs: int) -> None:
+        with self._lock:
+            server = self._servers.get(configuration)
+            if server is None or server.runs > runs or not server.was_forked:
+                return
+            del self._servers[configuration]
         self._retire([server])
 
     def _retire(self, servers: list[ForkServer], hosts: Iterable[StartedProcess] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Reports to the store whether this worker can run tasks: a fork server is warm, and a run of nothing succeeded.
+"""Reports to the store whether this worker can run tasks: Ansible is loaded, and a run of nothing succeeded.
 
 Two threads per worker. One finds out: at the start, later whether Ansible can still write below HOME and no fork
 server is stopped, and all of it again after a failure, ever more seldom. One reports, in time whatever the other waits
@@ -156,13 +156,11 @@ class Readiness:
             self._changed.clear()
 
 
-def run_nothing(
-    fork_servers: ForkServerPool, shutdown: Shutdown, directory: str = "/", pack_usual: bool = False
-) -> str:
+def run_nothing(fork_servers: ForkServerPool, shutdown: Shutdown, directory: str = "/") -> str:
     """Loads Ansible and has it run `debug`, on no host; returns why that failed, '' when it worked.
 
     Under the configuration of `directory`, by default the service's own: its environment, ~/.ansible.cfg, and
-    /etc/ansible/ansible.cfg. It may prompt for passwords: any will do. pack_usual: see ForkServer.
+    /etc/ansible/ansible.cfg. It may prompt for passwords: any will do.
     """
     # An empty inventory for the plugin `ini`, which more configurations enable than `host_list`.
     options = (f"--inventory={os.devnull}", "--connection=local", "--module-name=debug", "--", "localhost")
@@ -174,9 +172,9 @@ def run_nothing(
     )
     recorder = Recorder("", Claim(run, 0, 1, Progress()), _OUTPUT_BYTES, None, lambda: None)
     try:
-        fork_servers.warm_up(directory, pack_usual)
-        supervisor = Supervisor(fork_servers, recorder, shutdown, _PROBE_SECONDS, _GRACE_SECONDS)
-        outcome = supervisor.carry_out(run, Secrets(vault_passwords={"default": _ANY_PASSWORD}))
+        with fork_servers.briefly_warm(directory, runs=1):
+            supervisor = Supervisor(fork_servers, recorder, shutdown, _PROBE_SECONDS, _GRACE_SECONDS)
+            outcome = supervisor.carry_out(run, Secrets(vault_passwords={"default": _ANY_PASSWORD}))
         batch = recorder.next_batch()
     except (RunnerError, OSError) as error:
         return _sentence(str(error))

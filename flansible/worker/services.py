@@ -73,7 +73,7 @@ def make(
     # Renewals wait for no other thread either.
     lease_store, checking_store = (Store(settings.store_url, retention, LEASE_REPLY_SECONDS) for _ in range(2))
     leases = LeaseRenewal(lease_store, settings.worker_concurrency, settings.lease_seconds, settings.queues)
-    fork_servers = ForkServerPool(settings.fork_servers, limits=limits)
+    fork_servers = ForkServerPool(settings.fork_servers, limits=limits, pack_usual=True)
     masters = _ssh_masters(settings)
     shutdown = Shutdown()
     lookups = LookupOrder(

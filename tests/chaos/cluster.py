@@ -84,7 +84,7 @@ class Cluster:
             self._start(machine, [str(Path(sys.executable).parent / "flansible"), "worker", "--name", f"w{number}"])
             for number, machine in enumerate(self.machines)
         ]
-        eventually(lambda: len(self.store.workers()) == workers and len(Tree().fork_servers()) == workers, 90)
+        eventually(lambda: [worker.problem for worker in self.store.worker_records()] == [""] * workers, 90)
 
     def _configure(self, lease_seconds: int) -> None:
         redis = f"redis://{self.home.address}:6379"
@@ -233,7 +233,7 @@ def cluster(lease_seconds: int, workers: int = 2) -> Iterator[Cluster]:
             for machine in (made.home, *made.machines):
                 machine.kill()
             made.close()
-            eventually(lambda: not Tree().fork_servers(), 30)
+            eventually(lambda: not any(item.is_runner for item in Tree().seen.values()), 30)
 
 
 def signal_all(pids: list[int], number: signal.Signals) -> None:

@@ -88,7 +88,7 @@ def test_none_is_missing_or_run_twice_when_one_of_two_workers_is_killed(
             with role(root, "web"), role(root, "worker", "--name", "a") as staying:
                 with role(root, "worker", "--name", "b") as victim:
                     eventually(lambda: healthy(url), 60)
-                    eventually(lambda: len(Tree().fork_servers()) == 2, 30)
+                    eventually(lambda: all("is ready" in (root / f"{name}.log").read_text() for name in "ab"), 30)
                     with httpx.Client(base_url=url, auth=ADMIN, timeout=60) as client:
                         jobs = Jobs(root, chance)
                         by_id = submit_at_once(client, [jobs.once() for _ in range(count)])

@@ -41,8 +41,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def servers(home: Path) -> Iterator[ForkServerPool]:
-    servers = ForkServerPool(2)
-    servers.warm_up("/", pack_usual=True)
+    servers = ForkServerPool(2, pack_usual=True)
+    servers.warm_up("/")
     yield servers
     servers.close()
 

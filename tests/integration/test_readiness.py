@@ -266,10 +266,21 @@ def test_a_project_s_configuration_is_loaded_but_decides_nothing(
     monkeypatch.setattr(celery_task, "_worker_services", lambda: cold)  # its two that a probe uses
     monkeypatch.setattr(celery_task, "settings", lambda: make_settings(playbook_root=tmp_path))
     assert celery_task._probe() == ""
-    eventually(lambda: "warm-up" not in {thread.name for thread in threading.enumerate()})
-    directories = [key.directory for key in cold.fork_servers._servers]
-    assert directories == (["/", str(tmp_path)] if loads else ["/"])
+    eventually(lambda: "try-configuration" not in {thread.name for thread in threading.enumerate()})
+    assert cold.fork_servers.counts("w").forked == (2 if loads else 1)
+    assert not cold.fork_servers._servers
     assert (f"Ansible does not load with the configuration of {tmp_path}" in caplog.text) is not loads
+
+
+def test_a_run_of_nothing_leaves_a_fork_server_only_where_other_runs_have_used_it(cold: Worker, tmp_path: Path) -> None:
+    assert run_nothing(cold.fork_servers, cold.shutdown, str(tmp_path)) == ""
+    assert not cold.fork_servers._servers and not cold.fork_servers.used_lately()
+    [zygote] = cold.fork_servers._zygotes.all()
+    cold.run("localhost", "-m", "debug", cwd=str(tmp_path))
+    [used] = cold.fork_servers._servers.values()
+    assert run_nothing(cold.fork_servers, cold.shutdown, str(tmp_path)) == ""
+    assert list(cold.fork_servers._servers.values()) == [used] and used.is_usable
+    assert cold.fork_servers._zygotes.all() == [zygote]
 
 
 def test_a_run_of_nothing_needs_no_plugin_for_inventories_but_the_usual(cold: Worker, tmp_path: Path) -> None:
