@@ -48,10 +48,13 @@ def main(argv: list[str]) -> int:
         if word.startswith("files="):
             rlimits.set_open_files_limit(*map(int, word.removeprefix("files=").split(":")))
     preload.note_import_output()
-    preload.load()
     if "zygote" in argv[2:]:
-        zygote.serve(control, serve_configured, "usual" in argv[2:])
+        # First: what is loaded afterwards takes the place that the parsing of this has left free, 3 MB.
+        captured = reconfigure.capture()
+        preload.load()
+        zygote.serve(control, captured, serve_configured, "usual" in argv[2:])
     else:
+        preload.load()
         _serve_loaded(control, ModuleCache(), "usual" in argv[2:])
     return 0
 

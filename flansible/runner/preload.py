@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import marshal
 import os
 import stat
 import sys
+from collections.abc import Callable
 from typing import Any
 
 # ansible.cli comes first: it sets controller-wide state that later imports rely on.
@@ -72,6 +74,7 @@ _IMPORTED_BY_ANSIBLE = frozenset({"ansible.plugins.become.runas"})  # of the plu
 
 # What Ansible printed while it read its configuration, such as a warning about it: each run prints that first.
 import_output = b""
+_is_loaded = False
 
 
 def note_import_output() -> None:
@@ -84,6 +87,7 @@ def note_import_output() -> None:
 
 def load() -> None:
     """Loads Ansible and its plugin classes: what is the same under every configuration."""
+    global _is_loaded
     for name in _LAZY_MODULES:
         importlib.import_module(name)
     _cache_routing_table()
@@ -103,6 +107,7 @@ def load() -> None:
     _load_collection_with_inventory_plugins()
     template_cache.cache_compiled_templates()
     colour_marks.replace_colour_functions()
+    _is_loaded = True
 
 
 def finish() -> tuple[str, str | None]:
@@ -115,7 +120,38 @@ def finish() -> tuple[str, str | None]:
 def _cache_routing_table() -> None:
     # Parsing the routing table of ansible.builtin, 10,000 lines of YAML, is half of what a short run has left to do.
     # Remembered by content, so an edited file is parsed again; the dict is given out once per process.
-    replace(_collection_finder, "_meta_yml_to_dict", functools.cache(_collection_finder._meta_yml_to_dict))
+
+    @functools.cache
+    def parse(text: bytes | str, content_id: Any) -> Any:
+        if _is_loaded:
+            return parse_originally(text, content_id)
+        return _make_in_child(lambda: parse_originally(text, content_id))
+
+    parse_originally = replace(_collection_finder, "_meta_yml_to_dict", parse)
+
+
+def _make_in_child(make: Callable[[], Any]) -> Any:
+    """Makes a value of plain types in a child process, which takes along the memory that is needed for making it alone.
+
+    Here it would stay as holes in pages that are shared: 4 MB, and each page copied as soon as a fork fills a hole.
+    """
+    made = os.memfd_create("flansible-made")
+    with open(made, "w+b") as file:
+        try:
+            pid = os.fork()
+        except OSError:
+            return make()
+        if pid == 0:
+            status = 1
+            try:
+                marshal.dump(make(), file)
+                file.flush()
+                status = 0
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(pid, 0)
+        file.seek(0)
+        return marshal.load(file) if status == 0 else make()  # which raises what the child has met
 
 
 def _load_classes(plugin_loader: loader.PluginLoader) -> None:

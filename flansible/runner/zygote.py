@@ -28,7 +28,6 @@ from collections.abc import Callable
 from ansible.cli import __version__ as ansible_version
 
 from flansible import wire
-from flansible.runner import reconfigure
 from flansible.runner.module_cache import ModuleCache
 from flansible.runner.module_packer import Packer
 from flansible.runner.reconfigure import Captured
@@ -39,12 +38,11 @@ _IDLE_MILLISECONDS = 1000
 ServeRuns = Callable[[socket.socket, Captured, ModuleCache], None]
 
 
-def serve(control: socket.socket, serve_runs: ServeRuns, pack_usual: bool = False) -> None:
+def serve(control: socket.socket, captured: Captured, serve_runs: ServeRuns, pack_usual: bool = False) -> None:
     """Forks a fork server for each request until the worker closes `control`.
 
-    pack_usual: while idle after the start, packs modules for the fork servers that are forked later.
+    captured: for `serve_runs`; pack_usual: while idle after the start, packs modules for the fork servers that come.
     """
-    captured = reconfigure.capture()
     modules = ModuleCache()
     packer = Packer(modules)
     wakeup, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -57,8 +57,8 @@ with cleanup.without_own_temp_dir():
     from flansible.runner import preload, reconfigure
 place, environment, forked, output = json.loads(sys.argv[1])
 if forked:
-    preload.load()
     captured = reconfigure.capture()
+    preload.load()
     child = os.fork()
     if child:
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -295,3 +295,20 @@ def test_every_plugin_loaders_paths_are_captured_again() -> None:
     captured = {constant for _, constant in reconfigure.capture().loaders}
     named = {which for module, _, which in reads() if module == LOADERS and which not in NO_SETTINGS}
     assert {name for name in named if name.endswith("PATH")} <= captured
+
+
+MADE_IN_CHILD = """
+import os
+from flansible.runner.preload import _make_in_child
+assert _make_in_child(lambda: {"a": ["b"]}) == {"a": ["b"]}
+assert _make_in_child(os.getpid) != os.getpid()
+try:
+    _make_in_child(lambda: 1 // 0)
+except ZeroDivisionError:
+    print("raised")
+"""
+
+
+def test_what_a_child_makes_is_taken_over_and_its_error_raised_here() -> None:
+    command = [sys.executable, "-P", "-c", MADE_IN_CHILD]
+    assert subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60).stdout == b"raised\n"
