@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from tests.helpers.receivers import Receiver
-from tests.helpers.repositories import INVENTORY, PLAY, Repository, git_daemon, git_http
+from tests.helpers.repositories import INVENTORY, PLAY, REQUIRES_TOOLS, Repository, collection, git_daemon, git_http
 from tests.helpers.services import (
     ADMIN,
     DEV,
@@ -448,9 +448,8 @@ def test_a_user_who_may_define_projects_cannot_have_internal_addresses_dialled(s
 
 def release(tools: Repository, version: str) -> None:
     """Commits and tags a version of a collection, with a filter that says it."""
-    about = {"namespace": "team", "name": "tools", "version": version, "authors": ["t"], "readme": "README.md"}
     plugin = f"class FilterModule:\n    def filters(self): return {{'version': lambda x: 'tools-{version}'}}\n"
-    tools.commit({"galaxy.yml": json.dumps(about), "README.md": "x", "plugins/filter/version.py": plugin})
+    tools.commit({**collection(version), "plugins/filter/version.py": plugin})
     tools.git("tag", f"v{version}")
 
 
@@ -504,7 +503,7 @@ def test_the_operators_token_for_galaxy_is_for_projects_of_admin_alone(
     service_with_hub: Service, remotes: Path, url: str, hub: Receiver
 ) -> None:
     service = service_with_hub
-    Repository.make(remotes / "tokens").commit({"requirements.yml": "collections:\n- team.tools\n"})
+    Repository.make(remotes / "tokens").commit(REQUIRES_TOOLS)
     define(service, "tokens", url=f"{url}/tokens", ref="main", refresh="manual")
 
     def asked_with() -> set[str | None]:

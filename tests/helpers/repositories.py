@@ -19,6 +19,8 @@ from tests.helpers.waiting import eventually, require_program
 
 PLAY = "- hosts: all\n  gather_facts: false\n  tasks:\n    - debug: msg={}\n"
 INVENTORY = f"[web]\none {LOCAL}\n"
+# What a repository has that requires a collection of a server of Galaxy.
+REQUIRES_TOOLS = {"requirements.yml": "collections:\n- team.tools\n"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ class Repository:
         self.git("add", "-A")
         self.git("commit", "-q", "--allow-empty", "-m", message)
         return self.git("rev-parse", "HEAD")
+
+
+def collection(version: str = "1.0.0") -> dict[str, str]:
+    """The files that make a folder the collection team.tools."""
+    about = {"namespace": "team", "name": "tools", "version": version, "authors": ["t"], "readme": "README.md"}
+    return {"galaxy.yml": json.dumps(about), "README.md": "x"}
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import subprocess
 import tarfile
@@ -21,7 +20,7 @@ from flansible.projects import prepare, requirements
 from flansible.worker import project_tasks
 from tests.helpers import servers
 from tests.helpers.receivers import Receiver
-from tests.helpers.repositories import Repository, git_daemon
+from tests.helpers.repositories import REQUIRES_TOOLS, Repository, collection, git_daemon
 from tests.helpers.services import write
 
 # A cow can write beside what is installed.
@@ -108,15 +107,13 @@ def archive(path: Path, text: str) -> None:
 
 
 def test_what_the_tree_itself_has_is_installed_for_its_commit_alone(repository: Repository, settings: Settings) -> None:
-    about = {"namespace": "team", "name": "tools", "version": "1.0.0", "authors": ["t"], "readme": "README.md"}
     roles = "- include: other.yml\n- src: team.role\n  name: plain\n"
     repository.commit(
         {
             "requirements.yml": roles,
             "other.yml": "- src: ./team.role\n  name: included\n",
             "collections/requirements.yml": "collections:\n- source: ./tools\n  type: dir\n",
-            "tools/galaxy.yml": json.dumps(about),
-            "tools/README.md": "x",
+            **{f"tools/{name}": text for name, text in collection().items()},
         }
     )
     for text in ("one", "two"):
@@ -189,12 +186,7 @@ def test_the_operators_token_goes_to_the_operators_server_alone_and_for_projects
     monkeypatch.setenv("ANSIBLE_GALAXY_SERVER_LIST", "hub")
     monkeypatch.setenv("ANSIBLE_GALAXY_SERVER_HUB_URL", hub.url)
     monkeypatch.setenv("ANSIBLE_GALAXY_SERVER_HUB_TOKEN", "operators")
-    repository.commit(
-        {
-            "requirements.yml": "collections:\n- team.tools\n",
-            "ansible.cfg": f"[galaxy_server.hub]\nauth_url = {elsewhere.url}\n",
-        }
-    )
+    repository.commit({**REQUIRES_TOOLS, "ansible.cfg": f"[galaxy_server.hub]\nauth_url = {elsewhere.url}\n"})
     with pytest.raises(ProjectError, match="ansible-galaxy collection install"):
         installed(settings, repository, is_admins=is_admins)
     assert elsewhere.received == []
@@ -205,7 +197,7 @@ def test_a_repository_names_its_own_server_of_galaxy_where_the_operator_names_no
     repository: Repository, settings: Settings, hub: Receiver
 ) -> None:
     servers = f"[galaxy]\nserver_list = own\n[galaxy_server.own]\nurl = {hub.url}\ntoken = own\n"
-    repository.commit({"requirements.yml": "collections:\n- team.tools\n", "ansible.cfg": servers})
+    repository.commit({**REQUIRES_TOOLS, "ansible.cfg": servers})
     with pytest.raises(ProjectError, match="ansible-galaxy collection install"):
         installed(settings, repository)
     assert asked_with(hub) == {"Token own"}
