@@ -9,6 +9,7 @@ are no test's leak.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -57,24 +58,40 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture(scope="module")
-def root() -> Iterator[Path]:
-    """A folder as a small team has it, with a short name: sockets lie in it. A module may put more into it."""
-    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
-    lay_out(path)
-    write(path / "playbooks/gate.yml", GATE)
-    users = json.loads((path / "rbac.json").read_text())
+@pytest.fixture(scope="package")
+def shared_service() -> Iterator[Service]:
+    """`service` of all files. Its tasks are archived at once: hosts are listed and words are found then."""
+    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))  # a short name: sockets lie in it
+    lay_out(root)
+    write(root / "playbooks/gate.yml", GATE)
+    users = json.loads((root / "rbac.json").read_text())
     users["rbac"].append({"user": AUDITOR[0], "password": AUDITOR[1], "role": "auditor"})
-    (path / "rbac.json").write_text(json.dumps(users))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
-    running = start_service(root)
+    users["rbac"] += [
+        {"user": name, "password": f"{name} secret", "inventories": []} for name in ("portal", "newcomer")
+    ]
+    (root / "rbac.json").write_text(json.dumps(users))
+    running = start_service(root, "archive_after_seconds = 0\ndefault_inventory = inventories/dev\n")
     yield running
     assert running.stop() < 10
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def service(shared_service: Service) -> Iterator[Service]:
+    """A whole service of a small team. What a file puts into it has names that no other file uses: tasks stay."""
+    yield shared_service
+    client = shared_service.client()
+    for kind in ("schedules", "templates"):
+        for item in client.get(f"/api/{kind}").json()["items"]:
+            client.delete(f"/api/{kind}/{item['name']}").raise_for_status()
+    for state in ("running", "queued"):
+        eventually(lambda state=state: not client.get(f"/api/ansibletasks?state={state}").json()["tasks"])
+
+
+@pytest.fixture(scope="module")
+def root(service: Service) -> Path:
+    """Its folder. A module may put more into it."""
+    return service.root
 
 
 @pytest.fixture
@@ -108,12 +125,22 @@ def page(new_page: Callable[..., Page]) -> Page:
     return new_page()
 
 
-@pytest.fixture(scope="module")
-def web(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Records]:
-    """A web server alone, over records that the test writes: where no run of Ansible is needed."""
+@pytest.fixture(scope="package")
+def shared_web(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Records]:
     records = Records(tmp_path_factory.mktemp("web"), shared_redis)
     yield records
     records.stop()
+
+
+@pytest.fixture(scope="module")
+def web(shared_web: Records) -> Iterator[Records]:
+    """A web server alone, over records that the test writes: where no run of Ansible is needed. A file may change its
+    users; what it defines it deletes."""
+    rbac = shared_web.folder / "rbac.json"
+    users = rbac.read_text()
+    yield shared_web
+    rbac.write_text(users)
+    shared_web.clear()
 
 
 @pytest.fixture
@@ -183,9 +210,12 @@ def hold_first_reply() -> Callable[[Page, str], Callable[[], None]]:
 
 @pytest.fixture
 def shot(page: Page) -> Callable[..., None]:
-    """Keeps a picture in artefacts/console/: `shot("tasks-dark")`, `shot("tasks-360", narrow, full=True)`."""
+    """With SHOTS=1 keeps a picture in artefacts/console/: `shot("tasks-dark")`, `shot("tasks-360", narrow, full=True)`.
+    A picture takes as long as some tests."""
 
     def take(name: str, page: Page = page, full: bool = False) -> None:
+        if "SHOTS" not in os.environ:
+            return
         SHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SHOTS / f"{name}.png", full_page=full)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser_watch import Watch
-from tests.helpers.services import ADMIN, DEV, Service
+from tests.helpers.console_records import Records
+from tests.helpers.services import ADMIN, DEV
 
 
 def test_a_token_is_made_shown_once_and_revoked(
-    page: Page, service: Service, login: Callable[..., None], shot: Callable[..., None]
+    page: Page, web: Records, login: Callable[..., None], shot: Callable[..., None]
 ) -> None:
-    login(page, DEV, "#/tasks")
+    login(page, DEV, "#/tasks", url=web.url)
     page.get_by_role("link", name="dev", exact=True).click()
     expect(page.get_by_role("heading", name="Account of dev")).to_be_visible()
     page.get_by_label("May", exact=True).select_option("read")
@@ -31,10 +33,10 @@ def test_a_token_is_made_shown_once_and_revoked(
 
 
 def test_a_password_is_changed_and_the_session_goes_on(
-    page: Page, service: Service, login: Callable[..., None], watch: Watch
+    page: Page, web: Records, login: Callable[..., None], watch: Watch
 ) -> None:
     watch.expect("status of 400")
-    login(page, DEV, "#/account")
+    login(page, DEV, "#/account", url=web.url)
 
     def change(current: str, new: str, again: str) -> None:
         page.get_by_label("Password of now").fill(current)
@@ -55,8 +57,11 @@ def test_a_password_is_changed_and_the_session_goes_on(
 
 
 def test_admin_sees_what_each_user_may_reach(
-    page: Page, service: Service, login: Callable[..., None], shot: Callable[..., None]
+    page: Page, web: Records, login: Callable[..., None], shot: Callable[..., None]
 ) -> None:
-    login(page, ADMIN, "#/account")
+    users = json.loads((web.folder / "rbac.json").read_text())
+    next(user for user in users["rbac"] if user["user"] == DEV[0])["inventories"] = ["inventories/dev"]
+    (web.folder / "rbac.json").write_text(json.dumps(users))
+    login(page, ADMIN, "#/account", url=web.url)
     expect(page.get_by_role("row", name=re.compile("^dev"))).to_contain_text("inventories/dev")
     shot("account-admin", full=True)

@@ -7,16 +7,18 @@ from collections.abc import Callable
 import httpx
 from playwright.sync_api import Page, Route, expect
 
+from flansible.models import State
 from tests.helpers.browser_watch import Watch
-from tests.helpers.services import ADMIN, DEV, Service
+from tests.helpers.console_records import Records
+from tests.helpers.services import ADMIN, DEV
 from tests.helpers.waiting import eventually
 
 
 def test_a_definition_is_made_changed_and_deleted(
-    page: Page, service: Service, login: Callable[..., None], shot: Callable[..., None], watch: Watch
+    page: Page, web: Records, login: Callable[..., None], shot: Callable[..., None], watch: Watch
 ) -> None:
     watch.expect("status of 400")
-    login(page, ADMIN, "#/definitions")
+    login(page, ADMIN, "#/definitions", url=web.url)
     expect(page.get_by_text("None yet.")).to_be_visible()
     page.get_by_role("button", name="New").click()
     page.get_by_label("Name", exact=True).fill("broken")
@@ -41,13 +43,13 @@ def test_a_definition_is_made_changed_and_deleted(
 
 
 def test_a_form_that_comes_late_takes_the_focus_from_nobody(
-    page: Page, service: Service, login: Callable[..., None]
+    page: Page, web: Records, login: Callable[..., None]
 ) -> None:
     held: list[Route] = []
-    with httpx.Client(base_url=service.url, auth=ADMIN) as client:
+    with httpx.Client(base_url=web.url, auth=ADMIN) as client:
         client.put("/api/searches/late", json={"state": "failed"}).raise_for_status()
         page.route("**/api/searches/late", lambda route: held.append(route))
-        login(page, ADMIN, "#/definitions?kind=searches&name=late")
+        login(page, ADMIN, "#/definitions?kind=searches&name=late", url=web.url)
         eventually(lambda: page.title() and held)  # which lets playwright see requests
         page.get_by_role("link", name="Overview").focus()
         held[0].continue_()
@@ -61,12 +63,12 @@ def test_a_form_that_comes_late_takes_the_focus_from_nobody(
 
 
 def test_a_list_that_comes_late_is_not_shown_as_another_kind(
-    page: Page, service: Service, login: Callable[..., None], hold_first_reply: Callable[..., Callable[[], None]]
+    page: Page, web: Records, login: Callable[..., None], hold_first_reply: Callable[..., Callable[[], None]]
 ) -> None:
-    with httpx.Client(base_url=service.url, auth=ADMIN) as client:
+    with httpx.Client(base_url=web.url, auth=ADMIN) as client:
         client.put("/api/searches/slow", json={"state": "failed"}).raise_for_status()
         release = hold_first_reply(page, "**/api/searches?*")
-        login(page, ADMIN, "#/definitions?kind=searches")
+        login(page, ADMIN, "#/definitions?kind=searches", url=web.url)
         page.get_by_role("button", name="freezes", exact=True).click()
         expect(page.get_by_text("None yet.")).to_be_visible()
         release()
@@ -82,12 +84,12 @@ def test_a_list_that_comes_late_is_not_shown_as_another_kind(
 
 
 def test_what_somebody_else_has_changed_is_not_overwritten(
-    page: Page, service: Service, login: Callable[..., None], watch: Watch
+    page: Page, web: Records, login: Callable[..., None], watch: Watch
 ) -> None:
     watch.expect("status of 412")
-    with httpx.Client(base_url=service.url, auth=ADMIN) as client:
+    with httpx.Client(base_url=web.url, auth=ADMIN) as client:
         client.put("/api/searches/broken", json={"state": "failed"}).raise_for_status()
-        login(page, ADMIN, "#/definitions?kind=searches&name=broken")
+        login(page, ADMIN, "#/definitions?kind=searches&name=broken", url=web.url)
         expect(page.get_by_label("state")).to_have_value("failed")
         client.put("/api/searches/broken", json={"state": "lost"}).raise_for_status()
         page.get_by_role("button", name="Save").click()
@@ -96,22 +98,21 @@ def test_what_somebody_else_has_changed_is_not_overwritten(
         client.delete("/api/searches/broken").raise_for_status()
 
 
-def test_who_may_not_write_sees_no_button(page: Page, service: Service, login: Callable[..., None]) -> None:
-    login(page, DEV, "#/definitions")
+def test_who_may_not_write_sees_no_button(page: Page, web: Records, login: Callable[..., None]) -> None:
+    login(page, DEV, "#/definitions", url=web.url)
     expect(page.get_by_text("None yet.")).to_be_visible()
     expect(page.get_by_role("button", name="New")).to_have_count(0)
 
 
-def test_a_saved_search_filters_the_task_list(
-    page: Page, service: Service, login: Callable[..., None], new_task: Callable[..., str]
-) -> None:
-    failed, other = new_task("fail.yml", wait=True), new_task(wait=True)
-    with httpx.Client(base_url=service.url, auth=ADMIN) as client:
+def test_a_saved_search_filters_the_task_list(page: Page, web: Records, login: Callable[..., None]) -> None:
+    run, [other] = web.running(playbook="fail.yml"), web.add()
+    run.end(State.FAILED)
+    with httpx.Client(base_url=web.url, auth=ADMIN) as client:
         client.put("/api/searches/broken", json={"state": "failed", "playbook": "fail.yml"}).raise_for_status()
-        login(page, ADMIN, "#/tasks")
+        login(page, ADMIN, "#/tasks", url=web.url)
         expect(page.locator(f"[data-task='{other}']")).to_be_visible()
         page.get_by_label("Saved search").select_option("broken")
         expect(page.locator(f"[data-task='{other}']")).to_have_count(0)
-        expect(page.locator(f"[data-task='{failed}']")).to_be_visible()
+        expect(page.locator(f"[data-task='{run.task_id}']")).to_be_visible()
         expect(page.get_by_label("State")).to_have_value("failed")
         client.delete("/api/searches/broken").raise_for_status()

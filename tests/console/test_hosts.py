@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.helpers.services import ADMIN, DEV, Service, start_service
+from tests.helpers.services import ADMIN, Service, write
 from tests.helpers.waiting import eventually
 
 CHANGES = """
@@ -27,16 +27,9 @@ CHANGES = """
 
 
 @pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
-    (root / "playbooks/changes.yml").write_text(CHANGES)
-    running = start_service(root, "archive_after_seconds = 0\n")
-    yield running
-    assert running.stop() < 10
-
-
-@pytest.fixture(scope="module")
-def tasks(service: Service) -> dict[str, str]:
+def tasks(service: Service, root: Path) -> dict[str, str]:
     """A run that succeeded, and one after it that failed; their hosts are known."""
+    write(root / "playbooks/changes.yml", CHANGES)
     made = {}
     for name, broken in (("good", False), ("bad", True)):
         body = {
@@ -48,7 +41,12 @@ def tasks(service: Service) -> dict[str, str]:
         made[name] = service.submit("ansibleplaybook", body)
         service.wait(made[name])
     client = service.client()
-    eventually(lambda: len(client.get("/api/hosts", params={"verdict": "failed"}).json()["hosts"]) > 0, 60)
+
+    def last_failed() -> list[str]:
+        hosts = client.get("/api/hosts", params={"verdict": "failed"}).json()["hosts"]
+        return [host["last_failed"]["task_id"] for host in hosts]
+
+    eventually(lambda: made["bad"] in last_failed(), 60)
     return made
 
 
@@ -111,5 +109,5 @@ def test_without_an_earlier_success_there_is_nothing_to_compare_with(
 
 
 def test_who_sees_no_task_sees_no_host(page: Page, tasks: dict[str, str], login: Callable[..., None]) -> None:
-    login(page, DEV, "#/hosts")
+    login(page, ("newcomer", "newcomer secret"), "#/hosts")
     expect(page.get_by_text("No host.")).to_be_visible()

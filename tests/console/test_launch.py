@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from tests.helpers.browser_watch import Watch
 from tests.helpers.console_records import Records
-from tests.helpers.services import ADMIN, AUDITOR, DEV, Service, start_service, write
+from tests.helpers.services import ADMIN, AUDITOR, DEV, Service, write
 
 HUSH = "hush, a password"
 SCRIPT = "<script>document.title='caught'</script>"
@@ -41,8 +41,8 @@ argument_specs:
 """
 
 
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module", autouse=True)
+def files(root: Path) -> None:
     write(root / "playbooks/ask.yml", ASKING)
     write(root / "playbooks/roles/sized/meta/argument_specs.yml", SPECS)
     write(root / "playbooks/roles/sized/tasks/main.yml", "- ansible.builtin.debug: msg=sized\n")
@@ -50,9 +50,6 @@ def service(root: Path) -> Iterator[Service]:
     write(root / "playbooks/flags.yml", FLAGS)
     write(root / "playbooks/roles/flagged/meta/argument_specs.yml", FLAG_SPECS)
     write(root / "playbooks/roles/flagged/tasks/main.yml", "- ansible.builtin.debug: msg=flagged\n")
-    running = start_service(root, "default_inventory = inventories/dev\n")
-    yield running
-    assert running.stop() < 10
 
 
 FLAGS = """\

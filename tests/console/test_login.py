@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.helpers.browser_watch import Watch
 from tests.helpers.console_records import Records
-from tests.helpers.services import ADMIN, AUDITOR, DEV, Service
+from tests.helpers.services import ADMIN, AUDITOR, DEV
 from tests.helpers.webserver import RecordedRun
 
 WRONG = "401.*api/session"
@@ -25,14 +25,14 @@ def fill(page: Page, user: tuple[str, str]) -> None:
 
 
 def test_one_logs_in_and_comes_to_where_one_wanted_to_go(
-    page: Page, service: Service, watch: Watch, shot: Callable[..., None]
+    page: Page, web: Records, watch: Watch, shot: Callable[..., None]
 ) -> None:
-    page.goto(f"{service.url}/#/tasks?state=failed")
+    page.goto(f"{web.url}/#/tasks?state=failed")
     expect(page.get_by_label("User")).to_be_focused()
     shot("login")
     fill(page, DEV)
     expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
-    assert page.url == f"{service.url}/#/tasks?state=failed"
+    assert page.url == f"{web.url}/#/tasks?state=failed"
     expect(page.get_by_label("State")).to_have_value("failed")
     expect(page.locator("#account")).to_contain_text("dev")
     # The browser's own memory of the session, not the page's.
@@ -42,10 +42,10 @@ def test_one_logs_in_and_comes_to_where_one_wanted_to_go(
 
 
 def test_a_wrong_password_is_said_and_can_be_mended(
-    page: Page, service: Service, watch: Watch, shot: Callable[..., None]
+    page: Page, web: Records, watch: Watch, shot: Callable[..., None]
 ) -> None:
     watch.expect(WRONG)
-    page.goto(f"{service.url}/")
+    page.goto(f"{web.url}/")
     fill(page, (ADMIN[0], "another"))
     expect(page.get_by_role("alert")).to_have_text("User or password is wrong.")
     expect(page.get_by_label("Password")).to_be_focused()
@@ -55,19 +55,19 @@ def test_a_wrong_password_is_said_and_can_be_mended(
     expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
 
 
-def test_who_has_logged_out_is_out(page: Page, service: Service, watch: Watch, login: Callable[..., None]) -> None:
-    login(page)
+def test_who_has_logged_out_is_out(page: Page, web: Records, watch: Watch, login: Callable[..., None]) -> None:
+    login(page, url=web.url)
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_label("Password")).to_be_visible()
     expect(page.get_by_role("button", name="Log out")).to_be_hidden()
     assert page.context.cookies() == []
-    assert page.request.get(f"{service.url}/api/ansibletasks").status == 401
+    assert page.request.get(f"{web.url}/api/ansibletasks").status == 401
 
 
-def test_too_many_wrong_passwords_are_told_with_how_long(page: Page, service: Service, watch: Watch) -> None:
+def test_too_many_wrong_passwords_are_told_with_how_long(page: Page, web: Records, watch: Watch) -> None:
     watch.expect(WRONG)
     watch.expect("429.*api/session")
-    page.goto(f"{service.url}/")
+    page.goto(f"{web.url}/")
     alert = page.get_by_role("alert")
     for _ in range(30):
         fill(page, ("nobody", "wrong"))
@@ -78,9 +78,9 @@ def test_too_many_wrong_passwords_are_told_with_how_long(page: Page, service: Se
     expect(alert).to_contain_text("Try again in")
 
 
-def test_a_service_that_is_away_is_said(page: Page, service: Service, watch: Watch) -> None:
+def test_a_service_that_is_away_is_said(page: Page, web: Records, watch: Watch) -> None:
     watch.expect("ERR_")
-    page.goto(f"{service.url}/")
+    page.goto(f"{web.url}/")
     expect(page.get_by_label("User")).to_be_visible()
     page.context.set_offline(True)
     fill(page, ADMIN)
@@ -90,25 +90,25 @@ def test_a_service_that_is_away_is_said(page: Page, service: Service, watch: Wat
     expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
 
 
-def test_no_link_leads_through_the_login_to_elsewhere(page: Page, service: Service, watch: Watch) -> None:
-    page.goto(f"{service.url}/#/login?next=https%3A%2F%2Fexample.org%2F")
+def test_no_link_leads_through_the_login_to_elsewhere(page: Page, web: Records, watch: Watch) -> None:
+    page.goto(f"{web.url}/#/login?next=https%3A%2F%2Fexample.org%2F")
     fill(page, ADMIN)
     expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
-    assert page.url == f"{service.url}/#/tasks"
+    assert page.url == f"{web.url}/#/tasks"
 
 
-def test_who_is_logged_in_needs_no_login(page: Page, service: Service, login: Callable[..., None]) -> None:
-    login(page, ADMIN, "#/login?next=%23%2Foverview")
+def test_who_is_logged_in_needs_no_login(page: Page, web: Records, login: Callable[..., None]) -> None:
+    login(page, ADMIN, "#/login?next=%23%2Foverview", url=web.url)
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
 
 
 def test_a_user_who_is_removed_is_logged_out_and_comes_back_to_the_same_place(
-    page: Page, service: Service, watch: Watch, login: Callable[..., None]
+    page: Page, web: Records, watch: Watch, login: Callable[..., None]
 ) -> None:
     watch.expect("401")
-    login(page, AUDITOR, "#/overview")
+    login(page, AUDITOR, "#/overview", url=web.url)
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-    path = service.root / "rbac.json"
+    path = web.folder / "rbac.json"
     before = path.read_text()
     document = json.loads(before)
     document["rbac"] = [user for user in document["rbac"] if user["user"] != AUDITOR[0]]
@@ -152,29 +152,29 @@ def test_a_request_that_was_on_its_way_during_another_login_is_sent_again(
 
 
 def test_what_is_sent_with_the_token_of_an_earlier_session_is_sent_again(
-    page: Page, service: Service, login: Callable[..., None], watch: Watch
+    page: Page, web: Records, login: Callable[..., None], watch: Watch
 ) -> None:
     watch.expect("403.*api/definitions|403.*api/searches")
-    login(page, ADMIN, "#/definitions?kind=searches&name=")
+    login(page, ADMIN, "#/definitions?kind=searches&name=", url=web.url)
     page.get_by_label("Name", exact=True).fill("mine")
     page.get_by_label("text").fill("site.yml")
-    log_in_elsewhere(page, service.url)
+    log_in_elsewhere(page, web.url)
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("row", name="mine")).to_contain_text("text: site.yml")
-    service.client().delete("/api/searches/mine").raise_for_status()
+    httpx.delete(f"{web.url}/api/searches/mine", auth=ADMIN).raise_for_status()
 
 
 def test_nothing_is_sent_as_the_user_who_has_logged_in_instead(
-    page: Page, service: Service, login: Callable[..., None], watch: Watch
+    page: Page, web: Records, login: Callable[..., None], watch: Watch
 ) -> None:
     watch.expect("403.*api/searches")
-    login(page, ADMIN, "#/definitions?kind=searches&name=")
+    login(page, ADMIN, "#/definitions?kind=searches&name=", url=web.url)
     page.get_by_label("Name", exact=True).fill("mine")
     page.get_by_label("text").fill("site.yml")
-    log_in_elsewhere(page, service.url, DEV)
+    log_in_elsewhere(page, web.url, DEV)
     page.get_by_role("button", name="Create").click()
     expect(page.locator("#account")).to_contain_text("dev")
-    assert service.client().get("/api/searches/mine").status_code == 404
+    assert httpx.get(f"{web.url}/api/searches/mine", auth=ADMIN).status_code == 404
 
 
 def test_an_address_that_is_opened_after_a_login_elsewhere_needs_no_login(
@@ -203,13 +203,14 @@ def test_who_logs_in_or_out_in_one_tab_has_done_so_in_all(page: Page, web: Recor
     expect(page.locator("#account")).to_contain_text("dev")
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("address", ["#/%", "#/tasks/%E0%A4%A", "#/nothing", "#//", "#/tasks?state=%"])
 def test_an_address_that_was_cut_leads_somewhere(
-    page: Page, service: Service, watch: Watch, login: Callable[..., None], address: str
+    page: Page, web: Records, watch: Watch, login: Callable[..., None], address: str
 ) -> None:
     watch.expect("(400|404).*api/ansibletask")  # what it names is asked for, and is not there
-    login(page)
-    page.goto(f"{service.url}/{address}")
+    login(page, url=web.url)
+    page.goto(f"{web.url}/{address}")
     expect(page.get_by_role("heading", name="Tasks").or_(page.get_by_role("alert")).first).to_be_visible()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, Response, expect
 
 from tests.helpers.browser_watch import Watch
-from tests.helpers.services import ADMIN, Service, start_service
+from tests.helpers.services import ADMIN, Service
 from tests.helpers.waiting import eventually
 
 FIRST_LOAD_BYTES = 100_000
@@ -57,14 +56,6 @@ def failed_task(service: Service) -> str:
     task_id = service.submit("ansibleplaybook", {**playbook, "inventory": str(service.root / "inventories/dev")})
     service.wait(task_id)
     return task_id
-
-
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
-    """Its tasks are archived at once: hosts are listed then."""
-    running = start_service(root, "archive_after_seconds = 0\n")
-    yield running
-    assert running.stop() < 10
 
 
 @pytest.fixture(scope="module")

@@ -212,7 +212,7 @@ def test_the_request_is_shown_without_its_secrets(
     new_page: Callable[..., Page], login: Callable[..., None], new_task: Callable[..., str], shot: Callable[..., None]
 ) -> None:
     page = new_page(permissions=["clipboard-read", "clipboard-write"])
-    task_id = new_task("site.yml", body={"become_password": "hush hush"}, wait=True)
+    task_id = new_task("vars.yml", body={"become_password": "hush hush"}, wait=True)
     login(page, ADMIN, f"#/tasks/{task_id}?tab=request")
     sent = page.get_by_role("region", name="As it was sent")
     expect(sent).to_contain_text('"become_password": "********"')
@@ -257,7 +257,7 @@ def test_a_queued_task_says_why_it_waits(
     open_task: Callable[..., Page], service: Service, new_task: Callable[..., str], gate: Path
 ) -> None:
     first = new_task("gate.yml", gate=str(gate), body={"lock": "farm"})
-    page = open_task(new_task("site.yml", body={"lock": "farm"}))
+    page = open_task(new_task("vars.yml", body={"lock": "farm"}))
     expect(page.locator(".task-state")).to_contain_text("Queued")
     expect(page.locator(".task-facts")).to_contain_text("its lock is held by task")
     expect(page.get_by_role("link", name=f"task {first[:8]}")).to_be_visible()
@@ -273,7 +273,7 @@ def test_a_queued_task_says_on_which_host_another_is(
     gate = tmp_path / "gate"
     first = new_task("gate.yml", gate=str(gate), body={"exclusive": "hosts", "limit": "dev1"})
     eventually(lambda: service.status(first)["state"] == "running")
-    page = open_task(new_task("site.yml", body={"limit": "dev1"}))
+    page = open_task(new_task("vars.yml", body={"limit": "dev1"}))
     expect(page.locator(".task-facts")).to_contain_text(f"dev1 is also of task {first[:8]}, which comes first")
     gate.touch()
     expect(page.locator(".task-state")).to_contain_text("Succeeded")

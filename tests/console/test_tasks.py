@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from flansible.models import State, Visibility
 from tests.helpers.console_records import Records
-from tests.helpers.services import ADMIN, AUDITOR, DEV, Service
+from tests.helpers.services import ADMIN, AUDITOR, DEV
 from tests.helpers.waiting import eventually
 from tests.helpers.webserver import result
 
@@ -46,7 +46,7 @@ def shown(page: Page) -> list[str]:
     return list(page.locator(ROWS).evaluate_all("rows => rows.map(row => row.dataset.task)"))
 
 
-# With real runs
+# With a real run
 
 
 def test_a_task_appears_by_itself_and_is_followed_to_its_end(
@@ -63,7 +63,8 @@ def test_a_task_appears_by_itself_and_is_followed_to_its_end(
     took = mine.locator(".cell-duration")
     first = took.inner_text()
     expect(took).not_to_have_text(first)  # it ticks
-    expect(mine).to_contain_text("Play task 2: Wait at the gate")
+    # It may have been run before, by another file.
+    expect(mine).to_contain_text(re.compile("Play task 2( of about 3)?: Wait at the gate"))
     shot("tasks-running")
     gate.touch()
     expect(mine).to_contain_text("Succeeded")
@@ -71,44 +72,47 @@ def test_a_task_appears_by_itself_and_is_followed_to_its_end(
     expect(mine).to_contain_text("1 host")
 
 
+# With records
+
+
 def test_what_failed_is_found_by_its_state_and_by_its_host(
-    page: Page, login: Callable[..., None], new_task: Callable[..., str]
+    page: Page, login: Callable[..., None], records: Records
 ) -> None:
-    failed = new_task("fail.yml", wait=True)
-    fine = new_task(wait=True)
-    login(page, ADMIN, "#/tasks?state=failed&playbook=fail.yml&host=dev1")
-    expect(row(page, failed)).to_contain_text("2 failed")
+    failed, [fine] = records.running(playbook="fail.yml"), records.add()
+    failed.write(b"", result("dev1", "failed"), result("dev2", "failed"))
+    failed.end(State.FAILED)
+    login(page, ADMIN, "#/tasks?state=failed&playbook=fail.yml&host=dev1", url=records.url)
+    expect(row(page, failed.task_id)).to_contain_text("2 failed")
     expect(row(page, fine)).to_have_count(0)
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(row(page, fine)).to_be_visible()
     assert page.url.endswith("#/tasks")
 
 
-def test_a_list_of_one_host_takes_in_new_tasks_too(
-    page: Page, login: Callable[..., None], new_task: Callable[..., str]
-) -> None:
-    login(page, ADMIN, "#/tasks?host=dev2")
-    expect(page.get_by_text("Live", exact=True)).to_be_visible()
-    there, elsewhere = new_task(), new_task(body={"host_pattern": "dev1"})
-    expect(row(page, there)).to_be_visible()
-    expect(row(page, elsewhere)).to_have_count(0)
+def test_a_list_of_one_host_takes_in_new_tasks_too(open_list: Callable[..., Page], records: Records) -> None:
+    page = open_list("#/tasks?host=dev2")
+    there, elsewhere = records.running(), records.running()
+    there.write(b"", result("dev2"))
+    elsewhere.write(b"", result("dev1"))
+    expect(row(page, there.task_id)).to_be_visible()
+    expect(row(page, elsewhere.task_id)).to_have_count(0)
 
 
 def test_users_see_their_own_and_an_auditor_sees_all(
-    service: Service, new_page: Callable[..., Page], login: Callable[..., None], new_task: Callable[..., str]
+    records: Records, new_page: Callable[..., Page], login: Callable[..., None]
 ) -> None:
-    of_admin, of_dev = new_task(wait=True), new_task(user=DEV, wait=True)
+    [of_admin], [of_dev] = records.add(), records.add(user="dev")
     restricted, auditing = new_page(), new_page()
-    login(restricted, DEV)
+    login(restricted, DEV, url=records.url)
     expect(row(restricted, of_dev)).to_be_visible()
     expect(row(restricted, of_admin)).to_have_count(0)
     expect(restricted.get_by_label("User")).to_have_count(0)
-    login(auditing, AUDITOR)
+    login(auditing, AUDITOR, url=records.url)
     expect(row(auditing, of_dev)).to_be_visible()
     expect(row(auditing, of_admin)).to_be_visible()
     expect(auditing.get_by_role("link", name="Launch")).to_have_count(0)
     # What is new reaches those alone who may see it.
-    next_of_admin, next_of_dev = new_task(), new_task(user=DEV)
+    [next_of_admin], [next_of_dev] = records.add(), records.add(user="dev")
     expect(row(auditing, next_of_admin)).to_be_visible()
     expect(row(restricted, next_of_dev)).to_be_visible()
     assert row(restricted, next_of_admin).count() == 0
@@ -116,11 +120,8 @@ def test_users_see_their_own_and_an_auditor_sees_all(
     expect(row(auditing, of_admin)).to_have_count(0)
     expect(row(auditing, of_dev)).to_be_visible()
     # A link of one who sees all is no fault for one who does not.
-    login(restricted, DEV, "#/tasks?user=admin")
+    login(restricted, DEV, "#/tasks?user=admin", url=records.url)
     expect(row(restricted, of_dev)).to_be_visible()
-
-
-# With records
 
 
 def test_before_the_first_task_the_list_says_what_to_do(
@@ -397,13 +398,13 @@ def test_markup_in_a_task_is_text(open_list: Callable[..., Page], records: Recor
     shot("tasks-markup")
 
 
-def test_thousands_of_rows_stay_light(open_list: Callable[..., Page], records: Records) -> None:
-    records.add(1500)
+def test_hundreds_of_rows_stay_light(open_list: Callable[..., Page], records: Records) -> None:
+    records.add(600)
     page = open_list()
 
     def scrolled() -> bool:
         page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-        return page.locator(ROWS).count() == 1500
+        return page.locator(ROWS).count() == 600
 
     eventually(scrolled, 60)
     run = records.running()

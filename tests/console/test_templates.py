@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser_watch import Watch
-from tests.helpers.services import ADMIN, Service, start_service
+from tests.helpers.services import ADMIN, Service
 
 PORTAL = ("portal", "portal secret")
-
-
-@pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
-    users = json.loads((root / "rbac.json").read_text())
-    users["rbac"].append({"user": PORTAL[0], "password": PORTAL[1], "inventories": []})
-    (root / "rbac.json").write_text(json.dumps(users))
-    running = start_service(root)
-    yield running
-    assert running.stop() < 10
 
 
 def put(service: Service, path: str, body: dict[str, Any]) -> None:
@@ -119,7 +107,7 @@ def test_a_run_gets_what_the_launch_form_shows(page: Page, service: Service, log
 def test_what_is_started_again_after_a_lost_reply_starts_once(
     page: Page, service: Service, login: Callable[..., None], lose_first_reply: Callable[..., list[str | None]]
 ) -> None:
-    request = {"playbook": "site.yml", "inventory": str(service.root / "inventories/dev")}
+    request = {"playbook": "vars.yml", "inventory": str(service.root / "inventories/dev")}
     put(service, "templates/lost", {"kind": "playbook", "request": request})
     put(service, "schedules/lost", {"template": "lost", "cron": "30 2 * * *", "timezone": "UTC"})
 
@@ -143,7 +131,7 @@ def test_what_is_started_again_after_a_lost_reply_starts_once(
 def test_a_template_that_comes_late_does_not_take_the_place_of_another(
     page: Page, service: Service, login: Callable[..., None], hold_first_reply: Callable[..., Callable[[], None]]
 ) -> None:
-    request = {"playbook": "site.yml", "inventory": str(service.root / "inventories/dev")}
+    request = {"playbook": "vars.yml", "inventory": str(service.root / "inventories/dev")}
     for name in ("slow", "quick"):
         put(service, f"templates/{name}", {"kind": "playbook", "request": request})
     login(page, ADMIN, "#/templates")
@@ -169,7 +157,7 @@ def test_the_launch_form_is_saved_as_a_template(page: Page, service: Service, lo
 def test_a_schedule_shows_its_times_and_is_paused_and_resumed(
     page: Page, service: Service, login: Callable[..., None], shot: Callable[..., None]
 ) -> None:
-    request = {"playbook": "site.yml", "inventory": str(service.root / "inventories/dev")}
+    request = {"playbook": "vars.yml", "inventory": str(service.root / "inventories/dev")}
     put(service, "templates/site", {"kind": "playbook", "request": request})
     put(service, "schedules/nightly", {"template": "site", "cron": "30 2 * * *", "timezone": "Europe/Berlin"})
     login(page, ADMIN, "#/definitions?kind=schedules&name=nightly")

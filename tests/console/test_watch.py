@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.helpers.browser_watch import Watch
-from tests.helpers.services import Service
+from tests.helpers.console_records import Records
 
 
 def complaints(watch: Watch, *words: str) -> list[str]:
@@ -19,8 +19,8 @@ def complaints(watch: Watch, *words: str) -> list[str]:
     return found
 
 
-def test_a_refusal_by_the_policy_is_heard(page: Page, service: Service, watch: Watch) -> None:
-    page.goto(f"{service.url}/api/docs")
+def test_a_refusal_by_the_policy_is_heard(page: Page, web: Records, watch: Watch) -> None:
+    page.goto(f"{web.url}/api/docs")
     expect(page.locator(".opblock").first).to_be_visible()
     assert watch.complaints() == []
     script = "let s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s)"
@@ -37,10 +37,10 @@ def test_a_failing_script_is_heard(page: Page, watch: Watch) -> None:
     assert complaints(watch, "this one") == ["uncaught: this one"]
 
 
-def test_a_request_to_elsewhere_is_heard(page: Page, service: Service, watch: Watch) -> None:
-    page.goto(f"{service.url}/api/docs")
+def test_a_request_to_elsewhere_is_heard(page: Page, web: Records, watch: Watch) -> None:
+    page.goto(f"{web.url}/api/docs")
     expect(page.locator(".opblock").first).to_be_visible()
-    port = service.url.rpartition(":")[2]
+    port = web.url.rpartition(":")[2]
     page.evaluate(f"fetch('http://localhost:{port}/api/health', {{mode: 'no-cors'}}).catch(() => null)")
     assert [one for one in complaints(watch, "localhost") if "left the origin" in one or "Security Policy" in one]
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from flansible.models import About, State
 from flansible.store import Store
 from flansible.web.streaming.task_list_stream import TASK_LIST
+from tests.helpers.history import EMBEDDED, copy_migrated
 from tests.helpers.redis_server import RedisServer
+from tests.helpers.services import AUDITOR
 from tests.helpers.webserver import RecordedRun, WebServer, result
 
 
 class Records:
-    """`url` answers for what is in the store; nothing is there at first."""
+    """`url` answers for what is in the store and in a history database; nothing is there at first."""
 
     def __init__(self, folder: Path, redis: RedisServer) -> None:
         self.folder = folder  # its playbook_root too; rbac.json is in it
-        self._server = WebServer(folder, redis.url)
+        (folder / "data").mkdir()
+        copy_migrated(folder / "data")
+        self._server = WebServer(folder, redis.url, before=EMBEDDED)
+        users = json.loads((folder / "rbac.json").read_text())
+        users["rbac"].append({"user": AUDITOR[0], "password": AUDITOR[1], "role": "auditor"})
+        (folder / "rbac.json").write_text(json.dumps(users))
         self._redis = redis
         self.url = self._server.url
         self.store = Store(redis.url)
