@@ -51,6 +51,12 @@ class Site:
             self.clients[user] = self.server.client((user, f"{user} secret"))
         return self.clients[user]
 
+    def hang_up(self) -> None:
+        """Closes the clients; the next request makes another."""
+        for client in self.clients.values():
+            client.close()
+        self.clients.clear()
+
     def visibility(self, *entries: str, inventory: str = "prod", **fields: Any) -> Visibility:
         """Of a run on an inventory, that these entries have seen."""
         return Visibility(inventories=(str(self.folder / inventory),), entries=entries or ("group:ops",), **fields)
@@ -79,6 +85,5 @@ def served(folder: Path, redis_url: str, **settings: Any) -> Iterator[Site]:
     try:
         yield made
     finally:
-        for client in made.clients.values():
-            client.close()
+        made.hang_up()
         made.server.stop()

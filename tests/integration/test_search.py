@@ -22,6 +22,7 @@ from flansible.store import ListFilter, Store
 from flansible.worker.archiver import Archiver
 from tests.helpers.archived_tasks import MadeTask, make_tasks, result
 from tests.helpers.history import EMBEDDED, Databases, opened
+from tests.helpers.redis_server import RedisServer
 from tests.helpers.webserver import RecordedRun, WebServer
 from tests.helpers.webserver import result as result_of_web
 
@@ -327,30 +328,33 @@ def test_an_odd_query_is_plain_text(records: Records, archiver: Archiver) -> Non
 # Over HTTP
 
 
-@pytest.fixture
-def url(databases: Databases, tmp_path: Path) -> str:
-    (tmp_path / "data").mkdir()
-    return databases.migrated("sqlite", tmp_path / "data")
-
-
-@pytest.fixture
-def server(redis_url: str, url: str, tmp_path: Path) -> Iterator[WebServer]:
-    running = WebServer(tmp_path, redis_url, before=EMBEDDED)
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def web(server: WebServer, store: Store, redis_url: str, url: str) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def server(
+    shared_redis: RedisServer, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebServer]:
+    folder = tmp_path_factory.mktemp("web")
+    (folder / "data").mkdir()
+    databases.migrated("sqlite", folder / "data")
+    running = WebServer(folder, shared_redis.url, before=EMBEDDED)
+    with shared_redis.client() as client:
+        client.flushall()
+    store = Store(shared_redis.url)
     run = RecordedRun(store, "admin", kind="playbook", about=About(playbook="site.yml"))
     run.write(b"one\ntwo <b>needle</b>\n", result_of_web("web1", "failed", msg="it broke"))
     run.end(State.FAILED)
     mine = RecordedRun(store, "dev", kind="playbook", about=About(playbook="site.yml"))
     mine.write(b"a needle of dev\n")
     mine.end()
-    archiver = Archiver(Store(redis_url), url, 0.0, KEEPS_ALL)
+    archiver = Archiver(store, f"sqlite:///{folder}/data/history.sqlite3", 0.0, KEEPS_ALL)
     archive_all(archiver)
     archiver.close()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def web(server: WebServer) -> Iterator[httpx.Client]:
+    """Of admin. Two tasks are archived; the tests only read."""
     with server.client() as client:
         yield client
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -145,24 +144,21 @@ def test_the_console_is_not_asked_for_a_password_by_the_browser_itself(browser: 
     assert any("Basic" in one for one in browser.get("/api/session").headers.get_list("WWW-Authenticate"))
 
 
-def test_a_session_ends_with_the_password_and_with_the_user(
-    shared_redis: RedisServer, tmp_path: Path, store: Store
-) -> None:
-    server = WebServer(tmp_path, shared_redis.url)
-    rbac = tmp_path / "rbac.json"
+def test_a_session_ends_with_the_password_and_with_the_user(server: WebServer, browser: httpx.Client) -> None:
+    rbac = server.log.parent / "rbac.json"
+    before = rbac.read_text()
 
     def change(**passwords: str) -> None:
         users = [{"user": name, "password": word, "inventories": []} for name, word in passwords.items()]
         rbac.write_text(json.dumps({"rbac": users}))
 
     try:
-        with httpx.Client(base_url=server.url, timeout=20) as browser:
-            login(browser)
-            change(admin="admin secret", dev="another secret")
-            assert browser.get("/api/session").status_code == 401
-            login(browser, ("dev", "another secret"))
-            assert browser.get("/api/session").status_code == 200
-            change(admin="admin secret")
-            assert browser.get("/api/session").status_code == 401
+        login(browser)
+        change(admin="admin secret", dev="another secret")
+        assert browser.get("/api/session").status_code == 401
+        login(browser, ("dev", "another secret"))
+        assert browser.get("/api/session").status_code == 200
+        change(admin="admin secret")
+        assert browser.get("/api/session").status_code == 401
     finally:
-        server.stop()
+        rbac.write_text(before)

@@ -52,6 +52,21 @@ def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) 
     assert "Traceback" not in running.log.read_text() and "ERROR" not in running.log.read_text()
 
 
+@pytest.fixture(scope="module")
+def limited_server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    """With limits for a user and an address, behind a proxy; its log may have errors."""
+    limits = {"max_followers_per_user": 4, "max_followers_per_address": 2, "trusted_proxies": "127.0.0.1"}
+    running = WebServer(tmp_path_factory.mktemp("limited"), shared_redis.url, **limits)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def limited(limited_server: WebServer) -> WebServer:
+    eventually(lambda: limited_server.clients() == 0)  # those of the test before are counted no more
+    return limited_server
+
+
 @pytest.fixture
 def client(server: WebServer) -> Iterator[httpx.Client]:
     with server.client() as client:
@@ -369,25 +384,19 @@ def test_who_asks_for_a_stream_gets_one(client: httpx.Client, run: RecordedRun, 
     assert reply.headers["Content-Type"].partition(";")[0] == media_type
 
 
-def test_a_record_that_cannot_be_read_costs_the_others_nothing(
-    shared_redis: RedisServer, store: Store, tmp_path: Path
-) -> None:
-    server = WebServer(tmp_path, shared_redis.url)
-    try:
-        broken, sound = RecordedRun(store), RecordedRun(store)
-        with (
-            server.connect(broken.events_path, "Accept: text/event-stream") as one,
-            server.connect(sound.events_path, "Accept: text/event-stream") as other,
-        ):
-            read_head(one)
-            read_head(other)
-            broken.write(b"", StoredEvent("this is no JSON"))
-            assert not read_to_end(one).endswith(b"0\r\n\r\n")
-            sound.end()
-            assert read_to_end(other).endswith(b"0\r\n\r\n")
-        assert f"followers of task {broken.task_id} are disconnected" in server.log.read_text()
-    finally:
-        server.stop()
+def test_a_record_that_cannot_be_read_costs_the_others_nothing(limited: WebServer, store: Store) -> None:
+    broken, sound = RecordedRun(store), RecordedRun(store)
+    with (
+        limited.connect(broken.events_path, "Accept: text/event-stream") as one,
+        limited.connect(sound.events_path, "Accept: text/event-stream") as other,
+    ):
+        read_head(one)
+        read_head(other)
+        broken.write(b"", StoredEvent("this is no JSON"))
+        assert not read_to_end(one).endswith(b"0\r\n\r\n")
+        sound.end()
+        assert read_to_end(other).endswith(b"0\r\n\r\n")
+    assert f"followers of task {broken.task_id} are disconnected" in limited.log.read_text()
 
 
 def test_a_server_that_stops_waits_for_no_follower_and_ends_none(
@@ -411,9 +420,9 @@ def test_followers_over_tls_cost_no_thread(shared_redis: RedisServer, store: Sto
     try:
         with contextlib.ExitStack() as stack, server.client() as client:
             output, events, wait = f"{run.output_path}?follow=true", run.events_path, f"{run.events_path}?wait=20"
-            waiting = [stack.enter_context(server.connect(wait)) for _ in range(20)]
-            streams = [stack.enter_context(server.connect(path, "Accept: text/event-stream")) for path in [events] * 20]
-            followed = [stack.enter_context(server.connect(output)) for _ in range(20)]
+            waiting = [stack.enter_context(server.connect(wait)) for _ in range(8)]
+            streams = [stack.enter_context(server.connect(path, "Accept: text/event-stream")) for path in [events] * 8]
+            followed = [stack.enter_context(server.connect(output)) for _ in range(8)]
             for connection in (*streams, *followed):
                 assert " 200 " in read_head(connection)[0]
             assert client.get(f"/api/ansibletaskstatus/{run.task_id}").status_code == 200
@@ -432,91 +441,85 @@ def test_followers_over_tls_cost_no_thread(shared_redis: RedisServer, store: Sto
     assert "Traceback" not in server.log.read_text()
 
 
-def test_an_ipv6_address_is_counted_with_its_network(shared_redis: RedisServer, store: Store, tmp_path: Path) -> None:
-    limits = {"max_followers_per_address": 2, "trusted_proxies": "127.0.0.1"}
-    server, run, codes = WebServer(tmp_path, shared_redis.url, **limits), RecordedRun(store), []
-    try:
-        with contextlib.ExitStack() as stack:
-            for address in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"):
-                path = f"{run.output_path}?follow=true"
-                connection = stack.enter_context(server.connect(path, f"X-Forwarded-For: {address}"))
-                codes.append(int(read_head(connection)[0].split()[1]))
-    finally:
-        server.stop()
+def test_an_ipv6_address_is_counted_with_its_network(limited: WebServer, store: Store) -> None:
+    run, codes = RecordedRun(store), []
+    with contextlib.ExitStack() as stack:
+        for address in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"):
+            path = f"{run.output_path}?follow=true"
+            connection = stack.enter_context(limited.connect(path, f"X-Forwarded-For: {address}"))
+            codes.append(int(read_head(connection)[0].split()[1]))
     assert codes == [200, 200, 429, 200]
 
 
 @pytest.mark.parametrize("login", ["a token", "a password"])
-def test_a_stream_ends_with_the_login_that_asked_for_it(
-    shared_redis: RedisServer, store: Store, tmp_path: Path, login: str
-) -> None:
-    server, run = WebServer(tmp_path, shared_redis.url), RecordedRun(store, user=DEV[0])
+def test_a_stream_ends_with_the_login_that_asked_for_it(limited: WebServer, store: Store, login: str) -> None:
+    folder, run = limited.log.parent, RecordedRun(store, user=DEV[0])
     made = tokens.make(DEV[0], "read", None, datetime.now(UTC))
-    tokens.add(tmp_path / "data/tokens.json", made.token)
+    tokens.add(folder / "data/tokens.json", made.token)
     headers = {"Authorization": f"Bearer {made.text}"} if login == "a token" else {}
-    try:
-        with contextlib.ExitStack() as stack:
+    users = (folder / "rbac.json").read_text()
+    with contextlib.ExitStack() as stack:
 
-            def follow(path: str) -> Iterator[str]:
-                client = stack.enter_context(server.client(DEV))
-                request = client.build_request("GET", path, headers=STREAM | headers)
-                if headers:
-                    request.headers["Authorization"] = headers["Authorization"]
-                reply = client.send(request, stream=True, auth=None if headers else httpx.USE_CLIENT_DEFAULT)
-                assert reply.status_code == 200
-                return reply.iter_lines()
+        def follow(path: str) -> Iterator[str]:
+            client = stack.enter_context(limited.client(DEV))
+            request = client.build_request("GET", path, headers=STREAM | headers)
+            if headers:
+                request.headers["Authorization"] = headers["Authorization"]
+            reply = client.send(request, stream=True, auth=None if headers else httpx.USE_CLIENT_DEFAULT)
+            assert reply.status_code == 200
+            return reply.iter_lines()
 
-            followed = [follow(run.events_path), follow("/api/ansibletasks")]
-            for lines in followed:
-                next(lines)
-            if login == "a token":
-                tokens.remove(tmp_path / "data/tokens.json", made.token.id)
-            else:
-                document = json.loads((tmp_path / "rbac.json").read_text())
-                document["rbac"][1]["password"] = "another secret"
-                (tmp_path / "new").write_text(json.dumps(document))
-                (tmp_path / "new").chmod(0o600)
-                (tmp_path / "new").replace(tmp_path / "rbac.json")
-            time.sleep(1.5)  # a password is looked at each second
-            run.write(b"", task_start("secret"))
-            for lines in followed:
-                got: list[str] = []
-                with pytest.raises(httpx.RemoteProtocolError):  # what is cut off does not look whole
-                    got.extend(lines)
-                assert "secret" not in "".join(got)
-    finally:
-        server.stop()
+        followed = [follow(run.events_path), follow("/api/ansibletasks")]
+        for lines in followed:
+            next(lines)
+        if login == "a token":
+            tokens.remove(folder / "data/tokens.json", made.token.id)
+        else:
+            document = json.loads(users)
+            document["rbac"][1]["password"] = "another secret"
+            replace(folder / "rbac.json", json.dumps(document))
+            stack.callback(replace, folder / "rbac.json", users)
+        time.sleep(1.5)  # a password is looked at each second
+        run.write(b"", task_start("secret"))
+        for lines in followed:
+            got: list[str] = []
+            with pytest.raises(httpx.RemoteProtocolError):  # what is cut off does not look whole
+                got.extend(lines)
+            assert "secret" not in "".join(got)
 
 
-def test_one_user_and_one_address_follow_so_many_replies_and_no_more(
-    shared_redis: RedisServer, store: Store, tmp_path: Path
-) -> None:
-    limits = {"max_followers_per_user": 3, "max_followers_per_address": 5, "trusted_proxies": "127.0.0.1"}
-    server = WebServer(tmp_path, shared_redis.url, **limits)
+def replace(path: Path, text: str) -> None:
+    new = path.with_name("new")
+    new.write_text(text)
+    new.chmod(0o600)
+    new.replace(path)
+
+
+def test_one_user_and_one_address_follow_so_many_replies_and_no_more(limited: WebServer, store: Store) -> None:
     run = RecordedRun(store, user=DEV[0])
-    try:
-        with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
 
-            def follow_as(login: tuple[str, str], address: str) -> httpx.Response:
-                client = stack.enter_context(server.client(login))
-                request = client.build_request("GET", run.events_path, headers=STREAM | {"X-Forwarded-For": address})
-                return client.send(request, stream=True)
+        def follow_as(login: tuple[str, str], number: int) -> httpx.Response:
+            """From the address of this number."""
+            client = stack.enter_context(limited.client(login))
+            headers = STREAM | {"X-Forwarded-For": f"192.0.2.{number}"}
+            return client.send(client.build_request("GET", run.events_path, headers=headers), stream=True)
 
-            first = [follow_as(DEV, "192.0.2.1") for _ in range(3)]
-            for refused, key in (
-                (follow_as(DEV, "192.0.2.2"), "max_followers_per_user"),
-                *((follow_as(ADMIN, "192.0.2.1"), "") for _ in range(2)),
-                (follow_as(ADMIN, "192.0.2.1"), "max_followers_per_address"),
-                (follow_as(ADMIN, "192.0.2.2"), ""),
-            ):
-                if not key:
-                    assert refused.status_code == 200
-                    continue
-                body = json.loads(refused.read())
-                assert (refused.status_code, body["code"]) == (429, "follower_limit") and key in body["message"]
-                assert int(refused.headers["Retry-After"]) > 0
-            # Whoever leaves gives the place back.
-            first[0].close()
-            eventually(lambda: follow_as(DEV, "192.0.2.2").status_code == 200)
-    finally:
-        server.stop()
+        first = [follow_as(DEV, number) for number in (1, 1, 2, 3)]
+        assert [reply.status_code for reply in first] == [200] * 4
+        for refused, key in (
+            (follow_as(DEV, 4), "max_followers_per_user"),
+            (follow_as(ADMIN, 2), ""),
+            (follow_as(ADMIN, 1), "max_followers_per_address"),
+            (follow_as(ADMIN, 2), "max_followers_per_address"),
+            (follow_as(ADMIN, 4), ""),
+        ):
+            if not key:
+                assert refused.status_code == 200
+                continue
+            body = json.loads(refused.read())
+            assert (refused.status_code, body["code"]) == (429, "follower_limit") and key in body["message"]
+            assert int(refused.headers["Retry-After"]) > 0
+        # Whoever leaves gives the place back.
+        first[0].close()
+        eventually(lambda: follow_as(DEV, 4).status_code == 200)
