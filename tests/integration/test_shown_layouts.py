@@ -142,35 +142,32 @@ def test_a_multistage_layout_has_the_variables_of_all_stages_by_their_links(tree
 # What a run is told of it.
 
 
-@pytest.mark.by_day(4)
-@pytest.mark.parametrize(
-    ("program", "directory", "argv", "names"),
-    [
-        ("ansible-playbook", "playbooks/a", ["--", "site.yml"], ["a/group_vars", "a/plays/group_vars"]),
-        ("ansible-playbook", "playbooks/b", ["--", "site.yml"], ["b/host_vars"]),
-        ("ansible-playbook", "playbooks", ["--", "a/plays/more.yml"], ["a/group_vars", "a/plays/group_vars"]),
-        (
-            "ansible-playbook",
-            "playbooks/a/plays",
-            ["--", "../../b/site.yml"],
-            ["a/group_vars", "a/plays/group_vars", "b/host_vars"],
-        ),
-        ("ansible-playbook", "playbooks/c", ["--", "site.yml"], []),
-        ("ansible-playbook", "playbooks/c", ["--inventory={}/inv/linking", "--", "site.yml"], ["{}/inv/linking"]),
-        ("ansible", "playbooks", ["--", "all"], []),
-        ("ansible", "playbooks/a", ["--", "a/site.yml"], ["a/group_vars", "a/plays/group_vars"]),
-        (
-            "ansible",
-            "playbooks",
-            ["--playbook-dir={}/playbooks/b", "--args=--inventory=x", "--", "all"],
-            ["b/host_vars"],
-        ),
-        ("ansible", "playbooks", ["--inventory={}/playbooks/a/dev", "--", "all"], ["a/group_vars"]),
-    ],
-)
-def test_a_run_is_told_what_is_left_out_of_its_own_folders_alone(
-    program: str, directory: str, argv: list[str], names: list[str], tree: Tree
-) -> None:
+RUNS: list[tuple[str, str, list[str], list[str]]] = [
+    # program, directory, argv, the folders that the run is told of
+    ("ansible-playbook", "playbooks/a", ["--", "site.yml"], ["a/group_vars", "a/plays/group_vars"]),
+    ("ansible-playbook", "playbooks/b", ["--", "site.yml"], ["b/host_vars"]),
+    ("ansible-playbook", "playbooks", ["--", "a/plays/more.yml"], ["a/group_vars", "a/plays/group_vars"]),
+    (
+        "ansible-playbook",
+        "playbooks/a/plays",
+        ["--", "../../b/site.yml"],
+        ["a/group_vars", "a/plays/group_vars", "b/host_vars"],
+    ),
+    ("ansible-playbook", "playbooks/c", ["--", "site.yml"], []),
+    ("ansible-playbook", "playbooks/c", ["--inventory={}/inv/linking", "--", "site.yml"], ["{}/inv/linking"]),
+    ("ansible", "playbooks", ["--", "all"], []),
+    ("ansible", "playbooks/a", ["--", "a/site.yml"], ["a/group_vars", "a/plays/group_vars"]),
+    (
+        "ansible",
+        "playbooks",
+        ["--playbook-dir={}/playbooks/b", "--args=--inventory=x", "--", "all"],
+        ["b/host_vars"],
+    ),
+    ("ansible", "playbooks", ["--inventory={}/playbooks/a/dev", "--", "all"], ["a/group_vars"]),
+]
+
+
+def test_a_run_is_told_what_is_left_out_of_its_own_folders_alone(tree: Tree) -> None:
     for project, variables in (("a", "group_vars/shop"), ("a", "plays/group_vars/shop"), ("b", "host_vars/shop1")):
         tree.write({f"playbooks/{project}/{name}": DEV if name == "dev" else PLAY for name in ("dev", "site.yml")})
         tree.write({f"playbooks/{project}/{variables}.yml": "a: 1\n", f"playbooks/{project}/prod": PROD})
@@ -178,9 +175,10 @@ def test_a_run_is_told_what_is_left_out_of_its_own_folders_alone(
     tree.link("inv/linking/away", "../../secret")
     tree.inventories = ["playbooks/a/dev", "playbooks/b/dev", "inv/linking"]
     tree.others, tree.writable = ["playbooks/a/prod", "playbooks/b/prod"], ["playbooks/c/gone"]
-    found = tree.notes_of(program, directory, *argv)
-    gone = [f"{tree.top}/playbooks/c/gone"] if directory == "playbooks/c" else []
-    assert sorted(found) == sorted([*(name.format(tree.top) for name in names), *gone])
+    for program, directory, argv, names in RUNS:
+        gone = [f"{tree.top}/playbooks/c/gone"] if directory == "playbooks/c" else []
+        expected = sorted([*(name.format(tree.top) for name in names), *gone])
+        assert sorted(tree.notes_of(program, directory, *argv)) == expected, (program, directory, argv)
 
 
 def test_every_run_is_told_what_no_folder_explains(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,38 +193,43 @@ def test_every_run_is_told_what_no_folder_explains(tree: Tree, monkeypatch: pyte
 # What belongs to an inventory.
 
 
-@pytest.mark.by_day(3)
-@pytest.mark.parametrize(
-    ("entry", "is_seen"),
-    [
-        ("host_vars/w1.example.com/main.yml", True),
-        ("host_vars/w1.example.com.yml", True),
-        ("host_vars/w1.example.com.json", True),
-        ("group_vars/all.yml", True),
-        ("group_vars/ungrouped/x.yml", True),
-        ("group_vars/both.yml", True),
-        ("group_vars/os_Debian.yml", True),  # a group that a play makes by group_by
-        ("group_vars/web.yml.bak", True),
-        ("group_vars/both.yml.sample", True),
-        ("group_vars/all.yml.sample", True),
-        ("group_vars/both.prod.yml", True),
-        ("group_vars/prod.yml", False),
-        ("group_vars/prod", False),
-        ("group_vars/prod/vault.yml", False),
-        ("group_vars/prod.yml.bak", False),
-        ("group_vars/prod.yml~", False),
-        ("host_vars/p1.example.com.yml", False),
-        ("host_vars/p1.example.com/main.yml", False),
-    ],
+SEEN = (
+    "host_vars/w1.example.com/main.yml",
+    "host_vars/w1.example.com.yml",
+    "host_vars/w1.example.com.json",
+    "group_vars/all.yml",
+    "group_vars/ungrouped/x.yml",
+    "group_vars/both.yml",
+    "group_vars/os_Debian.yml",  # a group that a play makes by group_by
+    "group_vars/web.yml.bak",
+    "group_vars/both.yml.sample",
+    "group_vars/all.yml.sample",
+    "group_vars/both.prod.yml",
 )
-def test_variables_are_hidden_when_their_name_is_of_anothers_inventory_alone(
-    entry: str, is_seen: bool, tree: Tree
-) -> None:
+HIDDEN = (
+    "group_vars/prod.yml",
+    "group_vars/prod/vault.yml",
+    "group_vars/prod.yml.bak",
+    "group_vars/prod.yml~",
+    "host_vars/p1.example.com.yml",
+    "host_vars/p1.example.com/main.yml",
+)
+
+
+def test_variables_are_hidden_when_their_name_is_of_anothers_inventory_alone(tree: Tree) -> None:
     tree.write({"all/dev": "# formerly prod\nw1.example.com\n[web]\nw1.example.com\n[both]\n"})
-    tree.write({"all/prod-hosts": "[prod]\np1.example.com\n[both]\np1.example.com\n", f"all/{entry}": "a: 1\n"})
+    tree.write({"all/prod-hosts": "[prod]\np1.example.com\n[both]\np1.example.com\n"})
+    tree.write({f"all/{entry}": "a: 1\n" for entry in (*SEEN, "group_vars/prod")})
     tree.inventories, tree.others = ["all/dev"], ["all/prod-hosts"]
-    assert (f"all/{entry}" in tree.seen()) == is_seen
-    assert ("not shown" in tree.notes()) == (not is_seen)
+    shown = {"all/dev", *(f"all/{entry}" for entry in SEEN)}
+    assert tree.seen() == shown and "1 of the entries" in tree.notes()
+    (tree.top / "all/group_vars/prod").unlink()
+    assert tree.seen() == shown and "not shown" not in tree.notes()
+    tree.write({f"all/{entry}": "a: 1\n" for entry in HIDDEN})
+    assert tree.seen() == shown
+    notes = tree.notes()
+    assert f"4 of the entries of {tree.top}/all/group_vars" in notes
+    assert f"2 of the entries of {tree.top}/all/host_vars" in notes
 
 
 def test_a_name_in_a_comment_of_the_own_inventory_opens_nothing(tree: Tree) -> None:
@@ -236,9 +239,10 @@ def test_a_name_in_a_comment_of_the_own_inventory_opens_nothing(tree: Tree) -> N
     assert tree.seen() == {"playbooks/a/dev", "playbooks/a/site.yml"}
 
 
-@pytest.mark.parametrize("beside", ["README.md", "artifacts/build.log", "notes.txt", "VERSION", "docs/index.md"])
-def test_what_is_no_inventory_beside_one_hides_no_variables(beside: str, tree: Tree) -> None:
-    tree.write({"inventories/dev": DEV, f"inventories/{beside}": "1.2\n", "inventories/group_vars/os.yml": "a: 1\n"})
+def test_what_is_no_inventory_beside_one_hides_no_variables(tree: Tree) -> None:
+    beside = ("README.md", "artifacts/build.log", "notes.txt", "VERSION", "docs/index.md")
+    tree.write({"inventories/dev": DEV, **{f"inventories/{name}": "1.2\n" for name in beside}})
+    tree.write({"inventories/group_vars/os.yml": "a: 1\n"})
     tree.inventories = ["inventories/dev"]
     assert tree.seen() == {"inventories/dev", "inventories/group_vars/os.yml"}
 
@@ -269,6 +273,7 @@ print(json.dumps({**{name: {"hosts": hosts} for name, hosts in found.items()}, "
 """
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("folder", ["playbooks/a", "playbooks/inventories", "inventories"])
 def test_a_script_reads_a_file_beside_itself_and_its_groups_have_their_variables(folder: str, tree: Tree) -> None:
     tree.write({f"{folder}/dev.py": SCRIPT, f"{folder}/machines.json": '{"web": ["web1"], "both": ["web1"]}'})
@@ -369,6 +374,7 @@ def test_anothers_inventory_is_unseen_in_every_tree_that_is_shown(around: str, t
     assert tree.seen() == {"tools/bin/run", "tools/prod/mine/key"}
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("around", ["playbooks/stages", "stages"])
 @pytest.mark.parametrize("granted", ["dev/hosts", "dev"])
 def test_variables_beside_anothers_inventory_file_alone_are_unseen_whatever_their_names(
@@ -385,6 +391,7 @@ def test_variables_beside_anothers_inventory_file_alone_are_unseen_whatever_thei
     assert tree.seen() == {f"{around}/dev/hosts", f"{around}/dev/host_vars/left.yml", *variables}
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("beside", ["ansible.cfg", "roles/web/tasks/main.yml"])
 @pytest.mark.parametrize(("own", "others"), [("dev/hosts", ["prod/hosts"]), ("hosts", [])])
 def test_an_ansible_cfg_or_roles_beside_anothers_inventory_file_open_no_variables(
