@@ -532,7 +532,7 @@ def test_very_many_queued_tasks_hold_up_no_request_and_a_running_one_is_found_fi
         assert isinstance(store.claim(first, "worker"), Claim)
         run = store.authorized_run(first)
         assert run is not None
-        for number in range(3000):
+        for number in range(1500):
             store.submit(new_id(), run.model_copy(update={"summary": f"dev: {number}"}))
         take_away(tmp_path, "stage")
         eventually(lambda: store.cancel_requests([first]), WITHIN_SECONDS)

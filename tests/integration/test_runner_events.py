@@ -208,7 +208,7 @@ COUNTS = {
 }
 
 
-@pytest.mark.by_day(4)
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize(("plays", "failed", "rescued"), COUNTS.values(), ids=COUNTS)
 def test_the_verdicts_add_up_to_ansibles_own_counts(
     servers: ForkServerPool, place: Path, plays: str, failed: dict[str, int], rescued: dict[str, int]
@@ -277,7 +277,7 @@ ODD_NAMES = """\
 """
 
 
-@pytest.mark.by_day(4)
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize(
     "name", ["2024", "yes", "12.5", "2024-05-01", "0x1F", ".inf", "1:30", "'  '", "~", "'\\uD800'"]
 )
@@ -409,7 +409,7 @@ def test_an_include_in_a_loop_is_one_result_and_counted_by_item(servers: ForkSer
 
 
 def test_a_handler_says_that_it_is_one(servers: ForkServerPool, place: Path) -> None:
-    run = ran(servers, place, HANDLERS)
+    run = ran(servers, place, HANDLERS, "--limit=h1")
     starts = [event for event in run.events if event["event"] == "task_start"]
     assert {event["task"] for event in starts if event.get("handler") is True} == {"hand", "bad hand"}
     assert all("handler" not in event for event in starts if event["task"] not in ("hand", "bad hand"))
@@ -449,10 +449,10 @@ def test_every_frame_has_its_time_and_offsets_never_go_back(servers: ForkServerP
 
 # Sizes.
 
-MEGABYTES = "head -c 10000000 /dev/zero | tr '\\0' y"
+MEGABYTES = "head -c 5000000 /dev/zero | tr '\\0' y"
 
 
-def test_a_result_of_ten_megabytes_is_left_out_and_the_text_is_the_command_lines(
+def test_a_result_over_the_limit_is_left_out_and_the_text_is_the_command_lines(
     servers: ForkServerPool, place: Path
 ) -> None:
     plays = on_hosts(
@@ -580,6 +580,7 @@ SECRETS = on_hosts(
 )
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("verbosity", ["-v", "-vvv"])
 def test_what_no_log_hides_is_in_no_frame(servers: ForkServerPool, place: Path, verbosity: str) -> None:
     (place / "word").write_text(MARKER)
@@ -653,7 +654,7 @@ def cold() -> Iterator[ForkServerPool]:
     servers.close()
 
 
-@pytest.mark.by_day(3)
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize(("plays", "configuration", "options", "signs"), SAYING.values(), ids=SAYING)
 def test_the_text_before_a_host_result_is_that_hosts(
     servers: ForkServerPool,

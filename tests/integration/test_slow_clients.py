@@ -69,7 +69,7 @@ def code(connection: socket.socket) -> tuple[int, str]:
     return int(head.split()[1]), json.loads(body)["code"]
 
 
-@pytest.mark.by_day(4)
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize("kinds", [*((kind,) for kind in KINDS), KINDS, ("viewer",)], ids="-".join)
 def test_honest_polls_are_answered_beside_slow_clients(crowded: WebServer, kinds: tuple[str, ...]) -> None:
     """Any of them would hold all four threads of the only process; docs/performance.md has figures."""

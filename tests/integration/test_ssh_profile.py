@@ -70,6 +70,7 @@ def test_with_the_profile_ssh_has_other_defaults_and_local_has_not(place: Path) 
     assert (fast["ssh.pipelining"], fast["ssh.control_path_dir"]) == ("True", "/masters")
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("section", ["defaults", "connection", "ssh_connection"])
 def test_ansible_cfg_wins(place: Path, section: str) -> None:
     text = f"[{section}]\npipelining = False\n[ssh_connection]\ncontrol_path_dir = /theirs\n"
@@ -80,6 +81,7 @@ def test_ansible_cfg_wins(place: Path, section: str) -> None:
     assert (found["ssh.pipelining"], found["ssh.control_path_dir"]) == ("False", "/theirs")
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("variable", ["ANSIBLE_PIPELINING", "ANSIBLE_SSH_PIPELINING"])
 def test_the_environment_wins(place: Path, variable: str) -> None:
     found = ask(place, "/masters", **{variable: "0", "ANSIBLE_SSH_CONTROL_PATH_DIR": "/theirs"})

@@ -160,6 +160,7 @@ def test_what_comes_too_late_does_not_take_the_expiry_away(store: Store, raw: re
 # Pruning
 
 
+@pytest.mark.by_day(9)
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.TIMED_OUT])
 def test_of_what_has_expired_nothing_is_left(
@@ -176,6 +177,7 @@ def test_of_what_has_expired_nothing_is_left(
     assert short.prune() == 0
 
 
+@pytest.mark.by_day(5)
 @pytest.mark.parametrize("user", USERS)
 def test_above_the_count_the_oldest_are_forgotten_whole(
     redis_url: str, store: Store, raw: redis.Redis, user: str
