@@ -354,10 +354,10 @@ def test_the_swagger_document_is_what_the_version_says(get: Get, spec: dict[str,
 
 def test_making_the_app_again_duplicates_nothing(new_app: Callable[[], Flask]) -> None:
     found = []
-    for app in (new_app(), new_app(), new_app()):
+    for app in (new_app(), new_app()):
         with app.test_client() as client:
             found.append([client.get(address).get_json() for address in DOCUMENTS])
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
     assert library.registry == {}
 
 

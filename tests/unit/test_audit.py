@@ -370,11 +370,11 @@ def test_writers_that_are_killed_at_any_moment_leave_a_chain_that_holds(path: Pa
     log = Audit(path, path.parent / "secret.key")
     log.write(AuditEvent("service_start"))
     context = multiprocessing.get_context("fork")
-    for number in range(20):
+    for number in range(10):
         writers = [context.Process(target=_without_end, args=(path,)) for _ in range(2)]
         for writer in writers:
             writer.start()
-        time.sleep(0.02 + number / 1000)
+        time.sleep(0.02 + number / 500)
         for writer in writers:
             writer.kill()
             writer.join(20)

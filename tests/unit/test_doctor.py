@@ -102,6 +102,7 @@ def test_a_whole_run_prints_no_password_of_a_broken_url(tmp_path: Path) -> None:
     assert "FAIL broker" in output and "FAIL redis" in output
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("value", ["C", "xx_YY.UTF-8"])
 def test_a_locale_that_ansible_refuses_is_a_failure(tmp_path: Path, value: str) -> None:
     code, output = run(tmp_path, LC_ALL=value)

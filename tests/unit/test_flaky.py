@@ -14,6 +14,7 @@ flaky = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(flaky)
 
 
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize(
     ("changed", "found"),
     [

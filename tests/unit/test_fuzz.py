@@ -31,7 +31,7 @@ from flansible.web import parsing
 pytestmark = [pytest.mark.generates, pytest.mark.timeout(1800)]
 # The same examples each time, and nothing is kept between runs.
 tried = settings(
-    max_examples=int(os.environ.get("FUZZ", "300")), deadline=None, derandomize=True, database=None, print_blob=False
+    max_examples=int(os.environ.get("FUZZ", "150")), deadline=None, derandomize=True, database=None, print_blob=False
 )
 
 

@@ -225,6 +225,11 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports_of(path: Path) -> Iterator[Import]:
     module = module_name(path)
     package = f"flansible.{module}" if path.name == "__init__.py" else f"flansible.{module}".rpartition(".")[0]
@@ -257,7 +262,7 @@ def imports_of(path: Path) -> Iterator[Import]:
         parents = package.split(".")[: len(package.split(".")) - node.level + 1]
         return ".".join([*parents, *([node.module] if node.module else [])])
 
-    yield from walk(ast.parse(path.read_text()), False, False)
+    yield from walk(tree_of(path), False, False)
 
 
 def is_module(name: str) -> bool:
@@ -282,6 +287,7 @@ def runtime() -> list[Import]:
     return [item for path in MODULES for item in imports_of(path) if not item.for_types_only]
 
 
+@functools.cache
 def ours() -> list[Import]:
     return [item for item in runtime() if covers("flansible", item.target)]
 
@@ -304,6 +310,7 @@ def test_each_foreign_package_is_imported_only_where_it_may_be(package: str) -> 
     assert [str(item) for item in users if not is_any_of(item.module, FOREIGN_LAW[package])] == []
 
 
+@functools.cache
 def entry_of(module: str) -> str | None:
     """The most exact entry of the law that a module is below."""
     found = [name for name in LAW if covers(name, module)]
@@ -374,14 +381,14 @@ def test_what_every_process_shares_needs_the_standard_library_only(module: str) 
 
 @pytest.mark.parametrize("package", EMPTY_PACKAGES)
 def test_packages_of_which_single_modules_are_loaded_are_empty(package: str) -> None:
-    body = ast.parse((PACKAGE / package / "__init__.py").read_text()).body
+    body = tree_of(PACKAGE / package / "__init__.py").body
     assert len(body) == 1 and isinstance(body[0], ast.Expr)
 
 
 def test_each_folder_says_what_it_is_for_and_what_it_may_import() -> None:
     for path in MODULES:
         if path.name == "__init__.py" and path.parent != PACKAGE:
-            words = ast.get_docstring(ast.parse(path.read_text())) or ""
+            words = ast.get_docstring(tree_of(path)) or ""
             assert "ay import" in words, f"{path}: what may it import?"
 
 
@@ -394,7 +401,7 @@ def test_no_two_public_classes_have_one_name() -> None:
     """Of all modules, their top level."""
     places: dict[str, list[str]] = defaultdict(list)
     for path in MODULES:
-        for node in ast.parse(path.read_text()).body:
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(module_name(path))
             # A type variable or an alias is a name for a type as well.
@@ -415,7 +422,7 @@ def test_only_one_module_defines_exceptions() -> None:
         f"{path.name}:{node.lineno} class {node.name}"
         for path in MODULES
         if path.name != "errors.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base).rpartition(".")[2] in names for base in node.bases)
     ]
     assert faults == []

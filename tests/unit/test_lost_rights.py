@@ -309,7 +309,7 @@ _playbook = st.fixed_dictionaries(
 
 
 @pytest.mark.generates
-@generated(max_examples=int(os.environ.get("FUZZ", "300")), deadline=None, derandomize=True, database=None)
+@generated(max_examples=int(os.environ.get("FUZZ", "150")), deadline=None, derandomize=True, database=None)
 @given(st.one_of(st.tuples(st.just("adhoc"), _adhoc), st.tuples(st.just("playbook"), _playbook)))
 def test_a_request_is_restored_from_its_record(case: tuple[str, dict[str, Any]]) -> None:
     kind, body = case

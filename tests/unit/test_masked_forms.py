@@ -25,7 +25,7 @@ from flansible.worker.masking import Masker
 from tests.helpers.waiting import require_program
 
 tried = settings(
-    max_examples=int(os.environ.get("FUZZ", "400")),
+    max_examples=int(os.environ.get("FUZZ", "200")),
     deadline=None,
     derandomize=True,
     database=None,

@@ -11,7 +11,7 @@ from flansible.authorization.shown_paths import is_below
 from tests.unit.layouts import Layout, built, layouts
 
 tried = settings(
-    max_examples=int(os.environ.get("FUZZ", "150")),
+    max_examples=int(os.environ.get("FUZZ", "75")),
     deadline=None,
     derandomize=True,
     database=None,

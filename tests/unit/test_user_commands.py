@@ -154,7 +154,7 @@ def test_of_commands_at_once_none_loses_anothers_change(folder: Path) -> None:
         "import sys; from flansible.cli import cli; "
         "cli(['user', 'groups', '--config', sys.argv[1], sys.argv[2], 'ops'], standalone_mode=True)"
     )
-    names = [f"user{number}" for number in range(6)]
+    names = [f"user{number}" for number in range(4)]
     found = document(folder)
     found["rbac"] += [{"user": name, "password": "x"} for name in names]
     (folder / "rbac.json").write_text(json.dumps(found))
