@@ -120,7 +120,7 @@ FAULTS = (
 )
 
 
-@pytest.mark.by_day(4)
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
 def test_after_a_kill_every_task_has_a_true_end(fault: Fault, rounds: range, players: Players) -> None:
     players.play(rounds, fault)
