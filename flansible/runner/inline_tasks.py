@@ -29,7 +29,7 @@ from typing import Any
 
 import ansible.plugins.strategy
 from ansible.executor.process.worker import WorkerProcess
-from ansible.executor.task_queue_manager import FinalQueue
+from ansible.executor.task_queue_manager import CallbackSend, FinalQueue
 from ansible.playbook.block import Block
 from ansible.playbook.task import Task
 from ansible.plugins.strategy import StrategyBase, StrategySentinel, results_thread_main
@@ -38,9 +38,11 @@ from flansible.errors import NeedsWorker
 from flansible.runner import compat, inline_guards
 from flansible.runner.ansible_internals import replace
 
-# Of processor time. Above the first, other hosts' workers do it side by side; at the second, this one is given up.
+# Of processor time on one host. What takes longer than the first is better done by workers, side by side; at the second
+# a loop is given up.
 _SLOW_SECONDS = 0.02
 _LONGEST_SECONDS = 0.1
+_MOST_UNSUITED = 2  # hosts
 _DRAIN_SECONDS = 1.0
 _POLL_SECONDS = 0.0005
 
@@ -73,7 +75,9 @@ class _InlineTasks:
 
     def __init__(self) -> None:
         self._allowed: dict[str, inline_guards.Allowed] = {}
-        self._failures: Counter[str] = Counter()  # by a play task's id: more means that trying is a waste
+        # By a play task's id: for how many hosts in a row a worker would have been better, since it was slow here or
+        # needed one after all. From _MOST_UNSUITED on all its other hosts get workers; a very slow one counts as many.
+        self._unsuited: Counter[str] = Counter()
         self._kept: deque[InlineWorker] = deque()
 
     def make_worker(self, **arguments: Any) -> WorkerProcess | InlineWorker:
@@ -82,7 +86,7 @@ class _InlineTasks:
         if task._uuid not in self._allowed:
             self._allowed[task._uuid] = inline_guards.allowed(self.strategy, task)
         allowed = self._allowed[task._uuid]
-        if allowed is inline_guards.Allowed.NOTHING or self._failures[task._uuid] > 1:
+        if allowed is inline_guards.Allowed.NOTHING or self._unsuited[task._uuid] >= _MOST_UNSUITED:
             return WorkerProcess(**arguments)
         return InlineWorker(self, arguments, allowed)
 
@@ -92,13 +96,15 @@ class _InlineTasks:
         self._await_ended_workers()
         began = time.thread_time()
         messages = _messages_of(arguments, allowed, began + _LONGEST_SECONDS)
+        seconds = time.thread_time() - began
+        if messages is not None and seconds <= _SLOW_SECONDS:
+            self._unsuited[uuid] = 0
+        else:
+            self._unsuited[uuid] += _MOST_UNSUITED if seconds > _LONGEST_SECONDS else 1
         if messages is None:
-            self._failures[uuid] += 1
             process = self.strategy._workers[arguments["worker_id"]] = WorkerProcess(**arguments)
             process.start()
             return
-        is_slow = time.thread_time() - began > _SLOW_SECONDS
-        self._failures[uuid] = self._failures[uuid] + 1 if is_slow else 0
         worker.messages = messages
         self._kept.append(worker)
 
@@ -168,7 +174,8 @@ class _Messages(FinalQueue):
         self._deadline = deadline
 
     def put(self, message: Any) -> None:
-        if time.thread_time() > self._deadline:
+        # At an item, since more may follow: a result is kept whatever it took.
+        if isinstance(message, CallbackSend) and time.thread_time() > self._deadline:
             raise NeedsWorker("it takes long")
         self.encoded.append(bytes(ForkingPickler.dumps(message)))
 

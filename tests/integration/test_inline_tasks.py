@@ -156,6 +156,15 @@ def test_a_task_that_takes_long_is_done_by_workers_side_by_side(servers: ForkSer
     assert 0 < workers_of(text) < 3
 
 
+@inline
+def test_a_result_is_kept_whatever_it_took_and_the_next_hosts_get_workers(
+    servers: ForkServerPool, tmp_path: Path
+) -> None:
+    lay_out(tmp_path, '- set_fact: {n: "{{ range(30000000) | sum }}"}')
+    argv = ["-i", "hosts", "play.yml", "-l"]
+    assert [workers_of(here(servers, tmp_path, [*argv, hosts])[0]) for hosts in ("one", "all")] == [0, 2]
+
+
 def test_nothing_of_one_host_s_task_is_seen_by_another(servers: ForkServerPool, tmp_path: Path) -> None:
     """What a worker changes is lost with it: names, variables, lists that a template changes, warnings to come."""
     tasks = """
