@@ -42,10 +42,7 @@ from flansible.runner.ansible_internals import replace
 _INSTALLATION = os.path.join(os.path.dirname(ansible.__file__), "")
 _STRATEGIES = frozenset(f"ansible.plugins.strategy.{name}" for name in ("debug", "free", "host_pinned", "linear"))
 _CALLBACKS = ("ansible.plugins.callback.", "flansible.")
-_ACTIONS = frozenset(
-    os.path.join(_INSTALLATION, "plugins", "action", f"{name}.py")
-    for name in ("add_host", "assert", "debug", "fail", "group_by", "set_fact", "set_stats", "validate_argument_spec")
-)
+_ACTIONS = frozenset("add_host assert debug fail group_by set_fact set_stats validate_argument_spec".split())
 # These compute from their terms and the variables.
 _LOOKUPS = frozenset(
     "dict flattened indexed_items items list nested sequence subelements together vars varnames".split()
@@ -59,8 +56,8 @@ class Allowed(enum.Enum):
     """What the run itself may do of a play task."""
 
     NOTHING = enum.auto()
-    CONDITION = enum.auto()  # whether it is skipped, and what an include includes; not its action
-    ACTION = enum.auto()
+    UP_TO_CONNECTION = enum.auto()  # all that Ansible does before it makes one: skip the task, or all of an include
+    ACTION = enum.auto()  # the connection is made, not used
 
 
 class _State(threading.local):
@@ -80,13 +77,10 @@ def allowed(strategy: StrategyBase, task: Task) -> Allowed:
     if task.loop is not None and not _has_own_callbacks_only(strategy):
         return Allowed.NOTHING  # items are reported by the results thread on the command line
     if task.action in constants._ACTION_ALL_INCLUDES:
-        return Allowed.CONDITION
-    action = action_loader.find_plugin_with_context(
-        task.action, ignore_deprecated=True, collection_list=task.collections
-    )
-    if action.resolved and action.plugin_resolved_path in _ACTIONS:
+        return Allowed.UP_TO_CONNECTION
+    if _is_one_of(_ACTIONS, action_loader, task.action, task.collections):
         return Allowed.ACTION
-    return Allowed.CONDITION if task.when and task.loop is None else Allowed.NOTHING
+    return Allowed.UP_TO_CONNECTION if task.when and task.loop is None else Allowed.NOTHING
 
 
 def _is_plain_run(strategy: StrategyBase) -> bool:
@@ -129,7 +123,8 @@ def install() -> None:
     _guard_connections()
 
     def create_localhost(inventory: InventoryData, pattern: str) -> Any:
-        _require_worker_if_guarded("an implicit localhost")
+        if _state.allowed is not None:
+            raise NeedsWorker("an implicit localhost")
         return create_original_localhost(inventory, pattern)
 
     def queue_of_thread(display: Display) -> Any:
@@ -158,11 +153,6 @@ def guarded(queue: Any, allowed: Allowed) -> Iterator[None]:
             (kept.update if isinstance(kept, set) else kept.extend)(before)
 
 
-def _require_worker_if_guarded(reason: str) -> None:
-    if _state.allowed is not None:
-        raise NeedsWorker(reason)
-
-
 def _guard_templates() -> None:
     def get_plugin(plugins: JinjaPluginIntercept, name: str) -> Any:
         if _state.allowed is not None and not _is_installed_with_ansible(plugins._plugin_loader, name):
@@ -170,8 +160,8 @@ def _guard_templates() -> None:
         return get_original_plugin(plugins, name)
 
     def invoke_lookup(*, plugin_name: str, **options: Any) -> Any:
-        if not _is_plain(lookup_loader, plugin_name, _LOOKUPS):
-            _require_worker_if_guarded(f"lookup {plugin_name}")
+        if _state.allowed is not None and not _is_one_of(_LOOKUPS, lookup_loader, plugin_name):
+            raise NeedsWorker(f"lookup {plugin_name}")
         return invoke_original_lookup(plugin_name=plugin_name, **options)
 
     get_original_plugin = replace(JinjaPluginIntercept, "__getitem__", get_plugin)
@@ -181,24 +171,29 @@ def _guard_templates() -> None:
 
 def _guard_connections() -> None:
     def get_connection(executor: TaskExecutor, cvars: Any, templar: Any, current_connection: str) -> Any:
-        if _state.allowed is Allowed.CONDITION or not _is_plain(connection_loader, current_connection, _CONNECTIONS):
-            _require_worker_if_guarded(f"connection {current_connection}")
+        if _state.allowed is Allowed.UP_TO_CONNECTION or (
+            _state.allowed is Allowed.ACTION and not _is_one_of(_CONNECTIONS, connection_loader, current_connection)
+        ):
+            raise NeedsWorker(f"connection {current_connection}")
         return get_original_connection(executor, cvars, templar, current_connection)
 
     def get_become(executor: TaskExecutor, name: str) -> Any:
-        if not _is_plain(become_loader, name, _BECOME_METHODS):
-            _require_worker_if_guarded(f"become method {name}")
+        if _state.allowed is not None and not _is_one_of(_BECOME_METHODS, become_loader, name):
+            raise NeedsWorker(f"become method {name}")
         return get_original_become(executor, name)
 
     get_original_connection = replace(TaskExecutor, "_get_connection", get_connection)
     get_original_become = replace(TaskExecutor, "_get_become", get_become)
 
 
-def _is_plain(loader: PluginLoader, name: str, names: frozenset[str]) -> bool:
-    """Whether the plugin is one of these, and no other of that name comes before the installation's."""
-    if _state.allowed is None or _own_name(name) not in names:
+def _is_one_of(names: frozenset[str], loader: PluginLoader, name: str, collections: list[str] | None = None) -> bool:
+    """Whether a plugin has one of these names, and no other of that name comes before the installation's.
+
+    None but these is looked up: Ansible prints each time that another is redirected to a collection.
+    """
+    if _own_name(name) not in names:
         return False
-    found = loader.find_plugin_with_context(name)
+    found = loader.find_plugin_with_context(name, collection_list=collections)
     return bool(found.resolved) and found.plugin_resolved_path.startswith(_INSTALLATION)
 
 

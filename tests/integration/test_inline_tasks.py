@@ -165,6 +165,20 @@ def test_a_result_is_kept_whatever_it_took_and_the_next_hosts_get_workers(
     assert [workers_of(here(servers, tmp_path, [*argv, hosts])[0]) for hosts in ("one", "all")] == [0, 2]
 
 
+def without_counts(found: tuple[str, int]) -> str:
+    return re.sub("workers: .*", "", found[0])
+
+
+def test_a_redirected_action_is_announced_as_often_as_on_the_command_line(
+    servers: ForkServerPool, tmp_path: Path
+) -> None:
+    lay_out(tmp_path, "- yum: {name: x}\n  when: false")
+    argv = ["-i", "hosts", "-f", "1", "-vv", "play.yml"]
+    ours, theirs = here(servers, tmp_path, argv), on_the_command_line(tmp_path, argv)
+    assert without_counts(ours) == without_counts(theirs)
+    assert "redirecting (type: action)" in ours[0]
+
+
 def test_nothing_of_one_host_s_task_is_seen_by_another(servers: ForkServerPool, tmp_path: Path) -> None:
     """What a worker changes is lost with it: names, variables, lists that a template changes, warnings to come."""
     tasks = """
