@@ -155,7 +155,7 @@ def guarded(queue: Any, allowed: Allowed) -> Iterator[None]:
 
 def _guard_templates() -> None:
     def get_plugin(plugins: JinjaPluginIntercept, name: str) -> Any:
-        if _state.allowed is not None and not _is_installed_with_ansible(plugins._plugin_loader, name):
+        if _state.allowed is not None and not _is_installed_with_ansible(plugins, name):
             raise NeedsWorker(f"filter or test {name}")
         return get_original_plugin(plugins, name)
 
@@ -197,9 +197,17 @@ def _is_one_of(names: frozenset[str], loader: PluginLoader, name: str, collectio
     return bool(found.resolved) and found.plugin_resolved_path.startswith(_INSTALLATION)
 
 
-def _is_installed_with_ansible(loader: Jinja2Loader, name: str) -> bool:
-    """Whether a filter or test comes from the installation; asked before files of the project are loaded."""
-    return "." not in _own_name(name) and not _has_foreign_files(tuple(loader._get_paths()))
+def _is_installed_with_ansible(plugins: JinjaPluginIntercept, name: str) -> bool:
+    """Whether a filter or test comes from the installation; asked before files of the project are loaded.
+
+    Ansible redirects names that it had once to collections, such as `json_query`: such a name is in neither table.
+    """
+    loader: Jinja2Loader = plugins._plugin_loader
+    if "." in _own_name(name) or _has_foreign_files(tuple(loader._get_paths())):
+        return False
+    loader._ensure_non_collection_wrappers()
+    name = name.removeprefix("ansible.legacy.")
+    return name in loader._cached_non_collection_wrappers or name in plugins._jinja_builtins
 
 
 def _own_name(name: str) -> str:

@@ -179,6 +179,15 @@ def test_a_redirected_action_is_announced_as_often_as_on_the_command_line(
     assert "redirecting (type: action)" in ours[0]
 
 
+@inline
+def test_a_filter_that_has_moved_to_a_collection_gets_workers(servers: ForkServerPool, tmp_path: Path) -> None:
+    filters = "class FilterModule:\n    def filters(self):\n        return {'json_query': lambda data, query: query}\n"
+    write(tmp_path / "collections/ansible_collections/community/general/plugins/filter/json_query.py", filters)
+    lay_out(tmp_path, "- debug: {msg: \"{{ [1] | json_query('found') }}\"}")
+    text, _ = here(servers, tmp_path, ["-i", "hosts", "play.yml"])
+    assert workers_of(text) == text.count('"msg": "found"') == 3
+
+
 def test_nothing_of_one_host_s_task_is_seen_by_another(servers: ForkServerPool, tmp_path: Path) -> None:
     """What a worker changes is lost with it: names, variables, lists that a template changes, warnings to come."""
     tasks = """
