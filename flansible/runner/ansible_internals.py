@@ -234,6 +234,7 @@ USED = (
     Internal("ansible.playbook.play.Play", "_included_path", "files beside an imported playbook"),
     Internal("ansible.playbook.task.Task", "_parent", "copy what a task without a worker changes"),
     Internal("ansible.playbook.task.Task", "_uuid", "match a result with its play task"),
+    Internal("ansible.plugins.AnsiblePlugin", "_original_path", "know whether a plugin is the installation's"),
     Internal("ansible.plugins.action.ActionBase", "_connection", "know whether it is local"),
     Internal("ansible.plugins.action.ActionBase", "_get_remote_user", "find the remote_tmp of that user", "self"),
     Internal(

@@ -41,7 +41,6 @@ from flansible.runner.ansible_internals import replace
 
 _INSTALLATION = os.path.join(os.path.dirname(ansible.__file__), "")
 _STRATEGIES = frozenset(f"ansible.plugins.strategy.{name}" for name in ("debug", "free", "host_pinned", "linear"))
-_CALLBACKS = ("ansible.plugins.callback.", "flansible.")
 _ACTIONS = frozenset("add_host assert debug fail group_by set_fact set_stats validate_argument_spec".split())
 # These compute from their terms and the variables.
 _LOOKUPS = frozenset(
@@ -86,6 +85,7 @@ def allowed(strategy: StrategyBase, task: Task) -> Allowed:
 def _is_plain_run(strategy: StrategyBase) -> bool:
     return (
         type(strategy).__module__ in _STRATEGIES
+        and _comes_with_ansible(strategy)
         and Display().verbosity < _VERBOSE
         and not constants.DEFAULT_DEBUG
         and not constants.DEFAULT_JINJA2_EXTENSIONS
@@ -108,7 +108,13 @@ def _is_plain_task(task: Task) -> bool:
 
 
 def _has_own_callbacks_only(strategy: StrategyBase) -> bool:
-    return all(type(plugin).__module__.startswith(_CALLBACKS) for plugin in strategy._tqm._callback_plugins)
+    plugins = strategy._tqm._callback_plugins
+    return all(_comes_with_ansible(plugin) or type(plugin).__module__.startswith("flansible.") for plugin in plugins)
+
+
+def _comes_with_ansible(plugin: Any) -> bool:
+    """Whether this object's class is Ansible's own: by its file, since a project's may have the same module name."""
+    return str(plugin._original_path).startswith(_INSTALLATION)
 
 
 def _has_foreign_vars_plugins() -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible import release
+from ansible.plugins.strategy import linear
 
 from flansible.worker.forkserver_pool import ForkServerPool
 from tests.helpers.comparing import masked
@@ -63,6 +64,7 @@ FORKING = {
     "another host": "- debug: {msg: x}\n  delegate_to: two",
     "an implicit localhost": "- debug: {msg: \"{{ hostvars['localhost'].inventory_hostname }}\"}",
     "another connection": "- debug: {msg: x}\n  vars: {ansible_connection: winrm}",
+    "a loop that a callback of the project sees": "- debug: {msg: x}\n  loop: [1]",
 }
 
 
@@ -186,6 +188,14 @@ def test_a_filter_that_has_moved_to_a_collection_gets_workers(servers: ForkServe
     lay_out(tmp_path, "- debug: {msg: \"{{ [1] | json_query('found') }}\"}")
     text, _ = here(servers, tmp_path, ["-i", "hosts", "play.yml"])
     assert workers_of(text) == text.count('"msg": "found"') == 3
+
+
+@inline
+def test_a_strategy_of_the_project_has_workers_only(servers: ForkServerPool, tmp_path: Path) -> None:
+    write(tmp_path / "strategy_plugins/linear.py", Path(str(linear.__file__)).read_text())
+    lay_out(tmp_path, "- debug: {msg: x}")
+    text, _ = here(servers, tmp_path, ["-i", "hosts", "play.yml"])
+    assert workers_of(text) == 3
 
 
 def test_nothing_of_one_host_s_task_is_seen_by_another(servers: ForkServerPool, tmp_path: Path) -> None:
