@@ -86,7 +86,7 @@ def _is_plain_run(strategy: StrategyBase) -> bool:
     return (
         type(strategy).__module__ in _STRATEGIES
         and _comes_with_ansible(strategy)
-        and Display().verbosity < _VERBOSE
+        and max(Display().verbosity, Display().log_verbosity) < _VERBOSE
         and not constants.DEFAULT_DEBUG
         and not constants.DEFAULT_JINJA2_EXTENSIONS
         and not _has_foreign_vars_plugins()

@@ -198,6 +198,14 @@ def test_a_strategy_of_the_project_has_workers_only(servers: ForkServerPool, tmp
     assert workers_of(text) == 3
 
 
+@inline
+def test_a_log_of_what_each_process_loads_needs_them_all(servers: ForkServerPool, tmp_path: Path) -> None:
+    lay_out(tmp_path, "- debug: {msg: x}")
+    logged = {"ANSIBLE_LOG_PATH": str(tmp_path / "log"), "ANSIBLE_LOG_VERBOSITY": "4"}
+    text, _ = here(servers, tmp_path, ["-i", "hosts", "play.yml"], **logged)
+    assert workers_of(text) == 3
+
+
 def test_nothing_of_one_host_s_task_is_seen_by_another(servers: ForkServerPool, tmp_path: Path) -> None:
     """What a worker changes is lost with it: names, variables, lists that a template changes, warnings to come."""
     tasks = """
