@@ -79,6 +79,7 @@ class _InlineTasks:
         # needed one after all. From _MOST_UNSUITED on all its other hosts get workers; a very slow one counts as many.
         self._unsuited: Counter[str] = Counter()
         self._kept: deque[InlineWorker] = deque()
+        self._lost = 0  # results that never came, of workers that were killed
 
     def make_worker(self, **arguments: Any) -> WorkerProcess | InlineWorker:
         """Returns what the strategy takes for its worker process."""
@@ -123,13 +124,19 @@ class _InlineTasks:
 
     def _await_ended_workers(self) -> None:
         """Waits for what workers sent that have all ended: with one fork, the order of hosts is that of the text."""
-        strategy, give_up_at = self.strategy, time.monotonic() + _DRAIN_SECONDS
-        while (
-            strategy._pending_results > len(strategy._results) + len(self._kept)
-            and not any(worker and worker.is_alive() for worker in strategy._workers)
-            and time.monotonic() < give_up_at
-        ):
+        give_up_at = time.monotonic() + _DRAIN_SECONDS
+        while (missing := self._missing_results()) > self._lost and not self._has_workers():
+            if time.monotonic() >= give_up_at:
+                self._lost = missing  # or each host would wait, until the strategy looks for dead workers
             time.sleep(_POLL_SECONDS)
+        self._lost = min(self._lost, missing)
+
+    def _missing_results(self) -> int:
+        """How many tasks were started and have no result yet, here or in the strategy's queue."""
+        return int(self.strategy._pending_results) - len(self.strategy._results) - len(self._kept)
+
+    def _has_workers(self) -> bool:
+        return any(worker and worker.is_alive() for worker in self.strategy._workers)
 
 
 class InlineWorker:

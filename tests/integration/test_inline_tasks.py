@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,6 +205,19 @@ def test_a_log_of_what_each_process_loads_needs_them_all(servers: ForkServerPool
     logged = {"ANSIBLE_LOG_PATH": str(tmp_path / "log"), "ANSIBLE_LOG_VERBOSITY": "4"}
     text, _ = here(servers, tmp_path, ["-i", "hosts", "play.yml"], **logged)
     assert workers_of(text) == 3
+
+
+@inline
+def test_hosts_do_not_each_wait_for_the_result_of_a_killed_worker(servers: ForkServerPool, tmp_path: Path) -> None:
+    action = "import os\nfrom ansible.plugins.action import ActionBase\nclass ActionModule(ActionBase):\n"
+    dying = "    def run(self, **_options):\n        os.kill(os.getpid(), 9)\n"
+    write(tmp_path / "action_plugins/mine.py", action + dying)
+    lay_out(tmp_path, "- mine: {}\n  when: inventory_hostname == 'h01'")
+    write(tmp_path / "hosts", "h[01:20] ansible_connection=local\n")
+    began = time.monotonic()
+    text, _ = here(servers, tmp_path, ["-i", "hosts", "-f", "20", "play.yml"])
+    assert "found in a dead state" in text
+    assert time.monotonic() - began < 10
 
 
 def test_nothing_of_one_host_s_task_is_seen_by_another(servers: ForkServerPool, tmp_path: Path) -> None:
