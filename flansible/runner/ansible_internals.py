@@ -81,6 +81,12 @@ REPLACED = (
         "self, pattern, ignore_limits, ignore_restrictions, order",
     ),
     Internal(
+        "ansible.module_utils._internal._errors.EventFactory",
+        "_get_formatted_traceback",
+        "show no frames of ours in tracebacks",
+        "self, exception",
+    ),
+    Internal(
         "ansible.parsing.vault.PromptVaultSecret",
         "ask_vault_passwords",
         "answer vault prompts from the request",

@@ -36,7 +36,7 @@ from ansible.utils.collection_loader._collection_finder import _AnsibleCollectio
 from ansible.utils.color import parsecolor
 from ansible.vars.clean import clean_facts
 
-from flansible.runner import colour_marks, plugin_options_cache, template_cache
+from flansible.runner import colour_marks, own_frames, plugin_options_cache, template_cache
 from flansible.runner.ansible_internals import replace
 
 # Imported only to save time: each run would import them lazily.
@@ -106,6 +106,7 @@ def load() -> None:
     _let_projects_override()
     _load_collection_with_inventory_plugins()
     template_cache.cache_compiled_templates()
+    own_frames.hide_own_frames()
     colour_marks.replace_colour_functions()
     _is_loaded = True
 

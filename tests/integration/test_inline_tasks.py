@@ -220,6 +220,16 @@ def test_hosts_do_not_each_wait_for_the_result_of_a_killed_worker(servers: ForkS
     assert time.monotonic() - began < 10
 
 
+def test_tracebacks_are_those_of_the_command_line(servers: ForkServerPool, tmp_path: Path) -> None:
+    failing = ("lookup('file', '/nope')", "1 | no_such_filter", "1 +", "lookup('vars', 'nope')", "7 / 0")
+    tasks = "".join(f'- debug: {{msg: "{{{{ {one} }}}}"}}\n  ignore_errors: true\n' for one in failing)
+    lay_out(tmp_path, tasks + "- debug: {msg: x}\n  vars: {ansible_connection: nope}\n")
+    argv, shown = ["-i", "hosts", "-f", "1", "play.yml"], {"ANSIBLE_DISPLAY_TRACEBACK": "error"}
+    ours, theirs = here(servers, tmp_path, argv, **shown), on_the_command_line(tmp_path, argv, **shown)
+    assert without_counts(ours) == without_counts(theirs)
+    assert ours[0].count("Traceback (most recent call last)") > len(failing)
+
+
 def test_nothing_of_one_host_s_task_is_seen_by_another(servers: ForkServerPool, tmp_path: Path) -> None:
     """What a worker changes is lost with it: names, variables, lists that a template changes, warnings to come."""
     tasks = """
