@@ -67,6 +67,7 @@ class Recorder:
         self._sent: Batch | None = None
         self._stored = claim.progress
         self._recent: deque[tuple[float, Batch]] = deque()
+        self._recent_bytes = 0
         self._unverified = False
         self._was_full = False  # when the batch under way was taken: the supervisor may have stopped reading
         self.finished = False
@@ -168,6 +169,7 @@ class Recorder:
                 self.standing = answer.outcome
             else:
                 self._recent.append((time.monotonic(), self._sent))
+                self._recent_bytes += _size(self._sent)
                 self._stored = _after(self._sent)
                 self._unverified = self._unverified and _has_content(self._sent)
                 self._sent = None
@@ -258,9 +260,8 @@ class Recorder:
 
     def _drop_old_batches(self) -> None:
         oldest = time.monotonic() - _KEEP_SECONDS
-        size = sum(len(batch.output) for _, batch in self._recent)
-        while self._recent and (self._recent[0][0] < oldest or size > _KEEP_BYTES):
-            size -= len(self._recent.popleft()[1].output)
+        while self._recent and (self._recent[0][0] < oldest or self._recent_bytes > _KEEP_BYTES):
+            self._recent_bytes -= _size(self._recent.popleft()[1])
 
     def _rewind(self, stored: Progress) -> None:
         """Queues the latest batches again, because Redis has come back with less than it had stored.
@@ -277,6 +278,7 @@ class Recorder:
         """
         again = [batch for _, batch in self._recent] + ([self._sent] if self._sent else [])
         self._recent.clear()
+        self._recent_bytes = 0
         self._sent = None
         first = again[0].before
         pieces = _filler(stored, first)
@@ -305,6 +307,10 @@ def _after(batch: Batch) -> Progress:
         before.events + len(batch.events),
         batch.events_end,
     )
+
+
+def _size(batch: Batch) -> int:
+    return len(batch.output) + sum(len(event.json) for event in batch.events) + _COLOUR_BYTES * len(batch.colours)
 
 
 def _has_content(batch: Batch) -> bool:

@@ -98,6 +98,16 @@ def test_an_event_is_not_told_before_its_output_and_knows_its_bytes(write: Calla
     assert writing.events[0]["time"] == "1970-01-01T00:00:01.500Z"
 
 
+def test_what_is_kept_of_stored_batches_is_bounded_with_their_events(write: Callable[..., Writing]) -> None:
+    writing = write()
+    for _ in range(20):
+        writing.recorder.add_event(event(0, result={"text": "x" * 1024 * 1024}))
+    writing.finish()
+    assert len(writing.events) == 20
+    kept = sum(len(item.json) for _, batch in writing.recorder._recent for item in batch.events)
+    assert 0 < kept <= recorder._KEEP_BYTES
+
+
 def test_an_event_whose_output_never_came_is_told_at_the_end(write: Callable[..., Writing]) -> None:
     writing = write()
     writing.recorder.add_output(b"123", [])
