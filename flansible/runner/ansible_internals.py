@@ -237,6 +237,7 @@ USED = (
     Internal("ansible.executor.task_queue_manager.TaskQueueManager", "_callback_plugins", "add the event callback"),
     Internal("ansible.executor.task_queue_manager.TaskQueueManager", "_stats", "distinguish rescued failures"),
     Internal("ansible.executor.task_queue_manager.TaskQueueManager", "_workers", "find the worker that was killed"),
+    Internal("ansible.inventory.manager.InventoryManager", "_hosts_patterns_cache", "know when to select hosts anew"),
     Internal("ansible.playbook.play.Play", "_included_path", "files beside an imported playbook"),
     Internal("ansible.playbook.task.Task", "_parent", "copy what a task without a worker changes"),
     Internal("ansible.playbook.task.Task", "_uuid", "match a result with its play task"),

@@ -58,9 +58,16 @@ def _refuse_local_connections() -> None:
 def _restrict_hosts(patterns: list[str]) -> None:
     """Limits host selection to these patterns, and delegation to those hosts and localhost."""
 
+    # Kept for as long as Ansible keeps what it selected: it selects twice for each host of an include.
+    selected_in: object = None
+    allowed_names: set[str] = set()
+
     def allowed(inventory: InventoryManager) -> set[str]:
-        hosts = select(inventory, ":".join(patterns), ignore_limits=True, ignore_restrictions=True)
-        return {host.name for host in hosts}
+        nonlocal selected_in, allowed_names
+        if selected_in is not inventory._hosts_patterns_cache:
+            hosts = select(inventory, ":".join(patterns), ignore_limits=True, ignore_restrictions=True)
+            selected_in, allowed_names = inventory._hosts_patterns_cache, {host.name for host in hosts}
+        return allowed_names
 
     def select_allowed(inventory: InventoryManager, *args: Any, **kwargs: Any) -> list[Any]:
         names = allowed(inventory)
