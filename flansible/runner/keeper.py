@@ -197,8 +197,9 @@ def _watch(channel: socket.socket, run_pid: int, grace_seconds: float, ending: _
     try:
         while True:
             due = ending.kill_at if ending.stopping else ending.stop_at
-            timeout = max(0.0, min(_LOOK_SECONDS, due - _now()) * 1000)
-            ready = {descriptor for descriptor, _ in poll.poll(timeout)}
+            # Never without a pause: a killed run may be in a system call that takes minutes to end.
+            timeout = min(_LOOK_SECONDS, max(_POLL_SECONDS, due - _now()))
+            ready = {descriptor for descriptor, _ in poll.poll(timeout * 1000)}
             if watched in ready:
                 return os.waitpid(run_pid, 0)[1]
             if wakeup in ready:

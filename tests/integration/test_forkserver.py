@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from flansible import wire
 from flansible.models import State, Step
+from flansible.runner import keeper as keeper_module
 from flansible.worker.ansible_config import configuration_of
 from flansible.worker.cancel_watcher import Cancellation
 from flansible.worker.outcome import Observed, outcome_of
@@ -285,6 +287,22 @@ def test_a_run_that_was_killed_is_lost_and_leaves_nothing(
     assert ended.outcome.state is State.LOST
     assert "SIGKILL" in ended.outcome.description
     eventually(lambda: temp_dirs(_home) == [], 3)
+
+
+def test_a_killed_run_that_does_not_end_leaves_its_keeper_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in a system call lives on: its file system is away."""
+    kills: list[int] = []
+    monkeypatch.setattr(keeper_module, "_kill", kills.append)
+    handler = signal.getsignal(signal.SIGCHLD)
+    ours, theirs = socket.socketpair()
+    run = os.posix_spawn("/bin/sleep", ["sleep", "0.5"], os.environ)
+    try:
+        keeper_module._watch(theirs, run, 0.0, keeper_module._Termination(stopping=True, grace_ends_at=0.0))
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+        ours.close()
+        theirs.close()
+    assert 1 < len(kills) < 100
 
 
 def keepers() -> list[psutil.Process]:
