@@ -125,7 +125,7 @@ def serve(control: socket.socket, modules: ModuleCache, pack_usual: bool = False
             try:
                 if len(received) < DESCRIPTORS_PER_RUN:
                     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # they came, and there was no room for them
-                own_descriptors = control.fileno(), wakeup, woken, wanted
+                own_descriptors = control.fileno(), wakeup, woken, wanted, *packer.descriptors
                 children.keepers.add(_fork_keeper(own_descriptors, received, keeper.KeeperResources(modules, wanting)))
             except OSError as error:
                 if received:

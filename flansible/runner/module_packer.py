@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 
 from ansible import constants
@@ -14,6 +15,7 @@ from flansible.runner.cleanup import RunFiles
 from flansible.runner.module_cache import ModuleCache
 
 _MAX_PACK_SECONDS = 60
+_PAUSE_SECONDS = 60  # before one is tried again: the disk may be full, or the machine out of memory or processes
 _MAX_WAITING = 200
 _USUAL = ("command", "ping")
 
@@ -24,6 +26,7 @@ class Packer:
     def __init__(self, known: ModuleCache) -> None:
         self._known = known
         self._names: list[str] = []
+        self._broke_off: dict[str, float] = {}  # when, by name
         self._name = ""
         self._result = -1
         self.child: int | None = None
@@ -36,7 +39,7 @@ class Packer:
     def request(self, names: bytes) -> None:
         """Queues names, a line each, as keepers send them."""
         for name in names.decode(errors="replace").splitlines():
-            if self._known.is_new(name) and name != self._name and name not in self._names:
+            if self._known.is_new(name) and self._may_try(name) and name != self._name and name not in self._names:
                 self._names.append(name)
         del self._names[_MAX_WAITING:]
         self._start()
@@ -50,7 +53,10 @@ class Packer:
         """Takes the result of the child that ended with this wait status, and starts the next."""
         with open(self._result, "rb") as file:
             file.seek(0)
-            self._known.add(self._name, file.read() if status == 0 else b"")
+            if status == 0:
+                self._known.add(self._name, file.read())
+            else:
+                self._broke_off[self._name] = time.monotonic()
         self._clean_up()
         self._start()
 
@@ -66,16 +72,26 @@ class Packer:
             files.remove_folder()
         self.child, self._name = None, ""
 
+    def _may_try(self, name: str) -> bool:
+        return name not in self._broke_off or time.monotonic() > self._broke_off[name] + _PAUSE_SECONDS
+
     def _start(self) -> None:
         if self.child is not None or not self._names:
             return
-        self._name = self._names.pop(0)
-        self._result = os.memfd_create("flansible-payload")
+        name = self._names.pop(0)
         parent = os.getpid()
-        pid = os.fork()
+        result = -1
+        try:
+            result = os.memfd_create("flansible-payload")
+            pid = os.fork()
+        except OSError:  # out of descriptors or processes: that must not end what serves runs
+            if result >= 0:
+                os.close(result)
+            self._broke_off[name] = time.monotonic()
+            return
         if pid == 0:
-            _pack(parent, self._name, self._result)
-        self.child = pid
+            _pack(parent, name, result)
+        self.child, self._name, self._result = pid, name, result
 
 
 def _pack(parent: int, name: str, result: int) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flansible.runner import module_cache, module_packer
@@ -23,6 +26,7 @@ from tests.helpers.waiting import eventually
 
 COMMAND, PING = (f"ansible.modules.{name}-ZIP_DEFLATED-none" for name in ("command", "ping"))
 BYTECODE = "flansible-bytecode"
+NOBODY = 2**22 + 1  # no process has this id
 ASK_PING = "- ping:\n  register: answer\n- debug: msg={{ answer.ping }}"
 OWN_PING = """
 from ansible.module_utils.basic import AnsibleModule
@@ -263,6 +267,56 @@ def test_a_name_that_could_not_be_packed_is_not_tried_again() -> None:
     assert known.is_new(PING)
     known.add(PING, b"")
     assert not known.is_new(PING)
+
+
+def test_a_packing_that_broke_off_is_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed for memory, or its disk was full."""
+    packer = module_packer.Packer(known := ModuleCache())
+    monkeypatch.setattr(os, "fork", lambda: NOBODY)
+    packer.request(PING.encode())
+    packer.child_ended(signal.SIGKILL)
+    assert known.is_new(PING)
+    packer.request(PING.encode())
+    assert packer.child is None
+    monkeypatch.setattr(module_packer, "_PAUSE_SECONDS", -1)
+    packer.request(PING.encode())
+    assert packer.child == NOBODY
+    packer.child_ended(0)
+
+
+def test_when_no_process_can_be_forked_nothing_is_packed_and_what_serves_runs_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    packer = module_packer.Packer(ModuleCache())
+    monkeypatch.setattr(os, "fork", fork)
+    packer.request(PING.encode())
+    assert packer.descriptors == ()
+    monkeypatch.setattr(os, "fork", lambda: NOBODY)
+    packer.request(COMMAND.encode())
+    assert packer.child == NOBODY
+    packer.child_ended(0)
+
+
+def has_payload(process: psutil.Process) -> bool:
+    return any("flansible-payload" in os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir())
+
+
+def test_a_run_has_no_descriptor_of_what_is_packed_meanwhile(configured: Project) -> None:
+    with configured.start("- stat: path=/") as run:
+        server = run.keeper.parent()
+        assert server is not None
+        run.wait()
+    packing = eventually(lambda: next(filter(has_payload, server.children()), None))
+    packing.suspend()
+    try:
+        with configured.start("- command: sleep 1") as run:
+            assert [has_payload(one) for one in (packing, run.keeper, psutil.Process(run.pid))] == [True, False, False]
+            run.wait()
+    finally:
+        packing.resume()
 
 
 def test_names_wait_for_the_child_that_packs_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
