@@ -27,11 +27,14 @@ OPS = ("ops-member", "ops secret")
 SEARCH = """\
 import os, re, sys
 public = bytes.fromhex(sys.argv[1])
-key = re.compile(re.escape(public[-32:]) + b"|b3BlbnNzaC1rZXktdjE[A-Za-z0-9+/=\\\\r\\\\n ]{200,}")
+head = b"b3BlbnNzaC1rZXktdjE"
+key = re.compile(re.escape(public[-32:]) + b"|" + head + b"[A-Za-z0-9+/=\\\\r\\\\n ]{200,}")
 found, looked = set(), {}
 def look(place, data):
     kind = place.split("/")[-1] if place.startswith("/proc") else "file"
     looked[kind] = looked.get(kind, 0) + 1
+    if public[-32:] not in data and head not in data:
+        return  # much sooner than by the expression
     for match in key.finditer(data):
         piece = data[match.start() - 32 : match.start()] if match[0] == public[-32:] else match[0]
         found.add((place, piece.hex()[::-1]))
@@ -337,6 +340,7 @@ def test_the_client_names_credentials(service: Service, keys: Any, ssh: servers.
     assert done.returncode == 0 and ssh.users[0] in done.stdout, done
 
 
+@pytest.mark.nightly
 def test_without_isolation_users_may_use_none(service: Service, tmp_path: Path) -> None:
     """A worker without bubblewrap refuses as well what a web server elsewhere has accepted."""
     lay_out(tmp_path)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import redis
 
 from tests.helpers.services import Service
@@ -19,17 +18,25 @@ from tests.helpers.services import Service
 class Watch:
     """Every command line and environment on this machine, again and again."""
 
-    seen: set[str] = field(default_factory=set)
+    command_lines: set[bytes] = field(default_factory=set)
+    environments: set[bytes] = field(default_factory=set)
     over: threading.Event = field(default_factory=threading.Event)
     rounds: int = 0
 
     def look(self) -> None:
-        while not self.over.is_set():
-            for process in psutil.process_iter():
-                with suppress(psutil.Error, OSError):
-                    self.seen.add("\0".join(process.cmdline()))
-                    self.seen.add(json.dumps(process.environ()))
+        """Reads the files themselves: psutil takes ten times as long for a round."""
+        while not self.over.wait(0.05):
+            for pid in filter(str.isdecimal, os.listdir("/proc")):
+                with suppress(OSError):
+                    self.command_lines.add(Path(f"/proc/{pid}/cmdline").read_bytes())
+                    self.environments.add(Path(f"/proc/{pid}/environ").read_bytes())
             self.rounds += 1
+
+    @property
+    def seen(self) -> set[str]:
+        """Command lines, and environments in braces."""
+        lines = {line.decode(errors="replace") for line in self.command_lines}
+        return lines | {f"{{{text.decode(errors='replace')}}}" for text in self.environments}
 
 
 def stored(service: Service) -> str:
@@ -38,6 +45,8 @@ def stored(service: Service) -> str:
     with redis.Redis(unix_socket_path=str(service.root / ".flansible/redis.sock")) as store:
         for key in store.scan_iter("*"):
             kind = store.type(key)
+            if kind == b"none":
+                continue  # it has expired meanwhile
             read = {b"string": store.get, b"hash": store.hgetall, b"set": store.smembers, b"stream": store.xrange}
             read |= {b"zset": lambda name: store.zrange(name, 0, -1), b"list": lambda name: store.lrange(name, 0, -1)}
             found.append(f"{key!r} {read[kind](key)!r} {store.dump(key)!r}")
