@@ -57,8 +57,18 @@ def root() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def service(root: Path) -> Iterator[Service]:
-    running = start_service(root, "archive_after_seconds = 1\n")
+def hub() -> Iterator[Receiver]:
+    """The operator's server of Galaxy, which has nothing."""
+    found = Receiver()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def service(root: Path, hub: Receiver) -> Iterator[Service]:
+    galaxy = {"LIST": "hub", "HUB_URL": hub.url, "HUB_TOKEN": "operators"}
+    variables = {f"ANSIBLE_GALAXY_SERVER_{name}": value for name, value in galaxy.items()}
+    running = start_service(root, "archive_after_seconds = 1\nworker_concurrency = 4\n", variables=variables)
     yield running
     assert running.stop() < 10
 
@@ -165,7 +175,7 @@ def test_progress_comes_before_the_play_and_a_commit_at_hand_needs_none(service:
     assert first.index("[flansible] fetching shop from git://") < first.index(f"[flansible] shop at {commit[:12]}")
     assert first.index(f"shop at {commit[:12]}") < first.index("PLAY [all]")
     _, second = ran(service, {"project": "shop"})
-    assert "[flansible]" not in second
+    assert "fetching" not in second and "[flansible] shop at" not in second
 
 
 def test_a_project_says_whose_trees_are_on_which_worker(service: Service, shop: Repository) -> None:
@@ -481,28 +491,9 @@ def test_requirements_are_installed_once_and_shared_by_commits_with_the_same_fil
     assert "installing" not in ran(service, {"project": "vendor"})[1]
 
 
-@pytest.fixture
-def hub() -> Iterator[Receiver]:
-    """The operator's server of Galaxy, which has nothing."""
-    found = Receiver()
-    yield found
-    found.stop()
-
-
-@pytest.fixture
-def service_with_hub(open_folder: Path, hub: Receiver) -> Iterator[Service]:
-    lay_out(open_folder)
-    server = {"LIST": "hub", "HUB_URL": hub.url, "HUB_TOKEN": "operators"}
-    variables = {f"ANSIBLE_GALAXY_SERVER_{name}": value for name, value in server.items()}
-    running = start_service(open_folder, variables=variables)
-    yield running
-    assert running.stop() < 10
-
-
 def test_the_operators_token_for_galaxy_is_for_projects_of_admin_alone(
-    service_with_hub: Service, remotes: Path, url: str, hub: Receiver
+    service: Service, remotes: Path, url: str, hub: Receiver
 ) -> None:
-    service = service_with_hub
     Repository.make(remotes / "tokens").commit(REQUIRES_TOOLS)
     define(service, "tokens", url=f"{url}/tokens", ref="main", refresh="manual")
 
@@ -620,7 +611,7 @@ def test_a_run_of_a_commit_at_hand_does_not_wait_for_a_fetch_that_goes_on(
     assert service.wait(waiting)["Status"] == "SUCCESS" and "newer" in service.output(waiting)
 
 
-@pytest.mark.parametrize("count", (16, pytest.param(200, marks=pytest.mark.nightly)))
+@pytest.mark.parametrize("count", (8, pytest.param(200, marks=pytest.mark.nightly)))
 def test_two_workers_that_share_no_files_run_each_the_commit_it_was_given(
     count: int, service: Service, shop: Repository, tmp_path: Path
 ) -> None:
