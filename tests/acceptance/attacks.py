@@ -220,5 +220,5 @@ FILES = {
     "slurped": ("slurp", {"src": "@ROOT@/rbac.json"}),
     "fetched to outside": ("fetch", {"src": "/etc/hostname", "dest": "@OUTSIDE@/pwned", "flat": True}),
     "fetched into the playbooks": ("fetch", {"src": "/etc/hostname", "dest": "@ROOT@/playbooks/pwned", "flat": True}),
-    "found": ("find", {"paths": "/", "patterns": "rbac.json", "recurse": True}),
+    "found": ("find", {"paths": "@ROOT@/..,/etc,/home,/root,/srv,/var", "patterns": "rbac.json", "recurse": True}),
 }

@@ -34,6 +34,7 @@ from tests.helpers.services import ADMIN, DEV, LOCAL, Service, final, start_serv
 from tests.helpers.waiting import eventually, require_program
 
 OPS = ("ops", "ops secret")
+LASTING = ("lasting", "lasting secret")
 DONE = 120
 
 
@@ -93,6 +94,7 @@ def lay_out(root: Path, outside: Path, markers: dict[str, str], **rights: Any) -
         {"user": DEV[0], "password": DEV[1], "inventories": ["inventories/dev"], "limits": {"forks": 20}, **rights},
         {"user": OPS[0], "password": OPS[1], "inventories": ["inventories/prod", "playbooks/site/stage"]},
         {"user": mark("rbac"), "password": "never used"},
+        {"user": LASTING[0], "password": LASTING[1], "inventories": ["inventories/dev"], "lasting_processes": True},
         {"user": "reader", "password": "reader secret", "role": "viewer", "inventories": ["inventories/dev"]},
         {
             "user": "narrow",
@@ -455,16 +457,6 @@ def _sleeping() -> set[str]:
     return found
 
 
-def test_what_a_user_leaves_running_ends_with_the_service_even_when_the_worker_was_killed() -> None:
-    with attacked(lasting_processes=True) as target:
-        number = f"8{secrets.randbelow(10**6):06d}"
-        shell(target, f"setsid sleep {number} >/dev/null 2>&1 & true")
-        eventually(lambda: number in _sleeping())
-        children = psutil.Process(target.service.process.pid).children()
-        next(child for child in children if "worker" in child.cmdline()).kill()
-    assert number not in _sleeping()
-
-
 def test_whoever_stops_the_keeper_is_ended_with_the_sandbox(confined: Target) -> None:
     """A run can reach the process that is to end it; then the kernel ends them both."""
     stop = "for one in /proc/[0-9]*; do p=${one#/proc/}; [ $p -gt 2 ] && [ $p != $$ ] && kill -STOP $p; done; sleep 60"
@@ -528,30 +520,43 @@ def fork_servers_stay_stopped() -> Iterator[None]:
         thread.join()
 
 
-def test_what_a_user_leaves_running_ends_with_the_service_soon_even_where_fork_servers_are_stopped() -> None:
+def test_what_a_user_leaves_running_ends_with_the_service_even_when_the_worker_was_killed(confined: Target) -> None:
+    """The last one that needs this service."""
+    number = f"8{secrets.randbelow(10**6):06d}"
+    body = adhoc(module="shell", module_args={"cmd": f"setsid sleep {number} >/dev/null 2>&1 & true"})[1]
+    confined.service.run("ansiblecommand", confined.filled(body), LASTING)
+    eventually(lambda: number in _sleeping())
+    children = psutil.Process(confined.service.process.pid).children()
+    next(child for child in children if "worker" in child.cmdline()).kill()
+    assert confined.service.stop() < 10
+    assert number not in _sleeping()
+
+
+def test_what_users_leave_running_ends_with_the_service_soon_whatever_they_have_stopped() -> None:
+    """Of ops the keeper of a run is stopped; of dev, beside it, the fork servers."""
     with attacked(lasting_processes=True) as target:
-        numbers = [f"7{secrets.randbelow(10**6):06d}" for _ in range(4)]
+        numbers = [f"7{secrets.randbelow(10**6):06d}" for _ in range(5)]
         shell(target, f"setsid sleep {numbers[0]} >/dev/null 2>&1 & disown -a 2>/dev/null; true")
-        for name, number in zip(("one", "two", "three"), numbers[1:], strict=True):
+        for name, number in zip(("one", "two", "three"), numbers[1:4], strict=True):
             write(target.root / "playbooks" / name / "ansible.cfg", "[defaults]\n")  # so that each has one of its own
+            if name == "three":
+                begin_to_stop_its_keeper(target, numbers[4])
             shell(target, f"setsid sleep {number} >/dev/null 2>&1 & {STOP_THE_FORK_SERVER}", chdir=name)
         eventually(lambda: _sleeping() >= set(numbers))
+        time.sleep(0.3)
         assert target.service.stop() < 6
         assert _sleeping().isdisjoint(numbers)
 
 
-def test_a_run_that_has_stopped_its_keeper_ends_with_the_service() -> None:
-    with attacked() as target:
-        number = f"6{secrets.randbelow(10**6):06d}"
-        stop = "for one in /proc/[0-9]*; do p=${one#/proc/}; [ $p -gt 1 ] && [ $p != $$ ] && kill -STOP $p; done"
-        script = f"setsid sleep {number} >/dev/null 2>&1 & sleep 0.5; {stop}; sleep 60"
-        target.service.submit(
-            "ansiblecommand", target.filled(adhoc(module="shell", module_args={"cmd": script})[1]), DEV
-        )
-        eventually(lambda: number in _sleeping())
-        time.sleep(1)
-        assert target.service.stop() < 10
-        assert number not in _sleeping()
+def begin_to_stop_its_keeper(target: Target, number: str) -> None:
+    """A run of ops that stops all that is in its sandbox, as soon as it has left a sleeper there."""
+    stop = "for one in /proc/[0-9]*; do p=${one#/proc/}; [ $p -gt 1 ] && [ $p != $$ ] && kill -STOP $p; done"
+    script = f"setsid sleep {number} >/dev/null 2>&1 & sleep 0.2; {stop}; sleep 60"
+    body = adhoc(
+        module="shell", module_args={"cmd": script}, host_pattern="prod1", inventory="@ROOT@/inventories/prod"
+    )[1]
+    target.service.submit("ansiblecommand", target.filled(body), OPS)
+    eventually(lambda: number in _sleeping())
 
 
 # Without bubblewrap, where it is wanted.
