@@ -69,7 +69,7 @@ def test_a_backup_of_a_busy_service_is_restored_in_another_folder(root: Path, el
     stopped = threading.Event()
 
     def work() -> None:
-        while not stopped.is_set():
+        while not stopped.wait(0.1):
             service.wait(service.submit("ansiblecommand", {"module": "command", "module_args": "echo more"}))
 
     thread = threading.Thread(target=work)

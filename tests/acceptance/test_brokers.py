@@ -184,9 +184,10 @@ def test_runs_outlive_a_broker_that_is_killed_twice(site: Site, tmp_path: Path) 
     outlive_deaths(site, tmp_path / "ran", rounds=2)
 
 
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("site", ["redis"], indirect=True)
-def test_runs_outlive_a_redis_that_is_killed_twice_and_forgets(site: Site, tmp_path: Path) -> None:
-    outlive_deaths(site, tmp_path / "ran", rounds=2, forgets=True)
+def test_runs_outlive_a_redis_that_is_killed_and_forgets(site: Site, tmp_path: Path, rounds: int) -> None:
+    outlive_deaths(site, tmp_path / "ran", rounds, forgets=True)
 
 
 def outlive_deaths(site: Site, mark: Path, rounds: int, forgets: bool = False) -> None:
@@ -242,14 +243,15 @@ def test_what_is_to_run_soon_does_not_wait_behind_all_others(site: Site) -> None
     busy = [sleep(service, 600), sleep(service, 600)]
     for task_id in busy:
         eventually(lambda task_id=task_id: service.status(task_id)["state"] == "running")
-    waiting = [service.submit("ansiblecommand", {"module": "debug"}) for _ in range(40)]
+    count = 40 if site.broker.url.startswith("amqp") else 20
+    waiting = [service.submit("ansiblecommand", {"module": "debug"}) for _ in range(count)]
     code = f"from flansible.broker import app; app.enqueue({waiting[-1]!r}, 'a summary', priority=True)"
     subprocess.run([sys.executable, "-P", "-c", code], cwd=service.root, env=service.environ, check=True)
     for task_id in busy:
         service.client().post(f"/api/ansibletaskcancel/{task_id}")
     began = [service.wait(task_id)["started_at"] for task_id in waiting]
     # RabbitMQ has given out one or two of the others by then. Whenever a slot is free its two queues race for it, and
-    # on a busy machine either may win several times in a row: hence so many.
+    # on a busy machine either may win several times in a row: hence 40.
     assert sorted(began).index(began[-1]) < len(waiting) / 2
 
 

@@ -75,6 +75,7 @@ def all_of(service: Service, task_id: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.nightly
 def test_a_task_is_the_same_before_and_after_it_moves(root: Path) -> None:
     """One service that keeps tasks in Redis for long, then the same one that moves them at once."""
     slow = start_service(root, "archive_after_seconds = 3600\nretention_days = 99\n")
@@ -114,9 +115,10 @@ def test_a_task_is_the_same_before_and_after_it_moves(root: Path) -> None:
     quick.stop()
 
 
-def test_followers_see_no_end_that_is_none_while_the_task_moves(service: Service) -> None:
+@pytest.mark.parametrize("rounds", (1, pytest.param(3, marks=pytest.mark.nightly)))
+def test_followers_see_no_end_that_is_none_while_the_task_moves(service: Service, rounds: int) -> None:
     body = {"module": "shell", "module_args": "for i in $(seq 1 300); do echo line $i; done; sleep 1; echo the end"}
-    for _ in range(3):
+    for _ in range(rounds):
         task_id = service.submit("ansiblecommand", body)
         got: dict[str, str] = {}
 
