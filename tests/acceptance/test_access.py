@@ -124,6 +124,7 @@ def test_a_restricted_user_may_use_what_is_listed_and_what_lies_in_it(
     assert "prod" not in output
 
 
+@pytest.mark.nightly
 def test_strings_of_a_restricted_user_are_data_and_never_templates(service: Service, root: Path) -> None:
     mark = root / "templated"
     template = f"{{{{ lookup('pipe', 'touch {mark}') }}}}"

@@ -525,7 +525,7 @@ def vaulted(service: Service, project: Path) -> Path:
     return project
 
 
-@pytest.mark.by_day(7)
+@pytest.mark.by_day(4)
 @pytest.mark.parametrize(("program", "arguments", "returncode"), JOBS, ids=[f"{job[0]} {job[1]}" for job in JOBS])
 def test_a_command_prints_and_returns_what_ansibles_does(
     service: Service, vaulted: Path, program: str, arguments: str, returncode: int

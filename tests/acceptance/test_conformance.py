@@ -122,7 +122,7 @@ def project(root: Path, service: Service) -> Path:
     return directory
 
 
-@pytest.mark.by_day(12)
+@pytest.mark.by_day(8)
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.identity)
 def test_a_job_ends_and_reads_as_on_the_command_line(service: Service, project: Path, job: Job) -> None:
     check(service, project, job, clean=(lambda: clean(project)) if job.name.split()[0] in CHANGING else None)
@@ -155,7 +155,7 @@ def test_an_edited_ansible_cfg_counts_from_the_next_run_on(service: Service, pro
     directory = project / "edited"
     shutil.copytree(project / "shy", directory)
     job = Job("edited", {"playbook": "play.yml"}, ["ansible-playbook", "play.yml"])
-    for verbosity in (0, 1, 0):
+    for verbosity in (0, 1):
         write(directory / "ansible.cfg", f"[defaults]\nverbosity = {verbosity}\n")
         check(service, directory, job)
 
@@ -176,6 +176,7 @@ def test_an_edited_plugin_role_or_collection_counts_from_the_next_run_on(service
     check(service, directory, job)
 
 
+@pytest.mark.nightly
 def test_fifty_thousand_lines_are_all_there(service: Service, project: Path) -> None:
     job = Job(
         "many lines",

@@ -119,6 +119,7 @@ def test_what_an_earlier_run_has_left_ends_when_no_task_is_there_to_cancel(team:
         assert team.service.wait(team.shell("echo on", inventory="shared"))["state"] == "succeeded"
 
 
+@pytest.mark.nightly
 def test_a_new_password_ends_nothing(team: Team) -> None:
     left = mark()
     running = team.shell(f"setsid nohup sleep {left} >/dev/null 2>&1 & sleep 8")

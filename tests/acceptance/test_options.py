@@ -56,6 +56,7 @@ def test_ssh_with_an_encrypted_private_key_and_its_passphrase(
     assert output.startswith("ERROR: private_key cannot be decrypted: ")
 
 
+@pytest.mark.nightly
 def test_ssh_with_a_private_key_with_windows_line_ends(
     service: Service, far: dict[str, Any], ssh: servers.SshServer
 ) -> None:

@@ -90,7 +90,7 @@ def more_playbooks(root: Path) -> None:
     )
 
 
-@pytest.mark.by_day(7)
+@pytest.mark.by_day(4)
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.identity)
 def test_text_and_exit_code_are_the_command_lines(service: Service, root: Path, job: Job) -> None:
     check(service, root / "playbooks", job)

@@ -134,16 +134,17 @@ def test_a_certificate_renewed_under_the_service_is_used(service: Service, trust
     assert "CN=renewed" in shown.replace("CN = ", "CN="), shown
 
 
-def test_a_key_of_another_certificate_stops_the_start(root: Path, trusted: Pair) -> None:
+@pytest.mark.by_day(1)
+@pytest.mark.parametrize("command", ["up", "web"])
+def test_a_key_of_another_certificate_stops_the_start(root: Path, trusted: Pair, command: str) -> None:
     (root / "wrong.ini").write_text("[Default]\ntls_certificate = server.pem\ntls_key = authority.key\n")
     (root / "authority.key").chmod(0o600)
-    for command in ("up", "web"):
-        ended = subprocess.run(
-            ["flansible", command, "--config", "wrong.ini"],
-            env=flansible_environ(),
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert ended.returncode == 2 and "tls_key: is not the key of the certificate" in ended.stderr, ended.stderr
+    ended = subprocess.run(
+        ["flansible", command, "--config", "wrong.ini"],
+        env=flansible_environ(),
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2 and "tls_key: is not the key of the certificate" in ended.stderr, ended.stderr
