@@ -240,6 +240,8 @@ def test_standard_webhooks_and_a_generic_token(admin: httpx.Client, anybody: htt
     assert anybody.post("/api/hooks/std", content=body, headers=headers).json() == first.json()
     old = {**headers, "webhook-timestamp": str(int(now.timestamp()) - 3600)}
     assert anybody.post("/api/hooks/std", content=body, headers=old).status_code == 401
+    long = {**headers, "webhook-timestamp": f"{int(now.timestamp()):015}{'0' * 5000}"}
+    assert anybody.post("/api/hooks/std", content=body, headers=long).status_code == 401
     define(admin, "token", source="generic", header="X-Token", method="token", variables={})
     tasks = {
         anybody.post("/api/hooks/token", content="{}", headers={"X-Token": SECRET}).json()["task_id"] for _ in range(2)
