@@ -46,7 +46,8 @@ def _signing_secret(value: str) -> str:
 
 
 def _mail_address(value: str) -> str:
-    if not _ADDRESS.fullmatch(value):
+    # What is not printable no header can have.
+    if not value.isprintable() or not _ADDRESS.fullmatch(value):
         raise ValueError("must be a mail address such as ops@example.org")
     return value
 

@@ -69,7 +69,10 @@ def _refusal(address: Address, allow_private: bool) -> str:
     for one in (address, *_contained(address)):
         if one.is_unspecified or one.is_multicast or (isinstance(one, ipaddress.IPv4Address) and int(one) >> 24 == 0):
             return "no address of a host"
-        if not allow_private and (not one.is_global or one.is_private or getattr(one, "is_site_local", False)):
+        # What no registry gives out may be translated, or routed, to anything within: ::ffff:0:127.0.0.1
+        is_given_out = not one.is_reserved or one in _NAT64
+        is_public = one.is_global and not one.is_private and not getattr(one, "is_site_local", False) and is_given_out
+        if not allow_private and not is_public:
             return "not a public one"
     return ""
 
