@@ -111,6 +111,8 @@ CredentialName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[
 QUEUE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 QueueName = Annotated[str, Field(min_length=1, max_length=MAX_QUEUE_CHARACTERS, pattern=QUEUE_PATTERN)]
 EnvironmentName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# Behind an @ Ansible would read, or execute, a file.
+VaultLabel = Annotated[str, Field(pattern=r"^[^@]*$")]
 
 
 def secrets_problem(values: Sequence[str]) -> str:

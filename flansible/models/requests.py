@@ -34,6 +34,7 @@ from flansible.models.request_fields import (
     Secret,
     Text,
     VariableName,
+    VaultLabel,
     secrets_problem,
 )
 
@@ -189,7 +190,7 @@ class RunOptions(TaskOptions):
     )
     vault_file: PathText | None = Field(None, description="Another name of `vault_password_file`; give one of the two.")
     vault_password_file: PathTexts | None = Field(None, description="Path of a vault password file, or a list of them.")
-    vault_password: Secret | Annotated[dict[str, Secret], Field(max_length=MAX_LIST_ITEMS)] | None = Field(
+    vault_password: Secret | Annotated[dict[VaultLabel, Secret], Field(max_length=MAX_LIST_ITEMS)] | None = Field(
         None, repr=False, description="The vault password, or an object of passwords by vault id; sealed, used once."
     )
     module_path: PathTexts | None = Field(

@@ -220,6 +220,7 @@ def test_an_unknown_field_is_named_with_a_hint(
         ({"extra_vars": 1}, "extra_vars"),
         ({"environment": {"A B": "x"}}, "environment.A B"),
         ({"vault_password": {"dev": 1}}, "vault_password.dev"),
+        ({"vault_password": {"dev@/tmp/program": "x"}}, "vault_password.dev@/tmp/program"),
         ({"extra_vars": [1]}, "extra_vars[0]"),
         ({"extra_args": [{}, 2]}, "extra_args[1]"),
         ({"module_args": 1}, "module_args"),
