@@ -39,8 +39,7 @@ def merge(spec: TemplateSpec, launch: Mapping[str, JsonValue]) -> Merged:
             errors.append(FieldError(name, f"is not open in this template; {_open_words(spec)}"))
         elif name not in SECRET_FIELDS:
             errors += _check_text(name, value)
-    limit = fields.get("time_limit")
-    if spec.time_limit is not None and isinstance(limit, int) and limit > spec.time_limit:
+    if spec.time_limit is not None and _is_above(fields.get("time_limit"), spec.time_limit):
         errors.append(FieldError("time_limit", f"must be at most {spec.time_limit} in this template"))
     values = _given(spec, launch, VARIABLES, errors)
     secret = _given(spec, launch, SECRETS, errors)
@@ -105,9 +104,14 @@ def _body(
     if spec.exclusive is not None:
         body["exclusive"] = spec.exclusive
     given_limit = body.get("time_limit")
-    if spec.time_limit is not None and (not isinstance(given_limit, int) or given_limit > spec.time_limit):
+    # What is no number stays, and is refused as in any request.
+    if spec.time_limit is not None and (given_limit is None or _is_above(given_limit, spec.time_limit)):
         body["time_limit"] = spec.time_limit
     return body
+
+
+def _is_above(given: JsonValue, most: int) -> bool:
+    return isinstance(given, int) and given > most
 
 
 def _names(given: Any) -> list[Any]:
@@ -173,7 +177,11 @@ def _has_type(value: JsonValue, wanted: str) -> bool:
 
 
 def _is_same(value: JsonValue, choice: JsonValue) -> bool:
-    # True is 1 to Python.
+    # True is 1 to Python, within lists and objects too.
+    if isinstance(value, list) and isinstance(choice, list):
+        return len(value) == len(choice) and all(map(_is_same, value, choice))
+    if isinstance(value, dict) and isinstance(choice, dict):
+        return value.keys() == choice.keys() and all(_is_same(value[name], choice[name]) for name in value)
     return value == choice and isinstance(value, bool) == isinstance(choice, bool)
 
 

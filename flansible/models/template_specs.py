@@ -71,10 +71,16 @@ class TemplateVariable(Request):
         None, description="A regular expression that the whole of a string has to match (Rust's syntax)."
     )
     min: float | None = Field(
-        None, strict=False, description="The least number, or the least length of a string or list."
+        None,
+        strict=False,
+        allow_inf_nan=False,
+        description="The least number, or the least length of a string or list.",
     )
     max: float | None = Field(
-        None, strict=False, description="The greatest number, or the greatest length of a string or list."
+        None,
+        strict=False,
+        allow_inf_nan=False,
+        description="The greatest number, or the greatest length of a string or list.",
     )
     secret: bool = Field(False, description="Whether it is sealed and masked: a launch sends it in `secret_vars`.")
     description: Annotated[str, Field(max_length=1000)] = Field("", description="What it is, for people.")

@@ -89,6 +89,12 @@ VALUES: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "no null": ({}, "", None),
     "choices": ({"choices": ["a", "b"]}, "b", "c"),
     "choices, and true": ({"type": "integer", "choices": [1]}, 1, True),
+    "choices of lists, and true": ({"type": "list", "choices": [[1, 2]]}, [1, 2], [True, 2]),
+    "choices of objects, and true": (
+        {"type": "object", "choices": [{"a": {"b": 1}}]},
+        {"a": {"b": 1}},
+        {"a": {"b": True}},
+    ),
     "a pattern": ({"pattern": "[0-9.]+"}, "1.2", "1.2;x"),
     "a pattern, with anchors of its own": ({"pattern": "^[0-9.]+$"}, "1.2", "1.2\n"),
     "a pattern, and a line break in front": ({"pattern": "[0-9.]+"}, "1", "\n1"),
@@ -123,6 +129,8 @@ def test_a_launch_may_shorten_the_time_and_not_lengthen_it() -> None:
     found = spec(open=["time_limit"], time_limit=30)
     assert template_values.merge(found, {"time_limit": 20}).body["time_limit"] == 20
     assert refused(found, time_limit=31).keys() == {"time_limit"}
+    for text in ("20", 20.5):  # left to the request's own rules, which refuse it
+        assert template_values.merge(found, {"time_limit": text}).body["time_limit"] == text
 
 
 TRICKS: dict[str, Any] = {
@@ -207,7 +215,13 @@ def test_a_template_that_makes_no_sense_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"open": ["a b"]}, {"variables": {"a-b": {}}}, {"kind": "x"}, {"retry": {"times": 2}}, {"nonsense": 1}]
+    "fields",
+    [
+        *({"open": ["a b"]}, {"open": ["extra_vars.a.b"]}, {"kind": "x"}, {"retry": {"times": 2}}, {"nonsense": 1}),
+        *({"variables": {name: {}}} for name in ("a-b", "a.b", "ａ", "")),
+        *({"variables": {"v": {"type": "number", "min": size}}} for size in ("NaN", "Infinity", "1e400")),
+        {"variables": {"v": {"max": "-inf"}}},
+    ],
 )
 def test_a_template_of_another_form_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
