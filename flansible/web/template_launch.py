@@ -7,7 +7,7 @@ launch by the same functions.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -20,9 +20,9 @@ from flansible.definitions.definition_store import not_found
 from flansible.definitions.kinds import CREDENTIALS, TEMPLATES
 from flansible.definitions.stored_credentials import forbidden as credential_forbidden
 from flansible.definitions.template_values import Merged
-from flansible.errors import Forbidden, NotFound
+from flansible.errors import FieldError, Forbidden, InvalidRequest, NotFound
 from flansible.history.definition_rows import StoredDefinition
-from flansible.identity.users import User
+from flansible.identity.users import ADMIN, User
 from flansible.models import AuthorizedRun, Origin, PlaybookRequest, TaskOptions, Trigger
 from flansible.models.template_specs import TemplateSpec
 from flansible.web import choices, freezes, playbook_variables, task_launch, template_guards
@@ -98,7 +98,7 @@ def prepare(context: WebContext, wanted: TemplateLaunch, *, is_preview: bool = F
     rights = rights_user(context, found)
     spec = described(context, TemplateSpec.model_validate(found.spec), rights)
     merged = template_values.merge(choices.filled(context, spec, rights), wanted.values)
-    _check_credentials(context, spec, wanted)
+    _check_credentials(context, spec, wanted, {ADMIN, rights.name})
     if wanted.hosts:
         merged = replace(merged, body={**merged.body, "limit": ",".join(wanted.hosts)})
     body, run = _authorized(context, spec, rights, merged, is_preview=is_preview)
@@ -145,9 +145,11 @@ def described(context: WebContext, spec: TemplateSpec, rights: User) -> Template
     return template_schema.with_listed(spec, playbook_variables.of_request(rights, request, context.settings))
 
 
-def _check_credentials(context: WebContext, spec: TemplateSpec, wanted: TemplateLaunch) -> None:
+def _check_credentials(context: WebContext, spec: TemplateSpec, wanted: TemplateLaunch, trusted: Set[str]) -> None:
     """Raises Forbidden for a credential that a launch names, and whoever launches may not use: that the owner may is
-    no right of theirs. Those that the template itself names are."""
+    no right of theirs. Those that the template itself names are.
+
+    trusted: who may have written one that sets more than the template leaves open. Raises InvalidRequest for others."""
     given, own = wanted.values.get("credentials"), spec.request.get("credentials")
     named = given if isinstance(given, list) else []
     for number, name in enumerate(named):
@@ -156,6 +158,20 @@ def _check_credentials(context: WebContext, spec: TemplateSpec, wanted: Template
         found = definitions_of(context).find(CREDENTIALS.name, str(name))
         if not credential_rights.may_use(wanted.user, str(name), found.owner if found else None):
             raise credential_forbidden(str(name), f"credentials[{number}]")
+        if found is not None and found.owner not in trusted and (more := _not_open(spec, found.spec)):
+            message = f"credential {name} of {found.owner} sets {more}, which is not open in this template"
+            place = f"credentials[{number}]"
+            raise InvalidRequest(f"{place}: {message}", code="invalid_field", errors=[FieldError(place, message)])
+
+
+def _not_open(spec: TemplateSpec, credential: Mapping[str, JsonValue]) -> str:
+    """Returns what a credential sets, besides a secret, that a launch may not; empty for none."""
+    if credential.get("kind") == "environment":
+        return "the environment"
+    name = str(credential.get("variable") or "")
+    declared = spec.variables.get(name)
+    is_open = f"{template_values.SECRETS}.{name}" in spec.open or (declared is not None and declared.secret)
+    return "" if is_open else name
 
 
 def _authorized(

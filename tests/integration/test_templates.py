@@ -98,6 +98,23 @@ def test_who_launches_names_no_credential_that_only_the_owner_may_use(site: Site
     assert site.run(site.launch(credentials=["other"])).credentials == ("other",)
 
 
+def test_a_credential_of_who_launches_sets_nothing_that_is_not_open(site: Site) -> None:
+    site.write_users(**{**USERS, "portal": {"inventories": [], "may_define": ["credentials"], "credentials": ["of-*"]}})
+    token = {"kind": "http", "token": "marker-of-a-secret", "variable": "place"}
+    shell = {"kind": "become", "password": "marker-of-a-secret", "user": "root;id"}
+    environment = {"kind": "environment", "variables": {"HTTP_PROXY": "http://127.0.0.1"}}
+    for name, spec in (("token", token), ("shell", shell), ("environment", environment)):
+        site.put(f"credentials/{name}", spec, "portal")
+        site.put(f"credentials/of-{name}", spec, "admin")
+    site.template("admin", open=["credentials", "become"])
+    for name, status in (("token", 400), ("shell", 403), ("environment", 400)):
+        found = site.refusal(credentials=[name], become=True)
+        assert (found[0], found[2]) == (status, {"credentials[0]"}), name
+        site.launch(credentials=[f"of-{name}"], become=True)
+    site.template("admin", open=["credentials", "secret_vars.place"])
+    site.launch(credentials=["token"])
+
+
 def test_what_is_read_can_be_sent_back_and_changes_nothing(site: Site) -> None:
     site.template()
     read = site.get("templates/deploy", "dev")

@@ -258,6 +258,21 @@ def test_variables_of_a_users_own_credential_are_those_of_the_rules(name: str, r
     assert refused(Using(root, settings, **ALL), document) is None
 
 
+@pytest.mark.parametrize("name", ["root;id", "$(id)", "a`id`", "a'b", "a|b", "a&b", "a\\", "ａ;"])
+def test_a_user_of_anothers_credential_is_a_plain_name_in_a_run_of_admins(
+    name: str, root: Path, settings: Settings
+) -> None:
+    """Ansible pastes it into a shell line: `sudo -u NAME`."""
+    for document, code in (
+        ({**BECOME, "user": name}, "become_forbidden"),
+        ({**SSH, "user": name}, "remote_user_forbidden"),
+    ):
+        using = Using(root, settings, owner="dev")
+        assert refused(using, document, user="admin") == (code, ["credentials[0]"])
+        assert refused(Using(root, settings), document, user="admin") is None
+    assert refused(Using(root, settings, owner="dev"), {**BECOME, "user": "DOMAIN\\app-1"}, user="admin") is None
+
+
 def test_a_token_becomes_no_variable_that_redirects_a_run(root: Path, settings: Settings) -> None:
     document = {**TOKEN, "variable": "ansible_python_interpreter"}
     for owner, user in (("dev", "dev"), ("dev", "admin"), ("admin", "dev")):

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from flansible.authorization.definition_rights import matches
 from flansible.authorization.isolation import Isolation
 from flansible.authorization.reserved_variables import CONNECTION_VARIABLE
+from flansible.authorization.rules import strings
 from flansible.authorization.rules.refusal import forbidden
 from flansible.config import Settings, comma_list
 from flansible.errors import FieldError, InvalidRequest
@@ -45,6 +46,7 @@ class UsedCredentials:
 
 
 NO_CREDENTIALS = UsedCredentials()
+_USER_CODES = {"ssh": "remote_user_forbidden", "become": "become_forbidden"}
 
 
 def check(user: User, request: RunOptions, used: UsedCredentials, settings: Settings, isolation: Isolation) -> None:
@@ -72,6 +74,9 @@ def _check_names(user: User, one: UsedCredential, settings: Settings) -> None:
         if name not in permitted:
             message = f"credential {one.name} of {one.owner} sets {name}, which only a credential of admin may."
             raise forbidden(one.place, "environment_forbidden", message)
+    if one.spec.kind in _USER_CODES and not strings.is_user(one.spec.user):
+        message = f"credential {one.name} of {one.owner} has a user whose name is no plain one."
+        raise forbidden(one.place, _USER_CODES[one.spec.kind], message)
     if one.spec.variable is not None and CONNECTION_VARIABLE.match(one.spec.variable):
         message = f"credential {one.name} of {one.owner} sets {one.spec.variable}, which decides how Ansible connects."
         raise forbidden(one.place, "connection_variable_forbidden", message)

@@ -67,15 +67,16 @@ def check(request: RunOptions) -> None:
 
 def _check_names(request: RunOptions) -> None:
     message = "must be a plain user name: letters, digits and . _ @ + : / = , \\ -, a letter or digit in front"
-    if not _is_user(request.remote_user):
+    if not is_user(request.remote_user):
         raise forbidden("remote_user", "remote_user_forbidden", message)
-    if not _is_user(request.become_user):
+    if not is_user(request.become_user):
         raise forbidden("become_user", "become_forbidden", message)
     if request.become_method is not None and not _PLUGIN.fullmatch(request.become_method):
         raise forbidden("become_method", "become_forbidden", "must be the name of a method, such as sudo")
 
 
-def _is_user(name: str | None) -> bool:
+def is_user(name: str | None) -> bool:
+    """Whether it is no user, or one whose name means nothing to a shell."""
     return name is None or (_USER.fullmatch(name) is not None and name.isprintable())
 
 
