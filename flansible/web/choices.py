@@ -32,6 +32,7 @@ from flansible.notifications import checked_get
 from flansible.web import project_commit, project_lists
 from flansible.web.context import WebContext
 from flansible.web.preview_run import run_preview
+from flansible.web.project_commit import OpenSecrets
 from flansible.web.streaming import thread_slots
 
 KEPT_SECONDS = 30
@@ -139,7 +140,7 @@ class _Reader:
             self._context.store.keep_choices(source, found, KEPT_SECONDS)
 
     def _hosts(self, group: str) -> list[str]:
-        run = self._inventory_run  # the rights come before what is known
+        run, _ = self._inventory_run  # the rights come before what is known
         step, commit = run.steps[0], run.project and run.project.commit
         known = f"group {group} {json.dumps([run.principal, run.queue, commit, step.cwd, step.argv])}"
         if found := self._context.store.known_choices(known):
@@ -150,26 +151,27 @@ class _Reader:
 
     @cached_property
     def _groups(self) -> dict[str, list[str]]:
-        found = run_preview(preview_request.preview_of(self._inventory_run, "inventory"))
+        run, opened = self._inventory_run
+        run = project_commit.with_secrets(run, opened())
+        found = run_preview(preview_request.preview_of(run, "inventory"))
         if found.content is None or not isinstance(found.content.get("groups"), dict):
             raise Unavailable(found.detail or "no reply")
         groups: dict[str, list[str]] = found.content["groups"]
         return groups
 
     @cached_property
-    def _inventory_run(self) -> AuthorizedRun:
+    def _inventory_run(self) -> tuple[AuthorizedRun, OpenSecrets]:
         settings, rights, project = self._context.settings, self._rights, self._request.get("project")
         inventory = self._request.get("inventory") or settings.default_inventory
         if not isinstance(inventory, str):
             raise InvalidRequest("choices_from needs one inventory in the request")
         confined = isolation.for_user(rights, settings.isolation)
         if not isinstance(project, str):
-            return authorize.authorize_inventory(rights, inventory, settings, confined)
+            return authorize.authorize_inventory(rights, inventory, settings, confined), lambda: None
         ref, queue = (self._request.get(name) for name in ("ref", "queue"))
         words = (ref if isinstance(ref, str) else None, queue if isinstance(queue, str) else None)
-        found, secrets = project_commit.find(rights, project, *words)
-        run = project_runs.authorize_inventory(rights, inventory, found, settings, confined)
-        return project_commit.with_secrets(run, secrets)
+        found, opened = project_commit.find(rights, project, *words)
+        return project_runs.authorize_inventory(rights, inventory, found, settings, confined), opened
 
 
 def _read_url(settings: Settings, url: str) -> list[str]:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from flansible.authorization import isolation, project_rights, project_runs
 from flansible.authorization.rules import grants
 from flansible.definitions.kinds import PROJECTS
+from flansible.definitions.stored_credentials import Credentials
 from flansible.errors import BadGateway, FieldError, Forbidden, InvalidRequest, NotFound, StoreUnavailable, Unavailable
 from flansible.history.definition_rows import StoredDefinition
 from flansible.identity.users import ADMIN, User
@@ -21,12 +24,15 @@ from flansible.store import KnownCommit, RemoteState
 from flansible.web.context import definitions_of, web_context
 from flansible.web.preview_run import run_preview
 
+# Opens a project's credential, once: an external store is asked only where a worker needs the secret.
+OpenSecrets = Callable[[], Secrets | None]
 WAIT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 2000
 
 
-def find(user: User, project: str, ref: str | None, queue: str | None = None) -> tuple[ProjectRun, Secrets | None]:
-    """Returns the project of a request at its commit, and its credential. queue: whose workers find the commit.
+def find(user: User, project: str, ref: str | None, queue: str | None = None) -> tuple[ProjectRun, OpenSecrets]:
+    """Returns the project of a request at its commit, and what opens its credential. queue: whose workers find the
+    commit.
 
     Raises InvalidRequest, Forbidden, NotFound, BadGateway, Unavailable.
     """
@@ -37,14 +43,14 @@ def find(user: User, project: str, ref: str | None, queue: str | None = None) ->
     if named != (spec.ref or ""):
         project_rights.check_ref_of_user(user, project, named)
     run = _run(project, spec, owner, named)
-    secrets = credential_of(user, spec)
+    opened = _credential_of(user, spec)
     store = web_context().store
     check_queue(user, run, queue)
     known = store.known_commit(project, spec.url, _known_as(run))
     if known is not None and _is_recent(spec, known):
-        return run.model_copy(update={"commit": known.commit, "ref": named or known.ref}), secrets
-    found, _ = ask(user, run, secrets, queue)
-    return found, secrets
+        return run.model_copy(update={"commit": known.commit, "ref": named or known.ref}), opened
+    found, _ = ask(user, run, opened, queue)
+    return found, opened
 
 
 def refresh(user: User, project: str) -> tuple[ProjectRun, str | None]:
@@ -52,12 +58,12 @@ def refresh(user: User, project: str) -> tuple[ProjectRun, str | None]:
     return ask(user, *described(user, project))
 
 
-def described(user: User, project: str) -> tuple[ProjectRun, Secrets | None]:
-    """Returns a project at its own ref, whose commit is not looked for, and its credential. Raises Forbidden, NotFound,
-    Unavailable."""
+def described(user: User, project: str) -> tuple[ProjectRun, OpenSecrets]:
+    """Returns a project at its own ref, whose commit is not looked for, and what opens its credential. Raises
+    Forbidden, NotFound, Unavailable."""
     project_rights.check_use(user, project)
     spec, owner = _defined(project)
-    return _run(project, spec, owner, spec.ref or ""), credential_of(user, spec)
+    return _run(project, spec, owner, spec.ref or ""), _credential_of(user, spec)
 
 
 def stored(project: str) -> StoredDefinition:
@@ -79,22 +85,28 @@ def _defined(project: str) -> tuple[ProjectSpec, str]:
     return spec, found.owner
 
 
-def credential_of(user: User, spec: ProjectSpec) -> Secrets | None:
-    """Returns the secrets for git. Whoever may use the project may fetch it: a credential's rights are for runs."""
-    credentials = web_context().credentials
-    if spec.credential is None or credentials is None:
-        return None
+def _credential_of(user: User, spec: ProjectSpec) -> OpenSecrets:
+    """Returns what opens the secrets for git. Whoever may use the project may fetch it: a credential's rights are for
+    runs. Raises Forbidden."""
+    credentials, name = web_context().credentials, spec.credential
+    if name is None or credentials is None:
+        return lambda: None
     confined = isolation.for_user(user, web_context().settings.isolation)
     if not user.is_admin and not confined.in_force:
         message = f"The project's credential is for confined runs, and yours are not confined here ({confined})."
         raise Forbidden(message, code="credential_unconfined", errors=[FieldError("project", message)])
+    return cache(lambda: _opened(credentials, name))
+
+
+def _opened(credentials: Credentials, name: str) -> Secrets:
+    """Opens a project's credential. Raises Unavailable."""
     # Only admin may name one in a project, so it is opened with admin's rights.
     try:
-        found = credentials.open(web_context().rbac.users()[ADMIN], spec.credential).spec
+        found = credentials.open(web_context().rbac.users()[ADMIN], name).spec
     except NotFound as error:
         raise Unavailable(f"The project's {error.message}", code="credential_unavailable") from error
     if found.kind != "git":
-        message = f"The project's credential {spec.credential} is of the kind {found.kind}, not git."
+        message = f"The project's credential {name} is of the kind {found.kind}, not git."
         raise Unavailable(message, code="credential_unavailable")
     given = {
         "user": found.user,
@@ -102,7 +114,7 @@ def credential_of(user: User, spec: ProjectSpec) -> Secrets | None:
         "private_key": found.private_key,
         "private_key_passphrase": found.private_key_passphrase,
     }
-    return Secrets(git_credential={name: value for name, value in given.items() if value is not None})
+    return Secrets(git_credential={field: value for field, value in given.items() if value is not None})
 
 
 def check_queue(user: User, project: ProjectRun, queue: str | None) -> None:
@@ -126,13 +138,12 @@ def with_secrets(run: AuthorizedRun, secrets: Secrets | None) -> AuthorizedRun:
     return run.model_copy(update={"secrets": own.model_copy(update={"git_credential": secrets.git_credential})})
 
 
-def ask(
-    user: User, run: ProjectRun, secrets: Secrets | None, queue: str | None = None
-) -> tuple[ProjectRun, str | None]:
+def ask(user: User, run: ProjectRun, opened: OpenSecrets, queue: str | None = None) -> tuple[ProjectRun, str | None]:
     """Has a worker ask the remote; returns the project at its commit, and what a remote said that did not answer."""
     check_queue(user, run, queue)
     hidden = project_runs.hidden_run(user, run, web_context().settings, "commit", int(WAIT_SECONDS))
-    result = run_preview(hidden.model_copy(update={"secrets": secrets, "queue": queue or hidden.queue}), WAIT_SECONDS)
+    changes = {"secrets": opened(), "queue": queue or hidden.queue}
+    result = run_preview(hidden.model_copy(update=changes), WAIT_SECONDS)
     if result.content is None:
         message = f"The commit of {run.ref or 'the default branch'} was not found within {WAIT_SECONDS:g} seconds"
         raise Unavailable(f"{message}: {result.detail}", code="commit_unknown", retry_after_seconds=5)

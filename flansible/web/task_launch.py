@@ -108,12 +108,12 @@ def authorize_request(context: WebContext, user: User, body: TaskOptions, *, is_
     confined = isolation.for_user(user, settings.isolation)
     used = credentials_of(context, user, body) if isinstance(body, RunOptions) else NO_CREDENTIALS
     if isinstance(body, AdhocRequest | PlaybookRequest) and body.project is not None:
-        project, secrets = project_commit.find(user, body.project, body.ref, body.queue)
+        project, opened = project_commit.find(user, body.project, body.ref, body.queue)
         if isinstance(body, AdhocRequest):
             run = project_runs.authorize_adhoc(user, body, project, settings, confined, used)
         else:
             run = project_runs.authorize_playbook(user, body, project, settings, confined, used)
-        return project_commit.with_secrets(run, secrets)
+        return project_commit.with_secrets(run, opened())
     if isinstance(body, AdhocRequest):
         return authorize.authorize_adhoc(user, body, settings, confined, used)
     if isinstance(body, PlaybookRequest):

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from flansible.authorization import isolation
+from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
+from flansible.definitions.secret_source import SecretRequest
 from flansible.errors import Unavailable
 from flansible.store import KnownCommit
 from flansible.web import project_commit
@@ -47,3 +50,29 @@ def test_a_commit_that_is_known_is_asked_for_again_once_fewer_refs_are_allowed(s
         site.put("projects/shop", {"url": URL, "ref": "main", "refresh": "manual", "allow_refs": ["main"]}, "admin")
         with pytest.raises(Unavailable):
             project_commit.find(admin, "shop", COMMIT)
+
+
+def test_the_credential_is_opened_where_a_worker_needs_it_and_not_for_who_may_only_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolation, "for_user", lambda *_: Isolation("bwrap"))
+    opened: list[str] = []
+
+    def vault(wanted: SecretRequest) -> dict[str, str]:
+        opened.append(wanted.name)
+        return {"user": "git", "token": "t0ken"}
+
+    monkeypatch.setattr(site.context.credentials, "_function", vault)
+    site.put("credentials/key", {"kind": "git", "source": {"path": "shop"}}, "admin")
+    site.put("projects/shop", {"url": URL, "ref": "main", "refresh": "manual", "credential": "key"}, "admin")
+    may = {"inventories": ["shop:dev"], "projects": ["shop"]}
+    site.write_users(watch={**may, "role": "viewer"}, dev=may)
+    for path in ("listplaybooks", "listinventories"):
+        reply = site.client.get(f"/api/{path}?project=shop", auth=("watch", "secret"))
+        assert (reply.status_code, reply.get_json()["code"]) == (403, "role_forbidden")
+    site.context.store.keep_commit("shop", URL, "main", KnownCommit(COMMIT, "main", 0.0))
+    request = {"project": "shop", "playbook": "t.yml", "inventory": "prod"}
+    assert site.post("ansibleplaybook", request, "dev").status_code == 403
+    assert opened == []
+    assert site.post("ansibleplaybook", {**request, "inventory": "dev"}, "dev").status_code == 202
+    assert opened == ["key"]

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from flansible.config import Settings
+from flansible.definitions.secret_source import SecretRequest
 from flansible.identity import tokens
 from flansible.models import AuthorizedRun
+from flansible.store import KnownCommit
 from flansible.web import choices
 from flansible.web.preview_run import PreviewResult
 from tests.helpers.history import copy_migrated
@@ -185,3 +187,24 @@ def test_who_may_not_use_the_project_any_more_is_not_told_its_tags(site: Site) -
     assert "v1" not in str(site.get("templates/others"))
     site.write_users(dev={"inventories": ["dev"], "may_define": ["templates"]}, portal={})
     assert enum(site) is None and site.refusal()[0] == 403
+
+
+def test_choices_that_are_known_open_no_credential(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def vault(wanted: SecretRequest) -> dict[str, str]:
+        opened.append(wanted.name)
+        return {"user": "git", "token": "t0ken"}
+
+    url = "https://127.0.0.1:1/shop.git"
+    monkeypatch.setattr(site.context.credentials, "_function", vault)
+    monkeypatch.setattr(choices, "run_preview", lambda _: PreviewResult(content={"groups": {"web": ["web1"]}}))
+    site.put("credentials/key", {"kind": "git", "source": {"path": "shop"}}, "admin")
+    site.put("projects/shop", {"url": url, "ref": "main", "refresh": "manual", "credential": "key"}, "admin")
+    site.context.store.keep_commit("shop", url, "main", KnownCommit("a" * 40, "main", 0.0))
+    site.context.store.keep_choices(f"tags of shop at {url} v*", ["v1"], 30)
+    request = {"playbook": "t.yml", "project": "shop", "inventory": "dev"}
+    site.template("admin", request=request, variables={"version": {"choices_from": {"tags": "v*"}}})
+    assert enum(site) == ["v1"] and opened == []
+    site.template("admin", request=request, variables={"version": {"choices_from": {"group": "web"}}})
+    assert enum(site) == enum(site) == ["web1"] and opened == ["key"]

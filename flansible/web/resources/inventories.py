@@ -45,8 +45,8 @@ class ListInventories(PrivateResource):
         confined = isolation.for_user(user, settings.isolation)
         if query.project is not None:
             require_run_scope()  # a worker fetches it
-            project, secrets = project_lists.find(user, query)
-            known = project_lists.inventories(user, project, secrets)
+            project, opened = project_lists.find(user, query)
+            known = project_lists.inventories(user, project, opened)
         else:
             known = _listed(user, settings)
         if query.inventory is None:
@@ -54,7 +54,7 @@ class ListInventories(PrivateResource):
         require_run_scope()  # an inventory may be a program
         if query.project is not None:
             run = project_runs.authorize_inventory(user, query.inventory, project, settings, confined)
-            run = project_commit.with_secrets(run, secrets)
+            run = project_commit.with_secrets(run, opened())
         else:
             run = authorize.authorize_inventory(user, query.inventory, settings, confined)
         audit_context.note_throttled(user.name, audit_context.event("inventory", what=run.summary, outcome="allowed"))

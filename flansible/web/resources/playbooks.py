@@ -67,11 +67,11 @@ class ListPlaybooks(PrivateResource):
 def _of_project(user: User, query: PlaybookQuery) -> Response:
     """Lists the playbooks of a project; paths count from its root."""
     require_run_scope()  # a worker fetches it
-    project, secrets = project_lists.find(user, query)
+    project, opened = project_lists.find(user, query)
     if query.playbook_dir is not None and query.playbook is not None:
-        one = project_lists.playbook(user, project, secrets, unescape(query.playbook_dir), unescape(query.playbook))
+        one = project_lists.playbook(user, project, opened, unescape(query.playbook_dir), unescape(query.playbook))
         return _reply_of_project(project, [one])
-    found = project_lists.playbooks(user, project, secrets)
+    found = project_lists.playbooks(user, project, opened)
     folder = None if query.playbook_dir is None else posixpath.normpath(query.playbook_dir)
     return _reply_of_project(
         project,
