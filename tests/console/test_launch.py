@@ -47,6 +47,9 @@ def files(root: Path) -> None:
     write(root / "playbooks/roles/sized/meta/argument_specs.yml", SPECS)
     write(root / "playbooks/roles/sized/tasks/main.yml", "- ansible.builtin.debug: msg=sized\n")
     write(root / "playbooks/roles/sized/defaults/main.yml", "names: [a]\n")
+    write(root / "playbooks/keyed.yml", KEYED)
+    write(root / "playbooks/roles/keyed/meta/argument_specs.yml", KEY_SPECS)
+    write(root / "playbooks/roles/keyed/tasks/main.yml", "- ansible.builtin.debug: msg=keyed\n")
     write(root / "playbooks/flags.yml", FLAGS)
     write(root / "playbooks/roles/flagged/meta/argument_specs.yml", FLAG_SPECS)
     write(root / "playbooks/roles/flagged/tasks/main.yml", "- ansible.builtin.debug: msg=flagged\n")
@@ -59,6 +62,13 @@ FLAGS = """\
   roles: [flagged]
 """
 FLAG_SPECS = "argument_specs: {main: {options: {sure: {type: bool, required: true}, loud: {type: bool}}}}\n"
+KEYED = """\
+- hosts: dev1
+  gather_facts: false
+  vars: {deploy_token: none}
+  roles: [keyed]
+"""
+KEY_SPECS = "argument_specs: {main: {options: {database: {type: dict}, flavour: {type: str, choices: [a, b]}}}}\n"
 
 
 Login = Callable[..., None]
@@ -224,6 +234,39 @@ def test_a_task_is_run_again_but_its_secrets_are_typed_again(page: Page, service
     assert body["secret_vars"] == {"db_password": "********", "api_key": "********"}
     assert (body["timeout"], body["lock"], body["extra_vars"]) == (20, ["a", "b"], {"size": "large"})
     assert "become_password" not in body
+
+
+def test_what_was_hidden_is_no_value_of_a_field_when_it_is_run_again(
+    page: Page, service: Service, login: Login
+) -> None:
+    """Also where the field is no secret one, and where a part of a value was hidden."""
+    variables = {"deploy_token": "x1x1", "database": {"host": "db", "password": "x2x2"}, "flavour": "a"}
+    request = {"playbook_dir": ".", "playbook": "keyed.yml", "extra_vars": variables}
+    before = service.submit("ansibleplaybook", request, DEV)
+    service.wait(before, DEV)
+    login(page, DEV, f"#/launch?from={before}")
+    expect(page.get_by_label("flavour")).to_have_value("0")
+    for field, value in (("deploy_token", ""), ("database", re.compile("db"))):
+        expect(page.get_by_label(field)).to_have_value(value)
+        expect(page.get_by_label(field)).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(".field-error:visible")).to_have_text([re.compile("A part of it was hidden")])
+    page.get_by_label("database").fill('{"host": "db", "password": "y2y2"}')
+    page.get_by_label("flavour").select_option("b")
+    page.wait_for_url(re.compile("flavour%22%3A%22b"))
+    assert "y2y2" not in page.url
+    _, body = body_of(service, page)
+    assert body["extra_vars"] == {"database": {"host": "db", "password": "********"}, "flavour": "b"}
+
+
+def test_no_template_is_saved_with_what_was_hidden(page: Page, service: Service, login: Login) -> None:
+    before = service.submit("ansiblecommand", {"module": "debug", "module_args": "msg=a api_key=x1x1"}, ADMIN)
+    login(page, ADMIN, f"#/tasks/{before}")
+    page.get_by_role("button", name="Save as template").click()
+    page.get_by_role("dialog").get_by_label("Name").fill("masked")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("A part of module_args was hidden")
+    assert service.client().get("/api/templates/masked").status_code == 404
 
 
 def test_false_and_an_empty_text_are_values_also_when_it_is_run_again(

@@ -4,6 +4,7 @@ import { h, newId, replace } from "./dom.js";
 
 /** Shown by the service in place of a secret. */
 export const MASK = "********";
+const HIDDEN_PART = "A part of it was hidden. Type it in the place of the asterisks.";
 
 /** One input with label, hint and error. parse(text) returns the value (undefined: none), or throws; format(value) returns
  * the text, or undefined for a value that the input cannot hold. */
@@ -25,11 +26,17 @@ export class Field {
   /** Returns the value for the request, undefined when empty. Throws an Error with a message for the user. */
   read() {
     if (this.input.type === "checkbox") return this.input.checked || undefined;
+    if (!this.isSecret && isHidden(this.input.value)) throw new Error(HIDDEN_PART);
     return this.parse(this.input.value);
   }
 
-  /** Writes the value; returns false if the input cannot hold it. */
+  /** Writes the value; returns false if the input cannot hold it. What the service has hidden is none, and is marked. */
   write(value) {
+    if (value === MASK && this.input.type !== "checkbox") {
+      this.input.value = "";
+      this.requireRetyping();
+      return true;
+    }
     if (this.input.type === "checkbox") {
       if (typeof value !== "boolean") return false;
       this.input.checked = value;
@@ -38,6 +45,7 @@ export class Field {
     const text = this.format(value);
     if (text === undefined) return false;
     this.input.value = text;
+    if (isHidden(text)) this.setError(HIDDEN_PART);
     return this.input.value === text;
   }
 
@@ -106,6 +114,11 @@ export function textareaField(name, label, options = {}) {
 export function secretTextarea(name, label, options = {}) {
   const input = h("textarea", { rows: 2, class: "secret-area", placeholder: options.placeholder ?? "", autocomplete: "off", spellcheck: "false", autocapitalize: "none" });
   return new Field(name, label, input, { ...options, parse: (text) => text || undefined, isSecret: true });
+}
+
+/** Whether the service has hidden a part of the value: eight asterisks, and no more of them. */
+export function isHidden(value) {
+  return /(^|[^*])\*{8}(?!\*)/.test(JSON.stringify(value) ?? "");
 }
 
 /** Whether the text contains a name that secrets have: it is not put into the address. */

@@ -2,7 +2,7 @@
 
 import { put } from "./api.js";
 import { errorBox, h, replace } from "./dom.js";
-import { MASK } from "./fields.js";
+import { MASK, isHidden } from "./fields.js";
 
 const SECRETS = ["connection_password", "become_password", "vault_password", "private_key", "private_key_passphrase"];
 
@@ -33,7 +33,8 @@ export function saveTemplate(place, kind, body) {
   dialog.showModal();
 }
 
-/** The template of a request. What is secret, or was hidden, is left open to each launch. */
+/** The template of a request. What is secret, or was hidden, is left open to each launch. Throws an Error for a request of
+ * which another part was hidden: the template would run with the asterisks. */
 function templateOf(kind, body) {
   const { secret_vars: secret = {}, ...request } = body;
   const open = SECRETS.filter((name) => name in request);
@@ -49,5 +50,7 @@ function templateOf(kind, body) {
       variables[name] = { secret: true, required: true };
     }
   }
+  const hidden = Object.keys(request).filter((name) => isHidden(request[name]));
+  if (hidden.length) throw new Error(`A part of ${hidden.join(", ")} was hidden, and no template can have it. Start it again with that part as a secret variable, and save the new task.`);
   return { kind, request, open, variables };
 }

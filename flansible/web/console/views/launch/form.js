@@ -71,7 +71,6 @@ export class LaunchForm {
       field.setError(""); // from the last attempt
       try {
         const value = field.read();
-        if (JSON.stringify(value)?.includes(MASK)) throw new Error("A part of it was hidden. Type it in the place of the asterisks.");
         if (value !== undefined && name !== "other") body[name] = value;
         if (name === "other") Object.assign(body, value);
       } catch (error) {
@@ -94,7 +93,8 @@ export class LaunchForm {
       const isShared = field.text && !field.isSecret && !(FREE_TEXT.has(name) && looksSecret(field.text));
       if (isShared) found[name] = field.text;
     }
-    const plain = Object.fromEntries(Object.entries(this.variables.plain()).filter(([name]) => !looksSecret(name)));
+    const isShared = ([name, value]) => !looksSecret(value !== null && typeof value === "object" ? JSON.stringify([name, value]) : name);
+    const plain = Object.fromEntries(Object.entries(this.variables.plain()).filter(isShared));
     if (Object.keys(plain).length) found.variables = JSON.stringify(plain);
     return found;
   }

@@ -1,7 +1,7 @@
 // Fields for the variables of a playbook, built from the service's description of it; and secret variables by name.
 
 import { h, replace } from "../../dom.js";
-import { textareaField, choiceField, numberField, secretTextarea, strictJson, textField, checkboxField } from "../../fields.js";
+import { textareaField, choiceField, isHidden, numberField, secretTextarea, strictJson, textField, checkboxField } from "../../fields.js";
 
 const SOURCES = { vars_prompt: "prompted by", argument_specs: "of the role", vars: "set by" };
 const FORMS = { list: 'List as JSON, such as ["a", "b"]', dict: 'Object as JSON, such as {"a": 1}' };
@@ -84,6 +84,7 @@ function fieldOf(variable) {
   field.assign = (value, isSecret) => {
     if (field.isSecret && (isSecret || typeof value !== "object")) return field.requireRetyping(), true;
     if (isSecret || !field.write(value)) return false;
+    if (isHidden(value)) return true; // to be given again
     // It is sent as it was given, also where it is the playbook's default by now, or "".
     field.given = { value, text: field.text };
     if (value === "") field.input.placeholder = "";
@@ -98,6 +99,7 @@ function takeValue(field, kept) {
   try {
     const value = kept.changed();
     if (value !== undefined) field.assign(value);
+    else field.setError(kept.error.textContent);
   } catch {
     field.copy(kept); // not valid yet: the user may still be typing
   }
