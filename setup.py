@@ -68,6 +68,7 @@ setup(
             "psycopg[binary]>=3.2,<4",
             "hypothesis>=6.100,<7",
             "aiosmtpd>=1.4.6,<2",
+            "apprise>=1.9,<2",
             "standardwebhooks>=1,<2",
             "schemathesis>=4,<5",
             "playwright>=1.50,<2",  # drives the system's Chromium and downloads none

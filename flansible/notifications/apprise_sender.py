@@ -20,9 +20,12 @@ import json, logging, sys
 logging.disable(logging.CRITICAL)
 import apprise
 order = json.load(sys.stdin)
-found = apprise.Apprise()
-if not found.add(order["url"]):
+# One URL: `add` would take several from one text, whose schemes nobody has checked.
+service = apprise.Apprise.instantiate(order["url"])
+if service is None:
     sys.exit(3)
+found = apprise.Apprise()
+found.add(service)
 sys.exit(0 if found.notify(title=order["title"], body=order["text"]) else 1)
 """
 _NO_SERVICE = 3

@@ -24,10 +24,10 @@ def authority(folder: Path, name: str = "authority") -> Pair:
     return pair
 
 
-def signed(folder: Path, by: Pair, name: str = "server", days: int = 2) -> Pair:
-    """For localhost and 127.0.0.1. The key is readable by its owner alone."""
+def signed(folder: Path, by: Pair, name: str = "server", days: int = 2, host: str = "localhost") -> Pair:
+    """For the host's name and 127.0.0.1. The key is readable by its owner alone."""
     pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
-    names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    names = ("-addext", f"subjectAltName=DNS:{host},IP:127.0.0.1")
     signer = ("-CA", str(by.certificate), "-CAkey", str(by.key))
     _openssl("req", "-x509", *_NEW_KEY, "-days", str(days), "-subj", f"/CN={name}", *names, *signer, *_out(pair))
     pair.key.chmod(0o600)

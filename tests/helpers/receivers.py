@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,14 +35,16 @@ Answer = tuple[int, dict[str, str], bytes] | None
 
 
 class Receiver:
-    """Listens on 127.0.0.1. `answer` may be replaced at any time."""
+    """Listens on 127.0.0.1. `answer` may be replaced at any time. tls: with a certificate, for HTTPS."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
         self.answer: Callable[[Received], Answer] = lambda _: (200, {}, b"ok")
         self._ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 

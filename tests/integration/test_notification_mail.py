@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email import message_from_bytes
@@ -186,6 +187,7 @@ def test_apprise_takes_services_that_have_one_host_alone(url: str) -> None:
         apprise_sender.send(url, "title", "text")
 
 
-def test_without_apprise_it_says_how_to_install_it() -> None:
+def test_without_apprise_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(DeliveryFailed, match=r"pip install 'flansible\[apprise\]'"):
         apprise_sender.send("slack://a/b/c", "title", "text")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from standardwebhooks.webhooks import Webhook
 from flansible.config import Settings
 from flansible.definitions.definition_store import Definitions
 from flansible.definitions.stored_credentials import Credentials
-from flansible.errors import HistoryUnavailable
+from flansible.errors import DeliveryFailed, DeliveryRefused, HistoryUnavailable
 from flansible.history.archive import Archive
 from flansible.history.definition_rows import DefinitionRows, StoredDefinition
 from flansible.history.delivery_rows import DeliveryRows, NewDelivery, StoredDelivery
@@ -27,14 +29,15 @@ from flansible.history.limits import HistoryLimits
 from flansible.history.merged_records import Records
 from flansible.identity.users import RbacFile, User
 from flansible.models import About, State, Visibility
+from flansible.notifications import apprise_sender, sending, webhook_sender
 from flansible.notifications import dispatcher as dispatcher_module
-from flansible.notifications import sending, webhook_sender
 from flansible.notifications.dispatcher import Dispatcher
 from flansible.notifications.recipients import Notifications, Recipients
 from flansible.notifications.sending import Sender
 from flansible.sealing import Sealer
 from flansible.store import LateSchedule, Store, StoredEvent
 from flansible.worker.archiver import Archiver
+from tests.helpers import certificates
 from tests.helpers.history import Databases
 from tests.helpers.receivers import Receiver
 from tests.helpers.redis_server import RedisServer
@@ -76,9 +79,9 @@ class Bench:
         sender = Sender(notifications, credentials, self.users, self.settings)
         return Dispatcher(self.store, self.rows, HookCallRows(self.rows._database), notifications, recipients, sender)
 
-    def define(self, name: str, url: str, *on: str, owner: str = "admin", **more: Any) -> None:
+    def define(self, name: str, url: str | None, *on: str, owner: str = "admin", **more: Any) -> None:
         spec = {"kind": "webhook", "url": url, "on": list(on), "allow_private": True, **more}
-        secret = {key: spec.pop(key) for key in ("secret", "previous_secret") if key in spec}
+        secret = {key: spec.pop(key) for key in ("secret", "previous_secret", "apprise_url") if key in spec}
         sealed = self.sealer.encrypt(json.dumps(secret).encode()) if secret else None
         found = StoredDefinition("notifications", name, owner, spec, "r", 0, 0, sealed, tuple(secret))
         self.store.expect_notifications()
@@ -140,6 +143,42 @@ def raw(shared_redis: RedisServer) -> Iterator[redis.Redis]:
     client = shared_redis.client()
     yield client
     client.close()
+
+
+DISCORD = "discord://4174216298/the-token_of-the-webhook/?rto=1"
+STAND_IN = """\
+import socket
+
+look_up = socket.getaddrinfo
+
+
+def stand_in(host, port, *more, **named):
+    if host == "discord.com":
+        host, port = "127.0.0.1", {port}
+    return look_up(host, port, *more, **named)
+
+
+socket.getaddrinfo = stand_in
+"""
+
+
+@pytest.fixture
+def discord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """Stands in for Discord: a server with a certificate for its name, at whose address the process that sends finds
+    the name. What the real one says to the content is not tried."""
+    pytest.importorskip("apprise")
+    folder = tmp_path / "stand-in"
+    folder.mkdir()
+    trusted = certificates.authority(folder)
+    pair = certificates.signed(folder, trusted, host="discord.com")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.certificate, pair.key)
+    found = Receiver(tls)
+    (folder / "sitecustomize.py").write_text(STAND_IN.format(port=found.port))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted.certificate))
+    yield found
+    found.stop()
 
 
 def playbook_run(store: Store, user: str = "dev", **fields: Any) -> RecordedRun:
@@ -328,6 +367,47 @@ def test_after_the_last_attempt_it_is_dead_and_a_redelivery_revives_it(
     bench.store.wake_dispatcher()
     bench.until(lambda: bench.states() == {"succeeded": "delivered"})
     assert len({one.id for one in receiver.received}) == 1
+
+
+def test_a_service_of_apprise_gets_the_content_and_is_tried_again_until_it_does(
+    bench: Bench, discord: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "PAUSES", (0.1,) * 3)
+    answers = iter([(500, {}, b""), None])
+    discord.answer = lambda _: next(answers, (204, {}, b""))
+    bench.define("chat", None, "failed", kind="apprise", apprise_url=DISCORD)
+    playbook_run(bench.store).end(State.FAILED)
+    bench.until(lambda: bench.states() == {"failed": "delivered"})
+    [found] = bench.deliveries()
+    details = [(one["ok"], one["detail"]) for one in found.attempts]
+    assert details == [(False, "the service did not accept it")] * 2 + [(True, "discord")]
+    for got in discord.received:
+        assert got.path.startswith("/api/webhooks/4174216298/the-token_of-the-webhook")
+        assert "Flansible: site.yml failed" in got.json["content"] and "Task: dev: site.yml" in got.json["content"]
+    assert len(discord.received) == 3
+    assert bench.store.metrics().count("deliveries", "apprise", "failed") == 2
+    assert bench.store.metrics().count("deliveries", "apprise", "delivered") == 1
+
+
+def test_a_service_of_apprise_whose_certificate_is_not_trusted_gets_nothing(
+    bench: Bench, discord: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "PAUSES", (0.1,))
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    bench.define("chat", None, "failed", kind="apprise", apprise_url=DISCORD)
+    playbook_run(bench.store).end(State.FAILED)
+    bench.until(lambda: bench.states() == {"failed": "dead"})
+    [found] = bench.deliveries()
+    assert [one["ok"] for one in found.attempts] == [False, False] and discord.received == []
+
+
+@pytest.mark.parametrize("between", [" ", ","])
+def test_apprise_sends_to_the_one_service_whose_scheme_was_checked(
+    discord: Receiver, receiver: Receiver, between: str
+) -> None:
+    with contextlib.suppress(DeliveryFailed, DeliveryRefused):
+        apprise_sender.send(f"{DISCORD}{between}json://127.0.0.1:{receiver.port}/", "title", "text")
+    assert receiver.received == []
 
 
 def test_the_pauses_grow_over_a_day() -> None:
