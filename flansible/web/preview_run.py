@@ -15,7 +15,7 @@ from typing import Any
 
 from flansible.broker import app as broker_app
 from flansible.errors import BrokerUnavailable, StoreUnavailable
-from flansible.models import FINAL_STATES, AuthorizedRun, State, TaskStatus
+from flansible.models import DEFAULT_QUEUE, FINAL_STATES, AuthorizedRun, State, TaskStatus
 from flansible.store import Store
 from flansible.web.context import web_context
 from flansible.web.streaming import thread_slots
@@ -27,7 +27,6 @@ _MOST_MESSAGES = 100
 # The start of a message of Ansible's; the lines after it belong to it.
 _MESSAGE_START = re.compile(r"\[(?:WARNING|ERROR|DEPRECATION WARNING)\]|ERROR|\[flansible\] ")
 _QUEUED_REASONS = {
-    "no_worker": "no worker answers",
     "workers_busy": "all workers are busy",
     "starting": "no worker has taken it",
 }
@@ -90,6 +89,12 @@ def _unfinished_reason(task: TaskStatus, wait_seconds: float) -> str:
     if task.state is State.RUNNING:
         return f"it did not finish within {wait_seconds:g} seconds, and was ended"
     reason = task.reason or ""
+    if reason == "no_worker":
+        queue = task.queue or DEFAULT_QUEUE
+        return (
+            f"no worker serves queue {queue}; start one with `flansible worker --queues {queue}`, "
+            "or name another queue in the request or its project"
+        )
     if reason.startswith("locked_by"):
         return "another preview of yours is still running; try again"
     return f"{_QUEUED_REASONS.get(reason, reason)}; try again"

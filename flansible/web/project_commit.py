@@ -145,8 +145,8 @@ def ask(user: User, run: ProjectRun, opened: OpenSecrets, queue: str | None = No
     changes = {"secrets": opened(), "queue": queue or hidden.queue}
     result = run_preview(hidden.model_copy(update=changes), WAIT_SECONDS)
     if result.content is None:
-        message = f"The commit of {run.ref or 'the default branch'} was not found within {WAIT_SECONDS:g} seconds"
-        raise Unavailable(f"{message}: {result.detail}", code="commit_unknown", retry_after_seconds=5)
+        message = f"The commit of {run.ref or 'the default branch'} cannot be looked up: {result.detail}"
+        raise Unavailable(message, code="commit_unknown", retry_after_seconds=5)
     return _found(run, result.content)
 
 

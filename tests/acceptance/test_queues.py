@@ -153,7 +153,7 @@ def test_a_task_goes_to_a_worker_of_its_queue_and_waits_for_one(service: Service
         assert service.client(DEV).post("/api/preview", json=preview).json()["hosts"] == ["tool1"]
     eventually(lambda: health(service)["dmz"] == [], 30)
     preview = service.client().post("/api/preview", json=preview).json()
-    assert preview["plays"] is None and "no worker answers" in preview["detail"]
+    assert preview["plays"] is None and "no worker serves queue dmz; start one with" in preview["detail"]
 
 
 @ON_REDIS

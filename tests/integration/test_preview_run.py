@@ -18,6 +18,10 @@ from tests.helpers.webserver import ADMIN, DEV, WebServer
 
 THREADS = 4  # of the web process
 BODY: dict[str, Any] = {"kind": "adhoc", "request": {"module": "ping", "host_pattern": "web1", "inventory": "web1,"}}
+NO_WORKER = (
+    "no worker serves queue default; start one with `flansible worker --queues default`, or name another queue in the "
+    "request or its project"
+)
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def test_without_a_worker_it_says_so_at_once(server: WebServer, shared_redis: Re
     began = time.monotonic()
     found = asked(server)
     assert time.monotonic() - began < 5
-    assert (found["allowed"], found["plays"], found["detail"]) == (True, None, "no worker answers; try again")
+    assert (found["allowed"], found["plays"], found["detail"]) == (True, None, NO_WORKER)
     store = Store(shared_redis.url)
     [task_id] = preview_tasks(shared_redis)
     task = store.task(task_id)

@@ -39,6 +39,29 @@ def test_a_project_is_asked_for_only_on_queues_of_the_user(site: Site) -> None:
     assert site.post("projects/shop/remote", None, "dev").get_json()["code"] == "commit_unknown"
 
 
+def test_whatever_a_worker_would_answer_names_the_queue_that_none_serves(site: Site) -> None:
+    site.put("projects/shop", {"url": URL, "ref": "main", "queue": "dmz"}, "admin")
+    on_dmz = {"playbook": "t.yml", "inventory": str(site.settings.base_dir / "dev"), "queue": "dmz"}
+    of_shop = {"playbook": "t.yml", "inventory": "dev", "project": "shop"}
+    choices = {"version": {"choices_from": {"tags": "v*"}}}
+    site.put("templates/tags", {"kind": "playbook", "request": of_shop, "variables": choices}, "admin")
+    site.put("templates/guarded", {"kind": "playbook", "request": on_dmz, "max_hosts": 1}, "admin")
+    for answer in (
+        *(site.get(f"{route}?project=shop", "admin") for route in ("listplaybooks", "listinventories")),
+        *(site.post(f"templates/{name}/launch", {}, "admin").get_json() for name in ("tags", "guarded")),
+        site.post("projects/shop/remote", None, "admin").get_json(),
+        site.post("ansibleplaybook", of_shop, "admin").get_json(),
+        *(
+            site.post("preview", {"kind": "playbook", "request": body}, "admin").get_json()
+            for body in (on_dmz, of_shop)
+        ),
+        site.get("templates/tags", "admin"),
+    ):
+        said = str(answer)
+        assert "no worker serves queue dmz; start one with `flansible worker --queues dmz`, or name another" in said
+        assert "within 10 seconds" not in said
+
+
 def test_a_commit_that_is_known_is_asked_for_again_once_fewer_refs_are_allowed(site: Site) -> None:
     site.put("projects/shop", {"url": URL, "ref": "main", "refresh": "manual"}, "admin")
     admin = site.context.rbac.users()["admin"]
