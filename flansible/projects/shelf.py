@@ -19,14 +19,13 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flansible.system.atomic_files import new_folder, replacing
+from flansible.system.atomic_files import new_folder, remove_folder, replacing
 
 _NEW, _GONE = ".new-", ".gone-"
 _BLOCK = 512
@@ -129,7 +128,7 @@ class Shelf:
         """Whether something has written into the folder since it was built."""
         try:
             return measure(self.path(key)) != self._stamp(key)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return True
 
     def withdraw(self, key: str) -> None:
@@ -244,10 +243,11 @@ def measure(folder: Path) -> Stamp:
 
 def remove_tree(path: Path) -> None:
     """Removes a folder, read-only ones in it as well. Raises OSError."""
-    for above, _, _ in os.walk(path):
-        with contextlib.suppress(OSError):
-            os.chmod(above, stat.S_IRWXU)
-    shutil.rmtree(path)
+    with contextlib.suppress(RecursionError):
+        for above, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):
+                os.chmod(above, stat.S_IRWXU)
+    remove_folder(path)
 
 
 def make_writable(folder: Path) -> None:

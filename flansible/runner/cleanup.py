@@ -14,7 +14,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import tempfile
 import time
@@ -107,11 +106,11 @@ class RunFiles:
             for directory in {*directories, *_USUAL_DIRECTORIES}:
                 for name in _list_or_empty(directory):
                     if ours.fullmatch(name):
-                        shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+                        _remove(os.path.join(directory, name))
         self.remove_folder()
 
     def remove_folder(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
 
     def end_processes(self) -> None:
         """Kills what still runs a module of this run, and its process tree, after our own processes were killed.
@@ -177,7 +176,7 @@ def sweep(base: str) -> None:
     for name in _list_or_empty(base):
         folder = os.path.join(base, name)
         if _is_unfinished(folder, name):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         elif name.startswith(_PREFIX):
             # Without a record it is not ours; while the record is locked, the run lives.
             with contextlib.suppress(OSError), open(os.path.join(folder, _RECORD), "rb+") as record:
@@ -213,6 +212,11 @@ def _kill_with_session(process: psutil.Process) -> None:
                 processes.append(other)
     for one in processes:
         process_tree.send(one, signal.SIGKILL)
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        atomic_files.remove_folder(Path(folder))
 
 
 def _list_or_empty(folder: str) -> list[str]:

@@ -5,11 +5,13 @@ Used by every process; web processes read such a file again when its stamp chang
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -67,7 +69,8 @@ def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
         try:
             yield temporary
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with suppress(OSError):
+                remove_folder(temporary)
 
 
 @contextmanager
@@ -104,12 +107,23 @@ def remove_abandoned(folder: Path, prefix: str) -> None:
                 _remove_unless_locked(folder / name)
 
 
+def remove_folder(path: Path) -> None:
+    """Removes a folder and all in it; does nothing if there is none. Raises OSError if something stays."""
+    with suppress(OSError, RecursionError):
+        shutil.rmtree(path)
+    if os.path.lexists(path):
+        # A repository or a run can make thousands of folders, each in the other: rm does not recurse.
+        subprocess.run(["rm", "-rf", "--", path], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if os.path.lexists(path):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
+
 def _remove_unless_locked(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            shutil.rmtree(path)
+            remove_folder(path)
         else:
             path.unlink()
     finally:

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from flansible.authorization.path_parts import is_below
 from flansible.errors import RunnerError
-from flansible.system.atomic_files import new_folder
+from flansible.system.atomic_files import new_folder, remove_folder
 
 _FOLDER = "homes/.shown"
 _LOCK = ".lock"
@@ -225,5 +224,5 @@ def _remove_unused(top: Path, keep: str) -> None:
                 continue
             with open(lock) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(top / name, ignore_errors=True)
+                remove_folder(top / name)
                 lock.unlink()

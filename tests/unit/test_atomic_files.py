@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -86,3 +87,16 @@ def test_many_that_make_one_at_once_do_not_take_each_others_for_abandoned(tmp_pa
     for thread in threads:
         thread.join()
     assert failures == [] and [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_folders_that_lie_thousandfold_in_one_another_are_removed(tmp_path: Path) -> None:
+    """As a user's run can leave them, to keep the next from being made."""
+    left = tmp_path / ".f.new-abcdefgh"
+    for place in (left, tmp_path / "inner"):
+        subprocess.run(["mkdir", "-p", place / ("a/" * 1500)], check=True)
+    atomic_files.remove_abandoned(tmp_path, ".f.new-")
+    assert not left.exists()
+    with atomic_files.new_folder(tmp_path, ".f.new-") as folder:
+        os.rename(tmp_path / "inner", folder / "inner")
+    assert list(tmp_path.iterdir()) == []
+    atomic_files.remove_folder(tmp_path / "not there")
