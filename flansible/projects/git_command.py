@@ -105,7 +105,8 @@ class GitRunner:
             raise ProjectError(f"{command[0]} does not start: {error.strerror}") from None
 
     def _limited(self, command: list[str]) -> list[str]:
-        """No file that a remote sends may be larger than all that is kept: nobody measures it before it is there."""
+        """Limits each file that the command writes to the size of all that is kept: a remote does not say how much it
+        will send, so nothing else would stop it before the disk is full."""
         most = max(self.order.bounds.bytes, self.order.bounds.mirror_bytes)
         # With the signal git would end without a word.
         limit = f"trap '' XFSZ; ulimit -f {most // _BLOCK} && exec \"$@\""

@@ -1,5 +1,6 @@
-"""Completes what the store did not answer: deletes what a submission has left that failed, for nobody knows of this
-task, and notes that a task is on the queue, or it would end as one that never was.
+"""Does later what the store could not do when a task was submitted: deletes the record of a task whose submission was
+answered with 503, since nobody knows its id, and notes that a task is on the queue, since one without that note ends as
+never queued.
 
 A Redis that was frozen, or cut off, executes what it was sent before, long after the request was answered with 503. One
 thread in each web process; should that end first, the task ends as an error ten minutes later (broker/recovery.py).
@@ -43,7 +44,7 @@ class _Attempts:
 
 
 class FailedSubmissions(Periodic):
-    """The tasks that may have been recorded, and the thread that deletes them."""
+    """The tasks about which the store did not answer, and the thread that asks it again."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__("failed-submissions", TICK_SECONDS)

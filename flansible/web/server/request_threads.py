@@ -175,7 +175,7 @@ class RequestThreads:
             self._table.wait(connection)
         else:
             end_as_reset(connection.sock)  # without chunks, only this shows it
-            self._table.drop(connection)  # which closes it when nobody finds it any more: the loop may reuse its number
+            self._table.drop(connection)  # which forgets it first: once closed, its number may be a new client's
         return False
 
     def _has_next(self, connection: ClientConnection) -> bool:
