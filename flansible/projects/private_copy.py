@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,13 +19,15 @@ from flansible.projects import order, shelf
 from flansible.system.atomic_files import new_folder, remove_abandoned
 
 _PREFIX = ".run-"
+_TICK_SECONDS = 0.1
 
 
 @contextmanager
-def private_copy(tree: Path, folder: Path, principal: str) -> Iterator[Path]:
-    """Yields a copy of a tree for a run with these rights; gone afterwards. folder: the project's.
+def private_copy(tree: Path, folder: Path, principal: str, must_end: Callable[[], bool]) -> Iterator[Path]:
+    """Yields a copy of a tree for a run with these rights; gone afterwards.
 
-    Raises RunnerError and OSError.
+    folder: the project's; must_end: asked while the copy is made, which ends once it says so. Raises RunnerError, then
+    as well, and OSError.
     """
     shown = order.copies(folder, principal)
     aside = shown.with_name(".making")
@@ -33,17 +35,33 @@ def private_copy(tree: Path, folder: Path, principal: str) -> Iterator[Path]:
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
     remove_abandoned(shown, _PREFIX)
     with new_folder(aside, _PREFIX) as made:
-        words = ["cp", "-a", "--reflink=auto", "--", f"{tree}/.", str(made)]
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RunnerError(f"project {folder.name} cannot be copied: {done.stderr.strip()[:500]}")
-        shelf.make_writable(made)
-        target = shown / made.name
-        os.rename(made, target)
         try:
-            yield target
+            _copy(tree, made, folder.name, must_end)
+            shelf.make_writable(made)
+            target = shown / made.name
+            os.rename(made, target)
+            try:
+                yield target
+            finally:
+                with contextlib.suppress(OSError):  # the run may have removed it, or put something else in its place
+                    os.rename(target, made)
+                    if made.is_symlink():
+                        made.unlink()
         finally:
-            with contextlib.suppress(OSError):  # the run may have removed it, or put something else in its place
-                os.rename(target, made)
-                if made.is_symlink():
-                    made.unlink()
+            with contextlib.suppress(OSError):
+                shelf.remove_tree(made)
+
+
+def _copy(tree: Path, made: Path, project: str, must_end: Callable[[], bool]) -> None:
+    words = ["cp", "-a", "--reflink=auto", "--", f"{tree}/.", str(made)]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as copying:
+        said = None
+        while said is None:
+            try:
+                _, said = copying.communicate(timeout=_TICK_SECONDS)
+            except subprocess.TimeoutExpired:
+                if must_end():
+                    copying.kill()
+                    raise RunnerError(f"the copy of project {project} was ended") from None
+    if copying.returncode != 0:
+        raise RunnerError(f"project {project} cannot be copied: {said.strip()[:500]}")

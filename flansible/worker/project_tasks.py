@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import posixpath
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -79,7 +80,12 @@ def carry_out(
             return _list(recorder, run, used.tree, settings, began)
         supervisor.tree_locks = used.locks
         if project.private_copy:
-            used.copy(run.principal)
+            try:
+                used.copy(run.principal, lambda: supervisor.ended_before(run.steps[0]) is not None)
+            except RunnerError:
+                if outcome_before := supervisor.ended_before(run.steps[0]):
+                    return outcome_before
+                raise
         else:
             supervisor.read_only_tree = str(used.tree)
         outcome = supervisor.carry_out(_located(run, used), secrets)
@@ -154,11 +160,12 @@ class _Used:
             self.locks.append(str(lease.run_lock))
         return self._installed.is_there(found.key)
 
-    def copy(self, principal: str) -> None:
-        """Has the run work in a copy of the tree that it may write; gone afterwards. Raises RunnerError."""
+    def copy(self, principal: str, must_end: Callable[[], bool]) -> None:
+        """Has the run work in a copy of the tree that it may write; gone afterwards. Raises RunnerError, also when the
+        run has to end meanwhile."""
         if self._trees.size(self._tree_key) > _MOST_COPIED_BYTES:
             raise RunnerError(f"the tree of project {self._project.name} is too large for a private copy (1 GiB)")
-        self.tree = self._stack.enter_context(private_copy(self.tree, self._folder, principal))
+        self.tree = self._stack.enter_context(private_copy(self.tree, self._folder, principal, must_end))
 
     def look_for_changes(self, recorder: Recorder) -> None:
         """Takes a tree that a run has changed out of use."""

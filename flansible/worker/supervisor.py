@@ -37,7 +37,7 @@ from flansible.worker.keeper_handle import KeeperHandle
 from flansible.worker.key_agent import KeyAgent, agent_for
 from flansible.worker.lease_renewal import Lease, now
 from flansible.worker.masking import Masker
-from flansible.worker.outcome import WITHOUT_END, Outcome, exit_description, outcome_of
+from flansible.worker.outcome import WITHOUT_END, Observed, Outcome, exit_description, outcome_of
 from flansible.worker.recorder import Recorder
 from flansible.worker.sandbox import Sandboxes
 from flansible.worker.shutdown import Shutdown
@@ -94,6 +94,7 @@ class Supervisor:
         self.project_order: dict[str, Any] | None = None
         self.tree_locks: list[str] = []
         self.read_only_tree = ""
+        self._ended: Outcome | None = None  # before its first step, see `ended_before`
         self._secrets: Secrets | None = None
         self._masker = Masker(None)
 
@@ -114,6 +115,20 @@ class Supervisor:
             if outcome.state is not State.SUCCEEDED:
                 break
         return outcome
+
+    def ended_before(self, step: Step) -> Outcome | None:
+        """Returns how the run ends if it must not begin this step any more, for a reason in `_watch`; None if it may.
+
+        Of several calls the first that finds a reason counts.
+        """
+        if self._ended is None:
+            seen = Observed()
+            if self._recorder.standing != State.RUNNING:
+                seen.stop_reason = State.CANCELED
+            else:
+                self._note_reason(seen)
+            self._ended = outcome_of(step, seen, self._timeout) if seen.stop_reason else None
+        return self._ended
 
     def _run_step(self, step: Step, run: AuthorizedRun) -> Outcome:
         with agent_for(step, self._secrets) as agent:
@@ -304,20 +319,24 @@ class Supervisor:
             lease_is_over = self._lease is not None and now() >= self._lease.kill_at + _LEASE_KEEPER_SECONDS
             seen.channel_ended |= lease_is_over or time.monotonic() >= seen.give_up_at
             return
+        if (seconds := self._note_reason(seen)) is not None:
+            self._order_stop(*seconds, seen)
+
+    def _note_reason(self, seen: Observed) -> tuple[float, float] | None:
+        """Notes why the run must end, if it must; returns the seconds that it gets then, and its keeper beyond them."""
         if self._cancellation is not None and self._cancellation.by:
             seen.stop_reason, seen.canceled_by = State.CANCELED, self._cancellation.by
-            self._order_stop(self._grace_seconds, _KEEPER_SECONDS, seen)
-        elif time.monotonic() >= self._deadline:
+            return self._grace_seconds, _KEEPER_SECONDS
+        if time.monotonic() >= self._deadline:
             seen.stop_reason = State.TIMED_OUT
-            self._order_stop(self._grace_seconds, _KEEPER_SECONDS, seen)
-        elif self._shutdown.seconds_left() == 0.0:
+            return self._grace_seconds, _KEEPER_SECONDS
+        if self._shutdown.seconds_left() == 0.0:
             seen.stop_reason = State.LOST
-            grace = min(self._grace_seconds, _SHUTDOWN_GRACE_SECONDS)
-            self._order_stop(grace, _SHUTDOWN_KEEPER_SECONDS, seen)
-        elif self._lease is not None and self._lease.is_over:
+            return min(self._grace_seconds, _SHUTDOWN_GRACE_SECONDS), _SHUTDOWN_KEEPER_SECONDS
+        if self._lease is not None and self._lease.is_over:
             seen.stop_reason, seen.lost_because = State.LOST, self._lease.silence
-            grace = min(self._grace_seconds, max(0.0, self._lease.kill_at - now()))
-            self._order_stop(grace, _LEASE_KEEPER_SECONDS, seen)
+            return min(self._grace_seconds, max(0.0, self._lease.kill_at - now())), _LEASE_KEEPER_SECONDS
+        return None
 
     def _order_stop(self, grace_seconds: float, keeper_seconds: float, seen: StepState) -> None:
         seen.give_up_at = min(seen.give_up_at, time.monotonic() + grace_seconds + keeper_seconds)
