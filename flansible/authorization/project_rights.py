@@ -48,8 +48,9 @@ def _check_allowed(spec: ProjectSpec, ref: str) -> None:
 
 
 def matches(ref: str, globs: Iterable[str]) -> bool:
-    """Whether one of the globs has a ref, by its short or full name."""
-    short = re.sub(r"^refs/(heads|tags)/", "", ref)
+    """Whether one of the globs has a ref, by its short or full name. A branch `refs/tags/v1` has no short one: that
+    would be the tag."""
+    short = re.sub(r"^refs/(heads|tags)/(?!refs/)", "", ref)
     return any(fnmatchcase(short, glob) or fnmatchcase(ref, glob) for glob in globs)
 
 

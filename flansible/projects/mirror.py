@@ -101,8 +101,9 @@ class Mirror:
 
     def _refs(self, *options: str) -> Refs:
         words = ("for-each-ref", "--format=%(refname) %(objectname) %(*objectname)", *options, _HEADS, _TAGS)
-        lines = self._git.run(*words, repository=self.path).decode(errors="replace")
-        return Refs({words[0]: words[-1] for words in map(str.split, lines.splitlines())})
+        text = self._git.run(*words, repository=self.path).decode(errors="replace")
+        found = (line.split(" ") for line in _lines(text))
+        return Refs({name: inner or outer for name, outer, inner in found})
 
     def keep_default(self, refs: Refs) -> None:
         """Remembers the default branch: a fetch does not say it."""
@@ -207,7 +208,7 @@ def parse_refs(text: str) -> Refs:
     """Reads the output of `git ls-remote --symref`."""
     commits: dict[str, str] = {}
     default = None
-    for line in text.splitlines():
+    for line in _lines(text):
         value, _, name = line.partition("\t")
         if value.startswith("ref: ") and name == "HEAD":
             default = value.removeprefix("ref: ")
@@ -216,8 +217,15 @@ def parse_refs(text: str) -> Refs:
     return Refs(commits, default)
 
 
+def _lines(text: str) -> list[str]:
+    """Splits what git has listed. Names of refs have what Python, but not git, takes for a line break or a space: who
+    may push `main<U+2028>x` would push what counts as main."""
+    return text.split("\n")[:-1]
+
+
 def short(name: str) -> str:
-    return re.sub(r"^refs/(heads|tags)/", "", name)
+    """Shortens the full name of a ref; not that of a branch `refs/tags/v1`, which would pass for the tag."""
+    return re.sub(r"^refs/(heads|tags)/(?!refs/)", "", name)
 
 
 def resolve(mirror: Mirror, order: Order) -> dict[str, object]:

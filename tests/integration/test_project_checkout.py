@@ -630,3 +630,31 @@ def test_tags_are_listed_by_their_versions_as_the_remote_has_them(machine: Machi
     shutil.move(repository.folder, repository.folder.with_name("gone"))
     assert machine.tags(shop(repository), "*")["error"] == "unreachable"
     assert machine.tags(shop(repository, must_answer=False), "night*") == {"tags": ["nightly"]}
+
+
+@pytest.mark.parametrize("sign", ("\u2028", "\x85", "\xa0", "\u3000"))
+def test_a_branch_whose_name_goes_on_after_what_python_takes_for_a_break_is_not_the_one_before_it(
+    sign: str, repository: Repository, machine: Machine
+) -> None:
+    commit = repository.git("rev-parse", "HEAD")
+    repository.git("checkout", "-q", "-b", f"main{sign}x")
+    repository.commit({"site.yml": "pushed by somebody who may not push main"})
+    repository.git("checkout", "-q", "main")
+    assert machine.resolve(shop(repository))["commit"] == commit
+    machine.tree(shop(repository))
+    shutil.move(repository.folder, repository.folder.with_name("away"))
+    assert machine.resolve(shop(repository, must_answer=False))["commit"] == commit
+
+
+def test_a_branch_that_is_called_as_the_full_name_of_a_tag_is_not_that_tag(
+    repository: Repository, machine: Machine
+) -> None:
+    repository.git("checkout", "-q", "-b", "other")
+    pushed = repository.commit({"site.yml": "pushed by somebody who may not push tags"})
+    repository.git("checkout", "-q", "main")
+    repository.git("update-ref", "refs/heads/refs/tags/v1", pushed)
+    repository.git("branch", "-q", "-D", "other")
+    for ref in ("refs/heads/refs/tags/v1", pushed):
+        answer = machine.resolve(shop(repository, ref=ref, allow_refs=("main", "refs/tags/*")))
+        assert answer == {"error": "not_reachable"}
+    assert machine.resolve(shop(repository, ref="refs/tags/v1"))["error"] == "unknown_ref"

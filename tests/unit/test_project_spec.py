@@ -79,7 +79,7 @@ def test_refs_are_allowed_by_globs_of_their_short_or_full_names() -> None:
     spec = ProjectSpec.model_validate({"url": "/srv/git", "ref": "main", "allow_refs": ["release/*", "refs/tags/v*"]})
     for ref in ("", "main", "release/1", "refs/heads/release/1", "refs/tags/v1", "a" * 40):
         project_rights.check_ref(spec, ref)
-    for ref in ("other", "v1", "releases", "refs/heads/v1"):
+    for ref in ("other", "v1", "releases", "refs/heads/v1", "refs/heads/refs/tags/v1"):
         with pytest.raises(Forbidden, match="not run at"):
             project_rights.check_ref(spec, ref)
 
