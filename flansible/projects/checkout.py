@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from flansible.projects.shelf import measure
 _DEEPEST = 5  # submodules in submodules
 _MOST_SUBMODULES = 100
 _MOST_NAMED = 10
+_UNCLEAR = re.compile(r"[%?#/\\\s\x00-\x1f]")
 
 # Few bytes in git can be many files, so the size is looked at first: as on disk, with 4 KiB at least for each name.
 _SCRIPT = """\
@@ -162,10 +164,20 @@ def absolute_url(given: str, base: str) -> str:
     """Returns a submodule's url: on the same host by the same protocol. Raises ProjectError for any other."""
     if given.startswith(("./", "../")):
         return _joined(base, given)
-    is_elsewhere = protocol_of(given) != protocol_of(base) or host_of(given) != host_of(base)
-    if is_elsewhere or "::" in given or given.startswith("-") or protocol_of(base) == "file":
+    if protocol_of(base) == "file" or _is_elsewhere(given, base):
         raise ProjectError(f"submodule url {given!r} leads elsewhere: only the project's own host may be used")
     return given
+
+
+def _is_elsewhere(given: str, base: str) -> bool:
+    # git decodes a url before it looks for the host, which only a slash ends for it.
+    authority = given.partition("://")[2].partition("/")[0] if "://" in given else given.partition(":")[0]
+    if _UNCLEAR.search(authority) or "::" in given or given.startswith("-"):
+        return True
+    try:
+        return protocol_of(given) != protocol_of(base) or host_of(given) != host_of(base)
+    except ValueError:  # no url
+        return True
 
 
 def _joined(base: str, given: str) -> str:

@@ -391,6 +391,23 @@ def test_relative_submodule_urls_follow_the_projects_own() -> None:
         assert checkout.absolute_url(given, base) == wanted
 
 
+@pytest.mark.parametrize(
+    "given",
+    (
+        "ssh://evil%2Fx@h/inner",
+        "ssh://h?@evil/inner",
+        "ssh://h#@evil/inner",
+        "ssh://h\\@evil/inner",
+        "ssh://[h/inner",
+        "evil/x@h:inner",
+    ),
+)
+def test_a_submodule_url_whose_host_git_reads_differently_leads_elsewhere(given: str) -> None:
+    with pytest.raises(ProjectError, match="leads elsewhere"):
+        checkout.absolute_url(given, "ssh://git@h/shop")
+
+
+def test_only_signed_commits_are_made_ready(repository: Repository, machine: Machine, tmp_path: Path) -> None:
 def test_only_signed_commits_are_made_ready(repository: Repository, machine: Machine, tmp_path: Path) -> None:
     key = tmp_path / "signer"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
