@@ -5,6 +5,7 @@ Nothing in the repository is obeyed while it is written. Links that lead out of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
@@ -22,20 +23,24 @@ from flansible.projects.shelf import measure
 
 _DEEPEST = 5  # submodules in submodules
 _MOST_SUBMODULES = 100
+_MOST_FOLDERS = 100  # in one another
 _MOST_NAMED = 10
 _UNCLEAR = re.compile(r"[%?#/\\\s\x00-\x1f]")
 
-# Few bytes in git can be many files, so the size is looked at first: as on disk, with 4 KiB at least for each name.
+# Few bytes in git can be many files, so the size is looked at first: as on disk, with 4 KiB at least for each name. And
+# few names can be a path that Python does not walk.
 _SCRIPT = """\
 git ls-tree -r -t -l "$1" 2>/dev/null | awk '
-  { total += 4096 * (1 + int(($4 + 4095) / 4096)); if (total > ENVIRON["MOST_BYTES"] + 0) exit }
-  END { exit total > ENVIRON["MOST_BYTES"] + 0 }' & size=$!
-git log -1 --format=%cs "$1" -- 2>/dev/null || exit 66
+  { total += 4096 * (1 + int(($4 + 4095) / 4096)) }
+  total > ENVIRON["MOST_BYTES"] + 0 { problem = 67; exit }
+  split($0, folders, "/") > ENVIRON["DEEPEST"] + 0 { problem = 68; exit }
+  END { exit problem }' & size=$!
+git log -1 --format='%H %cs' "$1^{commit}" -- 2>/dev/null || exit 66
 rm -f "$GIT_INDEX_FILE"
-wait $size || exit 67
+wait $size || exit $?
 exec git read-tree --reset -u "$1"
 """
-_NOT_THERE, _TOO_LARGE = 66, 67
+_NOT_THERE, _TOO_LARGE, _TOO_DEEP = 66, 67, 68
 
 Say = Callable[[str], object]
 
@@ -48,7 +53,7 @@ def write(
     filters: Mapping[str, str] | None = None,
     most_bytes: int | None = None,
 ) -> str | None:
-    """Writes a commit into a folder; returns its day, None if the mirror lacks it. Raises ProjectError.
+    """Writes a commit into a folder; returns its day, None if the mirror lacks it or it is none. Raises ProjectError.
 
     filters: configuration of git for those of .gitattributes; without them there is none; most_bytes: by default those
     of all trees.
@@ -58,6 +63,7 @@ def write(
         "GIT_INDEX_FILE": str(git.private / "home" / "index"),
         "GIT_WORK_TREE": str(folder),
         "MOST_BYTES": str(git.order.bounds.bytes if most_bytes is None else most_bytes),
+        "DEEPEST": str(_MOST_FOLDERS),
         **as_variables(filters or {}),
     }
     writable = (folder, mirror.path) if filters else (folder,)
@@ -67,9 +73,12 @@ def write(
         return None
     if done.returncode == _TOO_LARGE:
         raise ProjectError(f"commit {commit[:12]} is larger than what a worker keeps (projects_bytes)")
+    if done.returncode == _TOO_DEEP:
+        raise ProjectError(f"commit {commit[:12]} has more than {_MOST_FOLDERS} folders in one another")
     if done.returncode != 0:
         raise ProjectError(words_of(done.stderr) or f"commit {commit[:12]} cannot be written")
-    return done.stdout.decode().strip()
+    found, _, day = done.stdout.decode().strip().partition(" ")
+    return day if found == commit else None  # a tag's own id is none of a commit
 
 
 def complete(git: GitRunner, mirror: Mirror, folder: Path, say: Say, is_offline: bool = False) -> None:
@@ -195,19 +204,30 @@ def _below(path: str, given: str) -> str:
 
 def remove_outer_links(folder: Path) -> list[str]:
     """Removes links that lead out of the folder, by whatever way; returns their paths in it."""
-    root = os.path.realpath(folder)
     removed = []
     for above, folders, names in os.walk(folder):
         for name in (*folders, *names):
             path = os.path.join(above, name)
-            if os.path.islink(path) and not _leads_within(path, root):
+            if os.path.islink(path) and not _leads_within(path, str(folder)):
                 os.unlink(path)
                 removed.append(os.path.relpath(path, folder))
     return sorted(removed)
 
 
-def _leads_within(path: str, root: str) -> bool:
+def _leads_within(path: str, folder: str) -> bool:
+    """Whether a link leads to a path in the folder. It is not followed: what it leads through is in the folder, where
+    each link is looked at by itself."""
+    target = os.readlink(path)
     # An absolute one names a folder that this tree has only until it gets its name.
-    if os.path.isabs(os.readlink(path)):
+    if os.path.isabs(target):
         return False
-    return os.path.realpath(path).startswith(f"{root}{os.sep}") or os.path.realpath(path) == root
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    ups = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
+    if ups > os.path.relpath(path, folder).count("/"):
+        return False
+    if ".." not in parts[ups:]:
+        return True
+    with contextlib.suppress(OSError):
+        os.stat(path)  # the system follows forty links; realpath any number, each of them anew for each link
+        return f"{os.path.realpath(path)}/".startswith(f"{os.path.realpath(folder)}/")
+    return False

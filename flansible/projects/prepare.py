@@ -55,7 +55,10 @@ def make_ready(fields: dict[str, Any], credential: dict[str, str], say: Say) -> 
                         said = requirements.install(git, tree, found, folder)
                     for line in said.splitlines():
                         say(line)
-                    checkout.remove_outer_links(folder)
+                    try:
+                        checkout.remove_outer_links(folder)
+                    except RecursionError:
+                        raise ProjectError("what is installed has too many folders in one another") from None
         make_room(Path(order.folder), order.bounds)
 
 
@@ -104,7 +107,7 @@ def _make_tree(git: GitRunner, mirror: Mirror, say: Say) -> None:
             mirror.fetch(order.url, depth=order.depth, commit=order.commit)
             day = checkout.write(git, mirror, order.commit, folder)
         if day is None:
-            raise ProjectError(f"the remote does not have commit {order.commit} any more")
+            raise ProjectError(f"the remote has no commit {order.commit}, or not any more")
         if order.allowed_signers is not None:
             _verify(git, mirror)
         checkout.complete(git, mirror, folder, say)

@@ -101,6 +101,8 @@ def _list(recorder: Recorder, run: AuthorizedRun, tree: Path, settings: Settings
         plan = project_files.of_tree(tree, settings.playbook_filter, run.steps[0].argv, began + seconds)
     except ProjectError as error:
         return Outcome(State.FAILED, str(error))
+    except RuntimeError:  # pathlib's, or RecursionError
+        return Outcome(State.FAILED, "a link leads to itself, or through too many others")
     recorder.add_event({"event": "plan", "plan": plan, "too_large": False, "time": time.time()})
     return Outcome(State.SUCCEEDED, "the files are listed", 0)
 

@@ -408,7 +408,6 @@ def test_a_submodule_url_whose_host_git_reads_differently_leads_elsewhere(given:
 
 
 def test_only_signed_commits_are_made_ready(repository: Repository, machine: Machine, tmp_path: Path) -> None:
-def test_only_signed_commits_are_made_ready(repository: Repository, machine: Machine, tmp_path: Path) -> None:
     key = tmp_path / "signer"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     signers = f"t@example.org {key.with_suffix('.pub').read_text()}"
@@ -451,8 +450,16 @@ def test_git_sees_nothing_of_the_machine_but_its_own(repository: Repository, mac
     wanted.own_folder.mkdir(parents=True)
     secret = machine.settings.data_dir / "secret.key"
     secret.write_text("the key of the service")
+    written = wanted.own_folder / "copies" / "of-a-user" / "file"
+    written.parent.mkdir(parents=True)
+    written.write_text("what another run has written")
     with prepared(wanted, {"user": "git", "password": "of this project"}) as git:
-        for words in (["cat", str(secret)], ["cat", "/etc/shadow"], ["touch", str(wanted.own_folder / "x")]):
+        for words in (
+            ["cat", str(secret)],
+            ["cat", str(written)],
+            ["cat", "/etc/shadow"],
+            ["touch", str(wanted.own_folder / "x")],
+        ):
             assert git.execute(words).returncode != 0
         environment = git.execute(["env"]).stdout.decode()
     assert "of this project" not in environment
@@ -675,3 +682,53 @@ def test_a_branch_that_is_called_as_the_full_name_of_a_tag_is_not_that_tag(
         answer = machine.resolve(shop(repository, ref=ref, allow_refs=("main", "refs/tags/*")))
         assert answer == {"error": "not_reachable"}
     assert machine.resolve(shop(repository, ref="refs/tags/v1"))["error"] == "unknown_ref"
+
+
+def test_a_tag_of_a_tree_or_a_file_is_no_commit(repository: Repository, machine: Machine) -> None:
+    repository.git("tag", "tree", "HEAD^{tree}")
+    repository.git("tag", "-a", "file", "-m", "x", "HEAD:site.yml")
+    for ref in ("tree", "file"):
+        with pytest.raises(ProjectError, match="has no commit"):
+            machine.tree(shop(repository, ref=ref))
+
+
+def test_folders_that_lie_thousandfold_in_one_another_are_refused_and_leave_nothing(
+    repository: Repository, machine: Machine
+) -> None:
+    def folders(count: int) -> str:
+        found = repository.git("hash-object", "-w", "--stdin", data=b"x")
+        for number in range(count):
+            kind = "040000 tree" if number else "100644 blob"
+            found = repository.git("mktree", data=f"{kind} {found}\ta\n".encode())
+        return repository.git("commit-tree", found, "-m", "deep")
+
+    repository.git("update-ref", "refs/heads/deep", folders(1500))
+    with pytest.raises(ProjectError, match="more than 100 folders in one another"):
+        machine.tree(shop(repository, ref="deep"))
+    assert not list((machine.settings.data_dir / "projects/shop/shown/trees").glob("*"))
+    repository.git("update-ref", "refs/heads/usual", folders(100))
+    assert machine.tree(shop(repository, ref="usual")).is_dir()
+
+
+def test_a_chain_of_very_many_links_is_looked_at_link_by_link(repository: Repository, machine: Machine) -> None:
+    count = 3000
+    for number in range(count):
+        os.symlink(f"{number + 1}", repository.folder / str(number))
+    os.symlink("/etc/passwd", repository.folder / str(count))
+    repository.commit({})
+    tree = machine.tree(shop(repository))
+    assert sum(path.is_symlink() for path in tree.iterdir()) == count
+    assert any(f"left out: {count}" in line for line in machine.said)
+    for path in tree.iterdir():
+        assert not path.is_symlink() or not path.exists()
+
+
+def test_a_list_of_a_link_that_leads_to_itself_says_so(repository: Repository, machine: Machine) -> None:
+    os.symlink("loop.yml", repository.folder / "loop.yml")
+    project = shop(repository, commit=repository.commit({}), requirements="none")
+    machine.tree(project)
+    step = Step(program="project", argv=("loop.yml",), cwd="/", listing="files")
+    run = AuthorizedRun(kind="git", user="lee", summary="list", steps=(step,), project=project, time_limit=60)
+    unused: Any = None
+    outcome = project_tasks.carry_out(unused, unused, run, project, None, machine.settings)
+    assert outcome.state is State.FAILED and "a link leads to itself" in outcome.description
