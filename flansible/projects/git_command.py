@@ -118,6 +118,8 @@ class GitRunner:
         folder = str(self.order.own_folder)
         around = self.order.offline_sandbox if is_offline else self.order.sandbox
         words = [*around, "--ro-bind", folder, folder, *self.binds]
+        if (copies := self.order.own_folder / "copies").is_dir():
+            words += ["--tmpfs", str(copies)]  # what runs have written
         for path in (self.private / "home", *writable):
             words += ["--bind", str(path), str(path)]
         return [*words, "--die-with-parent", "--chdir", str(cwd), "--"]
