@@ -26,6 +26,7 @@ from flansible.errors import ProjectError
 from flansible.models import AuthorizedRun, ProjectRun, State, Step
 from flansible.projects import checkout, order, prepare
 from flansible.projects.git_command import prepared
+from flansible.projects.mirror import Refs
 from flansible.projects.order import Order
 from flansible.projects.shelf import FolderLease, make_room
 from flansible.worker import project_tasks
@@ -93,6 +94,15 @@ def test_an_unknown_ref_is_answered_with_the_nearest_of_those_allowed(repository
         repository.git("branch", name)
     answer = machine.resolve(shop(repository, ref="relaese/1.0", allow_refs=("main", "release/*")))
     assert answer == {"error": "unknown_ref", "near": ["release/1.0"]}
+
+
+def test_the_nearest_of_very_many_names_are_found_in_time() -> None:
+    """A worker's look-up ends after nine seconds; without an answer a wrong name would be no wrong name."""
+    every = Refs({f"refs/heads/b/{number}": "c" * 40 for number in range(50_000)} | {"refs/heads/main": "c" * 40})
+    began = time.monotonic()
+    assert every.nearest("mian", ("*",)) == ["main"]
+    assert every.nearest("b/nothing", ("*",)) == []
+    assert time.monotonic() - began < 6
 
 
 def test_a_branch_does_not_pass_for_a_tag_of_the_same_name(repository: Repository, machine: Machine) -> None:
