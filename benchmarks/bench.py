@@ -15,12 +15,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from benchmarks import cold, costs, footprint, growth, live, speed, works
+from benchmarks import cold, costs, footprint, growth, live, projects, speed, works
 from benchmarks.costs import Costs
 from benchmarks.figures import quantile
 from benchmarks.growth import Growth
 from benchmarks.live import Delays
 from benchmarks.peers import RUNNER_VERSION
+from benchmarks.projects import Pairs
 from benchmarks.service import Running, Usage, machine, running
 from benchmarks.speed import Row
 from benchmarks.tables import TOP, judged, put, table
@@ -36,6 +37,7 @@ class Found:
     rows: list[Row] = field(default_factory=list)
     against: list[Row] = field(default_factory=list)
     cold: list[Row] = field(default_factory=list)
+    projects: list[Pairs] = field(default_factory=list)
     growth: list[Growth] = field(default_factory=list)
     ready_seconds: list[float] = field(default_factory=list)
     costs: dict[str, Costs] = field(default_factory=dict)
@@ -61,6 +63,7 @@ def measure(scale: float) -> tuple[Found, footprint.Waiting]:
     with running() as service:
         found.ready_seconds.append(service.ready_seconds)
     found.cold = cold.measure(scale)
+    found.projects = projects.measure(scale)
     return found, footprint.waiting_runs(footprint.WAITING if scale >= 1 else 5)
 
 
@@ -146,6 +149,7 @@ def report(head: str, found: Found, waiting: footprint.Waiting) -> str:
         speed.table_of(found.rows),
         speed.table_against(found.against),
         cold.table_of_cold_starts(found.cold),
+        projects.table_of(found.projects),
         growth.table_of(found.growth),
         figures(found, waiting),
     )

@@ -124,9 +124,10 @@ class Mirror:
         without a fetch."""
         if any(found == commit and remote.is_allowed(name, allowed) for name, found in remote.commits.items()):
             return True
-        if not self.has(commit):
-            return False
-        here = self._refs(f"--contains={commit}").commits.items()
+        try:
+            here = self._refs(f"--contains={commit}").commits.items()
+        except ProjectError:
+            return False  # the commit is not here
         return any(remote.commits.get(name) == found and remote.is_allowed(name, allowed) for name, found in here)
 
     def date(self, commit: str) -> str:
