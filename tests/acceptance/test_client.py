@@ -30,6 +30,7 @@ from flansible.client import Client
 from flansible.errors import OptionError, ServiceRefused, ServiceUnreachable, WaitTimeout
 from tests.helpers.comparing import masked
 from tests.helpers.ports import free_port
+from tests.helpers.process_tree import new_mark, sleeping
 from tests.helpers.services import ADMIN, DEV, Service, write
 from tests.helpers.waiting import eventually
 
@@ -723,9 +724,11 @@ def test_an_interrupt_cancels_the_task_and_says_so(
 
 
 def test_a_second_interrupt_leaves_at_once(service: Service, client: Client, project: Path) -> None:
-    with running(service, project, "adhoc", "dev1", "-m", "raw", "-a", "trap '' TERM; sleep 100") as process:
+    mark = new_mark()
+    with running(service, project, "adhoc", "dev1", "-m", "raw", "-a", f"trap '' TERM; sleep {mark}") as process:
         assert process.stderr is not None
         task_id = eventually(lambda: running_raw(client))
+        eventually(lambda: sleeping(mark))  # from then on it does not listen
         process.send_signal(signal.SIGINT)
         read_until(process.stderr, b"canceling task")
         process.send_signal(signal.SIGINT)
