@@ -61,6 +61,7 @@ def test_two_runs_of_one_fork_server_share_neither_folder_nor_key(ansible: Worke
     assert set(said[0]).isdisjoint(said[1])
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("name", ["python", "python3"])
 def test_this_python_goes_by_the_name_it_has_on_the_command_line(
     cold: Worker, monkeypatch: pytest.MonkeyPatch, name: str

@@ -82,7 +82,7 @@ CODES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-@pytest.mark.by_day(5)
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize(("argv", "program"), CODES.values(), ids=CODES)
 def test_exit_codes_are_the_command_lines(ansible: Worker, place: Path, argv: tuple[str, ...], program: str) -> None:
     (place / "far").write_text(UNREACHABLE)
@@ -190,7 +190,7 @@ def run_in_process(how: str, step: Step, temp_dir: Path) -> tuple[dict[str, Any]
 @pytest.mark.parametrize("how", ["ordinary", "daemonic"])
 @pytest.mark.parametrize("kind", ["adhoc", "playbook"])
 def test_a_run_in_a_daemonic_process_is_no_success(place: Path, tmp_path: Path, kind: str, how: str) -> None:
-    step = adhoc("localhost", "-m", "ping") if kind == "adhoc" else play(place, "- ping:")
+    step = adhoc("localhost", "-m", "ping") if kind == "adhoc" else play(place, "- ping:", "-l", "h1")
     temp_dir = tmp_path / "temp"
     temp_dir.mkdir()
     end, code, text = run_in_process(how, step, temp_dir)
@@ -309,6 +309,7 @@ def keepers() -> list[psutil.Process]:
     return [keeper.process for keeper in Tree().keepers()]
 
 
+@pytest.mark.nightly
 def test_a_run_whose_keeper_was_killed_is_lost_and_does_not_go_on(
     ansible: Worker, place: Path, background: ThreadPoolExecutor, mark: str
 ) -> None:
@@ -464,6 +465,7 @@ CONFIGURATIONS = {
 }
 
 
+@pytest.mark.nightly
 def test_directories_with_different_configurations_never_mix(cold: Worker, tmp_path: Path) -> None:
     steps: dict[str, Step] = {}
     for name, text in CONFIGURATIONS.items():
@@ -482,11 +484,7 @@ def test_directories_with_different_configurations_never_mix(cold: Worker, tmp_p
 
 def test_an_edited_configuration_is_in_force_with_the_next_run(cold: Worker, place: Path) -> None:
     step = play(place, "- debug: msg=x", "-l", "h1")
-    for text in (
-        "[defaults]\n",
-        "[defaults]\nstdout_callback = minimal\n",
-        "[defaults]\ncallback_result_format=yaml\n",
-    ):
+    for text in ("[defaults]\n", "[defaults]\nstdout_callback = minimal\n"):
         (place / "ansible.cfg").write_text(text)
         assert cold.run_steps(step).text == command_line("ansible-playbook", *step.argv, cwd=place).stdout
 

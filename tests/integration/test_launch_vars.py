@@ -59,6 +59,7 @@ def step(place: Path, **launch_vars: object) -> Step:
     return Step(program="ansible-playbook", argv=argv, cwd=str(place), launch_vars=launch_vars)  # type: ignore[arg-type]
 
 
+@pytest.mark.by_day(3)
 @pytest.mark.parametrize("name", MARKS)
 def test_a_value_is_never_evaluated(ansible: Worker, tmp_path: Path, name: str) -> None:
     mark = tmp_path / "mark"
