@@ -222,14 +222,12 @@ def detached(mark: str) -> dict[str, Any]:
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """The processes whose command line holds the mark."""
+    """The processes whose command line holds the mark. (psutil takes three times as long to look at all.)"""
     found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and any(mark in word for word in process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError, psutil.Error):
+            if mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():  # which a zombie has not
+                found.append(psutil.Process(int(pid)))
     return found
 
 

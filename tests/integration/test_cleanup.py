@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from flansible.runner import cleanup
 from flansible.system import atomic_files
 from flansible.worker.forkserver_pool import ForkServerPool
 from tests.helpers.direct_runs import DirectRun
+from tests.helpers.process_tree import new_mark, sleeping
 from tests.helpers.waiting import eventually, require_program
 
 FORK_SERVER = "flansible.runner.forkserver"
@@ -50,7 +50,7 @@ def cold() -> Iterator[ForkServerPool]:
 class Place:
     """A playbook folder and the temp directories of its runs: Ansible's own, and the one of Python programs."""
 
-    def __init__(self, folder: Path, interpreter: str) -> None:
+    def __init__(self, folder: Path, interpreter: str, hosts: tuple[str, ...] = ("h1", "h2")) -> None:
         self.folder = folder
         self.remote_tmp = folder / "remote"
         self.tmpdir = folder / "tmp"
@@ -58,7 +58,7 @@ class Place:
         for path in (folder, self.remote_tmp, self.tmpdir):
             path.mkdir(exist_ok=True)
             path.chmod(0o1777)
-        self.hosts = "h1", "h2"
+        self.hosts = hosts
         variables = f"ansible_connection=local ansible_python_interpreter={interpreter}"
         # Jobs too: the tests' HOME is not the one Ansible finds, so that it would look for them elsewhere.
         places = f"ansible_remote_tmp={self.remote_tmp} ansible_async_dir={folder / 'jobs'}"
@@ -87,29 +87,22 @@ class Place:
 
 @pytest.fixture
 def place(open_folder: Path) -> Place:
-    """Where another user's modules may enter."""
+    """With one host, where another user's modules may enter."""
+    return Place(open_folder / "place", sys.executable, ("h1",))
+
+
+@pytest.fixture
+def pair(open_folder: Path) -> Place:
+    """With two hosts, whose modules run side by side."""
     return Place(open_folder / "place", sys.executable)
 
 
 @pytest.fixture
 def mark() -> Iterator[str]:
-    """A number of seconds that no other process sleeps."""
-    mark = f"300.{uuid.uuid4().int % 10**9:09d}"
+    mark = new_mark()
     yield mark
     for process in sleeping(mark):
         process.kill()
-
-
-def sleeping(mark: str) -> list[psutil.Process]:
-    """The processes that sleep so long."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.name() == "sleep" and mark in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def local_temp_dirs(home: Path) -> list[Path]:
@@ -164,21 +157,21 @@ module.exit_json()
 
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
 def test_no_temp_directory_stays_when_a_run_is_ended_by(
-    servers: ForkServerPool, place: Place, mark: str, _home: Path, end: Callable[[DirectRun], None]
+    servers: ForkServerPool, pair: Place, mark: str, _home: Path, end: Callable[[DirectRun], None]
 ) -> None:
-    (place.folder / "library").mkdir()
-    (place.folder / "library" / "slow.py").write_text(MODULE)
-    with place.start(servers, f"- slow: seconds={mark}") as run:
+    (pair.folder / "library").mkdir()
+    (pair.folder / "library" / "slow.py").write_text(MODULE)
+    with pair.start(servers, f"- slow: seconds={mark}") as run:
         eventually(lambda: len(sleeping(mark)) == 2)
-        names = [Path(path).name for path in place.left]
+        names = [Path(path).name for path in pair.left]
         assert len(names) == 4
         assert sum(name.startswith("ansible-tmp-") for name in names) == 2
         assert sum(name.startswith("ansible_slow_payload_") for name in names) == 2
         end(run)
         run.wait()
         if run.exited is not None:
-            assert (place.left, local_temp_dirs(_home)) == ([], []), "gone before the keeper has said so"
-    eventually(lambda: not place.left and not local_temp_dirs(_home) and not sleeping(mark), 5)
+            assert (pair.left, local_temp_dirs(_home)) == ([], []), "gone before the keeper has said so"
+    eventually(lambda: not pair.left and not local_temp_dirs(_home) and not sleeping(mark), 5)
 
 
 def test_a_run_whose_keeper_is_killed_ends_by_itself_when_nobody_else_can_end_it(
@@ -203,18 +196,19 @@ def test_no_temp_directory_stays_of_modules_that_make_their_own(
     (place.folder / "library").mkdir()
     (place.folder / "library" / "slow.py").write_text(MODULE)
     with place.start(servers, f"- slow: seconds={mark}", more="  vars: {ansible_pipelining: true}\n") as run:
-        eventually(lambda: len(sleeping(mark)) == 2)
-        assert sum("/ansible-moduletmp-" in path for path in place.left) == 2
+        eventually(lambda: len(sleeping(mark)) == 1)
+        assert sum("/ansible-moduletmp-" in path for path in place.left) == 1
         run.stop()
         run.wait()
         assert place.left == []
 
 
+@pytest.mark.by_day(1)
 @pytest.mark.parametrize("end", [cancel, kill_run])
 def test_no_temp_directory_stays_of_modules_that_ran_as_another_user(
     servers: ForkServerPool, open_folder: Path, mark: str, end: Callable[[DirectRun], None]
 ) -> None:
-    place = Place(open_folder / "others", python_for_others())
+    place = Place(open_folder / "others", python_for_others(), ("h1",))
     (place.folder / "library").mkdir()
     (place.folder / "library" / "slow.py").write_text(MODULE)
     variables = {
@@ -224,9 +218,9 @@ def test_no_temp_directory_stays_of_modules_that_ran_as_another_user(
     }
     more = f"  become: true\n  become_method: su\n  become_user: daemon\n  vars: {variables}\n"
     with place.start(servers, f"- slow: seconds={mark}", more=more) as run:
-        eventually(lambda: run.frames and len(sleeping(mark)) == 2)
+        eventually(lambda: run.frames and len(sleeping(mark)) == 1)
         assert {process.username() for process in sleeping(mark)} == {"daemon"}
-        assert len(place.left) == 6, "of Ansible, of the wrapper and of the module, for two hosts"
+        assert len(place.left) == 3, "of Ansible, of the wrapper and of the module"
         end(run)
         run.wait()
         assert place.left == []
@@ -236,8 +230,8 @@ def test_a_place_that_a_play_task_sets_is_cleaned_too(servers: ForkServerPool, p
     other = place.folder / "other"
     other.mkdir()
     with place.start(servers, f"- command: sleep {mark}\n  environment: {{TMPDIR: {other}}}") as run:
-        eventually(lambda: len(sleeping(mark)) == 2)
-        assert len(list(other.iterdir())) == 2
+        eventually(lambda: len(sleeping(mark)) == 1)
+        assert len(list(other.iterdir())) == 1
         run.stop()
         run.wait()
         assert list(other.iterdir()) == place.left == []
@@ -260,26 +254,26 @@ BUSY = """
 """
 
 
-@pytest.mark.by_day(3)
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("seconds", [0.3, 0.9, 1.6, 2.4, 3.3, 4.3])
 def test_no_temp_directory_stays_whenever_the_end_comes(
-    servers: ForkServerPool, place: Place, _home: Path, seconds: float
+    servers: ForkServerPool, pair: Place, _home: Path, seconds: float
 ) -> None:
     end = kill_run if int(seconds * 10) % 2 else cancel
-    with place.start(servers, BUSY + f"- command: sleep {seconds}\n" + BUSY) as run:
+    with pair.start(servers, BUSY + f"- command: sleep {seconds}\n" + BUSY) as run:
         time.sleep(seconds)
         assert "fatal:" not in run.text  # it is busy, and not at its end
         end(run)
         run.wait()
-        assert (place.left, local_temp_dirs(_home)) == ([], [])
+        assert (pair.left, local_temp_dirs(_home)) == ([], [])
 
 
 @pytest.mark.parametrize("jobs", [0, 2])
 def test_the_module_of_a_worker_that_was_killed_does_not_go_on(
-    servers: ForkServerPool, place: Place, mark: str, jobs: int
+    servers: ForkServerPool, pair: Place, mark: str, jobs: int
 ) -> None:
     background = f"- shell: setsid nohup sleep {mark} >/dev/null 2>&1 &\n" if jobs else ""
-    with place.start(servers, f"{background}- shell: sleep {mark}; true") as run:
+    with pair.start(servers, f"{background}- shell: sleep {mark}; true") as run:
         eventually(lambda: len(sleeping(mark)) == 2 + jobs)
         for worker in psutil.Process(run.pid).children():
             worker.kill()
@@ -288,7 +282,7 @@ def test_the_module_of_a_worker_that_was_killed_does_not_go_on(
     # What the playbook has put into the background goes on, as on the command line, and may need what is there.
     assert len(sleeping(mark)) == jobs
     if not jobs:
-        assert place.left == []
+        assert pair.left == []
 
 
 HALF_AN_ANSWER = """
@@ -318,7 +312,7 @@ def test_a_module_that_is_killed_leaves_nothing_once_its_run_is_over(
     servers: ForkServerPool, place: Place, mark: str
 ) -> None:
     with place.start(servers, f"- command: sleep {mark}\n  ignore_errors: true") as run:
-        for process in eventually(lambda: found if len(found := sleeping(mark)) == 2 else None):
+        for process in eventually(lambda: found if len(found := sleeping(mark)) == 1 else None):
             process.parent().kill()
             process.kill()
         run.wait()
@@ -336,29 +330,32 @@ def test_a_job_that_goes_on_after_its_run_keeps_its_directories(
         run.wait()
         assert run.exited is not None and run.exited["returncode"] == 0
     eventually(lambda: local_temp_dirs(_home) == [])
-    assert len(place.left) >= 2, "of two jobs"
+    assert len(place.left) >= 1, "of the job"
     gate.touch()
-    eventually(lambda: done.exists() and len(done.read_text()) == 2)
+    eventually(lambda: done.exists() and len(done.read_text()) == 1)
     # Its watcher looks every five seconds.
     eventually(lambda: place.left == [], 15)
 
 
 def test_what_others_have_is_not_touched(
-    servers: ForkServerPool, place: Place, mark: str, background_ansible: Callable[[Place, str], subprocess.Popen[str]]
+    servers: ForkServerPool,
+    open_folder: Path,
+    mark: str,
+    background_ansible: Callable[[Place, str], subprocess.Popen[str]],
 ) -> None:
     """A command line run and another run of ours, side by side in the same temp directories."""
+    place, other = (Place(open_folder / "place", sys.executable, ("h1",)) for _ in range(2))
     gate = place.folder / "gate"
-    other = Place(place.folder, sys.executable)
     waiting = f"- wait_for: path={gate} timeout=60 sleep=1\n- copy: content=done dest={place.folder}/done"
     command = background_ansible(other, waiting)
-    eventually(lambda: len(other.modules) == 4)
+    eventually(lambda: len(other.modules) == 2)
     with other.start(servers, waiting) as neighbour:
-        eventually(lambda: len(other.modules) == 8)
+        eventually(lambda: len(other.modules) == 4)
         before = other.left
         for end in (cancel, kill_run, kill_keeper):
             with place.start(servers, f"- command: sleep {mark}") as run:
-                eventually(lambda: len(sleeping(mark)) == 2)
-                assert len(place.modules) == 12
+                eventually(lambda: len(sleeping(mark)) == 1)
+                assert len(place.modules) == 6
                 end(run)
                 run.wait()
             eventually(lambda: place.left == before, 5)
@@ -392,10 +389,10 @@ def background_ansible() -> Iterator[Callable[[Place, str], subprocess.Popen[str
 def test_files_that_are_to_be_kept_are_kept(cold: ForkServerPool, place: Place, mark: str) -> None:
     place.environment["ANSIBLE_KEEP_REMOTE_FILES"] = "1"
     with place.start(cold, f"- command: sleep {mark}") as run:
-        eventually(lambda: len(sleeping(mark)) == 2)
+        eventually(lambda: len(sleeping(mark)) == 1)
         run.stop()
         run.wait()
-        assert sum("/ansible-tmp-" in path for path in place.left) == 2
+        assert sum("/ansible-tmp-" in path for path in place.left) == 1
 
 
 # What shows of it.
@@ -405,9 +402,9 @@ def test_what_modules_see_and_what_is_printed_has_the_command_lines_shape(
     servers: ForkServerPool, place: Place
 ) -> None:
     tasks = "- command: env\n- shell: ls -d $TMPDIR/ansible*\n- debug: msg=after"
-    with place.start(servers, tasks, "-vvv", "--forks=1") as run:
+    with place.start(servers, tasks, "-vvv") as run:
         run.wait()
-    argv = ["ansible-playbook", "-vvv", "--forks=1", *place.write(tasks)]
+    argv = ["ansible-playbook", "-vvv", *place.write(tasks)]
     expected = subprocess.run(
         [require_program(argv[0]), *argv[1:]],
         cwd=place.folder,
@@ -456,13 +453,13 @@ def test_other_machines_get_what_ansible_would_send_them(servers: ForkServerPool
     }
     tasks = f"- ping:\n  vars: {{ansible_connection: local}}\n- command: sleep {mark}"
     with place.start(servers, tasks, more=f"  vars: {variables}\n") as run:
-        eventually(lambda: len(sleeping(mark)) == 2)
+        eventually(lambda: len(sleeping(mark)) == 1)
         base = Path(run.keeper.environ()["HOME"]) / ".ansible/tmp"
         (folder,) = base.glob(f"ansible-local-{run.keeper.pid}*")
         assert cleanup.files_of_killed_keeper(str(base), run.keeper.pid) == []  # it is locked
         number = cleanup.RunFiles.at(str(folder)).number
         assert number is not None
-        assert len(place.left) == 4
+        assert len(place.left) == 2
         assert not any(str(number) in path for path in place.left)
         assert all(re.search(r"(_payload_[a-z0-9_]{8}|-\d+)$", path) for path in place.left)
 
@@ -482,7 +479,7 @@ def test_the_next_fork_server_removes_what_a_crash_of_everything_has_left(
 ) -> None:
     """Every process of ours is killed at once; the modules keep running."""
     with place.start(cold, f"- shell: (trap '' TERM; sleep {mark}) & sleep {mark}") as run:
-        eventually(lambda: len(sleeping(mark)) == 4)
+        eventually(lambda: len(sleeping(mark)) == 2)
         server = run.keeper.parent()
         assert server is not None
         program = server.exe()
@@ -498,8 +495,8 @@ def test_the_next_fork_server_removes_what_a_crash_of_everything_has_left(
         run.wait()
         # While the server is still dying, the pool would take it for the one that is wanted.
         eventually(lambda: not any(is_alive(process) for process in victims))
-    assert len(sleeping(mark)) == 4
-    assert len(place.left) == 4 and len(local_temp_dirs(_home)) == 1
+    assert len(sleeping(mark)) == 2
+    assert len(place.left) == 2 and len(local_temp_dirs(_home)) == 1
     others = [_home / ".ansible" / "tmp" / name for name in ("ansible-local-1abcdefgh", "ansible-local-x")]
     for folder in others:
         folder.mkdir()
@@ -517,7 +514,7 @@ def test_a_sweep_leaves_alone_what_lives(
 ) -> None:
     gate = place.folder / "gate"
     with place.start(servers, f"- wait_for: path={gate} sleep=1\n- command: 'true'") as run:
-        eventually(lambda: len(place.left) == 4)
+        eventually(lambda: len(place.left) == 2)
         before = (place.left, local_temp_dirs(_home))
         cold.warm_up("/")
         time.sleep(0.5)
@@ -622,7 +619,7 @@ def test_nothing_goes_on_when_keeper_and_fork_server_are_killed_at_once(
     cold: ForkServerPool, place: Place, mark: str, _home: Path
 ) -> None:
     with place.start(cold, STUBBORN.format(mark=mark)) as run:
-        eventually(lambda: len(sleeping(mark)) == 6)
+        eventually(lambda: len(sleeping(mark)) == 3)
         server = run.keeper.parent()
         assert server is not None
         # Or it may begin to end the run itself, and be killed before it has removed its files: the next one does, then.
@@ -638,7 +635,7 @@ def test_nothing_goes_on_when_the_run_is_killed_with_them(
     cold: ForkServerPool, place: Place, mark: str, _home: Path
 ) -> None:
     with place.start(cold, STUBBORN.format(mark=mark)) as run:
-        eventually(lambda: len(sleeping(mark)) == 6)
+        eventually(lambda: len(sleeping(mark)) == 3)
         server = run.keeper.parent()
         assert server is not None
         main = psutil.Process(run.pid)
@@ -659,14 +656,14 @@ def test_nothing_goes_on_when_the_run_is_killed_with_them(
 def test_the_keeper_names_what_it_has_ended_and_no_command_line(
     servers: ForkServerPool, place: Place, mark: str
 ) -> None:
-    with place.start(servers, f"- shell: for i in $(seq 130); do sleep {mark} & done; wait") as run:
+    with place.start(servers, f"- shell: for i in $(seq 260); do sleep {mark} & done; wait") as run:
         eventually(lambda: len(sleeping(mark)) == 260)
         expected = {process.pid for process in sleeping(mark)}
         run.stop()
         run.wait()
         frame = run.exited
     assert frame is not None
-    assert frame["stopped_count"] >= 260 + 2 * 4
+    assert frame["stopped_count"] >= 260 + 4
     assert len(frame["stopped"]) == 200
     assert frame["stopped"][0]["pid"] == run.pid
     assert {entry["name"] for entry in frame["stopped"]} >= {"sleep", "sh"}
