@@ -21,13 +21,24 @@ CHANGES = """\
 - hosts: all
   gather_facts: false
   tasks:
-    - copy: {dest: "{{ playbook_dir }}/out", content: "+a\\r\\n-b\\r\\n\\r\\n@@ c\\r\\n+a"}
-    - copy: {dest: "{{ playbook_dir }}/out", content: "+a\\r\\n-b\\n\\n@@ c\\r\\nx\\n"}
-    - copy: {dest: "{{ playbook_dir }}/out", content: "", mode: "0600"}
-    - copy: {dest: "{{ playbook_dir }}/out", content: "same\\n"}
+    - differ: {before: "", after: "+a\\r\\n-b\\r\\n\\r\\n@@ c\\r\\n+a"}
+    - differ: {before: "+a\\r\\n-b\\r\\n\\r\\n@@ c\\r\\n+a", after: "+a\\r\\n-b\\n\\n@@ c\\r\\nx\\n"}
+    - differ: {before: "+a\\r\\n-b\\n\\n@@ c\\r\\nx\\n", after: "", mode: "0600"}
+    - differ: {before: "", after: "same\\n"}
       register: it
     - debug: msg={{ it.changed }}
     - fail: msg=end
+"""
+# A result as `copy` has it, without the processes of its modules.
+DIFFER = """\
+from ansible.plugins.action import ActionBase
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        before, after, mode = (self._task.args.get(name) for name in ("before", "after", "mode"))
+        content = {"before": before, "after": after, "before_header": "/srv/out", "after_header": "/tmp/source"}
+        modes = {"before": {"path": "/srv/out", "mode": "0644"}, "after": {"path": "/srv/out", "mode": mode}}
+        diff = [content, modes] if mode else [content]
+        return {"changed": before != after, "dest": "/srv/out", **({"diff": diff} if self._task.diff else {})}
 """
 CALLBACK = """\
 import copy, json, pickle, re
@@ -57,9 +68,11 @@ class CallbackModule(Default):
 """
 
 
-@pytest.fixture
-def servers() -> Iterator[ForkServerPool]:
+@pytest.fixture(scope="module")
+def servers(_home: Path) -> Iterator[ForkServerPool]:
+    """Keeps one fork server: that of a test takes the place of the one before."""
     servers = ForkServerPool(1)
+    servers.warm_up("/")
     yield servers
     servers.close()
 
@@ -68,6 +81,8 @@ def servers() -> Iterator[ForkServerPool]:
 def place(tmp_path: Path) -> Path:
     (tmp_path / "hosts").write_text(f"h1 {LOCAL}\n")
     (tmp_path / "play.yml").write_text(CHANGES)
+    (tmp_path / "action_plugins").mkdir()
+    (tmp_path / "action_plugins/differ.py").write_text(DIFFER)
     (tmp_path / "callback_plugins").mkdir()
     (tmp_path / "callback_plugins/shape.py").write_text(CALLBACK)
     return tmp_path
@@ -95,8 +110,7 @@ def test_a_playbook_prints_and_logs_what_the_command_line_does(
     (place / "ansible.cfg").write_text(f"[defaults]\nstdout_callback = {callback}\nlog_path = ./log\n")
     expected = command_line(place, "ansible-playbook", *PLAYBOOK, *diff)
     logged = (place / "log").read_text()
-    for name in "out", "log":
-        (place / name).unlink()
+    (place / "log").unlink()
     with DirectRun(servers, place, *PLAYBOOK, *diff) as run:
         assert without_times(run.wait().text) == without_times(expected)
     assert COLOUR_MARK not in (place / "log").read_text()
@@ -114,7 +128,6 @@ def test_a_diff_has_the_colours_of_a_terminal(servers: ForkServerPool, place: Pa
     text = CHANGES.replace("\\r", "")  # with colours the command line keeps these in a diff
     (place / "play.yml").write_text(text)
     expected = command_line(place, "ansible-playbook", *PLAYBOOK, "--diff", ANSIBLE_FORCE_COLOR="1")
-    (place / "out").unlink()
     with DirectRun(servers, place, *PLAYBOOK, "--diff") as run:
         shown = visible(by_line(run.wait().coloured.replace(COLOUR_MARK, "\x1b")))
     assert without_times(shown) == without_times(visible(expected))

@@ -47,6 +47,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def servers(home: Path) -> Iterator[ForkServerPool]:
     servers = ForkServerPool(2, pack_usual=True)
     servers.warm_up("/")
+    # As many as it keeps: one that a test needs for its configuration takes the place of another, and is no leak.
+    (home / "ansible.cfg").write_text("[defaults]\n")
+    servers.warm_up(str(home))
     yield servers
     servers.close()
 
@@ -107,12 +110,9 @@ def project(servers: ForkServerPool, tmp_path: Path, home: Path) -> Project:
     return Project(servers, tmp_path / "project", home)
 
 
-@pytest.fixture
-def configured(tmp_path: Path, home: Path) -> Iterator[Project]:
-    """A project whose runs may need different fork servers."""
-    servers = ForkServerPool(3)
-    yield Project(servers, tmp_path / "project", home)
-    servers.close()
+def test_a_fork_server_that_waits_packs_what_is_usual(project: Project) -> None:
+    """The first test: later ones have what earlier runs needed."""
+    eventually(lambda: COMMAND not in locked(project.found("- debug:")), 60)
 
 
 def test_the_second_run_finds_what_the_first_had_to_pack(project: Project) -> None:
@@ -120,14 +120,14 @@ def test_the_second_run_finds_what_the_first_had_to_pack(project: Project) -> No
     assert {COMMAND, PING, BYTECODE} <= names and locked(names) == set()
 
 
-def test_a_module_compiled_before_has_the_traceback_of_any_module(configured: Project) -> None:
+def test_a_module_compiled_before_has_the_traceback_of_any_module(project: Project) -> None:
     shown = {"ANSIBLE_DISPLAY_TRACEBACK": "always", "ANSIBLE_NOCOLOR": "1"}
     failing = "- ping: data=crash\n  ignore_errors: true"
-    eventually(lambda: BYTECODE in configured.found(failing, environment=shown), 60)
-    ours = configured.text(failing, environment=shown)
+    eventually(lambda: BYTECODE in project.found(failing, environment=shown), 60)
+    ours = project.text(failing, environment=shown)
     command = [str(Path(sys.executable).parent / "ansible-playbook"), "play.yml"]
     environ = {**os.environ, **shown}
-    theirs = subprocess.run(command, cwd=configured.folder, env=environ, capture_output=True, text=True, timeout=60)
+    theirs = subprocess.run(command, cwd=project.folder, env=environ, capture_output=True, text=True, timeout=60)
 
     def frames(text: str) -> list[str]:
         """Where the module's own traceback leads through its payload; what goes before is random."""
@@ -144,19 +144,19 @@ raise KeyboardInterrupt('by itself')
 
 
 def test_a_module_that_dies_outside_of_its_own_handling_has_the_text_of_the_command_line(
-    configured: Project, tmp_path: Path
+    project: Project, tmp_path: Path
 ) -> None:
     """The lines of Ansible's wrapper are where they are, with compiled code and without; so is a failed mkdtemp."""
     shown = {"ANSIBLE_NOCOLOR": "1"}
-    configured.write("library/dies.py", DIES)
+    project.write("library/dies.py", DIES)
     nowhere = tmp_path / "nowhere"
     # Where even the last resort of the standard library, the current folder, takes no file.
-    configured.write(f"{nowhere}/sitecustomize.py", "import os\nos.open = None\n")
+    project.write(f"{nowhere}/sitecustomize.py", "import os\nos.open = None\n")
     tasks = "- dies:\n  ignore_errors: true\n- ping:\n  environment: {{PYTHONPATH: {0}}}\n  ignore_errors: true"
     tasks = tasks.format(nowhere)
-    eventually(lambda: BYTECODE in configured.found(tasks, environment=shown), 60)
-    ours = configured.text(tasks, environment=shown)
-    theirs = command_line("ansible-playbook", "play.yml", cwd=configured.folder, **shown).stdout
+    eventually(lambda: BYTECODE in project.found(tasks, environment=shown), 60)
+    ours = project.text(tasks, environment=shown)
+    theirs = command_line("ansible-playbook", "play.yml", cwd=project.folder, **shown).stdout
     texts = [re.sub(r"_payload_\w+/", "_payload_T/", masked(text)) for text in (ours, theirs)]
     assert texts[0] == texts[1]
     assert ours.count("in _ansiballz_main") == 2 and "in mkdtemp" in ours
@@ -172,12 +172,12 @@ def test_a_projects_module_of_the_same_name_is_its_own(project: Project) -> None
     assert PING not in project.found("- debug:")
 
 
-def test_a_folder_that_looks_like_the_installation_is_not_taken_for_it(configured: Project) -> None:
-    configured.until_packed()
-    library = configured.write("other/ansible/modules/ping.py", OWN_PING % "mine").parent
+def test_a_folder_that_looks_like_the_installation_is_not_taken_for_it(project: Project) -> None:
+    project.until_packed()
+    library = project.write("other/ansible/modules/ping.py", OWN_PING % "mine").parent
     for _ in range(2):
-        assert '"msg": "mine"' in configured.text(ASK_PING, environment={"ANSIBLE_LIBRARY": str(library)})
-    assert '"msg": "pong"' in configured.text(ASK_PING)
+        assert '"msg": "mine"' in project.text(ASK_PING, environment={"ANSIBLE_LIBRARY": str(library)})
+    assert '"msg": "pong"' in project.text(ASK_PING)
 
 
 CONFIGURED = {"ANSIBLE_MODULE_UTILS": "{folder}/elsewhere"}
@@ -193,19 +193,19 @@ CONFIGURED = {"ANSIBLE_MODULE_UTILS": "{folder}/elsewhere"}
     ],
 )
 def test_a_projects_module_utils_go_into_what_is_sent(
-    configured: Project, place: str, tasks: str, environment: dict[str, str]
+    project: Project, place: str, tasks: str, environment: dict[str, str]
 ) -> None:
-    configured.until_packed()
-    configured.write("roles/own/tasks/main.yml", "- debug:\n")
+    project.until_packed()
+    project.write("roles/own/tasks/main.yml", "- debug:\n")
     original = (Path(module_cache._MODULES).parent / "module_utils/basic.py").read_text()
     head = "def exit_json(self, **kwargs) -> t.NoReturn:\n"
     own = original.replace(head, f"{head}        kwargs['ping'] = 'mine'\n")
     assert own != original
-    theirs = configured.write(f"{place}/basic.py", own)
-    chosen = {name: value.format(folder=configured.folder) for name, value in environment.items()}
-    assert '"msg": "mine"' in configured.text(tasks + ASK_PING, environment=chosen)
+    theirs = project.write(f"{place}/basic.py", own)
+    chosen = {name: value.format(folder=project.folder) for name, value in environment.items()}
+    assert '"msg": "mine"' in project.text(tasks + ASK_PING, environment=chosen)
     theirs.unlink()
-    assert '"msg": "pong"' in configured.text(tasks + ASK_PING, environment=chosen)
+    assert '"msg": "pong"' in project.text(tasks + ASK_PING, environment=chosen)
 
 
 def test_what_ansible_tells_of_its_packing_is_still_told(project: Project) -> None:
@@ -213,11 +213,11 @@ def test_what_ansible_tells_of_its_packing_is_still_told(project: Project) -> No
     assert "Including module_utils file" in project.text("- ping:", "-vvvvv")
 
 
-def test_files_that_are_kept_are_as_ansible_makes_them(configured: Project, home: Path) -> None:
-    configured.until_packed()
-    remote = configured.folder / "remote"
+def test_files_that_are_kept_are_as_ansible_makes_them(project: Project, home: Path) -> None:
+    project.until_packed()
+    remote = project.folder / "remote"
     kept = {"ANSIBLE_KEEP_REMOTE_FILES": "1", "ANSIBLE_REMOTE_TEMP": str(remote)}
-    configured.text("- ping:", environment=kept)
+    project.text("- ping:", environment=kept)
     (module,) = remote.rglob("AnsiballZ_ping.py")
     assert BYTECODE not in module.read_text()
 
@@ -251,10 +251,6 @@ NAMES = [
     "ansible_collections.a.b.plugins.modules.ping-ZIP_DEFLATED-none",
     "ansible.modules." + "x" * 200 + "-ZIP_DEFLATED-none",
 ]
-
-
-def test_a_fork_server_that_waits_packs_what_is_usual(servers: ForkServerPool, project: Project) -> None:
-    eventually(lambda: COMMAND not in locked(project.found("- debug:")), 60)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -304,15 +300,23 @@ def has_payload(process: psutil.Process) -> bool:
     return any("flansible-payload" in os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir())
 
 
-def test_a_run_has_no_descriptor_of_what_is_packed_meanwhile(configured: Project) -> None:
-    with configured.start("- stat: path=/") as run:
+@pytest.fixture
+def unpacked(tmp_path: Path, home: Path) -> Iterator[Project]:
+    """A project whose fork server has packed nothing yet."""
+    servers = ForkServerPool(1)
+    yield Project(servers, tmp_path / "project", home)
+    servers.close()
+
+
+def test_a_run_has_no_descriptor_of_what_is_packed_meanwhile(unpacked: Project) -> None:
+    with unpacked.start("- stat: path=/") as run:
         server = run.keeper.parent()
         assert server is not None
         run.wait()
     packing = eventually(lambda: next(filter(has_payload, server.children()), None))
     packing.suspend()
     try:
-        with configured.start("- command: sleep 1") as run:
+        with unpacked.start("- command: sleep 1") as run:
             assert [has_payload(one) for one in (packing, run.keeper, psutil.Process(run.pid))] == [True, False, False]
             run.wait()
     finally:
