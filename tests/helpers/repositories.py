@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -32,11 +35,8 @@ class Repository:
     @classmethod
     def make(cls, folder: Path) -> Repository:
         """A repository with a playbook and an inventory, on branch main."""
-        folder.mkdir(parents=True)
-        made = cls(folder)
-        made.git("init", "-q", "-b", "main")
-        made.commit({"site.yml": PLAY.format("first"), "inventories/dev": INVENTORY})
-        return made
+        shutil.copytree(_made_once(), folder)
+        return cls(folder)
 
     def commit_lfs(self, files: dict[str, str]) -> str:
         """Commits these files with Git LFS; the commit."""
@@ -63,6 +63,16 @@ def collection(version: str = "1.0.0") -> dict[str, str]:
     """The files that make a folder the collection team.tools."""
     about = {"namespace": "team", "name": "tools", "version": version, "authors": ["t"], "readme": "README.md"}
     return {"galaxy.yml": json.dumps(about), "README.md": "x"}
+
+
+@cache
+def _made_once() -> Path:
+    """Copied by each `make`, which would start git four times; it goes with the TMPDIR of this process."""
+    made = Repository(Path(tempfile.mkdtemp(prefix="fl-git-")) / "made")
+    made.folder.mkdir()
+    made.git("init", "-q", "-b", "main", "--template=")
+    made.commit({"site.yml": PLAY.format("first"), "inventories/dev": INVENTORY})
+    return made.folder
 
 
 @contextmanager

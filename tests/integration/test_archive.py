@@ -80,7 +80,7 @@ def test_what_is_read_is_the_same_in_both_places(records: Records, archiver: Arc
             assert after[name] == value, f"{name} of task {number}"
 
 
-@pytest.mark.by_day(3)
+@pytest.mark.by_day(2)
 @pytest.mark.parametrize("limit", [1, 4, 100])
 @pytest.mark.parametrize("archived", [0, 9, 24])
 def test_lists_are_the_same_wherever_the_tasks_are(

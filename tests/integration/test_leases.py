@@ -73,10 +73,10 @@ def test_what_ignores_a_request_to_stop_has_its_grace_however_late_the_threads_o
             for thread in others:
                 os.sched_setaffinity(thread, {number})
                 os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
-            run.stop(3.0)
+            run.stop(1.5)
             began = now()
             run.wait(30)
-        assert now() - began > 2.9 and not sleeping(mark)
+        assert now() - began > 1.4 and not sleeping(mark)
         assert run.exited is not None and sleeper.pid in [ended["pid"] for ended in run.exited["stopped"]]
 
 

@@ -86,7 +86,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])])
 def test_a_dispatcher_that_is_killed_again_and_again(
     records: Records, receiver: Receiver, redis_url: str, history_url: str, tmp_path: Path, rounds: int
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from tests.helpers.redis_server import RedisServer
 from tests.helpers.waiting import eventually
 from tests.helpers.webserver import ADMIN, DEV, WebServer
 
+pytestmark = pytest.mark.usefixtures("redis_url")  # an empty Redis for each
+
 THREADS = 4  # of the web process
 BODY: dict[str, Any] = {"kind": "adhoc", "request": {"module": "ping", "host_pattern": "web1", "inventory": "web1,"}}
 NO_WORKER = (
@@ -24,10 +25,11 @@ NO_WORKER = (
 )
 
 
-@pytest.fixture
-def server(tmp_path: Path, redis_url: str) -> Iterator[WebServer]:
-    (tmp_path / "hosts").write_text("web1\n")
-    running = WebServer(tmp_path, redis_url, inventories=("hosts",))
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer) -> Iterator[WebServer]:
+    folder = tmp_path_factory.mktemp("web")
+    (folder / "hosts").write_text("web1\n")
+    running = WebServer(folder, shared_redis.url, inventories=("hosts",))
     yield running
     running.stop()
 
