@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from flansible.authorization import preview_request
+from flansible.authorization import launch_values, preview_request
 from flansible.errors import FieldError, Forbidden, InvalidRequest, NotFound, Unavailable
 from flansible.identity.users import User
 from flansible.models import AuthorizedRun, RetryPlan, RunOptions, TaskOptions
@@ -76,7 +76,9 @@ def _check_selects_less(
         found = task_launch.authorize_request(context, rights, body.model_copy(update={"limit": None}), is_preview=True)
     except (Forbidden, NotFound):
         return  # without it the request is refused, so it does limit
-    if hosts == _hosts(found.model_copy(update={"user": run.user})):
+    # Apart here too: in a run of admin's, a preview as well, the values would be templates.
+    found = launch_values.set_apart(found, run.steps[-1].launch_vars)
+    if hosts == _hosts(found.model_copy(update={"user": run.user, "origin": run.origin})):
         raise _no_limit("selects every host; this template needs a limit that selects less")
 
 

@@ -101,6 +101,16 @@ def test_variables_of_the_template_itself_are_templates_as_ever(service: Service
     assert "42 {{ 1 + 1 }}" in service.output(task_id, PORTAL)
 
 
+def test_a_guard_that_looks_at_all_hosts_templates_no_value(service: Service) -> None:
+    mark = service.root / "out" / "mark-guard"
+    put(service, "guarded", ADMIN, open=["limit"], require_limit=True, variables={"word": {}})
+    value = f"{{{{ lookup('pipe', 'touch {mark}') }}}}"
+    reply = launch(service, "guarded", {"limit": "dev*", "extra_vars": {"word": value}})
+    assert not mark.exists()
+    assert (reply.status_code, reply.json()["code"]) == (400, "limit_required"), reply.text
+    assert launch(service, "guarded", {"limit": "dev1*", "extra_vars": {"word": "x"}}).status_code == 202
+
+
 LIMITS = {"": 202, "dev1": 202, "all": 400, "*": 400, "web": 400, "dev*": 400, "dev1,dev2": 400, "!dev9": 400}
 LIMITS |= {"all:!dev2": 202, "dev1:&web": 202, "~.*": 400, "~dev1": 202, ",": 400, "all,dev1": 400, "web[0]": 202}
 

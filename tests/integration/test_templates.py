@@ -18,9 +18,10 @@ from flansible.errors import (
     TooManyRequests,
     Unavailable,
 )
-from flansible.models import State
-from flansible.web import retries, template_launch
+from flansible.models import AuthorizedRun, State, Step
+from flansible.web import retries, template_guards, template_launch
 from flansible.web.context import WebContext
+from flansible.web.preview_run import PreviewResult
 from flansible.web.rights_watcher import RightsWatcher
 from flansible.web.task_launch import Launched, MakeEvent
 from flansible.web.template_launch import TemplateLaunch
@@ -134,6 +135,27 @@ def test_what_a_launch_may_not_set_is_named(site: Site) -> None:
     assert site.refusal(extra_vars={"version": "{{ lookup('pipe', 'id') }}"})[2] == {"extra_vars.version"}
     assert site.refusal(limit="{{ x }}")[2] == {"limit"}
     assert site.get("templates/deploy")["launch_schema"]["properties"].keys() == {"limit", "extra_vars"}
+    site.template(open=["time_limit"], time_limit=30)
+    assert site.refusal(time_limit="20")[2] == {"time_limit"} == site.refusal(time_limit=20.5)[2]
+
+
+def test_values_are_apart_from_the_request_wherever_a_guard_looks_at_the_hosts(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Step] = []
+
+    def preview(run: AuthorizedRun) -> PreviewResult:
+        looked.append(run.steps[-1])
+        hosts = ["web1"] if any("limit" in word for word in run.steps[-1].argv) else ["web1", "web2"]
+        return PreviewResult(content={"plays": [{"hosts": hosts}]})
+
+    monkeypatch.setattr(template_guards, "run_preview", preview)
+    values = {"version": "{{ lookup('pipe', 'id') }}"}
+    for owner in ("admin", "dev"):
+        site.template(owner, f"of-{owner}", open=["limit"], require_limit=True, variables={"version": {}})
+        site.launch(name=f"of-{owner}", limit="web1*", extra_vars=values)
+    assert [step.launch_vars for step in looked] == [values] * 4
+    assert "lookup" not in str([(step.argv, step.extra_vars) for step in looked])
 
 
 def test_it_runs_with_the_rights_that_the_owner_has_when_it_is_launched(site: Site) -> None:
