@@ -237,6 +237,7 @@ class ForkServerPool:
             self._found_warm += 1
             server.runs += 1
             self._servers.move_to_end(configuration)
+            self._zygotes.touch(server.host)
         return server
 
     def _take_replaced(self, configuration: Configuration) -> list[ForkServer]:
@@ -285,7 +286,10 @@ class ForkServerPool:
             self._retired = [host for host in found if not host.is_gone()]
 
     def _retire_host(self, host: StartedProcess) -> None:
-        self._retire(self._take_servers_of(host), [host])
+        servers = self._take_servers_of(host)
+        with self._lock:
+            self._evicted += sum(server.is_usable for server in servers)
+        self._retire(servers, [host])
 
     def _take_servers_of(self, host: StartedProcess) -> list[ForkServer]:
         if isinstance(host, Zygote):

@@ -64,6 +64,12 @@ class Zygotes:
         made.close()
         raise NotForkable("no zygote")
 
+    def touch(self, host: StartedProcess) -> None:
+        """Notes that a run uses what it has forked, if it is one of these."""
+        with self._lock:
+            for sandbox in [key for key, one in self._zygotes.items() if one is host]:
+                self._zygotes.move_to_end(sandbox)
+
     def remove(self, zygote: Zygote) -> None:
         """Keeps it from further forks."""
         with self._lock:

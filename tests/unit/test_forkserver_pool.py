@@ -1,0 +1,110 @@
+"""Which fork servers and zygotes the pool keeps, ends and counts, with processes that are only said to be there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flansible.worker import zygotes
+from flansible.worker.ansible_config import Configuration
+from flansible.worker.fork_server import ForkServer
+from flansible.worker.forkserver_pool import ForkServerPool
+from flansible.worker.sandbox import Sandbox
+from flansible.worker.zygote_handle import ForkedProcess, Zygote
+
+_pids = itertools.count(1 << 30)
+
+
+class NoZygote(Zygote):
+    """A zygote without a process."""
+
+    def __init__(
+        self, _limits: tuple[int, int] | None = None, _pack_usual: bool = False, sandbox: Sandbox | None = None
+    ) -> None:
+        self._sandbox, self.confinements = sandbox, set()
+        self._is_late = self.has_ended = False
+        self.used_at = time.monotonic()
+        self.pid = next(_pids)
+
+    def fork(self, _configuration: Configuration, _pack_usual: bool = False) -> NoProcess:
+        self.used_at = time.monotonic()
+        return NoProcess(self)
+
+    def wait(self, _seconds: float) -> bool:
+        return self.has_ended
+
+    def hang_up(self) -> None:
+        self.has_ended = True
+
+    def kill_sandbox(self) -> None:
+        self.has_ended = self.has_ended or self.is_sandboxed
+
+    def is_gone(self) -> bool:
+        return self.has_ended
+
+
+class NoProcess(ForkedProcess):
+    """A fork server without a process."""
+
+    def __init__(self, zygote: Zygote) -> None:
+        self.zygote, self._pidfd, self.first_frame = zygote, None, {}
+        self.pid = next(_pids)
+        self.has_ended = False
+
+    def wait(self, _seconds: float) -> bool:
+        return self.has_ended
+
+    def hang_up(self) -> None:
+        self.has_ended = True
+
+    def send_descriptors(self, _letter: bytes, _descriptors: list[int]) -> None:
+        pass
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServerPool]:
+    monkeypatch.setattr(zygotes, "Zygote", NoZygote)
+    pool = ForkServerPool(20)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def run(pool: ForkServerPool, tmp_path: Path) -> Iterator[Callable[..., ForkServer]]:
+    """Launches a run in a folder of this name, with a configuration of its own."""
+    ours, theirs = socket.socketpair()
+
+    def launch(name: str, sandbox: Sandbox | None = None) -> ForkServer:
+        return pool.launch(folder(tmp_path, name), {}, theirs, ours.fileno(), ours.fileno(), sandbox)
+
+    with ours, theirs:
+        yield launch
+
+
+def folder(parent: Path, name: str) -> str:
+    path = parent / name
+    if not path.exists():
+        path.mkdir(mode=0o755)
+        (path / "ansible.cfg").touch()
+    return str(path)
+
+
+def of(user: str, file: int = 0) -> Sandbox:
+    return Sandbox(user, os.sep, (), ((file, file),), ())
+
+
+def test_the_zygote_whose_fork_servers_are_used_is_not_the_one_that_makes_room(
+    pool: ForkServerPool, run: Callable[..., ForkServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygotes, "_MOST_SANDBOXED", 2)
+    busy, idle = run("p", of("busy")), run("p", of("idle"))
+    assert run("p", of("busy")) is busy
+    run("p", of("third"))
+    assert (busy.is_usable, idle.is_usable) == (True, False)
+    assert pool.counts("w").evicted == 1
