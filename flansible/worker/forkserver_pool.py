@@ -19,9 +19,10 @@ import logging
 import socket
 import threading
 import time
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 from flansible.errors import NotForkable, RunnerError
 from flansible.models import ForkServerCounts
@@ -40,6 +41,7 @@ RUN_START_SECONDS = 120.0  # for a fork server to start a run, on a machine with
 _MOST_STARTED = 8  # started ones share nothing: some 50 MB each
 _LATELY_SECONDS = 600.0  # what was used within that time is made ready again when its process or configuration is gone
 _MOST_RECENT = 20
+_Unversioned = tuple[str, str | None, str | None]
 
 
 class ForkServerPool:
@@ -60,7 +62,8 @@ class ForkServerPool:
         self._pack_usual = pack_usual
         self._lock = threading.Lock()
         self._servers: OrderedDict[Configuration, ForkServer] = OrderedDict()
-        self._starting: defaultdict[str | None, threading.Lock] = defaultdict(threading.Lock)
+        # Two supervisors must not start the same fork server twice, and one that hangs must keep no other waiting.
+        self._starting: WeakValueDictionary[_Unversioned, threading.Lock] = WeakValueDictionary()
         self._closed = False
         self._retired: list[StartedProcess] = []  # dropped ones whose sandbox still has processes
         self._found_warm = self._forked = self._evicted = 0
@@ -187,23 +190,19 @@ class ForkServerPool:
         with self._lock:
             if (server := self._warm_server(configuration, is_for_run)) is not None:
                 return server
-            starting = self._starting[_principal(configuration)]
-        # One lock per principal: two supervisors must not start the same server twice, and a user whose home keeps a
-        # fork server from getting ready must not make others wait.
+            starting = self._starting.setdefault(_without_version(configuration), threading.Lock())
         with starting:
             with self._lock:
                 if (server := self._warm_server(configuration, is_for_run)) is not None:
                     return server
-                dropped = self._take_replaced(configuration)
-            try:
-                server = self._make(configuration)
-            finally:
-                self._retire(dropped)
+            server = self._make(configuration)
             with self._lock:
                 if is_open := not self._closed:
+                    dropped = self._take_replaced(configuration)
                     self._servers[configuration] = server
                     server.runs += is_for_run
         if is_open:
+            self._retire(dropped)
             self._end_unused_zygotes()
             return server
         server.close()
@@ -304,7 +303,7 @@ class ForkServerPool:
         self._retire([], self._zygotes.take_unused(used))
 
 
-def _without_version(configuration: Configuration) -> tuple[str, str | None, str | None]:
+def _without_version(configuration: Configuration) -> _Unversioned:
     """Returns the parts of a configuration that its newer versions share."""
     return configuration.directory, configuration.config_file, _principal(configuration)
 

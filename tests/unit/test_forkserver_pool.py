@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flansible.worker import zygotes
+from flansible.worker import fork_server, zygotes
 from flansible.worker.ansible_config import Configuration
 from flansible.worker.fork_server import ForkServer
 from flansible.worker.forkserver_pool import ForkServerPool
@@ -108,3 +111,38 @@ def test_the_zygote_whose_fork_servers_are_used_is_not_the_one_that_makes_room(
     run("p", of("third"))
     assert (busy.is_usable, idle.is_usable) == (True, False)
     assert pool.counts("w").evicted == 1
+
+
+def test_a_fork_server_that_gets_not_ready_keeps_no_other_waiting(
+    run: Callable[..., ForkServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+    fork = fork_server.fork
+
+    def slow(configuration: Configuration, *more: Any) -> ForkServer:
+        if configuration.directory.endswith("slow"):
+            hangs.set()
+            goes_on.wait(10)
+        return fork(configuration, *more)
+
+    monkeypatch.setattr(fork_server, "fork", slow)
+    with ThreadPoolExecutor() as background:
+        slow_run = background.submit(run, "slow")
+        try:
+            assert hangs.wait(10)
+            background.submit(run, "other").result(2)
+            assert not slow_run.done()
+        finally:
+            goes_on.set()
+    assert slow_run.result().is_usable
+
+
+def test_what_a_fork_server_replaces_is_ended_when_all_can_have_the_new_one(
+    pool: ForkServerPool, run: Callable[..., ForkServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool._limit = 1
+    old = run("old")
+    kept: list[list[str]] = []
+    monkeypatch.setattr(old, "close", lambda: kept.append([key.directory for key in pool._servers]))
+    run("new")
+    assert [Path(directory).name for [directory] in kept] == ["new"]
