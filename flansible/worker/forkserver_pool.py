@@ -159,8 +159,11 @@ class ForkServerPool:
             self._end_unused(configuration_of(directory), runs)
 
     def prepare(self, configuration: Configuration) -> None:
-        """Makes the fork server of a configuration, if there is none. Raises RunnerError."""
-        self._server(configuration, is_for_run=False)
+        """Makes the fork server of a configuration, if there is none and it takes no other's place. Raises RunnerError."""
+        with self._lock:
+            has_room = self._has_room_for(configuration)
+        if has_room:
+            self._server(configuration, is_for_run=False)
 
     def used_lately(self) -> list[tuple[str, Mapping[str, str], Sandbox | None]]:
         """Returns directory, variables and sandbox of recent runs, the latest first, one of each fork server."""
@@ -238,6 +241,12 @@ class ForkServerPool:
             self._servers.move_to_end(configuration)
             self._zygotes.touch(server.host)
         return server
+
+    def _has_room_for(self, configuration: Configuration) -> bool:
+        wanted = _without_version(configuration)
+        others = [key for key, server in self._servers.items() if server.is_usable and _without_version(key) != wanted]
+        replaces_one = len(others) < len(self._servers)
+        return len(others) < self._limit and (replaces_one or not memory.is_short())
 
     def _take_replaced(self, configuration: Configuration) -> list[ForkServer]:
         """Removes and returns what a new server replaces: dead servers, older versions, the least recently used."""

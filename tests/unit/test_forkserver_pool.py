@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flansible.worker import fork_server, zygotes
-from flansible.worker.ansible_config import Configuration
+from flansible.worker.ansible_config import Configuration, configuration_of
 from flansible.worker.fork_server import ForkServer
 from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.sandbox import Sandbox
@@ -146,3 +146,15 @@ def test_what_a_fork_server_replaces_is_ended_when_all_can_have_the_new_one(
     monkeypatch.setattr(old, "close", lambda: kept.append([key.directory for key in pool._servers]))
     run("new")
     assert [Path(directory).name for [directory] in kept] == ["new"]
+
+
+def test_what_is_only_prepared_ends_no_fork_server(
+    pool: ForkServerPool, run: Callable[..., ForkServer], tmp_path: Path
+) -> None:
+    pool._limit = 1
+    server = run("used")
+    pool.prepare(configuration_of(folder(tmp_path, "waiting")))
+    assert (server.alive, pool.counts("w").evicted) == (True, 0)
+    (tmp_path / "used" / "ansible.cfg").write_text("[defaults]\n")
+    pool.prepare(configuration_of(folder(tmp_path, "used")))
+    assert pool.counts("w").forked == 2
