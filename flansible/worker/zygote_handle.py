@@ -78,6 +78,11 @@ class Zygote(StartedProcess):
                 raise NotForkable("the zygote does not answer") from error
         if not received:
             raise NotForkable("the zygote cannot fork")
+        if _pid_of(received[0]) is None:
+            # In a sandbox its user's code may have had it send something else.
+            os.close(received[0])
+            self._is_late = True
+            raise NotForkable("the zygote does not answer")
         return received[0]
 
 
@@ -95,7 +100,7 @@ class ForkedProcess(RunnerProcess):
             raise
         finally:
             self._theirs.close()
-        self.pid = _pid_of(self._pidfd)
+        self.pid = _pid_of(self._pidfd) or -1
 
     def __del__(self) -> None:
         if self._pidfd is not None:
@@ -135,9 +140,9 @@ class ForkedProcess(RunnerProcess):
         return not self.alive and (not self.is_sandboxed or self.zygote.is_gone())
 
 
-def _pid_of(pidfd: int) -> int:
-    """Returns the process id in our own namespace; -1 when it has ended."""
+def _pid_of(pidfd: int) -> int | None:
+    """Returns the process id in our own namespace; -1 when it has ended; None when this is no pidfd."""
     for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
         if line.startswith("Pid:"):
             return int(line.removeprefix("Pid:"))
-    return -1
+    return None
