@@ -100,7 +100,10 @@ class Zygotes:
 
     def _take_replaced(self, sandbox: Sandbox | None) -> list[Zygote]:
         with self._lock:
-            replaced = [self._zygotes.pop(sandbox)] if sandbox in self._zygotes else []
+            # A user's older sandboxes too: what it shows has changed, and no run asks for them again.
+            principal = sandbox.principal if sandbox else None
+            keys = [key for key in self._zygotes if (key.principal if key else None) == principal]
+            replaced = [self._zygotes.pop(key) for key in keys]
             others = [key for key in self._zygotes if key is not None]
             most = min(_MOST_SANDBOXED, max(1, len(others))) if memory.is_short() else _MOST_SANDBOXED
             excess = len(others) + 1 - most if sandbox is not None else 0

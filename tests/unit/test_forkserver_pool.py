@@ -158,3 +158,13 @@ def test_what_is_only_prepared_ends_no_fork_server(
     (tmp_path / "used" / "ansible.cfg").write_text("[defaults]\n")
     pool.prepare(configuration_of(folder(tmp_path, "used")))
     assert pool.counts("w").forked == 2
+
+
+def test_a_sandbox_that_has_changed_replaces_the_users_older_one(
+    pool: ForkServerPool, run: Callable[..., ForkServer]
+) -> None:
+    other = run("p", of("ops"))
+    older = [run(name, of("dev", file=1)) for name in "pq"]
+    newer = run("p", of("dev", file=2))
+    assert [server.is_usable for server in (other, *older, newer)] == [True, False, False, True]
+    assert pool._zygotes.all() == [other.host, newer.host]
