@@ -65,7 +65,7 @@ class ForkServerPool:
         # Two supervisors must not start the same fork server twice, and one that hangs must keep no other waiting.
         self._starting: WeakValueDictionary[_Unversioned, threading.Lock] = WeakValueDictionary()
         self._closed = False
-        self._retired: list[StartedProcess] = []  # dropped ones whose sandbox still has processes
+        self._retired: list[StartedProcess] = []  # those whose sandbox or fork servers are still there
         self._found_warm = self._forked = self._evicted = 0
         self._started: Counter[str] = Counter()  # by the reason why it could not be forked
         self._zygotes = Zygotes(module, limits)
@@ -100,8 +100,9 @@ class ForkServerPool:
     def unconfined_pids(self) -> set[int]:
         """The process ids of the fork servers that no user's code shares a sandbox with, and of their zygote."""
         with self._lock:
-            servers = [server.pid for server in self._servers.values() if not server.is_sandboxed]
-        return {*servers, *(zygote.pid for zygote in self._zygotes.all() if not zygote.is_sandboxed)}
+            servers = {server.pid for server in self._servers.values() if not server.is_sandboxed}
+            retired = list(self._retired)
+        return servers | {host.pid for host in (*retired, *self._zygotes.all()) if not host.is_sandboxed}
 
     def counts(self, worker: str) -> ForkServerCounts:
         with self._lock:
@@ -294,6 +295,11 @@ class ForkServerPool:
             self._retired = [host for host in found if not host.is_gone()]
 
     def _retire_host(self, host: StartedProcess) -> None:
+        if host.alive and not host.is_sandboxed:
+            # It was late with an answer. What it has forked is as good as before, and lives no longer than it.
+            with self._lock:
+                self._retired.append(host)
+            return
         servers = self._take_servers_of(host)
         with self._lock:
             self._evicted += sum(server.is_usable for server in servers)
@@ -309,7 +315,8 @@ class ForkServerPool:
     def _end_unused_zygotes(self) -> None:
         with self._lock:
             used = {server.host for server in self._servers.values()}
-        self._retire([], self._zygotes.take_unused(used))
+            late = [host for host in self._retired if not host.is_sandboxed and host not in used]
+        self._retire([], [*late, *self._zygotes.take_unused(used)])
 
 
 def _without_version(configuration: Configuration) -> _Unversioned:

@@ -168,3 +168,19 @@ def test_a_sandbox_that_has_changed_replaces_the_users_older_one(
     newer = run("p", of("dev", file=2))
     assert [server.is_usable for server in (other, *older, newer)] == [True, False, False, True]
     assert pool._zygotes.all() == [other.host, newer.host]
+
+
+def test_a_late_zygote_is_replaced_and_its_fork_servers_stay(
+    pool: ForkServerPool, run: Callable[..., ForkServer]
+) -> None:
+    pool._limit = 2
+    first, second = run("a"), run("b")
+    late = first.host
+    assert isinstance(late, NoZygote)
+    late._is_late = True
+    third = run("c")
+    assert third.host is not late and second.is_usable and run("b") is second
+    assert late.alive and late.pid in pool.unconfined_pids
+    run("d")
+    run("c")
+    assert not second.is_usable and not late.alive
