@@ -201,6 +201,11 @@ class ForkServerPool:
                     return server
             server = self._make(configuration)
             with self._lock:
+                is_withdrawn = server.host in self._retired
+            if is_withdrawn:  # meanwhile: its user has lost a right
+                self._retire([server])
+                server = self._make(configuration)
+            with self._lock:
                 if is_open := not self._closed:
                     dropped = self._take_replaced(configuration)
                     self._servers[configuration] = server

@@ -184,3 +184,22 @@ def test_a_late_zygote_is_replaced_and_its_fork_servers_stay(
     run("d")
     run("c")
     assert not second.is_usable and not late.alive
+
+
+def test_a_fork_server_whose_sandbox_was_withdrawn_meanwhile_gets_no_run(
+    pool: ForkServerPool, run: Callable[..., ForkServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked: list[ForkServer] = []
+    fork = fork_server.fork
+
+    def withdrawn(configuration: Configuration, *more: Any) -> ForkServer:
+        server = fork(configuration, *more)
+        if not forked:
+            pool.withdraw(server.host)
+        forked.append(server)
+        return server
+
+    monkeypatch.setattr(fork_server, "fork", withdrawn)
+    server = run("p", of("dev"))
+    assert server is forked[1] and server.host is not forked[0].host
+    assert not forked[0].alive and forked[0].host in pool.sandboxed()
