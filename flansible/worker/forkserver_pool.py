@@ -166,6 +166,13 @@ class ForkServerPool:
         if has_room:
             self._server(configuration, is_for_run=False)
 
+    def end_unused_zygotes(self) -> None:
+        """Ends those that have had no fork server for a while."""
+        with self._lock:
+            used = {server.host for server in self._servers.values()}
+            late = [host for host in self._retired if not host.is_sandboxed and host not in used]
+        self._retire([], [*late, *self._zygotes.take_unused(used)])
+
     def used_lately(self) -> list[tuple[str, Mapping[str, str], Sandbox | None]]:
         """Returns directory, variables and sandbox of recent runs, the latest first, one of each fork server."""
         since = time.monotonic() - _LATELY_SECONDS
@@ -212,7 +219,7 @@ class ForkServerPool:
                     server.runs += is_for_run
         if is_open:
             self._retire(dropped)
-            self._end_unused_zygotes()
+            self.end_unused_zygotes()
             return server
         server.close()
         server.kill_sandbox()
@@ -316,12 +323,6 @@ class ForkServerPool:
         with self._lock:
             keys = [key for key, server in self._servers.items() if server.host is host]
             return [self._servers.pop(key) for key in keys]
-
-    def _end_unused_zygotes(self) -> None:
-        with self._lock:
-            used = {server.host for server in self._servers.values()}
-            late = [host for host in self._retired if not host.is_sandboxed and host not in used]
-        self._retire([], [*late, *self._zygotes.take_unused(used)])
 
 
 def _without_version(configuration: Configuration) -> _Unversioned:

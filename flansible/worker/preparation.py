@@ -54,6 +54,7 @@ class Preparation(Periodic):
         self._failed: deque[Configuration] = deque(maxlen=_FAILED_KEPT)
 
     def tick(self) -> None:
+        self._fork_servers.end_unused_zygotes()
         if not self._has_time():
             return
         try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +18,7 @@ from flansible.worker import fork_server, zygotes
 from flansible.worker.ansible_config import Configuration, configuration_of
 from flansible.worker.fork_server import ForkServer
 from flansible.worker.forkserver_pool import ForkServerPool
+from flansible.worker.preparation import Preparation
 from flansible.worker.sandbox import Sandbox
 from flansible.worker.zygote_handle import ForkedProcess, Zygote
 
@@ -203,3 +204,17 @@ def test_a_fork_server_whose_sandbox_was_withdrawn_meanwhile_gets_no_run(
     server = run("p", of("dev"))
     assert server is forked[1] and server.host is not forked[0].host
     assert not forked[0].alive and forked[0].host in pool.sandboxed()
+
+
+def test_a_zygote_that_was_unused_for_long_ends_in_a_service_without_runs(
+    pool: ForkServerPool, run: Callable[..., ForkServer]
+) -> None:
+    server = run("p", of("dev"))
+    zygote = server.host
+    pool._drop(server)
+    assert isinstance(zygote, NoZygote)
+    Preparation(cast(Any, None), pool, cast(Any, None), lambda _user: None, lambda: False).tick()
+    assert zygote.alive
+    zygote.used_at -= 121
+    Preparation(cast(Any, None), pool, cast(Any, None), lambda _user: None, lambda: False).tick()
+    assert not zygote.alive and pool._zygotes.all() == []
