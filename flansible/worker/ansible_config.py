@@ -20,7 +20,7 @@ from flansible.worker.operator_config import HOME_FILE, SYSTEM_FILE
 from flansible.worker.sandbox import Sandbox
 
 _NEUTRAL_DIRECTORY = "/"
-_READ_ON_LOADING = re.compile(r"ANSIBLE_|PYTHON|LC_|LANG|HOME$|TZ$")
+_READ_ON_LOADING = re.compile(r"_?ANSIBLE_|NO_COLOR$|PAGER$|OPENSSL_|PYTHON|LC_|LANG|HOME$|TZ$")
 _CWD_MACRO = b"{{CWD}}"
 # Variables that hold paths: a test compares with all settings of the installed version of Ansible.
 _PATHS_VARIABLE = re.compile(

@@ -23,7 +23,8 @@ from flansible.worker.runner_process import MODULE, RunnerProcess, StartedProces
 from flansible.worker.sandbox import Sandbox
 
 # Read by Python and its libraries as they start: a process that has started keeps what they were.
-_READ_ON_START = re.compile(r"PYTHON|LC_|LANG|HOME$|TZ$")
+_READ_ON_START = re.compile(r"OPENSSL_|PYTHON|LC_|LANG|HOME$|TZ$")
+_OF_CONFIGURATION = re.compile(r"_?ANSIBLE_|NO_COLOR$|PAGER$")
 _NEUTRAL = Path(flansible.__file__).parent / "runner" / "neutral.cfg"
 _ANSWER_SECONDS = 15.0  # the worker continues what is stopped every few seconds
 
@@ -38,7 +39,7 @@ class Zygote(StartedProcess):
         sandbox: Sandbox | None = None,
     ) -> None:
         """limits: soft and hard limit on open files; pack_usual: as in `fork`. Raises RunnerError."""
-        own = {name: value for name, value in environment_for(sandbox).items() if not name.startswith("ANSIBLE_")}
+        own = {name: value for name, value in environment_for(sandbox).items() if not _OF_CONFIGURATION.match(name)}
         self._environment = own
         self._is_late = False
         self.used_at = time.monotonic()

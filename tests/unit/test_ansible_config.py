@@ -158,6 +158,14 @@ def test_every_variable_of_ansible_that_holds_a_path_is_known() -> None:
     assert {name for name in paths if not ansible_config._PATHS_VARIABLE.fullmatch(name)} == set()
 
 
+def test_every_variable_of_ansible_belongs_to_the_configuration() -> None:
+    base = Path(require_ansible()) / "config" / "base.yml"
+    settings = yaml.safe_load(base.read_text()).values()
+    names = {variable["name"] for setting in settings for variable in setting.get("env") or ()} - {"EDITOR"}
+    assert len(names) > 200
+    assert {name for name in names if not ansible_config._READ_ON_LOADING.match(name)} == set()
+
+
 def require_ansible() -> str:
     spec = importlib.util.find_spec("ansible")
     assert spec is not None and spec.submodule_search_locations is not None
