@@ -9,8 +9,19 @@ Used by every supervisor thread of the worker process. In order:
 3. `ForkServer.launch`      passes the run's channel and pipes; the fork server forks the keeper, the keeper the run
 4. `ForkServer.kill_sandbox`  ends everything in a confined user's sandbox, when a keeper does not report
 
-A fork server that is dropped continues to serve the runs it has: each run's keeper talks to its own supervisor, not to
-the fork server.
+How they end. A run goes on without its fork server: its keeper talks to its own supervisor. It ends with its sandbox.
+
+| verb             | ends                                                  | runs             | waits |
+|------------------|-------------------------------------------------------|------------------|-------|
+| `hang_up`        | one process, by the end of its socket                 | go on            | no    |
+| `close`          | the same; the pool's own: all, sandboxes by `kill`    | go on, but there | yes   |
+| `kill`           | one process, and all in its sandbox                   | go on, but there | yes   |
+| `_retire`        | fork servers and what has their sandbox, by `close`   | go on            | yes   |
+| `_drop`          | one fork server that is kept, by `_retire`            | go on            | yes   |
+| `discard`        | the same, by `kill`: one that does not answer         | go on, but there | yes   |
+| `_retire_host`   | a zygote with what it has forked, by `_retire`        | go on            | yes   |
+| `withdraw`       | what could start runs in a sandbox, by `hang_up`      | go on            | no    |
+| `end`            | all in a sandbox, by `kill`                           | are killed       | yes   |
 """
 
 from __future__ import annotations
@@ -160,7 +171,7 @@ class ForkServerPool:
             self._end_unused(configuration_of(directory), runs)
 
     def prepare(self, configuration: Configuration) -> None:
-        """Makes the fork server of a configuration, if there is none and it takes no other's place. Raises RunnerError."""
+        """Makes a configuration's fork server, if there is none and no other has to end for it. Raises RunnerError."""
         with self._lock:
             has_room = self._has_room_for(configuration)
         if has_room:
