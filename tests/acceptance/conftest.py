@@ -42,7 +42,7 @@ def root(request: pytest.FixtureRequest) -> Iterator[Path]:
         yield service.root
         reset(service)
         return
-    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    path = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     lay_out(path)
     yield path
     shutil.rmtree(path)

@@ -27,7 +27,7 @@ AT_ONCE = "archive_after_seconds = 0\nworker_concurrency = 2\n"
 @pytest.fixture
 def elsewhere() -> Iterator[Path]:
     """Another machine's folder, with the playbooks and inventories and nothing else."""
-    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    path = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     lay_out(path)
     (path / "rbac.json").unlink()
     yield path

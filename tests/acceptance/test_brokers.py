@@ -98,7 +98,7 @@ def place() -> Iterator[Path]:
 
 @contextmanager
 def laid_out() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    path = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     for name in ("server", "rabbitmq"):
         (path / name).mkdir()
     lay_out(path)

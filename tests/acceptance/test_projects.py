@@ -43,7 +43,7 @@ _GONE = "0" * 40
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    path = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     lay_out(path)
     rbac = json.loads((path / "rbac.json").read_text())
     rbac["rbac"][1]["projects"] = list(PROJECTS)

@@ -29,7 +29,7 @@ ON_REDIS = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module", params=["redis", "rabbitmq"])
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
-    root, data = (Path(tempfile.mkdtemp(prefix="flansible-test-")) for _ in range(2))
+    root, data = (Path(tempfile.mkdtemp(prefix="flansible_test_")) for _ in range(2))
     lay_out(root)
     document = json.loads((root / "rbac.json").read_text())
     dev = document["rbac"][1]

@@ -52,7 +52,7 @@ class Node:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    folder = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     server, mapper = servers.rabbitmq(folder)
     mapper.start()
     try:

@@ -53,7 +53,7 @@ def flower_port() -> int:
 
 @pytest.fixture(scope="module")
 def quiet(flower_port: int) -> Iterator[Service]:
-    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    root = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     lay_out(root)
     users = json.loads((root / "rbac.json").read_text())
     users["rbac"].append({"user": LOGIN[0], "password": LOGIN[1], "inventories": ["inventories/dev"]})

@@ -48,7 +48,7 @@ def _leaves_nothing_behind(_home: Path, _subreaper: None) -> Iterator[None]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    path = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     yield path
     shutil.rmtree(path)
 
@@ -155,7 +155,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    root = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     lay_out(root)
     found = Site(root)
     yield found

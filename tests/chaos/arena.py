@@ -198,7 +198,7 @@ class Arena:
 @contextmanager
 def place() -> Iterator[Path]:
     """A folder for a service, laid out; programs started meanwhile have their HOME and TMPDIR in it."""
-    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    root = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     lay_out(root)
     lay_out_load(root)
     for name in ("home", "tmp"):

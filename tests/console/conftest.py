@@ -61,7 +61,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def shared_service() -> Iterator[Service]:
     """`service` of all files. Its tasks are archived at once: hosts are listed and words are found then."""
-    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))  # a short name: sockets lie in it
+    root = Path(tempfile.mkdtemp(prefix="flansible_test_"))  # a short name: sockets lie in it
     lay_out(root)
     write(root / "playbooks/gate.yml", GATE)
     users = json.loads((root / "rbac.json").read_text())

@@ -246,7 +246,7 @@ AUDITOR = ("eve", "eve secret")
 @contextmanager
 def started(config: str, *arguments: str) -> Iterator[Service]:
     """A service in a folder of its own."""
-    root = Path(tempfile.mkdtemp(prefix="flansible-test-"))
+    root = Path(tempfile.mkdtemp(prefix="flansible_test_"))
     lay_out(root)
     service = start_service(root, config, arguments)
     try:
