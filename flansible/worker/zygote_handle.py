@@ -127,7 +127,11 @@ class ForkedProcess(RunnerProcess):
             return True
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        if not poll.poll(seconds * 1000):
+            return False
+        with contextlib.suppress(ChildProcessError):  # our child only as process 1, when its zygote has died
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        return True
 
     def kill_process(self) -> None:
         if self._pidfd is not None:

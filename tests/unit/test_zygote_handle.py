@@ -46,3 +46,16 @@ def test_a_descriptor_of_a_process_is_taken() -> None:
     process.hang_up()
     os.close(own)
     assert process.pid == os.getpid()
+
+
+def test_a_fork_server_that_was_left_to_the_worker_is_reaped() -> None:
+    """Its zygote has died, and the worker is process 1 of a container."""
+    child = os.posix_spawn("/bin/true", ["true"], os.environ)
+    zygote = Answering(pidfd := os.pidfd_open(child))
+    with zygote._control, zygote._theirs:
+        process = ForkedProcess(zygote)
+    process.hang_up()
+    os.close(pidfd)
+    assert process.wait(10) and not process.alive
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child, os.WNOHANG)
