@@ -89,18 +89,22 @@ class ForkServerPool:
         output: int,
         events: int,
         sandbox: Sandbox | None = None,
+        is_ansible: bool = True,
     ) -> ForkServer:
         """Starts a run under the configuration of `directory`. Raises RunnerError, StartFailure among them.
 
-        environment: the run's own variables, beside the worker's; those that Ansible reads belong to the configuration.
+        environment: the run's own variables, beside the worker's; those that Ansible reads belong to the configuration;
+        is_ansible: others are not counted.
         """
         for _ in range(2):
-            server = self._server(configuration_of(directory, environment, sandbox=sandbox))
+            server, was_warm = self._server(configuration_of(directory, environment, sandbox=sandbox))
             if sandbox is not None and sandbox.confinement is not None:
                 server.host.confinements.add(sandbox.confinement)
             try:
                 server.launch(channel, output, events)
                 server.asked, server.used_at = (directory, environment), time.monotonic()
+                with self._lock:
+                    self._found_warm += was_warm and is_ansible
                 return server
             except OSError as error:
                 log.warning("fork server %d has died (%s); starting another", server.pid, error)
@@ -208,15 +212,16 @@ class ForkServerPool:
         for host in (*zygotes, *retired):
             host.close()
 
-    def _server(self, configuration: Configuration, is_for_run: bool = True) -> ForkServer:
+    def _server(self, configuration: Configuration, is_for_run: bool = True) -> tuple[ForkServer, bool]:
+        """Returns the fork server of a configuration, and whether it was ready. Raises RunnerError."""
         with self._lock:
             if (server := self._warm_server(configuration, is_for_run)) is not None:
-                return server
+                return server, True
             starting = self._starting.setdefault(_without_version(configuration), threading.Lock())
         with starting:
             with self._lock:
                 if (server := self._warm_server(configuration, is_for_run)) is not None:
-                    return server
+                    return server, False  # it had to wait
             server = self._make(configuration)
             with self._lock:
                 is_withdrawn = server.host in self._retired
@@ -231,7 +236,7 @@ class ForkServerPool:
         if is_open:
             self._retire(dropped)
             self.end_unused_zygotes()
-            return server
+            return server, False
         server.close()
         server.kill_sandbox()
         raise RunnerError("the worker is being stopped")
@@ -260,7 +265,6 @@ class ForkServerPool:
         if server is None or not server.is_usable:
             return None
         if is_for_run:
-            self._found_warm += 1
             server.runs += 1
             self._servers.move_to_end(configuration)
             self._zygotes.touch(server.host)

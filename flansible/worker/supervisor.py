@@ -154,7 +154,7 @@ class Supervisor:
                 directory, environment = (step.cwd, step.environment) if is_ansible else ("/", {})
                 self._recorder.add_notes(notes_for(step, sandbox))
                 server = self._fork_servers.launch(
-                    directory, environment, ends.theirs, ends.output_end, ends.events_end, sandbox
+                    directory, environment, ends.theirs, ends.output_end, ends.events_end, sandbox, is_ansible
                 )
             finally:
                 ends.close_theirs()

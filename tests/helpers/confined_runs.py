@@ -36,6 +36,7 @@ class ConfinedPool(ForkServerPool):
         output: int,
         events: int,
         _sandbox: object = None,
+        _is_ansible: bool = True,
     ) -> ForkServer:
         return super().launch(directory, {}, channel, output, events, self._sandbox)
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from flansible.worker.forkserver_pool import ForkServerPool
 from flansible.worker.preparation import Preparation
 from flansible.worker.sandbox import Sandbox
 from flansible.worker.zygote_handle import ForkedProcess, Zygote
+from tests.helpers.waiting import eventually
 
 _pids = itertools.count(1 << 30)
 
@@ -84,8 +85,8 @@ def run(pool: ForkServerPool, tmp_path: Path) -> Iterator[Callable[..., ForkServ
     """Launches a run in a folder of this name, with a configuration of its own."""
     ours, theirs = socket.socketpair()
 
-    def launch(name: str, sandbox: Sandbox | None = None) -> ForkServer:
-        return pool.launch(folder(tmp_path, name), {}, theirs, ours.fileno(), ours.fileno(), sandbox)
+    def launch(name: str, sandbox: Sandbox | None = None, is_ansible: bool = True) -> ForkServer:
+        return pool.launch(folder(tmp_path, name), {}, theirs, ours.fileno(), ours.fileno(), sandbox, is_ansible)
 
     with ours, theirs:
         yield launch
@@ -218,3 +219,30 @@ def test_a_zygote_that_was_unused_for_long_ends_in_a_service_without_runs(
     zygote.used_at -= 121
     Preparation(cast(Any, None), pool, cast(Any, None), lambda _user: None, lambda: False).tick()
     assert not zygote.alive and pool._zygotes.all() == []
+
+
+def test_only_runs_of_ansible_that_did_not_wait_for_their_fork_server_count_as_warm(
+    pool: ForkServerPool, run: Callable[..., ForkServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork = fork_server.fork
+
+    def with_another_waiting(configuration: Configuration, *more: Any) -> ForkServer:
+        waiting.append(background.submit(run, "p"))
+        eventually(lambda: looks == ["p"] * 3)
+        return fork(configuration, *more)
+
+    waiting: list[Future[ForkServer]] = []
+    looks: list[str] = []
+    look = pool._warm_server
+
+    def looked(configuration: Configuration, is_for_run: bool) -> ForkServer | None:
+        looks.append(Path(configuration.directory).name)
+        return look(configuration, is_for_run)
+
+    monkeypatch.setattr(pool, "_warm_server", looked)
+    monkeypatch.setattr(fork_server, "fork", with_another_waiting)
+    with ThreadPoolExecutor() as background:
+        server = run("p")
+    assert waiting[0].result() is server and pool.counts("w").warm == 0
+    assert run("p", is_ansible=False) is server and pool.counts("w").warm == 0
+    assert run("p") is server and pool.counts("w").warm == 1
