@@ -191,14 +191,25 @@ class _Children:
     def _orphans(self) -> set[int]:
         return set(process_tree.children()) - self.keepers - self._adopted - {self._packer.child}
 
+    def _has_ended_keeper(self) -> bool:
+        """Whether another keeper has ended and is not reaped yet."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return any(os.waitid(os.P_PID, pid, flags) is not None for pid in self.keepers)
+
     def _end_orphans(self) -> None:
         """Kills the run of a killed keeper, repeatedly: its orphaned descendants become our children in turn."""
         give_up_at = time.monotonic() + _END_SECONDS
+        of_run: set[int] = set()
         while (orphans := self._orphans()) and time.monotonic() < give_up_at:
+            if of_run and self._has_ended_keeper():
+                self._adopted.update(orphans - of_run)  # what that keeper's run has left on purpose
+                orphans &= of_run
             for pid in orphans:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     orphan = psutil.Process(pid)
-                    process_tree.kill([orphan, *orphan.children(recursive=True)])
+                    found = [orphan, *orphan.children(recursive=True)]
+                    of_run.update(process.pid for process in found)
+                    process_tree.kill(found)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
             time.sleep(_POLL_SECONDS)

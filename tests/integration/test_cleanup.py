@@ -540,6 +540,35 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert ended.stdout == f"{tmp_path}/.ansible/tmp\n" and list((tmp_path / ".ansible/tmp").iterdir()) == []
 
 
+def test_what_another_run_leaves_while_a_killed_keepers_run_is_ended_lives(tmp_path: Path) -> None:
+    """The killed run is in a system call, and takes its time: here no signal is sent."""
+    program = """
+import os, signal, types
+from flansible.runner import forkserver, process_tree
+
+def start(line):
+    return os.posix_spawn("/bin/sh", ["sh", "-c", line], os.environ)
+
+process_tree.become_subreaper()
+killed = set()
+process_tree.kill = lambda found: killed.update(process.pid for process in found)
+forkserver._END_SECONDS = 1.0
+children = forkserver._Children(types.SimpleNamespace(child=None))
+of_killed, keeper = start("sleep 60; true"), start("sleep 0.2; sleep 60 &")
+children.keepers.add(keeper)
+children._end_orphans()
+os.waitpid(keeper, 0)
+[left] = set(process_tree.children()) - {of_killed}
+print(of_killed in killed, left in killed)
+for process in process_tree.descendants():
+    process.kill()
+"""
+    command = [sys.executable, "-P", "-c", program]
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "True False\n", ended.stderr
+
+
 def test_a_sweep_takes_what_runs_left_that_never_began(tmp_path: Path) -> None:
     """On a full disk, or since their keeper was killed just then; an older version left them under another name."""
     old = time.time() - 100
