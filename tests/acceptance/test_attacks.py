@@ -544,7 +544,7 @@ def test_what_users_leave_running_ends_with_the_service_soon_whatever_they_have_
             shell(target, f"setsid sleep {number} >/dev/null 2>&1 & {STOP_THE_FORK_SERVER}", chdir=name)
         eventually(lambda: _sleeping() >= set(numbers))
         time.sleep(0.3)
-        assert target.service.stop() < 6
+        assert target.service.stop() < 10  # one after the other they would take 15
         assert _sleeping().isdisjoint(numbers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import subprocess
@@ -94,8 +95,9 @@ def test_a_worker_without_descriptors_says_so_and_goes_on_once_it_has_some(servi
     limits = worker.rlimit(resource.RLIMIT_NOFILE)
     # Each number is one place further in what a run needs: the first descriptors, then the pipes, then all.
     for spare in range(6):
-        highest = max(int(name) for name in os.listdir(f"/proc/{worker.pid}/fd"))
-        worker.rlimit(resource.RLIMIT_NOFILE, (highest + 1 + spare, limits[1]))
+        taken = {int(name) for name in os.listdir(f"/proc/{worker.pid}/fd")}
+        free = (number for number in itertools.count() if number not in taken)
+        worker.rlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, spare, None)), limits[1]))
         try:
             status = service.wait(service.submit("ansiblecommand", BODY))
         finally:
