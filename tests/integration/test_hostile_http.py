@@ -83,8 +83,19 @@ def test_what_gunicorn_refuses_is_in_the_one_shape_with_the_safe_headers(
         (b"1\r\n \r\n" * 20_000 + b"0\r\n\r\n", 400, "invalid_request"),
         (b"1\r\n \r\n" * 9000 + b"0\r\n\r\n", 400, "invalid_json"),
         ((b"10000\r\n" + b" " * 0x10000 + b"\r\n") * 63 + b"0\r\n\r\n", 400, "invalid_json"),
+        ((b"400\r\n" + b" " * 0x400 + b"\r\n") * 4000 + b"0\r\n\r\n", 400, "invalid_json"),
     ],
-    ids=["good chunks", "half an object", "no number", "a byte too many", "huge", "very many", "many", "large"],
+    ids=[
+        "good chunks",
+        "half an object",
+        "no number",
+        "a byte too many",
+        "huge",
+        "very many",
+        "many",
+        "large",
+        "large and many",
+    ],
 )
 def test_a_body_in_chunks_is_held_to_the_same_rules(server: WebServer, chunks: bytes, status: int, code: str) -> None:
     with socket.create_connection(("127.0.0.1", server.port), 20) as connection:

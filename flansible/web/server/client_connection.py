@@ -7,8 +7,10 @@ gunicorn writes replies to it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import ssl
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from socket import socket
@@ -54,10 +56,10 @@ class _Received(Unreader):  # type: ignore[misc]
 
     def __init__(self, head: bytes) -> None:
         super().__init__()
-        self.pieces = [head]
+        self.pieces = deque([head])
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        return self.pieces.pop(0) if self.pieces else b""
+        return self.pieces.popleft() if self.pieces else b""
 
     @property
     def is_empty(self) -> bool:
@@ -92,7 +94,7 @@ class ClientConnection:
         self._source = _Received(b"")
         self._written: list[bytes] = []
         self._expects_continue = False
-        self._chunks = 0  # of the body that is gathered
+        self._chunk_ends: list[int] = []  # of the body that is gathered
         self._scanned = 0  # before this byte there is no end of the head, or of the body in chunks
 
     @property
@@ -147,7 +149,10 @@ class ClientConnection:
         if length is None or length > len(self.received):
             self._answer_expectation()
             return False
-        self._source.pieces.append(bytes(self.received[:length]))
+        # Chunk by chunk: for each one, gunicorn's reader copies what is left of the piece.
+        ends = itertools.takewhile(length.__gt__, self._chunk_ends)
+        for begin, end in itertools.pairwise((0, *ends, length)):
+            self._source.pieces.append(bytes(self.received[begin:end]))
         del self.received[:length]
         self._scanned = 0
         return True
@@ -161,7 +166,8 @@ class ClientConnection:
         length = end + 4 if end >= 0 else len(self.received)
         self._source = _Received(bytes(self.received[:length]))
         del self.received[:length]
-        self._scanned = self._chunks = 0
+        self._scanned = 0
+        self._chunk_ends.clear()
         try:
             request = Request(cfg, self._source, self.peer)
         except (NoMoreData, StopIteration):
@@ -203,8 +209,8 @@ class ClientConnection:
             if self.received[end - 2 : end] != b"\r\n":
                 break
             self._scanned = end
-            self._chunks += 1
-            if self._chunks > _FEW_CHUNKS + most_body_bytes // _SMALL_CHUNK_BYTES:
+            self._chunk_ends.append(end)
+            if len(self._chunk_ends) > _FEW_CHUNKS + most_body_bytes // _SMALL_CHUNK_BYTES:
                 raise InvalidChunkExtension("the chunks are too small")
         else:
             if len(self.received) - self._scanned <= HEAD_BYTES:
