@@ -7,7 +7,7 @@ launch by the same functions.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -28,6 +28,9 @@ from flansible.models.template_specs import TemplateSpec
 from flansible.web import choices, freezes, playbook_variables, task_launch, template_guards
 from flansible.web.context import WebContext, definitions_of
 from flansible.web.task_launch import Launched, MakeEvent
+
+# What the `user` of a credential sets where the request does not: no template can leave it open.
+_USER_FIELDS = {"ssh": "remote_user", "become": "become_user"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def prepare(context: WebContext, wanted: TemplateLaunch, *, is_preview: bool = F
     rights = rights_user(context, found)
     spec = described(context, TemplateSpec.model_validate(found.spec), rights)
     merged = template_values.merge(choices.filled(context, spec, rights), wanted.values)
-    _check_credentials(context, spec, wanted, {ADMIN, rights.name})
+    _check_credentials(context, spec, wanted, found.owner)
     if wanted.hosts:
         merged = replace(merged, body={**merged.body, "limit": ",".join(wanted.hosts)})
     body, run = _authorized(context, spec, rights, merged, is_preview=is_preview)
@@ -145,11 +148,12 @@ def described(context: WebContext, spec: TemplateSpec, rights: User) -> Template
     return template_schema.with_listed(spec, playbook_variables.of_request(rights, request, context.settings))
 
 
-def _check_credentials(context: WebContext, spec: TemplateSpec, wanted: TemplateLaunch, trusted: Set[str]) -> None:
+def _check_credentials(context: WebContext, spec: TemplateSpec, wanted: TemplateLaunch, owner: str) -> None:
     """Raises Forbidden for a credential that a launch names, and whoever launches may not use: that the owner may is
     no right of theirs. Those that the template itself names are.
 
-    trusted: who may have written one that sets more than the template leaves open. Raises InvalidRequest for others."""
+    Raises InvalidRequest for one that sets more than the template leaves open, unless admin or the template's owner has
+    written it: they could have written that into the template. Its `run_as` could not."""
     given, own = wanted.values.get("credentials"), spec.request.get("credentials")
     named = given if isinstance(given, list) else []
     for number, name in enumerate(named):
@@ -158,8 +162,10 @@ def _check_credentials(context: WebContext, spec: TemplateSpec, wanted: Template
         found = definitions_of(context).find(CREDENTIALS.name, str(name))
         if not credential_rights.may_use(wanted.user, str(name), found.owner if found else None):
             raise credential_forbidden(str(name), f"credentials[{number}]")
-        if found is not None and found.owner not in trusted and (more := _not_open(spec, found.spec)):
-            message = f"credential {name} of {found.owner} sets {more}, which is not open in this template"
+        if found is not None and found.owner not in (ADMIN, owner) and (more := _not_open(spec, found.spec)):
+            others = " or ".join(sorted({ADMIN, owner}))
+            message = f"credential {name} of {found.owner} sets {more}, which is not open. Use one of {others}"
+            message += ", or one without `user`" if more in _USER_FIELDS.values() else ""
             place = f"credentials[{number}]"
             raise InvalidRequest(f"{place}: {message}", code="invalid_field", errors=[FieldError(place, message)])
 
@@ -168,6 +174,9 @@ def _not_open(spec: TemplateSpec, credential: Mapping[str, JsonValue]) -> str:
     """Returns what a credential sets, besides a secret, that a launch may not; empty for none."""
     if credential.get("kind") == "environment":
         return "the environment"
+    field = _USER_FIELDS.get(str(credential.get("kind")))
+    if field is not None:
+        return field if credential.get("user") and not spec.request.get(field) else ""
     name = str(credential.get("variable") or "")
     declared = spec.variables.get(name)
     is_open = f"{template_values.SECRETS}.{name}" in spec.open or (declared is not None and declared.secret)

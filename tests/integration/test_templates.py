@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from flansible.authorization import isolation
+from flansible.authorization.isolation import Isolation
 from flansible.config import Settings
 from flansible.errors import (
     BadGateway,
@@ -101,19 +103,51 @@ def test_who_launches_names_no_credential_that_only_the_owner_may_use(site: Site
 
 def test_a_credential_of_who_launches_sets_nothing_that_is_not_open(site: Site) -> None:
     site.write_users(**{**USERS, "portal": {"inventories": [], "may_define": ["credentials"], "credentials": ["of-*"]}})
-    token = {"kind": "http", "token": "marker-of-a-secret", "variable": "place"}
-    shell = {"kind": "become", "password": "marker-of-a-secret", "user": "root;id"}
-    environment = {"kind": "environment", "variables": {"HTTP_PROXY": "http://127.0.0.1"}}
-    for name, spec in (("token", token), ("shell", shell), ("environment", environment)):
+    secret = "marker-of-a-secret"
+    specs: dict[str, dict[str, Any]] = {
+        "become": {"kind": "become", "password": secret},
+        "ssh": {"kind": "ssh", "password": secret},
+        "token": {"kind": "http", "token": secret, "variable": "place"},
+        "environment": {"kind": "environment", "variables": {"HTTP_PROXY": "http://127.0.0.1"}},
+        "postgres": {"kind": "become", "password": secret, "user": "postgres"},
+        "root": {"kind": "ssh", "password": secret, "user": "root"},
+        "shell": {"kind": "become", "password": secret, "user": "root;id"},
+    }
+    for name, spec in specs.items():
         site.put(f"credentials/{name}", spec, "portal")
         site.put(f"credentials/of-{name}", spec, "admin")
     site.template("admin", open=["credentials", "become"])
-    for name, status in (("token", 400), ("shell", 403), ("environment", 400)):
-        found = site.refusal(credentials=[name], become=True)
-        assert (found[0], found[2]) == (status, {"credentials[0]"}), name
+    for name in specs:
         site.launch(credentials=[f"of-{name}"], become=True)
-    site.template("admin", open=["credentials", "secret_vars.place"])
-    site.launch(credentials=["token"])
+    for name in ("become", "ssh"):
+        site.launch(credentials=[name], become=True)
+    for name in ("token", "environment", "postgres", "root", "shell"):
+        found = site.refusal(credentials=[name], become=True)
+        assert (found[0], found[2]) == (400, {"credentials[0]"}), name
+    users = {**DEPLOY["request"], "remote_user": "deploy", "become_user": "www"}
+    site.template("admin", open=["credentials", "secret_vars.place"], request=users)
+    for name in ("token", "postgres", "root"):
+        site.launch(credentials=[name])
+    assert site.refusal(credentials=["shell"])[0] == 403, "no plain name, whether it counts or not"
+
+
+def test_what_the_templates_owner_could_have_written_a_credential_of_theirs_may_set(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user of `run_as` has not written the template."""
+    monkeypatch.setattr(isolation, "for_user", lambda *_: Isolation("bwrap"))
+    entry = {"may_define": ["credentials", "templates"], "credentials": ["*"], "environment": ["HTTP_PROXY"]}
+    portal = {"inventories": [], "credentials": ["*"]}
+    site.write_users(**{**USERS, "portal": portal, "dev": {**USERS["dev"], **entry}})
+    environment = {"kind": "environment", "variables": {"HTTP_PROXY": "http://127.0.0.1"}}
+    for owner in ("dev", "admin"):
+        site.put(f"credentials/of-{owner}", environment, owner)
+    site.template("dev", open=["credentials"])
+    for owner in ("dev", "admin"):
+        site.launch(credentials=[f"of-{owner}"])
+    site.template("admin", open=["credentials"], run_as="dev")
+    site.launch(credentials=["of-admin"])
+    assert site.refusal(credentials=["of-dev"])[2] == {"credentials[0]"}
 
 
 def test_what_is_read_can_be_sent_back_and_changes_nothing(site: Site) -> None:
