@@ -69,8 +69,10 @@ def _refusal(address: Address, allow_private: bool) -> str:
     for one in (address, *_contained(address)):
         if one.is_unspecified or one.is_multicast or (isinstance(one, ipaddress.IPv4Address) and int(one) >> 24 == 0):
             return "no address of a host"
-        # What no registry gives out may be translated, or routed, to anything within: ::ffff:0:127.0.0.1
-        is_given_out = not one.is_reserved or one in _NAT64
+        # What no registry gives out may be translated, or routed, to anything within: ::ffff:0:127.0.0.1. A mapped one
+        # is reserved for Python 3.11 and 3.12; the address in it decides.
+        is_mapped = getattr(one, "ipv4_mapped", None) is not None
+        is_given_out = not one.is_reserved or one in _NAT64 or is_mapped
         is_public = one.is_global and not one.is_private and not getattr(one, "is_site_local", False) and is_given_out
         if not allow_private and not is_public:
             return "not a public one"
