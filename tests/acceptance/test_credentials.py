@@ -342,7 +342,6 @@ def test_the_client_names_credentials(service: Service, keys: Any, ssh: servers.
 
 @pytest.mark.nightly
 def test_without_isolation_users_may_use_none(service: Service, tmp_path: Path) -> None:
-    """A worker without bubblewrap refuses as well what a web server elsewhere has accepted."""
     lay_out(tmp_path)
     document = json.loads((tmp_path / "rbac.json").read_text())
     document["rbac"][1]["credentials"] = ["*"]

@@ -83,10 +83,12 @@ class Worker:
         task_id: str | None = None,
         cancellation: Cancellation | None = None,
         secrets: Secrets | None = None,
+        credentials: tuple[str, ...] = (),
     ) -> Ended:
         task_id = task_id or new_id()
-        confinement = Confinement(readable=()) if any(step.data_only for step in steps) else None
-        self.store.submit(task_id, make_run(steps=steps, confinement=confinement))
+        confined = bool(credentials) or any(step.data_only for step in steps)
+        confinement = Confinement(readable=()) if confined else None
+        self.store.submit(task_id, make_run(steps=steps, confinement=confinement, credentials=credentials))
         claim = self.store.claim(task_id, "worker")
         assert isinstance(claim, Claim)
         recorder = Recorder(task_id, claim, self.max_output_bytes, None, self.writer.wake, self.memory_bytes)

@@ -25,6 +25,7 @@ from flansible.worker import lease_renewal, runner_process
 from flansible.worker import supervisor as supervisor_module
 from flansible.worker.outcome import Observed, outcome_of
 from flansible.worker.step_descriptors import StepDescriptors
+from flansible.worker.supervisor import UNCONFINED
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.runs import GRACE_SECONDS, Ended, Worker, new_id
 from tests.helpers.waiting import eventually
@@ -67,6 +68,13 @@ def test_a_run_has_nothing_masked_but_a_key_that_it_was_given(worker: Worker) ->
     line = "ZGVjcnlwdGVkIGxpbmUgb2YgdGhlIGtleQ"
     ended = worker.run("print_what_it_hides", line)
     assert ended.text == line, ended
+
+
+def test_a_run_with_stored_secrets_that_would_not_be_confined_here_is_refused(worker: Worker) -> None:
+    """What a web server elsewhere has accepted, a worker without bubblewrap does not run."""
+    step = Step(program="ansible", argv=("say", "hello"), cwd="/")
+    assert worker.run_steps(step, credentials=("web-vault",)).outcome.description == UNCONFINED
+    assert worker.run_steps(step).outcome.state is State.SUCCEEDED
 
 
 def test_a_run_that_ends_just_as_its_keeper_is_sent_a_new_deadline_is_not_lost(
