@@ -174,7 +174,8 @@ def absolute_url(given: str, base: str) -> str:
     if given.startswith(("./", "../")):
         return _joined(base, given)
     if protocol_of(base) == "file" or _is_elsewhere(given, base):
-        raise ProjectError(f"submodule url {given!r} leads elsewhere: only the project's own host may be used")
+        allowed = "only the project's own host may be used, and no escape before the path"
+        raise ProjectError(f"submodule url {given!r} leads elsewhere, or git could read it so: {allowed}")
     return given
 
 

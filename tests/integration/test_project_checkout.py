@@ -410,10 +410,11 @@ def test_relative_submodule_urls_follow_the_projects_own() -> None:
         "ssh://h\\@evil/inner",
         "ssh://[h/inner",
         "evil/x@h:inner",
+        "ssh://me%40corp@h/inner",
     ),
 )
-def test_a_submodule_url_whose_host_git_reads_differently_leads_elsewhere(given: str) -> None:
-    with pytest.raises(ProjectError, match="leads elsewhere"):
+def test_a_submodule_url_whose_host_git_may_read_differently_is_refused(given: str) -> None:
+    with pytest.raises(ProjectError, match="no escape before the path"):
         checkout.absolute_url(given, "ssh://git@h/shop")
 
 
