@@ -42,6 +42,20 @@ def test_a_definition_is_made_changed_and_deleted(
     expect(page.get_by_text("None yet.")).to_be_visible()
 
 
+def test_asterisks_of_a_definition_are_its_own(page: Page, web: Records, login: Callable[..., None]) -> None:
+    """Nothing is hidden in one, so that they are no secret to be typed again."""
+    with httpx.Client(base_url=web.url, auth=ADMIN) as client:
+        client.put("/api/searches/stars", json={"text": "********", "user": "a ********"}).raise_for_status()
+        login(page, ADMIN, "#/definitions?kind=searches&name=stars", url=web.url)
+        expect(page.get_by_label("text")).to_have_value("********")
+        page.get_by_label("state").select_option("failed")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("row", name="stars")).to_contain_text("state: failed")
+        found = client.get("/api/searches/stars").json()
+        assert (found["text"], found["user"]) == ("********", "a ********")
+        client.delete("/api/searches/stars").raise_for_status()
+
+
 def test_a_form_that_comes_late_takes_the_focus_from_nobody(
     page: Page, web: Records, login: Callable[..., None]
 ) -> None:

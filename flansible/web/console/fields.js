@@ -7,10 +7,10 @@ export const MASK = "********";
 const HIDDEN_PART = "A part of it was hidden. Type it in the place of the asterisks.";
 
 /** One input with label, hint and error. parse(text) returns the value (undefined: none), or throws; format(value) returns
- * the text, or undefined for a value that the input cannot hold. */
+ * the text, or undefined for a value that the input cannot hold. mayHide: whether asterisks in a value are the service's. */
 export class Field {
-  constructor(name, label, input, { hint = "", parse = plainText, format = onlyText, isSecret = false } = {}) {
-    Object.assign(this, { name, input, parse, format, isSecret });
+  constructor(name, label, input, { hint = "", parse = plainText, format = onlyText, isSecret = false, mayHide = true } = {}) {
+    Object.assign(this, { name, input, parse, format, isSecret, mayHide });
     const id = newId("field");
     this.error = h("p", { class: "field-error", id: `${id}-error`, hidden: true });
     this.hint = h("p", { class: "hint", id: `${id}-hint`, hidden: !hint }, hint);
@@ -26,13 +26,13 @@ export class Field {
   /** Returns the value for the request, undefined when empty. Throws an Error with a message for the user. */
   read() {
     if (this.input.type === "checkbox") return this.input.checked || undefined;
-    if (!this.isSecret && isHidden(this.input.value)) throw new Error(HIDDEN_PART);
+    if (this.mayHide && !this.isSecret && isHidden(this.input.value)) throw new Error(HIDDEN_PART);
     return this.parse(this.input.value);
   }
 
   /** Writes the value; returns false if the input cannot hold it. What the service has hidden is none, and is marked. */
   write(value) {
-    if (value === MASK && this.input.type !== "checkbox") {
+    if (this.mayHide && value === MASK && this.input.type !== "checkbox") {
       this.input.value = "";
       this.requireRetyping();
       return true;
@@ -45,7 +45,7 @@ export class Field {
     const text = this.format(value);
     if (text === undefined) return false;
     this.input.value = text;
-    if (isHidden(text)) this.setError(HIDDEN_PART);
+    if (this.mayHide && isHidden(text)) this.setError(HIDDEN_PART);
     return this.input.value === text;
   }
 

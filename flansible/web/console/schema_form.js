@@ -90,6 +90,8 @@ function plainSchema(property, defined) {
 
 function newField(name, schema, isRequired) {
   const field = createField(name, schema, isRequired);
+  // A definition is shown as it was written: its secrets are left out, not hidden.
+  field.mayHide = false;
   // The value that says that there is none; undefined for a type that has no such value.
   field.emptied = schema.isNullable ? null : schema.enum ? undefined : { string: "", array: [] }[schema.type];
   return field;
