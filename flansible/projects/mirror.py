@@ -21,7 +21,8 @@ from pathlib import Path
 from flansible.errors import ProjectError
 from flansible.projects.git_command import GitRunner
 from flansible.projects.order import COMMIT, Order
-from flansible.projects.shelf import measure, remove_tree
+from flansible.projects.shelf import measure
+from flansible.system.atomic_files import remove_folder
 
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
 _GONE = ".gone-"
@@ -182,7 +183,7 @@ def make_room(projects: Path, most_bytes: int) -> None:
     """Removes mirrors that nobody uses, the longest unused first, until the rest fits."""
     for left in projects.glob(f"*/mirrors/{_GONE}*"):
         with contextlib.suppress(OSError):
-            remove_tree(left)  # of one who was killed while removing
+            remove_folder(left)  # of one who was killed while removing
     found = []
     for path in projects.glob("*/mirrors/*.git"):
         with contextlib.suppress(OSError):
@@ -197,7 +198,7 @@ def make_room(projects: Path, most_bytes: int) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.rename(path, gone)
             total -= size
-            remove_tree(gone)
+            remove_folder(gone)
 
 
 def _use_file(path: Path) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flansible.errors import RunnerError
 from flansible.projects import order, shelf
-from flansible.system.atomic_files import new_folder, remove_abandoned
+from flansible.system.atomic_files import new_folder, remove_abandoned, writable_folder
 
 _PREFIX = ".run-"
 _TICK_SECONDS = 0.1
@@ -35,21 +35,17 @@ def private_copy(tree: Path, folder: Path, principal: str, must_end: Callable[[]
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
     remove_abandoned(shown, _PREFIX)
     with new_folder(aside, _PREFIX) as made:
+        _copy(tree, made, folder.name, must_end)
+        shelf.make_writable(made)
+        target = shown / made.name
+        os.rename(made, target)
         try:
-            _copy(tree, made, folder.name, must_end)
-            shelf.make_writable(made)
-            target = shown / made.name
-            os.rename(made, target)
-            try:
-                yield target
-            finally:
-                with contextlib.suppress(OSError):  # the run may have removed it, or put something else in its place
-                    os.rename(target, made)
-                    if made.is_symlink():
-                        made.unlink()
+            yield target
         finally:
-            with contextlib.suppress(OSError):
-                shelf.remove_tree(made)
+            with contextlib.suppress(OSError):  # the run may have removed it, or put something else in its place
+                with contextlib.suppress(NotADirectoryError), writable_folder(target):
+                    pass
+                os.rename(target, made)
 
 
 def _copy(tree: Path, made: Path, project: str, must_end: Callable[[], bool]) -> None:

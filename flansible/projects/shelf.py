@@ -165,7 +165,7 @@ class Shelf:
             for lock in (self._run_lock(key), self._lock_file(key)):
                 lock.unlink(missing_ok=True)
         if gone is not None:
-            remove_tree(gone)
+            remove_folder(gone)
         return True
 
     def sweep(self) -> None:
@@ -179,7 +179,7 @@ class Shelf:
             key = path.name.removeprefix(_GONE).rpartition("-")[0]
             with contextlib.suppress(OSError), ExitStack() as stack:
                 if self._is_unused(key, stack):
-                    remove_tree(path)
+                    remove_folder(path)
 
     def _is_unused(self, key: str, stack: ExitStack) -> bool:
         """Whether nobody has a lease; until the stack is closed nobody gets one. Raises OSError."""
@@ -239,15 +239,6 @@ def measure(folder: Path) -> Stamp:
             entries += 1
             changed = max(changed, found.st_ctime_ns)
     return Stamp(size, entries, changed)
-
-
-def remove_tree(path: Path) -> None:
-    """Removes a folder, read-only ones in it as well. Raises OSError."""
-    with contextlib.suppress(RecursionError):
-        for above, _, _ in os.walk(path):
-            with contextlib.suppress(OSError):
-                os.chmod(above, stat.S_IRWXU)
-    remove_folder(path)
 
 
 def make_writable(folder: Path) -> None:

@@ -9,9 +9,8 @@ import errno
 import fcntl
 import os
 import re
-import shutil
+import secrets
 import stat
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -108,18 +107,64 @@ def remove_abandoned(folder: Path, prefix: str) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder and all in it; does nothing if there is none. Raises OSError if something stays."""
-    with suppress(OSError, RecursionError):
-        shutil.rmtree(path)
-    if os.path.lexists(path):
-        # A repository or a run can make thousands of folders, each in the other: rm does not recurse.
-        subprocess.run(["rm", "-rf", "--", path], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    """Removes a folder and all in it, or what has its name; does nothing if there is none. Raises OSError if something
+    stays.
+
+    A run that can write there may have closed folders, and nested them thousandfold, and may put links in the place of
+    folders meanwhile. So descriptors are used and never paths, and few of them: what lies deeper is moved up first.
+    """
+    with suppress(OSError):
+        try:
+            with writable_folder(path) as top:
+                waiting = list(_clear(top, top))
+                while waiting:
+                    name = waiting.pop()
+                    with suppress(OSError), writable_folder(name, top) as folder:
+                        waiting.extend(_clear(folder, top))
+                        os.rmdir(name, dir_fd=top)
+            path.rmdir()
+        except NotADirectoryError:
+            path.unlink()
     if os.path.lexists(path):
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
 
 
+def _clear(folder: int, top: int) -> Iterator[str]:
+    """Removes the files of a folder and moves its folders to the top; yields the names that these have there."""
+    for name in os.listdir(f"/proc/self/fd/{folder}"):
+        with suppress(OSError):
+            try:
+                os.unlink(name, dir_fd=folder)
+            except IsADirectoryError:
+                moved = name if folder == top else secrets.token_hex(8)
+                with writable_folder(name, folder):
+                    os.rename(name, moved, src_dir_fd=folder, dst_dir_fd=top)
+                yield moved
+
+
+@contextmanager
+def writable_folder(path: Path | str, above: int | None = None) -> Iterator[int]:
+    """Yields a descriptor (O_PATH) of a folder, which its owner may read, write and enter from now on; only such a
+    folder can be moved to another. Follows no link.
+
+    above: a descriptor of the folder that the path begins at. Raises OSError, NotADirectoryError for a link too.
+    """
+    folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    try:
+        if (mode := os.fstat(folder).st_mode) & stat.S_IRWXU != stat.S_IRWXU:
+            os.chmod(f"/proc/self/fd/{folder}", stat.S_IMODE(mode) | stat.S_IRWXU)
+        yield folder
+    finally:
+        os.close(folder)
+
+
 def _remove_unless_locked(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except PermissionError:
+        with writable_folder(path) as folder:
+            descriptor = os.open(".", flags, dir_fd=folder)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):

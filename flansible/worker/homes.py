@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from flansible.models import split_principal
-from flansible.system.atomic_files import new_folder
+from flansible.system.atomic_files import new_folder, writable_folder
 
 HOME = "/home/flansible-user"  # as the sandbox has it: nothing else that is shown lies there
 SHARED = ("collections", "roles")  # of the service's `~/.ansible`
@@ -115,13 +115,8 @@ def _make_mountpoints(home: Path) -> None:
 def _give_access(home: Path) -> None:
     """Opens the folders that a run may have closed, or no other of its user's could begin. Follows no link."""
     for folder in (home, *(home / name for name in (*_AROUND, _LOCAL_TMP))):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if (mode := folder.lstat().st_mode) & stat.S_IRWXU != stat.S_IRWXU and stat.S_ISDIR(mode):
-                found = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    os.chmod(f"/proc/self/fd/{found}", stat.S_IMODE(mode) | stat.S_IRWXU)
-                finally:
-                    os.close(found)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), writable_folder(folder):
+            pass
 
 
 def _is_missing(path: Path, is_its_kind: Callable[[int], bool]) -> bool:
