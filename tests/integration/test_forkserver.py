@@ -128,6 +128,16 @@ def test_others_variables_are_data_and_not_templates(ansible: Worker, place: Pat
     assert "touch" in ended.text and not touched.exists()
 
 
+def test_others_module_arguments_are_data_and_not_templates(ansible: Worker, place: Path, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    evil = f"{{{{ lookup('pipe', 'touch {touched}') }}}}"
+    for arguments in (json.dumps({"msg": evil}), f"msg={evil}", f'msg="{evil}"'):
+        step = adhoc("-i", "hosts", "h1", "-m", "debug", "-a", arguments, cwd=str(place), data_only=True)
+        ended = ansible.run_steps(step)
+        assert "touch" in ended.text, arguments
+    assert not touched.exists()
+
+
 def test_others_variables_in_a_string_cannot_redirect_the_connection(ansible: Worker, place: Path) -> None:
     """Objects are checked before they are queued; a string has names only when it is parsed."""
     for text in ("inventory_hostname=far", "a=1 ansible_host=far", '{"ansible_connection": "ssh"}', "_ansible_x=1"):
