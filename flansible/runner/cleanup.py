@@ -106,11 +106,11 @@ class RunFiles:
             for directory in {*directories, *_USUAL_DIRECTORIES}:
                 for name in _list_or_empty(directory):
                     if ours.fullmatch(name):
-                        _remove(os.path.join(directory, name))
+                        _remove_if_possible(os.path.join(directory, name))
         self.remove_folder()
 
     def remove_folder(self) -> None:
-        _remove(self.folder)
+        _remove_if_possible(self.folder)
 
     def end_processes(self) -> None:
         """Kills what still runs a module of this run, and its process tree, after our own processes were killed.
@@ -176,7 +176,7 @@ def sweep(base: str) -> None:
     for name in _list_or_empty(base):
         folder = os.path.join(base, name)
         if _is_unfinished(folder, name):
-            _remove(folder)
+            _remove_if_possible(folder)
         elif name.startswith(_PREFIX):
             # Without a record it is not ours; while the record is locked, the run lives.
             with contextlib.suppress(OSError), open(os.path.join(folder, _RECORD), "rb+") as record:
@@ -214,7 +214,7 @@ def _kill_with_session(process: psutil.Process) -> None:
         process_tree.send(one, signal.SIGKILL)
 
 
-def _remove(folder: str) -> None:
+def _remove_if_possible(folder: str) -> None:
     with contextlib.suppress(OSError):
         atomic_files.remove_folder(Path(folder))
 
