@@ -21,6 +21,7 @@ import errno
 import os
 import re
 import shlex
+import socket
 import subprocess
 import tempfile
 import time
@@ -140,8 +141,8 @@ def prepared(order: Order, credential: dict[str, str]) -> Iterator[GitRunner]:
             git.binds += ["--ro-bind", path, path]
         ssh = _ssh_options(order, private)
         if key := credential.get("private_key"):
-            socket = stack.enter_context(_agent(private, key))
-            ssh += ["-o", f"IdentityAgent={socket}"]
+            agent = stack.enter_context(_agent(private, key))
+            ssh += ["-o", f"IdentityAgent={agent}"]
         elif "password" in credential:
             git.descriptors = (stack.enter_context(_helper(git, order.url, credential)),)
         user = credential.get("user")
@@ -212,10 +213,10 @@ def _ssh_options(order: Order, private: Path) -> list[str]:
 @contextmanager
 def _agent(private: Path, key: str) -> Iterator[str]:
     """Runs an ssh-agent that has this key, outside of the sandbox; yields the path of its socket."""
-    socket = private / "agent"
+    path = private / "agent"
     try:
         agent = subprocess.Popen(
-            ["ssh-agent", "-D", "-a", str(socket)],
+            ["ssh-agent", "-D", "-a", str(path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -224,24 +225,30 @@ def _agent(private: Path, key: str) -> Iterator[str]:
         raise ProjectError(f"ssh-agent does not start: {error.strerror}") from None
     try:
         give_up_at = time.monotonic() + _AGENT_SECONDS
-        while not socket.exists():
+        while not _answers(path):
             if agent.poll() is not None or time.monotonic() > give_up_at:
                 raise ProjectError("ssh-agent does not start")
             time.sleep(0.005)
         added = subprocess.run(
             ["ssh-add", "-q", "-"],
             input=(key if key.endswith("\n") else key + "\n").encode(),
-            env={**os.environ, "SSH_AUTH_SOCK": str(socket), "SSH_ASKPASS_REQUIRE": "never"},
+            env={**os.environ, "SSH_AUTH_SOCK": str(path), "SSH_ASKPASS_REQUIRE": "never"},
             capture_output=True,
             start_new_session=True,
             check=False,
         )
         if added.returncode != 0:
             raise ProjectError("the private key of the credential cannot be used")
-        yield str(socket)
+        yield str(path)
     finally:
         agent.terminate()
         agent.wait()
+
+
+def _answers(path: Path) -> bool:
+    # Its file is there a moment before anybody listens at it.
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 @contextmanager

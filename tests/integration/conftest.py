@@ -40,9 +40,10 @@ def store(redis_url: str) -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    """A web server of one process, as `flansible web` starts it, for all files that have no other wishes."""
+    """A web server of one process, as `flansible web` starts it. Its threads work on the shared Redis: it must be gone
+    when another file comes, whose schedulers would find their leases taken."""
     running = WebServer(tmp_path_factory.mktemp("web"), shared_redis.url)
     yield running
     running.stop()
