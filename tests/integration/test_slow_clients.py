@@ -30,10 +30,12 @@ STATUS = "/api/ansibletasks?limit=1"
 
 def running(folder: Path, redis_url: str, **more: Any) -> Iterator[WebServer]:
     server = WebServer(folder, redis_url, **{"max_connections_per_address": 100, **more})
-    with server.client() as client:
-        assert client.get(STATUS).status_code == 200  # the password is known from here on
-    yield server
-    server.stop()
+    try:
+        with server.client() as client:
+            assert client.get(STATUS).status_code == 200  # the password is known from here on
+        yield server
+    finally:
+        server.stop()
     assert "Traceback" not in server.log.read_text() and "ERROR" not in server.log.read_text()
 
 
@@ -129,15 +131,18 @@ def connects(server: WebServer, request: bytes, source: str) -> bool:
 
 
 def test_connections_that_come_at_once_are_shared_out(shared_redis: RedisServer, tmp_path: Path) -> None:
-    """One process used to take them all in four of ten bursts, and answered half as many requests as two do."""
+    """One process used to take them all in four of ten bursts, and answered half as many requests as two do. One that
+    the machine has no time for in those milliseconds cannot take any."""
+    uneven = 0
     with contextlib.contextmanager(running)(tmp_path, shared_redis.url, web_workers=2) as server:
-        for _ in range(6):
+        for _ in range(10):
             with contextlib.ExitStack() as stack:
                 for _ in range(48):
                     stack.enter_context(connect(server, b"GET "))
                 eventually(lambda: server.clients() == 48)
-                assert min(server.clients_by_process()) >= 4
+                uneven += min(server.clients_by_process()) < 4
             eventually(lambda: server.clients() == 0)
+    assert uneven <= 2
 
 
 def test_clients_of_a_trusted_proxy_are_counted_one_by_one(proxied: WebServer) -> None:
