@@ -32,6 +32,7 @@ _FIRST_YEAR, _LAST_YEAR = 1971, 2999
 LONGEST = timedelta(days=3650)
 _ONE_DAY = timedelta(days=1)
 _START = itemgetter(0)
+_MOST_PASSED = 100  # windows of `exclude`, on the way to the next times: behind each one a crontab line begins anew
 
 
 class Times:
@@ -55,12 +56,15 @@ class Times:
         return self._excluded_until(due) is not None
 
     def next(self, start: datetime, count: int) -> list[NextTime]:
-        """Returns the next times behind a moment that are not left out."""
+        """Returns the next times behind a moment that are not left out: fewer, or none, behind _MOST_PASSED windows."""
         found: list[NextTime] = []
-        dues = self.after(start)
+        dues, passed = self.after(start), 0
         while len(found) < count and (due := next(dues, None)) is not None:
             end = self._excluded_until(due)
             if end is not None:
+                passed += 1
+                if passed > _MOST_PASSED:
+                    break
                 # Not one by one: a schedule of each second has millions of due times in a window of weeks.
                 dues = self.after(end - timedelta.resolution)
                 continue

@@ -93,7 +93,7 @@ class ScheduleComputed(BaseModel):
     )
 
     words: str = Field(description="When it starts, in words.")
-    next: list[NextTime] = Field(description="The next five times, whether or not it is paused.")
+    next: list[NextTime] = Field(description="The next five times at most, whether or not it is paused.")
     paused_by: str | None = Field(description="Who has paused it: a user, or `failures`; null: nobody since its PUT.")
     skips_left: int = Field(description="How many of the next times are skipped.")
     failures: int = Field(description="How many of its last tasks in a row did not succeed.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from flansible.authorization.redaction import SECRET_FIELDS
@@ -14,7 +16,7 @@ from flansible.definitions.schedule_times import Freeze
 from flansible.errors import FieldError, InvalidRequest
 from flansible.history.definition_rows import StoredDefinition
 from flansible.identity.users import User
-from flansible.models.schedule_specs import FreezeSpec, ScheduleComputed, ScheduleSpec
+from flansible.models.schedule_specs import FreezeSpec, NextTime, ScheduleComputed, ScheduleSpec
 from flansible.models.template_specs import TemplateSpec
 from flansible.web import template_launch
 from flansible.web.context import WebContext
@@ -23,6 +25,8 @@ from flansible.web.kind_rules import Written
 log = logging.getLogger(__name__)
 
 _SHOWN_TIMES = 5
+_MOST_KEPT = 2000  # schedules
+_NONE_KEPT_FOR = timedelta(minutes=1)
 # What is raised for one that this machine cannot compute, such as after an upgrade without its zone. It is shown so:
 # a list must not fail for it.
 _NOT_COMPUTED = (ValueError, KeyError, OverflowError)
@@ -52,13 +56,39 @@ def _computed(context: WebContext, found: StoredDefinition) -> dict[str, Any]:
     state = known.state(stored)
     computed = ScheduleComputed(
         words=known.times.words(),
-        next=known.times.next(datetime.now(UTC), _SHOWN_TIMES),
+        next=_next_times(known, datetime.now(UTC)),
         paused_by=state.paused_by if state.paused else None,
         skips_left=state.skips,
         failures=state.failures,
     )
     now = {"paused": known.is_paused(state), "note": (state.note or "") if state.paused else known.spec.note}
     return computed.model_dump() | now
+
+
+@dataclass
+class _Kept:
+    """The next times of a schedule, true until a moment."""
+
+    until: datetime = datetime.min.replace(tzinfo=UTC)
+    times: list[NextTime] = field(default_factory=list)
+
+
+@lru_cache(_MOST_KEPT)
+def _kept(_name: str, _revision: str) -> _Kept:
+    return _Kept()
+
+
+def _next_times(known: KnownSchedule, now: datetime) -> list[NextTime]:
+    """Returns the next times. They are kept until the first one has passed: `exclude` has up to 1,000 windows, which a
+    list of as many schedules would convert and go through each time."""
+    kept = _kept(known.name, known.stored.revision)
+    if now < kept.until:
+        return kept.times
+    times = known.times.next(now, _SHOWN_TIMES)
+    until = datetime.fromisoformat(times[0].utc) if times else now + _NONE_KEPT_FOR
+    # In this order: another thread may read in between.
+    kept.times, kept.until = times, until
+    return times
 
 
 def check_freeze(written: Written) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
+from cronsim import CronSim
 
 from flansible.broker import app as broker_app
 from flansible.config import Settings
@@ -311,6 +312,24 @@ def test_a_schedule_and_a_freeze_whose_zone_is_gone_hold_up_no_other_and_are_sho
     assert shown["a-gone"]["next"] == [] and "cannot be computed" in shown["a-gone"]["words"]
     assert [item["is_active"] for item in site.get("freezes", "admin")["items"]] == [False]
     site.launch()
+
+
+def test_the_next_times_are_worked_out_once_for_each_revision(site: Clocked, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def begin(line: str, start: datetime) -> CronSim:
+        begun.append(line)
+        return CronSim(line, start)
+
+    site.write(every=None, cron="0 0 1 1 *", exclude=[f"{year}-01-01" for year in range(2030, 2999)])
+    monkeypatch.setattr(schedule_times, "CronSim", begin)
+    first = site.get("schedules", "admin")
+    once = len(begun)
+    assert site.get("schedules", "admin") == first
+    assert len(begun) - once <= 1, "its words"
+    site.write(every=None, cron="0 0 2 1 *")
+    [changed] = site.get("schedules", "admin")["items"]
+    assert [one["local"][5:10] for one in changed["next"]] == ["01-02"] * 5
 
 
 @pytest.mark.parametrize("where", ["due", "next_start"])

@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 
 from flansible.definitions import schedule_times
 from flansible.definitions.schedule_decisions import GRACE, KnownSchedule, decide, milliseconds, moment, words_of
@@ -176,6 +177,19 @@ def test_as_many_windows_as_a_schedule_may_have_cost_little_also_over_many_due_t
     dues = itertools.islice(found.after(WRITTEN), 2000)
     assert all(found.is_excluded(due) for due in dues)
     assert time.process_time() - began < 1, "compares each due time with each window"
+
+
+def test_the_next_times_begin_a_crontab_line_anew_behind_a_few_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def begin(line: str, start: datetime) -> CronSim:
+        begun.append(line)
+        return CronSim(line, start)
+
+    monkeypatch.setattr(schedule_times, "CronSim", begin)
+    found = times(cron="0 0 1 1 *", exclude=[f"{year}-01-01" for year in range(2027, 2999)])
+    assert found.next(WRITTEN, 5) == [] and len(begun) <= 101
+    assert len(times(cron="0 0 1 1 *", exclude=["2027-01-01", "2029-01-01"]).next(WRITTEN, 5)) == 5
 
 
 def test_words_say_when_it_starts() -> None:
