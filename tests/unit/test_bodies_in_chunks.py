@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 from gunicorn.http.body import ChunkedReader
+from gunicorn.http.errors import InvalidChunkSize
 
 from flansible.web.server.client_connection import ClientConnection
 
@@ -60,3 +61,10 @@ def test_a_body_in_chunks_that_is_over_the_limit_is_handed_on_up_to_there() -> N
     assert connection.request is not None
     assert len(connection.request.body.read(MOST_BODY_BYTES + 1)) == MOST_BODY_BYTES + 1
     assert not connection.finish_request() and connection.request is None
+
+
+def test_a_chunk_whose_size_has_more_than_sixteen_digits_is_refused_before_the_rest_of_it_arrives() -> None:
+    with pytest.raises(InvalidChunkSize):
+        received(HEAD + b"0" * 17 + b"\r\n")
+    connection = received(HEAD + b"1".zfill(16) + b"\r\n1\r\n" + b"0" * 16 + b"\r\n\r\n")
+    assert connection.request is not None and connection.request.body.read() == b"1"

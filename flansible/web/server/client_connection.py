@@ -19,6 +19,7 @@ from typing import Any
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import (
     InvalidChunkExtension,
+    InvalidChunkSize,
     InvalidRequestLine,
     LimitRequestHeaders,
     NoMoreData,
@@ -34,6 +35,7 @@ _READ_BYTES = 64 * 1024
 # A body may have so many chunks, and one more for so many bytes of the limit: each takes time, however small it is.
 _FEW_CHUNKS = 1024
 _SMALL_CHUNK_BYTES = 512
+_MOST_SIZE_DIGITS = 16  # of a chunk: they are read again whenever more of it arrives
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;.*)?", re.DOTALL)
 _TLS_HANDSHAKE = b"\x16\x03"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -187,7 +189,8 @@ class ClientConnection:
                 Request(cfg, _Received(bytes(self.received)), self.peer)
 
     def _chunks_end(self, most_body_bytes: int) -> int | None:
-        """Returns where a body in chunks ends, None if that has not arrived yet. Raises ParseException for too many.
+        """Returns where a body in chunks ends, None if that has not arrived yet. Raises ParseException for too many,
+        and for a size that is too long.
 
         What is no chunk ends it at once, and with it the connection: gunicorn's reader is given the rest, to refuse it.
         """
@@ -196,6 +199,8 @@ class ClientConnection:
             size = _CHUNK_LINE.fullmatch(self.received, self._scanned, line_end)
             if size is None:
                 break
+            if len(size[1]) > _MOST_SIZE_DIGITS:
+                raise InvalidChunkSize(bytes(size[1][:_MOST_SIZE_DIGITS]))
             if int(size[1], 16) == 0:  # the last one; trailers may follow
                 end = self.received.find(b"\r\n\r\n", line_end)
                 if end >= 0:
