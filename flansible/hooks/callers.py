@@ -29,6 +29,7 @@ from flansible.notifications import signatures
 _NOBODYS_SECRET = "whsec_" + "A" * 43 + "="
 _MOST_CHARACTERS = 255
 _MOST_COMMITS = 2048  # in a payload of GitHub's
+_MOST_PATHS = 10_000  # that are compared with a webhook's
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 Headers = Mapping[str, str]
 
@@ -114,7 +115,7 @@ def commit_of(spec: WebhookSpec, payload: Mapping[str, Any]) -> str:
 
 def changed_paths(payload: Mapping[str, Any]) -> set[str] | None:
     """Returns the files that the commits of a push have added, modified or removed; None where it does not have all
-    its commits: forges list a few of a large push."""
+    its commits (forges list a few of a large push), and for more than _MOST_PATHS."""
     found: set[str] = set()
     given = payload.get("commits")
     commits = given if isinstance(given, list) else []
@@ -125,7 +126,7 @@ def changed_paths(payload: Mapping[str, Any]) -> set[str] | None:
         for kind in ("added", "modified", "removed"):
             names = commit.get(kind) if isinstance(commit, dict) else None
             found |= {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
-    return found
+    return found if len(found) <= _MOST_PATHS else None
 
 
 def _pushed(spec: WebhookSpec, payload: Mapping[str, Any]) -> Mapping[str, Any]:

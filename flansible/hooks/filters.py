@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import translate
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
@@ -22,12 +23,12 @@ MISSING = _Missing()
 
 def why_ignored(spec: WebhookSpec, event: str, ref: str, payload: Mapping[str, Any]) -> str:
     """Returns which filter a call does not pass; empty when it passes all."""
-    if spec.events and not _matches_any(event, spec.events):
+    if spec.events and not _any_of(spec.events)(event):
         return "event does not match"
-    if spec.refs and not _matches_any(ref, spec.refs):
+    if spec.refs and not _any_of(spec.refs)(ref):
         return "ref does not match"
     paths = callers.changed_paths(payload) if spec.paths else None
-    if paths is not None and not any(_matches_any(path, spec.paths) for path in paths):
+    if paths is not None and not any(map(_any_of(spec.paths), paths)):
         return "paths do not match"
     for condition in spec.conditions:
         if not _holds(condition, payload):
@@ -73,5 +74,6 @@ def _holds(condition: PayloadCondition, payload: Mapping[str, Any]) -> bool:
     return any(found == one and isinstance(found, bool) == isinstance(one, bool) for one in wanted)
 
 
-def _matches_any(text: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(text, pattern) for pattern in patterns)
+def _any_of(globs: Sequence[str]) -> Callable[[str], object]:
+    """Returns what says whether a text matches one of these, in one call: a push has up to thousands of paths."""
+    return re.compile("|".join(map(translate, globs))).match

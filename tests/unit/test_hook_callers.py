@@ -242,6 +242,23 @@ def test_a_large_push_whose_commits_are_not_all_listed_passes_the_filter_of_path
     assert filters.why_ignored(found, "push", "", all_listed) == "paths do not match"
 
 
+def test_paths_of_a_push_are_not_compared_with_each_pattern_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    found = spec("github", paths=[f"roles/{number}/*" for number in range(50)])
+    names = [f"other/{number}" for number in range(200)]
+    monkeypatch.setattr(filters, "fnmatchcase", lambda text, _: compared.append(text), raising=False)
+    assert filters.why_ignored(found, "push", "", {"commits": [{"added": names}]}) == "paths do not match"
+    assert len(compared) <= len(names)
+    assert filters.why_ignored(found, "push", "", {"commits": [{"added": [*names, "roles/49/x"]}]}) == ""
+
+
+def test_a_push_of_more_than_ten_thousand_files_passes_the_filter_of_paths() -> None:
+    found = spec("github", paths=["site.yml"])
+    names = [str(number) for number in range(10_001)]
+    assert filters.why_ignored(found, "push", "", {"commits": [{"added": names}]}) == ""
+    assert filters.why_ignored(found, "push", "", {"commits": [{"added": names[1:]}]}) == "paths do not match"
+
+
 COMMIT, ZEROS = "da1560886d4f094c3e6c9ef40349f7d38b5d27d7", "0" * 40
 
 
