@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, text, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -21,6 +23,7 @@ from flansible.history.schema import schedule_occurrences, schedule_states
 _LOCK = 0x666C7363  # a number of ours among PostgreSQL's advisory locks
 STARTING = "starting"
 STARTED = "started"
+_TOGETHER_MILLISECONDS = 3_600_000  # of skips for the same reason one row tells: some schedules have one a second
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class ScheduleState:
 
 @dataclass(frozen=True)
 class StoredOccurrence:
-    """A due time and what became of it. is_open: whether its task is not known to be final."""
+    """A due time and what became of it. is_open: whether its task is not known to be final. One that was skipped may
+    tell of those that follow, by its detail."""
 
     schedule: str
     due: int
@@ -114,14 +118,31 @@ class ScheduleWriter:
             self._connection.execute(insert(schedule_states).values(**values))
 
     def add(self, found: Iterable[StoredOccurrence]) -> list[StoredOccurrence]:
-        """Adds occurrences; returns those that were not there yet."""
+        """Adds occurrences of one schedule, in order; returns those that were not there yet. Those that were skipped
+        for the same reason get one row for each hour."""
         added = []
-        for one in found:
-            values = {name: getattr(one, name) for name in StoredOccurrence.__dataclass_fields__}
+        for series in _series(found):
+            first, last = series[0], series[-1]
+            if _is_skipped(first) and self._extend(first, last):
+                added += series
+                continue
+            values = {name: getattr(first, name) for name in StoredOccurrence.__dataclass_fields__}
+            if last is not first:
+                values["detail"] = _detail(last)
             statement = self._insert(schedule_occurrences).values(**values).on_conflict_do_nothing()
             if self._connection.execute(statement.returning(schedule_occurrences.c.due)).first() is not None:
-                added.append(one)
+                added += series
         return added
+
+    def _extend(self, first: StoredOccurrence, last: StoredOccurrence) -> bool:
+        """Has the row before these tell of them as well; returns False where it is another reason's or hour's."""
+        table = schedule_occurrences
+        latest = select(func.max(table.c.due)).where(table.c.schedule == first.schedule).scalar_subquery()
+        since = last.due - _TOGETHER_MILLISECONDS
+        statement = update(table).filter_by(schedule=first.schedule, outcome=first.outcome, is_open=False)
+        statement = statement.where(table.c.due == latest, table.c.due > since, table.c.due < first.due)
+        changed = self._connection.execute(statement.values(detail=_detail(last), recorded=last.recorded))
+        return bool(changed.rowcount)
 
     def settle(self, found: StoredOccurrence) -> None:
         """Writes what became of an occurrence. Another process may have started what this one has not."""
@@ -132,6 +153,27 @@ class ScheduleWriter:
         if found.outcome != STARTED:
             statement = statement.where(schedule_occurrences.c.outcome == STARTING)
         self._connection.execute(statement.values(**values))
+
+
+def _is_skipped(found: StoredOccurrence) -> bool:
+    return not found.is_open and found.task_id is None and found.detail is None
+
+
+def _series(found: Iterable[StoredOccurrence]) -> Iterator[list[StoredOccurrence]]:
+    """Yields those that one row is to tell, in order."""
+    for _, group in groupby(found, lambda one: (one.outcome, _is_skipped(one))):
+        series: list[StoredOccurrence] = []
+        for one in group:
+            if series and not (_is_skipped(one) and one.due - series[0].due < _TOGETHER_MILLISECONDS):
+                yield series
+                series = []
+            series.append(one)
+        yield series
+
+
+def _detail(last: StoredOccurrence) -> str:
+    due = datetime.fromtimestamp(last.due / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"and each due time after it up to {due}"
 
 
 def _states(connection: Connection) -> dict[str, ScheduleState]:

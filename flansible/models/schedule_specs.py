@@ -130,7 +130,7 @@ class FreezeComputed(BaseModel):
 class Occurrence(Record):
     """One time at which a schedule was due, and what became of it."""
 
-    due_at: str = Field(description="When it was due; RFC 3339, UTC.")
+    due_at: str = Field(description="When it was due, the first where `detail` tells of several; RFC 3339, UTC.")
     outcome: str = Field(
         description="`started`, `starting`, `skipped: overlap`, `skipped: late by 3 h`, `refused: rights`, ..."
     )

@@ -3,10 +3,10 @@
 | what                                 | so that                                                               |
 |--------------------------------------|-----------------------------------------------------------------------|
 | a lease in Redis                     | one process looks; when it dies, another one does within seconds      |
-| a row for each due time, keyed by it | two that look at once, or a clock set back, start nothing twice       |
+| a row for each start, by due time    | two that look at once, or a clock set back, start nothing twice       |
 | an idempotency key for each due time | whoever goes on after a process that died does not start it twice     |
 
-A due time gets its row first, together with how far the schedule has come; then the task is started, and the row says
+A start gets its row first, together with how far the schedule has come; then the task is started, and the row says
 which. A row without an outcome is one whose process died in between: it is started by whoever looks next. Or its start
 takes long, since it waits for a remote, a URL or a preview: it goes on in a thread and delays no other (SlowStarts).
 """
@@ -62,6 +62,7 @@ class Scheduler:
         self._tried: dict[tuple[str, int], datetime] = {}  # when due times that are open were last tried
         self._faulty: set[str] = set()  # revisions of schedules that cannot be computed
         self._prune_at = 0.0
+        self._last_claimed = ""  # the schedule that was looked at last
         self._is_idle = False  # there was nothing to look at
         self._slow = SlowStarts()
 
@@ -165,6 +166,8 @@ class Scheduler:
         due = [known for known in self._known.values() if self._is_due(known, states.get(known.name), now)]
         if not due:
             return []
+        # Those that the last round had no time for come first.
+        due.sort(key=lambda known: (known.name <= self._last_claimed, known.name))
         freezes = freezes_of(self._context)
 
         claimed: list[StoredOccurrence] = []
@@ -172,7 +175,12 @@ class Scheduler:
         skipped: list[StoredOccurrence] = []
         with rows.writing() as writer:
             states = writer.states()
+            began = monotonic()
             for known in due:
+                # After a night there are thousands of times for each schedule.
+                if monotonic() - began > LEASE_SECONDS / 3:
+                    break
+                self._last_claimed = known.name
                 try:
                     found, state = decide(known, known.state(states.get(known.name)), now, partial(holding, freezes))
                 except Exception:

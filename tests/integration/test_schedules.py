@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import uuid
@@ -228,10 +229,45 @@ def test_a_night_of_seconds_is_recorded_without_a_gap(site: Clocked) -> None:
     one = site.scheduler()
     for _ in range(4):
         site.look(one, hours=8)
-    found = site.rows.page("nightly", None, 100_000)
-    steps = {one.due - other.due for one, other in zip(found, found[1:], strict=False)}
-    assert len(found) == 8 * 3600 / 5 and steps == {5000}
-    assert {one.outcome for one in found[13:]} == {one.outcome for one in found if one.outcome.startswith("skipped")}
+    found = site.rows.page("nightly", None, 100_000)[::-1]
+    steps = {later.due - last_due(one) for one, later in zip(found, found[1:], strict=False)}
+    assert steps == {5000} and found[0].due == milliseconds(site.written + timedelta(seconds=5))
+    assert last_due(found[-1]) == milliseconds(site.written + timedelta(hours=8))
+    assert {one.outcome for one in found[:-13]} == {one.outcome for one in found if one.outcome.startswith("skipped")}
+
+
+def last_due(found: StoredOccurrence) -> int:
+    """Returns up to when an item tells what was due."""
+    return milliseconds(datetime.fromisoformat(found.detail.split()[-1])) if found.detail else found.due
+
+
+def test_a_paused_schedule_of_each_second_has_a_row_for_each_hour_and_reason(site: Clocked) -> None:
+    site.write(every="1s", paused=True)
+    one = site.scheduler()
+    for seconds in (1, 2, 3, 1800, 3600, 3601, 3602, 5000):
+        site.look(one, seconds=seconds)
+    first, second = site.rows.page("nightly", None, 100_000)[::-1]
+    assert {first.outcome, second.outcome} == {"skipped: paused"}
+    assert second.due - last_due(first) == 1000 and first.due == milliseconds(site.written + timedelta(seconds=1))
+    assert last_due(second) == milliseconds(site.written + timedelta(seconds=5000))
+    assert site.context.store.metrics().count("schedule_skips", "paused") == 5000
+
+
+def test_a_round_ends_within_the_lease_however_many_schedules_are_due(
+    site: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"s{number}" for number in range(6)]
+    for name in names:
+        site.write(name, paused=True, every="1s")
+    clock = itertools.count()
+    one = site.scheduler()
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler, "monotonic", lambda: float(next(clock)))
+        site.look(one, seconds=1)
+        assert [bool(site.items(name)) for name in names] == [True] * 2 + [False] * 4
+        site.look(one, seconds=2)
+        site.look(one, seconds=3)
+    assert all(site.items(name) for name in names)
 
 
 def test_while_a_task_runs_the_next_is_skipped_waits_or_replaces_it(site: Clocked) -> None:
