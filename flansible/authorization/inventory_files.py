@@ -73,7 +73,7 @@ _PARTS = re.compile(r"[^A-Za-z0-9]+")
 _SHORTEST_PART = 3
 _HIDDEN_NAME = re.compile(r"\.(?!git|hg|svn|ansible|ssh)")
 _GROUP_KEYS = frozenset({"hosts", "children", "vars"})
-_LARGE_YAML = re.compile(r"^\s+(?:hosts|children):\s*$", re.MULTILINE)
+_LARGE_YAML = re.compile(r"^[^\S\n]+(?:hosts|children):\s*$", re.MULTILINE)
 _PROGRAM = re.compile(r"--(?:list|host)(?![\w-])|\b_meta\b|\bhostvars\b|[\"']hosts[\"']")
 _COMPILED = b"\x7fELF"
 _MOST_COMPILED = 64 * 1024 * 1024
@@ -85,7 +85,7 @@ COMPUTED = re.compile(rb"\bplugin[\"']?\s*:|^\$ANSIBLE_VAULT", re.MULTILINE)
 # What editors begin a file with.
 _BYTE_ORDER = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _PLAY = re.compile(r"^(?:- +|  +)[\"']?(?:hosts|(?:ansible\.builtin\.)?import_playbook)[\"']?\s*:", re.MULTILINE)
-_LIST = re.compile(r"(?:\s*(?:#.*|---.*)?\n)*-\s")
+_LIST = re.compile(r"(?:[^\S\n]*(?:#.*|---.*)?\n)*+-\s")
 
 
 def kind_of(path: str) -> Kind:
