@@ -37,9 +37,10 @@ _NAMED_FIELDS = ("extra_vars", "extra_args", "module_args", "environment")
 _SECRET_WORD = (
     r"(?:passwd|password|passphrase|secret|token|api_?key|private_?key|credential|(?<![a-z])(?:pass|pwd)(?![a-z]))"
 )
-_SECRET_NAME = rf"[\w.-]*{_SECRET_WORD}[\w.-]*"
+# Up to the first such word: each letter is looked at once, in names of any length.
+_SECRET_NAME = rf"(?:(?!{_SECRET_WORD})[\w.-])*+{_SECRET_WORD}[\w.-]*+"
 _IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
-_ASSIGNED = re.compile(rf"(?<![\w.-])({_SECRET_NAME}\s*=\s*)('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"(?<![\w.-])({_SECRET_NAME}\s*+=\s*+)('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
 _OPTIONS = ("--extra-vars=", "--args=")
 _SENT_BY_CLIENTS = "ANSIBLE_"  # variables of this prefix in the environment of `flansible` are sent with the request
 _NOT_BY_CLIENTS = ("update_git_repo", "private_key", "private_key_passphrase", "secret_vars", "credentials", "strategy")

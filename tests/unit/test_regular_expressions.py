@@ -10,7 +10,7 @@ import pytest
 # Such a search can neither be interrupted nor shares the interpreter: each has a process, which the kernel ends.
 CODE = """
 import resource, sys
-from flansible.authorization import inventory_files
+from flansible.authorization import inventory_files, redaction
 resource.setrlimit(resource.RLIMIT_CPU, (5 + int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])),) * 2)
 """
 
@@ -22,6 +22,10 @@ resource.setrlimit(resource.RLIMIT_CPU, (5 + int(sum(resource.getrusage(resource
         'assert not inventory_files._LIST.match("#c\\n\\n" * 1000)',
         'assert inventory_files._LIST.match("---\\n#c\\n \\n\\r\\n" * 1000 + "- hosts: a")',
         'assert not inventory_files._LARGE_YAML.search("\\n" * 1_000_000 + "x")',
+        'assert not redaction._IS_SECRET.fullmatch("token" * 200_000 + "!")',
+        'assert redaction._masked_text("token" * 200_000 + "=x y") == "token" * 200_000 + "=******** y"',
+        'assert redaction._masked_text("token" * 200_000 + "!") == "token" * 200_000 + "!"',
+        'assert redaction._masked_text("token" + " " * 1_000_000 + "!") == "token" + " " * 1_000_000 + "!"',
     ],
 )
 def test_long_texts_take_no_more_time_than_their_length(search: str) -> None:
