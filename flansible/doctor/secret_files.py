@@ -20,7 +20,7 @@ from flansible.errors import ConfigurationError, Fault
 
 # Settings that name a file that is secret as a whole; rbac.json and config.ini are searched for secrets.
 SECRET_KEYS = tuple(key for key in ("secret_key_file", "token_file", "tls_key", "metrics_token_file") if key in KEYS)
-URL_PASSWORD = re.compile(r"://[^\s/]*:\S*@")
+URL_PASSWORD = re.compile(r"://[^\s/:]*+:\S*@")
 
 
 @dataclass(frozen=True)

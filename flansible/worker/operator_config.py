@@ -25,7 +25,7 @@ _SECRET_NAME = re.compile(
     r"|(?:api|access|account|auth|conf|encryption|private|session|shared|signing)_?key)(?:_|$)"
 )
 _SECRET_VALUE = re.compile(
-    r"\w://[^/\s@]*:[^/\s@]*@"  # a URL with a password
+    r"\w://[^/\s@:]*+:[^/\s@]*@"  # a URL with a password
     r"|(?:password|passwd|token|secret)\s*[=:]\s*\S|\bsshpass\s+-p"
     r"|^[\w.-]+:\d+:\w+:\S",  # host, port, database and password of a fact cache
     re.IGNORECASE,

@@ -11,6 +11,7 @@ import pytest
 CODE = """
 import resource, sys
 from flansible.authorization import inventory_files, redaction
+from flansible.worker import operator_config
 resource.setrlimit(resource.RLIMIT_CPU, (5 + int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2])),) * 2)
 """
 
@@ -26,6 +27,7 @@ resource.setrlimit(resource.RLIMIT_CPU, (5 + int(sum(resource.getrusage(resource
         'assert redaction._masked_text("token" * 200_000 + "=x y") == "token" * 200_000 + "=******** y"',
         'assert redaction._masked_text("token" * 200_000 + "!") == "token" * 200_000 + "!"',
         'assert redaction._masked_text("token" + " " * 1_000_000 + "!") == "token" + " " * 1_000_000 + "!"',
+        'assert not operator_config._SECRET_VALUE.search("a://" + ":" * 1_000_000)',
     ],
 )
 def test_long_texts_take_no_more_time_than_their_length(search: str) -> None:
