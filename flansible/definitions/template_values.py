@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
@@ -185,6 +186,8 @@ def _is_same(value: JsonValue, choice: JsonValue) -> bool:
     return value == choice and isinstance(value, bool) == isinstance(choice, bool)
 
 
+# One may take 50 ms to compile, and 10 MB: a variable is checked for each of its choices, so the last ones are kept.
+@lru_cache(maxsize=16)
 def matcher(pattern: str) -> SchemaValidator:
     """Compiles a pattern that a whole string has to match, in time linear in its length: Rust's engine has no
     backtracking. Raises SchemaError."""

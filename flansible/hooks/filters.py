@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import translate
+from functools import lru_cache
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
@@ -64,14 +65,19 @@ def _holds(condition: PayloadCondition, payload: Mapping[str, Any]) -> bool:
         if not isinstance(found, str):
             return False
         try:
-            # Rust's engine has no backtracking: its time is linear in the text.
-            SchemaValidator(core_schema.str_schema(pattern=condition.matches)).validate_python(found)
+            _matcher(condition.matches).validate_python(found)
         except ValidationError:
             return False
         return True
     wanted = [condition.equals] if condition.one_of is None else condition.one_of
     # True is 1 to Python.
     return any(found == one and isinstance(found, bool) == isinstance(one, bool) for one in wanted)
+
+
+@lru_cache(maxsize=16)  # may take 50 ms to compile, and 10 MB
+def _matcher(pattern: str) -> SchemaValidator:
+    # Rust's engine has no backtracking: its time is linear in the text.
+    return SchemaValidator(core_schema.str_schema(pattern=pattern))
 
 
 def _any_of(globs: Sequence[str]) -> Callable[[str], object]:

@@ -120,6 +120,16 @@ def test_a_pattern_takes_no_time_that_grows_faster_than_the_value() -> None:
     assert time.process_time() - began < 2
 
 
+def test_a_pattern_is_not_compiled_again_for_each_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    compile_pattern = template_values.SchemaValidator
+    monkeypatch.setattr(
+        template_values, "SchemaValidator", lambda schema: compiled.append(schema) or compile_pattern(schema)
+    )
+    assert faults(variable(pattern="[a-z]+[0-9]+", choices=[f"a{number}" for number in range(1000)])) == []
+    assert len(compiled) <= 2
+
+
 @pytest.mark.parametrize("pattern", ["a)|(?:b", "(?x)a # c", "[", "(?=a)", "(", r"(a)\1"])
 def test_a_pattern_that_could_mean_another_one_is_refused_when_it_is_written(pattern: str) -> None:
     assert faults(variable(pattern=pattern)) == ["variables.v.pattern"]
