@@ -40,8 +40,14 @@ Standard library only (import law).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
+
+# Of one reply. More would help no reader, and may have a name or a list of names each.
+MAX_ERRORS = 100
+_MAX_FIELD_CHARACTERS = 300
+_MAX_MESSAGE_CHARACTERS = 2000
 
 
 class FlansibleError(Exception):
@@ -74,16 +80,38 @@ class ConfigurationError(FlansibleError):
 
 @dataclass(frozen=True)
 class FieldError:
-    """One invalid field of a request; `field` is its path, such as `module_args[2].arg_name`."""
+    """One invalid field of a request; `field` is its path, such as `module_args[2].arg_name`.
+
+    Both are cut where they are long: they repeat what clients name, in each error of a reply.
+    """
 
     field: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "field", _beginning(self.field, _MAX_FIELD_CHARACTERS))
+        object.__setattr__(self, "message", _beginning(self.message, _MAX_MESSAGE_CHARACTERS))
+
+
+def field_path(names: Iterable[str | int]) -> str:
+    """Joins keys and indexes to a path, such as `module_args[2].arg_name`; of a long one the beginning.
+
+    Only for what is shown: paths of all values together take the length of a key for each.
+    """
+    cut = (name if isinstance(name, int) else name[:_MAX_FIELD_CHARACTERS] for name in names)
+    path = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in cut)
+    return _beginning(path.removeprefix("."), _MAX_FIELD_CHARACTERS)
+
+
+def _beginning(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 class RequestError(FlansibleError):
     """An HTTP error reply.
 
-    `code` is stable and meant for programs; `message` is for people: what is wrong and what to do.
+    `code` is stable and meant for programs; `message` is for people: what is wrong and what to do. Of `errors` the
+    first MAX_ERRORS are kept.
     """
 
     status: ClassVar[int] = 500
@@ -100,7 +128,7 @@ class RequestError(FlansibleError):
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
-        self.errors = errors or []
+        self.errors = (errors or [])[:MAX_ERRORS]
         self.retry_after_seconds = retry_after_seconds
 
 

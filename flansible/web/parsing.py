@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from flansible import wording
-from flansible.errors import BodyTooLarge, FieldError, InvalidRequest, UnsupportedMediaType
+from flansible.errors import MAX_ERRORS, BodyTooLarge, FieldError, InvalidRequest, UnsupportedMediaType, field_path
 from flansible.models import ModuleArgument
 from flansible.web.context import web_context
 
@@ -23,8 +23,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_NUMBER = 2**53 - 1  # exact in JSON parsers, Lua and Redis
 _MAX_DEPTH = 64
-# More would help no reader, and the suggestion for each unknown field takes time.
-_MOST_ERRORS = 100
+# No name of a variable is as long; each error, path and command line below a key repeats it.
+_MAX_KEY_CHARACTERS = 1000
 # Of more, pydantic's list takes seconds, in which the process answers nobody.
 _MOST_FAULTS = 5000
 # Of requests that need no login: a password of 65,536 characters fits in. What takes time is for those who have one.
@@ -45,7 +45,7 @@ def parse_body(model: type[Model], *, is_public: bool = False) -> Model:
 def parse_object(*, is_public: bool = False) -> dict[str, Any]:
     """Parses the JSON body, an object whose texts can be stored. Raises as `parse_body`."""
     document = _document(is_public)
-    errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
+    errors = list(itertools.islice(_bad_text(document), MAX_ERRORS))
     if errors:
         _refuse(errors)
     return document
@@ -81,7 +81,7 @@ def parse_query(model: type[Model]) -> Model:
     if twice:
         _refuse([FieldError(name or "query", "occurs more than once") for name in twice])
     values = given.to_dict()
-    if errors := list(_bad_text(values, "")):
+    if errors := list(_bad_text(values)):
         _refuse(errors)
     try:
         return model.model_validate(values, strict=False)
@@ -100,7 +100,7 @@ def read_public_body() -> bytes:
 def parse_json_object(data: bytes) -> dict[str, Any]:
     """Parses bytes to an object whose texts can be stored. Raises InvalidRequest."""
     document = _parse_json(data)
-    errors = list(itertools.islice(_bad_text(document, ""), _MOST_ERRORS))
+    errors = list(itertools.islice(_bad_text(document), MAX_ERRORS))
     if errors:
         _refuse(errors)
     return document
@@ -173,28 +173,37 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = min(name for name, count in counts.items() if count > 1)
-        raise ValueError(f"an object has the key {twice!r} twice")
+        raise ValueError(f"an object has the key {twice[:40]!r} twice")
     return result
 
 
-def _bad_text(value: Any, path: str, depth: int = 0) -> Iterable[FieldError]:
-    """Yields an error for each string that no command line, path or database can hold."""
-    if depth > _MAX_DEPTH:
-        yield FieldError(path or "body", f"is nested deeper than {_MAX_DEPTH} levels")
+def _bad_text(value: Any, names: tuple[str | int, ...] = ()) -> Iterable[FieldError]:
+    """Yields an error for each string that no command line, path or database can hold, and for each huge key.
+
+    names: where the value is. They are joined only for an error: long keys would be copied for each item.
+    """
+
+    def fault(message: str) -> FieldError:
+        return FieldError(field_path(names) or "body", message)
+
+    if len(names) > _MAX_DEPTH:
+        yield fault(f"is nested deeper than {_MAX_DEPTH} levels")
     elif isinstance(value, str):
         if "\0" in value:
-            yield FieldError(path or "body", "must not contain null bytes")
+            yield fault("must not contain null bytes")
         elif not _encodable(value):
-            yield FieldError(path or "body", "contains half of a surrogate pair, which is not text")
+            yield fault("contains half of a surrogate pair, which is not text")
     elif isinstance(value, dict):
         for key, item in value.items():
             if "\0" in key or not _encodable(key):
-                yield FieldError(path or "body", "has a key that is not text")
+                yield fault("has a key that is not text")
+            elif len(key) > _MAX_KEY_CHARACTERS:
+                yield fault(f"has a key of more than {_MAX_KEY_CHARACTERS} characters, which begins with {key[:40]!r}")
             else:
-                yield from _bad_text(item, f"{path}.{key}" if path else key, depth + 1)
+                yield from _bad_text(item, (*names, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _bad_text(item, f"{path}[{index}]", depth + 1)
+            yield from _bad_text(item, (*names, index))
 
 
 def _encodable(text: str) -> bool:
@@ -210,7 +219,7 @@ def _field_errors(error: ValidationError, document: Any, known: list[str]) -> li
     if error.error_count() > _MOST_FAULTS:
         return [FieldError("body", f"has {error.error_count()} faults, too many to list them")]
     messages: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False, include_context=False)[:_MOST_ERRORS]:
+    for item in error.errors(include_url=False, include_context=False)[:MAX_ERRORS]:
         loc = item["loc"]
         # A field of the body that is missing beside others has an error too.
         path = str(loc[0]) if len(loc) == 1 and loc[0] in known else _path(loc, document, item["type"])
@@ -238,16 +247,18 @@ def _is_other_form(path: str, messages: Iterable[str]) -> bool:
 
 def _path(loc: tuple[int | str, ...], document: Any, kind: str) -> str:
     """Converts pydantic's location to a path in the body, without the names of union branches."""
-    path = ""
+    names: list[str | int] = []
     here = document
-    for index, parse_nested in enumerate(loc):
-        if isinstance(here, dict) and parse_nested in here:
-            path, here = (f"{path}.{parse_nested}" if path else str(parse_nested)), here[parse_nested]
-        elif isinstance(here, list) and isinstance(parse_nested, int) and parse_nested < len(here):
-            path, here = f"{path}[{parse_nested}]", here[parse_nested]
-        elif kind == "missing" and index == len(loc) - 1:
-            path = f"{path}.{parse_nested}" if path else str(parse_nested)
-    return path or "body"
+    for index, name in enumerate(loc):
+        if isinstance(here, dict):
+            is_there = name in here
+        else:
+            is_there = isinstance(here, list) and isinstance(name, int) and name < len(here)
+        if is_there:
+            here = here[name]
+        if is_there or (kind == "missing" and index == len(loc) - 1):
+            names.append(name)
+    return field_path(names) or "body"
 
 
 def _refuse(errors: list[FieldError]) -> NoReturn:

@@ -10,7 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from flansible.web import parsing
 from tests.helpers.authorizing import MAX_BODY_BYTES
+from tests.helpers.counted_names import CountedName
 
 ADHOC = "/api/ansiblecommand"
 PLAYBOOK = "/api/ansibleplaybook"
@@ -108,6 +110,31 @@ def test_no_body_takes_long_to_find_wrong(client: FlaskClient) -> None:
         assert time.thread_time() - began < 5
     finally:
         app.config["MAX_CONTENT_LENGTH"] = before
+
+
+def test_a_key_is_not_copied_for_each_value_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = CountedName("x")
+    monkeypatch.setattr(parsing, "_parse_json", lambda _data: {name: [0] * 1000 + [{name: 0}] * 1000})
+    parsing.parse_json_object(b"")
+    assert name.copies == 0
+
+
+def test_a_huge_key_is_refused_by_its_beginning_also_without_a_login(anybody: FlaskClient) -> None:
+    huge = json.dumps({"a": {"\U0001f600" * 10_000: ["\0"] * 100}}, ensure_ascii=False).encode()
+    reply = post(anybody, "/api/session", huge)
+    [message] = faults(reply).values()
+    assert message.startswith("has a key of more than 1000 characters, which begins with '\U0001f600")
+    assert len(reply.get_data()) < 2000
+    twice = b'{"%b":1,"%b":1}' % (b"x" * 10_000, b"x" * 10_000)
+    assert len(post(anybody, "/api/session", twice).get_data()) < 500
+
+
+def test_long_names_are_cut_in_errors(client: FlaskClient) -> None:
+    assert send(client, ADHOC, extra_vars={"x" * 1000: 1}).status_code == 503
+    reply = send(client, ADHOC, extra_vars={"x" * 1000: ["\0"] * 200})
+    assert len(reply.get_json()["errors"]) == 100 and len(reply.get_data()) < 64 * 1024
+    [field] = faults(reply)
+    assert field == "extra_vars." + "x" * 288 + "…"
 
 
 @pytest.mark.parametrize("path", SUBMISSIONS)
