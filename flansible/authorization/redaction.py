@@ -11,11 +11,12 @@ import json
 import posixpath
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import JsonValue
 
+from flansible.errors import field_path
 from flansible.models import DEFAULT_QUEUE, AuthorizedRun, Kind, Step, TaskOptions
 from flansible.models.file_names import escape
 
@@ -41,6 +42,7 @@ _SECRET_WORD = (
 _SECRET_NAME = rf"(?:(?!{_SECRET_WORD})[\w.-])*+{_SECRET_WORD}[\w.-]*+"
 _IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![\w.-])({_SECRET_NAME}\s*+=\s*+)('[^']*'|\"[^\"]*\"|\S+)", re.IGNORECASE)
+_MAX_MASKED_FIELDS = 500
 _OPTIONS = ("--extra-vars=", "--args=")
 _SENT_BY_CLIENTS = "ANSIBLE_"  # variables of this prefix in the environment of `flansible` are sent with the request
 _NOT_BY_CLIENTS = ("update_git_repo", "private_key", "private_key_passphrase", "secret_vars", "credentials", "strategy")
@@ -58,17 +60,21 @@ def as_sent(request: TaskOptions) -> dict[str, JsonValue]:
     return body
 
 
-def masked_fields(value: JsonValue, path: str = "") -> list[str]:
-    """Returns the paths of values that are masked, wholly or in part."""
+def masked_fields(value: JsonValue) -> list[str]:
+    """Returns the paths of values that are masked, wholly or in part; 500 at most."""
+    return [field_path(names) for names in itertools.islice(_masked_places(value, ()), _MAX_MASKED_FIELDS)]
+
+
+def _masked_places(value: JsonValue, names: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
     if isinstance(value, str):
-        return [path] if MASK in value else []
-    if isinstance(value, dict):
-        return [
-            found for name, item in value.items() for found in masked_fields(item, f"{path}.{name}" if path else name)
-        ]
-    if isinstance(value, list):
-        return [found for number, item in enumerate(value) for found in masked_fields(item, f"{path}[{number}]")]
-    return []
+        if MASK in value:
+            yield names
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _masked_places(item, (*names, name))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _masked_places(item, (*names, number))
 
 
 def command(run: AuthorizedRun) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from flansible.errors import field_path
 
 _MAX_DIFFERENCES = 500
 _MAX_CHARACTERS = 4000  # of a value as JSON
@@ -24,22 +27,20 @@ class DifferentField:
 
 def request_differences(body: Mapping[str, Any], other: Mapping[str, Any]) -> list[DifferentField]:
     """Lists the fields that differ, objects field by field, and lists as a whole; 500 at most."""
-    values, others = dict(_fields(body, "", 0)), dict(_fields(other, "", 0))
-    found = []
-    for name in dict.fromkeys((*values, *others)):
-        if values.get(name) != others.get(name):
-            found.append(DifferentField(name, _bounded(values.get(name)), _bounded(others.get(name))))
-            if len(found) == _MAX_DIFFERENCES:
-                break
-    return found
+    found = itertools.islice(_differences(body, other, ()), _MAX_DIFFERENCES)
+    return [DifferentField(field_path(names), _bounded(value), _bounded(other)) for names, value, other in found]
 
 
-def _fields(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, Mapping) or not value or depth == _MAX_DEPTH:
-        yield path, value
+def _differences(value: Any, other: Any, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Yields where the two differ, None standing for what is not given; paths are made of the first ones only."""
+    if value == other:
         return
-    for name, item in value.items():
-        yield from _fields(item, f"{path}.{name}" if path else name, depth + 1)
+    fields, others = (one if isinstance(one, Mapping) and len(names) < _MAX_DEPTH else {} for one in (value, other))
+    for name in dict.fromkeys((*fields, *others)):
+        yield from _differences(fields.get(name), others.get(name), (*names, name))
+    value, other = None if fields else value, None if others else other
+    if value != other:
+        yield names, value, other
 
 
 def _bounded(value: Any) -> Any:

@@ -66,7 +66,9 @@ class Comparison(Record):
     request: list[RequestDifference] = Field(
         description="Fields of the requests that differ, and `commit` of a project, 500 at most."
     )
-    masked: list[str] = Field(description="Fields that are masked in either request: whether they differ is not shown.")
+    masked: list[str] = Field(
+        description="Fields that are masked in either request, 500 at most of each: whether they differ is not shown."
+    )
     hosts: list[HostDifference] = Field(description="Hosts that fared otherwise, by name.")
     compared_hosts: int = Field(description="Number of hosts that were compared for this page.")
     next_after: str | None = Field(description="Pass as `after` for the next page; null: all hosts were compared.")

@@ -158,7 +158,7 @@ class TaskRequest(Record):
     )
     path: str = Field(description="The path it was sent to.")
     body: dict[str, Any] = Field(description="The body as it was sent; each secret is replaced with `********`.")
-    masked: list[str] = Field(description="Paths of the fields that were replaced.")
+    masked: list[str] = Field(description="Paths of the fields that were replaced, 500 at most.")
     command: str = Field(description="The equivalent command line on the service's machine.")
     curl: str = Field(description="The same request as a curl command, which prompts for the password.")
     flansible: str | None = Field(

@@ -17,6 +17,7 @@ from flansible.client import options
 from flansible.config import Settings
 from flansible.identity.users import User
 from flansible.models import AdhocRequest, AuthorizedRun, GitRequest, PlaybookRequest, Step
+from tests.helpers.counted_names import CountedName
 
 SECRET = "hunter2-marker"
 
@@ -93,6 +94,12 @@ def test_module_arguments_that_are_called_secret_are_masked(arguments: object) -
 def test_what_tells_nothing_is_left_as_it_is(given: object) -> None:
     request = PlaybookRequest(playbook_dir="demo", playbook="site.yml", extra_vars=given)  # type: ignore[arg-type]
     assert redaction.masked_fields(redaction.as_sent(request)) == []
+
+
+def test_of_thousands_of_masked_fields_the_first_are_named_by_the_beginning_of_their_path() -> None:
+    name = CountedName("x" * 1000)
+    assert redaction.masked_fields({name: [0] * 10_000 + [MASK] * 10_000}) == ["x" * 299 + "…"] * 500
+    assert name.copies == 500
 
 
 def test_the_command_is_one_that_a_shell_takes_apart_as_it_was() -> None:
