@@ -16,7 +16,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import SchemaValidator, core_schema
 
 from flansible.authorization.redaction import SECRET_FIELDS
-from flansible.errors import FieldError, InvalidRequest
+from flansible.errors import MAX_ERRORS, FieldError, InvalidRequest
 from flansible.models.template_specs import TemplateSpec, TemplateVariable
 
 VARIABLES, SECRETS = "extra_vars", "secret_vars"
@@ -32,18 +32,22 @@ class Merged:
 
 
 def merge(spec: TemplateSpec, launch: Mapping[str, JsonValue]) -> Merged:
-    """Merges a launch into the template's request. Raises InvalidRequest that names every field that is refused."""
+    """Merges a launch into the template's request. Raises InvalidRequest that names every field that is refused,
+    the first MAX_ERRORS of them."""
     errors: list[FieldError] = []
+    open_words = _open_words(spec)
     fields = {name: value for name, value in launch.items() if name not in (VARIABLES, SECRETS)}
     for name, value in fields.items():
+        if len(errors) >= MAX_ERRORS:
+            break
         if name not in spec.open:
-            errors.append(FieldError(name, f"is not open in this template; {_open_words(spec)}"))
+            errors.append(FieldError(name, f"is not open in this template; {open_words}"))
         elif name not in SECRET_FIELDS:
             errors += _check_text(name, value)
     if spec.time_limit is not None and _is_above(fields.get("time_limit"), spec.time_limit):
         errors.append(FieldError("time_limit", f"must be at most {spec.time_limit} in this template"))
-    values = _given(spec, launch, VARIABLES, errors)
-    secret = _given(spec, launch, SECRETS, errors)
+    values = _given(spec, launch, VARIABLES, errors, open_words)
+    secret = _given(spec, launch, SECRETS, errors, open_words)
     if errors:
         raise InvalidRequest(
             "; ".join(f"{one.field}: {one.message}" for one in errors[:5]), code="invalid_field", errors=errors
@@ -57,7 +61,7 @@ def _open_words(spec: TemplateSpec) -> str:
 
 
 def _given(
-    spec: TemplateSpec, launch: Mapping[str, JsonValue], group: str, errors: list[FieldError]
+    spec: TemplateSpec, launch: Mapping[str, JsonValue], group: str, errors: list[FieldError], open_words: str
 ) -> dict[str, JsonValue]:
     """Returns the values of variables or of secret ones, with defaults; adds what is wrong to `errors`."""
     given = launch.get(group, {})
@@ -67,13 +71,15 @@ def _given(
     declared = {name: one for name, one in spec.variables.items() if one.secret == (group == SECRETS)}
     found: dict[str, JsonValue] = {}
     for name, value in given.items():
+        if len(errors) >= MAX_ERRORS:
+            break
         path = f"{group}.{name}"
         if name in declared:
             errors += value_faults(path, value, declared[name])
         elif name in spec.variables:
             errors.append(FieldError(path, f"send it in {SECRETS if group == VARIABLES else VARIABLES}"))
         elif path not in spec.open:
-            errors.append(FieldError(path, f"is no variable of this template; {_open_words(spec)}"))
+            errors.append(FieldError(path, f"is no variable of this template; {open_words}"))
         elif group == SECRETS and not isinstance(value, str):
             errors.append(FieldError(path, "must be a string"))
         found[name] = value

@@ -300,3 +300,22 @@ def test_values_are_taken_off_the_command_line_of_admin_and_the_variables_of_oth
     assert of_other.extra_vars == ({"a": 1},) and of_other.launch_vars == values
     with pytest.raises(ValueError, match="not the last"):
         launch_values.set_apart(run_of(Step(program="ansible", argv=words, cwd="/")), {"v": 1})
+
+
+def test_of_thousands_of_fields_that_are_not_open_a_hundred_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    words = template_values._open_words
+
+    def counted(found: TemplateSpec) -> str:
+        made.append(words(found))
+        return made[-1]
+
+    monkeypatch.setattr(template_values, "_open_words", counted)
+    names = {f"name{number}": 0 for number in range(10_000)}
+    found = spec(open=[f"extra_vars.{'x' * 100}{number}" for number in range(1000)])
+    for launch in (names, {"extra_vars": names}, {"secret_vars": names}):
+        made.clear()
+        with pytest.raises(InvalidRequest) as caught:
+            template_values.merge(found, launch)
+        assert len(caught.value.errors) == 100 and len(made) == 1
+        assert max(len(error.message) for error in caught.value.errors) == 2000
