@@ -63,8 +63,8 @@ def test_a_body_in_chunks_that_is_over_the_limit_is_handed_on_up_to_there() -> N
     assert not connection.finish_request() and connection.request is None
 
 
-def test_a_chunk_whose_size_has_more_than_sixteen_digits_is_refused_before_the_rest_of_it_arrives() -> None:
+def test_a_chunk_whose_size_has_more_than_32_digits_is_refused_before_the_rest_of_it_arrives() -> None:
     with pytest.raises(InvalidChunkSize):
-        received(HEAD + b"0" * 17 + b"\r\n")
-    connection = received(HEAD + b"1".zfill(16) + b"\r\n1\r\n" + b"0" * 16 + b"\r\n\r\n")
+        received(HEAD + b"0" * 33 + b"\r\n")
+    connection = received(HEAD + b"1".zfill(32) + b"\r\n1\r\n" + b"0" * 32 + b"\r\n\r\n")
     assert connection.request is not None and connection.request.body.read() == b"1"

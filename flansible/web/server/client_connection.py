@@ -35,7 +35,7 @@ _READ_BYTES = 64 * 1024
 # A body may have so many chunks, and one more for so many bytes of the limit: each takes time, however small it is.
 _FEW_CHUNKS = 1024
 _SMALL_CHUNK_BYTES = 512
-_MOST_SIZE_DIGITS = 16  # of a chunk: they are read again whenever more of it arrives
+_MOST_SIZE_DIGITS = 32  # of a chunk: they are read again whenever more of it arrives
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;.*)?", re.DOTALL)
 _TLS_HANDSHAKE = b"\x16\x03"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
