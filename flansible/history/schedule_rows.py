@@ -23,7 +23,9 @@ from flansible.history.schema import schedule_occurrences, schedule_states
 _LOCK = 0x666C7363  # a number of ours among PostgreSQL's advisory locks
 STARTING = "starting"
 STARTED = "started"
-_TOGETHER_MILLISECONDS = 3_600_000  # of skips for the same reason one row tells: some schedules have one a second
+_TOGETHER_MILLISECONDS = (
+    3_600_000  # skips for the same reason within it share one row: a schedule may have one a second
+)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _is_skipped(found: StoredOccurrence) -> bool:
 
 
 def _series(found: Iterable[StoredOccurrence]) -> Iterator[list[StoredOccurrence]]:
-    """Yields those that one row is to tell, in order."""
+    """Yields groups of occurrences, in order; each group becomes one row."""
     for _, group in groupby(found, lambda one: (one.outcome, _is_skipped(one))):
         series: list[StoredOccurrence] = []
         for one in group:

@@ -20,7 +20,7 @@ import json, logging, sys
 logging.disable(logging.CRITICAL)
 import apprise
 order = json.load(sys.stdin)
-# One URL: `add` would take several from one text, whose schemes nobody has checked.
+# As one URL: `add` would split a text into several, and only the first one's scheme was checked.
 service = apprise.Apprise.instantiate(order["url"])
 if service is None:
     sys.exit(3)

@@ -1,6 +1,7 @@
-"""Does later what the store could not do when a task was submitted: deletes the record of a task whose submission was
-answered with 503, since nobody knows its id, and notes that a task is on the queue, since one without that note ends as
-never queued.
+"""Does later what the store could not do when a task was submitted.
+
+It deletes the record of a task whose submission was answered with 503: its id was given to nobody. And it notes that a
+task is on the queue: without that note the task would end as never queued.
 
 A Redis that was frozen, or cut off, executes what it was sent before, long after the request was answered with 503. One
 thread in each web process; should that end first, the task ends as an error ten minutes later (broker/recovery.py).
